@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Sets everything up and runs the linter and all tests on the CPU. Arguments go to pytest.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
+
+prepare_environment dev
+cd "$ROOT"
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} GLOG_v=${GLOG_v:-3}
+run ruff check .
+run ruff format --check .
+run python -m pangu_alpha.cli.fetch vocab
+run python -m pytest "$@"

@@ -1,0 +1,33 @@
+"""Packaging of pangu_alpha. The zoo's YAMLs at the top level install as the package pangu_alpha.model_zoo."""
+
+from setuptools import find_packages, setup
+
+BENCHMARKS = ["torch==2.13.0"]  # the peer of the speed ratios; nothing else needs it
+DEVELOPMENT = ["pytest>=8", "ruff>=0.6", "pre-commit>=3"]
+
+setup(
+    name="pangu-alpha-mindspore",
+    version="0.1.0",
+    description="PanGu-alpha, the 200-billion-parameter Chinese language model, for MindSpore and Ascend",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.12",
+    package_dir={"": "src", "pangu_alpha.model_zoo": "model_zoo"},
+    packages=[*find_packages("src"), "pangu_alpha.model_zoo"],
+    package_data={"pangu_alpha.model_zoo": ["*.yaml"], "pangu_alpha.text": ["*.yaml"]},
+    install_requires=[
+        "mindspore~=2.9.0",
+        "mindformers~=1.9.0",
+        "numpy<2",  # MindSpore 2.9: eager reshape and bfloat16 tensors fail with numpy 2
+        "jieba==0.42.1",  # the tokenizer's cuts depend on its dictionary
+        "rjieba==0.2.2",
+        "sentencepiece>=0.2,<0.3",
+        "pyyaml>=6",
+        "safetensors>=0.4",
+        "xxhash>=3",
+        "pyarrow>=15",
+        "tqdm>=4.60",
+        "matplotlib>=3.7",
+        "tensorboardX>=2.6",
+    ],
+    extras_require={"benchmarks": BENCHMARKS, "dev": DEVELOPMENT},
+)

@@ -1,0 +1,124 @@
+"""Files and folders that a kill or a power cut leaves either whole or absent.
+
+A folder is filled under a scratch name beside its place, flushed to the disk and renamed. The scratch
+name tells which process wrote it, so that what a dead one left behind can be known from a live one's work.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_SCRATCH = re.compile(r"\.tmp-(?P<name>.+)-(?P<pid>\d+)-(?P<birth>\d+)@(?P<host>.+)")
+
+
+@contextmanager
+def durable_file(path: Path) -> Iterator[int]:
+    """Opens a new file and flushes it to the disk when the block ends.
+
+    Yields:
+        The file descriptor, to be written with `write_all`.
+
+    Raises:
+        OSError: The file exists, or the disk does not take it.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        yield descriptor
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Writes every byte; a single write may take fewer (Linux stops at 2 GiB, a filling disk earlier)."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def sync_folder(path: Path) -> None:
+    """Flushes a folder's list of names, without which a new or renamed file may be gone after a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def appearing_folder(path: Path, aside: Path | None = None) -> Iterator[Path]:
+    """Makes `path` appear whole: yields a scratch folder, renamed to `path` when the block succeeds.
+
+    Args:
+        path: The folder to make.
+        aside: New name of the folder that lies at `path` until then; None where none does.
+
+    Raises:
+        OSError: The disk does not take it. Nothing is left behind.
+    """
+    scratch = _scratch_path(path)
+    scratch.mkdir()
+    try:
+        yield scratch
+        sync_folder(scratch)
+        if aside is not None:
+            os.rename(path, aside)
+        os.rename(scratch, path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder so that a kill half-way leaves a recognised scratch folder, never half of `path`.
+
+    Raises:
+        OSError: It cannot be renamed or removed.
+    """
+    if not _SCRATCH.fullmatch(path.name):
+        scratch = _scratch_path(path)
+        os.rename(path, scratch)
+        sync_folder(path.parent)
+        path = scratch
+    shutil.rmtree(path)
+
+
+def scratch_folders(root: Path) -> list[Path]:
+    """The scratch folders in `root`, of live and dead processes; nothing a user named himself."""
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if _SCRATCH.fullmatch(path.name) and path.is_dir())
+
+
+def is_abandoned(scratch: Path) -> bool:
+    """Whether the process that made a scratch folder is known to be gone.
+
+    A process is known by its number and its birth, because a container started again hands out the same
+    numbers. That of another machine, or of a system without /proc, is never known to be gone.
+    """
+    writer = _SCRATCH.fullmatch(scratch.name)
+    assert writer is not None, f"{scratch} is not a scratch folder"
+    if writer["host"] != socket.gethostname() or _birth(os.getpid()) is None:
+        return False
+    return _birth(int(writer["pid"])) != writer["birth"]
+
+
+def _scratch_path(path: Path) -> Path:
+    pid = os.getpid()
+    return path.with_name(f".tmp-{path.name}-{pid}-{_birth(pid) or 0}@{socket.gethostname()}")
+
+
+def _birth(pid: int) -> str | None:
+    """Start of a living process in clock ticks since boot (field 22 of /proc/PID/stat, see proc(5))."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
+    except OSError:
+        return None
+    state, *rest = stat.rpartition(")")[2].split()  # the name before ")" may hold blanks
+    return None if state == "Z" else rest[18]

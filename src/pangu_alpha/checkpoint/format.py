@@ -1,0 +1,249 @@
+"""One checkpoint: a folder of safetensors files, manifest.json and the marker COMPLETE, whole or absent.
+
+Knows how one folder is written, verified and read, and nothing of the others in a run (see store.py).
+Every byte is covered: tensors and headers by the manifest, the manifest by the marker.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pangu_alpha.checkpoint.durable import appearing_folder, durable_file, sync_folder, write_all
+from pangu_alpha.checkpoint.tensor_file import (
+    CheckpointError,
+    FileRecord,
+    Tensors,
+    checksum,
+    file_bytes,
+    find_damage,
+    map_tensors,
+    write_tensors,
+)
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+MARKER = "COMPLETE"
+_MARGIN = 1 << 20  # bytes; manifest, marker and the file system's own tables
+
+Spec = tuple[Sequence[int], Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint says about itself, so that no other file is needed to use it.
+
+    Args:
+        step: Optimizer steps done.
+        samples: Position in the data: windows consumed, whatever the batch size was.
+        config: The whole configuration of the run, as nested plain mappings.
+        tokenizer: Digest of the vocabulary; None where the run has none.
+        state: The rest of the training state (loss scale, counters, running means): plain mappings, lists,
+            numbers and texts. Numbers come back bit for bit.
+        kind: What the files together are; "training" is one process's weights and optimizer.
+        files: Stem of each file and what is in it; filled in by `write_checkpoint`.
+        version: Of the format.
+    """
+
+    step: int
+    samples: int
+    config: Mapping[str, Any]
+    tokenizer: str | None = None
+    state: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = "training"
+    files: Mapping[str, FileRecord] = field(default_factory=dict)
+    version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was found whole.
+
+    Args:
+        path: Its folder.
+        manifest: What it says about itself.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    def load(self, stem: str) -> dict[str, np.ndarray]:
+        """Maps the tensors of one file; pages are read when they are used, writes stay in the process.
+
+        Args:
+            stem: The file's name without its ending, such as "model" or "optimizer".
+
+        Raises:
+            CheckpointError: There is no such file.
+        """
+        self._record(stem)
+        return map_tensors(self.path / f"{stem}.safetensors")
+
+    def specs(self, stem: str) -> dict[str, Spec]:
+        """Shape and type of every tensor of one file, from the manifest alone; see `compare_tensors`."""
+        return {name: (entry.shape, entry.dtype) for name, entry in self._record(stem).tensors.items()}
+
+    def _record(self, stem: str) -> FileRecord:
+        if stem not in self.manifest.files:
+            raise CheckpointError(
+                f"{self.path}: has no file {stem!r}; it has {', '.join(self.manifest.files)}"
+            )
+        return self.manifest.files[stem]
+
+
+def write_checkpoint(
+    path: str | Path, tensors: Mapping[str, Tensors], manifest: Manifest, aside: Path | None = None
+) -> Manifest:
+    """Writes a checkpoint so that a kill at any moment leaves the whole of it or none of it.
+
+    Args:
+        path: The folder to make.
+        tensors: Arrays by name for every file's stem, say {"model": ..., "optimizer": ...}.
+        manifest: What to say about them; its `files` are filled in.
+        aside: New name of the folder that lies at `path`, given just before the new one takes its place.
+
+    Outputs:
+        The manifest as written.
+
+    Raises:
+        CheckpointError: The folder exists and `aside` is None, a type cannot be stored, or the disk is full
+            or does not take it. Nothing is left behind.
+    """
+    path = Path(path)
+    needed = sum(file_bytes(group) for group in tensors.values()) + _MARGIN
+    _check_plain({"config": manifest.config, "state": manifest.state})
+    if aside is None and path.exists():
+        raise CheckpointError(f"{path}: exists already; a checkpoint never overwrites anything")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(path.parent).free < needed:
+            raise OSError(errno.ENOSPC, "the disk is too full to begin")
+        with appearing_folder(path, aside) as scratch:
+            return _fill(scratch, tensors, manifest)
+    except OSError as error:
+        raise CheckpointError(f"{path}: not written: {_explain(error, path, needed)}") from error
+
+
+def read_checkpoint(path: str | Path, verify: bool = True) -> Checkpoint:
+    """Opens a checkpoint after making sure that it is whole.
+
+    Args:
+        path: Its folder.
+        verify: Read every byte and compare the checksums. Otherwise the marker, the manifest, the sizes and
+            the headers of the files are compared: enough where every byte has been verified just before.
+
+    Raises:
+        CheckpointError: It is missing, unfinished, of a newer format, cut or flipped; all damage is listed
+            as file, tensor, expected and found.
+    """
+    path = Path(path)
+    manifest = _read_manifest(path)
+    damage = [
+        sentence
+        for stem, record in manifest.files.items()
+        for sentence in find_damage(path / f"{stem}.safetensors", record, deep=verify)
+    ]
+    if damage:
+        raise CheckpointError("\n  - ".join([f"{path}: damaged:", *damage]))
+    return Checkpoint(path, manifest)
+
+
+def compare_tensors(expected: Mapping[str, Spec], found: Mapping[str, Spec], where: str) -> None:
+    """Makes sure that the tensors found are exactly those a model needs.
+
+    Args:
+        expected: Shape and type by name; a type of None accepts every type.
+        found: The same of what there is.
+        where: Where it was found, for the error.
+
+    Raises:
+        CheckpointError: Lists every missing, extra, mis-shaped and mistyped tensor.
+    """
+    lines = [f"missing: {_tensor(name, expected)}" for name in expected if name not in found]
+    lines += [f"extra: {_tensor(name, found)}" for name in found if name not in expected]
+    for name in expected:
+        if name in found and not _fits(expected[name], found[name]):
+            lines.append(f"differs: {_tensor(name, expected)}, found {_tensor('', found, name)}")
+    if lines:
+        heading = f"{where}: {len(lines)} tensors do not fit the {len(expected)} expected; nothing was loaded"
+        raise CheckpointError("\n  - ".join([f"{heading}:", *lines]))
+
+
+def _fill(folder: Path, tensors: Mapping[str, Tensors], manifest: Manifest) -> Manifest:
+    files = {stem: write_tensors(folder / f"{stem}.safetensors", group) for stem, group in tensors.items()}
+    manifest = dataclasses.replace(manifest, files=files)
+    text = json.dumps(dataclasses.asdict(manifest), indent=1).encode()
+    _write_text(folder / MANIFEST, text)
+    sync_folder(folder)  # on a file system that reorders, the marker must not be there before the rest
+    _write_text(folder / MARKER, _marker(text))
+    return manifest
+
+
+def _write_text(path: Path, text: bytes) -> None:
+    with durable_file(path) as descriptor:
+        write_all(descriptor, text)
+
+
+def _marker(manifest: bytes) -> bytes:
+    return f"xxh3_128 {checksum(manifest)} {MANIFEST}\n".encode()
+
+
+def _read_manifest(path: Path) -> Manifest:
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: there is no such folder; give that of a checkpoint")
+    if not (path / MARKER).exists():
+        raise CheckpointError(f"{path}: unfinished or no checkpoint: it has no file {MARKER}")
+    try:
+        text, marker = (path / MANIFEST).read_bytes(), (path / MARKER).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    if marker != _marker(text):
+        expected = marker.decode("ascii", errors="backslashreplace").strip()
+        found = _marker(text).decode().strip()
+        raise CheckpointError(f"{path}: damaged: {MARKER} says {expected!r}, {MANIFEST} gives {found!r}")
+    return _parse_manifest(path, json.loads(text))
+
+
+def _parse_manifest(path: Path, values: dict[str, Any]) -> Manifest:
+    version = values.get("version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: {MANIFEST} is of format version {version}, this program reads {FORMAT_VERSION}; "
+            "read it with the version of pangu_alpha that wrote it, or a newer one"
+        )
+    files = {stem: FileRecord.from_mapping(record) for stem, record in values["files"].items()}
+    return Manifest(**{**values, "files": files})
+
+
+def _check_plain(values: Mapping[str, Any]) -> None:
+    # repr also tells -0.0 from 0.0, a tuple from a list, 1 from "1" as a key, and accepts NaN
+    assert repr(json.loads(json.dumps(values))) == repr(values), f"not plain JSON data: {values}"
+
+
+def _explain(error: OSError, path: Path, needed: int) -> str:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror} ({error.filename or path.parent})"
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    free = shutil.disk_usage(folder).free
+    return (
+        f"{error.strerror}: {needed:,} bytes needed, {free:,} free on the disk of {folder}; earlier "
+        "checkpoints are untouched; make room, or lower checkpoint.keep_last"
+    )
+
+
+def _fits(expected: Spec, found: Spec) -> bool:
+    types = {np.dtype(spec[1]) for spec in (expected, found) if spec[1] is not None}
+    return tuple(expected[0]) == tuple(found[0]) and len(types) < 2
+
+
+def _tensor(name: str, specs: Mapping[str, Spec], key: str | None = None) -> str:
+    shape, dtype = specs[name if key is None else key]
+    return " ".join(filter(None, [name, str(list(shape)), dtype and np.dtype(dtype).name]))

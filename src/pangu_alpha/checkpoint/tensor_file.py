@@ -1,0 +1,207 @@
+"""One safetensors file: written through to the disk, checksummed on the way, mapped back without a copy.
+
+Knows names, shapes, types and bytes; nothing of models or folders. The file is laid down here and not by the
+library's writer, so that hashing, writing and flushing are one pass over the memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from pangu_alpha.checkpoint.durable import durable_file, write_all
+
+Tensors = Mapping[str, np.ndarray]
+
+# https://huggingface.co/docs/safetensors#format; bfloat16 and the float8 types have no numpy counterpart
+_CODES = {
+    np.dtype(name): code
+    for name, code in {
+        "float64": "F64", "float32": "F32", "float16": "F16", "bool": "BOOL",
+        "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
+        "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8",
+    }.items()
+}  # fmt: skip
+_DTYPES = {code: dtype for dtype, code in _CODES.items()}
+_CHUNK = 4 << 20  # bytes; small enough to be still in the cache when written after hashing
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written, read or used: which file, which tensor, what to do."""
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """What is known of one stored tensor: its shape, numpy type name and the xxh3_128 of its bytes."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    checksum: str
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What is known of one file: its size in bytes, the xxh3_128 of its header, and its tensors."""
+
+    bytes: int
+    header: str
+    tensors: Mapping[str, TensorRecord]
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> FileRecord:
+        """Makes a record from its JSON form, that of `dataclasses.asdict`."""
+        tensors = {
+            name: TensorRecord(tuple(entry["shape"]), entry["dtype"], entry["checksum"])
+            for name, entry in values["tensors"].items()
+        }
+        return cls(values["bytes"], values["header"], tensors)
+
+
+def checksum(data: bytes) -> str:
+    """The hexadecimal xxh3_128 of `data`."""
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def file_bytes(tensors: Tensors) -> int:
+    """Size of the file that `write_tensors` would write. Unit: bytes."""
+    return len(_header(tensors)) + sum(array.nbytes for array in tensors.values())
+
+
+def write_tensors(path: Path, tensors: Tensors) -> FileRecord:
+    """Writes a new safetensors file and flushes it; no more than one strided tensor is ever copied.
+
+    Raises:
+        CheckpointError: A tensor has a type the format does not know.
+        OSError: The file exists, or the disk does not take it.
+    """
+    header = _header(tensors)
+    records = {}
+    with durable_file(path) as descriptor:
+        write_all(descriptor, header)
+        for name in _order(tensors):
+            array = tensors[name]
+            digest = xxhash.xxh3_128()
+            for chunk in _chunks(array):
+                digest.update(chunk)
+                write_all(descriptor, chunk)
+            records[name] = TensorRecord(array.shape, array.dtype.name, digest.hexdigest())
+    return FileRecord(file_bytes(tensors), checksum(header), records)
+
+
+def map_tensors(path: Path) -> dict[str, np.ndarray]:
+    """Maps every tensor of a safetensors file into memory; pages are read when they are used.
+
+    Outputs:
+        Arrays over the file; writing into one changes the process's own copy, never the file.
+
+    Raises:
+        CheckpointError: The file is cut, is no safetensors, or holds a type numpy does not know.
+        OSError: It cannot be read.
+    """
+    with open(path, "rb", buffering=0) as file:
+        raw = _read_header(file)
+    entries = _parse_header(path, raw)
+    data = np.memmap(path, np.uint8, mode="c").view(np.ndarray)[len(raw) :]
+    arrays = {}
+    for name, entry in entries.items():
+        dtype = _DTYPES.get(entry["dtype"])
+        start, end = entry["data_offsets"]
+        if dtype is None:
+            raise CheckpointError(f"{path}: {name}: type {entry['dtype']} is not one of {', '.join(_DTYPES)}")
+        if end > data.size or end - start != dtype.itemsize * int(np.prod(entry["shape"], dtype=np.int64)):
+            raise CheckpointError(f"{path}: {name}: bytes {start} to {end} of {data.size} are not its data")
+        arrays[name] = data[start:end].view(dtype).reshape(entry["shape"])
+    return arrays
+
+
+def find_damage(path: Path, record: FileRecord, deep: bool) -> Iterator[str]:
+    """Compares a file with its record, reading each byte at most once.
+
+    Args:
+        path: The safetensors file.
+        record: What `write_tensors` returned for it.
+        deep: Also read and hash the tensors; otherwise size and header only.
+
+    Yields:
+        One sentence for every difference: file, tensor, expected, found.
+    """
+    try:
+        size = path.stat().st_size
+        if size != record.bytes:
+            yield f"{path.name}: expected {record.bytes} bytes, found {size}"
+            return
+        with open(path, "rb", buffering=0) as file:
+            raw = _read_header(file)
+            if checksum(raw) != record.header:
+                yield f"{path.name}: header: expected xxh3_128 {record.header}, found {checksum(raw)}"
+            elif deep:
+                yield from _find_flips(file, path.name, _parse_header(path, raw), record)
+    except OSError as error:
+        yield f"{path.name}: cannot be read ({error.strerror})"
+
+
+def _find_flips(file: Any, where: str, entries: Mapping[str, Any], record: FileRecord) -> Iterator[str]:
+    # Read, not mapped: a bad sector then raises OSError, where a mapping would kill the process (SIGBUS).
+    buffer = memoryview(bytearray(_CHUNK))
+    for name in sorted(entries, key=lambda name: entries[name]["data_offsets"]):
+        start, end = entries[name]["data_offsets"]
+        digest = xxhash.xxh3_128()
+        while start < end and (count := file.readinto(buffer[: end - start])):
+            digest.update(buffer[:count])
+            start += count
+        expected, found = record.tensors[name].checksum, digest.hexdigest()
+        if found != expected:
+            yield f"{where}: {name}: expected xxh3_128 {expected}, found {found}"
+
+
+def _order(tensors: Tensors) -> list[str]:
+    """Widest types first, so that every tensor starts at a multiple of its item's size."""
+    return sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+
+
+def _header(tensors: Tensors) -> bytes:
+    """The file's start: header length (uint64, little-endian), then JSON padded with blanks to 8 bytes."""
+    entries, start = {}, 0
+    for name in _order(tensors):
+        array = tensors[name]
+        if array.dtype not in _CODES:
+            known = ", ".join(dtype.name for dtype in _CODES)
+            raise CheckpointError(
+                f"{name}: type {array.dtype.str} cannot be stored; cast it to one of {known}"
+            )
+        end = start + array.nbytes
+        entries[name] = {"dtype": _CODES[array.dtype], "shape": array.shape, "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _chunks(array: np.ndarray) -> Iterator[memoryview]:
+    data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    for start in range(0, len(data), _CHUNK):
+        yield data[start : start + _CHUNK]
+
+
+def _read_header(file: Any) -> bytes:
+    length = file.read(8)
+    rest = os.fstat(file.fileno()).st_size - 8
+    # A flipped length must not ask for more memory than the file has bytes.
+    return length + file.read(max(0, min(int.from_bytes(length, "little"), rest)))
+
+
+def _parse_header(path: Path, raw: bytes) -> dict[str, Any]:
+    try:
+        if len(raw) < 8 or len(raw) != 8 + int.from_bytes(raw[:8], "little"):
+            raise ValueError("cut short")
+        entries = json.loads(raw[8:])
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not a safetensors file ({error})") from error
+    return {name: entry for name, entry in entries.items() if name != "__metadata__"}

@@ -1,0 +1,38 @@
+"""Command line of training: a YAML, overrides, an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+
+from pangu_alpha.config.run import load_train_config
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Trains as a YAML and its overrides say.
+
+    Args:
+        arguments: Words of the command line.
+
+    Returns:
+        Exit code: 0, or 128 + the signal's number when a signal stopped the run.
+    """
+    parser = argparse.ArgumentParser(description="Trains PanGu-alpha.")
+    parser.add_argument("--config", required=True, help="YAML with the sections model, data, optim and run")
+    parser.add_argument("--resume", help="never, auto, or the path of a checkpoint; short for run.resume=...")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as optim.learning_rate=1e-3")
+    options = parser.parse_args(arguments)
+    resume = [] if options.resume is None else [f"run.resume={options.resume}"]
+    config = load_train_config(options.config, [*options.overrides, *resume])
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+    from pangu_alpha.parallel.context import (
+        use_device,  # MindSpore takes seconds: after the config is checked
+    )
+
+    device = use_device(config.run.device)
+
+    from pangu_alpha.training.loop import Trainer
+
+    return Trainer(config, device).run()

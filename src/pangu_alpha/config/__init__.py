@@ -1,0 +1,1 @@
+"""Frozen dataclasses for every choice a user can make; knows no MindSpore."""

@@ -1,0 +1,202 @@
+"""One training run: the model, its data, its recipe, and how long and where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pangu_alpha.config.data import DataConfig
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.optim import OptimConfig
+from pangu_alpha.config.schema import (
+    ConfigError,
+    build,
+    merge,
+    parse_overrides,
+    read_yaml,
+    to_mapping,
+    validate,
+)
+from pangu_alpha.config.zoo import load_model_card, load_model_config
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When a run saves itself, and which of its checkpoints stay.
+
+    Args:
+        every: Steps between two checkpoints.
+        keep_last: How many of the newest stay.
+        keep_every: Checkpoints whose step is a multiple of this stay for ever; None keeps none so.
+
+    Raises:
+        ConfigError: All fields that have the wrong type or break a rule.
+    """
+
+    every: int = 1000
+    keep_last: int = 2
+    keep_every: int | None = None
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def rules(self) -> Iterator[str]:
+        """Yields one sentence for every rule the values break."""
+        for name in ("every", "keep_last", "keep_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield f"{name}: {value} must be at least 1"
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """What a run does about overflows, NaN and spikes: skip the update, count it, stop in the end.
+
+    Args:
+        spike_factor: An update whose gradient norm exceeds this times the running mean of the norm is
+            skipped; None skips only norms that are not finite.
+        max_skipped: The run stops with an error after this many skipped updates in a row (those that
+            only lower a dynamic loss scale are not counted).
+
+    Raises:
+        ConfigError: All fields that have the wrong type or break a rule.
+    """
+
+    spike_factor: float | None = None
+    max_skipped: int = 20
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def rules(self) -> Iterator[str]:
+        """Yields one sentence for every rule the values break."""
+        if self.spike_factor is not None and self.spike_factor <= 1.0:
+            yield f"spike_factor: {self.spike_factor} must be greater than 1"
+        if self.max_skipped < 1:
+            yield f"max_skipped: {self.max_skipped} must be at least 1"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Length, batch, place and bookkeeping of a run.
+
+    Args:
+        output: Folder of checkpoints, metrics.jsonl, TensorBoard events and loss.png.
+        steps: Optimizer steps in all, those before a resume included.
+        batch_size: Rows of one micro-batch on one device.
+        accumulation: Micro-batches an optimizer step sums up.
+        seed: Seeds the initialisation, the data order and the dropout masks.
+        device: Device type; "auto" is Ascend where there is one, else CPU.
+        resume: "auto" continues from the newest whole checkpoint in `output` if there is one, "never"
+            refuses to start where one lies, anything else is the path of a checkpoint.
+        evaluate_every: Steps between two validation perplexities; the last step always has one.
+        evaluate_batches: Batches of a validation; None takes the whole set.
+        log_every: Steps between two lines on the console; metrics.jsonl gets every step.
+        tensorboard: Write TensorBoard events beside metrics.jsonl.
+        peak_tflops: Peak of one device for the model FLOPs utilisation, 10^12 operations a second. None
+            measures a matrix product on CPU and reports no utilisation on Ascend.
+        checkpoint: See CheckpointConfig.
+        guard: See GuardConfig.
+
+    Raises:
+        ConfigError: All fields that have the wrong type or break a rule.
+    """
+
+    output: str
+    steps: int
+    batch_size: int = 8
+    accumulation: int = 1
+    seed: int = 1
+    device: Literal["auto", "CPU", "Ascend"] = "auto"
+    resume: str = "auto"
+    evaluate_every: int = 1000
+    evaluate_batches: int | None = None
+    log_every: int = 1
+    tensorboard: bool = True
+    peak_tflops: float | None = None
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def rules(self) -> Iterator[str]:
+        """Yields one sentence for every rule the values break."""
+        for name in (
+            "steps",
+            "batch_size",
+            "accumulation",
+            "evaluate_every",
+            "evaluate_batches",
+            "log_every",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield f"{name}: {value} must be at least 1"
+        if not 0 <= self.seed < 2**31:
+            yield f"seed: {self.seed} must lie in [0, 2^31)"
+        for name in ("output", "resume"):
+            if not getattr(self, name):
+                yield f"{name}: must not be empty"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything train.py needs.
+
+    Args:
+        model: The network; in YAML a shipped model's name, or a mapping whose `base` names one.
+        data: Records and mixture.
+        optim: Recipe; what is left out comes from the shipped model's card.
+        run: Length, batch, place.
+    """
+
+    model: ModelConfig
+    data: DataConfig
+    run: RunConfig
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+def load_train_config(path: str, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Reads a run's YAML, lays `key=value` overrides over it and checks the whole.
+
+    Args:
+        path: YAML file with the sections model, data, optim and run.
+        overrides: Words such as "optim.learning_rate=1e-3".
+
+    Raises:
+        ConfigError: Every problem of file and overrides.
+    """
+    return build_train_config(merge(read_yaml(path), parse_overrides(overrides)))
+
+
+def build_train_config(values: Mapping[str, Any]) -> TrainConfig:
+    """Makes a TrainConfig from a nested mapping, resolving a shipped model's name.
+
+    Raises:
+        ConfigError: Every problem found.
+    """
+    model = values.get("model")
+    name = model.get("base") if isinstance(model, Mapping) else model if isinstance(model, str) else None
+    if name is None:
+        return build(TrainConfig, values)
+    try:
+        card = load_model_card(name)
+    except ConfigError as error:
+        problems = list(error.problems)
+    else:
+        changes = {key: value for key, value in dict(model).items() if key != "base"} if name != model else {}
+        shape = merge(to_mapping(card.model), changes)
+        return build(
+            TrainConfig, {**values, "model": shape, "optim": _over(card.optim, values.get("optim", {}))}
+        )
+    try:  # the rest is checked against some model, so that all problems come out at once
+        build(TrainConfig, {**values, "model": load_model_config("tiny")})
+    except ConfigError as error:
+        problems.extend(error.problems)
+    raise ConfigError(problems)
+
+
+def _over(recipe: OptimConfig, changes: Any) -> Any:
+    return merge(to_mapping(recipe), changes) if isinstance(changes, Mapping) else changes

@@ -1,0 +1,281 @@
+"""From YAML and command line to frozen dataclasses, with every problem reported at once.
+
+Knows types, paths of keys and nearest matches; knows nothing about what the keys mean.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """One or more problems of a configuration, reported together.
+
+    Args:
+        problems: One sentence each: the key, its value, the rule, the remedy.
+    """
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        heading = "1 problem in the configuration" if count == 1 else f"{count} problems in the configuration"
+        super().__init__("\n  - ".join([f"{heading}:", *self.problems]))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 floats: PyYAML reads 1e-4 (no dot) as a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parses YAML 1.2 scalars and mappings.
+
+    Args:
+        text: The YAML text.
+        where: File or option it comes from, for the error.
+
+    Raises:
+        ConfigError: The text is not YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{where}: not valid YAML: {' '.join(str(error).split())}"]) from error
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Reads a YAML file that holds one mapping.
+
+    Raises:
+        ConfigError: The file does not exist, is not UTF-8 YAML or is not a mapping.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read ({error}); give the path of a YAML file"]) from error
+    values = parse_yaml(text, str(path))
+    if not isinstance(values, dict):
+        raise ConfigError([f"{path}: expected a mapping of keys, found {type(values).__name__}"])
+    return values
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """Names the known word most like `name`, as the tail of an error message."""
+    known = list(known)
+    match = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f"did you mean {match[0]!r}?" if match else f"known are: {', '.join(known)}"
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lays `changes` over `base`, mapping by mapping; neither argument is changed."""
+    result = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merge(result[key], value) if both else value
+    return result
+
+
+def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
+    """Turns `["optim.learning_rate=1e-3", "model=tiny"]` into a nested mapping.
+
+    Raises:
+        ConfigError: Words without a key or an equals sign, all of them named.
+    """
+    values: dict[str, Any] = {}
+    problems = []
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not all(key.split(".")):
+            problems.append(f"override {word!r}: write it as key=value or section.key=value")
+            continue
+        nested = parse_yaml(text, f"override {word!r}") if text else ""
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        values = merge(values, nested)
+    if problems:
+        raise ConfigError(problems)
+    return values
+
+
+def build(cls: type[T], values: Any, where: str = "") -> T:
+    """Makes the dataclass `cls` from a nested mapping.
+
+    Args:
+        cls: A frozen dataclass whose fields may be dataclasses themselves.
+        values: The mapping, as read from YAML.
+        where: Dotted path of the mapping in the whole, for the errors.
+
+    Raises:
+        ConfigError: Unknown, missing, ill-typed or inconsistent keys, all of them in one error.
+    """
+    if isinstance(values, cls):
+        return values
+    if not isinstance(values, Mapping):
+        raise ConfigError([f"{where or cls.__name__}: expected a mapping of keys, found {values!r}"])
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    problems = [
+        f"{_join(where, key)}: unknown key; {nearest(key, fields)}" for key in values if key not in fields
+    ]
+    arguments: dict[str, Any] = {}
+    bad = set()
+    for name, field in fields.items():
+        if name in values:
+            try:
+                arguments[name] = _convert(values[name], hints[name], _join(where, name))
+            except ConfigError as error:
+                problems.extend(error.problems)
+                bad.add(name)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            problems.append(f"{_join(where, name)}: missing; it has no default ({_describe(hints[name])})")
+            bad.add(name)
+    problems.extend(_join(where, problem) for problem in _broken_rules(cls, arguments, bad))
+    if problems:
+        raise ConfigError(problems)
+    return cls(**arguments)
+
+
+def validate(config: Any) -> None:
+    """Checks every field's type and the dataclass's own `rules()`; call it from `__post_init__`.
+
+    Raises:
+        ConfigError: All problems found.
+    """
+    hints = typing.get_type_hints(type(config))
+    problems = []
+    values, bad = {}, set()
+    for field in dataclasses.fields(config):
+        try:
+            values[field.name] = _convert(getattr(config, field.name), hints[field.name], field.name)
+            object.__setattr__(config, field.name, values[field.name])
+        except ConfigError as error:
+            problems.extend(error.problems)
+            bad.add(field.name)
+    problems.extend(_broken_rules(type(config), values, bad))
+    if problems:
+        raise ConfigError(problems)
+
+
+class _Unknown:
+    """Stands for an ill-typed value while the rules of the other fields are checked."""
+
+    def _itself(self, *_: Any) -> _Unknown:
+        return self
+
+    def _false(self, *_: Any) -> bool:
+        return False
+
+    __mod__ = __rmod__ = __add__ = __radd__ = __mul__ = __rmul__ = _itself
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __bool__ = _false
+    __hash__ = None
+
+
+def _broken_rules(cls: type, values: Mapping[str, Any], bad: set[str]) -> list[str]:
+    if not hasattr(cls, "rules"):
+        return []
+    probe = object.__new__(cls)
+    for field in dataclasses.fields(cls):
+        default = field.default if field.default is not dataclasses.MISSING else _Unknown()
+        object.__setattr__(
+            probe, field.name, _Unknown() if field.name in bad else values.get(field.name, default)
+        )
+    return [problem for problem in cls.rules(probe) if problem.partition(":")[0] not in bad]
+
+
+def to_mapping(config: Any) -> Any:
+    """The inverse of `build`: plain dicts, lists, numbers and strings, fit for JSON and YAML."""
+    if dataclasses.is_dataclass(config):
+        return {field.name: to_mapping(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if isinstance(config, Mapping):
+        return {key: to_mapping(value) for key, value in config.items()}
+    if isinstance(config, tuple | list):
+        return [to_mapping(value) for value in config]
+    return config
+
+
+def _join(where: str, key: object) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(value, hint, where)
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, where)
+    if origin is typing.Literal:
+        if value in arguments and type(value) in {type(argument) for argument in arguments}:
+            return value
+        raise ConfigError([f"{where}: {value!r} is not one of {', '.join(map(repr, arguments))}"])
+    if origin is dict and isinstance(value, Mapping):
+        return {str(key): _convert(item, arguments[1], _join(where, key)) for key, item in value.items()}
+    if origin is tuple and isinstance(value, tuple | list):
+        return tuple(_convert(item, arguments[0], f"{where}[{index}]") for index, item in enumerate(value))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if origin is None and isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
+        return value
+    raise ConfigError([f"{where}: expected {_describe(hint)}, found {value!r}"])
+
+
+def _convert_union(value: Any, hint: Any, where: str) -> Any:
+    options = typing.get_args(hint)
+    if value is None and type(None) in options:
+        return None
+    real = [option for option in options if option is not type(None)]
+    for option in real:
+        try:
+            return _convert(value, option, where)
+        except ConfigError:
+            if len(real) == 1:
+                raise
+    raise ConfigError([f"{where}: expected {_describe(hint)}, found {value!r}"])
+
+
+_PLAIN = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    type(None): "null",
+}
+
+
+def _describe(hint: Any) -> str:
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        type(None): "null",
+    }
+    if hint in names:
+        return names[hint]
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_describe(option) for option in arguments)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    if origin is tuple:
+        return f"a list of {_describe(arguments[0])}"
+    if origin is dict or dataclasses.is_dataclass(hint):
+        return "a mapping"
+    return getattr(hint, "__name__", str(hint))

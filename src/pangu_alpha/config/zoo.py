@@ -1,0 +1,104 @@
+"""The shipped models by name: shape, tokenizer conventions, recipe and what is published about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.optim import OptimConfig
+from pangu_alpha.config.schema import ConfigError, build, nearest, read_yaml
+
+MODEL_NAMES = ("tiny", "350m", "2_6b", "13b", "200b")
+
+
+@dataclass(frozen=True)
+class TokenizerCard:
+    """Which vocabulary a model was trained with, and which of its ids ends a document.
+
+    Args:
+        vocabulary: "released" is the official vocab.model (40,000 pieces), "own" one made by the user.
+        end_of_document: Name of the control piece between two documents. The releases disagree: the 2021
+            data and generation code use <eot>, the 2023 code <pad>, the vocabulary itself offers <eod>.
+    """
+
+    vocabulary: Literal["released", "own"] = "released"
+    end_of_document: str = "<eod>"
+
+
+@dataclass(frozen=True)
+class About:
+    """What is published about a model.
+
+    Args:
+        summary: One sentence.
+        parameter_count: Exact number of trained scalars.
+        devices: Hardware of the published run.
+        plan: Published parallel plan, or "not published".
+        notes: Where the paper and the code differ, and other things to know.
+    """
+
+    summary: str
+    parameter_count: int
+    devices: str
+    plan: str = "not published"
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One YAML of the zoo.
+
+    Args:
+        model: The network's shape.
+        about: What is published about it.
+        tokenizer: Vocabulary and id conventions.
+        optim: Training recipe of the official code.
+    """
+
+    model: ModelConfig
+    about: About
+    tokenizer: TokenizerCard = field(default_factory=TokenizerCard)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+def zoo_file(name: str) -> Path:
+    """Path of a shipped model's YAML, in a checkout or in an installed package.
+
+    Args:
+        name: One of MODEL_NAMES.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    if name not in MODEL_NAMES:
+        raise ConfigError([f"model: no shipped model is called {name!r}; {nearest(name, MODEL_NAMES)}"])
+    filename = f"pangu_alpha_{name}.yaml"
+    checkout = Path(__file__).resolve().parents[3] / "model_zoo" / filename
+    return checkout if checkout.is_file() else Path(str(resources.files("pangu_alpha.model_zoo") / filename))
+
+
+def load_model_card(name: str) -> ModelCard:
+    """Reads a shipped model's card.
+
+    Args:
+        name: One of MODEL_NAMES.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    return build(ModelCard, read_yaml(zoo_file(name)))
+
+
+def load_model_config(name: str) -> ModelConfig:
+    """Reads a shipped model's shape.
+
+    Args:
+        name: One of MODEL_NAMES.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    return load_model_card(name).model

@@ -1,0 +1,1 @@
+"""The network as MindSpore cells: mathematics only; no rank, no plan, no path."""

@@ -1,0 +1,67 @@
+"""Multi-head attention whose queries may come from elsewhere than its keys and values.
+
+Letters: B batch, S new positions, C key positions (= S without a cache), T = B*S, H hidden, N heads,
+d head size.
+"""
+
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.model.layers import Dropout, Linear
+from pangu_alpha.model.operators import Operators
+
+
+class Attention(nn.Cell):
+    """Scaled dot-product attention over N heads, queries from one tensor, keys and values from another.
+
+    Args:
+        config: The network's shape.
+        operators: The device's operators.
+        salt: Of the dropout on the attention weights.
+
+    Inputs:
+        - **query** (Tensor) - [T, H], what asks.
+        - **x** (Tensor) - [T, H], what is asked.
+        - **mask** (Tensor) - made by the device's `mask` from [B, S, C].
+        - **dropout_seed** (Tensor) - int32 scalar or None.
+        - **slots** (Tensor) - int32 [B, S], places in the cache, or None without one.
+
+    Outputs:
+        Tensor [T, H].
+    """
+
+    def __init__(self, config: ModelConfig, operators: Operators, salt: int) -> None:
+        super().__init__()
+        hidden = config.hidden_size
+        self.num_heads = config.num_heads
+        self.head_size = config.head_size
+        self.query = Linear(hidden, hidden, operators)
+        self.key = Linear(hidden, hidden, operators)
+        self.value = Linear(hidden, hidden, operators)
+        self.core = operators.attention(config.num_heads, config.head_size, Dropout(config.dropout, salt))
+        self.output = Linear(hidden, hidden, operators)
+        self.key_cache = None
+        self.value_cache = None
+        self.reshape = ops.Reshape()
+        self.transpose = ops.Transpose()
+
+    def split(self, x: Tensor, batch: int) -> Tensor:
+        """[T, H] -> [B, N, S, d]."""
+        heads = self.reshape(x, (batch, -1, self.num_heads, self.head_size))
+        return self.transpose(heads, (0, 2, 1, 3))
+
+    def join(self, heads: Tensor) -> Tensor:
+        """[B, N, S, d] -> [T, H]."""
+        return self.reshape(self.transpose(heads, (0, 2, 1, 3)), (-1, self.num_heads * self.head_size))
+
+    def construct(self, query, x, mask, dropout_seed=None, slots=None):
+        batch = mask.shape[0]
+        query = self.split(self.query(query), batch)
+        key = self.split(self.key(x), batch)
+        value = self.split(self.value(x), batch)
+        if slots is not None:
+            key = self.key_cache(key, slots)
+            value = self.value_cache(value, slots)
+        return self.output(self.join(self.core(query, key, value, mask, dropout_seed)))

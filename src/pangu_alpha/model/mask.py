@@ -1,0 +1,31 @@
+"""From document numbers to the attention mask, in the graph: [B, S] is stored, [B, S, S] is not."""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+
+class DocumentMask(nn.Cell):
+    """A position attends to itself and to earlier positions of its own document.
+
+    Inputs:
+        - **document_ids** (Tensor) - int32 [B, S], equal within a document.
+
+    Outputs:
+        Tensor [B, S, S], float32, 1 = may attend.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.equal = ops.Equal()
+        self.mul = ops.Mul()
+        self.cast = ops.Cast()
+        self.expand_dims = ops.ExpandDims()
+
+    def construct(self, document_ids: Tensor) -> Tensor:
+        length = document_ids.shape[1]
+        places = ops.range(0, length, 1)
+        causal = places.reshape((length, 1)) >= places.reshape((1, length))
+        same = self.equal(self.expand_dims(document_ids, 2), self.expand_dims(document_ids, 1))
+        return self.mul(self.cast(same, ms.float32), self.cast(causal, ms.float32))

@@ -1,0 +1,69 @@
+"""Which operators a device computes best: the one place where the device decides, never the mathematics.
+
+plain.py defines every operator from MindSpore's elementary ones; cpu.py and ascend.py hold what is faster
+there. Every variant computes the same function, and a test holds them equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mindspore as ms
+from mindspore import nn
+
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.model.operators import ascend, cpu, plain
+
+
+@dataclass(frozen=True)
+class Operators:
+    """A device's choice: what makes each operator, and the type it computes in.
+
+    Args:
+        compute_dtype: Type of matrix products and the residual stream.
+        affine: () -> cell of (x, weight, bias).
+        layer_norm: (columns, epsilon) -> cell of (x, gamma, beta).
+        activation: () -> cell of (x).
+        mask: (heads) -> cell of (attention mask).
+        attention: (heads, head size, dropout) -> cell of (query, key, value, mask, dropout seed).
+        cross_entropy: () -> cell of (x, table, labels).
+    """
+
+    compute_dtype: ms.Type
+    affine: Callable[[], nn.Cell] = plain.Affine
+    layer_norm: Callable[[int, float], nn.Cell] = plain.Normalize
+    activation: Callable[[], nn.Cell] = plain.Gelu
+    mask: Callable[[int], nn.Cell] = plain.ScoreMask
+    attention: Callable[[int, int, nn.Cell], nn.Cell] = plain.AttentionCore
+    cross_entropy: Callable[[], nn.Cell] = plain.TiedCrossEntropy
+
+
+_FAST = {
+    "plain": {},
+    "CPU": {
+        "affine": cpu.Affine,
+        "layer_norm": cpu.Normalize,
+        "activation": cpu.Gelu,
+        "mask": cpu.ScoreMask,
+        "attention": cpu.AttentionCore,
+        "cross_entropy": cpu.TiedCrossEntropy,
+    },
+    "Ascend": {"activation": ascend.Gelu, "mask": ascend.BlockedMask, "attention": ascend.AttentionCore},
+}
+
+
+def operators_for(config: ModelConfig, device: str | None = None) -> Operators:
+    """The operators that are fast on a device.
+
+    Args:
+        config: Gives the activation and the compute type.
+        device: "CPU", "Ascend", or "plain" for the definitions; the current context's when left out.
+    """
+    device = device or ms.get_context("device_target")
+    choice = dict(_FAST[device])
+    if config.activation == "fast_gelu":
+        choice["activation"] = plain.FastGelu
+    default = ms.float16 if device == "Ascend" else ms.float32
+    dtype = default if config.compute_dtype == "auto" else getattr(ms, config.compute_dtype)
+    return Operators(compute_dtype=dtype, **choice)

@@ -1,0 +1,74 @@
+"""Operators for which Ascend has a fused kernel. What they compute stands in plain.py."""
+
+from __future__ import annotations
+
+import math
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from pangu_alpha.model.operators import plain
+
+
+class Gelu(nn.Cell):
+    """The tanh form of GELU by the fused kernel; see plain.Gelu."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gelu = ops.GeLU()
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.gelu(x)
+
+
+class BlockedMask(nn.Cell):
+    """Turns "may attend" into the kernel's "is blocked".
+
+    Args:
+        num_heads: N; the mask serves all heads.
+
+    Inputs:
+        - **attention_mask** (Tensor) - [B, S, C], 1 = may attend, any type.
+
+    Outputs:
+        Tensor [B, 1, S, C], uint8, 1 = blocked.
+    """
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.cast = ops.Cast()
+        self.sub = ops.Sub()
+        self.expand_dims = ops.ExpandDims()
+
+    def construct(self, attention_mask: Tensor) -> Tensor:
+        blocked = self.sub(1.0, self.cast(attention_mask, ms.float32))
+        return self.expand_dims(self.cast(blocked, ms.uint8), 1)
+
+
+class AttentionCore(nn.Cell):
+    """FlashAttentionScore where it fits: half precision, no dropout, no cache; plain.AttentionCore elsewhere.
+
+    Args:
+        num_heads: N.
+        head_size: d.
+        dropout: See plain.AttentionCore.
+
+    Inputs:
+        As plain.AttentionCore; **mask** as made by BlockedMask.
+    """
+
+    def __init__(self, num_heads: int, head_size: int, dropout: nn.Cell) -> None:
+        super().__init__()
+        self.flash_attention = ops.operations.nn_ops.FlashAttentionScore(
+            head_num=num_heads, scale_value=1.0 / math.sqrt(head_size), input_layout="BNSD"
+        )
+        self.plain = plain.AttentionCore(num_heads, head_size, dropout)
+        self.cast = ops.Cast()
+        self.mul = ops.Mul()
+
+    def construct(self, query, key, value, mask, dropout_seed=None):
+        fits = dropout_seed is None and query.dtype != ms.float32 and query.shape == key.shape
+        if fits:
+            return self.flash_attention(query, key, value, None, None, None, mask)[3]
+        scores = self.mul(self.cast(mask, ms.float32), plain.MASKED_SCORE)
+        return self.plain(query, key, value, scores, dropout_seed)

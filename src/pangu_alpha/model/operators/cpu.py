@@ -1,0 +1,229 @@
+"""Operators written for MindSpore 2.9's CPU kernels. What they compute stands in plain.py.
+
+Several have gradients of their own, for three reasons measured there: the kernels BiasAddGrad, LayerNorm(Grad)
+and GeLU(Grad) run on one core without vector instructions; recomputing what is cheap keeps less memory; and
+softmax with cross-entropy needs a single pass over [T, V] instead of four. If a later MindSpore brings fast
+kernels, the plain operators win and this file may go.
+Letters: T rows, I inputs, O outputs, H hidden, V vocabulary, B batch, N heads, S queries, C keys, d head size.
+"""
+
+from __future__ import annotations
+
+import math
+
+from mindspore import Tensor, nn, ops
+from mindspore.ops import auto_generate
+from mindspore.ops.operations import _grad_ops
+
+from pangu_alpha.model.operators import plain
+from pangu_alpha.model.operators.plain import GELU_CUBIC, GELU_LINEAR
+
+
+class ColumnSum(nn.Cell):
+    """Sum over rows as a matrix product with ones: BiasAddGrad takes twenty times as long.
+
+    Inputs:
+        - **x** (Tensor) - [T, O].
+
+    Outputs:
+        Tensor [O].
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matmul = ops.MatMul()
+
+    def construct(self, x: Tensor) -> Tensor:
+        ones = ops.ones((1, x.shape[0]), x.dtype)
+        return self.matmul(ones, x).reshape((-1,))
+
+
+class Affine(nn.Cell):
+    """x W^T + b; see plain.Affine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.product = ops.MatMul(transpose_b=True)
+        self.bias_add = ops.BiasAdd()
+        self.input_gradient = ops.MatMul()
+        self.weight_gradient = ops.MatMul(transpose_a=True)
+        self.column_sum = ColumnSum()
+
+    def construct(self, x, weight, bias):
+        return self.bias_add(self.product(x, weight), bias)
+
+    def bprop(self, x, weight, bias, out, dout):
+        return self.input_gradient(dout, weight), self.weight_gradient(dout, x), self.column_sum(dout)
+
+
+class Normalize(nn.Cell):
+    """Layer normalisation by the BatchNorm kernel, each row a channel; see plain.Normalize.
+
+    Args:
+        columns: H.
+        epsilon: Added to the variance.
+    """
+
+    def __init__(self, columns: int, epsilon: float) -> None:
+        super().__init__()
+        self.columns = columns
+        self.norm = ops.BatchNorm(is_training=True, epsilon=epsilon, momentum=0.0)
+        self.norm_gradient = _grad_ops.BatchNormGrad(is_training=True, epsilon=epsilon)
+        self.mul = ops.Mul()
+        self.bias_add = ops.BiasAdd()
+        self.column_sum = ColumnSum()
+
+    def rows_as_channels(self, x):
+        """[T, H] -> [1, T, H, 1]."""
+        return x.reshape((1, -1, self.columns, 1))
+
+    def standardize(self, x):
+        """The kernel on rows: (x - mean) / sqrt(variance + epsilon), and what its gradient needs."""
+        ones, zeros = ops.ones((x.shape[0],), x.dtype), ops.zeros((x.shape[0],), x.dtype)
+        return self.norm(self.rows_as_channels(x), ones, zeros, zeros, ones)
+
+    def construct(self, x, gamma, beta):
+        normed = self.standardize(x)[0].reshape(x.shape)
+        return self.bias_add(self.mul(normed, gamma), beta)
+
+    def bprop(self, x, gamma, beta, out, dout):
+        normed, _, _, mean, variance = self.standardize(x)
+        ones = ops.ones((x.shape[0],), x.dtype)
+        upstream = self.rows_as_channels(self.mul(dout, gamma))
+        dx = self.norm_gradient(upstream, self.rows_as_channels(x), ones, mean, variance, variance)[0]
+        dgamma = self.column_sum(self.mul(dout, normed.reshape(x.shape)))
+        return dx.reshape(x.shape), dgamma, self.column_sum(dout)
+
+
+class Gelu(nn.Cell):
+    """The tanh form of GELU as x sigmoid(2 u), which is the same function; see plain.Gelu.
+
+    The Tanh kernel is off by up to 1e-4, Sigmoid by 1e-6. Keeps x alone and computes the sigmoid again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.square = ops.Square()
+        self.sigmoid = ops.Sigmoid()
+        self.sigmoid_gradient = auto_generate.SigmoidGrad()
+
+    def construct(self, x):
+        return x * self.sigmoid(x * (2 * GELU_LINEAR + 2 * GELU_CUBIC * self.square(x)))
+
+    def bprop(self, x, out, dout):
+        square = self.square(x)
+        gate = self.sigmoid(x * (2 * GELU_LINEAR + 2 * GELU_CUBIC * square))
+        inner = x * (2 * GELU_LINEAR + 6 * GELU_CUBIC * square)  # x times the derivative of sigmoid's argument
+        return (dout * (gate + self.sigmoid_gradient(gate, inner)),)
+
+
+class ScoreMask(nn.Cell):
+    """plain.ScoreMask, repeated for every head once a step: an addition that broadcasts is three times as slow.
+
+    Args:
+        num_heads: N.
+
+    Outputs:
+        Tensor [B, N, S, C], float32: 0 or -10000.
+    """
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.plain = plain.ScoreMask(num_heads)
+
+    def construct(self, attention_mask):
+        batch, queries, keys = attention_mask.shape
+        return ops.broadcast_to(self.plain(attention_mask), (batch, self.num_heads, queries, keys)) + 0.0
+
+
+class _Softmax(nn.Cell):
+    """softmax(q k^T / sqrt(d) + mask) v without dropout; keeps q, k, v and computes the weights again."""
+
+    def __init__(self, head_size: int) -> None:
+        super().__init__()
+        self.scale = 1.0 / math.sqrt(head_size)
+        self.transposed_b = ops.BatchMatMul(transpose_b=True)
+        self.transposed_a = ops.BatchMatMul(transpose_a=True)
+        self.product = ops.BatchMatMul()
+        self.softmax = ops.Softmax(-1)
+        self.matmul = ops.MatMul()
+
+    def weights(self, query, key, mask):
+        """[B, N, S, C]."""
+        return self.softmax(self.transposed_b(query * self.scale, key) + mask)
+
+    def construct(self, query, key, value, mask):
+        return self.product(self.weights(query, key, mask), value)
+
+    def bprop(self, query, key, value, mask, out, dout):
+        weights = self.weights(query, key, mask)
+        dweights = self.transposed_b(dout, value)
+        # Row sums of weights * dweights, not of dout * out, which is the same but for rounding: a row with a
+        # single key must come out as exactly zero, or Adam makes steps of the noise.
+        keys = key.shape[2]
+        sums = self.matmul((weights * dweights).reshape((-1, keys)), ops.ones((keys, 1), query.dtype))
+        sums = ops.broadcast_to(sums, (sums.shape[0], keys)).reshape(weights.shape)
+        dscores = weights * (dweights - sums)
+        dquery = self.product(dscores, key) * self.scale
+        dkey = self.transposed_a(dscores, query * self.scale)
+        return dquery, dkey, self.transposed_a(weights, dout), ops.zeros_like(mask)
+
+
+class AttentionCore(nn.Cell):
+    """See plain.AttentionCore, which it falls back to under dropout.
+
+    Args:
+        num_heads: N.
+        head_size: d.
+        dropout: See plain.AttentionCore.
+    """
+
+    def __init__(self, num_heads: int, head_size: int, dropout: nn.Cell) -> None:
+        super().__init__()
+        self.without_dropout = _Softmax(head_size)
+        self.plain = plain.AttentionCore(num_heads, head_size, dropout)
+
+    def construct(self, query, key, value, mask, dropout_seed=None):
+        if dropout_seed is None:
+            return self.without_dropout(query, key, value, mask)
+        return self.plain(query, key, value, mask, dropout_seed)
+
+
+class _Probabilities(nn.Cell):
+    """-log(softmax(x E^T)[label] + 1e-24) and the probabilities, which its gradient uses again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transposed_b = ops.MatMul(transpose_b=True)
+        self.transposed_a = ops.MatMul(transpose_a=True)
+        self.product = ops.MatMul()
+        self.softmax = ops.Softmax(-1)
+        self.pick = ops.GatherD()
+        self.log = ops.Log()
+        self.rows = ops.Gather()
+        self.add_rows = ops.UnsortedSegmentSum()
+
+    def construct(self, x, table, labels):
+        probabilities = self.softmax(self.transposed_b(x, table))
+        chosen = self.pick(probabilities, 1, labels.reshape((-1, 1))).reshape((-1,))
+        return -self.log(chosen + 1e-24), probabilities
+
+    def bprop(self, x, table, labels, out, dout):
+        # d nll = p - onehot: the product with p less the label's row, no pass over [T, V]
+        upstream = dout[0].reshape((-1, 1))
+        dx = (self.product(out[1], table) - self.rows(table, labels, 0)) * upstream
+        weighted = x * upstream
+        dtable = self.transposed_a(out[1], weighted) - self.add_rows(weighted, labels, table.shape[0])
+        return dx, dtable, ops.zeros_like(labels)
+
+
+class TiedCrossEntropy(nn.Cell):
+    """See plain.TiedCrossEntropy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = _Probabilities()
+
+    def construct(self, x: Tensor, table: Tensor, labels: Tensor) -> Tensor:
+        return self.loss(x, table, labels)[0]

@@ -1,0 +1,182 @@
+"""Every operator written out in MindSpore's elementary ones: the definitions the faster variants are held to.
+
+Letters: T rows, I inputs, O outputs, H hidden, V vocabulary, B batch, N heads, S queries, C keys, d head size.
+Each elementary operator is a named attribute, so that a plan can place it from outside.
+"""
+
+from __future__ import annotations
+
+import math
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+MASKED_SCORE = -10000.0  # added to the score of a key that may not be attended (2021 release)
+GELU_LINEAR = math.sqrt(2.0 / math.pi)  # of the tanh form of GELU (Hendrycks & Gimpel, 2016)
+GELU_CUBIC = 0.044715 * GELU_LINEAR
+
+
+class Affine(nn.Cell):
+    """x W^T + b.
+
+    Inputs:
+        - **x** (Tensor) - [T, I].
+        - **weight** (Tensor) - [O, I].
+        - **bias** (Tensor) - [O].
+
+    Outputs:
+        Tensor [T, O].
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matmul = ops.MatMul(transpose_b=True)
+        self.add = ops.Add()
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return self.add(self.matmul(x, weight), bias)
+
+
+class Normalize(nn.Cell):
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta over the last axis, biased variance.
+
+    Args:
+        columns: H.
+        epsilon: Added to the variance.
+
+    Inputs:
+        - **x** (Tensor) - [T, H], float32.
+        - **gamma**, **beta** (Tensor) - [H], float32.
+
+    Outputs:
+        Tensor [T, H], float32.
+    """
+
+    def __init__(self, columns: int, epsilon: float) -> None:
+        super().__init__()
+        self.norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=epsilon)
+
+    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        return self.norm(x, gamma, beta)[0]
+
+
+class Gelu(nn.Cell):
+    """0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), the tanh form of the 2021 release.
+
+    Inputs:
+        - **x** (Tensor) - any shape, floating point.
+
+    Outputs:
+        Tensor of the shape and type of `x`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mul = ops.Mul()
+        self.add = ops.Add()
+        self.tanh = ops.Tanh()
+
+    def construct(self, x: Tensor) -> Tensor:
+        inner = self.mul(x, self.add(self.mul(self.mul(x, x), GELU_CUBIC), GELU_LINEAR))
+        return self.mul(self.mul(x, 0.5), self.add(self.tanh(inner), 1.0))
+
+
+class FastGelu(nn.Cell):
+    """x sigmoid(1.702 x), the activation of the 2023 code on Ascend; another function than GELU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mul = ops.Mul()
+        self.sigmoid = ops.Sigmoid()
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.mul(x, self.sigmoid(self.mul(x, 1.702)))
+
+
+class ScoreMask(nn.Cell):
+    """Turns "may attend" into the number added to a score.
+
+    Args:
+        num_heads: N; the plain mask serves all heads by broadcasting.
+
+    Inputs:
+        - **attention_mask** (Tensor) - [B, S, C], 1 = may attend, any type.
+
+    Outputs:
+        Tensor [B, 1, S, C], float32: 0 or -10000.
+    """
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.cast = ops.Cast()
+        self.sub = ops.Sub()
+        self.mul = ops.Mul()
+        self.expand_dims = ops.ExpandDims()
+
+    def construct(self, attention_mask: Tensor) -> Tensor:
+        blocked = self.sub(1.0, self.cast(attention_mask, ms.float32))
+        return self.expand_dims(self.mul(blocked, MASKED_SCORE), 1)
+
+
+class AttentionCore(nn.Cell):
+    """dropout(softmax(q k^T / sqrt(d) + mask)) v, scores and softmax in float32.
+
+    Args:
+        num_heads: N.
+        head_size: d.
+        dropout: Cell of (weights, seed).
+
+    Inputs:
+        - **query** (Tensor) - [B, N, S, d].
+        - **key**, **value** (Tensor) - [B, N, C, d].
+        - **mask** (Tensor) - made by the `mask` cell of the same device.
+        - **dropout_seed** (Tensor) - int32 scalar, or None for no dropout.
+
+    Outputs:
+        Tensor [B, N, S, d] in the type of `query`.
+    """
+
+    def __init__(self, num_heads: int, head_size: int, dropout: nn.Cell) -> None:
+        super().__init__()
+        self.scale = 1.0 / math.sqrt(head_size)
+        self.mul = ops.Mul()
+        self.scores = ops.BatchMatMul(transpose_b=True)
+        self.cast = ops.Cast()
+        self.add = ops.Add()
+        self.softmax = ops.Softmax(-1)
+        self.dropout = dropout
+        self.mix = ops.BatchMatMul()
+
+    def construct(self, query, key, value, mask, dropout_seed=None):
+        scores = self.scores(self.mul(query, self.scale), key)  # [B, N, S, C]
+        weights = self.softmax(self.add(self.cast(scores, ms.float32), mask))
+        weights = self.dropout(self.cast(weights, value.dtype), dropout_seed)
+        return self.mix(weights, value)
+
+
+class TiedCrossEntropy(nn.Cell):
+    """-log(softmax(x E^T)[label] + 1e-24), the softmax in float32 (2021 release).
+
+    Inputs:
+        - **x** (Tensor) - [T, H].
+        - **table** (Tensor) - [V, H], the type of `x`.
+        - **labels** (Tensor) - int32 [T].
+
+    Outputs:
+        Tensor [T], float32, nats.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matmul = ops.MatMul(transpose_b=True)
+        self.cast = ops.Cast()
+        self.softmax = ops.Softmax(-1)
+        self.gather = ops.GatherD()
+        self.add = ops.Add()
+        self.log = ops.Log()
+        self.neg = ops.Neg()
+
+    def construct(self, x: Tensor, table: Tensor, labels: Tensor) -> Tensor:
+        probabilities = self.softmax(self.cast(self.matmul(x, table), ms.float32))
+        chosen = self.gather(probabilities, 1, labels.reshape((-1, 1))).reshape((-1,))
+        return self.neg(self.log(self.add(chosen, 1e-24)))

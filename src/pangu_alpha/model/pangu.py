@@ -1,0 +1,96 @@
+"""PanGu-alpha (arXiv 2104.12369): a causal transformer whose last layer asks with the next position's query.
+
+Letters: B batch, S positions, C key positions (= S without a cache), T = B*S, H hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.model.attention import Attention
+from pangu_alpha.model.initialization import initialize
+from pangu_alpha.model.layers import Dropout, Embedding, FeedForward, LayerNorm, Logits
+from pangu_alpha.model.operators import Operators, operators_for
+
+
+class Block(nn.Cell):
+    """Pre-norm transformer layer. As the query layer it asks with `query` instead of its own input."""
+
+    def __init__(self, config: ModelConfig, operators: Operators, index: int) -> None:
+        super().__init__()
+        self.attention_norm = LayerNorm(config, operators)
+        self.attention = Attention(config, operators, salt=3 * index + 1)
+        self.attention_dropout = Dropout(config.dropout, salt=3 * index + 2)
+        self.feed_forward_norm = LayerNorm(config, operators)
+        self.feed_forward = FeedForward(config, operators)
+        self.feed_forward_dropout = Dropout(config.dropout, salt=3 * index + 3)
+        self.add = ops.Add()
+
+    def construct(self, x, mask, query=None, dropout_seed=None, slots=None):
+        normed = self.attention_norm(x)
+        if query is None:
+            query = normed
+        attended = self.attention(query, normed, mask, dropout_seed, slots)
+        x = self.add(x, self.attention_dropout(attended, dropout_seed))
+        transformed = self.feed_forward(self.feed_forward_norm(x))
+        return self.add(x, self.feed_forward_dropout(transformed, dropout_seed))
+
+
+class PanguAlpha(nn.Cell):
+    """The whole network, from token ids to logits.
+
+    Args:
+        config: Its shape; `norm_order` chooses between the graph of the released 2.6B and 13B and that of
+            the 200B, `num_layers` counts the query layer.
+        seed: Of the initial values.
+        operators: Of the device; those of the current device when left out.
+
+    Inputs:
+        - **input_ids** (Tensor) - int32 [B, S].
+        - **position_ids** (Tensor) - int32 [B, S], restarting at 0 with each document.
+        - **attention_mask** (Tensor) - [B, S, C], 1 = may attend.
+        - **dropout_seed** (Tensor) - int32 scalar, new for every step and micro-batch; None: no dropout.
+        - **slots** (Tensor) - int32 [B, S], places in the cache; None: no cache.
+
+    Outputs:
+        Tensor [B, S, V], logits in the compute type.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int = 0, operators: Operators | None = None) -> None:
+        super().__init__()
+        operators = operators or operators_for(config)
+        self.config = config
+        self.operators = operators
+        self.norm_first = config.norm_order == "norm_then_query"
+        self.word_embedding = Embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = Embedding(config.seq_length, config.hidden_size)
+        self.query_embedding = Embedding(config.seq_length, config.hidden_size)
+        self.embedding_dropout = Dropout(config.dropout, salt=0)
+        self.mask = operators.mask(config.num_heads)
+        self.blocks = nn.CellList([Block(config, operators, i) for i in range(config.num_layers - 1)])
+        self.query_layer = Block(config, operators, config.num_layers - 1)
+        self.final_norm = LayerNorm(config, operators)
+        self.logits = Logits(operators.compute_dtype)
+        self.add = ops.Add()
+        self.cast = ops.Cast()
+        self.compute_dtype = operators.compute_dtype
+        initialize(self, seed)
+
+    def hidden_states(self, input_ids, position_ids, attention_mask, dropout_seed=None, slots=None):
+        """Everything up to the logits: [T, H] in the compute type; arguments as in `construct`."""
+        ids, positions = input_ids.reshape((-1,)), position_ids.reshape((-1,))
+        mask = self.mask(attention_mask)
+        x = self.add(self.word_embedding(ids), self.position_embedding(positions))
+        x = self.cast(self.embedding_dropout(x, dropout_seed), self.compute_dtype)
+        for block in self.blocks:
+            x = block(x, mask, None, dropout_seed, slots)
+        query = self.cast(self.query_embedding(positions), self.compute_dtype)
+        if self.norm_first:
+            return self.query_layer(self.final_norm(x), mask, query, dropout_seed, slots)
+        return self.final_norm(self.query_layer(x, mask, query, dropout_seed, slots))
+
+    def construct(self, input_ids, position_ids, attention_mask, dropout_seed=None, slots=None) -> Tensor:
+        x = self.hidden_states(input_ids, position_ids, attention_mask, dropout_seed, slots)
+        logits = self.logits(x, self.word_embedding.table)
+        return logits.reshape((*input_ids.shape, -1))

@@ -1,0 +1,1 @@
+"""Where the mathematics runs: devices, contexts. Knows cells, changes none of their code."""

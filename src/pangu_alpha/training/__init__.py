@@ -1,0 +1,1 @@
+"""From batches to a trained network: loss, recipe, step, loop and report."""

@@ -1,0 +1,153 @@
+"""The network, its optimizer and its graphs as one thing that steps, evaluates, saves and loads.
+
+Knows arrays and scalars; knows nothing of files, data order or reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor
+
+from pangu_alpha.checkpoint.format import Checkpoint, compare_tensors
+from pangu_alpha.config.run import TrainConfig
+from pangu_alpha.data.batches import Batch
+from pangu_alpha.model.pangu import PanguAlpha
+from pangu_alpha.training.guard import Guard
+from pangu_alpha.training.loss import TokenLoss
+from pangu_alpha.training.optimizer import AdamW
+from pangu_alpha.training.schedule import dropout_seed, update_scalars
+from pangu_alpha.training.step import AccumulateStep, ApplyStep, Gradients, TrainStep, Update
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step computed.
+
+    Args:
+        loss: Mean -log p over the tokens that count, nats.
+        norm: Global gradient norm before clipping.
+        applied: Whether the update was applied.
+        row_losses: Sum of -log p of each row of all micro-batches, float32.
+        row_tokens: Tokens that count in each of those rows, float32.
+        row_sources: Source of each of those rows, int32.
+    """
+
+    loss: float
+    norm: float
+    applied: bool
+    row_losses: np.ndarray
+    row_tokens: np.ndarray
+    row_sources: np.ndarray
+
+
+class Engine:
+    """One process's training state on the device.
+
+    Args:
+        config: The run; the model is initialised from its seed.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.model = PanguAlpha(config.model, seed=config.run.seed)
+        parameters = ParameterTuple(self.model.trainable_params())
+        self.optimizer = AdamW(parameters, config.optim)
+        self._token_loss = TokenLoss(self.model)
+        self._validation_loss = TokenLoss(self.model)  # a cell of its own: compiled without dropout
+        gradients = Gradients(self._token_loss, parameters)
+        update = Update(self.optimizer, config.optim.clip_norm)
+        if config.run.accumulation == 1:
+            self._step = TrainStep(gradients, update)
+        else:
+            self._accumulate = AccumulateStep(gradients, parameters)
+            self._apply = ApplyStep(self._accumulate, update)
+        # the sum over a step's tokens is scaled by about 1 / their number, so that float16 sees a mean
+        self._nominal_tokens = config.run.accumulation * config.run.batch_size * config.model.seq_length
+
+    def step(self, step: int, micro_batches: Sequence[Batch], guard: Guard) -> StepResult:
+        """One optimizer step.
+
+        Args:
+            step: Steps done before, which gives learning rate and dropout masks.
+            micro_batches: As many as the run accumulates.
+            guard: Gives the loss scale and the largest acceptable norm; not changed.
+        """
+        assert len(micro_batches) == self.config.run.accumulation
+        scalars = update_scalars(step, self.config.optim)
+        recipe = _float([scalars.learning_rate, scalars.epsilon, scalars.decay])
+        scale = _float(guard.scale.value / self._nominal_tokens)
+        largest = _float(guard.largest_norm())
+        if len(micro_batches) == 1:
+            seed, tensors = self._seed(step, 0), _tensors(micro_batches[0])
+            rows, norm, applied = self._step(largest, recipe, seed, scale, *tensors)
+            losses = rows.asnumpy()
+        else:
+            rows = [
+                self._accumulate(self._seed(step, place), scale, *_tensors(batch)).asnumpy()
+                for place, batch in enumerate(micro_batches)
+            ]
+            losses = np.concatenate(rows)
+            norm, applied = self._apply(largest, recipe, scale)
+        tokens = np.concatenate([batch.loss_mask.sum(1) for batch in micro_batches])
+        sources = np.concatenate([batch.source_ids for batch in micro_batches])
+        loss = float(losses.sum(dtype=np.float64) / (tokens.sum() + 1e-5))
+        return StepResult(loss, float(norm.asnumpy()), bool(applied.asnumpy()), losses, tokens, sources)
+
+    def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
+        """Mean -log p in nats over the tokens that count, and their number; dropout off."""
+        total, tokens = 0.0, 0
+        for batch in batches:
+            ids, labels, mask, positions, documents = _tensors(batch)
+            nll = self._validation_loss(ids, labels, positions, documents).asnumpy()
+            total += float((nll * batch.loss_mask).sum(dtype=np.float64))
+            tokens += int(batch.loss_mask.sum())
+        return total / max(tokens, 1), tokens
+
+    def tensors(self) -> dict[str, dict[str, np.ndarray]]:
+        """Copies of everything a checkpoint keeps: {"model": ..., "optimizer": ...} by name."""
+        return {
+            stem: {name: parameter.asnumpy().copy() for name, parameter in group.items()}
+            for stem, group in self._groups().items()
+        }
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Takes the values of a checkpoint.
+
+        Raises:
+            CheckpointError: Any tensor is missing, extra or mis-shaped; nothing is loaded then.
+        """
+        for stem, group in self._groups().items():
+            expected = {name: (parameter.shape, np.float32) for name, parameter in group.items()}
+            compare_tensors(expected, checkpoint.specs(stem), f"{checkpoint.path}, {stem}")
+        for stem, group in self._groups().items():
+            _assign(group, checkpoint.load(stem))
+
+    def _groups(self) -> dict[str, dict[str, Parameter]]:
+        moments = (*self.optimizer.moments1, *self.optimizer.moments2)
+        return {
+            "model": {parameter.name: parameter for parameter in self.optimizer.parameters},
+            "optimizer": {parameter.name: parameter for parameter in moments},
+        }
+
+    def _seed(self, step: int, micro_batch: int) -> Tensor | None:
+        if self.config.model.dropout == 0.0:
+            return None
+        return Tensor(dropout_seed(self.config.run.seed, step, micro_batch), ms.int32)
+
+
+def _float(value: float | Sequence[float]) -> Tensor:
+    return Tensor(np.asarray(value, np.float32))
+
+
+def _tensors(batch: Batch) -> tuple[Tensor, ...]:
+    """input_ids, labels, loss_mask, position_ids, document_ids as the graphs take them."""
+    return tuple(Tensor(array) for array in batch[:5])
+
+
+def _assign(group: Mapping[str, Parameter], arrays: Mapping[str, np.ndarray]) -> None:
+    for name, parameter in group.items():
+        parameter.set_data(Tensor(np.ascontiguousarray(arrays[name])))

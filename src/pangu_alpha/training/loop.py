@@ -1,0 +1,244 @@
+"""A whole training run: open the data, resume, step, report, evaluate, save, stop when told to.
+
+Everything about the run's place is two integers, steps and samples; the rest is a function of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import shutil
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from pangu_alpha.checkpoint.format import Manifest, read_checkpoint
+from pangu_alpha.checkpoint.store import CheckpointStore, resolve_resume
+from pangu_alpha.config.run import TrainConfig
+from pangu_alpha.config.schema import to_mapping
+from pangu_alpha.data.batches import TrainingBatches, ValidationBatches, open_sources
+from pangu_alpha.text.tokenizer import PanguTokenizer
+from pangu_alpha.training.engine import Engine, StepResult
+from pangu_alpha.training.guard import make_guard
+from pangu_alpha.training.report import Report
+from pangu_alpha.training.schedule import learning_rate
+
+logger = logging.getLogger(__name__)
+
+VOCABULARY = "vocab.model"
+
+
+@dataclass
+class Place:
+    """Where a run stands.
+
+    Args:
+        step: Optimizer steps done.
+        samples: Windows read by all devices together.
+    """
+
+    step: int = 0
+    samples: int = 0
+
+
+class Trainer:
+    """One training run on one device.
+
+    Args:
+        config: What to do.
+        device: Device in use, "CPU" or "Ascend".
+
+    Raises:
+        ValueError: Records, vocabulary or the checkpoint to resume from are damaged or do not fit.
+    """
+
+    def __init__(self, config: TrainConfig, device: str) -> None:
+        run = config.run
+        self.config = config
+        self.folder = Path(run.output)
+        self.store = CheckpointStore(
+            self.folder / "checkpoints", run.checkpoint.keep_last, run.checkpoint.keep_every
+        )
+        resumed = resolve_resume(run.resume, self.store)  # cheap and likely to refuse, so it comes first
+        self.tokenizer_digest = (
+            PanguTokenizer(config.data.vocabulary).digest if config.data.vocabulary else None
+        )
+        sources, validation = open_sources(
+            config.data,
+            seq_length=config.model.seq_length,
+            vocab_size=config.model.vocab_size,
+            tokenizer_digest=self.tokenizer_digest,
+        )
+        self.tokenizer_digest = sources[0].records.manifest.vocabulary.digest
+        self.batches = TrainingBatches(
+            sources, run.batch_size, run.seed, config.data.shuffle, config.data.document_mask
+        )
+        self.validation = validation and ValidationBatches(
+            validation, run.batch_size, config.data.document_mask
+        )
+        self.engine = Engine(config)
+        compute_dtype = str(self.engine.model.compute_dtype).lower()
+        self.guard = make_guard(run.guard, config.optim.loss_scale, compute_dtype)
+        self.place = Place()
+        self.peak = _peak_flops(run.peak_tflops, device)
+        self._stop: int | None = None
+        if resumed is not None:
+            self._restore(resumed)
+
+    def run(self) -> int:
+        """Trains to the last step.
+
+        Returns:
+            0, or 128 + the signal's number after a SIGTERM or SIGINT, which saves and stops.
+
+        Raises:
+            TrainingHaltedError: Too many updates in a row were skipped; the last checkpoint stands.
+        """
+        run, place = self.config.run, self.place
+        self._prepare_folder()
+        logger.info("\n%s", self.batches.plan(run.steps * run.accumulation * run.batch_size))
+        report = Report(self.folder, place.step, run.steps, run.log_every, run.tensorboard)
+        before = {name: signal.signal(name, self._request_stop) for name in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            if place.step < run.steps:
+                report.say(
+                    f"compiling the training graph of {self.config.model.parameter_count:,} parameters"
+                )
+            stream = self.batches.batches(place.samples)
+            while place.step < run.steps and self._stop is None:
+                self._one_step(stream, report)
+            if self._stop is not None and place.step < run.steps:
+                self._save(report)
+                report.say(f"signal {self._stop}: saved at step {place.step} and stopped")
+                return 128 + self._stop
+            return 0
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
+            report.close()
+
+    def _one_step(self, stream: Any, report: Report) -> None:
+        run, place = self.config.run, self.place
+        began = time.perf_counter()
+        micro_batches = list(itertools.islice(stream, run.accumulation))
+        scale = self.guard.scale.value
+        result = self.engine.step(place.step, micro_batches, self.guard)
+        entry = self._entry(result, scale, time.perf_counter() - began)
+        place.step += 1
+        place.samples += run.accumulation * run.batch_size
+        try:
+            self.guard.observe(result.norm, result.applied)
+        finally:  # the step that stops the run is in its report, too
+            report.step(entry | {"skipped": self.guard.skipped})
+        last = place.step == run.steps
+        if self.validation is not None and (last or place.step % run.evaluate_every == 0):
+            report.validation(self._validate())
+        if last or place.step % run.checkpoint.every == 0:
+            self._save(report)
+
+    def _entry(self, result: StepResult, scale: float, seconds: float) -> dict[str, Any]:
+        run, model = self.config.run, self.config.model
+        tokens_per_s = run.accumulation * run.batch_size * model.seq_length / seconds
+        entry = {
+            "step": self.place.step + 1,
+            "samples": self.place.samples + run.accumulation * run.batch_size,
+            "loss": result.loss,
+            "grad_norm": result.norm,
+            "loss_scale": scale,
+            "lr": learning_rate(self.place.step, self.config.optim),
+            "tokens_per_s": tokens_per_s,
+            "mfu": self.peak and tokens_per_s * model.flops_per_token / self.peak,
+            "applied": result.applied,
+        }
+        if len(self.batches.sources) > 1:
+            entry |= self._source_losses(result)
+        return entry
+
+    def _source_losses(self, result: StepResult) -> dict[str, float]:
+        losses = {}
+        for place, source in enumerate(self.batches.sources):
+            mine = result.row_sources == place
+            if tokens := float(result.row_tokens[mine].sum()):
+                losses[f"loss/{source.name}"] = float(result.row_losses[mine].sum(dtype=np.float64) / tokens)
+        return losses
+
+    def _validate(self) -> dict[str, Any]:
+        batches = itertools.islice(self.validation, self.config.run.evaluate_batches)
+        loss, tokens = self.engine.evaluate(batches)
+        return {
+            "step": self.place.step,
+            "validation_loss": loss,
+            "validation_perplexity": math.exp(min(loss, 50.0)),
+            "validation_tokens": tokens,
+        }
+
+    def _save(self, report: Report) -> None:
+        manifest = Manifest(
+            step=self.place.step,
+            samples=self.place.samples,
+            config=to_mapping(self.config),
+            tokenizer=self.tokenizer_digest,
+            state=self.guard.state(),
+        )
+        report.say(f"saved {self.store.save(self.engine.tensors(), manifest)}")
+
+    def _restore(self, path: Path) -> None:
+        checkpoint = read_checkpoint(path, verify=False)  # resolve_resume has just read every byte
+        manifest = checkpoint.manifest
+        if manifest.tokenizer != self.tokenizer_digest:
+            raise ValueError(
+                f"{path}: trained with the tokenizer {manifest.tokenizer}, the records are of "
+                f"{self.tokenizer_digest}; resume with records of the same vocab.model"
+            )
+        self.engine.load(checkpoint)
+        self.guard.restore(dict(manifest.state))
+        self.place = Place(manifest.step, manifest.samples)
+        logger.info("resumed from %s: step %d, sample %d", path, manifest.step, manifest.samples)
+        for key, old, new in _differences(manifest.config, to_mapping(self.config)):
+            logger.info("  %s was %r, is %r now", key, old, new)
+
+    def _prepare_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(to_mapping(self.config), allow_unicode=True, sort_keys=False)
+        (self.folder / "config.yaml").write_text(text, "utf-8")
+        if self.config.data.vocabulary:
+            shutil.copyfile(self.config.data.vocabulary, self.folder / VOCABULARY)
+
+    def _request_stop(self, number: int, frame: Any) -> None:
+        self._stop = number
+
+
+def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """Leaves that differ between two nested mappings: (dotted key, old, new)."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = dict.fromkeys([*old, *new])
+        inner = (_differences(old.get(k), new.get(k), f"{key}.{k}" if key else k) for k in keys)
+        return list(itertools.chain.from_iterable(inner))
+    return [] if old == new else [(key, old, new)]
+
+
+def _peak_flops(peak_tflops: float | None, device: str) -> float | None:
+    """Peak of the device in operations a second: as given, or measured on CPU, or None."""
+    if peak_tflops is not None:
+        return peak_tflops * 1e12
+    return _measured_cpu_peak() if device == "CPU" else None
+
+
+def _measured_cpu_peak(size: int = 2048, rounds: int = 5) -> float:
+    """Best of a few float32 products of square matrices by MindSpore, in operations a second."""
+    from mindspore import Tensor, ops
+
+    matrix = Tensor(np.ones((size, size), np.float32))
+    matmul = ops.MatMul()
+    seconds = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        matmul(matrix, matrix).asnumpy()
+        seconds.append(time.perf_counter() - began)
+    return 2.0 * size**3 / min(seconds)

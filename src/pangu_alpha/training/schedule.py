@@ -1,0 +1,66 @@
+"""What changes with time, as pure functions of the step: learning rate, bias correction, dropout seeds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from pangu_alpha.config.optim import OptimConfig
+
+
+def learning_rate(step: int, optim: OptimConfig) -> float:
+    """Learning rate of the update that follows `step` finished ones (2021 code).
+
+    Linear warm-up from 0, so that the first update changes nothing but the moments; then a cosine that is
+    counted from step 0 as well, so that it begins a little below the peak.
+
+    Args:
+        step: Updates done, from 0.
+        optim: The recipe.
+    """
+    if step < optim.warmup_steps:
+        return optim.learning_rate * step / optim.warmup_steps
+    progress = min(step, optim.decay_steps) / optim.decay_steps
+    span = optim.learning_rate - optim.end_learning_rate
+    return optim.end_learning_rate + 0.5 * span * (1.0 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class UpdateScalars:
+    """What the optimizer kernel is fed at one step.
+
+    Args:
+        learning_rate: Factor of the whole update.
+        epsilon: Added to the root of the second moment.
+        decay: Weight decay inside the update.
+    """
+
+    learning_rate: float
+    epsilon: float
+    decay: float
+
+
+def update_scalars(step: int, optim: OptimConfig) -> UpdateScalars:
+    """Learning rate, epsilon and decay of a step, with Adam's bias correction folded in where it is on.
+
+    p -= lr (m' / (sqrt(v') + eps) + wd p) with m' = m / c1, v' = v / c2 equals the kernel's uncorrected
+    update for lr' = lr sqrt(c2) / c1, eps' = eps sqrt(c2), wd' = wd c1 / sqrt(c2).
+
+    Args:
+        step: Updates done, from 0.
+        optim: The recipe.
+    """
+    rate = learning_rate(step, optim)
+    if not optim.bias_correction:
+        return UpdateScalars(rate, optim.epsilon, optim.weight_decay)
+    root = math.sqrt(1.0 - optim.beta2 ** (step + 1))
+    ratio = root / (1.0 - optim.beta1 ** (step + 1))
+    return UpdateScalars(rate * ratio, optim.epsilon * root, optim.weight_decay / ratio)
+
+
+def dropout_seed(seed: int, step: int, micro_batch: int) -> int:
+    """An int32 that no other step or micro-batch of the run is likely to share."""
+    bits = int(np.random.SeedSequence([seed, step, micro_batch]).generate_state(1)[0])
+    return bits - 2**31

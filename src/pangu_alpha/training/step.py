@@ -1,0 +1,179 @@
+"""One optimizer step as graphs: gradients of micro-batches, their sum, clipping, update.
+
+The loss of a step is sum(nll * mask) / (sum(mask) + 1e-5) over all its micro-batches (2021 code), so tokens
+weigh the same wherever they stand. Scale and recipe come in as scalars; nothing here keeps time.
+Letters: B batch, S sequence.
+"""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+
+from pangu_alpha.training.loss import TokenLoss
+from pangu_alpha.training.optimizer import AdamW
+
+
+class ScaledLoss(nn.Cell):
+    """The number that is differentiated, and what a report needs.
+
+    Inputs:
+        - **dropout_seed** (Tensor) - int32 scalar or None.
+        - **scale** (Tensor) - float32 scalar.
+        - **batch** (Tensor) - input_ids, labels (int32), loss_mask (float32, 1 = counts), position_ids,
+          document_ids (int32), each [B, S].
+
+    Outputs:
+        (float32 scalar scale * sum(nll * mask), float32 [B] sum of each row's nll).
+    """
+
+    def __init__(self, token_loss: TokenLoss) -> None:
+        super().__init__(auto_prefix=False)
+        self.token_loss = token_loss
+        self.mul = ops.Mul()
+        self.sum = ops.ReduceSum()
+
+    def construct(self, dropout_seed, scale, *batch):
+        input_ids, labels, loss_mask, position_ids, document_ids = batch
+        nll = self.token_loss(input_ids, labels, position_ids, document_ids, dropout_seed)
+        rows = self.sum(self.mul(nll, loss_mask), 1)
+        return self.mul(self.sum(rows, 0), scale), rows
+
+
+class Gradients(nn.Cell):
+    """Gradients of ScaledLoss by the optimizer's parameters; inputs as there.
+
+    Outputs:
+        (tuple of gradients, float32 [B] row losses, float32 scalar number of tokens that count).
+    """
+
+    def __init__(self, token_loss: TokenLoss, parameters: ParameterTuple) -> None:
+        super().__init__(auto_prefix=False)
+        self.loss = ScaledLoss(token_loss)
+        self.differentiate = ops.value_and_grad(self.loss, None, parameters, has_aux=True)
+        self.sum = ops.ReduceSum()
+
+    def construct(self, dropout_seed, scale, *batch):
+        (_, rows), gradients = self.differentiate(dropout_seed, scale, *batch)
+        return gradients, rows, self.sum(batch[2])
+
+
+class GlobalNorm(nn.Cell):
+    """sqrt of the sum of squares over all tensors; inf or NaN if any element is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.square = ops.Square()
+        self.sum = ops.ReduceSum()
+        self.add = ops.AddN()
+        self.sqrt = ops.Sqrt()
+
+    def construct(self, tensors) -> Tensor:
+        squares = ()
+        for tensor in tensors:
+            squares += (self.sum(self.square(tensor)),)
+        return self.sqrt(self.add(squares))
+
+
+class Update(nn.Cell):
+    """Unscales, clips by the global norm and applies the gradients, unless the norm is unacceptable.
+
+    Args:
+        optimizer: The AdamW.
+        clip_norm: Largest norm that is applied; g *= 1 / max(norm / clip, 1).
+
+    Inputs:
+        - **gradients** (tuple[Tensor]) - of scale * sum(nll).
+        - **tokens** (Tensor) - float32 scalar, how many the sum holds.
+        - **scale** (Tensor) - float32 scalar.
+        - **largest** (Tensor) - float32 scalar; a norm above it, or one that is not finite, skips the update.
+        - **recipe** (Tensor) - float32 [3]: learning rate, epsilon, decay of schedule.update_scalars.
+
+    Outputs:
+        (float32 scalar gradient norm before clipping, bool scalar whether the update was applied).
+    """
+
+    def __init__(self, optimizer: AdamW, clip_norm: float) -> None:
+        super().__init__(auto_prefix=False)
+        self.optimizer = optimizer
+        self.clip_norm = clip_norm
+        self.norm = GlobalNorm()
+        self.div = ops.Div()
+        self.mul = ops.Mul()
+        self.add = ops.Add()
+        self.maximum = ops.Maximum()
+        self.less_equal = ops.LessEqual()
+
+    def construct(self, gradients, tokens, scale, largest, recipe):
+        unscale = self.div(1.0, self.mul(scale, self.add(tokens, 1e-5)))
+        norm = self.mul(self.norm(gradients), unscale)
+        factor = self.div(unscale, self.maximum(self.div(norm, self.clip_norm), 1.0))
+        applied = self.less_equal(norm, largest)  # false for NaN, and for inf since `largest` is finite
+        if applied:
+            clipped = ()
+            for gradient in gradients:
+                clipped += (self.mul(gradient, factor),)
+            self.optimizer(clipped, recipe[0], recipe[1], recipe[2])
+        return norm, applied
+
+
+class TrainStep(nn.Cell):
+    """A step of one micro-batch: gradients and update in one graph. Inputs of Update (largest, recipe), then of Gradients.
+
+    Outputs:
+        (float32 [B] row losses, float32 scalar gradient norm, bool scalar applied).
+    """
+
+    def __init__(self, gradients: Gradients, update: Update) -> None:
+        super().__init__(auto_prefix=False)
+        self.gradients = gradients
+        self.update = update
+
+    def construct(self, largest, recipe, dropout_seed, scale, *batch):
+        gradients, rows, tokens = self.gradients(dropout_seed, scale, *batch)
+        norm, applied = self.update(gradients, tokens, scale, largest, recipe)
+        return rows, norm, applied
+
+
+class AccumulateStep(nn.Cell):
+    """Adds a micro-batch's gradients and tokens to the sums. Inputs of Gradients; outputs the row losses.
+
+    Args:
+        gradients: The differentiated loss.
+        parameters: What is trained; each gets a sum named accumulated.<name>.
+    """
+
+    def __init__(self, gradients: Gradients, parameters: ParameterTuple) -> None:
+        super().__init__(auto_prefix=False)
+        self.gradients = gradients
+        self.sums = parameters.clone(prefix="accumulated", init="zeros")
+        self.tokens = Parameter(Tensor(0.0, ms.float32), name="accumulated_tokens", requires_grad=False)
+        self.accumulate = ops.AssignAdd()
+
+    def construct(self, dropout_seed, scale, *batch):
+        gradients, rows, tokens = self.gradients(dropout_seed, scale, *batch)
+        for i in range(len(self.sums)):
+            self.accumulate(self.sums[i], gradients[i])
+        self.accumulate(self.tokens, tokens)
+        return rows
+
+
+class ApplyStep(nn.Cell):
+    """Updates from the sums of an AccumulateStep and clears them. Inputs and outputs of Update, less gradients."""
+
+    def __init__(self, accumulated: AccumulateStep, update: Update) -> None:
+        super().__init__(auto_prefix=False)
+        self.sums = accumulated.sums
+        self.tokens = accumulated.tokens
+        self.update = update
+        self.assign = ops.Assign()
+        self.zeros_like = ops.ZerosLike()
+
+    def construct(self, largest, recipe, scale):
+        norm, applied = self.update(self.sums, self.tokens, scale, largest, recipe)
+        applied = ops.depend(applied, norm)
+        for i in range(len(self.sums)):
+            cleared = self.zeros_like(self.sums[i])
+            self.assign(self.sums[i], cleared)
+        self.assign(self.tokens, self.zeros_like(self.tokens))
+        return norm, applied

@@ -1,0 +1,11 @@
+"""Trains PanGu-alpha: `python src/train.py --config FILE [key=value ...]`."""
+
+import sys
+
+sys.path.append(sys.path.pop(0))  # src/ goes last: its evaluate.py must not hide Hugging Face's evaluate
+
+from pangu_alpha.cli import run_main  # noqa: E402
+from pangu_alpha.cli.train import main  # noqa: E402
+
+if __name__ == "__main__":
+    run_main(main)

@@ -16,7 +16,7 @@ from pangu_alpha.config.model import ModelConfig
 if TYPE_CHECKING:
     from pangu_alpha.model.pangu import PanguAlpha
 
-# ours -> (official, stored transposed); the official code keeps dense1..3 as [out, in], the others as [in, out]
+# ours -> (official, stored transposed): official are dense1..3 as [out, in], the others as [in, out]
 _LAYER = {
     "attention_norm.gamma": ("layernorm1.gamma", False),
     "attention_norm.beta": ("layernorm1.beta", False),
@@ -78,7 +78,7 @@ def load_released(model: PanguAlpha, arrays: Mapping[str, np.ndarray]) -> None:
 
     Args:
         model: A PanguAlpha of the same shape and norm order.
-        arrays: Official name of 2021 -> array, any floating type; moments and other states do not belong in it.
+        arrays: Official name of 2021 -> array of any floating type; weights only, no moments.
 
     Raises:
         CheckpointError: Any missing, extra or mis-shaped array; all are listed, and nothing is loaded.

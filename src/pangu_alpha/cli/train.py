@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
 
 from pangu_alpha.config.run import load_train_config
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Trains as a YAML and its overrides say.
 
     Args:
         arguments: Words of the command line.
 
     Returns:
-        Exit code: 0, or 128 + the signal's number when a signal stopped the run.
+        Exit code: 0; 128 + the signal's number when a signal stopped the run; 3 when it stopped itself.
     """
     parser = argparse.ArgumentParser(description="Trains PanGu-alpha.")
     parser.add_argument("--config", required=True, help="YAML with the sections model, data, optim and run")
@@ -33,6 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     device = use_device(config.run.device)
 
+    from pangu_alpha.training.guard import TrainingHaltedError
     from pangu_alpha.training.loop import Trainer
 
-    return Trainer(config, device).run()
+    try:
+        return Trainer(config, device).run()
+    except TrainingHaltedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3

@@ -88,8 +88,8 @@ class Guard:
         self.skipped_in_row += not only_scaled
         if self.skipped_in_row >= self.config.max_skipped:
             raise TrainingHaltedError(
-                f"{self.skipped_in_row} updates in a row were skipped (last gradient norm {norm}, running mean "
-                f"{self.mean_norm:.4g}); lower optim.learning_rate, look at the data, or raise "
+                f"{self.skipped_in_row} updates in a row were skipped (last gradient norm {norm}, running "
+                f"mean {self.mean_norm:.4g}); lower optim.learning_rate, look at the data, or raise "
                 "run.guard.max_skipped, and continue from the last checkpoint"
             )
 

@@ -75,7 +75,7 @@ class Trainer:
             vocab_size=config.model.vocab_size,
             tokenizer_digest=self.tokenizer_digest,
         )
-        self.tokenizer_digest = sources[0].records.manifest.vocabulary.digest
+        self.vocabulary = sources[0].records.manifest.vocabulary
         self.batches = TrainingBatches(
             sources, run.batch_size, run.seed, config.data.shuffle, config.data.document_mask
         )
@@ -183,21 +183,21 @@ class Trainer:
             step=self.place.step,
             samples=self.place.samples,
             config=to_mapping(self.config),
-            tokenizer=self.tokenizer_digest,
-            state=self.guard.state(),
+            tokenizer=self.vocabulary.digest,
+            state={"guard": self.guard.state(), "end_of_document": self.vocabulary.end_of_document},
         )
         report.say(f"saved {self.store.save(self.engine.tensors(), manifest)}")
 
     def _restore(self, path: Path) -> None:
         checkpoint = read_checkpoint(path, verify=False)  # resolve_resume has just read every byte
         manifest = checkpoint.manifest
-        if manifest.tokenizer != self.tokenizer_digest:
+        if manifest.tokenizer != self.vocabulary.digest:
             raise ValueError(
                 f"{path}: trained with the tokenizer {manifest.tokenizer}, the records are of "
-                f"{self.tokenizer_digest}; resume with records of the same vocab.model"
+                f"{self.vocabulary.digest}; resume with records of the same vocab.model"
             )
         self.engine.load(checkpoint)
-        self.guard.restore(dict(manifest.state))
+        self.guard.restore(manifest.state["guard"])
         self.place = Place(manifest.step, manifest.samples)
         logger.info("resumed from %s: step %d, sample %d", path, manifest.step, manifest.samples)
         for key, old, new in _differences(manifest.config, to_mapping(self.config)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from pangu_alpha.config.optim import OptimConfig
@@ -22,11 +23,12 @@ class AdamW(nn.Cell):
         optim: Betas; the rest comes in step by step.
 
     Inputs:
-        - **gradients** (tuple[Tensor]) - one for each parameter, float32.
+        - **gradients** (tuple[Tensor]) - one for each parameter, float32, finite.
         - **learning_rate**, **epsilon**, **decay** (Tensor) - float32 scalars.
+        - **applied** (Tensor) - bool scalar; False leaves parameters and moments as they are.
 
     Outputs:
-        bool Tensor or tuple to depend on; the parameters and moments are updated in place.
+        Tuple to depend on; the parameters and moments are updated in place.
     """
 
     def __init__(self, parameters: tuple[Parameter, ...], optim: OptimConfig) -> None:
@@ -38,13 +40,17 @@ class AdamW(nn.Cell):
         self.beta1 = optim.beta1
         self.beta2 = optim.beta2
         self.update = ops.AdamWeightDecay()
+        self.select = ops.Select()
 
-    def construct(self, gradients, learning_rate: Tensor, epsilon: Tensor, decay: Tensor):
+    def construct(self, gradients, learning_rate: Tensor, epsilon: Tensor, decay: Tensor, applied: Tensor):
+        # No branch: MindSpore 2.9 does not see values set from outside in a branch's in-place updates, and a
+        # graph without one is what a partitioner takes. A decay of 1 keeps a moment to the last bit.
+        rate = self.select(applied, learning_rate, Tensor(0.0, ms.float32))
+        beta1 = self.select(applied, Tensor(self.beta1, ms.float32), Tensor(1.0, ms.float32))
+        beta2 = self.select(applied, Tensor(self.beta2, ms.float32), Tensor(1.0, ms.float32))
         done = ()
         for i in range(len(self.parameters)):
             p, m, v = self.parameters[i], self.moments1[i], self.moments2[i]
-            rate = decay if self.decayed[i] else 0.0
-            done += (
-                self.update(p, m, v, learning_rate, self.beta1, self.beta2, epsilon, rate, gradients[i]),
-            )
+            own = decay if self.decayed[i] else Tensor(0.0, ms.float32)
+            done += (self.update(p, m, v, rate, beta1, beta2, epsilon, own, gradients[i]),)
         return done

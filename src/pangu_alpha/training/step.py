@@ -63,16 +63,16 @@ class GlobalNorm(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__()
-        self.square = ops.Square()
-        self.sum = ops.ReduceSum()
+        self.half_square = ops.L2Loss()  # sum of squares over 2; on CPU the one reduction that is fast
         self.add = ops.AddN()
+        self.mul = ops.Mul()
         self.sqrt = ops.Sqrt()
 
     def construct(self, tensors) -> Tensor:
-        squares = ()
+        halves = ()
         for tensor in tensors:
-            squares += (self.sum(self.square(tensor)),)
-        return self.sqrt(self.add(squares))
+            halves += (self.half_square(tensor),)
+        return self.sqrt(self.mul(self.add(halves), 2.0))
 
 
 class Update(nn.Cell):
@@ -103,22 +103,28 @@ class Update(nn.Cell):
         self.add = ops.Add()
         self.maximum = ops.Maximum()
         self.less_equal = ops.LessEqual()
+        self.select = ops.Select()
+        self.zeros_like = ops.ZerosLike()
 
     def construct(self, gradients, tokens, scale, largest, recipe):
         unscale = self.div(1.0, self.mul(scale, self.add(tokens, 1e-5)))
         norm = self.mul(self.norm(gradients), unscale)
         factor = self.div(unscale, self.maximum(self.div(norm, self.clip_norm), 1.0))
         applied = self.less_equal(norm, largest)  # false for NaN, and for inf since `largest` is finite
-        if applied:
-            clipped = ()
-            for gradient in gradients:
-                clipped += (self.mul(gradient, factor),)
-            self.optimizer(clipped, recipe[0], recipe[1], recipe[2])
-        return norm, applied
+        clipped = ()
+        for gradient in gradients:
+            scaled = self.mul(gradient, factor)
+            finite = self.select(ops.broadcast_to(applied, scaled.shape), scaled, self.zeros_like(scaled))
+            clipped += (finite,)
+        updated = self.optimizer(clipped, recipe[0], recipe[1], recipe[2], applied)
+        return ops.depend(norm, updated), applied
 
 
 class TrainStep(nn.Cell):
-    """A step of one micro-batch: gradients and update in one graph. Inputs of Update (largest, recipe), then of Gradients.
+    """A step of one micro-batch: gradients and update in one graph.
+
+    Inputs:
+        largest and recipe of Update, then the inputs of Gradients.
 
     Outputs:
         (float32 [B] row losses, float32 scalar gradient norm, bool scalar applied).
@@ -159,7 +165,11 @@ class AccumulateStep(nn.Cell):
 
 
 class ApplyStep(nn.Cell):
-    """Updates from the sums of an AccumulateStep and clears them. Inputs and outputs of Update, less gradients."""
+    """Updates from the sums of an AccumulateStep and clears them.
+
+    Inputs:
+        largest, recipe and scale of Update. Outputs as there.
+    """
 
     def __init__(self, accumulated: AccumulateStep, update: Update) -> None:
         super().__init__(auto_prefix=False)

@@ -1,10 +1,11 @@
 """Operators written for MindSpore 2.9's CPU kernels. What they compute stands in plain.py.
 
-Several have gradients of their own, for three reasons measured there: the kernels BiasAddGrad, LayerNorm(Grad)
-and GeLU(Grad) run on one core without vector instructions; recomputing what is cheap keeps less memory; and
-softmax with cross-entropy needs a single pass over [T, V] instead of four. If a later MindSpore brings fast
-kernels, the plain operators win and this file may go.
-Letters: T rows, I inputs, O outputs, H hidden, V vocabulary, B batch, N heads, S queries, C keys, d head size.
+Several have gradients of their own, for three reasons measured there: the kernels BiasAddGrad, LayerNorm,
+GeLU and their gradients run on one core without vector instructions; recomputing what is cheap keeps less
+memory; and softmax with cross-entropy needs a single pass over [T, V] instead of four. If a later MindSpore
+brings fast kernels, the plain operators win and this file may go.
+Letters: T rows, I inputs, O outputs, H hidden, V vocabulary, B batch, N heads, S queries, C keys,
+d head size.
 """
 
 from __future__ import annotations
@@ -96,10 +97,7 @@ class Normalize(nn.Cell):
 
 
 class Gelu(nn.Cell):
-    """The tanh form of GELU as x sigmoid(2 u), which is the same function; see plain.Gelu.
-
-    The Tanh kernel is off by up to 1e-4, Sigmoid by 1e-6. Keeps x alone and computes the sigmoid again.
-    """
+    """The tanh form of GELU; see plain.Gelu. Keeps x alone and computes the sigmoid again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,12 +111,13 @@ class Gelu(nn.Cell):
     def bprop(self, x, out, dout):
         square = self.square(x)
         gate = self.sigmoid(x * (2 * GELU_LINEAR + 2 * GELU_CUBIC * square))
-        inner = x * (2 * GELU_LINEAR + 6 * GELU_CUBIC * square)  # x times the derivative of sigmoid's argument
+        # x times the derivative of the sigmoid's argument
+        inner = x * (2 * GELU_LINEAR + 6 * GELU_CUBIC * square)
         return (dout * (gate + self.sigmoid_gradient(gate, inner)),)
 
 
 class ScoreMask(nn.Cell):
-    """plain.ScoreMask, repeated for every head once a step: an addition that broadcasts is three times as slow.
+    """plain.ScoreMask, repeated for every head once a step: adding with a broadcast takes thrice as long.
 
     Args:
         num_heads: N.

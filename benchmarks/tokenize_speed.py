@@ -1,0 +1,140 @@
+"""Tokenizer speed: one process against jieba 0.42.1 + SentencePiece, and two processes against one.
+
+Prints a row a corpus and, last, one JSON line. Loading jieba's dictionary and the vocabulary is not timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jieba
+import sentencepiece
+
+from pangu_alpha.text.corpora import documents, fetch_all
+from pangu_alpha.text.tokenizer import NEWLINE, SPACE, PanguTokenizer
+
+CORPORA = ("sanguo", "statutes")
+POOL_REPEATS = 6  # times the text is encoded in the measure over processes, so that a round takes seconds
+
+_worker: PanguTokenizer | None = None
+
+
+def main() -> None:
+    """Measure and print."""
+    options = _parser().parse_args()
+    vocab = options.vocab or fetch_all(["vocab"])["vocab"]
+    tokenizer, reference = PanguTokenizer(vocab), _Reference(vocab)
+    texts = {str(path): [path.read_text(encoding="utf-8")] for path in options.text} or _fetched()
+    texts = {name: list(_limited(parts, options.megabytes * 1e6)) for name, parts in texts.items()}
+    ratios, identical = [], True
+    for name, parts in texts.items():
+        megabytes = sum(len(part.encode()) for part in parts) / 1e6
+        identical &= [tokenizer.encode(part) for part in parts] == [reference.encode(part) for part in parts]
+        ours, theirs = _alternate(options.rounds, *(_run(coder, parts) for coder in (tokenizer, reference)))
+        ratios.append(theirs / ours)
+        print(f"{name}: {megabytes:.2f} MB, {megabytes / ours:.2f} MB/s, jieba + SentencePiece ", end="")
+        print(f"{megabytes / theirs:.2f} MB/s, ratio {ratios[-1]:.2f}")
+    processes_2 = _processes_ratio(
+        vocab, [part for parts in texts.values() for part in parts], options.rounds
+    )
+    print(f"2 processes against 1: {processes_2:.2f}")
+    print(json.dumps(_result(ratios, list(texts), identical, processes_2, options.rounds)))
+
+
+class _Reference:
+    """The release's algorithm with the release's libraries."""
+
+    def __init__(self, vocab: Path) -> None:
+        jieba.setLogLevel(logging.WARNING)
+        jieba.initialize()
+        self._model = sentencepiece.SentencePieceProcessor(model_file=str(vocab))
+
+    def encode(self, text: str) -> list[int]:
+        words = (word.replace(" ", SPACE).replace("\n", NEWLINE) for word in jieba.cut(text, cut_all=False))
+        return self._model.encode(" ".join(words))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--text", nargs="*", type=Path, default=[], help="UTF-8 files instead of the corpora")
+    parser.add_argument("--vocab", type=Path, help="a vocabulary instead of the released one")
+    parser.add_argument("--megabytes", type=float, default=1.8, help="of each text, at most")
+    parser.add_argument("--rounds", type=int, default=5)
+    return parser
+
+
+def _fetched() -> dict[str, list[str]]:
+    return {name: list(documents(name, path)) for name, path in fetch_all(CORPORA).items()}
+
+
+def _limited(parts: list[str], limit: float) -> Iterator[str]:
+    """The first parts that make up `limit` bytes, the last one cut."""
+    for part in parts:
+        size = len(part.encode())
+        yield part if size <= limit else part[: int(len(part) * limit / size)]
+        limit -= size
+        if limit <= 0:
+            return
+
+
+def _run(coder: PanguTokenizer | _Reference, parts: list[str]) -> Callable[[], object]:
+    return lambda: [coder.encode(part) for part in parts]
+
+
+def _alternate(rounds: int, *runs: Callable[[], object]) -> list[float]:
+    """Median seconds of each run, the runs taking turns."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for _ in range(rounds):
+        for run, taken in zip(runs, seconds, strict=True):
+            start = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - start)
+    return [statistics.median(taken) for taken in seconds]
+
+
+def _processes_ratio(vocab: Path, parts: list[str], rounds: int) -> float:
+    """Time in one worker process over that in two, on the same parts; workers are started beforehand."""
+    work = parts * POOL_REPEATS
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1, _start_worker, [vocab]) as one, context.Pool(2, _start_worker, [vocab]) as two:
+        runs = [lambda pool=pool: sum(pool.imap_unordered(_count, work, 16)) for pool in (one, two)]
+        assert runs[0]() == runs[1](), "the same text gave different numbers of tokens"
+        single, double = _alternate(rounds, *runs)
+    return single / double
+
+
+def _start_worker(vocab: Path) -> None:
+    global _worker
+    _worker = PanguTokenizer(vocab)
+    _worker.encode("预热")
+
+
+def _count(text: str) -> int:
+    assert _worker is not None
+    return len(_worker.encode(text))
+
+
+def _result(ratios: list[float], names: list[str], identical: bool, processes_2: float, rounds: int) -> dict:
+    return {
+        "metric": "tokenize_speed",
+        "ratio": round(min(ratios), 3),
+        "ratios": {name: round(ratio, 3) for name, ratio in zip(names, ratios, strict=True)},
+        "identical": identical,
+        "processes_2_ratio": round(processes_2, 3),
+        "rounds": rounds,
+        "cores": os.cpu_count(),
+        "jieba": jieba.__version__,
+        "sentencepiece": sentencepiece.__version__,
+    }
+
+
+if __name__ == "__main__":
+    main()

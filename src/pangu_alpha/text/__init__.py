@@ -1,0 +1,1 @@
+"""Text: where it comes from, how it is read and cleaned, and how it becomes token ids. No MindSpore."""

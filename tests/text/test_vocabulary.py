@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pangu_alpha.text.vocabulary import train_vocabulary
+
+LINES = [
+    "话说天下大势，分久必合，合久必分。",
+    "周末七国分争，并入于秦。",
+    "及秦灭之后，楚、汉分争，又并入于汉。",
+    "汉朝自高祖斩白蛇而起义，一统天下。",
+]
+
+
+def test_special_pieces_have_the_released_order(small):
+    names = ["<unk>", "<s>", "</s>", "\u2583", "\u2582", "<sep>", "<pad>", "<mask>", "<eod>", "<eot>"]
+    assert [small.piece_of(number) for number in range(10)] == names
+
+
+def test_size_and_normalisation(small):
+    assert small.vocab_size == 150
+    assert small.encode("天下，３") == small.encode("天下,3")
+    assert small.piece_of(small.encode("天下")[0]).startswith("\u2581")
+
+
+def test_every_character_of_the_corpus_is_covered(tmp_path):
+    tokenizer = train_vocabulary(LINES, tmp_path / "v.model", 54)
+    for line in LINES:
+        assert tokenizer.unk_id not in tokenizer.encode(line)
+
+
+def test_same_texts_give_the_same_file(tmp_path):
+    first = train_vocabulary(LINES, tmp_path / "a.model", 54)
+    second = train_vocabulary(iter(LINES), tmp_path / "deep" / "b.model", 54)
+    assert first.digest == second.digest
+
+
+def test_very_long_lines_are_learnt_from(tmp_path):
+    tokenizer = train_vocabulary(["天下大势分久必合" * 4000 + "魑魅魍魉", *LINES], tmp_path / "v.model", 60)
+    assert tokenizer.unk_id not in tokenizer.encode("魑魅魍魉")
+
+
+def test_too_large_names_the_largest_size(tmp_path):
+    with pytest.raises(ValueError, match="too large") as caught:
+        train_vocabulary(LINES, tmp_path / "v.model", 10_000)
+    largest = int(re.search(r"at most (\d+)", str(caught.value))[1])
+    assert train_vocabulary(LINES, tmp_path / "v.model", largest).vocab_size == largest
+
+
+def test_too_small_names_what_is_needed_and_writes_nothing(tmp_path):
+    with pytest.raises(ValueError, match=r"too small .* need \d+"):
+        train_vocabulary(LINES, tmp_path / "v.model", 20)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_empty_corpus_and_bad_coverage(tmp_path):
+    with pytest.raises(ValueError, match="no text"):
+        train_vocabulary(["", " \n"], tmp_path / "v.model", 100)
+    with pytest.raises(ValueError, match="character_coverage = 2"):
+        train_vocabulary(LINES, tmp_path / "v.model", 100, character_coverage=2)

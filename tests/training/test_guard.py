@@ -1,0 +1,63 @@
+"""Skipped updates are counted, the loss scale follows overflows, and the state comes back bit for bit."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from pangu_alpha.config.optim import LossScaleConfig
+from pangu_alpha.config.run import GuardConfig
+from pangu_alpha.training.guard import TrainingHaltedError, make_guard
+
+
+def test_loss_scale_halves_on_overflow_and_doubles_after_a_clean_window():
+    guard = make_guard(GuardConfig(), LossScaleConfig(initial=2.0**10, window=3), "float16")
+    guard.observe(math.inf, False)
+    assert guard.scale.value == 2.0**9 and guard.skipped == 1 and guard.skipped_in_row == 0
+    for _ in range(3):
+        guard.observe(1.0, True)
+    assert guard.scale.value == 2.0**10
+
+
+def test_no_scaling_outside_float16_unless_asked_for():
+    assert make_guard(GuardConfig(), LossScaleConfig(), "float32").scale.value == 1.0
+    assert make_guard(GuardConfig(), LossScaleConfig(), "bfloat16").scale.value == 1.0
+    assert make_guard(GuardConfig(), LossScaleConfig(mode="dynamic"), "float32").scale.value == 2.0**32
+    assert make_guard(GuardConfig(), LossScaleConfig(mode="off"), "float16").scale.value == 1.0
+
+
+def test_nan_stops_the_run_after_the_stated_number():
+    guard = make_guard(GuardConfig(max_skipped=3), LossScaleConfig(), "float32")
+    guard.observe(math.nan, False)
+    guard.observe(math.nan, False)
+    with pytest.raises(TrainingHaltedError, match="3 updates in a row"):
+        guard.observe(math.nan, False)
+
+
+def test_overflow_at_scale_one_counts():
+    guard = make_guard(GuardConfig(max_skipped=2), LossScaleConfig(initial=2.0), "float16")
+    guard.observe(math.inf, False)  # lowers the scale to 1
+    guard.observe(math.inf, False)
+    with pytest.raises(TrainingHaltedError):
+        guard.observe(math.inf, False)
+
+
+def test_a_spike_is_told_from_the_running_mean():
+    guard = make_guard(GuardConfig(spike_factor=5.0), LossScaleConfig(), "float32")
+    assert guard.largest_norm() > 1e38
+    for _ in range(30):
+        guard.observe(2.0, True)
+    assert guard.largest_norm() == pytest.approx(10.0)
+    guard.observe(50.0, False)
+    assert guard.skipped == 1 and guard.mean_norm == pytest.approx(2.0)  # the spike is not in the mean
+
+
+def test_state_survives_json_bit_for_bit():
+    guard = make_guard(GuardConfig(spike_factor=5.0), LossScaleConfig(initial=2.0**20), "float16")
+    for norm in (0.1, 0.7, 1.0 / 3.0):
+        guard.observe(norm, True)
+    other = make_guard(GuardConfig(spike_factor=5.0), LossScaleConfig(), "float16")
+    other.restore(json.loads(json.dumps(guard.state())))
+    assert other.state() == guard.state() and other.largest_norm() == guard.largest_norm()

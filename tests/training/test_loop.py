@@ -1,0 +1,162 @@
+"""A run keeps its place: killed, stopped or damaged, it goes on bit for bit, and says what it does."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pangu_alpha.checkpoint.format import read_checkpoint
+from pangu_alpha.cli.train import main
+from pangu_alpha.training.report import read_metrics
+
+TRAIN = Path(__file__).parents[2] / "src" / "train.py"
+
+
+def start(config, *overrides):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(TRAIN), "--config", config, *overrides]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+
+
+def wait_for_step(process, metrics, step):
+    deadline = time.monotonic() + 300
+    while not (metrics.exists() and read_metrics(metrics)[-1:] and read_metrics(metrics)[-1]["step"] >= step):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline, "the run makes no progress"
+        time.sleep(0.05)
+
+
+def state_of(run, step=20):
+    checkpoint = read_checkpoint(run / "checkpoints" / f"step_{step:08d}")
+    arrays = {name: a for stem in ("model", "optimizer") for name, a in checkpoint.load(stem).items()}
+    return checkpoint.manifest, arrays
+
+
+def curve(run):
+    """What was logged, but for times."""
+    timed = ("tokens_per_s", "mfu")
+    return [
+        {k: v for k, v in entry.items() if k not in timed} for entry in read_metrics(run / "metrics.jsonl")
+    ]
+
+
+@pytest.fixture
+def uninterrupted(cpu, settings, config_file, tmp_path):
+    """20 steps without a break, in this process."""
+    settings = copy.deepcopy(settings)
+    settings["run"]["output"] = str(tmp_path / "whole")
+    assert main(["--config", config_file(settings, "whole.yaml")]) == 0
+    return tmp_path / "whole"
+
+
+def assert_same_run(one, other):
+    (manifest, arrays), (expected, originals) = state_of(one), state_of(other)
+    assert (manifest.step, manifest.samples, manifest.state) == (20, 160, expected.state)
+    assert arrays.keys() == originals.keys() and len(arrays) == 3 * 53
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array.view(np.uint32), originals[name].view(np.uint32), err_msg=name)
+        assert np.any(array), name
+    assert curve(one) == curve(other)
+    assert [entry["step"] for entry in curve(one) if "loss" in entry] == list(range(1, 21))
+
+
+def test_kill_and_resume_is_bit_for_bit(uninterrupted, settings, config_file, tmp_path):
+    config = config_file(settings)
+    process = start(config)
+    wait_for_step(process, tmp_path / "run" / "metrics.jsonl", 13)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert main(["--config", config]) == 0
+    assert_same_run(tmp_path / "run", uninterrupted)
+    assert (tmp_path / "run" / "loss.png").stat().st_size > 10_000
+    entries = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert {"loss/one", "loss/two", "grad_norm", "loss_scale", "lr", "mfu"} <= entries[5].keys()
+    losses = [entry["validation_loss"] for entry in entries if "validation_loss" in entry]
+    assert len(losses) == 2 and losses[1] < losses[0]
+
+
+def test_sigterm_saves_and_stops(settings, config_file, tmp_path):
+    settings["run"] |= {"steps": 100000, "checkpoint": {"every": 100000}, "evaluate_every": 100000}
+    process = start(config_file(settings))
+    wait_for_step(process, tmp_path / "run" / "metrics.jsonl", 3)
+    process.terminate()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    step = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["step"]
+    manifest, _ = state_of(tmp_path / "run", step)
+    assert manifest.samples == 8 * step and f"saved at step {step} and stopped" in output
+
+
+def test_resume_policies(cpu, settings, config_file, tmp_path, caplog):
+    settings["run"] |= {"steps": 4, "checkpoint": {"every": 2}, "accumulation": 1, "resume": "never"}
+    config = config_file(settings)
+    assert main(["--config", config]) == 0
+    with pytest.raises(ValueError, match="resume is 'never'"):
+        main(["--config", config])
+
+    newest = tmp_path / "run" / "checkpoints" / "step_00000004"
+    damaged = newest / "model.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-5] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(ValueError, match="model.safetensors"):
+        main(["--config", config, "--resume", str(newest)])
+    with pytest.raises(ValueError, match="no such folder"):
+        main(["--config", config, "--resume", str(tmp_path / "nowhere")])
+
+    # auto passes over the damaged one; with another batch size it keeps the place, in samples
+    assert main(["--config", config, "--resume", "auto", "run.steps=5", "run.batch_size=2"]) == 0
+    assert "step_00000004" in caplog.text
+    manifest, _ = state_of(tmp_path / "run", 5)
+    assert manifest.samples == 2 * 4 + 3 * 2
+    samples = [entry["samples"] for entry in curve(tmp_path / "run") if "loss" in entry]
+    assert samples == [4, 8, 10, 12, 14]
+
+    with pytest.raises(ValueError, match="hidden_size|tensors do not fit"):
+        main(["--config", config, "--resume", "auto", "model.hidden_size=64"])
+
+
+def test_nan_stops_the_run_and_is_in_its_report(cpu, settings, config_file, tmp_path, capsys):
+    settings["run"] |= {"accumulation": 1, "guard": {"max_skipped": 3}}
+    settings["optim"] |= {"learning_rate": 1e30, "end_learning_rate": 1e30, "warmup_steps": 0}
+    assert main(["--config", config_file(settings)]) == 3
+    assert "updates in a row were skipped" in capsys.readouterr().err
+    entries = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [entry["applied"] for entry in entries][-3:] == [False, False, False]
+    assert entries[-1]["skipped"] >= 3
+
+
+def test_records_and_vocabulary_must_fit(settings, config_file, tmp_path):
+    for override, message in (
+        ("model.vocab_size=50", "vocab"),
+        ("model.seq_length=32", "seq_length"),
+        ("data.validation=/nowhere", "validation"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            main(["--config", config_file(settings), override])
+    other = tmp_path / "other.model"
+    from pangu_alpha.text.vocabulary import train_vocabulary
+
+    train_vocabulary(["大江东去浪淘尽千古风流人物" * 5, "故垒西边人道是三国周郎赤壁"], str(other), 36)
+    with pytest.raises(ValueError, match="tokenizer"):
+        main(["--config", config_file(settings), f"data.vocabulary={other}"])
+
+
+def test_metrics_of_a_killed_run_are_rewound(tmp_path):
+    from pangu_alpha.training.report import Report
+
+    lines = [json.dumps({"step": step, "loss": 1.0}) for step in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 4, "lo', "utf-8")
+    Report(tmp_path, step=2, steps=5, log_every=1, tensorboard=False).close()
+    assert [entry["step"] for entry in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pangu_alpha.data.batches import Batch
+from pangu_alpha.data.batches import Batch, ValidationBatches
+from pangu_alpha.data.manifest import open_records
 from pangu_alpha.evaluation.kneser_ney import KneserNeyBigram
+from pangu_alpha.inference.load import load_for_inference
+from pangu_alpha.model.initialization import initialize
 from pangu_alpha.text.tokenizer import PanguTokenizer
+from pangu_alpha.training.loss import TokenLoss
+from pangu_alpha.training.validation import mean_loss
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,43 @@ def score_bigram(bigram: KneserNeyBigram, batches: Iterable[Batch]) -> float:
     pairs = token_pairs(batches)
     total = -sum(float(bigram.log_probability(*pair).sum()) for pair in pairs)
     return total / max(sum(len(labels) for _, labels in pairs), 1)
+
+
+def compare_with_baselines(
+    checkpoint: str, records: str, train_records: str, tokenizer: str | None = None, batch_size: int = 16
+) -> tuple[Score, Score, Score]:
+    """Scores a trained network, the same network untrained, and a bigram counted on the training records.
+
+    Args:
+        checkpoint: A run's output folder or one checkpoint.
+        records: Folder of held-out records.
+        train_records: Folder of the records the network was trained on.
+        tokenizer: The vocabulary; by default the one beside the checkpoint.
+        batch_size: Rows the network takes at once.
+
+    Raises:
+        ValueError: Checkpoint or records are damaged or do not fit each other.
+    """
+    loaded = load_for_inference(checkpoint, tokenizer)
+    config = loaded.model.config
+    fit = {
+        "seq_length": config.seq_length,
+        "vocab_size": config.vocab_size,
+        "tokenizer_digest": loaded.tokenizer.digest,
+    }
+    held_out = list(ValidationBatches(open_records(records, **fit), batch_size))
+    training = ValidationBatches(open_records(train_records, **fit), batch_size)
+    bigram = KneserNeyBigram(config.vocab_size, token_pairs(training))
+    characters = count_characters(held_out, loaded.tokenizer)
+    loss = TokenLoss(loaded.model)
+    trained, tokens = mean_loss(loss, held_out)
+    initialize(loaded.model, seed=0)
+    untrained, _ = mean_loss(loss, held_out)
+    return (
+        Score(f"PanGu-alpha after {loaded.step} steps", trained, tokens, characters),
+        Score("PanGu-alpha untrained", untrained, tokens, characters),
+        Score("interpolated Kneser-Ney bigram", score_bigram(bigram, held_out), tokens, characters),
+    )
 
 
 def format_scores(scores: Iterable[Score]) -> str:

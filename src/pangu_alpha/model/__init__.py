@@ -1,1 +1,1 @@
-"""The network as MindSpore cells: mathematics only; no rank, no plan, no path."""
+"""The network as MindSpore cells: mathematics only, nothing of plans, files or time."""

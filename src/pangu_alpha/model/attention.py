@@ -6,7 +6,7 @@ d head size.
 
 from __future__ import annotations
 
-from mindspore import Tensor, nn, ops
+from mindspore import nn
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.model.layers import Dropout, Linear
@@ -35,26 +35,15 @@ class Attention(nn.Cell):
     def __init__(self, config: ModelConfig, operators: Operators, salt: int) -> None:
         super().__init__()
         hidden = config.hidden_size
-        self.num_heads = config.num_heads
-        self.head_size = config.head_size
         self.query = Linear(hidden, hidden, operators)
         self.key = Linear(hidden, hidden, operators)
         self.value = Linear(hidden, hidden, operators)
+        self.split = operators.split_heads(config.num_heads)
         self.core = operators.attention(config.num_heads, config.head_size, Dropout(config.dropout, salt))
+        self.join = operators.join_heads(config.num_heads)
         self.output = Linear(hidden, hidden, operators)
         self.key_cache = None
         self.value_cache = None
-        self.reshape = ops.Reshape()
-        self.transpose = ops.Transpose()
-
-    def split(self, x: Tensor, batch: int) -> Tensor:
-        """[T, H] -> [B, N, S, d]."""
-        heads = self.reshape(x, (batch, -1, self.num_heads, self.head_size))
-        return self.transpose(heads, (0, 2, 1, 3))
-
-    def join(self, heads: Tensor) -> Tensor:
-        """[B, N, S, d] -> [T, H]."""
-        return self.reshape(self.transpose(heads, (0, 2, 1, 3)), (-1, self.num_heads * self.head_size))
 
     def construct(self, query, x, mask, dropout_seed=None, slots=None):
         batch = mask.shape[0]

@@ -150,6 +150,7 @@ class Dropout(nn.Cell):
     def __init__(self, rate: float, salt: int) -> None:
         super().__init__()
         self.rate = rate
+        self.factor = 1.0 / (1.0 - rate)
         self.salt = Tensor(_wrap(salt * 0x9E3779B1), ms.int32)
         self.threshold = Tensor(_wrap(int(rate * 2**32) - 2**31), ms.int32)  # bits are signed
         self.multipliers = (Tensor(_wrap(0x7FEB352D), ms.int32), Tensor(_wrap(0x846CA68B), ms.int32))
@@ -176,7 +177,7 @@ class Dropout(nn.Cell):
         column_bits = self.mix(self.cast(ops.range(rows, rows + columns, 1), ms.int32))
         bits = self.mix(self.xor(row_bits.reshape((rows, 1)), column_bits.reshape((1, columns))))
         keep = self.cast(self.reached(bits, self.threshold), x.dtype).reshape(x.shape)
-        return self.mul(self.mul(x, keep), 1.0 / (1.0 - self.rate))
+        return self.mul(self.mul(x, keep), self.factor)
 
 
 def _wrap(bits: int) -> int:

@@ -21,6 +21,7 @@ from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.optimizer import AdamW
 from pangu_alpha.training.schedule import dropout_seed, update_scalars
 from pangu_alpha.training.step import AccumulateStep, ApplyStep, Gradients, TrainStep, Update
+from pangu_alpha.training.validation import mean_loss
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,7 @@ class Engine:
 
     def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
         """Mean -log p in nats over the tokens that count, and their number; dropout off."""
-        total, tokens = 0.0, 0
-        for batch in batches:
-            ids, labels, mask, positions, documents = _tensors(batch)
-            nll = self._validation_loss(ids, labels, positions, documents).asnumpy()
-            total += float((nll * batch.loss_mask).sum(dtype=np.float64))
-            tokens += int(batch.loss_mask.sum())
-        return total / max(tokens, 1), tokens
+        return mean_loss(self._validation_loss, batches)
 
     def tensors(self) -> dict[str, dict[str, np.ndarray]]:
         """Copies of everything a checkpoint keeps: {"model": ..., "optimizer": ...} by name."""

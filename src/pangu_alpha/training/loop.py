@@ -66,14 +66,12 @@ class Trainer:
             self.folder / "checkpoints", run.checkpoint.keep_last, run.checkpoint.keep_every
         )
         resumed = resolve_resume(run.resume, self.store)  # cheap and likely to refuse, so it comes first
-        self.tokenizer_digest = (
-            PanguTokenizer(config.data.vocabulary).digest if config.data.vocabulary else None
-        )
+        vocabulary = config.data.vocabulary
         sources, validation = open_sources(
             config.data,
             seq_length=config.model.seq_length,
             vocab_size=config.model.vocab_size,
-            tokenizer_digest=self.tokenizer_digest,
+            tokenizer_digest=PanguTokenizer(vocabulary).digest if vocabulary else None,
         )
         self.vocabulary = sources[0].records.manifest.vocabulary
         self.batches = TrainingBatches(

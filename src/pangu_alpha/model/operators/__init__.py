@@ -26,6 +26,8 @@ class Operators:
         layer_norm: (columns, epsilon) -> cell of (x, gamma, beta).
         activation: () -> cell of (x).
         mask: (heads) -> cell of (attention mask).
+        split_heads: (heads) -> cell of (x, batch).
+        join_heads: (heads) -> cell of (heads).
         attention: (heads, head size, dropout) -> cell of (query, key, value, mask, dropout seed).
         cross_entropy: () -> cell of (x, table, labels).
     """
@@ -35,6 +37,8 @@ class Operators:
     layer_norm: Callable[[int, float], nn.Cell] = plain.Normalize
     activation: Callable[[], nn.Cell] = plain.Gelu
     mask: Callable[[int], nn.Cell] = plain.ScoreMask
+    split_heads: Callable[[int], nn.Cell] = plain.SplitHeads
+    join_heads: Callable[[int], nn.Cell] = plain.JoinHeads
     attention: Callable[[int, int, nn.Cell], nn.Cell] = plain.AttentionCore
     cross_entropy: Callable[[], nn.Cell] = plain.TiedCrossEntropy
 
@@ -46,6 +50,8 @@ _FAST = {
         "layer_norm": cpu.Normalize,
         "activation": cpu.Gelu,
         "mask": cpu.ScoreMask,
+        "split_heads": cpu.SplitHeads,
+        "join_heads": cpu.JoinHeads,
         "attention": cpu.AttentionCore,
         "cross_entropy": cpu.TiedCrossEntropy,
     },
@@ -61,9 +67,10 @@ def operators_for(config: ModelConfig, device: str | None = None) -> Operators:
         device: "CPU", "Ascend", or "plain" for the definitions; the current context's when left out.
     """
     device = device or ms.get_context("device_target")
-    choice = dict(_FAST[device])
+    default = "float16" if device == "Ascend" else "float32"
+    dtype = getattr(ms, default if config.compute_dtype == "auto" else config.compute_dtype)
+    half_on_cpu = device == "CPU" and dtype != ms.float32  # its fast kernels are for float32
+    choice = dict(_FAST["plain" if half_on_cpu else device])
     if config.activation == "fast_gelu":
         choice["activation"] = plain.FastGelu
-    default = ms.float16 if device == "Ascend" else ms.float32
-    dtype = default if config.compute_dtype == "auto" else getattr(ms, config.compute_dtype)
     return Operators(compute_dtype=dtype, **choice)

@@ -1,9 +1,10 @@
 """Operators written for MindSpore 2.9's CPU kernels. What they compute stands in plain.py.
 
-Several have gradients of their own, for three reasons measured there: the kernels BiasAddGrad, LayerNorm,
-GeLU and their gradients run on one core without vector instructions; recomputing what is cheap keeps less
-memory; and softmax with cross-entropy needs a single pass over [T, V] instead of four. If a later MindSpore
-brings fast kernels, the plain operators win and this file may go.
+Measured there: the kernels BiasAddGrad, LayerNorm, GeLU and their gradients run on one core without vector
+instructions. A kernel that broadcasts (but for a scalar) or transposes keeps an index table of 8 to 16 bytes
+an element of its output for good, and is slow; so shapes are made equal first. Hence the gradients written
+out here, which also keep less between forward and backward. If a later MindSpore brings fast kernels, the
+plain operators win and this file may go.
 Letters: T rows, I inputs, O outputs, H hidden, V vocabulary, B batch, N heads, S queries, C keys,
 d head size.
 """
@@ -57,8 +58,53 @@ class Affine(nn.Cell):
         return self.input_gradient(dout, weight), self.weight_gradient(dout, x), self.column_sum(dout)
 
 
+class _Standardize(nn.Cell):
+    """Layer normalisation by the BatchNorm kernel, each row a channel.
+
+    Args:
+        columns: H.
+        epsilon: Added to the variance.
+
+    Inputs:
+        As plain.Normalize.
+
+    Outputs:
+        The normalised rows, and for the gradient (x - mean) / deviation [T, H] and 1 / deviation [T].
+    """
+
+    def __init__(self, columns: int, epsilon: float) -> None:
+        super().__init__()
+        self.columns = columns
+        self.epsilon = epsilon
+        self.norm = ops.BatchNorm(is_training=True, epsilon=epsilon, momentum=0.0)
+        self.norm_gradient = _grad_ops.BatchNormGrad(is_training=True, epsilon=epsilon)
+        self.bias_add = ops.BiasAdd()
+        self.rsqrt = ops.Rsqrt()
+        self.column_sum = ColumnSum()
+
+    def channels(self, x):
+        """[T, H] -> [1, T, H, 1]."""
+        return x.reshape((1, -1, self.columns, 1))
+
+    def construct(self, x, gamma, beta):
+        ones, zeros = ops.ones((x.shape[0],), x.dtype), ops.zeros((x.shape[0],), x.dtype)
+        standard, _, _, _, variance = self.norm(self.channels(x), ones, zeros, zeros, ones)
+        standard = standard.reshape(x.shape)
+        scaled = standard * ops.broadcast_to(gamma, x.shape)
+        return self.bias_add(scaled, beta), standard, self.rsqrt(variance + self.epsilon)
+
+    def bprop(self, x, gamma, beta, out, dout):
+        upstream, standard, inverse = dout[0], out[1], out[2]
+        scaled = self.channels(upstream * ops.broadcast_to(gamma, x.shape))
+        # the gradient by rows that are standardised already, so the kernel's own deviation must come out as 1
+        zeros = ops.zeros(inverse.shape, inverse.dtype)
+        variance = zeros + (1.0 - self.epsilon)
+        dx = self.norm_gradient(scaled, self.channels(standard), inverse, zeros, variance, variance)[0]
+        return dx.reshape(x.shape), self.column_sum(upstream * standard), self.column_sum(upstream)
+
+
 class Normalize(nn.Cell):
-    """Layer normalisation by the BatchNorm kernel, each row a channel; see plain.Normalize.
+    """See plain.Normalize.
 
     Args:
         columns: H.
@@ -67,33 +113,10 @@ class Normalize(nn.Cell):
 
     def __init__(self, columns: int, epsilon: float) -> None:
         super().__init__()
-        self.columns = columns
-        self.norm = ops.BatchNorm(is_training=True, epsilon=epsilon, momentum=0.0)
-        self.norm_gradient = _grad_ops.BatchNormGrad(is_training=True, epsilon=epsilon)
-        self.mul = ops.Mul()
-        self.bias_add = ops.BiasAdd()
-        self.column_sum = ColumnSum()
+        self.standardize = _Standardize(columns, epsilon)
 
-    def rows_as_channels(self, x):
-        """[T, H] -> [1, T, H, 1]."""
-        return x.reshape((1, -1, self.columns, 1))
-
-    def standardize(self, x):
-        """The kernel on rows: (x - mean) / sqrt(variance + epsilon), and what its gradient needs."""
-        ones, zeros = ops.ones((x.shape[0],), x.dtype), ops.zeros((x.shape[0],), x.dtype)
-        return self.norm(self.rows_as_channels(x), ones, zeros, zeros, ones)
-
-    def construct(self, x, gamma, beta):
-        normed = self.standardize(x)[0].reshape(x.shape)
-        return self.bias_add(self.mul(normed, gamma), beta)
-
-    def bprop(self, x, gamma, beta, out, dout):
-        normed, _, _, mean, variance = self.standardize(x)
-        ones = ops.ones((x.shape[0],), x.dtype)
-        upstream = self.rows_as_channels(self.mul(dout, gamma))
-        dx = self.norm_gradient(upstream, self.rows_as_channels(x), ones, mean, variance, variance)[0]
-        dgamma = self.column_sum(self.mul(dout, normed.reshape(x.shape)))
-        return dx.reshape(x.shape), dgamma, self.column_sum(dout)
+    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        return self.standardize(x, gamma, beta)[0]
 
 
 class Gelu(nn.Cell):
@@ -133,7 +156,41 @@ class ScoreMask(nn.Cell):
 
     def construct(self, attention_mask):
         batch, queries, keys = attention_mask.shape
-        return ops.broadcast_to(self.plain(attention_mask), (batch, self.num_heads, queries, keys)) + 0.0
+        return ops.broadcast_to(self.plain(attention_mask), (batch, self.num_heads, queries, keys))
+
+
+class SplitHeads(nn.Cell):
+    """See plain.SplitHeads; taking apart and stacking, since Transpose keeps an index table.
+
+    Args:
+        num_heads: N.
+    """
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.unstack = ops.Unstack(axis=2, num=num_heads)
+        self.stack = ops.Stack(axis=1)
+
+    def construct(self, x, batch):
+        return self.stack(self.unstack(x.reshape((batch, -1, self.num_heads, x.shape[1] // self.num_heads))))
+
+
+class JoinHeads(nn.Cell):
+    """See plain.JoinHeads.
+
+    Args:
+        num_heads: N.
+    """
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.columns = num_heads
+        self.unstack = ops.Unstack(axis=1, num=num_heads)
+        self.stack = ops.Stack(axis=2)
+
+    def construct(self, heads):
+        return self.stack(self.unstack(heads)).reshape((-1, self.columns * heads.shape[3]))
 
 
 class _Softmax(nn.Cell):
@@ -210,7 +267,7 @@ class _Probabilities(nn.Cell):
 
     def bprop(self, x, table, labels, out, dout):
         # d nll = p - onehot: the product with p less the label's row, no pass over [T, V]
-        upstream = dout[0].reshape((-1, 1))
+        upstream = ops.broadcast_to(dout[0].reshape((-1, 1)), x.shape)
         dx = (self.product(out[1], table) - self.rows(table, labels, 0)) * upstream
         weighted = x * upstream
         dtable = self.transposed_a(out[1], weighted) - self.add_rows(weighted, labels, table.shape[0])

@@ -121,6 +121,45 @@ class ScoreMask(nn.Cell):
         return self.expand_dims(self.mul(blocked, MASKED_SCORE), 1)
 
 
+class SplitHeads(nn.Cell):
+    """[B*S, H] -> [B, N, S, d]; head h is columns h d to (h + 1) d.
+
+    Args:
+        num_heads: N.
+
+    Inputs:
+        - **x** (Tensor) - [B*S, H].
+        - **batch** (int) - B.
+    """
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.reshape = ops.Reshape()
+        self.transpose = ops.Transpose()
+
+    def construct(self, x, batch):
+        heads = self.reshape(x, (batch, -1, self.num_heads, x.shape[1] // self.num_heads))
+        return self.transpose(heads, (0, 2, 1, 3))
+
+
+class JoinHeads(nn.Cell):
+    """[B, N, S, d] -> [B*S, H], the inverse of SplitHeads.
+
+    Args:
+        num_heads: N.
+    """
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.reshape = ops.Reshape()
+        self.transpose = ops.Transpose()
+
+    def construct(self, heads):
+        return self.reshape(self.transpose(heads, (0, 2, 1, 3)), (-1, self.num_heads * heads.shape[3]))
+
+
 class AttentionCore(nn.Cell):
     """dropout(softmax(q k^T / sqrt(d) + mask)) v, scores and softmax in float32.
 

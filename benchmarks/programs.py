@@ -1,0 +1,74 @@
+"""Peers that take turns: each program is a process of its own, stopped while another one has its round.
+
+Knows processes and pipes; what a round does stands in the benchmark.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+Round = Callable[[], dict[str, float]]
+
+
+class Program:
+    """A process that runs one round for every line it gets.
+
+    Args:
+        script: The benchmark, which calls `serve` when its first argument is --worker.
+        name: Of the program, the second argument.
+        threads: For OpenMP.
+        arguments: Further words of the command line.
+    """
+
+    def __init__(self, script: str, name: str, threads: int, *arguments: str) -> None:
+        self.name = name
+        self.rounds: list[dict[str, float]] = []
+        self._process = subprocess.Popen(
+            [sys.executable, script, "--worker", name, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        )
+        if self._process.stdout.readline().strip() != "ready":
+            raise RuntimeError(f"{name} did not start; see its messages above")
+        self._process.send_signal(signal.SIGSTOP)
+
+    def round(self) -> dict[str, float]:
+        """Wakes the process for one round and returns what it measured."""
+        self._process.send_signal(signal.SIGCONT)
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        self.rounds.append(json.loads(self._process.stdout.readline()))
+        self._process.send_signal(signal.SIGSTOP)
+        return self.rounds[-1]
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.send_signal(signal.SIGCONT)
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def serve(make_round: Callable[..., Round], *arguments: Any) -> None:
+    """The worker's side: builds, warms up, then one round for every line on stdin."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries print to stdout; only figures may go there
+    run = make_round(*arguments)
+    run()
+    print("ready", file=out, flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(run()), file=out, flush=True)
+
+
+def peak_memory() -> float:
+    """Largest resident size of this process so far, in MB of 10^6 bytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

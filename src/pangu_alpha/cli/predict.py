@@ -1,0 +1,260 @@
+"""Command line of predict.py: a checkpoint and prompts in, their continuations out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from pangu_alpha.config.generate import SamplingConfig
+from pangu_alpha.config.schema import build
+from pangu_alpha.inference.tasks import TASKS, Task, find_task
+
+if TYPE_CHECKING:
+    from pangu_alpha.inference.load import LoadedModel
+    from pangu_alpha.inference.text import TextGenerator
+
+_EPILOG = """\
+PanGu-alpha is a base language model: it continues a text and follows no instructions. A --task puts your
+fields into a form whose likely continuation is the answer; examples in a prompt file make it likelier.
+
+tasks and their fields:
+{tasks}
+
+a prompt file is UTF-8, one prompt a line, or (FILE.jsonl) one JSON object a line: {{"prompt": "..."}}, or
+with --task its fields, and optionally "examples": a list of objects with the same fields and the answer.
+"""
+_BATCH = 8  # prompts computed together; more gain little on a CPU and cost memory
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs predict.py; raises ValueError for what the user can mend.
+
+    Args:
+        arguments: Words of the command line.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    prompts, stop = read_prompts(options)
+    sampling = build(SamplingConfig, _sampling_values(options, stop))
+
+    # MindSpore takes seconds: after the command line is checked.
+    from pangu_alpha.inference.load import load_for_inference
+    from pangu_alpha.parallel.context import use_device
+
+    use_device(options.device)
+    loaded = load_for_inference(options.checkpoint, options.tokenizer, options.end_of_document)
+    if options.interactive:
+        generator = loaded.text_generator()
+        _converse(sys.stdin, lambda prompt: _show(generator, [prompt], sampling, options))
+        return 0
+    prompts = [prompt for prompt in prompts for _ in range(options.samples)]
+    generator = loaded.text_generator(min(len(prompts), _BATCH), context_needed(loaded, prompts, sampling))
+    with Path(options.output).open("w", encoding="utf-8") if options.output else nullcontext() as file:
+        _show(generator, prompts, sampling, options, file)
+    return 0
+
+
+def read_prompts(options: argparse.Namespace) -> tuple[list[str], tuple[str, ...]]:
+    """All prompts of the command line, and the task's stop texts.
+
+    Raises:
+        ValueError: There is none, a file cannot be used, or a task's fields do not fit.
+    """
+    task = find_task(options.task) if options.task else None
+    prompts = list(options.prompt)
+    if task and prompts:
+        raise ValueError("--prompt and --task exclude each other: a task makes the prompt from --field")
+    if options.field and not task:
+        raise ValueError("--field is for a --task; give one of " + ", ".join(TASKS))
+    if options.prompt_file:
+        prompts += _read_file(Path(options.prompt_file), task)
+    elif task and not options.interactive:
+        prompts.append(task.render(_fields(options.field)))
+    if options.interactive and (prompts or task):
+        raise ValueError("--interactive reads its prompts from the terminal; leave out the other ones")
+    if not prompts and not options.interactive:
+        raise ValueError("no prompt: give --prompt, --prompt-file, --task or --interactive")
+    return prompts, task.stop if task else ()
+
+
+def context_needed(loaded: LoadedModel, prompts: Sequence[str], sampling: SamplingConfig) -> int:
+    """The smallest context of 64, 128, ... slots that holds every prompt and its continuation, capped at the
+    model's: attention reads all slots for every token."""
+    limit = loaded.model.config.seq_length
+    needed = max(len(row) for row in loaded.tokenizer.encode_batch(prompts)) + sampling.max_new_tokens
+    size = 64
+    while size < needed:
+        size *= 2
+    return min(size, limit)
+
+
+def _read_file(path: Path, task: Task | None) -> list[str]:
+    try:
+        lines = path.read_text("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 at byte {error.start}") from error
+    numbered = [(number, line.rstrip("\r")) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered:
+        raise ValueError(f"{path}: holds no prompt")
+    if path.suffix != ".jsonl":
+        if task:
+            raise ValueError(f"{path}: --task takes its fields from a .jsonl file")
+        return [line for _, line in numbered]
+    prompts, problems = [], []
+    for number, line in numbered:
+        try:
+            prompts.append(_from_json(line, task))
+        except ValueError as error:
+            problems += [f"{path}:{number}: {problem}" for problem in str(error).split("\n")]
+    if problems:
+        raise ValueError("\n".join(problems))
+    return prompts
+
+
+def _from_json(line: str, task: Task | None) -> str:
+    values = json.loads(line)
+    if not isinstance(values, dict):
+        raise ValueError("not a JSON object")
+    if task:
+        examples = values.pop("examples", [])
+        return task.render(values, examples)
+    if not isinstance(values.get("prompt"), str):
+        raise ValueError('no text under "prompt"')
+    return values["prompt"]
+
+
+def _fields(words: Iterable[str]) -> dict[str, str]:
+    bad = [word for word in words if "=" not in word]
+    if bad:
+        raise ValueError(f"--field {bad[0]!r}: write it as key=value")
+    return dict(word.split("=", 1) for word in words)
+
+
+def _sampling_values(options: argparse.Namespace, stop: tuple[str, ...]) -> dict:
+    names = [field.name for field in fields(SamplingConfig) if field.name != "stop"]
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return {**given, "stop": [*stop, *options.stop]}
+
+
+class _Screen:
+    """Prints prompts with their continuations one below the other, although they come all at once.
+
+    Args:
+        prompts: All of them.
+        stream: Print the topmost unfinished one as it comes, not only when it is done.
+    """
+
+    def __init__(self, prompts: Sequence[str], stream: bool) -> None:
+        self._pending = list(prompts)
+        self._done = [False] * len(prompts)
+        self._stream = stream
+        self._top = 0
+
+    def add(self, prompt: int, text: str, reason: str | None) -> None:
+        """Takes the next bit of a continuation."""
+        self._pending[prompt] += text
+        if reason is not None:
+            self._pending[prompt] += f"\n[{reason}]\n"
+            self._done[prompt] = True
+        while self._top < len(self._done) and (self._stream or self._done[self._top]):
+            sys.stdout.write(self._pending[self._top])
+            self._pending[self._top] = ""
+            if not self._done[self._top]:
+                break
+            self._top += 1
+        sys.stdout.flush()
+
+
+def _show(
+    generator: TextGenerator,
+    prompts: Sequence[str],
+    sampling: SamplingConfig,
+    options: argparse.Namespace,
+    file: TextIO | None = None,
+) -> None:
+    """Prints every prompt with its continuation in order, and writes JSON lines where a file is given."""
+    screen = _Screen(prompts, options.stream)
+    texts = [""] * len(prompts)
+    for piece in generator.stream(prompts, sampling, options.truncate_left):
+        screen.add(*piece)
+        texts[piece.prompt] += piece.text
+        if file and piece.reason:
+            line = {"prompt": prompts[piece.prompt], "text": texts[piece.prompt], "reason": piece.reason}
+            file.write(json.dumps({"index": piece.prompt, **line}, ensure_ascii=False) + "\n")
+
+
+def _converse(lines: Iterable[str], answer: Callable[[str], None]) -> None:
+    """Continues every line; a bad one is reported and the next one read."""
+    print("Each line is continued on its own; the model remembers nothing. Ctrl-D ends.", file=sys.stderr)
+    for line in lines:
+        if line.strip():
+            try:
+                answer(line.rstrip("\r\n"))
+            except ValueError as error:
+                print(f"error: {error}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, TASKS))
+    tasks = "\n".join(
+        f"  {name:{width}}  {task.summary}: {', '.join(task.fields)}; answer: {task.answer}"
+        for name, task in TASKS.items()
+    )
+    parser = argparse.ArgumentParser(
+        prog="predict.py",
+        description="Continue prompts with a trained PanGu-alpha.",
+        epilog=_EPILOG.format(tasks=tasks),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--checkpoint", required=True, metavar="PATH", help="a run's output folder (its newest whole "
+        "checkpoint is taken), or one checkpoint")  # fmt: skip
+    add("--tokenizer", metavar="FILE", help="vocabulary (default: vocab.model beside the checkpoint)")
+    add(
+        "--end-of-document",
+        metavar="PIECE",
+        help="between documents (default: the checkpoint's)",
+    )
+    add("--prompt", action="append", default=[], metavar="TEXT", help="may be repeated")
+    add("--prompt-file", metavar="FILE", help="a prompt a line, or JSON lines; see below")
+    add("--interactive", action="store_true", help="continue line after line from the terminal")
+    add("--task", metavar="NAME", help="one of those below")
+    add("--field", action="append", default=[], metavar="KEY=VALUE", help="of the task; may be repeated")
+    _add_sampling(add)
+    add("--samples", type=_positive, default=1, metavar="N", help="continuations of each prompt (default: 1)")
+    add("--truncate-left", action="store_true", help="cut off the beginning of prompts that are too long")
+    add("--stream", action=argparse.BooleanOptionalAction, default=True, help="print text as it comes")
+    add("--output", metavar="FILE", help="also write JSON lines, as prompts end: index, prompt, text, reason")
+    add("--device", choices=("auto", "CPU", "Ascend"), default="auto", help="(default: auto)")
+    return parser
+
+
+def _add_sampling(add: Callable) -> None:
+    """Options of SamplingConfig, whose defaults hold for what is not given."""
+    default = SamplingConfig()
+    add("--greedy", action="store_true", help="always the likeliest token")
+    for name, kind, text in (
+        ("temperature", float, "below 1 is more cautious"),
+        ("top_k", int, "draw from the K likeliest tokens, 0 from all"),
+        ("top_p", float, "draw from the likeliest tokens that make up this probability"),
+        ("frequency_penalty", float, "taken off a token's log-probability for each time it was generated"),
+        ("presence_penalty", float, "taken off once it was generated"),
+        ("max_new_tokens", int, "longest continuation"),
+        ("seed", int, "of the random draws"),
+    ):
+        add(f"--{name.replace('_', '-')}", type=kind, help=f"{text} (default: {getattr(default, name)})")
+    add("--stop", action="append", default=[], metavar="TEXT", help="end at this text; may be repeated")
+
+
+def _positive(word: str) -> int:
+    number = int(word)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
+    return number

@@ -1,0 +1,129 @@
+"""Command line of preprocess.py: corpus files and a vocabulary in, a folder of records out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from pangu_alpha.config.schema import build, parse_overrides, to_mapping
+from pangu_alpha.data.manifest import Manifest
+from pangu_alpha.data.preprocess import PreprocessConfig, preprocess
+from pangu_alpha.data.workers import Advance
+from pangu_alpha.text.clean import CleanRules
+from pangu_alpha.text.documents import SPLITS, ReadOptions
+
+_EXAMPLE = """\
+example:
+  python src/preprocess.py --input corpus/*.jsonl --tokenizer vocab.model --output records --seq-length 1024
+
+An interrupted run is continued by the same command; finished inputs are not read again.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="preprocess.py",
+        description="Turn text into MindRecord files of token windows, with a manifest.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--input", nargs="+", required=True, metavar="FILE", help="*.txt, *.jsonl (also .gz), *.parquet")
+    add("--tokenizer", required=True, metavar="VOCAB", help="SentencePiece vocabulary")
+    add("--output", required=True, metavar="DIR", help="new or empty folder for the records")
+    add("--seq-length", required=True, type=int, metavar="N", help="tokens a sample trains on")
+    add("--workers", type=int, default=os.cpu_count(), metavar="K", help="processes, one input file each")
+    add("--split", choices=SPLITS, default="file", help="what is a document in a .txt file (default: file)")
+    add("--field", default="text", help="JSON field or parquet column of the text (default: text)")
+    add("--invalid-utf8", choices=("replace", "skip", "error"), default="replace", help="(default: replace)")
+    add("--broken", choices=("error", "skip"), default="error", help="what to do about records that are not "
+        "JSON or lack the field, and damaged archives (default: error)")  # fmt: skip
+    add("--end-of-document", default="<eod>", metavar="PIECE", help="control piece after each document; "
+        "the card of a released model names its own (default: <eod>)")  # fmt: skip
+    add("--clean", nargs="+", default=[], metavar="RULE=VALUE", help="change cleaning rules: "
+        + ", ".join(f"{rule}={value}" for rule, value in to_mapping(CleanRules()).items()))  # fmt: skip
+    add("--no-clean", action="store_true", help="leave the text as it is")
+    add("--pad-last", action="store_true", help="keep the last, unfilled window (for a validation set)")
+    add(
+        "--windows-per-shard",
+        type=int,
+        metavar="N",
+        help="windows of a MindRecord file (default: 60 to 500 MB)",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs preprocess.py; raises ValueError for what the user can mend."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.no_clean and options.clean:
+        parser.error("--clean and --no-clean exclude each other")
+    config = PreprocessConfig(
+        inputs=tuple(options.input),
+        tokenizer=options.tokenizer,
+        output=options.output,
+        seq_length=options.seq_length,
+        end_of_document=options.end_of_document,
+        read=ReadOptions(options.split, options.field, options.invalid_utf8, options.broken),
+        clean=None if options.no_clean else build(CleanRules, parse_overrides(options.clean), "clean"),
+        pad_last=options.pad_last,
+        windows_per_shard=options.windows_per_shard,
+        workers=options.workers,
+    )
+    with _Bars() as bars:
+        manifest = preprocess(config, bars.stage)
+    print(summary(manifest, options.output))
+    return 0
+
+
+class _Bars:
+    """A progress bar for each stage: share done, tokens per second, time left."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def stage(self, name: str, unit: str, total: int) -> Advance:
+        self.__exit__()
+        seconds = 0.5 if sys.stderr.isatty() else 30.0  # a log file wants fewer lines
+        bar = self._bar = tqdm(
+            desc=name, unit=unit, total=total, unit_scale=True, mininterval=seconds, dynamic_ncols=True
+        )
+        tokens = 0
+
+        def advance(units: int, made: int) -> None:
+            nonlocal tokens
+            tokens += made
+            seconds = bar.format_dict["elapsed"]
+            bar.set_postfix_str(f"{tokens:,} tokens, {tokens / max(seconds, 1e-3):,.0f}/s", refresh=False)
+            bar.update(units)
+
+        return advance
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def summary(manifest: Manifest, folder: str) -> str:
+    """What the records hold and what was lost on the way, for people."""
+    size = sum(shard.data.bytes + shard.index.bytes for shard in manifest.shards)
+    lines = [
+        f"{folder}: complete, {len(manifest.shards)} MindRecord file(s), {size:,} bytes",
+        f"  documents  {manifest.documents:,} from {len(manifest.inputs)} input file(s)",
+        f"  tokens     {manifest.tokens:,}, each document ended by {manifest.vocabulary.end_of_document}"
+        f" (id {manifest.vocabulary.end_of_document_id})",
+        f"  windows    {manifest.windows:,} of {manifest.seq_length} + 1 tokens",
+        f"  remainder  {manifest.remainder:,} tokens left out, {manifest.padding:,} <pad> added",
+    ]
+    problems = [f"{count:,} {kind.replace('_', ' ')}" for kind, count in manifest.problems.items()]
+    lines += [f"  skipped, replaced or removed: {', '.join(problems)}"] * bool(problems)
+    lines += [f"  no document in {file.path}" for file in manifest.inputs if not file.documents]
+    return "\n".join(lines)

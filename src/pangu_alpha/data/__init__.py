@@ -1,0 +1,1 @@
+"""From token files to training batches: packing, records and their manifest, order, batches."""

@@ -1,0 +1,299 @@
+"""manifest.json: what a folder of records holds, how it was made, and the digests that prove it whole.
+
+It is written last, so a folder without one is unfinished. Knows nothing of MindRecord's format and imports
+no MindSpore. Memory O(inputs + shards).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pangu_alpha.config.schema import ConfigError, build, to_mapping, validate
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """One file as it was written: name within the folder, size in bytes, SHA-256 in hexadecimal."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileDigest:
+        """Reads and hashes a file, O(1) memory."""
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(_CHUNK):
+                digest.update(block)
+        return cls(path.name, path.stat().st_size, digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One MindRecord file.
+
+    Args:
+        data: The file itself, to be opened by its name.
+        index: The database MindRecord keeps beside it.
+        windows: Rows it holds.
+    """
+
+    data: FileDigest
+    index: FileDigest
+    windows: int
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One corpus file and what became of it.
+
+    Args:
+        path: As given by the user.
+        bytes: Size when it was read.
+        modified_ns: Modification time when it was read, ns since 1970.
+        documents: Documents kept; each is followed by one end-of-document id.
+        tokens: Ids, the end-of-document ids included.
+        problems: Number of occurrences of everything that was skipped, replaced or removed, by kind.
+    """
+
+    path: str
+    bytes: int
+    modified_ns: int
+    documents: int
+    tokens: int
+    problems: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The ids the records are written in.
+
+    Args:
+        digest: The tokenizer's digest.
+        size: Number of ids.
+        end_of_document: Name of the control piece after each document.
+        end_of_document_id: Its id.
+        pad_id: Id that fills rows up; a position whose input it is does not count in the loss.
+    """
+
+    digest: str
+    size: int
+    end_of_document: str
+    end_of_document_id: int
+    pad_id: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole of manifest.json.
+
+    Windows are cut from the inputs' tokens in the order of `inputs`, so input k begins at token
+    sum(tokens of inputs before k); documents end at the end-of-document ids.
+
+    Args:
+        vocabulary: Tokenizer and control ids.
+        seq_length: S; a window has S + 1 ids.
+        tokens: Ids of all inputs; = windows * (S + 1) + remainder - padding.
+        documents: Documents of all inputs.
+        windows: Windows of all shards.
+        remainder: Ids at the end that fill no window and are left out.
+        padding: Pad ids that fill up the last window.
+        inputs: Corpus files in their order.
+        shards: MindRecord files in their order.
+        settings: Reading and cleaning options, for the reader's information.
+        format_version: Of this file.
+
+    Raises:
+        ConfigError: All fields that have the wrong type, and counts that do not add up.
+    """
+
+    vocabulary: Vocabulary
+    seq_length: int
+    tokens: int
+    documents: int
+    windows: int
+    remainder: int
+    padding: int
+    inputs: tuple[InputFile, ...]
+    shards: tuple[Shard, ...]
+    settings: dict[str, str]
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if problems := list(self._contradictions()):
+            raise ConfigError(problems)
+
+    def _contradictions(self) -> Iterator[str]:
+        if self.format_version != FORMAT_VERSION:
+            yield f"format_version: {self.format_version}; this program reads {FORMAT_VERSION}"
+        if self.tokens != self.windows * (self.seq_length + 1) + self.remainder - self.padding:
+            yield "tokens: differ from windows * (seq_length + 1) + remainder - padding"
+        for name, parts in (("tokens", self.inputs), ("documents", self.inputs), ("windows", self.shards)):
+            if getattr(self, name) != sum(getattr(part, name) for part in parts):
+                yield f"{name}: {getattr(self, name)} is not the sum over its files"
+
+    @property
+    def problems(self) -> dict[str, int]:
+        """Counts of everything skipped, replaced or removed, over all inputs."""
+        total: dict[str, int] = {}
+        for file in self.inputs:
+            for kind, count in file.problems.items():
+                total[kind] = total.get(kind, 0) + count
+        return total
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over ids, order and payload: equal digests mean equal windows in equal order.
+
+        Left out are paths and times of the inputs, which do not change a window.
+        """
+        content = [to_mapping(self.vocabulary), self.seq_length, [s.data.sha256 for s in self.shards]]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Manifest:
+        """Reads a folder's manifest.
+
+        Raises:
+            ValueError: There is no folder or no manifest, or its content cannot be trusted.
+        """
+        path = Path(folder) / MANIFEST_NAME
+        if not Path(folder).is_dir():
+            raise ValueError(f"{folder}: no such folder of records; preprocess.py --output makes one")
+        if not path.is_file():
+            raise ValueError(
+                f"{folder}: no {MANIFEST_NAME}, so these records are incomplete; "
+                "run the same preprocess.py command again to complete them"
+            )
+        try:
+            return build(cls, json.loads(path.read_text(encoding="utf-8")))
+        except (UnicodeDecodeError, json.JSONDecodeError, ConfigError) as error:
+            raise ValueError(f"{path}: damaged; make the records anew. {error}") from error
+
+    def write(self, folder: str | Path) -> None:
+        """Writes manifest.json atomically."""
+        write_json(Path(folder) / MANIFEST_NAME, to_mapping(self))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON so that the path holds either the old content or the new, whatever happens."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(content, file, ensure_ascii=False, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def verify(folder: str | Path, full: bool = True) -> list[str]:
+    """Compares a folder's files with its manifest.
+
+    Args:
+        folder: Folder written by preprocess.py.
+        full: Read every byte and compare digests; False compares sizes only.
+
+    Returns:
+        One sentence for every file that is missing, cut or altered; empty when all is well.
+
+    Raises:
+        ValueError: The manifest is missing or damaged.
+    """
+    manifest = Manifest.read(folder)
+    files = [file for shard in manifest.shards for file in (shard.data, shard.index)]
+    # Threads help: hashing and reading release the interpreter lock.
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        found = pool.map(lambda file: _fault(Path(folder) / file.name, file, full), files)
+        return [fault for fault in found if fault]
+
+
+def _fault(path: Path, expected: FileDigest, full: bool) -> str | None:
+    if not path.is_file():
+        return f"{path}: missing"
+    size = path.stat().st_size
+    if size < expected.bytes:
+        return f"{path}: truncated, {size:,} bytes of {expected.bytes:,}"
+    if size > expected.bytes:
+        return f"{path}: grown, {size:,} bytes instead of {expected.bytes:,}"
+    if full and FileDigest.of(path).sha256 != expected.sha256:
+        return f"{path}: altered, its SHA-256 differs from the manifest's"
+    return None
+
+
+@dataclass(frozen=True)
+class Records:
+    """A folder of records that has been checked.
+
+    Args:
+        folder: Where it is.
+        manifest: What it holds.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def files(self) -> list[str]:
+        """The MindRecord files in their order."""
+        return [str(self.folder / shard.data.name) for shard in self.manifest.shards]
+
+
+def open_records(
+    folder: str | Path,
+    *,
+    seq_length: int | None = None,
+    vocab_size: int | None = None,
+    tokenizer_digest: str | None = None,
+    full: bool = True,
+) -> Records:
+    """Opens records for use by a model, checking first that they are whole and fit it.
+
+    Args:
+        folder: Folder written by preprocess.py.
+        seq_length: S of the model; None does not check. Likewise below.
+        vocab_size: Vocabulary of the model, which may be larger than the records'.
+        tokenizer_digest: Digest of the tokenizer the model is used with.
+        full: Compare digests, which reads every byte once; False compares sizes only.
+
+    Raises:
+        ValueError: All reasons why the records cannot be used.
+    """
+    manifest = Manifest.read(folder)
+    faults = list(_misfits(manifest, seq_length, vocab_size, tokenizer_digest)) + verify(folder, full)
+    if manifest.windows == 0:
+        faults.append(f"no window in them: {manifest.tokens} tokens do not fill one; add text")
+    if faults:
+        raise ValueError("\n  - ".join([f"{folder}: these records cannot be used:", *faults]))
+    return Records(Path(folder), manifest)
+
+
+def _misfits(
+    manifest: Manifest, seq_length: int | None, vocab_size: int | None, digest: str | None
+) -> Iterator[str]:
+    if seq_length is not None and manifest.seq_length != seq_length:
+        yield (
+            f"made for seq_length {manifest.seq_length}, the model has {seq_length}; "
+            f"preprocess again with --seq-length {seq_length}"
+        )
+    if vocab_size is not None and manifest.vocabulary.size > vocab_size:
+        yield (
+            f"their vocabulary has {manifest.vocabulary.size} ids, the model only {vocab_size}; "
+            "use the model's own tokenizer"
+        )
+    if digest is not None and manifest.vocabulary.digest != digest:
+        yield (
+            f"made with another tokenizer (digest {manifest.vocabulary.digest[:12]}, "
+            f"not {digest[:12]}); preprocess again with the model's tokenizer"
+        )

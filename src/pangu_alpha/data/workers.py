@@ -1,0 +1,91 @@
+"""The same function over many jobs in several processes, with progress; results in the jobs' order.
+
+Knows nothing of what the jobs do.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+# Called with (units of work done since the last call, tokens made since the last call).
+Advance = Callable[[int, int], None]
+
+_POLL_SECONDS = 0.25
+
+
+def run_jobs(
+    function: Callable[[Job, Advance], Result], jobs: Sequence[Job], workers: int, advance: Advance
+) -> list[Result]:
+    """Calls function(job, advance) for every job.
+
+    Args:
+        function: A module's function; it calls its `advance` as it goes.
+        jobs: Picklable; the first ones start first.
+        workers: Processes; 1 works in this process.
+        advance: Hears of the progress of all jobs, in this process.
+
+    Raises:
+        ValueError: A worker process was killed. What a job raises is raised as it is, once the jobs that were
+            running have ended; the others are not started.
+    """
+    if workers == 1 or len(jobs) <= 1:
+        return [function(job, advance) for job in jobs]
+    # Spawned, not forked: tokenizer and MindSpore own threads, which a fork would cut off.
+    context = multiprocessing.get_context("spawn")
+    totals = context.Array("q", 2)
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, _enter, (totals,)) as pool:
+        futures = [pool.submit(_call, function, job) for job in jobs]
+        try:
+            _watch(futures, totals, advance)
+            return [future.result() for future in futures]
+        except BrokenProcessPool as error:
+            raise ValueError(
+                "a worker process was killed, most often for lack of memory; finished files are kept: "
+                "run the same command again, with fewer --workers"
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _watch(futures: list[Future], totals: Any, advance: Advance) -> None:
+    seen, pending = [0, 0], set(futures)
+    while pending:
+        done, pending = wait(pending, _POLL_SECONDS, FIRST_EXCEPTION)
+        now = list(totals)
+        advance(now[0] - seen[0], now[1] - seen[1])
+        seen = now
+        for future in done:
+            future.result()  # the first failure ends the watch
+
+
+_totals: Any = None
+
+
+def _enter(totals: Any) -> None:
+    global _totals
+    _totals = totals
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    # A pool's workers wait for ever when their parent is killed: each holds the queue's other end open.
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _call(function: Callable[[Job, Advance], Result], job: Job) -> Result:
+    return function(job, _advance)
+
+
+def _advance(units: int, tokens: int) -> None:
+    with _totals.get_lock():
+        _totals[0] += units
+        _totals[1] += tokens

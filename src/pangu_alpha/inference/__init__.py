@@ -1,0 +1,1 @@
+"""From a checkpoint and prompts to text: sampling, cached decoding, task templates."""

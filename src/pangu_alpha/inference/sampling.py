@@ -1,0 +1,107 @@
+"""One token out of a row of logits, reproducibly.
+
+Knows no model and no text. A sampler belongs to one prompt: its random stream is a function of the seed and
+the prompt's ids, so the same prompt gives the same tokens alone and among others. Letter: V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from pangu_alpha.config.generate import SamplingConfig
+
+
+class Sampler:
+    """Chooses the tokens of one continuation and remembers them for the penalties.
+
+    Args:
+        config: How to choose.
+        prompt: The prompt's ids, which the random stream depends on.
+        banned: bool [V], True for ids that are never chosen.
+        repetition: Tells apart several continuations of one prompt.
+    """
+
+    def __init__(
+        self, config: SamplingConfig, prompt: Sequence[int], banned: np.ndarray, repetition: int = 0
+    ) -> None:
+        self._config = config
+        self._banned = banned
+        self._counts = np.zeros(banned.size, np.float32)
+        digest = hashlib.sha256(np.asarray(prompt, "<i8").tobytes()).digest()
+        words = np.frombuffer(digest, "<u4").tolist()
+        self._random = np.random.default_rng([config.seed, repetition, *words])
+
+    def __call__(self, logits: np.ndarray) -> int:
+        """Chooses the next token.
+
+        Args:
+            logits: float32 [V].
+
+        Returns:
+            The id; it counts in the penalties from now on.
+
+        Raises:
+            ValueError: The logits are not numbers.
+        """
+        if not np.isfinite(logits).all():
+            raise ValueError(
+                "the model's logits are not finite: its weights hold NaN or are too large; use an earlier "
+                "checkpoint of the run"
+            )
+        config = self._config
+        scores = penalize(log_softmax(logits), self._counts, config)
+        scores[self._banned] = -np.inf
+        token = int(scores.argmax()) if config.greedy else self._draw(scores)
+        self._counts[token] += 1
+        return token
+
+    def _draw(self, scores: np.ndarray) -> int:
+        ids, probabilities = candidates(scores, self._config)
+        # One draw a token whatever the candidates, so that the stream stays in step.
+        place = np.searchsorted(np.cumsum(probabilities), self._random.random(), side="right")
+        return int(ids[min(place, len(ids) - 1)])
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Natural logarithm of the softmax over the last axis."""
+    shifted = logits - logits.max()
+    return shifted - np.log(np.exp(shifted).sum())
+
+
+def penalize(scores: np.ndarray, counts: np.ndarray, config: SamplingConfig) -> np.ndarray:
+    """score - count * frequency - (count > 0) * presence, as the 2023 release does.
+
+    Args:
+        scores: Log-probabilities [V].
+        counts: How often each id was *generated* [V]; the prompt does not count.
+        config: The two penalties.
+    """
+    return scores - counts * config.frequency_penalty - (counts > 0) * config.presence_penalty
+
+
+def candidates(scores: np.ndarray, config: SamplingConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The ids to draw from, likeliest first, and their probabilities.
+
+    Unlike the 2023 release, penalised scores are made probabilities again before top-p looks at their sum.
+
+    Args:
+        scores: Log-probabilities [V] after penalties; -inf for what is banned.
+        config: Temperature, top-k, top-p.
+
+    Returns:
+        (int [K], float64 [K] whose sum is 1).
+    """
+    scores = scores.astype(np.float64) / config.temperature
+    ids = np.flatnonzero(scores > -np.inf)
+    if 0 < config.top_k < len(ids):
+        ids = ids[np.argpartition(-scores[ids], config.top_k - 1)[: config.top_k]]
+    ids = ids[np.argsort(-scores[ids], kind="stable")]
+    probabilities = np.exp(scores[ids] - scores[ids[0]])
+    cumulative = np.cumsum(probabilities)
+    if config.top_p < 1.0:
+        kept = int(np.searchsorted(cumulative, config.top_p * cumulative[-1])) + 1
+        ids, probabilities = ids[:kept], probabilities[:kept]
+    return ids, probabilities / probabilities.sum()

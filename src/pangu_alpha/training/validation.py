@@ -1,0 +1,27 @@
+"""The loss on held-out batches, dropout off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from mindspore import Tensor
+
+from pangu_alpha.data.batches import Batch
+from pangu_alpha.training.loss import TokenLoss
+
+
+def mean_loss(loss: TokenLoss, batches: Iterable[Batch]) -> tuple[float, int]:
+    """Mean -log p in nats over the tokens that count, and their number.
+
+    Args:
+        loss: Of the network.
+        batches: All of one shape.
+    """
+    total, tokens = 0.0, 0
+    for batch in batches:
+        ids = (batch.input_ids, batch.labels, batch.position_ids, batch.document_ids)
+        nll = loss(*(Tensor(array) for array in ids)).asnumpy()
+        total += float((nll * batch.loss_mask).sum(dtype=np.float64))
+        tokens += int(batch.loss_mask.sum())
+    return total / max(tokens, 1), tokens

@@ -1,0 +1,12 @@
+"""Text to records: python src/preprocess.py --help"""
+
+import sys
+
+# Python puts this folder first on its path, where evaluate.py would hide Hugging Face's package of that name.
+sys.path.append(sys.path.pop(0))
+
+from pangu_alpha.cli import run_main
+from pangu_alpha.cli.preprocess import main
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,68 @@
+"""Shipped models, runs and their problems."""
+
+from __future__ import annotations
+
+import pytest
+
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.run import build_train_config, load_train_config
+from pangu_alpha.config.schema import ConfigError
+from pangu_alpha.config.zoo import MODEL_NAMES, load_model_card, load_model_config
+
+RUN = {"data": {"train": {"a": {"records": "x"}}}, "run": {"output": "o", "steps": 3}}
+
+
+def test_every_shipped_model_loads():
+    orders = {name: load_model_config(name).norm_order for name in MODEL_NAMES}
+    assert orders["200b"] == "query_then_norm"
+    assert all(order == "norm_then_query" for name, order in orders.items() if name != "200b")
+    assert all(load_model_card(name).about.summary for name in MODEL_NAMES)
+
+
+def test_a_wrong_name_shows_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean '2_6b'"):
+        load_model_config("2.6b")
+
+
+def test_several_problems_of_a_model_at_once():
+    with pytest.raises(ConfigError) as error:
+        ModelConfig(vocab_size=0, hidden_size=30, num_layers=2, num_heads=4, dropout=1.5, norm_order="both")
+    keys = {problem.partition(":")[0] for problem in error.value.problems}
+    assert keys == {"vocab_size", "num_heads", "dropout", "norm_order"}
+
+
+def test_a_run_reports_all_sections_at_once():
+    with pytest.raises(ConfigError) as error:
+        build_train_config(
+            {
+                "model": {"base": "tiny", "hiden_size": 64, "num_heads": 7},
+                "data": {"train": {}},
+                "optim": {"learning_rate": -1.0, "beta1": "x"},
+                "run": {"steps": 0, "seed": 2**31, "output": "o"},
+                "extra": 1,
+            }
+        )
+    text = str(error.value)
+    for part in ("model.hiden_size", "model.num_heads", "data.train", "optim.learning_rate", "optim.beta1"):
+        assert part in text
+    assert "run.steps" in text and "run.seed" in text and "extra: unknown key" in text
+
+
+def test_an_unknown_model_does_not_hide_the_rest():
+    with pytest.raises(ConfigError) as error:
+        build_train_config({**RUN, "model": "tinny", "run": {"output": "o"}})
+    assert "did you mean 'tiny'" in str(error.value) and "run.steps: missing" in str(error.value)
+
+
+def test_a_model_by_name_brings_its_recipe():
+    config = build_train_config({**RUN, "model": "13b", "optim": {"warmup_steps": 7}})
+    assert config.optim.learning_rate == 5e-5 and config.optim.warmup_steps == 7
+    small = build_train_config({**RUN, "model": {"base": "13b", "num_layers": 2}})
+    assert small.model.num_layers == 2 and small.model.hidden_size == 5120
+
+
+def test_overrides_reach_the_file(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("model: tiny\ndata: {train: {a: {records: x}}}\nrun: {output: o, steps: 3}\n", "utf-8")
+    config = load_train_config(str(path), ["run.steps=5", "model.base=350m", "optim.learning_rate=2e-4"])
+    assert (config.run.steps, config.model.num_layers, config.optim.learning_rate) == (5, 24, 2e-4)

@@ -1,0 +1,304 @@
+"""Text to records: nothing lost, the same for any number of processes, continued after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pangu_alpha.cli.preprocess import main
+from pangu_alpha.data.manifest import Manifest, open_records, verify
+from pangu_alpha.data.packing import token_dtype
+from pangu_alpha.data.preprocess import PreprocessConfig, preprocess
+from pangu_alpha.text.clean import Cleaner
+from pangu_alpha.text.documents import DocumentReader
+from pangu_alpha.text.tokenizer import PanguTokenizer
+
+
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(code), *arguments], check=False, text=True)
+
+
+def stream_of(config: PreprocessConfig) -> list[int]:
+    """The corpus as one list of ids, by the plainest code."""
+    tokenizer = PanguTokenizer(config.tokenizer)
+    ids: list[int] = []
+    for source in config.inputs:
+        cleaner = Cleaner(config.clean)
+        for document in cleaner.clean_all(DocumentReader(source, config.read)):
+            ids += [*tokenizer.encode(document), tokenizer.eod_id]
+    return ids
+
+
+def windows_of(folder: str) -> np.ndarray:
+    from mindspore.mindrecord import FileReader
+
+    rows = []
+    for file in open_records(folder).files:
+        reader = FileReader(file)
+        rows += [row["input_ids"] for row in reader.get_next()]
+        reader.close()
+    return np.stack(rows)
+
+
+def test_tokens_in_are_tokens_out_and_remainder(config, records):
+    manifest, windows, ids = Manifest.read(records), windows_of(records), stream_of(config)
+    assert len(manifest.shards) > 2 and manifest.windows == len(windows)
+    assert windows.shape[1] == config.seq_length + 1 and windows.dtype == np.int32
+    assert manifest.tokens == len(ids) == windows.size + manifest.remainder
+    assert windows.ravel().tolist() == ids[: windows.size]
+    assert manifest.documents == ids.count(PanguTokenizer(config.tokenizer).eod_id) == 81
+    assert manifest.inputs[1].documents == 0  # the empty file
+    assert sorted(os.listdir(records)) == ["manifest.json", *sorted(names(manifest))]
+
+
+def names(manifest: Manifest) -> list[str]:
+    return [file.name for shard in manifest.shards for file in (shard.data, shard.index)]
+
+
+def digests(manifest: Manifest) -> list[str]:
+    return [file.sha256 for shard in manifest.shards for file in (shard.data, shard.index)]
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_number_of_processes_changes_no_byte(config, records, tmp_path, workers):
+    # A shard as large as the corpus keeps MindSpore out of the worker processes, which saves their start.
+    one = preprocess(dataclasses.replace(config, output=str(tmp_path / "1"), windows_per_shard=None))
+    many = dataclasses.replace(config, output=str(tmp_path / "n"), windows_per_shard=None, workers=workers)
+    assert digests(preprocess(many)) == digests(one)
+    assert np.array_equal(windows_of(many.output), windows_of(records))
+
+
+def test_shards_written_by_two_processes_are_the_same(config, records, tmp_path):
+    assert digests(preprocess(dataclasses.replace(config, output=str(tmp_path), workers=2))) == digests(
+        Manifest.read(records)
+    )
+
+
+def test_pad_last_keeps_the_tail(config, tmp_path):
+    padded = dataclasses.replace(config, output=str(tmp_path / "v"), pad_last=True, seq_length=1000)
+    manifest, ids = preprocess(padded), stream_of(config)
+    windows = windows_of(padded.output)
+    assert manifest.remainder == 0 and manifest.padding == windows.size - len(ids) > 0
+    assert windows.ravel().tolist() == ids + [manifest.vocabulary.pad_id] * manifest.padding
+
+
+KILLED = """
+    import os, signal, sys
+    from pangu_alpha.data import records, tokens
+    from pangu_alpha.data.preprocess import PreprocessConfig, preprocess
+    place, vocabulary, output, *inputs = sys.argv[1:]
+    places = {"tokenizing": (tokens, "_removed", 3), "writing": (records.shutil, "copymode", 7)}
+    module, name, calls = places[place]
+    real = getattr(module, name)
+    def deadly(*arguments):
+        global calls
+        calls -= 1
+        if not calls:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)
+    setattr(module, name, deadly)
+    preprocess(PreprocessConfig(tuple(inputs), vocabulary, output, seq_length=16, windows_per_shard=50))
+"""
+
+
+@pytest.mark.parametrize(("place", "tokenized", "written"), [("tokenizing", 2, 0), ("writing", 5, 3)])
+def test_a_killed_run_is_continued(config, records, tmp_path, place, tokenized, written):
+    output = tmp_path / "records"
+    killed = run_python(KILLED, place, config.tokenizer, str(output), *config.inputs)
+    assert killed.returncode == -signal.SIGKILL
+    with pytest.raises(ValueError, match="incomplete"):
+        open_records(output)
+    receipts = sorted((output / "unfinished").glob("*.tokens.json"))
+    assert len(receipts) == tokenized
+    assert len(list((output / "unfinished").glob("*.mindrecord.json"))) == written
+    kept = list(output.glob("windows-00000.mindrecord")) if written else []
+    times = [file.stat().st_mtime_ns for file in kept]
+    manifest = preprocess(dataclasses.replace(config, output=str(output)))
+    assert digests(manifest) == digests(Manifest.read(records))
+    assert verify(output) == [] and sorted(os.listdir(output)) == sorted(os.listdir(records))
+    assert [file.stat().st_mtime_ns for file in kept] == times  # not written a second time
+
+
+def test_an_input_changed_between_two_runs_is_read_again(config, corpus, tmp_path):
+    changing = tmp_path / "changing.jsonl"
+    changing.write_text(Path(corpus[2]).read_text(encoding="utf-8"), encoding="utf-8")
+    ours = dataclasses.replace(config, inputs=(corpus[0], str(changing)), output=str(tmp_path / "records"))
+    killed = run_python(KILLED, "writing", ours.tokenizer, ours.output, *ours.inputs)
+    assert killed.returncode == -signal.SIGKILL
+    assert "windows-00002.mindrecord" in os.listdir(ours.output)
+    text = json.dumps({"text": "天下大势" * 30}, ensure_ascii=False)
+    changing.write_text(f"{text}\n", encoding="utf-8")
+    manifest = preprocess(ours)
+    assert manifest.inputs[1].documents == 1
+    # The third file of the first run is gone, for the new windows fill two.
+    assert sorted(os.listdir(ours.output)) == ["manifest.json", *sorted(names(manifest))]
+    assert len(manifest.shards) == 2
+    assert windows_of(ours.output).ravel().tolist() == stream_of(ours)[: manifest.windows * 17]
+    changing.write_text(f"{text}\n\n\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="changing.jsonl: changed since"):
+        preprocess(ours)
+
+
+def test_a_second_run_finds_the_records_complete(config, records):
+    before = {name: os.stat(os.path.join(records, name)).st_mtime_ns for name in os.listdir(records)}
+    assert preprocess(config) == Manifest.read(records)
+    after = {name: os.stat(os.path.join(records, name)).st_mtime_ns for name in os.listdir(records)}
+    assert after == before
+
+
+def test_what_a_kill_at_the_very_end_left_is_taken_away(config, records, tmp_path):
+    output = shutil.copytree(records, tmp_path / "records")
+    (output / "unfinished").mkdir()
+    for name in ("settings.json", "00000.tokens", "00004.tokens.json", "windows-00001.mindrecord.json"):
+        (output / "unfinished" / name).write_text("{}")
+    (output / "unfinished" / "thesis.doc").write_text("mine")
+    preprocess(dataclasses.replace(config, output=str(output)))
+    assert os.listdir(output / "unfinished") == ["thesis.doc"]
+
+
+def test_a_full_disk_is_said_and_the_next_run_goes_on(config, records, tmp_path):
+    output = tmp_path / "records"
+    assert run_python(FULL_DISK, config.tokenizer, str(output), *config.inputs).returncode == 0
+    assert len(list((output / "unfinished").glob("*.tokens"))) == 5
+    manifest = preprocess(dataclasses.replace(config, output=str(output)))
+    assert digests(manifest) == digests(Manifest.read(records)) and verify(output) == []
+    assert not (output / "unfinished").exists()
+
+
+FULL_DISK = """
+    import resource, signal, sys
+    from pangu_alpha.data.preprocess import PreprocessConfig, preprocess
+    vocabulary, output, *inputs = sys.argv[1:]
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    try:
+        preprocess(PreprocessConfig(tuple(inputs), vocabulary, output, seq_length=16, windows_per_shard=50))
+    except OSError as error:
+        sys.exit("is the disk full?" not in str(error))
+    sys.exit(1)
+"""
+
+
+def test_a_folder_of_other_settings_is_refused_and_left_alone(config, records):
+    before = sorted(os.listdir(records))
+    other = dataclasses.replace(config, seq_length=32, end_of_document="<eot>")
+    with pytest.raises(ValueError) as caught:
+        preprocess(other)
+    assert "seq_length: 16 there, 32 now" in str(caught.value)
+    assert "end_of_document: <eod> there, <eot> now" in str(caught.value)
+    assert sorted(os.listdir(records)) == before and verify(records) == []
+
+
+def test_a_folder_with_files_of_others_is_refused_and_left_alone(config, tmp_path):
+    (tmp_path / "thesis.doc").write_text("mine")
+    with pytest.raises(ValueError, match="holds other files"):
+        preprocess(dataclasses.replace(config, output=str(tmp_path)))
+    assert os.listdir(tmp_path) == ["thesis.doc"]
+
+
+def test_inputs_without_text_make_no_records(config, tmp_path):
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
+    with pytest.raises(ValueError, match="0 documents, 0 tokens"):
+        preprocess(dataclasses.replace(config, inputs=(str(empty),), output=str(tmp_path / "records")))
+
+
+def test_all_bad_inputs_are_named_at_once(config, corpus, tmp_path):
+    picture = tmp_path / "picture.png"
+    picture.write_text("")
+    inputs = (corpus[0], "missing.txt", str(tmp_path), str(picture), corpus[0])
+    with pytest.raises(ValueError) as caught:
+        preprocess(dataclasses.replace(config, inputs=inputs, output=str(tmp_path / "records")))
+    message = str(caught.value)
+    assert "missing.txt: no such file" in message and f"{tmp_path}: a folder" in message
+    assert "picture.png: unknown kind" in message and "a.txt: named twice" in message
+
+
+def test_a_document_cannot_end_with_ordinary_text(config, tmp_path):
+    with pytest.raises(ValueError, match="'天' may occur in text"):
+        preprocess(dataclasses.replace(config, end_of_document="天", output=str(tmp_path / "records")))
+    with pytest.raises(ValueError, match="did you mean '<eod>'"):
+        preprocess(dataclasses.replace(config, end_of_document="eod", output=str(tmp_path / "records")))
+
+
+def test_what_mindrecord_cannot_hold_is_refused_at_once(config):
+    with pytest.raises(ValueError, match="windows_per_shard: 200000 do not fit"):
+        dataclasses.replace(config, seq_length=1024, windows_per_shard=200_000)
+    with pytest.raises(ValueError, match="seq_length: 1000000 ids do not fit"):
+        dataclasses.replace(config, seq_length=10**6)
+
+
+def test_a_vocabulary_above_two_bytes_is_stored_in_four():
+    assert token_dtype(100_000).itemsize == 4
+
+
+def test_the_command_line(vocab_file, corpus, tmp_path, capsys):
+    output = str(tmp_path / "records")
+    fixed = ["--tokenizer", vocab_file, "--output", output, "--seq-length", "8", "--workers", "1"]
+    rules = ["--clean", "min_document_characters=5", "drop_duplicate_lines=false", "--split", "blank_line"]
+    assert main(["--input", corpus[0], *fixed, *rules, "--end-of-document", "<eot>"]) == 0
+    printed = capsys.readouterr()
+    manifest = Manifest.read(output)
+    assert f"windows    {manifest.windows:,} of 8 + 1 tokens" in printed.out
+    assert "ended by <eot>" in printed.out and "tokenizing" in printed.err
+    assert 30 < manifest.documents <= 40  # one a paragraph
+    assert manifest.settings["clean.min_document_characters"] == "5"
+    with pytest.raises(ValueError, match="drop_duplicate_line: unknown key.*drop_duplicate_lines"):
+        main(["--input", corpus[0], *fixed, "--clean", "drop_duplicate_line=false"])
+
+
+ORPHANS = """
+import sys
+if __name__ == "__main__":
+    from pangu_alpha.data import workers
+    import orphan_job
+    workers.run_jobs(orphan_job.sleep, [sys.argv[1] + "/a", sys.argv[1] + "/b"], 2, lambda *_: None)
+"""
+JOB = """
+import os, pathlib, time
+def sleep(path, advance):
+    pathlib.Path(path).write_text(str(os.getpid()))
+    time.sleep(60)
+"""
+
+
+def test_workers_leave_with_a_killed_parent(tmp_path):
+    (tmp_path / "orphan_job.py").write_text(JOB)
+    (tmp_path / "main.py").write_text(ORPHANS)
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "main.py"), str(tmp_path)])
+    wait_for(lambda: all((tmp_path / name).is_file() and (tmp_path / name).read_text() for name in "ab"))
+    parent.kill()
+    parent.wait()
+    children = [int((tmp_path / name).read_text()) for name in "ab"]
+    wait_for(lambda: not any(alive(child) for child in children))
+
+
+def alive(process: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().split(")")[1].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def test_what_needs_no_mindspore_imports_none():
+    modules = ["order", "packing", "manifest", "tokens", "workers", "records", "preprocess", "batches"]
+    imports = "; ".join(f"import pangu_alpha.data.{module}" for module in modules)
+    assert run_python(f"{imports}; import sys; assert 'mindspore' not in sys.modules").returncode == 0

@@ -1,0 +1,112 @@
+"""The house's order: imports go one way, and what needs no MindSpore does not import it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pangu_alpha
+
+PACKAGE = Path(pangu_alpha.__file__).parent
+ORDER = [
+    "config",
+    "text",
+    "data",
+    "model",
+    "parallel",
+    "checkpoint",
+    "training",
+    "inference",
+    "evaluation",
+    "integrations",
+    "cli",
+]
+WITHOUT_MINDSPORE = [
+    "pangu_alpha",
+    "pangu_alpha.config.run",
+    "pangu_alpha.config.zoo",
+    "pangu_alpha.text.tokenizer",
+    "pangu_alpha.text.vocabulary",
+    "pangu_alpha.text.corpora",
+    "pangu_alpha.data.packing",
+    "pangu_alpha.data.order",
+    "pangu_alpha.data.manifest",
+    "pangu_alpha.data.preprocess",
+    "pangu_alpha.checkpoint.store",
+    "pangu_alpha.checkpoint.released",
+    "pangu_alpha.training.report",
+    "pangu_alpha.inference.tasks",
+    "pangu_alpha.inference.sampling",
+    "pangu_alpha.cli.train",
+    "pangu_alpha.cli.predict",
+    "pangu_alpha.cli.preprocess",
+]
+HEAVY = ("mindspore", "mindformers", "torch", "transformers", "tensorboardX")
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_every_part_is_in_the_order():
+    parts = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert parts == set(ORDER)
+
+
+def test_imports_go_one_way():
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        part = path.relative_to(PACKAGE).parts[0]
+        if part not in ORDER:
+            continue
+        for name in imports(path):
+            words = name.split(".")
+            later = (
+                words[0] == "pangu_alpha" and len(words) > 1 and words[1] in ORDER[ORDER.index(part) + 1 :]
+            )
+            if later:
+                wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
+    assert not wrong
+
+
+def test_only_one_file_sets_a_context():
+    calls = ("set_context(", "set_device(", "set_auto_parallel_context(")
+    found = {
+        str(p.relative_to(PACKAGE))
+        for p in PACKAGE.rglob("*.py")
+        if any(c in p.read_text("utf-8") for c in calls)
+    }
+    assert found == {"parallel/context.py"}
+
+
+def test_light_modules_stay_light():
+    code = f"""
+import importlib, sys
+for name in {WITHOUT_MINDSPORE!r}:
+    importlib.import_module(name)
+    heavy = [h for h in {HEAVY!r} if h in sys.modules]
+    assert not heavy, (name, heavy)
+from pangu_alpha import ModelConfig, PanguTokenizer, load_model_config, load_released
+assert load_model_config("13b").num_layers == 40
+assert not [h for h in {HEAVY!r} if h in sys.modules]
+from pangu_alpha import PanguAlpha
+assert "mindspore" in sys.modules and "mindformers" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_public_names():
+    assert set(pangu_alpha.__all__) <= set(dir(pangu_alpha))
+    try:
+        pangu_alpha.no_such_name  # noqa: B018
+    except AttributeError as error:
+        assert "no_such_name" in str(error)
+    else:
+        raise AssertionError("an unknown name must be an AttributeError")

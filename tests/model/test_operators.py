@@ -50,6 +50,7 @@ CASES = {
     ),
     "gelu": (lambda device: device.Gelu(), [normal(T, H, scale=3.0)], 1),
     "attention": (Attention, [normal(B, N, S, D, seed=i) for i in range(3)] + [may_attend()], 3),
+    "square_sum": (lambda device: device.SquareSum(), [normal(T, H)], 1),
     "cross_entropy": (
         lambda device: device.TiedCrossEntropy(),
         [normal(T, H), normal(V, H, seed=1), labels()],

@@ -113,13 +113,14 @@ class TextGenerator:
             Piece: the pieces of a prompt put together are its continuation.
 
         Raises:
-            ValueError: All prompts that are empty or too long.
+            ValueError: All prompts that are empty or too long; a stop text that no ids can give.
         """
         ids = [encode_prompt(self.tokenizer, prompt, number) for number, prompt in enumerate(prompts)]
         if truncate_left:
             room = max(1, self.generator.decoder.context - sampling.max_new_tokens)
             ids = [_cut(row, room, number) for number, row in enumerate(ids)]
-        texts = [GrowingText(self.tokenizer, sampling.stop) for _ in prompts]
+        stop = [self._as_generated(text) for text in sampling.stop]
+        texts = [GrowingText(self.tokenizer, stop) for _ in prompts]
 
         def finished(prompt: int, new_ids: Sequence[int]) -> bool:
             texts[prompt].update(new_ids)
@@ -127,6 +128,13 @@ class TextGenerator:
 
         events = self.generator.stream(ids, sampling, finished)
         return self._pieces(events, texts)
+
+    def _as_generated(self, stop: str) -> str:
+        """A stop text in the form the vocabulary gives it: a full-width comma, say, comes out as ASCII's."""
+        text = self.tokenizer.decode(self.tokenizer.encode(stop))
+        if not text:
+            raise ValueError(f"stop: {stop!r} cannot be generated; the vocabulary drops these characters")
+        return text
 
     def _pieces(self, events: Iterator, texts: list[GrowingText]) -> Iterator[Piece]:
         for event in events:

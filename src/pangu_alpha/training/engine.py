@@ -60,7 +60,7 @@ class Engine:
         self._token_loss = TokenLoss(self.model)
         self._validation_loss = TokenLoss(self.model)  # a cell of its own: compiled without dropout
         gradients = Gradients(self._token_loss, parameters)
-        update = Update(self.optimizer, config.optim.clip_norm)
+        update = Update(self.optimizer, self.model.operators, config.optim.clip_norm)
         if config.run.accumulation == 1:
             self._step = TrainStep(gradients, update)
         else:

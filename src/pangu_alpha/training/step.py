@@ -10,6 +10,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from pangu_alpha.model.operators import Operators
 from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.optimizer import AdamW
 
@@ -61,18 +62,17 @@ class Gradients(nn.Cell):
 class GlobalNorm(nn.Cell):
     """sqrt of the sum of squares over all tensors; inf or NaN if any element is."""
 
-    def __init__(self) -> None:
+    def __init__(self, operators: Operators) -> None:
         super().__init__()
-        self.half_square = ops.L2Loss()  # sum of squares over 2; on CPU the one reduction that is fast
+        self.square_sum = operators.square_sum()
         self.add = ops.AddN()
-        self.mul = ops.Mul()
         self.sqrt = ops.Sqrt()
 
     def construct(self, tensors) -> Tensor:
-        halves = ()
+        squares = ()
         for tensor in tensors:
-            halves += (self.half_square(tensor),)
-        return self.sqrt(self.mul(self.add(halves), 2.0))
+            squares += (self.square_sum(tensor),)
+        return self.sqrt(self.add(squares))
 
 
 class Update(nn.Cell):
@@ -80,6 +80,7 @@ class Update(nn.Cell):
 
     Args:
         optimizer: The AdamW.
+        operators: The device's.
         clip_norm: Largest norm that is applied; g *= 1 / max(norm / clip, 1).
 
     Inputs:
@@ -93,11 +94,11 @@ class Update(nn.Cell):
         (float32 scalar gradient norm before clipping, bool scalar whether the update was applied).
     """
 
-    def __init__(self, optimizer: AdamW, clip_norm: float) -> None:
+    def __init__(self, optimizer: AdamW, operators: Operators, clip_norm: float) -> None:
         super().__init__(auto_prefix=False)
         self.optimizer = optimizer
         self.clip_norm = clip_norm
-        self.norm = GlobalNorm()
+        self.norm = GlobalNorm(operators)
         self.div = ops.Div()
         self.mul = ops.Mul()
         self.add = ops.Add()

@@ -30,6 +30,7 @@ class Operators:
         join_heads: (heads) -> cell of (heads).
         attention: (heads, head size, dropout) -> cell of (query, key, value, mask, dropout seed).
         cross_entropy: () -> cell of (x, table, labels).
+        square_sum: () -> cell of (x).
     """
 
     compute_dtype: ms.Type
@@ -41,6 +42,7 @@ class Operators:
     join_heads: Callable[[int], nn.Cell] = plain.JoinHeads
     attention: Callable[[int, int, nn.Cell], nn.Cell] = plain.AttentionCore
     cross_entropy: Callable[[], nn.Cell] = plain.TiedCrossEntropy
+    square_sum: Callable[[], nn.Cell] = plain.SquareSum
 
 
 _FAST = {
@@ -54,6 +56,7 @@ _FAST = {
         "join_heads": cpu.JoinHeads,
         "attention": cpu.AttentionCore,
         "cross_entropy": cpu.TiedCrossEntropy,
+        "square_sum": cpu.SquareSum,
     },
     "Ascend": {"activation": ascend.Gelu, "mask": ascend.BlockedMask, "attention": ascend.AttentionCore},
 }

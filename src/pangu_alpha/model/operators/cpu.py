@@ -283,3 +283,17 @@ class TiedCrossEntropy(nn.Cell):
 
     def construct(self, x: Tensor, table: Tensor, labels: Tensor) -> Tensor:
         return self.loss(x, table, labels)[0]
+
+
+class SquareSum(nn.Cell):
+    """See plain.SquareSum; as a matrix product, seven times as fast. The kernel L2Loss would be as fast, but
+    is off by 4e-3 at four million elements.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dot = ops.MatMul(transpose_b=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        row = x.reshape((1, -1))
+        return self.dot(row, row).reshape(())

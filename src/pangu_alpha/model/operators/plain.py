@@ -222,3 +222,22 @@ class TiedCrossEntropy(nn.Cell):
         probabilities = self.softmax(self.cast(self.matmul(x, table), ms.float32))
         chosen = self.gather(probabilities, 1, labels.reshape((-1, 1))).reshape((-1,))
         return self.neg(self.log(self.add(chosen, 1e-24)))
+
+
+class SquareSum(nn.Cell):
+    """Sum of the squares of all elements.
+
+    Inputs:
+        - **x** (Tensor) - any shape, float32.
+
+    Outputs:
+        Tensor, scalar, float32.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.square = ops.Square()
+        self.sum = ops.ReduceSum()
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.sum(self.square(x))

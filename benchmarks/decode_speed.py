@@ -1,15 +1,15 @@
-"""Tokens per second of cached decoding against Hugging Face's GPT-2 of the same shape, and against the memory.
+"""Tokens per second of cached decoding against Hugging Face's GPT-2 of the same shape, and against memory.
 
 The shape is the 350M's: 24 layers (here the query layer is one of them), hidden size 1024, 16 heads, 40,000
 ids; batch 1, float32, random weights, greedy. Each program is a process of its own, stopped while another one
 runs; rounds alternate and medians are compared. GPT-2 runs in torch with `use_cache` and sdpa by the plainest
 loop there is (no `generate`, which would add its own time); ours by the public Generator, sampling included.
 
-The floor is the time in which the same number of threads can read the weights once: a token needs every weight
-but those of the position tables. It is measured by summing an array of that many bytes in memory, one part a
-thread. Rows of the cache come on top and are not in the floor.
+The floor is the time in which the same number of threads can read the weights once: a token needs every
+weight but those of the position tables. It is measured by summing an array of that many bytes in memory, one
+part a thread. Rows of the cache come on top and are not in the floor.
 
-Needs torch and transformers. The last line is JSON: tokens/s of both, their ratio, and of_floor = floor / ours.
+Needs torch and transformers. The last line is JSON: tokens/s of both, their ratio, of_floor = floor / ours.
 """
 
 from __future__ import annotations
@@ -138,8 +138,7 @@ class Program:
         self.process.send_signal(signal.SIGSTOP)
 
     def close(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-        self.process.stdin.close()
+        self.process.kill()  # ends a stopped process too
         self.process.wait()
 
 
@@ -152,14 +151,19 @@ def main() -> None:
     options = parser.parse_args()
     if options.worker:
         return work(options.worker, options.new_tokens)
-    programs = {name: Program(name, options) for name in PROGRAMS}
-    for number in range(options.rounds):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the stopped processes end as well
+    programs: dict[str, Program] = {}
+    try:
+        for name in PROGRAMS:
+            programs[name] = Program(name, options)
+        for number in range(options.rounds):
+            for program in programs.values():
+                program.round()
+            words = (f"{name} {program.times[-1] * 1e3:.1f}" for name, program in programs.items())
+            print(f"round {number + 1}: ms a token: {', '.join(words)}", flush=True)
+    finally:
         for program in programs.values():
-            program.round()
-        words = (f"{name} {program.times[-1] * 1e3:.1f}" for name, program in programs.items())
-        print(f"round {number + 1}: ms a token: {', '.join(words)}", flush=True)
-    for program in programs.values():
-        program.close()
+            program.close()
     ours, gpt2, floor = (statistics.median(program.times) for program in programs.values())
     figures = {"ratio": gpt2 / ours, "of_floor": floor / ours, "tokens_per_second": 1 / ours,
                "gpt2_tokens_per_second": 1 / gpt2, "floor_milliseconds": floor * 1e3}  # fmt: skip

@@ -35,13 +35,13 @@ def make_ours(new_tokens: int) -> Callable[[], float]:
     use_device("CPU")
     from pangu_alpha.config.generate import SamplingConfig
     from pangu_alpha.config.zoo import load_model_config
-    from pangu_alpha.inference.decoder import decoding_operators
     from pangu_alpha.inference.generate import Generator
+    from pangu_alpha.model.operators import operators_for
     from pangu_alpha.model.pangu import PanguAlpha
 
     config = load_model_config("350m")
     end = config.vocab_size - 1  # an id the prompt does not hold
-    model = PanguAlpha(config, operators=decoding_operators(config)).set_train(False)
+    model = PanguAlpha(config, operators=operators_for(config, decoding=True)).set_train(False)
     generator = Generator(model, end, context=PROMPT_LENGTH + new_tokens)
     sampling = SamplingConfig(greedy=True, max_new_tokens=new_tokens)
     prompt = list(range(100, 100 + PROMPT_LENGTH))

@@ -1,4 +1,4 @@
-"""PanGu-alpha for MindSpore: the 200-billion-parameter Chinese language model, from raw text to generated text.
+"""PanGu-alpha for MindSpore: the Chinese language model, from raw text to generated text.
 
 Public names load on first use, so that what needs no MindSpore does not import it.
 """

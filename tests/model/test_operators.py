@@ -111,3 +111,9 @@ def test_a_query_with_one_key_has_no_gradient(cpu):
     inputs = CASES["attention"][1]
     gradient = ops.grad(WeightedSum(Attention(cpu_operators)), 0)(*inputs).asnumpy()
     assert (gradient[:, :, 0] == 0.0).all() and (gradient[:, :, 1] != 0.0).any()
+
+
+def test_affine_for_decoding(cpu):
+    inputs = CASES["affine"][1]
+    expected, found = plain.Affine()(*inputs), cpu_operators.DenseAffine()(*inputs)
+    assert np.abs(found.asnumpy() - expected.asnumpy()).max() <= 1e-5 * np.abs(expected.asnumpy()).max()

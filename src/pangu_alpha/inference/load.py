@@ -17,9 +17,9 @@ from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import build
 from pangu_alpha.config.zoo import TokenizerCard
-from pangu_alpha.inference.decoder import decoding_operators
 from pangu_alpha.inference.generate import Generator
 from pangu_alpha.inference.text import TextGenerator
+from pangu_alpha.model.operators import operators_for
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.text.tokenizer import PanguTokenizer
 
@@ -86,7 +86,7 @@ def load_for_inference(
     ends = vocabulary.id_of(name)
     if ends not in vocabulary.control_ids:
         raise ValueError(f"end of document: {name!r} is an ordinary piece of the vocabulary, not a control")
-    model = PanguAlpha(config, operators=decoding_operators(config))
+    model = PanguAlpha(config, operators=operators_for(config, decoding=True))
     load_weights(model, checkpoint)
     logger.info("%s: loaded, step %d", checkpoint.path, manifest.step)
     return LoadedModel(model, vocabulary, ends, checkpoint.path, manifest.step)

@@ -26,7 +26,7 @@ class Attention(nn.Cell):
         - **x** (Tensor) - [T, H], what is asked.
         - **mask** (Tensor) - made by the device's `mask` from [B, S, C].
         - **dropout_seed** (Tensor) - int32 scalar or None.
-        - **slots** (Tensor) - int32 [B, S], places in the cache, or None without one.
+        - **places** (Tensor) - int32 [B, N, S, 3], places in the cache, or None without one.
 
     Outputs:
         Tensor [T, H].
@@ -45,12 +45,12 @@ class Attention(nn.Cell):
         self.key_cache = None
         self.value_cache = None
 
-    def construct(self, query, x, mask, dropout_seed=None, slots=None):
+    def construct(self, query, x, mask, dropout_seed=None, places=None):
         batch = mask.shape[0]
         query = self.split(self.query(query), batch)
         key = self.split(self.key(x), batch)
         value = self.split(self.value(x), batch)
-        if slots is not None:
-            key = self.key_cache(key, slots)
-            value = self.value_cache(value, slots)
+        if places is not None:
+            key = self.key_cache(key, places)
+            value = self.value_cache(value, places)
         return self.output(self.join(self.core(query, key, value, mask, dropout_seed)))

@@ -6,6 +6,7 @@ Letters: B batch, S new positions, C slots, N heads, d head size.
 from __future__ import annotations
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 
@@ -21,7 +22,7 @@ class KeyValueCache(nn.Cell):
 
     Inputs:
         - **new** (Tensor) - [B, N, S, d].
-        - **slots** (Tensor) - int32 [B, S], where the new entries go.
+        - **places** (Tensor) - int32 [B, N, S, 3], row, head and slot of each new entry.
 
     Outputs:
         Tensor [B, N, C, d]: the whole cache after the update.
@@ -29,17 +30,25 @@ class KeyValueCache(nn.Cell):
 
     def __init__(self, batch_size: int, num_heads: int, length: int, head_size: int, dtype: ms.Type) -> None:
         super().__init__()
-        shape = (batch_size, num_heads, length, head_size)
-        self.table = Parameter(ops.zeros(shape, dtype).reshape((-1, head_size)), requires_grad=False)
-        self.shape = shape
-        self.first_rows = ops.arange(0, batch_size * num_heads * length, length).reshape(
-            (batch_size, num_heads, 1)
+        self.table = Parameter(
+            ops.zeros((batch_size, num_heads, length, head_size), dtype), requires_grad=False
         )
-        self.first_rows = self.first_rows.astype(ms.int32)
-        self.add = ops.Add()
-        self.update = ops.ScatterUpdate()
-        self.reshape = ops.Reshape()
+        self.update = ops.ScatterNdUpdate()
 
-    def construct(self, new: Tensor, slots: Tensor) -> Tensor:
-        rows = self.add(self.first_rows, ops.expand_dims(slots, 1))  # [B, N, S]
-        return self.reshape(self.update(self.table, rows, new), self.shape)
+    def construct(self, new: Tensor, places: Tensor) -> Tensor:
+        return self.update(self.table, places, new)
+
+
+def places_of(slots: np.ndarray, num_heads: int) -> np.ndarray:
+    """Where the caches of all layers put new entries.
+
+    Args:
+        slots: int [B, S], slot of each new position.
+        num_heads: Heads N.
+
+    Returns:
+        int32 [B, N, S, 3]: row, head, slot.
+    """
+    batch, length = slots.shape
+    row, head, _ = np.ogrid[:batch, :num_heads, :length]
+    return np.stack(np.broadcast_arrays(row, head, slots[:, None]), axis=-1).astype(np.int32)

@@ -27,11 +27,11 @@ class Block(nn.Cell):
         self.feed_forward_dropout = Dropout(config.dropout, salt=3 * index + 3)
         self.add = ops.Add()
 
-    def construct(self, x, mask, query=None, dropout_seed=None, slots=None):
+    def construct(self, x, mask, query=None, dropout_seed=None, places=None):
         normed = self.attention_norm(x)
         if query is None:
             query = normed
-        attended = self.attention(query, normed, mask, dropout_seed, slots)
+        attended = self.attention(query, normed, mask, dropout_seed, places)
         x = self.add(x, self.attention_dropout(attended, dropout_seed))
         transformed = self.feed_forward(self.feed_forward_norm(x))
         return self.add(x, self.feed_forward_dropout(transformed, dropout_seed))
@@ -51,7 +51,7 @@ class PanguAlpha(nn.Cell):
         - **position_ids** (Tensor) - int32 [B, S], restarting at 0 with each document.
         - **attention_mask** (Tensor) - [B, S, C], 1 = may attend.
         - **dropout_seed** (Tensor) - int32 scalar, new for every step and micro-batch; None: no dropout.
-        - **slots** (Tensor) - int32 [B, S], places in the cache; None: no cache.
+        - **places** (Tensor) - int32 [B, N, S, 3], where keys and values go in the cache; None: no cache.
 
     Outputs:
         Tensor [B, S, V], logits in the compute type.
@@ -77,20 +77,20 @@ class PanguAlpha(nn.Cell):
         self.compute_dtype = operators.compute_dtype
         initialize(self, seed)
 
-    def hidden_states(self, input_ids, position_ids, attention_mask, dropout_seed=None, slots=None):
+    def hidden_states(self, input_ids, position_ids, attention_mask, dropout_seed=None, places=None):
         """Everything up to the logits: [T, H] in the compute type; arguments as in `construct`."""
         ids, positions = input_ids.reshape((-1,)), position_ids.reshape((-1,))
         mask = self.mask(attention_mask)
         x = self.add(self.word_embedding(ids), self.position_embedding(positions))
         x = self.cast(self.embedding_dropout(x, dropout_seed), self.compute_dtype)
         for block in self.blocks:
-            x = block(x, mask, None, dropout_seed, slots)
+            x = block(x, mask, None, dropout_seed, places)
         query = self.cast(self.query_embedding(positions), self.compute_dtype)
         if self.norm_first:
-            return self.query_layer(self.final_norm(x), mask, query, dropout_seed, slots)
-        return self.final_norm(self.query_layer(x, mask, query, dropout_seed, slots))
+            return self.query_layer(self.final_norm(x), mask, query, dropout_seed, places)
+        return self.final_norm(self.query_layer(x, mask, query, dropout_seed, places))
 
-    def construct(self, input_ids, position_ids, attention_mask, dropout_seed=None, slots=None) -> Tensor:
-        x = self.hidden_states(input_ids, position_ids, attention_mask, dropout_seed, slots)
+    def construct(self, input_ids, position_ids, attention_mask, dropout_seed=None, places=None) -> Tensor:
+        x = self.hidden_states(input_ids, position_ids, attention_mask, dropout_seed, places)
         logits = self.logits(x, self.word_embedding.table)
         return logits.reshape((*input_ids.shape, -1))

@@ -58,22 +58,26 @@ _FAST = {
         "cross_entropy": cpu.TiedCrossEntropy,
         "square_sum": cpu.SquareSum,
     },
+    # One row a token: the number of kernels counts, and the plain operators have the fewest.
+    "CPU decoding": {"affine": cpu.DenseAffine},
     "Ascend": {"activation": ascend.Gelu, "mask": ascend.BlockedMask, "attention": ascend.AttentionCore},
 }
 
 
-def operators_for(config: ModelConfig, device: str | None = None) -> Operators:
+def operators_for(config: ModelConfig, device: str | None = None, decoding: bool = False) -> Operators:
     """The operators that are fast on a device.
 
     Args:
         config: Gives the activation and the compute type.
         device: "CPU", "Ascend", or "plain" for the definitions; the current context's when left out.
+        decoding: Whether the model only generates, a token a row at a time.
     """
     device = device or ms.get_context("device_target")
     default = "float16" if device == "Ascend" else "float32"
     dtype = getattr(ms, default if config.compute_dtype == "auto" else config.compute_dtype)
-    half_on_cpu = device == "CPU" and dtype != ms.float32  # its fast kernels are for float32
-    choice = dict(_FAST["plain" if half_on_cpu else device])
+    if device == "CPU":  # its fast kernels are for float32
+        device = "plain" if dtype != ms.float32 else "CPU decoding" if decoding else "CPU"
+    choice = dict(_FAST[device])
     if config.activation == "fast_gelu":
         choice["activation"] = plain.FastGelu
     return Operators(compute_dtype=dtype, **choice)

@@ -3,7 +3,7 @@
 from setuptools import find_packages, setup
 
 BENCHMARKS = ["torch==2.13.0"]  # the peer of the speed ratios; nothing else needs it
-DEVELOPMENT = ["pytest>=8", "ruff>=0.6", "pre-commit>=3"]
+DEVELOPMENT = ["pytest>=8", "ruff==0.17.6", "pre-commit>=3"]
 
 setup(
     name="pangu-alpha-mindspore",

@@ -25,6 +25,7 @@ CORPORA = ("sanguo", "statutes")
 POOL_REPEATS = 6  # times the text is encoded in the measure over processes, so that a round takes seconds
 
 _worker: PanguTokenizer | None = None
+_parts: list[str] = []
 
 
 def main() -> None:
@@ -101,25 +102,30 @@ def _alternate(rounds: int, *runs: Callable[[], object]) -> list[float]:
 
 
 def _processes_ratio(vocab: Path, parts: list[str], rounds: int) -> float:
-    """Time in one worker process over that in two, on the same parts; workers are started beforehand."""
-    work = parts * POOL_REPEATS
+    """Time in one worker process over that in two, on the same parts; workers hold the texts beforehand, as
+    those of preprocess.py read their own files.
+    """
+    work = [*range(len(parts))] * POOL_REPEATS
     context = multiprocessing.get_context("spawn")
-    with context.Pool(1, _start_worker, [vocab]) as one, context.Pool(2, _start_worker, [vocab]) as two:
+    with (
+        context.Pool(1, _start_worker, [vocab, parts]) as one,
+        context.Pool(2, _start_worker, [vocab, parts]) as two,
+    ):
         runs = [lambda pool=pool: sum(pool.imap_unordered(_count, work, 16)) for pool in (one, two)]
         assert runs[0]() == runs[1](), "the same text gave different numbers of tokens"
         single, double = _alternate(rounds, *runs)
     return single / double
 
 
-def _start_worker(vocab: Path) -> None:
-    global _worker
-    _worker = PanguTokenizer(vocab)
+def _start_worker(vocab: Path, parts: list[str]) -> None:
+    global _worker, _parts
+    _worker, _parts = PanguTokenizer(vocab), parts
     _worker.encode("预热")
 
 
-def _count(text: str) -> int:
+def _count(part: int) -> int:
     assert _worker is not None
-    return len(_worker.encode(text))
+    return len(_worker.encode(_parts[part]))
 
 
 def _result(ratios: list[float], names: list[str], identical: bool, processes_2: float, rounds: int) -> dict:

@@ -86,7 +86,7 @@ def load_for_inference(
     ends = vocabulary.id_of(name)
     if ends not in vocabulary.control_ids:
         raise ValueError(f"end of document: {name!r} is an ordinary piece of the vocabulary, not a control")
-    model = PanguAlpha(config, operators=operators_for(config, decoding=True))
+    model = PanguAlpha(config, seed=None, operators=operators_for(config, decoding=True))
     load_weights(model, checkpoint)
     logger.info("%s: loaded, step %d", checkpoint.path, manifest.step)
     return LoadedModel(model, vocabulary, ends, checkpoint.path, manifest.step)

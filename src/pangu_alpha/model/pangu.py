@@ -43,7 +43,7 @@ class PanguAlpha(nn.Cell):
     Args:
         config: Its shape; `norm_order` chooses between the graph of the released 2.6B and 13B and that of
             the 200B, `num_layers` counts the query layer.
-        seed: Of the initial values.
+        seed: Of the initial values; None leaves zeros, for weights that come from elsewhere.
         operators: Of the device; those of the current device when left out.
 
     Inputs:
@@ -57,7 +57,7 @@ class PanguAlpha(nn.Cell):
         Tensor [B, S, V], logits in the compute type.
     """
 
-    def __init__(self, config: ModelConfig, seed: int = 0, operators: Operators | None = None) -> None:
+    def __init__(self, config: ModelConfig, seed: int | None = 0, operators: Operators | None = None) -> None:
         super().__init__()
         operators = operators or operators_for(config)
         self.config = config
@@ -75,7 +75,8 @@ class PanguAlpha(nn.Cell):
         self.add = ops.Add()
         self.cast = ops.Cast()
         self.compute_dtype = operators.compute_dtype
-        initialize(self, seed)
+        if seed is not None:
+            initialize(self, seed)
 
     def hidden_states(self, input_ids, position_ids, attention_mask, dropout_seed=None, places=None):
         """Everything up to the logits: [T, H] in the compute type; arguments as in `construct`."""

@@ -182,7 +182,11 @@ class Trainer:
             samples=self.place.samples,
             config=to_mapping(self.config),
             tokenizer=self.vocabulary.digest,
-            state={"guard": self.guard.state(), "end_of_document": self.vocabulary.end_of_document},
+            state={
+                "guard": self.guard.state(),
+                "end_of_document": self.vocabulary.end_of_document,
+                "records": self._record_digests(),
+            },
         )
         report.say(f"saved {self.store.save(self.engine.tensors(), manifest)}")
 
@@ -200,6 +204,11 @@ class Trainer:
         logger.info("resumed from %s: step %d, sample %d", path, manifest.step, manifest.samples)
         for key, old, new in _differences(manifest.config, to_mapping(self.config)):
             logger.info("  %s was %r, is %r now", key, old, new)
+        for name, old, new in _differences(manifest.state["records"], self._record_digests()):
+            logger.warning("  records of %s are others than before (%s, now %s)", name, old, new)
+
+    def _record_digests(self) -> dict[str, str]:
+        return {source.name: source.records.manifest.digest for source in self.batches.sources}
 
     def _prepare_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -17,18 +17,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+
+from programs import Program, Round, serve
 
 PROMPT_LENGTH = 64
-PROGRAMS = ("ours", "gpt2", "floor")
 
 
-def make_ours(new_tokens: int) -> Callable[[], float]:
+def make_ours(new_tokens: int) -> Round:
     """A round of ours: seconds a token."""
     from pangu_alpha.parallel.context import use_device
 
@@ -46,18 +44,18 @@ def make_ours(new_tokens: int) -> Callable[[], float]:
     sampling = SamplingConfig(greedy=True, max_new_tokens=new_tokens)
     prompt = list(range(100, 100 + PROMPT_LENGTH))
 
-    def run() -> float:
+    def run() -> dict[str, float]:
         tokens = generator.stream([prompt], sampling)
         next(tokens)  # the prompt's own pass gives the first token
         start = time.perf_counter()
         count = sum(event.token is not None for event in tokens)
         assert count == new_tokens - 1, count
-        return (time.perf_counter() - start) / count
+        return {"seconds": (time.perf_counter() - start) / count}
 
     return run
 
 
-def make_gpt2(new_tokens: int) -> Callable[[], float]:
+def make_gpt2(new_tokens: int) -> Round:
     """A round of Hugging Face's GPT-2: seconds a token."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -68,19 +66,19 @@ def make_gpt2(new_tokens: int) -> Callable[[], float]:
     prompt = torch.arange(100, 100 + PROMPT_LENGTH)[None]
 
     @torch.inference_mode()
-    def run() -> float:
+    def run() -> dict[str, float]:
         output = model(prompt, use_cache=True)
         token = output.logits[:, -1:].argmax(-1)
         start = time.perf_counter()
         for _ in range(new_tokens - 1):
             output = model(token, past_key_values=output.past_key_values, use_cache=True)
             token = output.logits[:, -1:].argmax(-1)
-        return (time.perf_counter() - start) / (new_tokens - 1)
+        return {"seconds": (time.perf_counter() - start) / (new_tokens - 1)}
 
     return run
 
 
-def make_floor(new_tokens: int) -> Callable[[], float]:
+def make_floor(new_tokens: int) -> Round:
     """A round of reading: seconds for the bytes of all weights that a token needs."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -94,79 +92,43 @@ def make_floor(new_tokens: int) -> Callable[[], float]:
     parts = np.array_split(np.ones(size, np.float32), threads)
     pool = ThreadPoolExecutor(threads)
 
-    def run() -> float:
+    def run() -> dict[str, float]:
         times = []
         for _ in range(new_tokens // 2):
             start = time.perf_counter()
             list(pool.map(np.sum, parts))  # numpy lets go of the interpreter lock
             times.append(time.perf_counter() - start)
-        return statistics.median(times)
+        return {"seconds": statistics.median(times)}
 
     return run
 
 
-def work(name: str, new_tokens: int) -> None:
-    """A program's process: a round for every line on stdin."""
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libraries print to stdout; only times may go there
-    run = {"ours": make_ours, "gpt2": make_gpt2, "floor": make_floor}[name](new_tokens)
-    run()
-    print("ready", file=out, flush=True)
-    for _ in sys.stdin:
-        print(run(), file=out, flush=True)
-
-
-class Program:
-    """A process that is stopped except while it runs a round."""
-
-    def __init__(self, name: str, options: argparse.Namespace) -> None:
-        command = [sys.executable, __file__, "--worker", name, "--new-tokens", str(options.new_tokens)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        if self.process.stdout.readline().strip() != "ready":
-            raise RuntimeError(f"{name} did not start; see its messages above")
-        self.process.send_signal(signal.SIGSTOP)
-        self.times: list[float] = []
-
-    def round(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        self.times.append(float(self.process.stdout.readline()))
-        self.process.send_signal(signal.SIGSTOP)
-
-    def close(self) -> None:
-        self.process.kill()  # ends a stopped process too
-        self.process.wait()
+PROGRAMS = {"ours": make_ours, "gpt2": make_gpt2, "floor": make_floor}
 
 
 def main() -> None:
+    """Runs the three programs in turn and prints their figures."""
+    if sys.argv[1:2] == ["--worker"]:
+        return serve(PROGRAMS[sys.argv[2]], int(sys.argv[3]))
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--worker", choices=PROGRAMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.worker:
-        return work(options.worker, options.new_tokens)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the stopped processes end as well
-    programs: dict[str, Program] = {}
-    try:
-        for name in PROGRAMS:
-            programs[name] = Program(name, options)
-        for number in range(options.rounds):
-            for program in programs.values():
-                program.round()
-            words = (f"{name} {program.times[-1] * 1e3:.1f}" for name, program in programs.items())
-            print(f"round {number + 1}: ms a token: {', '.join(words)}", flush=True)
-    finally:
-        for program in programs.values():
-            program.close()
-    ours, gpt2, floor = (statistics.median(program.times) for program in programs.values())
-    figures = {"ratio": gpt2 / ours, "of_floor": floor / ours, "tokens_per_second": 1 / ours,
-               "gpt2_tokens_per_second": 1 / gpt2, "floor_milliseconds": floor * 1e3}  # fmt: skip
+    programs = [Program(__file__, name, options.threads, str(options.new_tokens)) for name in PROGRAMS]
+    for number in range(options.rounds):
+        words = [f"{program.name} {program.round()['seconds'] * 1e3:.1f}" for program in programs]
+        print(f"round {number + 1}: ms a token: {', '.join(words)}", flush=True)
+    for program in programs:
+        program.close()
+    ours, gpt2, floor = (statistics.median(r["seconds"] for r in program.rounds) for program in programs)
+    figures = {
+        "ratio": gpt2 / ours,
+        "of_floor": floor / ours,
+        "tokens_per_second": 1 / ours,
+        "gpt2_tokens_per_second": 1 / gpt2,
+        "floor_milliseconds": floor * 1e3,
+    }
     rounded = {key: round(value, 3) for key, value in figures.items()}
     print(json.dumps({"metric": "decode_speed", **rounded, "rounds": options.rounds}))
 

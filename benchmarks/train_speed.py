@@ -16,6 +16,7 @@ import os
 import statistics
 import sys
 import time
+from typing import Any
 
 import numpy as np
 from programs import Program, Round, peak_memory, serve
@@ -63,13 +64,11 @@ def make_ours() -> Round:
     return run
 
 
-def make_torch() -> Round:
-    """A step of the same network in PyTorch."""
+def torch_network() -> Any:
+    """The same network in PyTorch: (ids, places, labels) -> mean loss."""
     import torch
     from torch import nn
     from torch.nn import functional
-
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
     def heads(x: torch.Tensor) -> torch.Tensor:
         return x.view(ROWS, LENGTH, HEADS, HIDDEN // HEADS).transpose(1, 2)
@@ -107,7 +106,16 @@ def make_torch() -> Round:
             logits = functional.linear(x, self.words.weight)
             return functional.cross_entropy(logits.view(-1, VOCABULARY), labels.reshape(-1))
 
-    network = Network()
+    return Network()
+
+
+def make_torch() -> Round:
+    """A step of the same network in PyTorch."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    network = torch_network()
     for parameter in network.parameters():
         if parameter.dim() == 2:
             nn.init.normal_(parameter, std=0.02)

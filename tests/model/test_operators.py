@@ -74,15 +74,15 @@ class WeightedSum(nn.Cell):
 @pytest.mark.parametrize("name", CASES)
 def test_cpu_variant_equals_plain(cpu, name):
 
-    compare(name, cpu_operators)
+    assert_equal_to_plain(name, cpu_operators)
 
 
 @pytest.mark.parametrize("name", ["gelu", "attention"])
 def test_ascend_variant_equals_plain_in_float32(cpu, name):
-    compare(name, ascend)
+    assert_equal_to_plain(name, ascend)
 
 
-def compare(name, device):
+def assert_equal_to_plain(name, device):
     make, inputs, differentiated = CASES[name]
     expected, found = make(plain)(*inputs), make(device)(*inputs)
     scale = np.abs(expected.asnumpy()).max()

@@ -44,7 +44,7 @@ run python "$ROOT/src/train.py" --config "$ROOT/run_scripts/quickstart.yaml" "$@
 run python "$ROOT/src/evaluate.py" --checkpoint run --records data/validation --train-records data/train
 
 # 6. Chinese.
-run python "$ROOT/src/predict.py" --checkpoint run --max-new-tokens 80 --temperature 0.8 --top-p 0.9 --seed 1 \
+run python "$ROOT/src/predict.py" --checkpoint run --max-new-tokens 80 --temperature 0.7 --top-p 0.9 --seed 1 \
     --prompt "却说曹操" --prompt "玄德曰：" --prompt "孔明笑曰" --prompt "次日，"
 
 echo "done in $((SECONDS / 60)) min $((SECONDS % 60)) s; the loss curve is $WORK/run/loss.png"

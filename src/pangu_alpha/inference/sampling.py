@@ -52,7 +52,8 @@ class Sampler:
                 "checkpoint of the run"
             )
         config = self._config
-        scores = penalize(log_softmax(logits), self._counts, config)
+        # the likeliest id needs no normalisation, which would take half a millisecond of 40,000 ids
+        scores = penalize(logits if config.greedy else log_softmax(logits), self._counts, config)
         scores[self._banned] = -np.inf
         token = int(scores.argmax()) if config.greedy else self._draw(scores)
         self._counts[token] += 1
@@ -79,6 +80,8 @@ def penalize(scores: np.ndarray, counts: np.ndarray, config: SamplingConfig) -> 
         counts: How often each id was *generated* [V]; the prompt does not count.
         config: The two penalties.
     """
+    if config.frequency_penalty == config.presence_penalty == 0.0:
+        return scores.copy()
     return scores - counts * config.frequency_penalty - (counts > 0) * config.presence_penalty
 
 

@@ -282,6 +282,7 @@ def test_workers_leave_with_a_killed_parent(tmp_path):
     parent.wait()
     children = [int((tmp_path / name).read_text()) for name in "ab"]
     wait_for(lambda: not any(alive(child) for child in children))
+    assert [alive(child) for child in children] == [False, False]
 
 
 def alive(process: int) -> bool:

@@ -63,13 +63,13 @@ def settings(data, tmp_path):
             "output": str(tmp_path / "run"),
             "steps": 20,
             "batch_size": 4,
-            "accumulation": 2,
             "device": "CPU",
             "evaluate_every": 10,
             "tensorboard": False,
             "peak_tflops": 0.1,
             "checkpoint": {"every": 10},
         },
+        "parallel": {"micro_batches": 2},
     }
 
 

@@ -99,7 +99,8 @@ def test_sigterm_saves_and_stops(settings, config_file, tmp_path):
 
 
 def test_resume_policies(cpu, settings, config_file, tmp_path, caplog):
-    settings["run"] |= {"steps": 4, "checkpoint": {"every": 2}, "accumulation": 1, "resume": "never"}
+    settings["run"] |= {"steps": 4, "checkpoint": {"every": 2}, "resume": "never"}
+    settings["parallel"] = {"micro_batches": 1}
     config = config_file(settings)
     assert main(["--config", config]) == 0
     with pytest.raises(ValueError, match="resume is 'never'"):
@@ -128,7 +129,8 @@ def test_resume_policies(cpu, settings, config_file, tmp_path, caplog):
 
 
 def test_nan_stops_the_run_and_is_in_its_report(cpu, settings, config_file, tmp_path, capsys):
-    settings["run"] |= {"accumulation": 1, "guard": {"max_skipped": 3}}
+    settings["run"] |= {"guard": {"max_skipped": 3}}
+    settings["parallel"] = {"micro_batches": 1}
     settings["optim"] |= {"learning_rate": 1e30, "end_learning_rate": 1e30, "warmup_steps": 0}
     assert main(["--config", config_file(settings)]) == 3
     assert "updates in a row were skipped" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pangu_alpha.config.data import DataConfig
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
+from pangu_alpha.config.parallel import ParallelPlan, misfits
 from pangu_alpha.config.schema import (
     ConfigError,
     build,
@@ -84,8 +85,7 @@ class RunConfig:
     Args:
         output: Folder of checkpoints, metrics.jsonl, TensorBoard events and loss.png.
         steps: Optimizer steps in all, those before a resume included.
-        batch_size: Rows of one micro-batch on one device.
-        accumulation: Micro-batches an optimizer step sums up.
+        batch_size: Rows of one micro-batch on each data-parallel rank.
         seed: Seeds the initialisation, the data order and the dropout masks.
         device: Device type; "auto" is Ascend where there is one, else CPU.
         resume: "auto" continues from the newest whole checkpoint in `output` if there is one, "never"
@@ -106,7 +106,6 @@ class RunConfig:
     output: str
     steps: int
     batch_size: int = 8
-    accumulation: int = 1
     seed: int = 1
     device: Literal["auto", "CPU", "Ascend"] = "auto"
     resume: str = "auto"
@@ -126,7 +125,6 @@ class RunConfig:
         for name in (
             "steps",
             "batch_size",
-            "accumulation",
             "evaluate_every",
             "evaluate_batches",
             "log_every",
@@ -150,12 +148,24 @@ class TrainConfig:
         data: Records and mixture.
         optim: Recipe; what is left out comes from the shipped model's card.
         run: Length, batch, place.
+        parallel: How it is spread over devices.
     """
 
     model: ModelConfig
     data: DataConfig
     run: RunConfig
     optim: OptimConfig = field(default_factory=OptimConfig)
+    parallel: ParallelPlan = field(default_factory=ParallelPlan)
+
+    @property
+    def samples_per_step(self) -> int:
+        """Rows an optimizer step reads on all devices together."""
+        return self.run.batch_size * self.parallel.dp * self.parallel.micro_batches
+
+    def rules(self) -> Iterator[str]:
+        """Yields one sentence for every way in which the plan does not fit the model."""
+        if isinstance(self.model, ModelConfig) and isinstance(self.parallel, ParallelPlan):
+            yield from (f"parallel.{problem}" for problem in misfits(self.parallel, self.model))
 
 
 def load_train_config(path: str, overrides: Sequence[str] = ()) -> TrainConfig:

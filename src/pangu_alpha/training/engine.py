@@ -61,13 +61,13 @@ class Engine:
         self._validation_loss = TokenLoss(self.model)  # a cell of its own: compiled without dropout
         gradients = Gradients(self._token_loss, parameters)
         update = Update(self.optimizer, self.model.operators, config.optim.clip_norm)
-        if config.run.accumulation == 1:
+        if config.parallel.micro_batches == 1:
             self._step = TrainStep(gradients, update)
         else:
             self._accumulate = AccumulateStep(gradients, parameters)
             self._apply = ApplyStep(self._accumulate, update)
         # the sum over a step's tokens is scaled by about 1 / their number, so that float16 sees a mean
-        self._nominal_tokens = config.run.accumulation * config.run.batch_size * config.model.seq_length
+        self._nominal_tokens = config.samples_per_step * config.model.seq_length
 
     def step(self, step: int, micro_batches: Sequence[Batch], guard: Guard) -> StepResult:
         """One optimizer step.
@@ -77,7 +77,7 @@ class Engine:
             micro_batches: As many as the run accumulates.
             guard: Gives the loss scale and the largest acceptable norm; not changed.
         """
-        assert len(micro_batches) == self.config.run.accumulation
+        assert len(micro_batches) == self.config.parallel.micro_batches
         scalars = update_scalars(step, self.config.optim)
         recipe = _float([scalars.learning_rate, scalars.epsilon, scalars.decay])
         scale = _float(guard.scale.value / self._nominal_tokens)

@@ -100,7 +100,7 @@ class Trainer:
         """
         run, place = self.config.run, self.place
         self._prepare_folder()
-        logger.info("\n%s", self.batches.plan(run.steps * run.accumulation * run.batch_size))
+        logger.info("\n%s", self.batches.plan(run.steps * self.config.samples_per_step))
         report = Report(self.folder, place.step, run.steps, run.log_every, run.tensorboard)
         before = {name: signal.signal(name, self._request_stop) for name in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -124,12 +124,12 @@ class Trainer:
     def _one_step(self, stream: Any, report: Report) -> None:
         run, place = self.config.run, self.place
         began = time.perf_counter()
-        micro_batches = list(itertools.islice(stream, run.accumulation))
+        micro_batches = list(itertools.islice(stream, self.config.parallel.micro_batches))
         scale = self.guard.scale.value
         result = self.engine.step(place.step, micro_batches, self.guard)
         entry = self._entry(result, scale, time.perf_counter() - began)
         place.step += 1
-        place.samples += run.accumulation * run.batch_size
+        place.samples += self.config.samples_per_step
         try:
             self.guard.observe(result.norm, result.applied)
         finally:  # the step that stops the run is in its report, too
@@ -141,11 +141,11 @@ class Trainer:
             self._save(report)
 
     def _entry(self, result: StepResult, scale: float, seconds: float) -> dict[str, Any]:
-        run, model = self.config.run, self.config.model
-        tokens_per_s = run.accumulation * run.batch_size * model.seq_length / seconds
+        model = self.config.model
+        tokens_per_s = self.config.samples_per_step * model.seq_length / seconds
         entry = {
             "step": self.place.step + 1,
-            "samples": self.place.samples + run.accumulation * run.batch_size,
+            "samples": self.place.samples + self.config.samples_per_step,
             "loss": result.loss,
             "grad_norm": result.norm,
             "loss_scale": scale,

@@ -1,0 +1,127 @@
+"""How a run is spread over devices: the one frozen plan every rank, group and stage fact derives from.
+
+Letters: L layers, P stages.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.schema import validate
+
+RECOMPUTE = ("none", "selective", "full")
+
+
+@dataclass(frozen=True)
+class ParallelPlan:
+    """Degrees of the three axes and what goes with them. The default is one device.
+
+    Args:
+        dp: Data parallel: groups of devices that read different rows.
+        tp: Tensor parallel: devices that share every matrix product (MindSpore: operator-level).
+        pp: Pipeline parallel: stages of consecutive layers.
+        micro_batches: Micro-batches an optimizer step sums up; a pipeline passes them through its stages.
+        schedule: Order of a pipeline's micro-batches: "1f1b" or "gpipe" (MindSpore's pipeline_scheduler).
+        layers_per_stage: Transformer layers of each stage, the query layer included in the last; empty
+            spreads them as evenly as they go, the larger stages first.
+        optimizer_parallel: Shards over dp: "none"; "level1" weights and optimizer state, "level2" also
+            gradients, "level3" gathers weights again in the backward pass (MindSpore's levels).
+        optimizer_threshold: Smallest parameter that is sharded so, KB of its slice.
+        recompute: What a layer computes again in the backward pass: "none", "selective" (the attention
+            core), "full" (all but the layer's input); one word, or one for each layer.
+        sequence_parallel: Split norms and residuals over tp by rows (Korthikanti et al., 2022), too.
+        vocab_parallel: Split the embedding table, the logits and the loss over tp by vocabulary.
+        gradient_fusion: Gradients whose collectives are merged, MB a bucket; 0 merges none.
+
+    Raises:
+        ConfigError: All fields that have the wrong type or break a rule.
+    """
+
+    dp: int = 1
+    tp: int = 1
+    pp: int = 1
+    micro_batches: int = 1
+    schedule: Literal["1f1b", "gpipe"] = "1f1b"
+    layers_per_stage: tuple[int, ...] = ()
+    optimizer_parallel: Literal["none", "level1", "level2", "level3"] = "none"
+    optimizer_threshold: int = 64
+    recompute: str | tuple[str, ...] = "none"
+    sequence_parallel: bool = False
+    vocab_parallel: bool = True
+    gradient_fusion: int = 0
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def devices(self) -> int:
+        """Number of devices, dp * tp * pp."""
+        return self.dp * self.tp * self.pp
+
+    def rules(self) -> Iterator[str]:
+        """Yields one sentence for every rule the values break."""
+        for name in ("dp", "tp", "pp", "micro_batches"):
+            if getattr(self, name) < 1:
+                yield f"{name}: {getattr(self, name)} must be at least 1"
+        for name in ("optimizer_threshold", "gradient_fusion"):
+            if getattr(self, name) < 0:
+                yield f"{name}: {getattr(self, name)} must not be negative"
+        if self.micro_batches < self.pp:
+            yield (
+                f"micro_batches: {self.micro_batches} cannot fill {self.pp} stages; "
+                f"use at least pp = {self.pp}"
+            )
+        words = (self.recompute,) if isinstance(self.recompute, str) else self.recompute or ()
+        for word in words:
+            if word not in RECOMPUTE:
+                yield f"recompute: {word!r} is not one of {', '.join(RECOMPUTE)}"
+        if self.layers_per_stage and len(self.layers_per_stage) != self.pp:
+            yield f"layers_per_stage: {len(self.layers_per_stage)} numbers for pp = {self.pp} stages"
+        for layers in self.layers_per_stage or ():
+            if layers < 1:
+                yield f"layers_per_stage: {layers} must be at least 1"
+        if self.optimizer_parallel != "none" and self.dp == 1:
+            yield f"optimizer_parallel: {self.optimizer_parallel} has nothing to shard over with dp = 1"
+        if self.sequence_parallel and self.tp == 1:
+            yield "sequence_parallel: true has nothing to split over with tp = 1"
+
+    def stage_layers(self, num_layers: int) -> tuple[int, ...]:
+        """Layers of each stage, as given or as even as they go.
+
+        Args:
+            num_layers: Transformer layers L, the query layer included.
+        """
+        if self.layers_per_stage:
+            return self.layers_per_stage
+        share, rest = divmod(num_layers, self.pp)
+        return tuple(share + (stage < rest) for stage in range(self.pp))
+
+    def stage_of_layer(self, layer: int, num_layers: int) -> int:
+        """Stage that holds a layer, counted from 0."""
+        ends = itertools.accumulate(self.stage_layers(num_layers))
+        return next(stage for stage, end in enumerate(ends) if layer < end)
+
+    def recompute_of_layer(self, layer: int) -> str:
+        """Recompute mode of a layer, one of RECOMPUTE."""
+        return self.recompute if isinstance(self.recompute, str) else self.recompute[layer]
+
+
+def misfits(plan: ParallelPlan, model: ModelConfig) -> Iterator[str]:
+    """Yields one sentence for every way in which a plan does not fit a model."""
+    if model.num_heads % plan.tp:
+        yield f"tp: {plan.tp} does not divide the model's {model.num_heads} heads"
+    if plan.sequence_parallel and model.seq_length % plan.tp:
+        yield f"sequence_parallel: tp = {plan.tp} does not divide seq_length {model.seq_length}"
+    if plan.pp > model.num_layers:
+        yield f"pp: {plan.pp} stages for {model.num_layers} layers; a stage needs at least one"
+    if plan.layers_per_stage and sum(plan.layers_per_stage) != model.num_layers:
+        yield (
+            f"layers_per_stage: the sum is {sum(plan.layers_per_stage)}, the model has {model.num_layers} "
+            "layers (the query layer included)"
+        )
+    if not isinstance(plan.recompute, str) and len(plan.recompute) != model.num_layers:
+        yield f"recompute: {len(plan.recompute)} words for {model.num_layers} layers; give one for each"

@@ -52,7 +52,7 @@ CASES = {
     "attention": (Attention, [normal(B, N, S, D, seed=i) for i in range(3)] + [may_attend()], 3),
     "square_sum": (lambda device: device.SquareSum(), [normal(T, H)], 1),
     "cross_entropy": (
-        lambda device: device.TiedCrossEntropy(),
+        lambda device: device.TiedCrossEntropy(V),
         [normal(T, H), normal(V, H, seed=1), labels()],
         2,
     ),

@@ -108,7 +108,7 @@ class PanguAlphaForCausalLM(PreTrainedModel):
         self.argmax = ops.argmax  # MindFormers' generate takes mint.argmax, which MindSpore 2.9 lacks on CPU
         self.network = PanguAlpha(config.model_config) if network is None else network
         self.pad_token_id = -1 if config.pad_token_id is None else config.pad_token_id
-        self.cross_entropy = self.network.operators.cross_entropy()
+        self.cross_entropy = self.network.operators.cross_entropy(self.network.config.vocab_size)
         self.compute_dtype = self.network.compute_dtype
         self.cast = ops.Cast()
         if config.checkpoint_name_or_path:

@@ -1,6 +1,6 @@
 """The cells a layer is made of, besides attention.
 
-Letters: T rows = batch x sequence, I inputs, O outputs, H hidden, V vocabulary.
+Letters: T rows = B batch x S sequence, I inputs, O outputs, H hidden, V vocabulary.
 Each operator is a named attribute, so that a plan can place it from outside.
 """
 
@@ -38,12 +38,13 @@ class Linear(nn.Cell):
         self.weight = empty_parameter(outputs, inputs)
         self.bias = empty_parameter(outputs)
         self.compute_dtype = operators.compute_dtype
-        self.cast = ops.Cast()
+        self.cast_weight = ops.Cast()
+        self.cast_bias = ops.Cast()
         self.affine = operators.affine()
 
     def construct(self, x: Tensor) -> Tensor:
         dtype = self.compute_dtype
-        return self.affine(x, self.cast(self.weight, dtype), self.cast(self.bias, dtype))
+        return self.affine(x, self.cast_weight(self.weight, dtype), self.cast_bias(self.bias, dtype))
 
 
 class LayerNorm(nn.Cell):
@@ -72,7 +73,7 @@ class Embedding(nn.Cell):
     """Rows of a table by index.
 
     Inputs:
-        - **ids** (Tensor) - [T], int32.
+        - **ids** (Tensor) - [B, S], int32.
 
     Outputs:
         Tensor [T, H], float32.
@@ -84,7 +85,7 @@ class Embedding(nn.Cell):
         self.gather = ops.Gather()
 
     def construct(self, ids: Tensor) -> Tensor:
-        return self.gather(self.table, ids, 0)
+        return self.gather(self.table, ids, 0).reshape((ids.size, -1))
 
 
 class FeedForward(nn.Cell):

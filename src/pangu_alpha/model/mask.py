@@ -19,13 +19,16 @@ class DocumentMask(nn.Cell):
     def __init__(self) -> None:
         super().__init__()
         self.equal = ops.Equal()
+        self.not_before = ops.GreaterEqual()
         self.mul = ops.Mul()
-        self.cast = ops.Cast()
-        self.expand_dims = ops.ExpandDims()
+        self.cast_same = ops.Cast()
+        self.cast_causal = ops.Cast()
+        self.asking = ops.ExpandDims()
+        self.asked = ops.ExpandDims()
 
     def construct(self, document_ids: Tensor) -> Tensor:
         length = document_ids.shape[1]
         places = ops.range(0, length, 1)
-        causal = places.reshape((length, 1)) >= places.reshape((1, length))
-        same = self.equal(self.expand_dims(document_ids, 2), self.expand_dims(document_ids, 1))
-        return self.mul(self.cast(same, ms.float32), self.cast(causal, ms.float32))
+        causal = self.not_before(places.reshape((length, 1)), places.reshape((1, length)))
+        same = self.equal(self.asking(document_ids, 2), self.asked(document_ids, 1))
+        return self.mul(self.cast_same(same, ms.float32), self.cast_causal(causal, ms.float32))

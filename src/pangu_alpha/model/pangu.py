@@ -80,13 +80,12 @@ class PanguAlpha(nn.Cell):
 
     def hidden_states(self, input_ids, position_ids, attention_mask, dropout_seed=None, places=None):
         """Everything up to the logits: [T, H] in the compute type; arguments as in `construct`."""
-        ids, positions = input_ids.reshape((-1,)), position_ids.reshape((-1,))
         mask = self.mask(attention_mask)
-        x = self.add(self.word_embedding(ids), self.position_embedding(positions))
+        x = self.add(self.word_embedding(input_ids), self.position_embedding(position_ids))
         x = self.cast(self.embedding_dropout(x, dropout_seed), self.compute_dtype)
         for block in self.blocks:
             x = block(x, mask, None, dropout_seed, places)
-        query = self.cast(self.query_embedding(positions), self.compute_dtype)
+        query = self.cast(self.query_embedding(position_ids), self.compute_dtype)
         if self.norm_first:
             return self.query_layer(self.final_norm(x), mask, query, dropout_seed, places)
         return self.final_norm(self.query_layer(x, mask, query, dropout_seed, places))

@@ -30,7 +30,7 @@ class TokenLoss(nn.Cell):
         self.model = model
         self.mask = DocumentMask()
         self.cast = ops.Cast()
-        self.cross_entropy = model.operators.cross_entropy()
+        self.cross_entropy = model.operators.cross_entropy(model.config.vocab_size)
 
     def construct(self, input_ids, labels, position_ids, document_ids, dropout_seed=None):
         mask = self.mask(document_ids)

@@ -11,6 +11,7 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from pangu_alpha.model.operators import Operators
+from pangu_alpha.parallel.sums import OneDevice
 from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.optimizer import AdamW
 
@@ -59,22 +60,6 @@ class Gradients(nn.Cell):
         return gradients, rows, self.sum(batch[2])
 
 
-class GlobalNorm(nn.Cell):
-    """sqrt of the sum of squares over all tensors; inf or NaN if any element is."""
-
-    def __init__(self, operators: Operators) -> None:
-        super().__init__()
-        self.square_sum = operators.square_sum()
-        self.add = ops.AddN()
-        self.sqrt = ops.Sqrt()
-
-    def construct(self, tensors) -> Tensor:
-        squares = ()
-        for tensor in tensors:
-            squares += (self.square_sum(tensor),)
-        return self.sqrt(self.add(squares))
-
-
 class Update(nn.Cell):
     """Unscales, clips by the global norm and applies the gradients, unless the norm is unacceptable.
 
@@ -82,6 +67,7 @@ class Update(nn.Cell):
         optimizer: The AdamW.
         operators: The device's.
         clip_norm: Largest norm that is applied; g *= 1 / max(norm / clip, 1).
+        world: How sums are taken over devices, a cell of parallel.sums; one device when left out.
 
     Inputs:
         - **gradients** (tuple[Tensor]) - of scale * sum(nll).
@@ -94,11 +80,15 @@ class Update(nn.Cell):
         (float32 scalar gradient norm before clipping, bool scalar whether the update was applied).
     """
 
-    def __init__(self, optimizer: AdamW, operators: Operators, clip_norm: float) -> None:
+    def __init__(
+        self, optimizer: AdamW, operators: Operators, clip_norm: float, world: nn.Cell | None = None
+    ) -> None:
         super().__init__(auto_prefix=False)
         self.optimizer = optimizer
         self.clip_norm = clip_norm
-        self.norm = GlobalNorm(operators)
+        self.world = world or OneDevice()
+        self.square_sum = operators.square_sum()
+        self.sqrt = ops.Sqrt()
         self.div = ops.Div()
         self.mul = ops.Mul()
         self.add = ops.Add()
@@ -107,7 +97,15 @@ class Update(nn.Cell):
         self.select = ops.Select()
         self.zeros_like = ops.ZerosLike()
 
+    def norm(self, gradients) -> Tensor:
+        """sqrt of the sum of squares over all tensors; inf or NaN if any element is."""
+        squares = ()
+        for gradient in gradients:
+            squares += (self.square_sum(gradient),)
+        return self.sqrt(self.world.square_sum(squares))
+
     def construct(self, gradients, tokens, scale, largest, recipe):
+        gradients, tokens = self.world.batch_sums(gradients, tokens)
         unscale = self.div(1.0, self.mul(scale, self.add(tokens, 1e-5)))
         norm = self.mul(self.norm(gradients), unscale)
         factor = self.div(unscale, self.maximum(self.div(norm, self.clip_norm), 1.0))
@@ -115,8 +113,7 @@ class Update(nn.Cell):
         clipped = ()
         for gradient in gradients:
             scaled = self.mul(gradient, factor)
-            finite = self.select(ops.broadcast_to(applied, scaled.shape), scaled, self.zeros_like(scaled))
-            clipped += (finite,)
+            clipped += (self.select(applied, scaled, self.zeros_like(scaled)),)
         updated = self.optimizer(clipped, recipe[0], recipe[1], recipe[2], applied)
         return ops.depend(norm, updated), applied
 

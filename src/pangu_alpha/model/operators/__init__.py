@@ -29,7 +29,7 @@ class Operators:
         split_heads: (heads) -> cell of (x, batch).
         join_heads: (heads) -> cell of (heads).
         attention: (heads, head size, dropout) -> cell of (query, key, value, mask, dropout seed).
-        cross_entropy: () -> cell of (x, table, labels).
+        cross_entropy: (vocabulary) -> cell of (x, table, labels).
         square_sum: () -> cell of (x).
     """
 
@@ -41,7 +41,7 @@ class Operators:
     split_heads: Callable[[int], nn.Cell] = plain.SplitHeads
     join_heads: Callable[[int], nn.Cell] = plain.JoinHeads
     attention: Callable[[int, int, nn.Cell], nn.Cell] = plain.AttentionCore
-    cross_entropy: Callable[[], nn.Cell] = plain.TiedCrossEntropy
+    cross_entropy: Callable[[int], nn.Cell] = plain.TiedCrossEntropy
     square_sum: Callable[[], nn.Cell] = plain.SquareSum
 
 

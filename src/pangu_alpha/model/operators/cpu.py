@@ -286,9 +286,9 @@ class _Probabilities(nn.Cell):
 
 
 class TiedCrossEntropy(nn.Cell):
-    """See plain.TiedCrossEntropy."""
+    """See plain.TiedCrossEntropy; the table is not padded here."""
 
-    def __init__(self) -> None:
+    def __init__(self, vocab_size: int) -> None:
         super().__init__()
         self.loss = _Probabilities()
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
+from mindspore.ops import constexpr
 
 MASKED_SCORE = -10000.0  # added to the score of a key that may not be attended (2021 release)
 GELU_LINEAR = math.sqrt(2.0 / math.pi)  # of the tanh form of GELU (Hendrycks & Gimpel, 2016)
@@ -75,12 +77,14 @@ class Gelu(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mul = ops.Mul()
-        self.add = ops.Add()
+        self.square = ops.Square()
+        self.scale = ops.Mul()
+        self.shift = ops.Add()
         self.sigmoid = ops.Sigmoid()
+        self.mul = ops.Mul()
 
     def construct(self, x: Tensor) -> Tensor:
-        inner = self.mul(x, self.add(self.mul(self.mul(x, x), 2.0 * GELU_CUBIC), 2.0 * GELU_LINEAR))
+        inner = self.mul(x, self.shift(self.scale(self.square(x), 2.0 * GELU_CUBIC), 2.0 * GELU_LINEAR))
         return self.mul(x, self.sigmoid(inner))
 
 
@@ -89,11 +93,12 @@ class FastGelu(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mul = ops.Mul()
+        self.scale = ops.Mul()
         self.sigmoid = ops.Sigmoid()
+        self.mul = ops.Mul()
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.mul(x, self.sigmoid(self.mul(x, 1.702)))
+        return self.mul(x, self.sigmoid(self.scale(x, 1.702)))
 
 
 class ScoreMask(nn.Cell):
@@ -180,8 +185,8 @@ class AttentionCore(nn.Cell):
 
     def __init__(self, num_heads: int, head_size: int, dropout: nn.Cell) -> None:
         super().__init__()
-        self.scale = 1.0 / math.sqrt(head_size)
-        self.mul = ops.Mul()
+        self.factor = 1.0 / math.sqrt(head_size)
+        self.scale = ops.Mul()
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.cast = ops.Cast()
         self.add = ops.Add()
@@ -190,7 +195,7 @@ class AttentionCore(nn.Cell):
         self.mix = ops.BatchMatMul()
 
     def construct(self, query, key, value, mask, dropout_seed=None):
-        scores = self.scores(self.mul(query, self.scale), key)  # [B, N, S, C]
+        scores = self.scores(self.scale(query, self.factor), key)  # [B, N, S, C]
         weights = self.softmax(self.add(self.cast(scores, ms.float32), mask))
         weights = self.dropout(self.cast(weights, value.dtype), dropout_seed)
         return self.mix(weights, value)
@@ -199,29 +204,58 @@ class AttentionCore(nn.Cell):
 class TiedCrossEntropy(nn.Cell):
     """-log(softmax(x E^T)[label] + 1e-24), the softmax in float32 (2021 release).
 
+    Written in operators that can all be split by vocabulary: no softmax or pick across columns.
+
+    Args:
+        vocab_size: V; further rows of a padded table are never likely.
+
     Inputs:
         - **x** (Tensor) - [T, H].
-        - **table** (Tensor) - [V, H], the type of `x`.
+        - **table** (Tensor) - [V or more, H], the type of `x`.
         - **labels** (Tensor) - int32 [T].
 
     Outputs:
         Tensor [T], float32, nats.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, vocab_size: int) -> None:
         super().__init__()
+        self.vocab_size = vocab_size
         self.matmul = ops.MatMul(transpose_b=True)
         self.cast = ops.Cast()
-        self.softmax = ops.Softmax(-1)
-        self.gather = ops.GatherD()
+        self.mask_padding = ops.Add()
+        self.max = ops.ReduceMax(keep_dims=True)
+        self.sub = ops.Sub()
+        self.exp = ops.Exp()
+        self.sum = ops.ReduceSum()
+        self.one_hot = ops.OneHot()
+        self.pick = ops.Mul()
+        self.sum_picked = ops.ReduceSum()
+        self.div = ops.Div()
         self.add = ops.Add()
         self.log = ops.Log()
         self.neg = ops.Neg()
+        self.on = Tensor(1.0, ms.float32)
+        self.off = Tensor(0.0, ms.float32)
 
     def construct(self, x: Tensor, table: Tensor, labels: Tensor) -> Tensor:
-        probabilities = self.softmax(self.cast(self.matmul(x, table), ms.float32))
-        chosen = self.gather(probabilities, 1, labels.reshape((-1, 1))).reshape((-1,))
-        return self.neg(self.log(self.add(chosen, 1e-24)))
+        scores = self.cast(self.matmul(x, table), ms.float32)
+        rows = table.shape[0]
+        if rows > self.vocab_size:
+            scores = self.mask_padding(scores, padding_scores(self.vocab_size, rows))
+        # the largest score only shifts, so it has no gradient
+        powers = self.exp(self.sub(scores, ops.stop_gradient(self.max(scores, -1))))
+        chosen = self.sum_picked(self.pick(powers, self.one_hot(labels, rows, self.on, self.off)), -1)
+        return self.neg(self.log(self.add(self.div(chosen, self.sum(powers, -1)), 1e-24)))
+
+
+@constexpr
+def padding_scores(vocab_size: int, rows: int) -> Tensor:
+    """[rows], float32: 0 for each token of the vocabulary, the lowest float16 for a row of padding.
+
+    exp of it is 0, and so is the gradient of such a row.
+    """
+    return Tensor(np.where(np.arange(rows) < vocab_size, 0.0, -65504.0), ms.float32)
 
 
 class SquareSum(nn.Cell):

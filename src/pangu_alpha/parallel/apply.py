@@ -1,0 +1,118 @@
+"""Puts a plan on a network from outside: one ordered list, and no line of the network's code knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.model.pangu import PanguAlpha
+from pangu_alpha.parallel.sharding import COLUMN, DERIVED, ROW, SHARDING, Axes, Split, degrees
+
+
+def apply_plan(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan) -> None:
+    """Splits, stages and marks a network for a plan; a plan of one device changes nothing.
+
+    Args:
+        loss: The cell that is differentiated, with the model inside.
+        model: The network itself.
+        plan: It must fit the model (config.parallel.misfits).
+    """
+    if plan.devices == 1:
+        return
+    pad_vocabulary(model, plan)
+    shard(loss, plan)
+    place_on_stages(loss, model, plan)
+    recompute(model, plan)
+    shard_optimizer(model, plan)
+
+
+def padded_vocabulary(vocab_size: int, plan: ParallelPlan) -> int:
+    """Rows of the embedding table under a plan: the next multiple of the parts it is cut into."""
+    parts = degrees(plan)["vp"]
+    return -(-vocab_size // parts) * parts
+
+
+def pad_vocabulary(model: PanguAlpha, plan: ParallelPlan) -> None:
+    """Adds rows of zeros to the tied table; the loss masks them, so they stay zero."""
+    table = model.word_embedding.table
+    rows = padded_vocabulary(table.shape[0], plan)
+    if rows > table.shape[0]:
+        padding = ((0, rows - table.shape[0]), (0, 0))
+        values = Tensor(np.pad(table.asnumpy(), padding))
+        model.word_embedding.table = Parameter(values, name=table.name)
+
+
+def operators(network: nn.Cell) -> Iterator[tuple[str, str, ops.Primitive]]:
+    """Every operator of a network: (its cell's row in the table, its attribute, the operator)."""
+    for path, cell in network.cells_and_names():
+        for attribute, value in vars(cell).get("_primitives", {}).items():
+            yield row_of(path, cell), attribute, value
+
+
+def row_of(path: str, cell: nn.Cell) -> str:
+    """The key of a cell in SHARDING."""
+    names = path.split(".")
+    kind = type(cell).__name__
+    if names[-1] in SHARDING:
+        return names[-1]
+    owner = {"Linear": names[-1], "Affine": names[-2] if len(names) > 1 else ""}.get(kind)
+    if owner in COLUMN:
+        return f"{kind} column"
+    return f"{kind} row" if owner in ROW else kind
+
+
+def shard(network: nn.Cell, plan: ParallelPlan) -> None:
+    """Gives every operator its strategy.
+
+    Raises:
+        KeyError: An operator is not in the table.
+    """
+    parts = degrees(plan)
+    for row, attribute, operator in operators(network):
+        if row == "Dropout" or operator.name in DERIVED:
+            continue
+        entry = SHARDING[row][attribute]
+        strategy = tuple(_resolve(axes, parts) for axes in entry.inputs)
+        output = entry.output and (_resolve(entry.output, parts),)
+        operator.shard(strategy, output)
+
+
+def _resolve(axes: Axes, parts: dict[str | None, int]) -> tuple[int, ...]:
+    return tuple(parts[axis] for axis in axes)
+
+
+def place_on_stages(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan) -> None:
+    """Puts each layer on its stage, the embeddings on the first, query, final norm and loss on the last."""
+    if plan.pp == 1:
+        return
+    last = plan.pp - 1
+    layers = model.config.num_layers
+    model.word_embedding.pipeline_stage = 0
+    model.position_embedding.pipeline_stage = 0
+    for index, block in enumerate(model.blocks):
+        block.pipeline_stage = plan.stage_of_layer(index, layers)
+    for cell in (model.query_embedding, model.query_layer):
+        cell.pipeline_stage = last
+    model.final_norm.pipeline_stage = last if model.config.norm_order == "query_then_norm" else last
+    loss.token_loss.cross_entropy.pipeline_stage = last
+    model.word_embedding.table.add_pipeline_stage(last)
+
+
+def recompute(model: PanguAlpha, plan: ParallelPlan) -> None:
+    """Marks what each layer computes again in the backward pass."""
+    for index, block in enumerate([*model.blocks, model.query_layer]):
+        mode = plan.recompute_of_layer(index)
+        if mode == "full":
+            block.recompute()
+        elif mode == "selective":
+            block.attention.core.recompute()
+
+
+def shard_optimizer(model: PanguAlpha, plan: ParallelPlan) -> None:
+    """Keeps the tied table out of the optimizer's sharding when it lives on two stages."""
+    if plan.pp > 1:
+        model.word_embedding.table.parallel_optimizer = False

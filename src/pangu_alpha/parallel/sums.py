@@ -1,0 +1,80 @@
+"""What devices must tell each other in an optimizer step, besides what the partitioned operators do.
+
+Each cell has two methods: `batch_sums` turns gradients and tokens of one device's rows into those of the
+whole batch, `square_sum` the squares of its gradients into the square of the global norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+
+class OneDevice(nn.Cell):
+    """Nothing to tell: the device holds the whole batch and every gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add = ops.AddN()
+
+    def batch_sums(self, gradients, tokens):
+        """Gradients and tokens as they are."""
+        return gradients, tokens
+
+    def square_sum(self, squares):
+        """Sum of the scalars `squares`."""
+        return self.add(squares)
+
+
+class DataParallel(OneDevice):
+    """Sums for ranks that each hold the whole model and read their own rows, by explicit AllReduce.
+
+    The update sees equal gradients on all ranks, so norm, clipping and skipping are equal, too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world_sum = ops.AllReduce(ops.ReduceOp.SUM)
+
+    def batch_sums(self, gradients, tokens):
+        """Gradients and tokens of all ranks."""
+        last = self.world_sum(tokens)
+        all_tokens = last
+        sums = ()
+        for gradient in gradients:  # one after the other: ranks that took them in another order would hang
+            last = self.world_sum(ops.depend(gradient, last))
+            sums += (last,)
+        return sums, all_tokens
+
+
+class Partitioned(nn.Cell):
+    """Sums of a graph whose operators MindSpore has split: gradients are slices, the batch is cut by rows.
+
+    A slice of a gradient lies on several devices, so each square counts 1 / holders; a row lies on all
+    devices of its data-parallel rank.
+
+    Args:
+        holders: For each gradient, how many devices hold each element of it.
+        row_holders: How many devices read the same rows: tp * pp.
+    """
+
+    def __init__(self, holders: Sequence[int], row_holders: int) -> None:
+        super().__init__()
+        self.shares = tuple(Tensor(1.0 / count, ms.float32) for count in holders)
+        self.row_share = Tensor(1.0 / row_holders, ms.float32)
+        self.mul = ops.Mul()
+        self.add = ops.AddN()
+        self.world_sum = ops.AllReduce(ops.ReduceOp.SUM)
+
+    def batch_sums(self, gradients, tokens):
+        """Gradients are summed by the partitioner already; tokens are not."""
+        return gradients, self.world_sum(self.mul(tokens, self.row_share))
+
+    def square_sum(self, squares):
+        """Sum over all devices, every element of every gradient counted once."""
+        shared = ()
+        for i in range(len(squares)):
+            shared += (self.mul(squares[i], self.shares[i]),)
+        return self.world_sum(self.add(shared))

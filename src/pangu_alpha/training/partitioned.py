@@ -1,0 +1,100 @@
+"""The optimizer step as one graph that MindSpore splits over devices: micro-batches, their sum, the update.
+
+Loss, optimizer and clipping are those of step.py; here is only how micro-batches pass through one graph.
+Letters: M micro-batches, B rows of one micro-batch on all devices, S sequence.
+"""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore.parallel.nn import GradAccumulation, Pipeline
+
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.training.loss import TokenLoss
+from pangu_alpha.training.step import Update
+
+
+class MicroBatchLoss(nn.Cell):
+    """sum(nll * mask) of one micro-batch; compiled once and called for each.
+
+    Inputs:
+        - **input_ids**, **labels** (Tensor) - int32 [B, S].
+        - **loss_mask** (Tensor) - float32 [B, S], 1 = counts.
+        - **position_ids**, **document_ids** (Tensor) - int32 [B, S].
+
+    Outputs:
+        Tensor, float32 scalar, nats.
+    """
+
+    @ms.lazy_inline
+    def __init__(self, token_loss: TokenLoss) -> None:
+        super().__init__(auto_prefix=False)
+        self.token_loss = token_loss
+        self.mul = ops.Mul()
+        self.sum = ops.ReduceSum()
+
+    def construct(self, input_ids, labels, loss_mask, position_ids, document_ids):
+        nll = self.token_loss(input_ids, labels, position_ids, document_ids, None)
+        return self.sum(self.mul(nll, loss_mask))
+
+
+class PartitionedStep(nn.Cell):
+    """A whole optimizer step of a plan.
+
+    Args:
+        loss: The micro-batch's loss, its operators split by `apply_plan`.
+        parameters: What is trained.
+        update: With the sums of parallel.sums.Partitioned.
+        plan: Micro-batches, stages, optimizer parallelism.
+
+    What changes from step to step besides the batch is in the parameter `controls`, float32 [6]: the tokens
+    that count in this device's rows, scale, largest, learning rate, epsilon, decay (see step.Update). They are
+    no inputs, and the tokens not counted here, since MindSpore 2.9 takes every input of a partitioned graph
+    for rows of the batch, and finds no pipeline if one of them is used outside the network.
+
+    Inputs:
+        - **batch** (Tensor) - inputs of MicroBatchLoss for all micro-batches, [M * B, S] each.
+
+    Outputs:
+        (float32 scalar sum(nll * mask) over the whole batch, valid on the last stage; float32 scalar gradient
+        norm; bool scalar applied).
+    """
+
+    def __init__(
+        self, loss: MicroBatchLoss, parameters: ParameterTuple, update: Update, plan: ParallelPlan
+    ) -> None:
+        super().__init__(auto_prefix=False)
+        self.accumulates = plan.micro_batches > 1
+        # MindSpore finds the sums by this prefix; it leaves the result in them, or in the gradients where
+        # the optimizer is sharded.
+        self.sums = parameters.clone(prefix="accu_grads", init="zeros") if self.accumulates else ()
+        self.sums_hold_result = plan.optimizer_parallel == "none"
+        self.network = loss
+        if plan.pp > 1:
+            self.network = Pipeline(loss, plan.micro_batches)
+        elif self.accumulates:
+            self.network = GradAccumulation(loss, plan.micro_batches)
+        self.parameters = parameters
+        self.controls = Parameter(Tensor(np.zeros(6, np.float32)), name="controls", requires_grad=False)
+        self.update = update
+        self.differentiate = ops.GradOperation(get_by_list=True, sens_param=True)
+        self.clear = ops.AssignSub()
+
+    def construct(self, *batch):
+        tokens, scale, largest, recipe = self.controls[0], self.controls[1], self.controls[2], self.controls[3:]
+        loss = self.network(*batch)
+        gradients = self.differentiate(self.network, self.parameters)(*batch, scale)
+        if not self.accumulates:
+            norm, applied = self.update(gradients, tokens, scale, largest, recipe)
+            return loss, norm, applied
+        sums = ops.depend(self.sums, gradients)
+        result = sums if self.sums_hold_result else gradients
+        norm, applied = self.update(result, tokens, scale, largest, recipe)
+        # x -= x: MindSpore 2.9 folds x * 0 into dense constants, gigabytes of them for a large model
+        sums = ops.depend(sums, applied)
+        cleared = ()
+        for i in range(len(sums)):
+            cleared += (self.clear(sums[i], sums[i]),)
+        return ops.depend(loss, cleared), norm, applied

@@ -1,0 +1,219 @@
+"""What a launch starts: which ranks on which node, by which commands, with which environment.
+
+Pure: reads nothing, starts nothing. MindSpore's own ways of starting are used: msrun, a rank table, or, for
+processes that need not know each other, neither.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.parallel.mesh import AXES, Mesh
+from pangu_alpha.parallel.rank_table import RankTable
+from pangu_alpha.parallel.rank_table_check import ranges
+
+Start = Literal["msrun", "rank-table", "alone"]
+_SHOWN = 16  # lines of a topology that are shown where not all are asked for
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine and its workers.
+
+    Args:
+        place: Place among the nodes, from 0.
+        name: What people call it.
+        workers: (rank, device) of each worker, in the order of their local ranks.
+    """
+
+    place: int
+    name: str
+    workers: tuple[tuple[int, int], ...]
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Ranks of its workers."""
+        return tuple(rank for rank, _ in self.workers)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be started on every node.
+
+    Args:
+        program: Words of the command every worker runs after `python`; "{rank}" in them stands for the
+            rank where msrun does not start them.
+        nodes: All machines.
+        start: How workers find each other; "alone": they do not.
+        environment: Variables every process gets.
+        master: Address and port of msrun's scheduler.
+        rank_table: Path of the rank table.
+        cluster_timeout: Seconds msrun waits for all workers to appear.
+        bind_cores: Give every worker its own share of the cores.
+    """
+
+    program: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    start: Start
+    environment: Mapping[str, str] = field(default_factory=dict)
+    master: tuple[str, int] = ("127.0.0.1", 8118)
+    rank_table: str | None = None
+    cluster_timeout: int = 600
+    bind_cores: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of workers on all nodes."""
+        return sum(len(node.workers) for node in self.nodes)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A process of a node.
+
+    Args:
+        words: The command line.
+        environment: Variables beside those of the job.
+        rank: Whose process it is; None for msrun, which starts all workers of its node.
+    """
+
+    words: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    rank: int | None = None
+
+    def __str__(self) -> str:
+        return " ".join([*(f"{key}={shlex.quote(value)}" for key, value in self.environment.items()),
+                         shlex.join(self.words)])  # fmt: skip
+
+
+def plain_nodes(nnodes: int, nproc: int) -> tuple[Node, ...]:
+    """Nodes of equally many workers, ranks in their order, as msrun numbers them."""
+    return tuple(
+        Node(place, f"node {place}", tuple((place * nproc + local, local) for local in range(nproc)))
+        for place in range(nnodes)
+    )
+
+
+def table_nodes(table: RankTable) -> tuple[Node, ...]:
+    """Nodes of a rank table, in its order, with its ranks."""
+    return tuple(
+        Node(place, server.server_id, tuple((device.rank_id, device.device_id) for device in server.devices))
+        for place, server in enumerate(table.servers)
+    )
+
+
+def refusals(
+    nodes: Sequence[Node], plan: ParallelPlan, nnodes: int | None, nproc: int | None
+) -> Iterator[str]:
+    """Yields one sentence for every way in which nodes differ from the plan or from what was asked for."""
+    total = sum(len(node.workers) for node in nodes)
+    if total != plan.devices:
+        yield (
+            f"the config's plan needs {_count(plan.devices, 'device')} (dp {plan.dp} * tp {plan.tp} * pp "
+            f"{plan.pp}), {_count(len(nodes), 'node')} of {_counts(nodes)} workers give {total}; change "
+            "--nnodes and --nproc, or the degrees, such as parallel.dp=..."
+        )
+    if nnodes is not None and nnodes != len(nodes):
+        yield f"--nnodes: {nnodes} asked for, the rank table has {len(nodes)} servers"
+    for node in nodes:
+        if nproc is not None and len(node.workers) != nproc:
+            yield f"--nproc: {nproc} asked for, the rank table gives {node.name} {len(node.workers)} devices"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _counts(nodes: Sequence[Node]) -> str:
+    return ranges({len(node.workers) for node in nodes})
+
+
+def topology(nodes: Sequence[Node], plan: ParallelPlan, here: int | None = None, full: bool = False) -> str:
+    """The table of nodes, their ranks and the parts of the grid they are.
+
+    Args:
+        nodes: All nodes.
+        plan: Gives the grid.
+        here: Place of this node, which is marked.
+        full: Show every node; else a long table is cut in the middle.
+    """
+    mesh = Mesh.of(plan)
+    total = sum(len(node.workers) for node in nodes)
+    lines = [
+        f"{_count(len(nodes), 'node')}, {_count(total, 'device')}: dp {plan.dp}, tp {plan.tp}, pp {plan.pp}"
+    ]
+    names = {"pp": "stage", "dp": "data", "tp": "tensor"}
+    cut = not full and len(nodes) > _SHOWN
+    for node in nodes:
+        if cut and _SHOWN - 2 <= node.place < len(nodes) - 1 and node.place != here:
+            continue
+        places = [mesh.coordinates(rank) for rank in node.ranks]
+        parts = [f"{names[axis]} {ranges({place.along(axis) for place in places})}" for axis in AXES]
+        mark = "   <- this node" if node.place == here else ""
+        lines.append(f"  {node.name:<16} ranks {ranges(node.ranks):<11} {'  '.join(parts)}{mark}")
+    if cut:
+        lines.append(f"  ({len(nodes) - len(lines) + 1} more nodes; --dry shows all)")
+    return "\n".join(lines)
+
+
+def commands(job: Job, node: Node, log_dir: Path, cores: int) -> tuple[Command, ...]:
+    """The processes of one node.
+
+    Args:
+        job: What is started.
+        node: Where.
+        log_dir: Folder of the logs, for msrun, which writes them itself.
+        cores: Of the node, to share out where they are bound.
+    """
+    if job.start == "msrun":
+        return (Command(_msrun(job, node, log_dir)),)
+    words = ("python", *job.program)
+    found = []
+    for local, (rank, device) in enumerate(node.workers):
+        own = tuple(word.replace("{rank}", str(rank)) for word in words)
+        found.append(Command(_bound(job, node, local, cores) + own, _identity(job, rank, device), rank))
+    return tuple(found)
+
+
+def _msrun(job: Job, node: Node, log_dir: Path) -> tuple[str, ...]:
+    address, port = job.master
+    return (
+        "msrun",
+        f"--worker_num={job.size}",
+        f"--local_worker_num={len(node.workers)}",
+        f"--master_addr={address}",
+        f"--master_port={port}",
+        f"--node_rank={node.place}",
+        f"--log_dir={log_dir}",
+        f"--cluster_time_out={job.cluster_timeout}",
+        f"--bind_core={job.bind_cores}",
+        f"--tail_worker_log={job.size}",  # no such worker: the launcher follows the logs itself
+        "--join=True",
+        *job.program,
+    )
+
+
+def _identity(job: Job, rank: int, device: int) -> dict[str, str]:
+    """What tells a worker who it is, where msrun does not."""
+    if job.start == "alone":
+        return {"ASCEND_RT_VISIBLE_DEVICES": str(device)}
+    assert job.rank_table is not None
+    return {
+        "RANK_TABLE_FILE": job.rank_table,
+        "RANK_SIZE": str(job.size),
+        "RANK_ID": str(rank),
+        "DEVICE_ID": str(device),
+    }
+
+
+def _bound(job: Job, node: Node, local: int, cores: int) -> tuple[str, ...]:
+    if not job.bind_cores:
+        return ()
+    share = max(cores // len(node.workers), 1)
+    first = local * share % cores
+    return ("taskset", "-c", f"{first}-{first + share - 1}")

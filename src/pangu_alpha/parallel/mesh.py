@@ -1,0 +1,158 @@
+"""The grid of devices: coordinates <-> ranks, groups along each axis, stages, in MindSpore's rank order.
+
+Ranks are stage-major, rank = (stage * dp + data) * tp + tensor. Knows no device, server or table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pangu_alpha.config.parallel import ParallelPlan
+
+AXES = ("pp", "dp", "tp")  # outermost first: a rank is a number whose digits are the coordinates
+
+
+class Coordinates(NamedTuple):
+    """Place of a rank on the grid, each from 0."""
+
+    data: int
+    stage: int
+    tensor: int
+
+    def along(self, axis: str) -> int:
+        """The coordinate of an axis by the name of its degree: "dp", "pp" or "tp"."""
+        return {"dp": self.data, "pp": self.stage, "tp": self.tensor}[axis]
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A grid of dp * pp * tp ranks.
+
+    Args:
+        dp: Number of data parallel replicas.
+        tp: Devices that share a matrix product.
+        pp: Pipeline stages.
+
+    Raises:
+        ValueError: a degree is not a positive integer.
+    """
+
+    dp: int = 1
+    tp: int = 1
+    pp: int = 1
+
+    def __post_init__(self) -> None:
+        for axis in AXES:
+            degree = self.degree(axis)
+            if not isinstance(degree, int) or degree < 1:
+                raise ValueError(f"{axis}: {degree!r} must be a whole number of at least 1")
+
+    @classmethod
+    def of(cls, plan: ParallelPlan) -> Mesh:
+        """The grid of a plan."""
+        return cls(dp=plan.dp, tp=plan.tp, pp=plan.pp)
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+        return self.dp * self.tp * self.pp
+
+    def degree(self, axis: str) -> int:
+        """Number of ranks along an axis.
+
+        Raises:
+            ValueError: the axis is none of "dp", "pp", "tp".
+        """
+        if axis not in AXES:
+            raise ValueError(f"axis: {axis!r} is not one of {', '.join(AXES)}")
+        return getattr(self, axis)
+
+    def rank(self, data: int = 0, stage: int = 0, tensor: int = 0) -> int:
+        """The rank at the given coordinates.
+
+        Raises:
+            ValueError: a coordinate lies outside the grid.
+        """
+        for axis, value in (("pp", stage), ("dp", data), ("tp", tensor)):
+            if not 0 <= value < self.degree(axis):
+                raise ValueError(
+                    f"coordinate {value} along {axis} lies outside 0..{self.degree(axis) - 1} of {self}"
+                )
+        return (stage * self.dp + data) * self.tp + tensor
+
+    def coordinates(self, rank: int) -> Coordinates:
+        """The coordinates of a rank.
+
+        Raises:
+            ValueError: the rank lies outside the grid.
+        """
+        if not 0 <= rank < self.size:
+            raise ValueError(f"rank {rank} lies outside 0..{self.size - 1} of {self}")
+        line, tensor = divmod(rank, self.tp)
+        stage, data = divmod(line, self.dp)
+        return Coordinates(data, stage, tensor)
+
+    def group(self, axis: str, rank: int) -> tuple[int, ...]:
+        """The ranks of the line through `rank` along an axis, in the order of their coordinates.
+
+        The line along "dp" averages gradients, the one along "tp" shares matrix products, the one along "pp"
+        is one pipeline.
+        """
+        place = self.coordinates(rank)
+        step = {"tp": 1, "dp": self.tp, "pp": self.tp * self.dp}[axis] if self.degree(axis) else 0
+        first = rank - place.along(axis) * step
+        return tuple(first + i * step for i in range(self.degree(axis)))
+
+    def groups(self, axis: str) -> list[tuple[int, ...]]:
+        """All lines along an axis, by their first ranks; every rank is in exactly one."""
+        return sorted({self.group(axis, rank) for rank in range(self.size)})
+
+    def stage_of(self, rank: int) -> int:
+        """The pipeline stage of a rank."""
+        return self.coordinates(rank).stage
+
+    def stage_ranks(self, stage: int) -> tuple[int, ...]:
+        """The ranks of a stage: dp * tp consecutive ones."""
+        first = self.rank(stage=stage)
+        return tuple(range(first, first + self.dp * self.tp))
+
+    def axis_of(self, group: Sequence[int]) -> str:
+        """Names what part of the grid a communication group is, whatever the order of its ranks.
+
+        Args:
+            group: Ranks of the group.
+
+        Returns:
+            "self" (one rank); an axis ("dp", "pp", "tp") whose whole line it is; "world"; a combination of
+            whole axes, outermost first ("dp+tp" is a stage); "pp pair" (first and last stage of a pipeline,
+            who share the tied table), "pp hop" (two neighbouring stages); "dp part", "pp part", "tp part"
+            (some ranks of one line); or "other".
+
+        Raises:
+            ValueError: the group is empty, or holds a rank twice or one outside the grid.
+        """
+        ranks = set(group)
+        if not ranks or len(ranks) != len(group):
+            raise ValueError(f"group {tuple(group)} must hold at least one rank, and none twice")
+        places = [self.coordinates(rank) for rank in sorted(ranks)]
+        if len(places) == 1:
+            return "self"
+        varying = [axis for axis in AXES if len({place.along(axis) for place in places}) > 1]
+        if len(ranks) == math.prod(self.degree(axis) for axis in varying):
+            return "world" if len(varying) > 1 and len(ranks) == self.size else "+".join(varying)
+        if len(varying) > 1:
+            return "other"
+        return self._part_of_line(varying[0], [place.along(varying[0]) for place in places])
+
+    def _part_of_line(self, axis: str, values: list[int]) -> str:
+        if axis == "pp" and values == [0, self.pp - 1]:
+            return "pp pair"
+        if axis == "pp" and len(values) == 2 and values[1] - values[0] == 1:
+            return "pp hop"
+        return f"{axis} part"
+
+    def __str__(self) -> str:
+        return f"the grid dp {self.dp}, tp {self.tp}, pp {self.pp}"

@@ -1,0 +1,138 @@
+"""Where each axis of the grid runs: over racks, over servers of a rack, or over devices of a server.
+
+Ranks follow MindSpore's order, so a placement is reached by giving ranks to devices: by a rank table.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pangu_alpha.parallel.mesh import AXES, Mesh
+from pangu_alpha.parallel.rank_table import RankTable
+
+LEVELS = ("rack", "server", "device")
+_WORDS = {"data": "dp", "stage": "pp", "pipeline": "pp", "tensor": "tp", **{axis: axis for axis in AXES}}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Axes of the grid on the levels of a cluster, on each level the outermost first.
+
+    PanGu-alpha's (Zeng et al., 2021, figure 5) is rack=dp, server=pp, device=tp: tensor parallel groups in a
+    server, pipelines in a rack, data parallel groups across racks. An axis on two neighbouring levels, as dp
+    in rack=dp server=dp,pp device=tp, is spread over both, as their sizes demand.
+
+    Args:
+        rack: Axes across racks.
+        server: Axes across the servers of a rack.
+        device: Axes across the devices of a server.
+    """
+
+    rack: tuple[str, ...] = ()
+    server: tuple[str, ...] = ("pp", "dp")
+    device: tuple[str, ...] = ("tp",)
+
+    def __post_init__(self) -> None:
+        for level in LEVELS:
+            for axis in getattr(self, level):
+                if axis not in AXES:
+                    raise ValueError(f"placement: {level}={axis} is none of the axes {', '.join(AXES)}")
+        if len(set(self.order)) != len(self.order):
+            raise ValueError(
+                f"placement {self}: an axis stands at two places that are not neighbours; name it once"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Placement:
+        """The placement of "rack=dp server=pp device=tp"; also data, stage, tensor instead of dp, pp, tp.
+
+        Raises:
+            ValueError: a level or an axis is unknown.
+        """
+        levels: dict[str, tuple[str, ...]] = dict.fromkeys(LEVELS, ())
+        for part in text.split():
+            found = re.fullmatch(r"(\w+)=(\w+(?:,\w+)*)?", part)
+            if not found or found[1] not in levels:
+                raise ValueError(
+                    f"placement: {part!r} must be one of {', '.join(f'{level}=AXES' for level in LEVELS)}, "
+                    f"such as rack=dp server=pp device=tp"
+                )
+            levels[found[1]] = tuple(_WORDS.get(word, word) for word in (found[2] or "").split(",") if word)
+        return cls(**levels)
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The axes from the outermost to the innermost."""
+        axes = [axis for level in LEVELS for axis in getattr(self, level)]
+        return tuple(axis for i, axis in enumerate(axes) if i == 0 or axis != axes[i - 1])
+
+    def __str__(self) -> str:
+        return " ".join(f"{level}={','.join(getattr(self, level))}" for level in LEVELS)
+
+    def rank_at(self, mesh: Mesh, position: int) -> int:
+        """The rank of the device at a position: devices counted by rack, then server, then device."""
+        place = dict.fromkeys(AXES, 0)
+        for axis in reversed(self.order):
+            position, place[axis] = divmod(position, mesh.degree(axis))
+        return mesh.rank(data=place["dp"], stage=place["pp"], tensor=place["tp"])
+
+
+def permute(table: RankTable, mesh: Mesh, placement: Placement, servers_per_rack: int) -> RankTable:
+    """Gives ranks to the devices of a table so that the grid's axes run where a placement wants them.
+
+    Args:
+        table: A table that lists servers rack by rack; which ranks it has does not matter.
+        mesh: The grid.
+        placement: Axes on levels.
+        servers_per_rack: Servers of a rack; the last rack too is full.
+
+    Returns:
+        The table in the same order, with new ranks.
+
+    Raises:
+        ValueError: sizes of the grid and of the cluster do not fit.
+    """
+    per_server = _fits(table, mesh, servers_per_rack)
+    for axis in AXES:
+        if axis not in placement.order and mesh.degree(axis) > 1:
+            raise ValueError(
+                f"placement {placement}: {axis} = {mesh.degree(axis)} has no level; name it on one"
+            )
+    _boundary(placement, mesh, "device", per_server)
+    _boundary(placement, mesh, "server", per_server * servers_per_rack)
+    return table.with_ranks([placement.rank_at(mesh, position) for position in range(table.size)])
+
+
+def _fits(table: RankTable, mesh: Mesh, servers_per_rack: int) -> int:
+    """The number of devices of every server, once the whole cluster is regular and as large as the grid."""
+    if table.size != mesh.size:
+        raise ValueError(f"the table has {table.size} devices, {mesh} has {mesh.size}; change a degree")
+    counts = {len(server.devices): server.server_id for server in table.servers}
+    if len(counts) > 1:
+        shown = ", ".join(f"{count} on {server}" for count, server in counts.items())
+        raise ValueError(f"servers have different numbers of devices ({shown}); a placement needs the same")
+    if servers_per_rack < 1 or len(table.servers) % servers_per_rack:
+        raise ValueError(f"{len(table.servers)} servers do not fill racks of {servers_per_rack}")
+    return table.size // len(table.servers)
+
+
+def _boundary(placement: Placement, mesh: Mesh, level: str, size: int) -> None:
+    """Refuses a placement whose axes up to `level`, from inside, do not make up exactly `size` devices."""
+    inner = LEVELS[LEVELS.index(level) :]
+    outer = [axis for name in LEVELS[: LEVELS.index(level)] for axis in getattr(placement, name)]
+    axes = dict.fromkeys(axis for name in inner for axis in getattr(placement, name))
+    whole, split = 1, 1
+    for axis in axes:
+        if axis in outer:
+            split = mesh.degree(axis)
+        else:
+            whole *= mesh.degree(axis)
+    if split == 1 and whole == size or split > 1 and size % whole == 0 and split % (size // whole) == 0:
+        return
+    shown = ", ".join(f"{axis} {mesh.degree(axis)}" for axis in axes) or "no axis"
+    holder = "server" if level == "device" else "rack"
+    raise ValueError(
+        f"placement {placement}: a {holder} has {size} devices, but the axes inside it are {shown}; "
+        f"change degrees, servers per rack or the placement"
+    )

@@ -1,0 +1,11 @@
+"""Builds, merges, permutes, checks and draws rank tables: `python src/rank_table.py COMMAND --help`."""
+
+import sys
+
+sys.path.append(sys.path.pop(0))  # src/ goes last: its evaluate.py must not hide Hugging Face's evaluate
+
+from pangu_alpha.cli import run_main
+from pangu_alpha.cli.rank_table import main
+
+if __name__ == "__main__":
+    run_main(main)

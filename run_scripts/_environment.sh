@@ -1,5 +1,7 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside it: makes the virtual environment once and puts it first on the PATH.
-# Environment: PANGU_VENV, its folder (default: .venv in the checkout); PYTHON, the interpreter it is made with.
+# Environment: PANGU_VENV, its folder (default: .venv in the checkout); PYTHON, the interpreter it is made with;
+# PANGU_PYTHON, an interpreter that has everything already (a cluster's image): then nothing is made or installed.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=${PANGU_VENV:-$ROOT/.venv}
@@ -19,6 +21,10 @@ find_python() {
 # prepare_environment [EXTRA]: installs the package (with an extra such as "dev") unless setup.py's last install stands.
 prepare_environment() {
     local extra=${1:-} python stamp wanted
+    if [[ -n ${PANGU_PYTHON:-} ]]; then
+        PATH=$(dirname "$PANGU_PYTHON"):$PATH
+        return
+    fi
     stamp=$VENV/.pangu_installed${extra:+_$extra}
     wanted=$(cksum <"$ROOT/setup.py")
     if [[ ! -f $stamp || $(<"$stamp") != "$wanted" ]]; then

@@ -28,17 +28,22 @@ def main(arguments: Sequence[str]) -> int:
     config = load_train_config(options.config, [*options.overrides, *resume])
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-    from pangu_alpha.parallel.context import (
-        use_device,  # MindSpore takes seconds: after the config is checked
-    )
+    # MindSpore takes seconds: after the config is checked
+    from pangu_alpha.parallel.context import use_device
+    from pangu_alpha.parallel.world import join_world
 
     device = use_device(config.run.device)
+    world = join_world(config.parallel)
+    if world.rank:
+        logging.getLogger().setLevel(logging.WARNING)  # rank 0 says it for all
 
     from pangu_alpha.training.guard import TrainingHaltedError
     from pangu_alpha.training.loop import Trainer
 
     try:
-        return Trainer(config, device).run()
-    except TrainingHaltedError as error:
+        code = Trainer(config, device, world).run()
+    except TrainingHaltedError as error:  # on all ranks at once: their norms are equal
         print(f"error: {error}", file=sys.stderr)
-        return 3
+        code = 3
+    world.barrier()  # a worker that leaves early takes the others' connections with it (MindSpore 2.9)
+    return code

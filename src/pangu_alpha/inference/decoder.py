@@ -154,17 +154,19 @@ class Decoder:
         """Takes the caches off the model again."""
         for _, attention in self._attentions():
             attention.key_cache = attention.value_cache = None
+            attention.cached = False
 
     def _attach(self) -> None:
         config = self.model.config
         shape = (self.batch_size, config.num_heads, self.context, config.head_size)
         for name, attention in self._attentions():
-            if attention.key_cache is not None:
+            if attention.cached:
                 raise ValueError("the model has a cache already: close the decoder that holds it first")
             for part in ("key_cache", "value_cache"):
                 cache = KeyValueCache(*shape, self.model.compute_dtype)
                 setattr(attention, part, cache)
                 cache.table.name = f"{name}.{part}"
+            attention.cached = True
 
     def _attentions(self) -> list[tuple[str, nn.Cell]]:
         layers = [*enumerate(self.model.blocks), ("query", self.model.query_layer)]

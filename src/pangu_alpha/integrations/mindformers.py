@@ -109,7 +109,6 @@ class PanguAlphaForCausalLM(PreTrainedModel):
         self.network = PanguAlpha(config.model_config) if network is None else network
         self.pad_token_id = -1 if config.pad_token_id is None else config.pad_token_id
         self.cross_entropy = self.network.operators.cross_entropy(self.network.config.vocab_size)
-        self.compute_dtype = self.network.compute_dtype
         self.cast = ops.Cast()
         if config.checkpoint_name_or_path:
             self.load_checkpoint(config)
@@ -121,7 +120,7 @@ class PanguAlphaForCausalLM(PreTrainedModel):
         if labels is None:
             return self.network(input_ids, position_ids, mask, dropout_seed)
         hidden = self.network.hidden_states(input_ids, position_ids, mask, dropout_seed)
-        table = self.cast(self.network.word_embedding.table, self.compute_dtype)
+        table = self.network.word_embedding.table
         counts = self.cast(ops.logical_and(labels >= 0, input_ids != self.pad_token_id), ms.float32)
         nll = self.cross_entropy(hidden, table, ops.maximum(labels, 0).reshape((-1,))).reshape(labels.shape)
         return (nll * counts).sum() / (counts.sum() + 1e-5)

@@ -42,6 +42,7 @@ class Attention(nn.Cell):
         self.core = operators.attention(config.num_heads, config.head_size, Dropout(config.dropout, salt))
         self.join = operators.join_heads(config.num_heads)
         self.output = Linear(hidden, hidden, operators)
+        self.cached = False  # a decoder sets it, with key_cache and value_cache
         self.key_cache = None
         self.value_cache = None
 
@@ -50,7 +51,7 @@ class Attention(nn.Cell):
         query = self.split(self.query(query), batch)
         key = self.split(self.key(x), batch)
         value = self.split(self.value(x), batch)
-        if places is not None:
+        if self.cached:
             key = self.key_cache(key, places)
             value = self.value_cache(value, places)
         return self.output(self.join(self.core(query, key, value, mask, dropout_seed)))

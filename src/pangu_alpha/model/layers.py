@@ -150,7 +150,7 @@ class Dropout(nn.Cell):
 
     def __init__(self, rate: float, salt: int) -> None:
         super().__init__()
-        self.rate = rate
+        self.off = rate == 0.0
         self.factor = 1.0 / (1.0 - rate)
         self.salt = Tensor(_wrap(salt * 0x9E3779B1), ms.int32)
         self.threshold = Tensor(_wrap(int(rate * 2**32) - 2**31), ms.int32)  # bits are signed
@@ -168,7 +168,9 @@ class Dropout(nn.Cell):
         return self.mul(self.xor(bits, self.shift(bits, self.shifts[1])), self.multipliers[1])
 
     def construct(self, x, seed=None):
-        if seed is None or self.rate == 0.0:
+        if self.off:
+            return x
+        if seed is None:
             return x
         columns = x.shape[-1]
         rows = x.size // columns

@@ -15,10 +15,11 @@ from pangu_alpha.model.operators import Operators, operators_for
 
 
 class Block(nn.Cell):
-    """Pre-norm transformer layer. As the query layer it asks with `query` instead of its own input."""
+    """Pre-norm transformer layer. The query layer asks with `query` instead of its own input."""
 
-    def __init__(self, config: ModelConfig, operators: Operators, index: int) -> None:
+    def __init__(self, config: ModelConfig, operators: Operators, index: int, asks_itself=True) -> None:
         super().__init__()
+        self.asks_itself = asks_itself
         self.attention_norm = LayerNorm(config, operators)
         self.attention = Attention(config, operators, salt=3 * index + 1)
         self.attention_dropout = Dropout(config.dropout, salt=3 * index + 2)
@@ -29,7 +30,7 @@ class Block(nn.Cell):
 
     def construct(self, x, mask, query=None, dropout_seed=None, places=None):
         normed = self.attention_norm(x)
-        if query is None:
+        if self.asks_itself:
             query = normed
         attended = self.attention(query, normed, mask, dropout_seed, places)
         x = self.add(x, self.attention_dropout(attended, dropout_seed))
@@ -69,7 +70,7 @@ class PanguAlpha(nn.Cell):
         self.embedding_dropout = Dropout(config.dropout, salt=0)
         self.mask = operators.mask(config.num_heads)
         self.blocks = nn.CellList([Block(config, operators, i) for i in range(config.num_layers - 1)])
-        self.query_layer = Block(config, operators, config.num_layers - 1)
+        self.query_layer = Block(config, operators, config.num_layers - 1, asks_itself=False)
         self.final_norm = LayerNorm(config, operators)
         self.logits = Logits(operators.compute_dtype)
         self.add = ops.Add()

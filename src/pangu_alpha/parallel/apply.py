@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Tensor, nn, ops
 
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.model.layers import empty_parameter
 from pangu_alpha.model.pangu import PanguAlpha
-from pangu_alpha.parallel.sharding import COLUMN, DERIVED, ROW, SHARDING, Axes, Split, degrees
+from pangu_alpha.parallel.layout import padded_vocabulary
+from pangu_alpha.parallel.sharding import COLUMN, DERIVED, ROW, SHARDING, Axes, degrees
 
 
 def apply_plan(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan) -> None:
@@ -30,20 +31,17 @@ def apply_plan(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan) -> None:
     shard_optimizer(model, plan)
 
 
-def padded_vocabulary(vocab_size: int, plan: ParallelPlan) -> int:
-    """Rows of the embedding table under a plan: the next multiple of the parts it is cut into."""
-    parts = degrees(plan)["vp"]
-    return -(-vocab_size // parts) * parts
-
-
 def pad_vocabulary(model: PanguAlpha, plan: ParallelPlan) -> None:
     """Adds rows of zeros to the tied table; the loss masks them, so they stay zero."""
     table = model.word_embedding.table
     rows = padded_vocabulary(table.shape[0], plan)
     if rows > table.shape[0]:
-        padding = ((0, rows - table.shape[0]), (0, 0))
-        values = Tensor(np.pad(table.asnumpy(), padding))
-        model.word_embedding.table = Parameter(values, name=table.name)
+        padded = empty_parameter(rows, table.shape[1])
+        if not table.has_init:  # it has values
+            padding = ((0, rows - table.shape[0]), (0, 0))
+            padded.set_data(Tensor(np.pad(table.asnumpy(), padding)))
+        padded.name = table.name
+        model.word_embedding.table = padded
 
 
 def operators(network: nn.Cell) -> Iterator[tuple[str, str, ops.Primitive]]:
@@ -95,9 +93,8 @@ def place_on_stages(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan) -> Non
     model.position_embedding.pipeline_stage = 0
     for index, block in enumerate(model.blocks):
         block.pipeline_stage = plan.stage_of_layer(index, layers)
-    for cell in (model.query_embedding, model.query_layer):
+    for cell in (model.query_embedding, model.query_layer, model.final_norm):
         cell.pipeline_stage = last
-    model.final_norm.pipeline_stage = last if model.config.norm_order == "query_then_norm" else last
     loss.token_loss.cross_entropy.pipeline_stage = last
     model.word_embedding.table.add_pipeline_stage(last)
 

@@ -5,7 +5,8 @@ A row gives, for each input of an operator, the axis that each of its dimensions
 Axis names: "dp" data parallel; "tp" tensor parallel; "sp" rows of the residual stream (dp, and tp as well
 under sequence parallelism); "vp" vocabulary (tp, or not split); "lp" rows in the loss (dp, and tp as well if
 the vocabulary is not split). _ leaves a dimension whole. () is a scalar.
-Letters: T rows, I inputs, O outputs, H hidden, V vocabulary, B batch, N heads, S queries, C keys, d head size.
+Letters: T rows, I inputs, O outputs, H hidden, V vocabulary, B batch, N heads, S queries, C keys,
+d head size.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ SHARDING: Mapping[str, Mapping[str, Split]] = {
         "softmax": split(("dp", "tp", _, _)),
         "mix": split(("dp", "tp", _, _), ("dp", "tp", _, _)),
     },
+    "FlashAttention": {"flash_attention": split(*[("dp", "tp", _, _)] * 3, ("dp", _, _, _))},
     # feed-forward activation [T, 4H]
     "Gelu": {
         "square": split(("dp", "tp")),
@@ -114,8 +116,8 @@ SHARDING: Mapping[str, Mapping[str, Split]] = {
     # logits: x [T, H], table [V, H]
     "Logits": {"cast": split(("vp", _)), "matmul": split(("lp", _), ("vp", _))},
     # the loss: x [T, H], table [V, H], labels [T]
-    "TokenLoss": {"cast": split(("vp", _))},
     "TiedCrossEntropy": {
+        "cast_table": split(("vp", _)),
         "matmul": split(("lp", _), ("vp", _)),
         "cast": split(("lp", "vp")),
         "mask_padding": split(("lp", "vp"), ("vp",)),

@@ -56,14 +56,14 @@ class Partitioned(nn.Cell):
     devices of its data-parallel rank.
 
     Args:
-        holders: For each gradient, how many devices hold each element of it.
-        row_holders: How many devices read the same rows: tp * pp.
+        shares: For each gradient the part of its square that this device counts: 1 / devices that hold it.
+        row_share: 1 / devices that read the same rows, which are tp * pp.
     """
 
-    def __init__(self, holders: Sequence[int], row_holders: int) -> None:
+    def __init__(self, shares: Sequence[float], row_share: float) -> None:
         super().__init__()
-        self.shares = tuple(Tensor(1.0 / count, ms.float32) for count in holders)
-        self.row_share = Tensor(1.0 / row_holders, ms.float32)
+        self.shares = tuple(Tensor(share, ms.float32) for share in shares)
+        self.row_share = Tensor(row_share, ms.float32)
         self.mul = ops.Mul()
         self.add = ops.AddN()
         self.world_sum = ops.AllReduce(ops.ReduceOp.SUM)

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from pangu_alpha.parallel.workers import MsrunWorkers, OwnWorkers, log_of
 
-FAILED = "failed.json"
 _POLL = 0.1  # seconds
 _LAST_LINES = 20
 _GRACE = 120.0  # seconds workers get to save after a signal
@@ -125,15 +124,16 @@ class Signals:
 
 
 class Bulletin:
-    """The file that tells launchers on other nodes of a failure; older news than its own making is ignored.
+    """The file that tells launchers on other nodes of a failure; one from before this launch is ignored.
 
     Args:
         root: Log folder of the job, perhaps shared by all nodes.
         marker: Folder just made on the same storage, whose clock is the one that counts.
+        attempt: Number of the attempt, from 0, which is the same on all nodes: late news is not of the next.
     """
 
-    def __init__(self, root: Path, marker: Path) -> None:
-        self._file = root / FAILED
+    def __init__(self, root: Path, marker: Path, attempt: int = 0) -> None:
+        self._file = root / f"failed_{attempt}.json"
         self._since = marker.stat().st_mtime_ns
 
     def read(self) -> Failure | None:
@@ -180,15 +180,18 @@ def watch(
             done = workers.finished()  # before the codes: what ends in between is seen by them
             codes = workers.codes()
             console.update()
-            if signals.number and deadline is None:
-                print(f"signal {signals.number}: the workers save and stop", flush=True)
+            if signals.number:
+                if deadline is None:
+                    print(f"signal {signals.number}: the workers save and stop", flush=True)
+                    deadline = time.monotonic() + _GRACE
                 workers.terminate()
-                deadline = time.monotonic() + _GRACE
+                if None not in codes.values() or time.monotonic() > deadline:
+                    return None
             failure = None if deadline else _failed(workers, codes, done, node, folder) or bulletin.read()
             if failure is not None:
                 bulletin.write(failure)
                 return failure
-            if done is not None or (deadline and time.monotonic() > deadline):
+            if done is not None:
                 return None
             time.sleep(_POLL)
     finally:

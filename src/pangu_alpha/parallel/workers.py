@@ -52,6 +52,7 @@ class OwnWorkers:
 
     def __init__(self, commands: Sequence[Command], environment: Mapping[str, str], folder: Path) -> None:
         self._processes: dict[int, subprocess.Popen] = {}
+        self._asked: set[int] = set()
         try:
             for command in commands:
                 rank = command.rank
@@ -74,10 +75,11 @@ class OwnWorkers:
         return ranks[0]
 
     def terminate(self) -> None:
-        """Asks all to save and stop."""
+        """Asks all to save and stop; again, those that had not been asked."""
         for process in self._processes.values():
-            if process.poll() is None:
-                _signal_group(process.pid, signal.SIGTERM)
+            if process.pid not in self._asked and process.poll() is None:
+                self._asked.add(process.pid)
+                process.terminate()
 
     def kill(self) -> None:
         """Ends all at once."""
@@ -103,6 +105,7 @@ class MsrunWorkers:
         self._msrun = _start(command, environment, self._log)
         self._ranks: dict[int, int] = {}  # by process id
         self._codes: dict[int, int] = {}  # by process id
+        self._asked: set[int] = set()
 
     def codes(self) -> dict[int, int | None]:
         """Exit code of every rank seen so far, None while it runs, -n after a signal n."""
@@ -118,9 +121,11 @@ class MsrunWorkers:
         return self._msrun.poll()
 
     def terminate(self) -> None:
-        """Asks all workers to save and stop."""
+        """Asks all workers to save and stop; again, those that had not been asked."""
         for pid in self._alive(self._ranks):
-            _signal_group(pid, signal.SIGTERM)
+            if pid not in self._asked:
+                self._asked.add(pid)
+                os.kill(pid, signal.SIGTERM)  # the worker alone: its data readers must go on
 
     def kill(self) -> None:
         """Ends the workers, the scheduler (which else waits half a minute for a dead worker) and msrun."""

@@ -16,6 +16,8 @@ from pangu_alpha.checkpoint.format import Checkpoint, compare_tensors
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.pangu import PanguAlpha
+from pangu_alpha.parallel.sums import DataParallel
+from pangu_alpha.parallel.world import World
 from pangu_alpha.training.guard import Guard
 from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.optimizer import AdamW
@@ -32,9 +34,9 @@ class StepResult:
         loss: Mean -log p over the tokens that count, nats.
         norm: Global gradient norm before clipping.
         applied: Whether the update was applied.
-        row_losses: Sum of -log p of each row of all micro-batches, float32.
-        row_tokens: Tokens that count in each of those rows, float32.
-        row_sources: Source of each of those rows, int32.
+        row_losses: Sum of -log p of each row of all micro-batches and ranks, float64.
+        row_tokens: Tokens that count in each of those rows, float64.
+        row_sources: Source of each of those rows, float64 whole numbers.
     """
 
     loss: float
@@ -50,17 +52,20 @@ class Engine:
 
     Args:
         config: The run; the model is initialised from its seed.
+        world: The ranks that read the other rows.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, world: World | None = None) -> None:
         self.config = config
+        self.world = world or World()
         self.model = PanguAlpha(config.model, seed=config.run.seed)
         parameters = ParameterTuple(self.model.trainable_params())
         self.optimizer = AdamW(parameters, config.optim)
         self._token_loss = TokenLoss(self.model)
         self._validation_loss = TokenLoss(self.model)  # a cell of its own: compiled without dropout
         gradients = Gradients(self._token_loss, parameters)
-        update = Update(self.optimizer, self.model.operators, config.optim.clip_norm)
+        sums = DataParallel() if self.world.size > 1 else None
+        update = Update(self.optimizer, self.model.operators, config.optim.clip_norm, sums)
         if config.parallel.micro_batches == 1:
             self._step = TrainStep(gradients, update)
         else:
@@ -74,7 +79,7 @@ class Engine:
 
         Args:
             step: Steps done before, which gives learning rate and dropout masks.
-            micro_batches: As many as the run accumulates.
+            micro_batches: This rank's, as many as the run accumulates.
             guard: Gives the loss scale and the largest acceptable norm; not changed.
         """
         assert len(micro_batches) == self.config.parallel.micro_batches
@@ -95,12 +100,14 @@ class Engine:
             norm, applied = self._apply(largest, recipe, scale)
         tokens = np.concatenate([batch.loss_mask.sum(1) for batch in micro_batches])
         sources = np.concatenate([batch.source_ids for batch in micro_batches])
-        loss = float(losses.sum(dtype=np.float64) / (tokens.sum() + 1e-5))
+        rows = self.world.gather(np.stack([losses, tokens, sources]))
+        losses, tokens, sources = np.concatenate(rows, axis=1)
+        loss = float(losses.sum() / (tokens.sum() + 1e-5))
         return StepResult(loss, float(norm.asnumpy()), bool(applied.asnumpy()), losses, tokens, sources)
 
     def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
         """Mean -log p in nats over the tokens that count, and their number; dropout off."""
-        return mean_loss(self._validation_loss, batches)
+        return mean_loss(self._validation_loss, batches, self.world)
 
     def tensors(self) -> dict[str, dict[str, np.ndarray]]:
         """Copies of everything a checkpoint keeps: {"model": ..., "optimizer": ...} by name."""
@@ -131,7 +138,8 @@ class Engine:
     def _seed(self, step: int, micro_batch: int) -> Tensor | None:
         if self.config.model.dropout == 0.0:
             return None
-        return Tensor(dropout_seed(self.config.run.seed, step, micro_batch), ms.int32)
+        place = micro_batch * self.world.size + self.world.rank  # ranks must not share their masks
+        return Tensor(dropout_seed(self.config.run.seed, step, place), ms.int32)
 
 
 def _float(value: float | Sequence[float]) -> Tensor:

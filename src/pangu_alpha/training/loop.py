@@ -23,10 +23,11 @@ from pangu_alpha.checkpoint.store import CheckpointStore, resolve_resume
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.data.batches import TrainingBatches, ValidationBatches, open_sources
+from pangu_alpha.parallel.world import World
 from pangu_alpha.text.tokenizer import PanguTokenizer
 from pangu_alpha.training.engine import Engine, StepResult
 from pangu_alpha.training.guard import make_guard
-from pangu_alpha.training.report import Report
+from pangu_alpha.training.report import Report, SilentReport
 from pangu_alpha.training.schedule import learning_rate
 
 logger = logging.getLogger(__name__)
@@ -48,18 +49,21 @@ class Place:
 
 
 class Trainer:
-    """One training run on one device.
+    """One process of a training run; rank 0 reports and saves, all resume.
 
     Args:
         config: What to do.
         device: Device in use, "CPU" or "Ascend".
+        world: The ranks that read the other rows.
 
     Raises:
         ValueError: Records, vocabulary or the checkpoint to resume from are damaged or do not fit.
     """
 
-    def __init__(self, config: TrainConfig, device: str) -> None:
+    def __init__(self, config: TrainConfig, device: str, world: World | None = None) -> None:
         run = config.run
+        self.world = world or World()
+        place = {"rank": self.world.rank, "world_size": self.world.size}
         self.config = config
         self.folder = Path(run.output)
         self.store = CheckpointStore(
@@ -75,19 +79,21 @@ class Trainer:
         )
         self.vocabulary = sources[0].records.manifest.vocabulary
         self.batches = TrainingBatches(
-            sources, run.batch_size, run.seed, config.data.shuffle, config.data.document_mask
+            sources, run.batch_size, run.seed, config.data.shuffle, config.data.document_mask, **place
         )
         self.validation = validation and ValidationBatches(
-            validation, run.batch_size, config.data.document_mask
+            validation, run.batch_size, config.data.document_mask, **place
         )
-        self.engine = Engine(config)
+        self.engine = Engine(config, self.world)
         compute_dtype = str(self.engine.model.compute_dtype).lower()
         self.guard = make_guard(run.guard, config.optim.loss_scale, compute_dtype)
         self.place = Place()
-        self.peak = _peak_flops(run.peak_tflops, device)
-        self._stop: int | None = None
+        self.peak = _peak_flops(run.peak_tflops, device, self.world.size)
+        self._signal = 0  # sent to this rank
+        self._stop = 0  # sent to any rank, as all have agreed
         if resumed is not None:
             self._restore(resumed)
+        self._agree_on_place(resumed)
 
     def run(self) -> int:
         """Trains to the last step.
@@ -99,9 +105,10 @@ class Trainer:
             TrainingHaltedError: Too many updates in a row were skipped; the last checkpoint stands.
         """
         run, place = self.config.run, self.place
-        self._prepare_folder()
+        if self.world.rank == 0:
+            self._prepare_folder()
         logger.info("\n%s", self.batches.plan(run.steps * self.config.samples_per_step))
-        report = Report(self.folder, place.step, run.steps, run.log_every, run.tensorboard)
+        report = self._report()
         before = {name: signal.signal(name, self._request_stop) for name in (signal.SIGTERM, signal.SIGINT)}
         try:
             if place.step < run.steps:
@@ -109,9 +116,9 @@ class Trainer:
                     f"compiling the training graph of {self.config.model.parameter_count:,} parameters"
                 )
             stream = self.batches.batches(place.samples)
-            while place.step < run.steps and self._stop is None:
+            while place.step < run.steps and not self._stop_requested():
                 self._one_step(stream, report)
-            if self._stop is not None and place.step < run.steps:
+            if self._stop and place.step < run.steps:
                 self._save(report)
                 report.say(f"signal {self._stop}: saved at step {place.step} and stopped")
                 return 128 + self._stop
@@ -121,7 +128,18 @@ class Trainer:
                 signal.signal(name, handler)
             report.close()
 
-    def _one_step(self, stream: Any, report: Report) -> None:
+    def _report(self) -> Report | SilentReport:
+        run = self.config.run
+        if self.world.rank:
+            return SilentReport()
+        return Report(self.folder, self.place.step, run.steps, run.log_every, run.tensorboard)
+
+    def _stop_requested(self) -> bool:
+        """Whether any rank was told to stop; all ranks stop after the same step."""
+        self._stop = int(self.world.gather(np.array(self._signal, np.int32)).max())
+        return self._stop != 0
+
+    def _one_step(self, stream: Any, report: Report | SilentReport) -> None:
         run, place = self.config.run, self.place
         began = time.perf_counter()
         micro_batches = list(itertools.islice(stream, self.config.parallel.micro_batches))
@@ -176,7 +194,9 @@ class Trainer:
             "validation_tokens": tokens,
         }
 
-    def _save(self, report: Report) -> None:
+    def _save(self, report: Report | SilentReport) -> None:
+        if self.world.rank:
+            return
         manifest = Manifest(
             step=self.place.step,
             samples=self.place.samples,
@@ -207,6 +227,15 @@ class Trainer:
         for name, old, new in _differences(manifest.state["records"], self._record_digests()):
             logger.warning("  records of %s are others than before (%s, now %s)", name, old, new)
 
+    def _agree_on_place(self, resumed: Path | None) -> None:
+        places = self.world.gather(np.array([self.place.step, self.place.samples], np.int64))
+        if (places != places[0]).any():
+            steps = ", ".join(f"rank {rank} at step {step}" for rank, (step, _) in enumerate(places))
+            raise ValueError(
+                f"run.output: {self.folder}: the ranks resume from different checkpoints ({steps}; this one "
+                f"from {resumed}); it must lie on storage that all nodes share"
+            )
+
     def _record_digests(self) -> dict[str, str]:
         return {source.name: source.records.manifest.digest for source in self.batches.sources}
 
@@ -218,7 +247,7 @@ class Trainer:
             shutil.copyfile(self.config.data.vocabulary, self.folder / VOCABULARY)
 
     def _request_stop(self, number: int, frame: Any) -> None:
-        self._stop = number
+        self._signal = number
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
@@ -230,11 +259,11 @@ def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]
     return [] if old == new else [(key, old, new)]
 
 
-def _peak_flops(peak_tflops: float | None, device: str) -> float | None:
-    """Peak of the device in operations a second: as given, or measured on CPU, or None."""
+def _peak_flops(peak_tflops: float | None, device: str, devices: int) -> float | None:
+    """Peak of all devices in operations a second: as given, or measured on CPU, or None."""
     if peak_tflops is not None:
-        return peak_tflops * 1e12
-    return _measured_cpu_peak() if device == "CPU" else None
+        return peak_tflops * 1e12 * devices
+    return _measured_cpu_peak() * devices if device == "CPU" else None
 
 
 def _measured_cpu_peak(size: int = 2048, rounds: int = 5) -> float:

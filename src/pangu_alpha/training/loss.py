@@ -5,7 +5,7 @@ Letters: B batch, S sequence.
 
 from __future__ import annotations
 
-from mindspore import nn, ops
+from mindspore import nn
 
 from pangu_alpha.model.mask import DocumentMask
 from pangu_alpha.model.pangu import PanguAlpha
@@ -29,11 +29,10 @@ class TokenLoss(nn.Cell):
         super().__init__(auto_prefix=False)
         self.model = model
         self.mask = DocumentMask()
-        self.cast = ops.Cast()
         self.cross_entropy = model.operators.cross_entropy(model.config.vocab_size)
 
     def construct(self, input_ids, labels, position_ids, document_ids, dropout_seed=None):
         mask = self.mask(document_ids)
         hidden = self.model.hidden_states(input_ids, position_ids, mask, dropout_seed)
-        table = self.cast(self.model.word_embedding.table, self.model.compute_dtype)
+        table = self.model.word_embedding.table
         return self.cross_entropy(hidden, table, labels.reshape((-1,))).reshape(labels.shape)

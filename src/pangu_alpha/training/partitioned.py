@@ -11,8 +11,16 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.parallel.nn import GradAccumulation, Pipeline
 
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.model.operators import Operators
+from pangu_alpha.model.pangu import PanguAlpha
+from pangu_alpha.parallel.apply import apply_plan
+from pangu_alpha.parallel.layout import layouts
+from pangu_alpha.parallel.sums import Partitioned
 from pangu_alpha.training.loss import TokenLoss
+from pangu_alpha.training.optimizer import AdamW
 from pangu_alpha.training.step import Update
 
 
@@ -50,9 +58,9 @@ class PartitionedStep(nn.Cell):
         plan: Micro-batches, stages, optimizer parallelism.
 
     What changes from step to step besides the batch is in the parameter `controls`, float32 [6]: the tokens
-    that count in this device's rows, scale, largest, learning rate, epsilon, decay (see step.Update). They are
-    no inputs, and the tokens not counted here, since MindSpore 2.9 takes every input of a partitioned graph
-    for rows of the batch, and finds no pipeline if one of them is used outside the network.
+    that count in this device's rows, scale, largest, learning rate, epsilon, decay (see step.Update). They
+    are no inputs, and the tokens not counted here, since MindSpore 2.9 takes every input of a partitioned
+    graph for rows of the batch, and finds no pipeline if one of them is used outside the network.
 
     Inputs:
         - **batch** (Tensor) - inputs of MicroBatchLoss for all micro-batches, [M * B, S] each.
@@ -80,10 +88,13 @@ class PartitionedStep(nn.Cell):
         self.controls = Parameter(Tensor(np.zeros(6, np.float32)), name="controls", requires_grad=False)
         self.update = update
         self.differentiate = ops.GradOperation(get_by_list=True, sens_param=True)
-        self.clear = ops.AssignSub()
+        self.less = ops.Less()
+        self.cast = ops.Cast()
+        self.assign = ops.Assign()
 
     def construct(self, *batch):
-        tokens, scale, largest, recipe = self.controls[0], self.controls[1], self.controls[2], self.controls[3:]
+        tokens, scale, largest = self.controls[0], self.controls[1], self.controls[2]
+        recipe = self.controls[3:]
         loss = self.network(*batch)
         gradients = self.differentiate(self.network, self.parameters)(*batch, scale)
         if not self.accumulates:
@@ -92,9 +103,41 @@ class PartitionedStep(nn.Cell):
         sums = ops.depend(self.sums, gradients)
         result = sums if self.sums_hold_result else gradients
         norm, applied = self.update(result, tokens, scale, largest, recipe)
-        # x -= x: MindSpore 2.9 folds x * 0 into dense constants, gigabytes of them for a large model
         sums = ops.depend(sums, applied)
         cleared = ()
         for i in range(len(sums)):
-            cleared += (self.clear(sums[i], sums[i]),)
+            # x < x is 0 for NaN, too. MindSpore 2.9 folds ZerosLike(x) and x * 0 into dense constants,
+            # gigabytes of them for a large model; x - x keeps the NaN of an overflow for ever.
+            cleared += (self.assign(sums[i], self.cast(self.less(sums[i], sums[i]), ms.float32)),)
         return ops.depend(loss, cleared), norm, applied
+
+
+def partitioned_step(
+    config: ModelConfig,
+    optim: OptimConfig,
+    plan: ParallelPlan,
+    rank: int,
+    operators: Operators,
+    seed: int | None,
+) -> PartitionedStep:
+    """The step of a plan, for the context set by parallel.context.partition.
+
+    Args:
+        config: The network's shape.
+        optim: Recipe.
+        plan: A plan that fits the network; dropout must be 0.
+        rank: Of this process; each compiles its own stage's graph.
+        operators: The device's.
+        seed: Of the initial values; None leaves zeros.
+    """
+    model = PanguAlpha(config, seed, operators)
+    shapes = {parameter.name: parameter.shape for parameter in model.trainable_params()}
+    placed = layouts(shapes, config, plan)
+    loss = MicroBatchLoss(TokenLoss(model))
+    apply_plan(loss, model, plan)
+    parameters = ParameterTuple(model.trainable_params())
+    stage = rank // (plan.dp * plan.tp)
+    shares = [placed[parameter.name].share(plan, stage) for parameter in parameters]
+    sums = Partitioned(shares, row_share=1 / (plan.tp * plan.pp))
+    update = Update(AdamW(parameters, optim), operators, optim.clip_norm, sums)
+    return PartitionedStep(loss, parameters, update, plan)

@@ -89,6 +89,23 @@ class Report:
                 self._events.add_scalar(f"{kind}/{name}", value, entry["step"])
 
 
+class SilentReport:
+    """Takes what Report takes and keeps nothing: for the ranks beside the one that reports."""
+
+    def step(self, entry: dict[str, Any]) -> None:
+        """See Report."""
+
+    def validation(self, entry: dict[str, Any]) -> None:
+        """See Report."""
+
+    def say(self, text: str) -> None:
+        """A line in this rank's own log."""
+        print(text, flush=True)
+
+    def close(self) -> None:
+        """See Report."""
+
+
 def format_step(entry: dict[str, Any], steps: int) -> str:
     """The console's line of one step."""
     parts = [

@@ -95,7 +95,7 @@ class Update(nn.Cell):
         self.maximum = ops.Maximum()
         self.less_equal = ops.LessEqual()
         self.select = ops.Select()
-        self.zeros_like = ops.ZerosLike()
+        self.zero = Tensor(0.0, ms.float32)
 
     def norm(self, gradients) -> Tensor:
         """sqrt of the sum of squares over all tensors; inf or NaN if any element is."""
@@ -113,7 +113,7 @@ class Update(nn.Cell):
         clipped = ()
         for gradient in gradients:
             scaled = self.mul(gradient, factor)
-            clipped += (self.select(applied, scaled, self.zeros_like(scaled)),)
+            clipped += (self.select(applied, scaled, self.zero),)
         updated = self.optimizer(clipped, recipe[0], recipe[1], recipe[2], applied)
         return ops.depend(norm, updated), applied
 

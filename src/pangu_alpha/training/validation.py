@@ -8,15 +8,17 @@ import numpy as np
 from mindspore import Tensor
 
 from pangu_alpha.data.batches import Batch
+from pangu_alpha.parallel.world import World
 from pangu_alpha.training.loss import TokenLoss
 
 
-def mean_loss(loss: TokenLoss, batches: Iterable[Batch]) -> tuple[float, int]:
+def mean_loss(loss: TokenLoss, batches: Iterable[Batch], world: World | None = None) -> tuple[float, int]:
     """Mean -log p in nats over the tokens that count, and their number.
 
     Args:
         loss: Of the network.
         batches: All of one shape.
+        world: The ranks that read the other rows; every rank gets the result of all.
     """
     total, tokens = 0.0, 0
     for batch in batches:
@@ -24,4 +26,6 @@ def mean_loss(loss: TokenLoss, batches: Iterable[Batch]) -> tuple[float, int]:
         nll = loss(*(Tensor(array) for array in ids)).asnumpy()
         total += float((nll * batch.loss_mask).sum(dtype=np.float64))
         tokens += int(batch.loss_mask.sum())
-    return total / max(tokens, 1), tokens
+    if world is not None:
+        total, tokens = world.gather(np.array([total, tokens], np.float64)).sum(0).tolist()
+    return total / max(tokens, 1), int(tokens)

@@ -60,7 +60,13 @@ _FAST = {
     },
     # One row a token: the number of kernels counts, and the plain operators have the fewest.
     "CPU decoding": {"affine": cpu.DenseAffine},
-    "Ascend": {"activation": ascend.Gelu, "mask": ascend.BlockedMask, "attention": ascend.AttentionCore},
+    "Ascend": {"activation": ascend.Gelu},
+    # for training without dropout in half precision
+    "Ascend flash": {
+        "activation": ascend.Gelu,
+        "mask": ascend.BlockedMask,
+        "attention": ascend.FlashAttention,
+    },
 }
 
 
@@ -77,6 +83,8 @@ def operators_for(config: ModelConfig, device: str | None = None, decoding: bool
     dtype = getattr(ms, default if config.compute_dtype == "auto" else config.compute_dtype)
     if device == "CPU":  # its fast kernels are for float32
         device = "plain" if dtype != ms.float32 else "CPU decoding" if decoding else "CPU"
+    if device == "Ascend" and config.dropout == 0.0 and dtype != ms.float32 and not decoding:
+        device = "Ascend flash"
     choice = dict(_FAST[device])
     if config.activation == "fast_gelu":
         choice["activation"] = plain.FastGelu

@@ -7,8 +7,6 @@ import math
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from pangu_alpha.model.operators import plain
-
 
 class Gelu(nn.Cell):
     """The tanh form of GELU by the fused kernel; see plain.Gelu."""
@@ -38,20 +36,21 @@ class BlockedMask(nn.Cell):
         super().__init__()
         self.cast = ops.Cast()
         self.sub = ops.Sub()
+        self.cast_blocked = ops.Cast()
         self.expand_dims = ops.ExpandDims()
 
     def construct(self, attention_mask: Tensor) -> Tensor:
         blocked = self.sub(1.0, self.cast(attention_mask, ms.float32))
-        return self.expand_dims(self.cast(blocked, ms.uint8), 1)
+        return self.expand_dims(self.cast_blocked(blocked, ms.uint8), 1)
 
 
-class AttentionCore(nn.Cell):
-    """FlashAttentionScore where it fits: half precision, no dropout, no cache; plain.AttentionCore elsewhere.
+class FlashAttention(nn.Cell):
+    """Attention by FlashAttentionScore, in half precision and without dropout; see plain.AttentionCore.
 
     Args:
         num_heads: N.
         head_size: d.
-        dropout: See plain.AttentionCore.
+        dropout: As there; its rate must be 0.
 
     Inputs:
         As plain.AttentionCore; **mask** as made by BlockedMask.
@@ -59,16 +58,10 @@ class AttentionCore(nn.Cell):
 
     def __init__(self, num_heads: int, head_size: int, dropout: nn.Cell) -> None:
         super().__init__()
+        assert dropout.off
         self.flash_attention = ops.operations.nn_ops.FlashAttentionScore(
             head_num=num_heads, scale_value=1.0 / math.sqrt(head_size), input_layout="BNSD"
         )
-        self.plain = plain.AttentionCore(num_heads, head_size, dropout)
-        self.cast = ops.Cast()
-        self.mul = ops.Mul()
 
     def construct(self, query, key, value, mask, dropout_seed=None):
-        fits = dropout_seed is None and query.dtype != ms.float32 and query.shape == key.shape
-        if fits:
-            return self.flash_attention(query, key, value, None, None, None, mask)[3]
-        scores = self.mul(self.cast(mask, ms.float32), plain.MASKED_SCORE)
-        return self.plain(query, key, value, scores, dropout_seed)
+        return self.flash_attention(query, key, value, None, None, None, mask)[3]

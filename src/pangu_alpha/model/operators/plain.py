@@ -211,7 +211,7 @@ class TiedCrossEntropy(nn.Cell):
 
     Inputs:
         - **x** (Tensor) - [T, H].
-        - **table** (Tensor) - [V or more, H], the type of `x`.
+        - **table** (Tensor) - [V or more, H], float32; multiplied in the type of `x`.
         - **labels** (Tensor) - int32 [T].
 
     Outputs:
@@ -221,6 +221,7 @@ class TiedCrossEntropy(nn.Cell):
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
         self.vocab_size = vocab_size
+        self.cast_table = ops.Cast()
         self.matmul = ops.MatMul(transpose_b=True)
         self.cast = ops.Cast()
         self.mask_padding = ops.Add()
@@ -239,7 +240,7 @@ class TiedCrossEntropy(nn.Cell):
         self.off = Tensor(0.0, ms.float32)
 
     def construct(self, x: Tensor, table: Tensor, labels: Tensor) -> Tensor:
-        scores = self.cast(self.matmul(x, table), ms.float32)
+        scores = self.cast(self.matmul(x, self.cast_table(table, x.dtype)), ms.float32)
         rows = table.shape[0]
         if rows > self.vocab_size:
             scores = self.mask_padding(scores, padding_scores(self.vocab_size, rows))

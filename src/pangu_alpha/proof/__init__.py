@@ -1,0 +1,1 @@
+"""What can be shown about a parallel plan without its devices: dry runs of the compiler, replays on CPU."""

@@ -1,0 +1,263 @@
+"""Compares what the ranks of a plan computed with what one device computed; numpy only.
+
+Kinds of differences and what bounds them:
+    loss, norm     |a - b| / |b|, every step, every rank that has it
+    skip           steps applied by one and skipped by the other
+    gradient       of step 1, clipped: first moment / (1 - beta1); difference / largest |g| of the tensor
+    weight, moment after the last step: difference / largest movement of the tensor since the start
+    key bias       its true gradient is 0, so all of it is rounding: |movement| / (steps * learning rate)
+    replica        between ranks that hold the same element; as weight and moment
+    padding        rows of the table beyond the vocabulary; and sums of gradients after the update: all 0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from pangu_alpha.proof.slices import Gathered, Piece, Region, gather
+
+MOMENT1, MOMENT2, SUM = "adam_m.", "adam_v.", "accu_grads."
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Largest differences that pass; see the kinds above."""
+
+    loss: float = 1e-5
+    norm: float = 1e-5
+    skip: float = 0.0
+    gradient: float = 1e-5
+    weight: float = 1e-4
+    moment: float = 1e-4
+    key_bias: float = 1.0
+    replica: float = 1e-4
+    padding: float = 0.0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest difference of one kind.
+
+    Args:
+        kind: One of Bounds.
+        value: As the kind measures it.
+        bound: What passes.
+        where: Step, tensor, rank and element.
+    """
+
+    kind: str
+    value: float
+    bound: float
+    where: str
+
+    @property
+    def ratio(self) -> float:
+        """Value over bound; inf for NaN, and for anything above a bound of 0."""
+        if np.isnan(self.value):
+            return np.inf
+        if self.bound == 0.0:
+            return np.inf if self.value > 0.0 else 0.0
+        return self.value / self.bound
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is within its bound."""
+        return self.ratio <= 1.0
+
+
+@dataclass
+class Run:
+    """What the ranks of a plan computed.
+
+    Args:
+        states: Of every rank, what replay_worker.record noted.
+        regions: Of every rank, which part of each parameter, moment and sum it holds.
+        shapes: Whole shape of each of them, padding included.
+        last_stage: Ranks that know the loss.
+    """
+
+    states: Mapping[int, Mapping[str, np.ndarray]]
+    regions: Mapping[int, Mapping[str, Region]]
+    shapes: Mapping[str, tuple[int, ...]]
+    last_stage: tuple[int, ...]
+
+    def whole(self, step: int, name: str) -> Gathered:
+        """A tensor after a step, put together from all ranks that hold parts of it."""
+        pieces = [
+            Piece(rank, regions[name], self.states[rank][f"{step}/state/{name}"])
+            for rank, regions in sorted(self.regions.items())
+            if name in regions
+        ]
+        return gather(self.shapes[name], pieces)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the bounds refer to.
+
+    Args:
+        steps: Number of steps.
+        rates: Learning rate of each.
+        beta1: Decay of the first moment.
+    """
+
+    steps: int
+    rates: tuple[float, ...]
+    beta1: float
+
+
+@dataclass
+class Comparison:
+    """All differences, the largest of each kind first seen.
+
+    Args:
+        bounds: What passes.
+        largest: By kind.
+        first: Where the first difference above its bound is, "" if there is none.
+    """
+
+    bounds: Bounds
+    largest: dict[str, Difference] = field(default_factory=dict)
+    first: str = ""
+
+    def note(self, kind: str, value: float, where: str) -> None:
+        """Takes one difference into account."""
+        found = Difference(kind, float(value), asdict(self.bounds)[kind], where)
+        held = self.largest.get(kind)
+        if (
+            held is None
+            or found.ratio > held.ratio
+            or (found.ratio == held.ratio and found.value > held.value)
+        ):
+            self.largest[kind] = found
+        if not found.passed and not self.first:
+            self.first = f"{where} ({kind}: {value:.3g}, bound {found.bound:.3g})"
+
+
+def compare(
+    run: Run,
+    reference: Mapping[str, np.ndarray],
+    initial: Mapping[str, np.ndarray],
+    recipe: Recipe,
+    bounds: Bounds,
+) -> Comparison:
+    """Compares everything.
+
+    Args:
+        run: The plan's.
+        reference: What one device's run noted.
+        initial: Initial value of every parameter.
+        recipe: Steps and rates.
+        bounds: What passes.
+    """
+    found = Comparison(bounds)
+    for step in range(recipe.steps):
+        _scalars(found, run, reference, step)
+        if step == 0:
+            for name in initial:
+                _gradient(found, run, reference, name, recipe)
+        for name in run.shapes:
+            # what the bounds are for is measured after the last step; before it, only whether sums are clear
+            if name.startswith(SUM) or step == recipe.steps - 1:
+                _state(found, run, reference, initial, (step, name), recipe)
+    return found
+
+
+def _scalars(found: Comparison, run: Run, reference: Mapping[str, np.ndarray], step: int) -> None:
+    for rank, states in sorted(run.states.items()):
+        where = f"step {step + 1}, rank {rank}"
+        skipped = bool(states[f"{step}/applied"]) != bool(reference[f"{step}/applied"])
+        found.note("skip", float(skipped), where)
+        found.note("norm", _relative(states[f"{step}/norm"], reference[f"{step}/norm"]), where)
+        if rank in run.last_stage:
+            found.note("loss", _relative(states[f"{step}/loss"], reference[f"{step}/loss"]), where)
+
+
+def _gradient(
+    found: Comparison, run: Run, reference: Mapping[str, np.ndarray], name: str, recipe: Recipe
+) -> None:
+    if is_key_bias(name):
+        return
+    expected = reference[f"0/state/{MOMENT1}{name}"] / (1 - recipe.beta1)
+    whole = run.whole(0, MOMENT1 + name)
+    gradient = _cut(whole.values, expected) / (1 - recipe.beta1)
+    _note_largest(found, "gradient", gradient - expected, np.abs(expected).max(), (0, name, whole))
+
+
+def _state(
+    found: Comparison,
+    run: Run,
+    reference: Mapping[str, np.ndarray],
+    initial: Mapping[str, np.ndarray],
+    place: tuple[int, str],
+    recipe: Recipe,
+) -> None:
+    step, name = place
+    whole = run.whole(step, name)
+    if name.startswith(SUM):
+        found.note("padding", _largest(whole.values), f"step {step + 1}, {name} after the update")
+        return
+    expected = reference[f"{step}/state/{name}"]
+    values = _cut(whole.values, expected)
+    found.note("padding", _largest(whole.values[len(expected) :]), f"step {step + 1}, {name}, added rows")
+    start = initial.get(name, np.zeros_like(expected))
+    if is_key_bias(name):
+        if name in initial:
+            moved = max(np.abs(values - start).max(), np.abs(expected - start).max())
+            found.note("key_bias", moved / sum(recipe.rates), f"step {step + 1}, {name}")
+        return
+    movement = np.abs(expected - start).max()
+    kind = "weight" if name in initial else "moment"
+    _note_largest(found, kind, values - expected, movement, (step, name, whole))
+    spread = _ratio(whole.spread, movement)
+    found.note("replica", spread, f"step {step + 1}, {name}, rank {whole.spread_rank}")
+
+
+def is_key_bias(name: str) -> bool:
+    """Softmax takes no notice of a key's bias: it adds the same to all scores of a query."""
+    return name.endswith("attention.key.bias")
+
+
+def differences(comparison: Comparison) -> Iterator[Difference]:
+    """The largest of each kind, in the order of Bounds."""
+    for kind in asdict(comparison.bounds):
+        if kind in comparison.largest:
+            yield comparison.largest[kind]
+
+
+def _note_largest(
+    found: Comparison, kind: str, difference: np.ndarray, scale: float, place: tuple[int, str, Gathered]
+) -> None:
+    step, name, whole = place
+    size = np.abs(difference)
+    index = np.unravel_index(int(np.where(np.isnan(size), np.inf, size).argmax()), size.shape)
+    element = ", ".join(map(str, index))
+    where = f"step {step + 1}, {name}[{element}], rank {whole.owner[index]}"
+    found.note(kind, _ratio(size[index], scale), where)
+
+
+def _cut(values: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Without the rows that pad the vocabulary."""
+    return values[: len(expected)]
+
+
+def _largest(values: np.ndarray) -> float:
+    return float(np.abs(values).max(initial=0.0))
+
+
+def _relative(value: np.ndarray, expected: np.ndarray) -> float:
+    """Relative difference of two scalars; 0 where both are not finite."""
+    a, b = float(value), float(expected)
+    if not (np.isfinite(a) or np.isfinite(b)):
+        return 0.0
+    return _ratio(abs(a - b), abs(b))
+
+
+def _ratio(size: float, scale: float) -> float:
+    """size / scale; a tensor that does not move must not move at all."""
+    if size == 0.0:
+        return 0.0
+    return float(size / scale) if scale > 0.0 else np.inf

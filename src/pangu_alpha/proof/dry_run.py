@@ -1,0 +1,232 @@
+"""Compiles a rank's training step by MindSpore's Ascend partitioner, on a CPU machine, in a child process.
+
+`compile_rank` starts the child and reads its report; run as a module, this file is the child.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.optim import OptimConfig
+from pangu_alpha.config.parallel import ParallelPlan, misfits
+from pangu_alpha.config.schema import ConfigError, build, to_mapping, validate
+from pangu_alpha.proof.cann import dry_run_environment
+
+GRAPH, REPORT, _JOB = "graph.mindir", "report.json", "job.json"
+
+
+class DryRunError(ValueError):
+    """MindSpore refused a plan, or the child that asked it died."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is compiled.
+
+    Args:
+        model: The network's shape.
+        plan: How it is split; every rank compiles its own graph.
+        optim: Recipe.
+        batch_size: Rows of one micro-batch on each data-parallel rank.
+        operators: "Ascend" are those of the device; "plain" are the same functions in operators that
+            have kernels on CPU as well, so that the graph can be replayed.
+        seed: Of the initial values; None makes none, so that a model of any size fits.
+        search: MindSpore's own strategy search instead of the sharding table.
+        patch: "module:function" that the child calls before anything is built; negative controls use it.
+
+    Raises:
+        ConfigError: The plan does not fit the model.
+    """
+
+    model: ModelConfig
+    plan: ParallelPlan
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    batch_size: int = 1
+    operators: Literal["Ascend", "plain"] = "Ascend"
+    seed: int | None = None
+    search: Literal["recursive_programming", "sharding_propagation"] | None = None
+    patch: str | None = None
+
+    def __post_init__(self) -> None:
+        validate(self)
+        problems = [*misfits(self.plan, self.model)]
+        if self.model.dropout:
+            problems.append(f"dropout: {self.model.dropout} must be 0 in a partitioned step")
+        if problems:
+            raise ConfigError(problems)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """How MindSpore lays one parameter out over the devices of a stage.
+
+    Args:
+        device_matrix: The stage's ranks, row-major, as a grid.
+        tensor_map: For each dimension the axis of that grid it is cut over, counted from the last; -1 none.
+        shape: Of the whole parameter.
+        slice_shape: What a rank holds, before the optimizer's sharding.
+        optimizer_group: Name of the group that shares the slice's rows, "" where none does.
+    """
+
+    device_matrix: tuple[int, ...]
+    tensor_map: tuple[int, ...]
+    shape: tuple[int, ...]
+    slice_shape: tuple[int, ...]
+    optimizer_group: str
+
+
+@dataclass(frozen=True)
+class RankReport:
+    """What one rank's compilation gave.
+
+    Args:
+        rank: Its rank.
+        folder: Where graph.mindir lies.
+        seconds: Compilation.
+        peak_mb: Largest memory of the child, MiB.
+        layouts: Every parameter, moment and gradient sum of the rank's graph by name.
+        strategies: Strategy of every operator by scope.
+    """
+
+    rank: int
+    folder: Path
+    seconds: float
+    peak_mb: int
+    layouts: Mapping[str, Slice]
+    strategies: Mapping[str, list]
+
+    @property
+    def graph(self) -> Path:
+        """The rank's partitioned graph, MINDIR."""
+        return self.folder / GRAPH
+
+
+def compile_rank(job: Job, rank: int, folder: Path, timeout: float = 1800.0) -> RankReport:
+    """Compiles one rank in a child process.
+
+    Args:
+        job: What.
+        rank: Which rank of the plan's devices.
+        folder: Gets rank_NNNNN/ with graph.mindir and report.json.
+        timeout: Seconds after which the child is ended.
+
+    Raises:
+        DryRunError: MindSpore refused, or the child died or took too long.
+        ValueError: Dry runs cannot work here; see proof.cann.
+    """
+    target = folder / f"rank_{rank:05d}"
+    target.mkdir(parents=True, exist_ok=True)
+    (target / _JOB).write_text(json.dumps(to_mapping(job)), "utf-8")
+    (target / REPORT).unlink(missing_ok=True)
+    environment = dry_run_environment(rank, job.plan.devices)
+    command = [sys.executable, "-m", "pangu_alpha.proof.dry_run", str(target), str(rank)]
+    with (target / "log.txt").open("w") as log:
+        try:
+            child = subprocess.run(command, env=environment, stdout=log, stderr=log, timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise DryRunError(f"rank {rank}: not compiled within {timeout:.0f} s") from error
+    if child.returncode or not (target / REPORT).exists():
+        raise DryRunError(f"rank {rank}: {_reason(target / 'log.txt', child.returncode)}")
+    return read_report(target)
+
+
+def read_report(folder: Path) -> RankReport:
+    """Reads what `compile_rank` left in a rank's folder."""
+    values = json.loads((folder / REPORT).read_text("utf-8"))
+    layouts = {name: Slice(**_tuples(slice_)) for name, slice_ in values.pop("layouts").items()}
+    return RankReport(folder=folder, layouts=layouts, **values)
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def _reason(log: Path, code: int) -> str:
+    """The lines of a child's log that say why it ended."""
+    lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    starts = [number for number, line in enumerate(lines) if "Error" in line and "[CRITICAL]" not in line]
+    said = " | ".join(lines[starts[-1] :][:4]) if starts else " | ".join(lines[-3:])
+    return f"the compilation ended with code {code}: {said} (all of it: {log})"
+
+
+def main(arguments: list[str]) -> None:
+    """The child: compiles the job in a folder as one rank."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("rank", type=int)
+    options = parser.parse_args(arguments)
+    job = build(Job, json.loads((options.folder / _JOB).read_text("utf-8")))
+    if job.patch:
+        module, _, function = job.patch.partition(":")
+        getattr(import_module(module), function)()
+    _compile(job, options.rank, options.folder)
+
+
+def _compile(job: Job, rank: int, folder: Path) -> None:
+    from mindspore.communication import init
+
+    from pangu_alpha.parallel.context import partition, simulate_ascend
+    from pangu_alpha.proof import private
+
+    simulate_ascend()
+    private.allow_missing_hccl()
+    init()
+    partition(job.plan, rank, job.search)
+    step = _build(job, rank)
+    began = time.perf_counter()
+    step.compile(*_rows(job))
+    seconds = time.perf_counter() - began
+    (folder / GRAPH).write_bytes(private.graph_of(step))
+    report = {
+        "rank": rank,
+        "seconds": seconds,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "layouts": {name: asdict(_slice(row)) for name, row in step.parameter_layout_dict.items()},
+        "strategies": private.strategies_of(step),
+    }
+    (folder / REPORT).write_text(json.dumps(report), "utf-8")
+
+
+def _build(job: Job, rank: int) -> Any:
+    from contextlib import nullcontext
+
+    from pangu_alpha.model.operators import operators_for
+    from pangu_alpha.proof import private
+    from pangu_alpha.training.partitioned import partitioned_step
+
+    operators = operators_for(job.model, job.operators)
+    with private.without_parameter_data() if job.seed is None else nullcontext():
+        step = partitioned_step(job.model, job.optim, job.plan, rank, operators, job.seed)
+    step.set_train()
+    return step
+
+
+def _rows(job: Job) -> list[Any]:
+    """Inputs of the step: zeros of the right shape and type."""
+    import mindspore as ms
+    import numpy as np
+
+    rows = job.batch_size * job.plan.micro_batches
+    integers = ms.Tensor(np.zeros((rows, job.model.seq_length), np.int32))
+    mask = ms.Tensor(np.zeros((rows, job.model.seq_length), np.float32))
+    return [integers, integers, mask, integers, integers]
+
+
+def _slice(row: Any) -> Slice:
+    device_matrix, tensor_map, slice_shape, _, _, group, shape = row[:7]
+    return Slice(tuple(device_matrix), tuple(tensor_map), tuple(shape), tuple(slice_shape), group)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,138 @@
+"""Every name of MindSpore that the proof touches and that is not promised to stay.
+
+No other module of this part may touch one. What is public is used as it is: `Cell.compile` compiles without
+running, `Cell.parameter_layout_dict` holds how each parameter is sliced.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import reduce
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mindspore import nn
+
+
+@dataclass(frozen=True)
+class PrivateName:
+    """A name that may go with any version.
+
+    Attributes:
+        module: The module it is imported from.
+        path: The way to it from there.
+        seen: Versions of MindSpore it was seen to work in.
+        use: What it is needed for.
+        instead: The public way, and why it does not do; or what would let the name go.
+    """
+
+    module: str
+    path: str
+    seen: tuple[str, ...]
+    use: str
+    instead: str
+
+    @property
+    def name(self) -> str:
+        """Its full name."""
+        return f"{self.module}.{self.path}"
+
+    def find(self) -> Any:
+        """What the name stands for in the installed MindSpore.
+
+        Raises:
+            ValueError: The installed version has no such name.
+        """
+        try:
+            return reduce(getattr, self.path.split("."), import_module(self.module))
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"{self.name}: not in the installed MindSpore {_version()}; seen in {', '.join(self.seen)}, "
+                f"to {self.use}; install one of these, or find what took its place. {self.instead}"
+            ) from error
+
+
+_GRAPH = PrivateName(
+    "mindspore.common.api",
+    "_cell_graph_executor._get_func_graph_proto",
+    ("2.9.0",),
+    "read the partitioned graph of a compiled cell",
+    "mindspore.export(..., file_format='MINDIR') gives the same graph, but with every parameter's data in "
+    "the file, which a large model has not and should not have; an export of the graph alone would do.",
+)
+_STRATEGY = PrivateName(
+    "mindspore.common.api",
+    "_cell_graph_executor._get_shard_strategy",
+    ("2.9.0",),
+    "read the strategy of every operator of a compiled cell",
+    "AutoParallel.save_operator_strategy_file writes only what sharding_propagation chose, and "
+    "save_param_strategy_file only operators with parameters.",
+)
+_PHASE = PrivateName(
+    "mindspore.nn",
+    "Cell.compile_phase",
+    ("2.9.0",),
+    "name the compiled graph of a cell",
+    "It has no underscore but no documentation either; compile() could return the name.",
+)
+_CHECK_HCCL = PrivateName(
+    "mindspore.communication",
+    "GlobalComm.CHECK_ENVS",
+    ("2.9.0",),
+    "let init() pass without CANN's Python package hccl, which is imported only to log its version",
+    "The class is public, this field of it is not documented; with a real CANN it may stay True.",
+)
+_PROTOBUF = PrivateName(
+    "mindspore.train",
+    "mind_ir_pb2",
+    ("2.9.0",),
+    "read and edit MINDIR files",
+    "mindspore.load gives a graph to run, not to look into; the published mind_ir.proto would do.",
+)
+_NO_DATA = PrivateName(
+    "mindspore.nn.utils",
+    "no_init_parameters",
+    ("2.9.0",),
+    "compile without the parameters' data",
+    "Public and documented, but announced to be removed after 2.9.0; to replace Tensor.init_data "
+    "and Parameter.init_data by functions that do nothing costs the whole unsliced parameter instead.",
+)
+
+NAMES = (_GRAPH, _STRATEGY, _PHASE, _CHECK_HCCL, _PROTOBUF, _NO_DATA)
+
+
+def mindir_protobuf() -> Any:
+    """The protobuf module of MINDIR files."""
+    import_module(f"{_PROTOBUF.module}.{_PROTOBUF.path}")
+    return _PROTOBUF.find()
+
+
+def allow_missing_hccl() -> None:
+    """Lets mindspore.communication.init() pass without CANN's Python package."""
+    _CHECK_HCCL.find()
+    import_module(_CHECK_HCCL.module).GlobalComm.CHECK_ENVS = False
+
+
+def graph_of(cell: nn.Cell) -> bytes:
+    """The MINDIR, parameters' data left out, of a cell that was compiled last by cell.compile(...)."""
+    return _GRAPH.find()(cell, cell.compile_phase, "mind_ir")
+
+
+def strategies_of(cell: nn.Cell) -> dict[str, list[list[int]]]:
+    """Strategy of every operator, by scope, of a cell compiled by cell.compile(...)."""
+    return _STRATEGY.find()(cell)
+
+
+def without_parameter_data() -> AbstractContextManager[None]:
+    """Parameters made of an initializer in this context, and their clones, never get data.
+
+    A model of any size can be compiled then, once the context is left: inside it, compiling allocates them
+    all the same (MindSpore 2.9). Parameters made of numbers keep them.
+    """
+    return _NO_DATA.find()()
+
+
+def _version() -> str:
+    return import_module("mindspore").__version__

@@ -1,0 +1,425 @@
+"""Runs the partitioned graphs of a plan on CPU processes and compares them with one device's training.
+
+The graphs are those the Ascend partitioner gives (dry_run), with their collectives rewritten (rewrite); the
+step, its optimizer and its clipping are those of training. Children do all the work that needs MindSpore.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from pangu_alpha.config.schema import to_mapping
+from pangu_alpha.parallel.layout import layouts, stages_of
+from pangu_alpha.proof import mindir, order
+from pangu_alpha.proof.cann import plain_environment
+from pangu_alpha.proof.compare import (
+    MOMENT1,
+    MOMENT2,
+    SUM,
+    Bounds,
+    Comparison,
+    Difference,
+    Recipe,
+    Run,
+    compare,
+    differences,
+)
+from pangu_alpha.proof.dry_run import Job, RankReport, compile_rank
+from pangu_alpha.proof.inline import inline
+from pangu_alpha.proof.replay_rows import controls, rows_of_step
+from pangu_alpha.proof.replay_worker import CPU_GRAPH, GROUPS, INITIAL, INPUTS, JOB, STATES
+from pangu_alpha.proof.rewrite import rewrite
+from pangu_alpha.proof.slices import Region, region
+from pangu_alpha.training.schedule import learning_rate
+
+_CHILD = "pangu_alpha.proof.replay_worker"
+_COMPILING = 2  # compilers at once: each takes a core and about 1 GB
+
+
+class ReplayError(ValueError):
+    """A replay could not be carried to its end."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a replay does besides the job.
+
+    Args:
+        steps: Optimizer steps N.
+        overflow: Step, from 0, at which the gradients of one data-parallel rank overflow; None never.
+        timeout: Seconds after which the CPU processes are ended.
+        edit_graphs: Called with the graphs, in one function each, by rank; and
+        edit_inputs: with the values each rank starts from, by rank and name. Both may change what they get:
+            negative controls break a plan by them.
+    """
+
+    steps: int = 3
+    overflow: int | None = None
+    timeout: float = 600.0
+    edit_graphs: Callable[[dict[int, mindir.Model]], None] | None = None
+    edit_inputs: Callable[[dict[int, dict[str, np.ndarray]]], None] | None = None
+
+
+@dataclass(frozen=True)
+class ReplayReport:
+    """What a replay found.
+
+    Args:
+        name: Of the plan.
+        ranks: Processes.
+        recipe: Steps and learning rates.
+        differences: The largest of each kind.
+        first: The first difference above its bound, "" if there is none.
+        placement: Parameters that MindSpore placed otherwise than the sharding table says.
+        losses: Mean loss of one device at each step, nats.
+        collectives: Collectives a rank runs in a step, the largest number.
+        seconds: By phase.
+    """
+
+    name: str
+    ranks: int
+    recipe: Recipe
+    differences: tuple[Difference, ...]
+    first: str
+    placement: tuple[str, ...]
+    losses: tuple[float, ...]
+    collectives: int
+    seconds: Mapping[str, float]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every difference is within its bound and every parameter where it should be."""
+        return not self.placement and all(each.passed for each in self.differences)
+
+    def difference(self, kind: str) -> Difference:
+        """The largest difference of a kind."""
+        return next(each for each in self.differences if each.kind == kind)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"passed": self.passed, **to_mapping(asdict(self))}
+
+    def table(self) -> str:
+        """Verdict, and a line for every kind of difference."""
+        verdict = "pass" if self.passed else "FAIL"
+        rates = ", ".join(f"{rate:.3g}" for rate in self.recipe.rates)
+        took = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in self.seconds.items())
+        lines = [
+            f"{self.name}: {verdict}. {self.ranks} processes, {self.recipe.steps} steps, "
+            f"learning rate {rates}, {self.collectives} collectives a step ({took})",
+            "losses of one device: " + " ".join(f"{loss:.7f}" for loss in self.losses),
+            f"  {'kind':<9}{'difference':>12}{'bound':>9}  where it is largest",
+        ]
+        for each in self.differences:
+            mark = "" if each.passed else "  <-- above its bound"
+            place = each.where if each.value else "-"
+            lines.append(f"  {each.kind:<9}{each.value:>12.2e}{each.bound:>9.0e}  {place}{mark}")
+        lines += [f"  placed otherwise: {line}" for line in self.placement]
+        if self.first:
+            lines.append(f"first difference: {self.first}")
+        return "\n".join(lines)
+
+
+def replay(
+    name: str,
+    job: Job,
+    folder: Path,
+    setting: Setting | None = None,
+    bounds: Bounds | None = None,
+    compiled: Sequence[RankReport] = (),
+) -> ReplayReport:
+    """Replays a plan.
+
+    Args:
+        name: What the report calls it.
+        job: What is compiled; with plain operators in float32 and a seed.
+        folder: Gets rank_NNNNN/ (graphs, inputs, states, logs) and reference/.
+        setting: Steps and the like.
+        bounds: What passes.
+        compiled: What `compile_ranks` gave for the same job before; else it is called.
+
+    Raises:
+        ValueError: The job cannot run on CPU.
+        DryRunError: MindSpore refused the plan.
+        ReplayError: The collectives would hang, or a process died.
+    """
+    setting, bounds = setting or Setting(), bounds or Bounds()
+    _check(job)
+    clock = _Clock(name)
+    with ThreadPoolExecutor(1) as pool:
+        reference = pool.submit(_reference, job, setting, folder)
+        compiled = compiled or compile_ranks(job, folder)
+        reference.result()
+    graphs = {each.rank: inline(mindir.read(each.graph)) for each in compiled}
+    if setting.edit_graphs:
+        setting.edit_graphs(graphs)
+    meetings = {rank: order.meetings(graph, rank) for rank, graph in graphs.items()}
+    if stuck := order.deadlock(meetings):
+        raise ReplayError(f"{name}: the ranks would wait for each other for ever: {stuck}")
+    initial = dict(np.load(folder / "reference" / INITIAL))
+    placed = _placed(compiled, graphs, job)
+    _write_inputs(job, setting, folder, placed, initial)
+    _write_graphs(folder, graphs)
+    clock.lap("compile")
+    _run_ranks(folder, job.plan.devices, setting.timeout)
+    clock.lap("run")
+    found, losses = _compare(job, setting, folder, placed, bounds)
+    clock.lap("compare")
+    return ReplayReport(
+        name=name,
+        ranks=job.plan.devices,
+        recipe=_recipe(job, setting),
+        differences=tuple(differences(found)),
+        first=found.first,
+        placement=tuple(misplaced(compiled, job, {name: each.shape for name, each in initial.items()})),
+        losses=losses,
+        collectives=max(map(len, meetings.values())),
+        seconds=clock.seconds,
+    )
+
+
+def compile_ranks(job: Job, folder: Path) -> list[RankReport]:
+    """Compiles all ranks, a few at once, into rank_NNNNN/ of a folder."""
+    with ThreadPoolExecutor(_COMPILING) as pool:
+        return list(pool.map(lambda rank: compile_rank(job, rank, folder), range(job.plan.devices)))
+
+
+class _Clock:
+    """Seconds of the phases, shown as they pass."""
+
+    def __init__(self, name: str) -> None:
+        self.bar = tqdm(total=3, desc=name, unit="phase", leave=False, disable=not sys.stderr.isatty())
+        self.seconds: dict[str, float] = {}
+        self.began = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Ends a phase."""
+        now = time.perf_counter()
+        self.seconds[phase], self.began = now - self.began, now
+        self.bar.update()
+        self.bar.set_postfix_str(f"{phase} done")
+        if len(self.seconds) == self.bar.total:
+            self.bar.close()
+
+
+def _check(job: Job) -> None:
+    if job.operators != "plain" or job.model.compute_dtype != "float32" or job.seed is None:
+        raise ValueError(
+            f"replay: operators {job.operators!r}, compute_dtype {job.model.compute_dtype!r}, "
+            f"seed {job.seed}: CPU can run operators 'plain' in float32, and needs initial values (a seed)"
+        )
+
+
+def _reference(job: Job, setting: Setting, folder: Path) -> None:
+    target = folder / "reference"
+    target.mkdir(parents=True, exist_ok=True)
+    request = {
+        "job": to_mapping(replace(job, patch=None)),
+        "steps": setting.steps,
+        "overflow": setting.overflow,
+    }
+    (target / JOB).write_text(json.dumps(request), "utf-8")
+    with (target / "log.txt").open("w") as log:
+        command = [sys.executable, "-m", _CHILD, "reference", str(target)]
+        code = subprocess.run(
+            command, env=_environment(), stdout=log, stderr=log, timeout=setting.timeout
+        ).returncode
+    if code:
+        raise ReplayError(f"the run on one device ended with code {code}: {_last_lines(target / 'log.txt')}")
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Which part of what a rank holds: regions by rank and name, whole shapes by name.
+
+    `trained` leaves out copies of the tied table on stages that do not train it: they get its values anew
+    at each step, and what an update makes of them is of no account.
+    """
+
+    regions: dict[int, dict[str, Region]]
+    trained: dict[int, dict[str, Region]]
+    shapes: dict[str, tuple[int, ...]]
+
+
+def _placed(reports: Sequence[RankReport], graphs: Mapping[int, mindir.Model], job: Job) -> _Placed:
+    stage_size = job.plan.devices // job.plan.pp
+    placed = _Placed({}, {}, {})
+    for report in reports:
+        model, stage = graphs[report.rank], report.rank // stage_size
+        first = stage * stage_size
+        regions = placed.regions[report.rank] = {}
+        for name, tensor in model.parameters.items():
+            if name not in report.layouts:
+                continue
+            layout = report.layouts[name]
+            group = [rank - first for rank in model.groups.get(layout.optimizer_group, ())]
+            regions[name] = region(layout, report.rank - first, tensor.shape, group)
+            placed.shapes[name] = layout.shape
+        placed.trained[report.rank] = {
+            name: part
+            for name, part in regions.items()
+            if stage in stages_of(_trained_name(name), job.model, job.plan)
+        }
+    return placed
+
+
+def _trained_name(name: str) -> str:
+    """The parameter a moment or a sum belongs to."""
+    for prefix in (MOMENT1, MOMENT2, SUM):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def misplaced(compiled: Sequence[RankReport], job: Job, shapes: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    """Yields parameters whose slice in a rank's graph is not the one the sharding table says.
+
+    MindSpore keeps a network's meaning whatever its strategies are, so a wrong row of the table may change
+    no number; it changes what a device holds and sends.
+
+    Args:
+        compiled: All ranks.
+        job: Model and plan.
+        shapes: Whole shape of every parameter.
+    """
+    expected = layouts(shapes, job.model, job.plan)
+    for report in compiled:
+        held = mindir.read(report.graph).parameters
+        for name, layout in expected.items():
+            if name in held and held[name].shape != layout.slice_shape:
+                found = f"{list(held[name].shape)}, by the table {list(layout.slice_shape)}"
+                yield f"rank {report.rank}: {name} is {found}"
+
+
+def _write_inputs(
+    job: Job, setting: Setting, folder: Path, placed: _Placed, initial: Mapping[str, np.ndarray]
+) -> None:
+    """What every rank starts from, and its rows."""
+    values = {
+        rank: {name: _values(initial, name, placed.shapes[name], part) for name, part in regions.items()}
+        for rank, regions in placed.regions.items()
+    }
+    if setting.edit_inputs:
+        setting.edit_inputs(values)
+    rows = [rows_of_step(job, step, setting.overflow) for step in range(setting.steps)]
+    for rank, own_values in values.items():
+        inputs = {f"parameter/{name}": value for name, value in own_values.items()}
+        data_rank = rank // job.plan.tp % job.plan.dp
+        for step, batch in enumerate(rows):
+            own = [array[data_rank] for array in batch]
+            inputs |= {f"{step}/batch/{i}": array for i, array in enumerate(own)}
+            inputs[f"{step}/controls"] = controls(job, step, own[2])
+        target = folder / f"rank_{rank:05d}"
+        target.mkdir(exist_ok=True)
+        np.savez(target / INPUTS, **inputs)
+
+
+def _write_graphs(folder: Path, graphs: Mapping[int, mindir.Model]) -> None:
+    """Every rank's graph for CPU, and the groups of all."""
+    groups: dict[str, tuple[int, ...]] = {}
+    for rank, graph in graphs.items():
+        content, named = rewrite(graph, rank)
+        (folder / f"rank_{rank:05d}" / CPU_GRAPH).write_bytes(content)
+        groups |= named
+    for rank in graphs:
+        (folder / f"rank_{rank:05d}" / GROUPS).write_text(json.dumps(groups), "utf-8")
+
+
+def _values(initial: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], part: Region) -> np.ndarray:
+    """A rank's slice of the initial value; moments and sums begin at 0, and so do rows that pad."""
+    whole = np.zeros(shape, np.float32)
+    if name in initial:
+        whole[: len(initial[name])] = initial[name]
+    return np.ascontiguousarray(whole[part])
+
+
+def _run_ranks(folder: Path, number: int, timeout: float) -> None:
+    """Starts a scheduler and the workers, and ends what has not ended by itself."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    cluster = {"MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": str(port), "MS_WORKER_NUM": str(number)}
+    environment = _environment() | cluster
+    for rank in range(number):
+        (folder / f"rank_{rank:05d}" / STATES).unlink(missing_ok=True)
+    processes: dict[int, subprocess.Popen] = {}
+    try:
+        for rank in range(-1, number):
+            role = {"MS_ROLE": "MS_WORKER", "MS_NODE_ID": str(rank)} if rank >= 0 else {"MS_ROLE": "MS_SCHED"}
+            target = folder / f"rank_{rank:05d}" if rank >= 0 else folder / "reference"
+            words = ["rank", str(target)] if rank >= 0 else ["scheduler", ""]
+            with (target / ("run.txt" if rank >= 0 else "scheduler.txt")).open("w") as log:
+                command = [sys.executable, "-m", _CHILD, *words]
+                processes[rank] = subprocess.Popen(
+                    command, env=environment | role, stdout=log, stderr=log, cwd=target
+                )
+        scheduler = processes.pop(-1)
+        try:
+            _wait(processes, folder, timeout)
+        finally:
+            processes[-1] = scheduler
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+
+
+def _wait(processes: Mapping[int, subprocess.Popen], folder: Path, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while any(process.poll() is None for process in processes.values()):
+        failed = [rank for rank, process in processes.items() if process.poll()]
+        done = all((folder / f"rank_{rank:05d}" / STATES).exists() for rank in processes)
+        if failed and not done:
+            log = folder / f"rank_{failed[0]:05d}" / "run.txt"
+            raise ReplayError(
+                f"rank {failed[0]} ended with code {processes[failed[0]].poll()}: {_last_lines(log)}"
+            )
+        if time.monotonic() > deadline:
+            running = [rank for rank, process in processes.items() if process.poll() is None]
+            raise ReplayError(
+                f"ranks {running} still run after {timeout:.0f} s; logs: {folder}/rank_*/run.txt"
+            )
+        time.sleep(0.1)
+
+
+def _environment() -> dict[str, str]:
+    return plain_environment(os.environ | {"OMP_NUM_THREADS": "1", "GLOG_v": "3"})
+
+
+def _last_lines(log: Path) -> str:
+    lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    return f"{' | '.join(lines[-4:])} (all of it: {log})"
+
+
+def _recipe(job: Job, setting: Setting) -> Recipe:
+    rates = tuple(learning_rate(step, job.optim) for step in range(setting.steps))
+    return Recipe(setting.steps, rates, job.optim.beta1)
+
+
+def _compare(
+    job: Job, setting: Setting, folder: Path, placed: _Placed, bounds: Bounds
+) -> tuple[Comparison, tuple[float, ...]]:
+    states = {rank: dict(np.load(folder / f"rank_{rank:05d}" / STATES)) for rank in placed.regions}
+    size = job.plan.devices // job.plan.pp
+    last_stage = tuple(range(job.plan.devices - size, job.plan.devices))
+    run = Run(states, placed.trained, placed.shapes, last_stage)
+    reference = dict(np.load(folder / "reference" / STATES))
+    initial = dict(np.load(folder / "reference" / INITIAL))
+    found = compare(run, reference, initial, _recipe(job, setting), bounds)
+    losses = []
+    for step in range(setting.steps):
+        tokens = float(rows_of_step(job, step, setting.overflow)[2].sum())
+        losses.append(float(reference[f"{step}/loss"]) / (tokens + 1e-5))
+    return found, tuple(losses)

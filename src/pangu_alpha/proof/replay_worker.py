@@ -1,0 +1,163 @@
+"""One process of a replay: runs a rank's rewritten graph on CPU, or the reference on one device.
+
+python -m pangu_alpha.proof.replay_worker rank FOLDER        reads graph, groups and inputs of the rank
+python -m pangu_alpha.proof.replay_worker reference FOLDER   reads replay.json; writes initial values too
+python -m pangu_alpha.proof.replay_worker scheduler ""       lets ranks find each other
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+CPU_GRAPH, GROUPS, INPUTS, STATES = "cpu.mindir", "groups.json", "inputs.npz", "states.npz"
+INITIAL, JOB = "initial.npz", "replay.json"
+
+
+def run_rank(folder: Path) -> None:
+    """Steps a rank's graph through all its batches.
+
+    Reads groups.json (name -> ranks, all ranks' groups), cpu.mindir, inputs.npz ("parameter/NAME" and for
+    every step "STEP/batch/0..4", "STEP/controls"); writes states.npz ("STEP/loss", "STEP/norm",
+    "STEP/applied", "STEP/state/NAME" after the step).
+    """
+    import mindspore as ms
+    from mindspore import Tensor, nn
+    from mindspore.communication import create_group, get_rank, init
+
+    from pangu_alpha.parallel.context import use_device
+    from pangu_alpha.proof.mindir import own_name
+
+    use_device("CPU")
+    init()
+    for name, ranks in sorted(json.loads((folder / GROUPS).read_text("utf-8")).items()):
+        if get_rank() in ranks:
+            create_group(name, ranks)
+    inputs = np.load(folder / INPUTS)
+    net = nn.GraphCell(ms.load(str(folder / CPU_GRAPH)))
+    parameters = {own_name(name): parameter for name, parameter in net.parameters_dict().items()}
+    for name, parameter in parameters.items():
+        if name != "controls":
+            parameter.set_data(Tensor(inputs[f"parameter/{name}"]))
+    states: dict[str, np.ndarray] = {}
+    steps = sum(key.endswith("/controls") for key in inputs)
+    for step in range(steps):
+        parameters["controls"].set_data(Tensor(inputs[f"{step}/controls"]))
+        outputs = net(*(Tensor(inputs[f"{step}/batch/{i}"]) for i in range(5)))
+        record(states, step, [each.asnumpy() for each in outputs], parameters.items())
+    np.savez(folder / STATES, **states)
+
+
+def run_reference(folder: Path) -> None:
+    """Steps the same network on one device by the cells of ordinary training; writes states.npz as a rank."""
+    import mindspore as ms
+
+    from pangu_alpha.config.schema import build
+    from pangu_alpha.parallel.context import use_device
+    from pangu_alpha.proof.dry_run import Job
+    from pangu_alpha.proof.replay_rows import micro_batches, rows_of_step
+
+    use_device("CPU")
+    request = json.loads((folder / JOB).read_text("utf-8"))
+    job = build(Job, request["job"])
+    reference = _Reference(job)
+    np.savez(folder / INITIAL, **{each.name: each.asnumpy() for each in reference.optimizer.parameters})
+    states: dict[str, np.ndarray] = {}
+    for step in range(request["steps"]):
+        batches = micro_batches(job, rows_of_step(job, step, request["overflow"]))
+        tensors = [tuple(map(ms.Tensor, batch)) for batch in batches]
+        outputs = reference.step(step, batches, tensors)
+        record(states, step, outputs, reference.state())
+    np.savez(folder / STATES, **states)
+
+
+def run_scheduler(_: Path) -> None:
+    """Lets the ranks find each other; returns when all have left."""
+    from mindspore.communication import init
+
+    init()
+
+
+class _Reference:
+    """The training step of one device, as training.engine builds it."""
+
+    def __init__(self, job) -> None:
+        from mindspore import ParameterTuple
+
+        from pangu_alpha.model.operators import operators_for
+        from pangu_alpha.model.pangu import PanguAlpha
+        from pangu_alpha.training.loss import TokenLoss
+        from pangu_alpha.training.optimizer import AdamW
+        from pangu_alpha.training.step import AccumulateStep, ApplyStep, Gradients, TrainStep, Update
+
+        self.job = job
+        model = PanguAlpha(job.model, job.seed, operators_for(job.model, "plain"))
+        parameters = ParameterTuple(model.trainable_params())
+        roughen(parameters, job.seed)
+        self.optimizer = AdamW(parameters, job.optim)
+        gradients = Gradients(TokenLoss(model), parameters)
+        update = Update(self.optimizer, model.operators, job.optim.clip_norm)
+        if job.plan.micro_batches == 1:
+            self.train = TrainStep(gradients, update)
+        else:
+            self.accumulate = AccumulateStep(gradients, parameters)
+            self.apply = ApplyStep(self.accumulate, update)
+
+    def step(self, step: int, batches, tensors) -> list[np.ndarray]:
+        """Sum of the losses, norm and applied of one optimizer step."""
+        import mindspore as ms
+
+        from pangu_alpha.proof.replay_rows import controls
+
+        numbers = controls(self.job, step, np.concatenate([batch[2] for batch in batches]))
+        _, scale, largest = map(ms.Tensor, numbers[:3])
+        recipe = ms.Tensor(numbers[3:])
+        if len(tensors) == 1:
+            rows, norm, applied = self.train(largest, recipe, None, scale, *tensors[0])
+            losses = rows.asnumpy()
+        else:
+            rows = [self.accumulate(None, scale, *each).asnumpy() for each in tensors]
+            losses = np.concatenate(rows)
+            norm, applied = self.apply(largest, recipe, scale)
+        return [losses.sum(), norm.asnumpy(), applied.asnumpy()]
+
+    def state(self):
+        """Parameters and moments by name."""
+        optimizer = self.optimizer
+        groups = (*optimizer.parameters, *optimizer.moments1, *optimizer.moments2)
+        return [(each.name, each) for each in groups]
+
+
+def roughen(parameters: Iterable, seed: int) -> None:
+    """Makes initial values of a narrow network matter: the official ones are for thousands of columns.
+
+    Matrices and tables get the size at which attention is far from uniform; biases and norms get noise, so
+    that none is a trivial 0 or 1.
+    """
+    import mindspore as ms
+
+    random = np.random.default_rng(seed)
+    for parameter in parameters:
+        values = parameter.asnumpy()
+        if values.ndim == 1:
+            values = values + random.normal(0.0, 0.05, values.shape)
+        else:
+            values = values * (values.shape[-1] ** -0.5 / values.std())
+        parameter.set_data(ms.Tensor(values.astype(np.float32)))
+
+
+def record(states: dict[str, np.ndarray], step: int, outputs, parameters) -> None:
+    """Notes what a step gave."""
+    for name, value in zip(("loss", "norm", "applied"), outputs, strict=True):
+        states[f"{step}/{name}"] = np.asarray(value)
+    for name, parameter in parameters:
+        states[f"{step}/state/{name}"] = parameter.asnumpy().copy()
+
+
+if __name__ == "__main__":
+    _RUNS = {"rank": run_rank, "reference": run_reference, "scheduler": run_scheduler}
+    _RUNS[sys.argv[1]](Path(sys.argv[2]))

@@ -1,0 +1,219 @@
+"""Rewrites a rank's graph so that MindSpore runs it on CPU: of all collectives AllReduce(sum) remains.
+
+On CPU, MindSpore 2.9 sums over any group and gathers over the world only; it has no ReduceScatter, Send and
+Receive. With x in the rank's own place among zeros,
+    AllGather = AllReduce,  AllReduce(max) = AllReduce, ReduceMax,  ReduceScatter = AllReduce, slice,
+and a pair's AllReduce to which the receiver gives zeros is Send and Receive: numbers pass unchanged. Whole
+numbers (token ids, below 2^24) travel as float32, since CPU sums no int32.
+The collectives are chained, so that all ranks run them in the order that order.deadlock has checked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pangu_alpha.proof import mindir
+
+_REDUCTIONS = {"max": "ReduceMax", "min": "ReduceMin", "prod": "ReduceProd"}
+_TYPE_IDS = {"int32": 34, "float32": 43}  # MindSpore 2.9's numbers of types in Cast's input
+_NUMPY = {"float32": np.float32, "float16": np.float16, "int32": np.int32}
+
+
+def group_name(ranks: Sequence[int]) -> str:
+    """The name a rewritten graph calls a group by."""
+    return "ranks_" + "_".join(map(str, ranks))
+
+
+def rewrite(model: mindir.Model, rank: int) -> tuple[bytes, dict[str, tuple[int, ...]]]:
+    """The graph for CPU.
+
+    Args:
+        model: The rank's graph as one function (inline.inline); its protobuf is changed.
+        rank: The rank.
+
+    Returns:
+        The new MINDIR, and the ranks of every group it names; all ranks' groups must be made on all ranks
+        that are in them, in one order.
+
+    Raises:
+        ValueError: A collective that was not foreseen (AlltoAll, Broadcast).
+    """
+    work = _Rewriter(model, rank)
+    function = model.functions[0]
+    collectives = {each.node: each for each in mindir.collectives(model)}
+    for node in function.nodes:
+        if node.name in collectives:
+            work.replace(node, collectives[node.name])
+        else:
+            work.nodes.append(node.proto)
+    work.end(function.proto.output[0])
+    del function.proto.node[:]
+    function.proto.node.extend(work.nodes)
+    return model.proto.SerializeToString(), work.groups
+
+
+class _Rewriter:
+    """Builds the new list of nodes."""
+
+    def __init__(self, model: mindir.Model, rank: int) -> None:
+        self.proto = model.proto
+        self.rank = rank
+        self.tensor = lambda name: model.tensor(model.functions[0], name)
+        self.enum = {
+            key: value.number
+            for key, value in _data_types(model.proto).items()
+            if key in ("float32", "float16", "int32")
+        }
+        self.nodes: list[Any] = []
+        self.groups: dict[str, tuple[int, ...]] = {}
+        self.last = ""  # the collective that must come before the next one
+        self.count = 0
+
+    def replace(self, node: mindir.Node, each: mindir.Collective) -> None:
+        """Appends what does the work of one collective and bears its name."""
+        x = node.inputs[0]
+        # Receive's input is only there for its order; its result has another shape.
+        given = self.tensor(x) or each.payload
+        if self.last:
+            x = self.add("Depend", [x, self.last], given)
+        self.last = node.name
+        if each.operation in ("Send", "Receive"):
+            self._pass_on(node.name, each, x)
+        elif each.operation == "AllReduce" and each.reduction == "sum":
+            self.all_reduce(x, each.ranks, each.payload, node.name)
+        elif each.operation == "AllReduce" and each.reduction in _REDUCTIONS:
+            self._reduce(node.name, each, x)
+        elif each.operation == "AllGather":
+            self.all_reduce(self._place(x, each, each.payload), each.ranks, each.payload, node.name)
+        elif each.operation == "ReduceScatter" and each.reduction == "sum":
+            self._scatter(node.name, each, x)
+        else:
+            raise ValueError(f"{each.scope}: replay cannot do {each.operation} {each.reduction} on CPU")
+
+    def end(self, output: Any) -> None:
+        """Lets the graph's result wait for the last collective."""
+        if self.last:
+            result = next(node for node in self.nodes if node.name == output.name)
+            output.name = self.add("Depend", [output.name, self.last], None)
+            self.nodes[-1].attribute.extend(each for each in result.attribute if each.name == "shape")
+
+    def all_reduce(self, x: str, ranks: Sequence[int], tensor: mindir.Tensor, name: str | None = None) -> str:
+        """Sum over ranks."""
+        group = group_name(ranks)
+        self.groups[group] = tuple(ranks)
+        if tensor.dtype != "int32":
+            return self.add("AllReduce", [x], tensor, name, op="sum", group=group)
+        floats = mindir.Tensor(tensor.shape, "float32")
+        x = self.add("Cast", [x, self.constant(_TYPE_IDS["float32"])], floats)
+        x = self.add("AllReduce", [x], floats, op="sum", group=group)
+        return self.add("Cast", [x, self.constant(_TYPE_IDS["int32"])], tensor, name)
+
+    def _pass_on(self, name: str, each: mindir.Collective, x: str) -> None:
+        if each.operation == "Receive":
+            zeros = self.constant(np.zeros(each.payload.shape, _NUMPY[each.payload.dtype]))
+            x = self.add("Depend", [zeros, x], each.payload)
+        self.all_reduce(x, sorted((self.rank, each.peer)), each.payload, name)
+
+    def _reduce(self, name: str, each: mindir.Collective, x: str) -> None:
+        shape = each.payload.shape
+        stack = mindir.Tensor((len(each.ranks), *shape), each.payload.dtype)
+        row = mindir.Tensor((1, *shape), each.payload.dtype)
+        x = self.add("Reshape", [x, self.constant(row.shape)], row)
+        x = self.all_reduce(self._place(x, each, stack), each.ranks, stack)
+        self.add(
+            _REDUCTIONS[each.reduction],
+            [x, self.constant((0,)), self.constant(False)],
+            each.payload,
+            name,
+        )
+
+    def _place(self, x: str, each: mindir.Collective, whole: mindir.Tensor) -> str:
+        """x as the rank's rows of a tensor of zeros."""
+        own, parts = each.ranks.index(self.rank), len(each.ranks)
+        rows = whole.shape[0] // parts
+        pieces = []
+        for before in (True, False):
+            others = own if before else parts - 1 - own
+            if others:
+                shape = (others * rows, *whole.shape[1:])
+                pieces.append(self.constant(np.zeros(shape, _NUMPY[whole.dtype])))
+            if before:
+                pieces.append(x)
+        tuple_ = self.add("MakeTuple", pieces, None)
+        return self.add("Concat", [tuple_, self.constant(0)], whole)
+
+    def _scatter(self, name: str, each: mindir.Collective, x: str) -> None:
+        whole = each.payload
+        own, rows = each.ranks.index(self.rank), whole.shape[0] // len(each.ranks)
+        x = self.all_reduce(x, each.ranks, whole)
+        zero = self.constant(0)
+        begin = self.constant((own * rows, *(0 for _ in whole.shape[1:])))
+        end = self.constant(((own + 1) * rows, *whole.shape[1:]))
+        step = self.constant((1,) * len(whole.shape))
+        part = mindir.Tensor((rows, *whole.shape[1:]), whole.dtype)
+        self.add("StridedSlice", [x, begin, end, step, *[zero] * 5], part, name)
+
+    def add(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        tensor: mindir.Tensor | None,
+        name: str | None = None,
+        **attributes: str,
+    ) -> str:
+        """Appends a node and gives its name."""
+        self.count += 1
+        primitive = self.proto.primitives.add()
+        primitive.name, primitive.op_type = f"{operator}:replay{self.count}", operator
+        primitive.prim_type = primitive.PRIMITIVE
+        for key, text in attributes.items():
+            primitive.attribute.add(name=key, s=text.encode(), type=_attribute(primitive, "STRING"))
+        node = self._node(name or f"replay_{operator}_{self.count}", f"REF::{primitive.name}")
+        node.input.extend(inputs)
+        node.domain = "Default"
+        if tensor is not None:
+            shape = node.attribute.add(name="shape", type=_attribute(node, "TENSORS"))
+            shape.tensors.add(dims=tensor.shape, data_type=self.enum[tensor.dtype])
+        return node.name
+
+    def constant(self, content: np.ndarray | tuple[int, ...] | int | bool) -> str:
+        """Appends a constant and gives its name."""
+        self.count += 1
+        node = self._node(f"replay_constant_{self.count}", "Constant")
+        entry = node.attribute.add(name="value")
+        if isinstance(content, np.ndarray):
+            entry.type = _attribute(node, "TENSORS")
+            kind = self.enum[content.dtype.name]
+            entry.tensors.add(dims=content.shape, data_type=kind, name="value0", raw_data=content.tobytes())
+            assert len(content.tobytes()) == math.prod(content.shape) * content.itemsize
+        elif isinstance(content, tuple):
+            entry.type = _attribute(node, "TUPLE")
+            for item in content:
+                entry.values.add(ints=[item], type=_attribute(node, "INT64"))
+        else:
+            entry.i = int(content)
+            entry.type = _attribute(node, "BOOL" if isinstance(content, bool) else "INT64")
+        return node.name
+
+    def _node(self, name: str, kind: str) -> Any:
+        from pangu_alpha.proof import private
+
+        node = private.mindir_protobuf().NodeProto(name=name, op_type=kind, output=[name])
+        self.nodes.append(node)
+        return node
+
+
+def _attribute(proto: Any, name: str) -> int:
+    message = proto.DESCRIPTOR.fields_by_name["attribute"].message_type
+    return message.enum_types_by_name["AttributeType"].values_by_name[name].number
+
+
+def _data_types(proto: Any) -> dict[str, Any]:
+    """Numbers of the types a tensor's elements may have, by MindSpore's names."""
+    tensor = proto.DESCRIPTOR.fields_by_name["graph"].message_type.fields_by_name["parameter"].message_type
+    values = tensor.enum_types_by_name["DataType"].values_by_name
+    return {{"FLOAT": "float32"}.get(name, name.lower()): value for name, value in values.items()}

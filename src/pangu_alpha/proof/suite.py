@@ -1,0 +1,68 @@
+"""The plans that are replayed, as data: small networks, every way of splitting them.
+
+Letters: L layers with the query layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.optim import OptimConfig
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.proof.dry_run import Job
+
+_MODEL = ModelConfig(64, 32, 2, 4, seq_length=8, dropout=0.0, compute_dtype="float32")
+# No warm-up: the first update moves weights as well. Clipping acts: norms are some tenths. AdamW divides by
+# sqrt(v) + epsilon, which for 1e-8 makes an update as large as any other of a gradient that is mere rounding.
+_OPTIM = OptimConfig(
+    learning_rate=1e-2,
+    end_learning_rate=1e-3,
+    warmup_steps=0,
+    decay_steps=100,
+    epsilon=1e-6,
+    clip_norm=0.1,
+)
+
+
+def job(plan: ParallelPlan, layers: int = 2, **model: object) -> Job:
+    """A small job for a plan.
+
+    Args:
+        plan: How it is split.
+        layers: L.
+        model: Fields of ModelConfig that differ.
+    """
+    shape = replace(_MODEL, num_layers=max(layers, plan.pp), **model)
+    return Job(shape, plan, _OPTIM, batch_size=2, operators="plain", seed=1)
+
+
+def suite() -> dict[str, Job]:
+    """All plans by name."""
+    sharded = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
+    pipeline = ParallelPlan(dp=2, tp=2, pp=2, micro_batches=4)
+    everything = replace(pipeline, **sharded, recompute="full", sequence_parallel=True)
+    return {
+        "dp4": job(ParallelPlan(dp=4)),
+        "tp4": job(ParallelPlan(tp=4)),
+        "dp2 tp2": job(ParallelPlan(dp=2, tp=2)),
+        "dp2 tp2 optimizer": job(ParallelPlan(dp=2, tp=2, **sharded)),
+        "dp2 tp2 pp2, 4 micro-batches": job(pipeline, layers=4),
+        "pp4, 4 micro-batches": job(ParallelPlan(pp=4, micro_batches=4), layers=4),
+        "dp2 tp2 pp2 optimizer recompute sequence": job(everything, layers=4),
+        "query then norm": job(ParallelPlan(dp=2, tp=2), norm_order="query_then_norm"),
+        "odd vocabulary": job(ParallelPlan(dp=2, tp=2), vocab_size=63),
+        "dp2, 2 micro-batches": job(ParallelPlan(dp=2, micro_batches=2)),
+        "dp2 tp2 whole vocabulary": job(ParallelPlan(dp=2, tp=2, vocab_parallel=False)),
+    }
+
+
+def quick() -> dict[str, Job]:
+    """Plans that are replayed in minutes."""
+    sharded = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
+    return {
+        "dp2": job(ParallelPlan(dp=2)),
+        "tp2, odd vocabulary": job(ParallelPlan(tp=2), vocab_size=63),
+        "pp2, 2 micro-batches": job(ParallelPlan(pp=2, micro_batches=2)),
+        "dp2 tp2 optimizer": job(ParallelPlan(dp=2, tp=2, **sharded)),
+    }

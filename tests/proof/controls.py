@@ -1,0 +1,121 @@
+"""Breaks a plan on purpose, each in one place: what a replay must not pass.
+
+Functions without arguments are called in the compiling child by Job.patch; the others edit what a replay reads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pangu_alpha.proof import mindir
+
+
+def patch(name: str) -> str:
+    """How Job.patch names a function of this file."""
+    return f"controls:{name}"
+
+
+def mean_of_means() -> None:
+    """The loss divides by the tokens of each micro-batch, as if all held equally many."""
+    from mindspore import ops
+
+    from pangu_alpha.parallel.sharding import SHARDING, split
+    from pangu_alpha.training import partitioned
+
+    def construct(self, input_ids, labels, loss_mask, position_ids, document_ids):
+        nll = self.token_loss(input_ids, labels, position_ids, document_ids, None)
+        return self.div(self.sum(self.mul(nll, loss_mask)), self.count(loss_mask))
+
+    def with_mean(self, token_loss):
+        made(self, token_loss)
+        self.count = ops.ReduceSum()
+        self.div = ops.Div()
+
+    made = partitioned.MicroBatchLoss.__init__
+    partitioned.MicroBatchLoss.__init__ = with_mean
+    partitioned.MicroBatchLoss.construct = construct
+    SHARDING["MicroBatchLoss"].update(count=split(("dp", None)), div=split((), ()))
+
+
+def norm_counts_twice() -> None:
+    """The norm counts a tensor that two devices hold as if each had a part of its own."""
+    from pangu_alpha.parallel import sums
+
+    def with_fault(self, shares, row_share):
+        shares = list(shares)
+        place = next(i for i, share in enumerate(shares) if share == 0.5)
+        shares[place] = 1.0
+        made(self, shares, row_share)
+
+    made = sums.Partitioned.__init__
+    sums.Partitioned.__init__ = with_fault
+
+
+def wrong_strategy() -> None:
+    """The weights of column-parallel products are whole on every device, against the table."""
+    from pangu_alpha.parallel import apply
+    from pangu_alpha.parallel.sharding import SHARDING, split
+
+    row = {"matmul": split(("dp", None), (None, None)), "add": split(("dp", None), (None,))}
+    casts = {"cast_weight": split((None, None)), "cast_bias": split((None,))}
+    apply.SHARDING = {**SHARDING, "Affine column": row, "Linear column": casts}
+
+
+def wrong_table() -> None:
+    """The table itself says so: everything that is derived from it agrees."""
+    from pangu_alpha.parallel.sharding import SHARDING, split
+
+    SHARDING["Affine column"].update(
+        matmul=split(("dp", None), (None, None)), add=split(("dp", None), (None,))
+    )
+    SHARDING["Linear column"].update(cast_weight=split((None, None)), cast_bias=split((None,)))
+
+
+def swap_slices(values: dict[int, dict[str, np.ndarray]]) -> None:
+    """Ranks 0 and 1 hold each other's slice of one weight."""
+    name = "blocks.0.feed_forward.up.weight"
+    values[0][name], values[1][name] = values[1][name], values[0][name]
+
+
+def leave_out_all_reduce(graphs: dict[int, mindir.Model]) -> None:
+    """No rank sums the partial products of one row-parallel product."""
+    for rank, model in graphs.items():
+        place = next(each for each in mindir.collectives(model) if each.phase == "forward" and _is_sum(each))
+        graphs[rank] = bypass(model, place.node)
+
+
+def leave_out_on_rank_0(graphs: dict[int, mindir.Model]) -> None:
+    """Rank 0 alone does not: the others wait."""
+    alone = {0: graphs[0]}
+    leave_out_all_reduce(alone)
+    graphs[0] = alone[0]
+
+
+def forget_tied_gradient(graphs: dict[int, mindir.Model]) -> None:
+    """The first stage receives the head's gradient of the tied table, but does not add it to its own."""
+    for rank, model in graphs.items():
+        for each in mindir.collectives(model):
+            if each.operation == "Receive" and each.phase == "gradient":
+                (adds,) = [
+                    node.name
+                    for node in model.functions[0].nodes
+                    if node.type == "AssignAdd" and each.node in node.inputs
+                ]
+                graphs[rank] = bypass(graphs[rank], adds, place=1)
+
+
+def bypass(model: mindir.Model, name: str, place: int = 0) -> mindir.Model:
+    """The graph without a node: who used it uses the node's input instead."""
+    (function,) = model.functions
+    source = function.by_name[name].inputs[place]
+    del function.proto.node[next(i for i, node in enumerate(function.nodes) if node.name == name)]
+    for proto in function.proto.node:
+        for i, used in enumerate(proto.input):
+            if used == name:
+                proto.input[i] = source
+    return mindir.wrap(model.proto)
+
+
+def _is_sum(each: mindir.Collective) -> bool:
+    return each.operation == "AllReduce" and each.reduction == "sum" and len(each.payload.shape) == 2
+

@@ -1,0 +1,185 @@
+"""Options, topology, commands and refusals of the launchers; nothing of MindSpore runs here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pangu_alpha.cli.launch import main, new_folder, parse, wait_for_port
+from pangu_alpha.cli.launch_predict import join_outputs
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.parallel.launch import plain_nodes, topology
+from pangu_alpha.parallel.rank_table import Device, RankTable, Server, write
+
+TRAIN, PREDICT = "src/train.py", "src/predict.py"
+
+
+@pytest.fixture
+def paper(tmp_path):
+    """YAML of the 200B model on 2048 devices: dp 16, tp 8, pp 16."""
+    settings = {
+        "model": "200b",
+        "data": {"train": {"all": {"records": "/data/records"}}},
+        "run": {"output": "/data/run", "steps": 10},
+        "parallel": {"dp": 16, "tp": 8, "pp": 16, "micro_batches": 16},
+    }
+    path = tmp_path / "paper.yaml"
+    path.write_text(yaml.safe_dump(settings), "utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Rank table of 2 servers of 2 devices; the second server has the first ranks."""
+    servers = tuple(
+        Server(
+            f"10.0.0.{place}", tuple(Device(d, (1 - place) * 2 + d, f"10.1.{place}.{d + 1}") for d in (0, 1))
+        )
+        for place in (0, 1)
+    )
+    write(RankTable(servers), tmp_path / "table.json")
+    return str(tmp_path / "table.json")
+
+
+def dry(capsys, *words):
+    assert main([TRAIN, "--dry", *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_dry_prints_every_node_of_2048_devices(paper, capsys):
+    words = ("--nnodes", "256", "--nproc", "8", "--master-addr", "10.0.0.1", "--compile-cache", "/cache")
+    output = dry(capsys, "--config", paper, *words, "optim.learning_rate=2e-5")
+    lines = output.splitlines()
+    assert lines[0] == "256 nodes, 2048 devices: dp 16, tp 8, pp 16"
+    assert " ".join(lines[1 + 17].split()) == "node 17 ranks 136-143 stage 1 data 1 tensor 0-7"
+    starts = [line for line in lines if line.startswith("msrun ")]
+    assert len(starts) == 256 and len(set(starts)) == 256
+    for place, line in enumerate(starts):
+        for word in ("--worker_num=2048", "--local_worker_num=8", "--master_addr=10.0.0.1", "--join=True",
+                     f"--node_rank={place}", "optim.learning_rate=2e-5"):  # fmt: skip
+            assert word in line.split()
+    for line in ("HCCL_CONNECT_TIMEOUT=1200", "HCCL_EXEC_TIMEOUT=3600", "MS_COMPILER_CACHE_ENABLE=1"):
+        assert f"export {line}" in lines
+
+
+def test_a_compiled_graph_is_only_for_its_own_config(config, capsys):
+    def folder(*words):
+        output = dry(capsys, "--config", config, "--compile-cache", "/cache", *words)
+        (line,) = [line for line in output.splitlines() if "MS_COMPILER_CACHE_PATH=/cache/" in line]
+        return line
+
+    assert folder() == folder("run.output=elsewhere", "run.steps=9")
+    others = ("optim.clip_norm=0.5", "model.dropout=0.1", "run.batch_size=4", "parallel.micro_batches=3")
+    assert len({folder(), *map(folder, others)}) == 1 + len(others)
+
+
+def test_dry_of_a_rank_table_prints_every_process(config, table, capsys):
+    words = ("--config", config, "--start", "rank-table", "--rank-table", table, "parallel.tp=2")
+    output = dry(capsys, *words, "--bind-cores")
+    starts = [line for line in output.splitlines() if "RANK_ID" in line]
+    ranks = [line.split("RANK_ID=")[1].split()[0] for line in starts]
+    assert ranks == ["2", "3", "0", "1"]  # as the table says, not as the servers come
+    for line, device in zip(starts, "0101", strict=True):
+        assert f"RANK_TABLE_FILE={table} RANK_SIZE=4" in line and f"DEVICE_ID={device} taskset -c" in line
+        assert "python src/train.py --config" in line and "msrun" not in line
+    assert "10.0.0.0         ranks 2-3         stage 0  data 1  tensor 0-1" in output
+
+
+def test_one_device_starts_without_msrun(config, capsys):
+    output = dry(capsys, "--config", config, "parallel.dp=1", "--device", "CPU")
+    assert "msrun" not in output and "python src/train.py" in output and "run.device=CPU" in output
+
+
+def test_a_long_topology_is_cut_around_this_node():
+    nodes, plan = plain_nodes(256, 8), ParallelPlan(dp=16, tp=8, pp=16, micro_batches=16)
+    lines = topology(nodes, plan, here=100).splitlines()
+    assert len(lines) < 20 and "240 more nodes" in lines[-1]
+    (mine,) = [line for line in lines if "<- this node" in line]
+    assert mine.startswith("  node 100         ranks 800-807")
+    assert len(topology(nodes, plan, full=True).splitlines()) == 257
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--nprok", "2"), "--nprok: unknown; did you mean --nproc?"),
+        (("--zzz",), "see --help"),
+        (("steps",), "steps: unknown"),
+        (("--nproc", "4"), r"needs 2 devices \(dp 2 \* tp 1 \* pp 1\), 1 node of 4 workers give 4"),
+        (("--nnodes", "3", "--nproc", "1"), "3 nodes of 1 workers give 3"),
+        (("--nnodes", "2", "--nproc", "1"), "--node-rank: needed with 2 nodes"),
+        (("--nnodes", "2", "--node-rank", "2"), r"--node-rank: 2 lies outside 0\.\.1"),
+        (("--device", "CPU", "parallel.tp=2"), "data parallel only"),
+        (("--device", "Ascend"), "devices 0, 1 are wanted, /dev has 0 davinci"),
+        (("--start", "rank-table"), "need each other"),
+        (("--rank-table", "table.json"), "need each other"),
+        (("parallel.dq=2",), "parallel.dq"),
+    ],
+)
+def test_refusals(config, words, message):
+    with pytest.raises(ValueError, match=message):
+        main([TRAIN, "--config", config, *words])
+
+
+def test_rank_tables_that_differ_from_the_request(config, table):
+    start = [TRAIN, "--config", config, "--start", "rank-table", "--rank-table", table]
+    with pytest.raises(ValueError, match="has 4 devices, the grid dp 2, tp 1, pp 1 has 2"):
+        main(start)
+    with pytest.raises(ValueError, match="--nnodes: 1 asked for, the rank table has 2 servers"):
+        main([*start, "parallel.dp=4", "--nnodes", "1"])
+    with pytest.raises(ValueError, match=r"--nproc: 4 asked for, the rank table gives 10\.0\.0\.0 2 devices"):
+        main([*start, "parallel.dp=4", "--nproc", "4"])
+    with pytest.raises(ValueError, match="no server_id is this node's"):
+        main([*start, "parallel.dp=4"])
+    with pytest.raises(ValueError, match="started by msrun"):
+        main([*start, "parallel.dp=4", "--device", "CPU"])
+
+
+@pytest.mark.parametrize("words", [("--nproc", "0"), ("--restarts", "-1"), ("--start", "ssh")])
+def test_values_out_of_range_are_refused(config, words, capsys):
+    with pytest.raises(SystemExit):
+        main([TRAIN, "--config", config, *words])
+    assert words[0] in capsys.readouterr().err
+
+
+def test_help_and_documentation_name_every_option(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "launching.md").read_text("utf-8")
+    for trains in (True, False):
+        with pytest.raises(SystemExit):
+            parse(["--help"], trains)
+        text = capsys.readouterr().out
+        options = {word.strip(",]") for word in text.split() if word.startswith("--")}
+        assert len(options) >= 10 and "None" not in text
+        missing = [option for option in options if f"`{option}" not in page]
+        assert not missing
+
+
+def test_a_taken_port_is_named():
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        number = server.getsockname()[1]
+        with pytest.raises(ValueError, match=f"--master-port {number}.*in use"):
+            wait_for_port("127.0.0.1", number, seconds=0.1)
+
+
+def test_folders_of_attempts_are_never_used_twice(tmp_path):
+    assert [new_folder(tmp_path / "node_0").name for _ in range(3)] == ["001", "002", "003"]
+
+
+def test_outputs_of_shares_are_joined_in_the_prompts_order(tmp_path):
+    (tmp_path / "a").write_text('{"index": 1, "text": "乙"}\n{"index": 0, "text": "甲"}\n', "utf-8")
+    (tmp_path / "b").write_text('{"index": 0, "text": "丙"}\n', "utf-8")
+    join_outputs([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
+    assert (tmp_path / "all").read_text("utf-8").splitlines() == [
+        f'{{"index": {index}, "text": "{text}"}}' for index, text in enumerate("甲乙丙")
+    ]
+
+
+def test_the_launcher_needs_no_mindspore():
+    code = "import sys, pangu_alpha.cli.launch_predict; assert 'mindspore' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,6 +1,7 @@
 """Breaks a plan on purpose, each in one place: what a replay must not pass.
 
-Functions without arguments are called in the compiling child by Job.patch; the others edit what a replay reads.
+Functions without arguments are called in the compiling child by Job.patch; the others edit what a replay
+reads.
 """
 
 from __future__ import annotations
@@ -118,4 +119,3 @@ def bypass(model: mindir.Model, name: str, place: int = 0) -> mindir.Model:
 
 def _is_sum(each: mindir.Collective) -> bool:
     return each.operation == "AllReduce" and each.reduction == "sum" and len(each.payload.shape) == 2
-

@@ -31,7 +31,16 @@ def test_equal_runs_differ_nowhere():
     found = compared(states(), states())
     assert {each.value for each in found.largest.values()} == {0.0}
     assert found.first == ""
-    assert set(found.largest) == {"loss", "norm", "skip", "gradient", "weight", "moment", "replica", "padding"}
+    assert set(found.largest) == {
+        "loss",
+        "norm",
+        "skip",
+        "gradient",
+        "weight",
+        "moment",
+        "replica",
+        "padding",
+    }
 
 
 @pytest.mark.parametrize(

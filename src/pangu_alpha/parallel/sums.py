@@ -65,6 +65,7 @@ class Partitioned(nn.Cell):
         self.shares = tuple(Tensor(share, ms.float32) for share in shares)
         self.row_share = Tensor(row_share, ms.float32)
         self.mul = ops.Mul()
+        self.map = ops.HyperMap()
         self.add = ops.AddN()
         self.world_sum = ops.AllReduce(ops.ReduceOp.SUM)
 
@@ -74,7 +75,4 @@ class Partitioned(nn.Cell):
 
     def square_sum(self, squares):
         """Sum over all devices, every element of every gradient counted once."""
-        shared = ()
-        for i in range(len(squares)):
-            shared += (self.mul(squares[i], self.shares[i]),)
-        return self.world_sum(self.add(shared))
+        return self.world_sum(self.add(self.map(self.mul, squares, self.shares)))

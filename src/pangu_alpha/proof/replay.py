@@ -7,9 +7,6 @@ step, its optimizer and its clipping are those of training. Children do all the 
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +21,6 @@ from tqdm import tqdm
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.parallel.layout import layouts, stages_of
 from pangu_alpha.proof import mindir, order
-from pangu_alpha.proof.cann import plain_environment
 from pangu_alpha.proof.compare import (
     MOMENT1,
     MOMENT2,
@@ -39,18 +35,14 @@ from pangu_alpha.proof.compare import (
 )
 from pangu_alpha.proof.dry_run import Job, RankReport, compile_rank
 from pangu_alpha.proof.inline import inline
+from pangu_alpha.proof.replay_processes import ReplayError, run_child, run_ranks
 from pangu_alpha.proof.replay_rows import controls, rows_of_step
 from pangu_alpha.proof.replay_worker import CPU_GRAPH, GROUPS, INITIAL, INPUTS, JOB, STATES
 from pangu_alpha.proof.rewrite import rewrite
 from pangu_alpha.proof.slices import Region, region
 from pangu_alpha.training.schedule import learning_rate
 
-_CHILD = "pangu_alpha.proof.replay_worker"
 _COMPILING = 2  # compilers at once: each takes a core and about 1 GB
-
-
-class ReplayError(ValueError):
-    """A replay could not be carried to its end."""
 
 
 @dataclass(frozen=True)
@@ -149,33 +141,32 @@ def replay(
         folder: Gets rank_NNNNN/ (graphs, inputs, states, logs) and reference/.
         setting: Steps and the like.
         bounds: What passes.
-        compiled: What `compile_ranks` gave for the same job before; else it is called.
+        compiled: What `compile_ranks` gave for the same job before; else it is called. With it, a reference
+            that an earlier replay left in the folder is used again.
 
     Raises:
         ValueError: The job cannot run on CPU.
         DryRunError: MindSpore refused the plan.
         ReplayError: The collectives would hang, or a process died.
     """
-    setting, bounds = setting or Setting(), bounds or Bounds()
+    setting, bounds, folder = setting or Setting(), bounds or Bounds(), folder.resolve()
     _check(job)
-    clock = _Clock(name)
+    clock = _Clock(name, job.plan.devices)
     with ThreadPoolExecutor(1) as pool:
-        reference = pool.submit(_reference, job, setting, folder)
-        compiled = compiled or compile_ranks(job, folder)
+        reference = pool.submit(_reference, job, setting, folder, bool(compiled))
+        compiled = compiled or compile_ranks(job, folder, clock.bar.update)
         reference.result()
     graphs = {each.rank: inline(mindir.read(each.graph)) for each in compiled}
     if setting.edit_graphs:
         setting.edit_graphs(graphs)
-    meetings = {rank: order.meetings(graph, rank) for rank, graph in graphs.items()}
-    if stuck := order.deadlock(meetings):
-        raise ReplayError(f"{name}: the ranks would wait for each other for ever: {stuck}")
+    collectives = _check_order(name, graphs)
     initial = dict(np.load(folder / "reference" / INITIAL))
     placed = _placed(compiled, graphs, job)
     _write_inputs(job, setting, folder, placed, initial)
     _write_graphs(folder, graphs)
-    clock.lap("compile")
-    _run_ranks(folder, job.plan.devices, setting.timeout)
-    clock.lap("run")
+    clock.lap("compile", "run")
+    run_ranks(folder, job.plan.devices, setting.timeout)
+    clock.lap("run", "compare")
     found, losses = _compare(job, setting, folder, placed, bounds)
     clock.lap("compare")
     return ReplayReport(
@@ -186,32 +177,56 @@ def replay(
         first=found.first,
         placement=tuple(misplaced(compiled, job, {name: each.shape for name, each in initial.items()})),
         losses=losses,
-        collectives=max(map(len, meetings.values())),
+        collectives=collectives,
         seconds=clock.seconds,
     )
 
 
-def compile_ranks(job: Job, folder: Path) -> list[RankReport]:
-    """Compiles all ranks, a few at once, into rank_NNNNN/ of a folder."""
+def _check_order(name: str, graphs: Mapping[int, mindir.Model]) -> int:
+    """The largest number of collectives a rank runs; refuses graphs that would hang."""
+    meetings = {rank: order.meetings(graph, rank) for rank, graph in graphs.items()}
+    if stuck := order.deadlock(meetings):
+        raise ReplayError(f"{name}: the ranks would wait for each other for ever: {stuck}")
+    return max(map(len, meetings.values()))
+
+
+def compile_ranks(job: Job, folder: Path, compiled: Callable[[], object] | None = None) -> list[RankReport]:
+    """Compiles all ranks, a few at once, into rank_NNNNN/ of a folder.
+
+    Args:
+        job: What.
+        folder: Where.
+        compiled: Called after each.
+    """
+
+    def compile_one(rank: int) -> RankReport:
+        report = compile_rank(job, rank, folder)
+        if compiled:
+            compiled()
+        return report
+
     with ThreadPoolExecutor(_COMPILING) as pool:
-        return list(pool.map(lambda rank: compile_rank(job, rank, folder), range(job.plan.devices)))
+        return list(pool.map(compile_one, range(job.plan.devices)))
 
 
 class _Clock:
-    """Seconds of the phases, shown as they pass."""
+    """Seconds of the phases; shows them, and ranks compiled, as they pass."""
 
-    def __init__(self, name: str) -> None:
-        self.bar = tqdm(total=3, desc=name, unit="phase", leave=False, disable=not sys.stderr.isatty())
+    def __init__(self, name: str, ranks: int) -> None:
+        shown = sys.stderr.isatty()
+        self.bar = tqdm(total=ranks + 2, desc=f"{name}: compile", leave=False, disable=not shown)
+        self.name = name
         self.seconds: dict[str, float] = {}
         self.began = time.perf_counter()
 
-    def lap(self, phase: str) -> None:
+    def lap(self, phase: str, following: str = "") -> None:
         """Ends a phase."""
         now = time.perf_counter()
         self.seconds[phase], self.began = now - self.began, now
-        self.bar.update()
-        self.bar.set_postfix_str(f"{phase} done")
-        if len(self.seconds) == self.bar.total:
+        self.bar.set_description(f"{self.name}: {following}")
+        if phase != "compile":
+            self.bar.update()
+        if not following:
             self.bar.close()
 
 
@@ -223,7 +238,8 @@ def _check(job: Job) -> None:
         )
 
 
-def _reference(job: Job, setting: Setting, folder: Path) -> None:
+def _reference(job: Job, setting: Setting, folder: Path, again: bool) -> None:
+    """Trains on one device; `again`: unless the folder holds what the same request gave."""
     target = folder / "reference"
     target.mkdir(parents=True, exist_ok=True)
     request = {
@@ -231,14 +247,12 @@ def _reference(job: Job, setting: Setting, folder: Path) -> None:
         "steps": setting.steps,
         "overflow": setting.overflow,
     }
-    (target / JOB).write_text(json.dumps(request), "utf-8")
-    with (target / "log.txt").open("w") as log:
-        command = [sys.executable, "-m", _CHILD, "reference", str(target)]
-        code = subprocess.run(
-            command, env=_environment(), stdout=log, stderr=log, timeout=setting.timeout
-        ).returncode
-    if code:
-        raise ReplayError(f"the run on one device ended with code {code}: {_last_lines(target / 'log.txt')}")
+    text, asked = json.dumps(request), target / JOB
+    if again and asked.exists() and asked.read_text("utf-8") == text and (target / STATES).exists():
+        return
+    (target / STATES).unlink(missing_ok=True)
+    asked.write_text(text, "utf-8")
+    run_child(["reference", str(target)], target / "log.txt", setting.timeout)
 
 
 @dataclass(frozen=True)
@@ -343,64 +357,6 @@ def _values(initial: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
     if name in initial:
         whole[: len(initial[name])] = initial[name]
     return np.ascontiguousarray(whole[part])
-
-
-def _run_ranks(folder: Path, number: int, timeout: float) -> None:
-    """Starts a scheduler and the workers, and ends what has not ended by itself."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    cluster = {"MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": str(port), "MS_WORKER_NUM": str(number)}
-    environment = _environment() | cluster
-    for rank in range(number):
-        (folder / f"rank_{rank:05d}" / STATES).unlink(missing_ok=True)
-    processes: dict[int, subprocess.Popen] = {}
-    try:
-        for rank in range(-1, number):
-            role = {"MS_ROLE": "MS_WORKER", "MS_NODE_ID": str(rank)} if rank >= 0 else {"MS_ROLE": "MS_SCHED"}
-            target = folder / f"rank_{rank:05d}" if rank >= 0 else folder / "reference"
-            words = ["rank", str(target)] if rank >= 0 else ["scheduler", ""]
-            with (target / ("run.txt" if rank >= 0 else "scheduler.txt")).open("w") as log:
-                command = [sys.executable, "-m", _CHILD, *words]
-                processes[rank] = subprocess.Popen(
-                    command, env=environment | role, stdout=log, stderr=log, cwd=target
-                )
-        scheduler = processes.pop(-1)
-        try:
-            _wait(processes, folder, timeout)
-        finally:
-            processes[-1] = scheduler
-    finally:
-        for process in processes.values():
-            process.kill()
-            process.wait()
-
-
-def _wait(processes: Mapping[int, subprocess.Popen], folder: Path, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while any(process.poll() is None for process in processes.values()):
-        failed = [rank for rank, process in processes.items() if process.poll()]
-        done = all((folder / f"rank_{rank:05d}" / STATES).exists() for rank in processes)
-        if failed and not done:
-            log = folder / f"rank_{failed[0]:05d}" / "run.txt"
-            raise ReplayError(
-                f"rank {failed[0]} ended with code {processes[failed[0]].poll()}: {_last_lines(log)}"
-            )
-        if time.monotonic() > deadline:
-            running = [rank for rank, process in processes.items() if process.poll() is None]
-            raise ReplayError(
-                f"ranks {running} still run after {timeout:.0f} s; logs: {folder}/rank_*/run.txt"
-            )
-        time.sleep(0.1)
-
-
-def _environment() -> dict[str, str]:
-    return plain_environment(os.environ | {"OMP_NUM_THREADS": "1", "GLOG_v": "3"})
-
-
-def _last_lines(log: Path) -> str:
-    lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-    return f"{' | '.join(lines[-4:])} (all of it: {log})"
 
 
 def _recipe(job: Job, setting: Setting) -> Recipe:

@@ -49,7 +49,7 @@ def run_rank(folder: Path) -> None:
         parameters["controls"].set_data(Tensor(inputs[f"{step}/controls"]))
         outputs = net(*(Tensor(inputs[f"{step}/batch/{i}"]) for i in range(5)))
         record(states, step, [each.asnumpy() for each in outputs], parameters.items())
-    np.savez(folder / STATES, **states)
+    write_states(folder, states)
 
 
 def run_reference(folder: Path) -> None:
@@ -72,7 +72,7 @@ def run_reference(folder: Path) -> None:
         tensors = [tuple(map(ms.Tensor, batch)) for batch in batches]
         outputs = reference.step(step, batches, tensors)
         record(states, step, outputs, reference.state())
-    np.savez(folder / STATES, **states)
+    write_states(folder, states)
 
 
 def run_scheduler(_: Path) -> None:
@@ -148,6 +148,12 @@ def roughen(parameters: Iterable, seed: int) -> None:
         else:
             values = values * (values.shape[-1] ** -0.5 / values.std())
         parameter.set_data(ms.Tensor(values.astype(np.float32)))
+
+
+def write_states(folder: Path, states: dict[str, np.ndarray]) -> None:
+    """Writes states.npz, which is there when it is whole."""
+    np.savez(folder / ("new." + STATES), **states)
+    (folder / ("new." + STATES)).rename(folder / STATES)
 
 
 def record(states: dict[str, np.ndarray], step: int, outputs, parameters) -> None:

@@ -24,6 +24,16 @@ from pangu_alpha.training.optimizer import AdamW
 from pangu_alpha.training.step import Update
 
 
+_clear = ops.MultitypeFuncGraph("clear")
+
+
+@_clear.register("Tensor")
+def _clear_one(total):
+    # x < x is 0 for NaN, too. MindSpore 2.9 folds ZerosLike(x) and x * 0 into dense constants, gigabytes of
+    # them for a large model; x - x would keep the NaN of an overflow for ever.
+    return ops.assign(total, ops.cast(ops.less(total, total), ms.float32))
+
+
 class MicroBatchLoss(nn.Cell):
     """sum(nll * mask) of one micro-batch; compiled once and called for each.
 
@@ -88,9 +98,7 @@ class PartitionedStep(nn.Cell):
         self.controls = Parameter(Tensor(np.zeros(6, np.float32)), name="controls", requires_grad=False)
         self.update = update
         self.differentiate = ops.GradOperation(get_by_list=True, sens_param=True)
-        self.less = ops.Less()
-        self.cast = ops.Cast()
-        self.assign = ops.Assign()
+        self.map = ops.HyperMap()
 
     def construct(self, *batch):
         tokens, scale, largest = self.controls[0], self.controls[1], self.controls[2]
@@ -103,13 +111,7 @@ class PartitionedStep(nn.Cell):
         sums = ops.depend(self.sums, gradients)
         result = sums if self.sums_hold_result else gradients
         norm, applied = self.update(result, tokens, scale, largest, recipe)
-        sums = ops.depend(sums, applied)
-        cleared = ()
-        for i in range(len(sums)):
-            # x < x is 0 for NaN, too. MindSpore 2.9 folds ZerosLike(x) and x * 0 into dense constants,
-            # gigabytes of them for a large model; x - x keeps the NaN of an overflow for ever.
-            cleared += (self.assign(sums[i], self.cast(self.less(sums[i], sums[i]), ms.float32)),)
-        return ops.depend(loss, cleared), norm, applied
+        return ops.depend(loss, self.map(_clear, ops.depend(sums, applied))), norm, applied
 
 
 def partitioned_step(

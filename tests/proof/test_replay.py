@@ -1,0 +1,172 @@
+"""Replays of small plans, and of plans that were broken on purpose; the full suite is `suite()`."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.proof.replay import ReplayError, Setting, compile_ranks, replay
+from pangu_alpha.proof.replay_rows import micro_batches, rows_of_step
+from pangu_alpha.proof.replay_worker import STATES
+from pangu_alpha.proof.suite import job, quick, suite
+
+HERE = Path(__file__).parent
+_SPEC = importlib.util.spec_from_file_location("controls", HERE / "controls.py")
+controls = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(controls)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Gives (job, folder, reports) of a plan of the quick suite, compiled once."""
+    done = {}
+
+    def get(name):
+        if name not in done:
+            folder = tmp_path_factory.mktemp("replay")
+            done[name] = (quick()[name], folder, compile_ranks(quick()[name], folder))
+        return done[name]
+
+    return get
+
+
+@pytest.fixture
+def run(compiled):
+    """Replays a plan of the quick suite; gives the report and the folder."""
+
+    def call(name, **setting):
+        job_, folder, reports = compiled(name)
+        return replay(name, job_, folder, Setting(**setting), compiled=reports), folder
+
+    return call
+
+
+@pytest.fixture
+def patched(monkeypatch, tmp_path):
+    """Replays a job whose compilation is patched by a function of controls.py."""
+
+    def call(job_, control):
+        monkeypatch.setenv("PYTHONPATH", str(HERE))
+        return replay(control, replace(job_, patch=controls.patch(control)), tmp_path)
+
+    return call
+
+
+def states(folder, rank):
+    return np.load(folder / f"rank_{rank:05d}" / STATES)
+
+
+def ratio(report, *kinds):
+    return max(report.difference(kind).ratio for kind in kinds)
+
+
+def test_every_device_counts_another_number_of_tokens():
+    odd = job(ParallelPlan(dp=2, micro_batches=2))
+    rows = rows_of_step(odd, 0)
+    counts = rows[2].reshape(2, 2, -1).sum(-1)  # [data-parallel rank, micro-batch]
+    assert counts.sum(0)[0] != counts.sum(0)[1] and counts.sum(1)[0] != counts.sum(1)[1]
+    assert rows[2][0, 0].sum() == 0
+    assert sum(batch[2].sum() for batch in micro_batches(odd, rows)) == rows[2].sum()
+    assert (rows[3] == 0).sum() > rows[3].size / rows[3].shape[-1]  # documents begin within rows, too
+
+
+@pytest.mark.parametrize("name", quick())
+def test_a_plan_computes_what_one_device_computes(run, name):
+    report, _ = run(name)
+    assert report.passed, report.table()
+    assert min(report.losses) > 1.0 and report.collectives > 0
+    assert f"{name}: pass. " in report.table()
+
+
+def test_an_overflow_on_one_rank_skips_the_step_on_all_and_changes_nothing(run):
+    report, folder = run("pp2, 2 micro-batches", overflow=1)
+    assert report.passed, report.table()
+    for rank in range(2):
+        held = states(folder, rank)
+        assert [bool(held[f"{step}/applied"]) for step in range(3)] == [True, False, True]
+        assert not np.isfinite(held["1/norm"])
+        trained = [key for key in held if key.startswith("1/state/") and "word_embedding" not in key]
+        same = [np.array_equal(held[key], held["0" + key[1:]]) for key in trained if "controls" not in key]
+        assert all(same) and len(same) > 40
+
+
+def test_an_overflow_of_one_data_parallel_rank_is_known_to_the_other(run):
+    report, folder = run("dp2", overflow=1)
+    assert report.passed, report.table()
+    assert [bool(states(folder, rank)["1/applied"]) for rank in range(2)] == [False, False]
+
+
+def test_swapped_slices_do_not_pass(run):
+    report, _ = run("tp2, odd vocabulary", edit_inputs=controls.swap_slices)
+    assert not report.passed
+    assert ratio(report, "loss") > 10 and ratio(report, "gradient") > 10
+    assert report.first.startswith("step 1, rank 0")
+
+
+def test_an_all_reduce_left_out_does_not_pass(run):
+    report, _ = run("tp2, odd vocabulary", edit_graphs=controls.leave_out_all_reduce)
+    assert not report.passed
+    assert ratio(report, "loss") > 10 and ratio(report, "gradient") > 10
+
+
+def test_an_all_reduce_left_out_on_one_rank_is_seen_before_anything_runs(run):
+    with pytest.raises(ReplayError, match="rank 1, collective .* waits for rank 0"):
+        run("tp2, odd vocabulary", edit_graphs=controls.leave_out_on_rank_0)
+
+
+def test_a_tied_gradient_that_is_not_summed_does_not_pass(run):
+    report, _ = run("pp2, 2 micro-batches", edit_graphs=controls.forget_tied_gradient)
+    assert not report.passed
+    assert ratio(report, "gradient") > 10
+    assert ratio(report, "norm") > 10
+
+
+def test_a_mean_of_means_does_not_pass(patched):
+    report = patched(job(ParallelPlan(dp=2, micro_batches=2), layers=1), "mean_of_means")
+    assert not report.passed
+    assert ratio(report, "gradient") > 10 and ratio(report, "loss") > 10
+
+
+def test_a_norm_that_counts_a_tensor_twice_does_not_pass(patched):
+    report = patched(job(ParallelPlan(tp=2), layers=1), "norm_counts_twice")
+    assert not report.passed
+    assert ratio(report, "norm") > 10
+    assert report.first.startswith("step 1, rank 0 (norm: ")
+
+
+def test_a_strategy_against_the_table_does_not_pass(patched):
+    report = patched(job(ParallelPlan(tp=2), layers=1), "wrong_strategy")
+    assert not report.passed
+    assert any(
+        "feed_forward.up.weight is [128, 32], by the table [64, 32]" in line for line in report.placement
+    )
+    assert ratio(report, "norm") > 10  # it counts by the table how many devices hold a tensor
+
+
+def test_jobs_that_cpu_cannot_run_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="operators 'Ascend'"):
+        replay("x", replace(job(ParallelPlan(dp=2)), operators="Ascend"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_suite_holds_every_way_of_splitting():
+    plans = [each.plan for each in suite().values()]
+    assert {(plan.dp, plan.tp, plan.pp) for plan in plans} >= {
+        (4, 1, 1),
+        (1, 4, 1),
+        (2, 2, 1),
+        (2, 2, 2),
+        (1, 1, 4),
+    }
+    assert any(
+        plan.optimizer_parallel != "none"
+        and plan.recompute == "full"
+        and plan.sequence_parallel
+        and plan.pp > 1
+        for plan in plans
+    )

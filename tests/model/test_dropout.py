@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from pangu_alpha.model.layers import Dropout
+from pangu_alpha.model.operators.plain import Dropout
 
 SHAPE = (512, 384)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from pangu_alpha.model.layers import Dropout
 from pangu_alpha.model.operators import ascend, plain
 from pangu_alpha.model.operators import cpu as cpu_operators
+from pangu_alpha.model.operators.plain import Dropout
 
 B, N, S, D, T, H, V = 2, 3, 16, 8, 32, 24, 50
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.proof.replay import ReplayError, Setting, compile_ranks, replay
+from pangu_alpha.proof.replay import ReplayError, Setting, compile_ranks, misplaced, replay
 from pangu_alpha.proof.replay_rows import micro_batches, rows_of_step
 from pangu_alpha.proof.replay_worker import STATES
 from pangu_alpha.proof.suite import job, quick, suite
@@ -146,6 +146,19 @@ def test_a_strategy_against_the_table_does_not_pass(patched):
         "feed_forward.up.weight is [128, 32], by the table [64, 32]" in line for line in report.placement
     )
     assert ratio(report, "norm") > 10  # it counts by the table how many devices hold a tensor
+
+
+def test_a_wrong_table_changes_no_number_but_what_a_device_holds(monkeypatch, tmp_path):
+    # MindSpore keeps a network's meaning whatever its strategies are, and the norm is counted by the table
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    wrong = replace(job(ParallelPlan(tp=2), layers=1), patch=controls.patch("wrong_table"))
+    reports = compile_ranks(wrong, tmp_path)
+    shapes = {
+        name: each.shape for name, each in reports[0].layouts.items() if name.startswith("query_layer.")
+    }
+    found = list(misplaced(reports, wrong, shapes))
+    assert len(found) == 2 * 8  # ranks, weights and biases of query, key, value and up
+    assert "rank 1: query_layer.feed_forward.up.bias is [128], by the table [64]" in found
 
 
 def test_jobs_that_cpu_cannot_run_are_refused(tmp_path):

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     from pangu_alpha.parallel.world import join_world
 
     device = use_device(config.run.device)
-    world = join_world(config.parallel)
+    world = join_world(config.parallel, device)
     if world.rank:
         logging.getLogger().setLevel(logging.WARNING)  # rank 0 says it for all
 

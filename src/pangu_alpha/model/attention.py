@@ -9,7 +9,7 @@ from __future__ import annotations
 from mindspore import nn
 
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.model.layers import Dropout, Linear
+from pangu_alpha.model.layers import Linear
 from pangu_alpha.model.operators import Operators
 
 
@@ -39,7 +39,8 @@ class Attention(nn.Cell):
         self.key = Linear(hidden, hidden, operators)
         self.value = Linear(hidden, hidden, operators)
         self.split = operators.split_heads(config.num_heads)
-        self.core = operators.attention(config.num_heads, config.head_size, Dropout(config.dropout, salt))
+        dropout = operators.dropout(config.dropout, salt)
+        self.core = operators.attention(config.num_heads, config.head_size, dropout)
         self.join = operators.join_heads(config.num_heads)
         self.output = Linear(hidden, hidden, operators)
         self.cached = False  # a decoder sets it, with key_cache and value_cache

@@ -10,7 +10,7 @@ from mindspore import Tensor, nn, ops
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.model.attention import Attention
 from pangu_alpha.model.initialization import initialize
-from pangu_alpha.model.layers import Dropout, Embedding, FeedForward, LayerNorm, Logits
+from pangu_alpha.model.layers import Embedding, FeedForward, LayerNorm, Logits
 from pangu_alpha.model.operators import Operators, operators_for
 
 
@@ -22,10 +22,10 @@ class Block(nn.Cell):
         self.asks_itself = asks_itself
         self.attention_norm = LayerNorm(config, operators)
         self.attention = Attention(config, operators, salt=3 * index + 1)
-        self.attention_dropout = Dropout(config.dropout, salt=3 * index + 2)
+        self.attention_dropout = operators.dropout(config.dropout, 3 * index + 2)
         self.feed_forward_norm = LayerNorm(config, operators)
         self.feed_forward = FeedForward(config, operators)
-        self.feed_forward_dropout = Dropout(config.dropout, salt=3 * index + 3)
+        self.feed_forward_dropout = operators.dropout(config.dropout, 3 * index + 3)
         self.add = ops.Add()
 
     def construct(self, x, mask, query=None, dropout_seed=None, places=None):
@@ -67,7 +67,7 @@ class PanguAlpha(nn.Cell):
         self.word_embedding = Embedding(config.vocab_size, config.hidden_size)
         self.position_embedding = Embedding(config.seq_length, config.hidden_size)
         self.query_embedding = Embedding(config.seq_length, config.hidden_size)
-        self.embedding_dropout = Dropout(config.dropout, salt=0)
+        self.embedding_dropout = operators.dropout(config.dropout, 0)
         self.mask = operators.mask(config.num_heads)
         self.blocks = nn.CellList([Block(config, operators, i) for i in range(config.num_layers - 1)])
         self.query_layer = Block(config, operators, config.num_layers - 1, asks_itself=False)

@@ -45,8 +45,10 @@ def pad_vocabulary(model: PanguAlpha, plan: ParallelPlan) -> None:
 
 
 def operators(network: nn.Cell) -> Iterator[tuple[str, str, ops.Primitive]]:
-    """Every operator of a network: (its cell's row in the table, its attribute, the operator)."""
+    """Every operator that a network uses: (its cell's row in the table, its attribute, the operator)."""
     for path, cell in network.cells_and_names():
+        if getattr(cell, "off", False):
+            continue
         for attribute, value in vars(cell).get("_primitives", {}).items():
             yield row_of(path, cell), attribute, value
 
@@ -71,9 +73,11 @@ def shard(network: nn.Cell, plan: ParallelPlan) -> None:
     """
     parts = degrees(plan)
     for row, attribute, operator in operators(network):
-        if row == "Dropout" or operator.name in DERIVED:
+        if operator.name in DERIVED:
             continue
-        entry = SHARDING[row][attribute]
+        entry = SHARDING.get(row, {}).get(attribute)
+        if entry is None:
+            raise KeyError(f"{row}.{attribute}: no entry in parallel.sharding.SHARDING")
         strategy = tuple(_resolve(axes, parts) for axes in entry.inputs)
         output = entry.output and (_resolve(entry.output, parts),)
         operator.shard(strategy, output)

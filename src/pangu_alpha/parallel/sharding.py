@@ -74,6 +74,9 @@ SHARDING: Mapping[str, Mapping[str, Split]] = {
     },
     # the residual stream [T, H]
     "Block": {"add": split(("sp", _), ("sp", _))},
+    "embedding_dropout": {"dropout": split(("sp", _))},
+    "attention_dropout": {"dropout": split(("sp", _))},
+    "feed_forward_dropout": {"dropout": split(("sp", _))},
     "LayerNorm": {"cast": split(("sp", _))},
     "Normalize": {"norm": split(("sp", _), (_,), (_,))},
     # x [T, I], weight [O, I], bias [O]
@@ -98,6 +101,7 @@ SHARDING: Mapping[str, Mapping[str, Split]] = {
         "softmax": split(("dp", "tp", _, _)),
         "mix": split(("dp", "tp", _, _), ("dp", "tp", _, _)),
     },
+    "dropout": {"dropout": split(("dp", "tp", _, _))},  # of the attention weights
     "FlashAttention": {"flash_attention": split(*[("dp", "tp", _, _)] * 3, ("dp", _, _, _))},
     # feed-forward activation [T, 4H]
     "Gelu": {

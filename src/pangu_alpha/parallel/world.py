@@ -8,22 +8,11 @@ from __future__ import annotations
 import os
 
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 
 from pangu_alpha.config.parallel import ParallelPlan
 
 _LAUNCHED = ("MS_ROLE", "RANK_TABLE_FILE")  # msrun sets the one, a rank table start the other
-
-
-class _Sum(nn.Cell):
-    """Sum of a float32 tensor over all ranks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM)
-
-    def construct(self, tensor):
-        return self.all_reduce(tensor)
 
 
 class World:
@@ -38,7 +27,8 @@ class World:
         assert 0 <= rank < size, (rank, size)
         self.rank = rank
         self.size = size
-        self._sum = _Sum() if size > 1 else None
+        # called outside a cell, so that no parallel context splits it
+        self._sum = ops.AllReduce(ops.ReduceOp.SUM) if size > 1 else None
 
     def gather(self, array: np.ndarray) -> np.ndarray:
         """The arrays of all ranks, bit for bit, whatever their type; all of one shape.
@@ -62,11 +52,12 @@ class World:
         self.gather(np.zeros(1, np.float32))
 
 
-def join_world(plan: ParallelPlan) -> World:
-    """Joins the other workers of a data parallel run; call it after `use_device`.
+def join_world(plan: ParallelPlan, device: str = "CPU") -> World:
+    """Joins the other workers of a run; call it after `use_device`.
 
     Args:
-        plan: How the run is spread; tp and pp must be 1.
+        plan: How the run is spread; on CPU tp and pp must be 1.
+        device: Device in use, "CPU" or "Ascend".
 
     Raises:
         ValueError: The processes that were started are not those the plan needs.
@@ -80,10 +71,10 @@ def join_world(plan: ParallelPlan) -> World:
         )
     if plan.devices == 1:
         return World()
-    if plan.tp * plan.pp > 1:
+    if device == "CPU" and plan.tp * plan.pp > 1:
         raise ValueError(
-            f"parallel: tp {plan.tp} and pp {plan.pp} cannot be trained here; MindSpore 2.9 runs partitioned "
-            "graphs on Ascend only"
+            f"parallel: tp {plan.tp} and pp {plan.pp} cannot be trained on CPU; MindSpore 2.9 runs "
+            "partitioned graphs on Ascend only. `python src/plan.py replay` shows on CPU that they are right"
         )
     from mindspore.communication import get_group_size, get_rank, init
 

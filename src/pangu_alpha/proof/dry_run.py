@@ -61,8 +61,10 @@ class Job:
     def __post_init__(self) -> None:
         validate(self)
         problems = [*misfits(self.plan, self.model)]
-        if self.model.dropout:
-            problems.append(f"dropout: {self.model.dropout} must be 0 in a partitioned step")
+        if self.model.dropout and self.operators == "plain":
+            problems.append(
+                f"dropout: {self.model.dropout} must be 0 with plain operators, whose masks are not split"
+            )
         if problems:
             raise ConfigError(problems)
 

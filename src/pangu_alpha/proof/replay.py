@@ -43,6 +43,7 @@ from pangu_alpha.proof.slices import Region, region
 from pangu_alpha.training.schedule import learning_rate
 
 _COMPILING = 2  # compilers at once: each takes a core and about 1 GB
+_SHOWN = 8  # parameters placed otherwise that a table names
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,9 @@ class ReplayReport:
             mark = "" if each.passed else "  <-- above its bound"
             place = each.where if each.value else "-"
             lines.append(f"  {each.kind:<9}{each.value:>12.2e}{each.bound:>9.0e}  {place}{mark}")
-        lines += [f"  placed otherwise: {line}" for line in self.placement]
+        lines += [f"  placed otherwise: {line}" for line in self.placement[:_SHOWN]]
+        if len(self.placement) > _SHOWN:
+            lines.append(f"  placed otherwise: {len(self.placement) - _SHOWN} more")
         if self.first:
             lines.append(f"first difference: {self.first}")
         return "\n".join(lines)

@@ -10,13 +10,12 @@ The collectives are chained, so that all ranks run them in the order that order.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from pangu_alpha.proof import mindir
+from pangu_alpha.proof import mindir, private
 
 _REDUCTIONS = {"max": "ReduceMax", "min": "ReduceMin", "prod": "ReduceProd"}
 _TYPE_IDS = {"int32": 34, "float32": 43}  # MindSpore 2.9's numbers of types in Cast's input
@@ -61,13 +60,9 @@ class _Rewriter:
 
     def __init__(self, model: mindir.Model, rank: int) -> None:
         self.proto = model.proto
+        self.model = model
         self.rank = rank
-        self.tensor = lambda name: model.tensor(model.functions[0], name)
-        self.enum = {
-            key: value.number
-            for key, value in _data_types(model.proto).items()
-            if key in ("float32", "float16", "int32")
-        }
+        self.types = _data_types(model.proto)
         self.nodes: list[Any] = []
         self.groups: dict[str, tuple[int, ...]] = {}
         self.last = ""  # the collective that must come before the next one
@@ -77,7 +72,7 @@ class _Rewriter:
         """Appends what does the work of one collective and bears its name."""
         x = node.inputs[0]
         # Receive's input is only there for its order; its result has another shape.
-        given = self.tensor(x) or each.payload
+        given = self.model.tensor(self.model.functions[0], x) or each.payload
         if self.last:
             x = self.add("Depend", [x, self.last], given)
         self.last = node.name
@@ -177,7 +172,7 @@ class _Rewriter:
         node.domain = "Default"
         if tensor is not None:
             shape = node.attribute.add(name="shape", type=_attribute(node, "TENSORS"))
-            shape.tensors.add(dims=tensor.shape, data_type=self.enum[tensor.dtype])
+            shape.tensors.add(dims=tensor.shape, data_type=self.types[tensor.dtype])
         return node.name
 
     def constant(self, content: np.ndarray | tuple[int, ...] | int | bool) -> str:
@@ -187,9 +182,8 @@ class _Rewriter:
         entry = node.attribute.add(name="value")
         if isinstance(content, np.ndarray):
             entry.type = _attribute(node, "TENSORS")
-            kind = self.enum[content.dtype.name]
+            kind = self.types[content.dtype.name]
             entry.tensors.add(dims=content.shape, data_type=kind, name="value0", raw_data=content.tobytes())
-            assert len(content.tobytes()) == math.prod(content.shape) * content.itemsize
         elif isinstance(content, tuple):
             entry.type = _attribute(node, "TUPLE")
             for item in content:
@@ -200,8 +194,6 @@ class _Rewriter:
         return node.name
 
     def _node(self, name: str, kind: str) -> Any:
-        from pangu_alpha.proof import private
-
         node = private.mindir_protobuf().NodeProto(name=name, op_type=kind, output=[name])
         self.nodes.append(node)
         return node
@@ -212,8 +204,8 @@ def _attribute(proto: Any, name: str) -> int:
     return message.enum_types_by_name["AttributeType"].values_by_name[name].number
 
 
-def _data_types(proto: Any) -> dict[str, Any]:
+def _data_types(proto: Any) -> dict[str, int]:
     """Numbers of the types a tensor's elements may have, by MindSpore's names."""
     tensor = proto.DESCRIPTOR.fields_by_name["graph"].message_type.fields_by_name["parameter"].message_type
     values = tensor.enum_types_by_name["DataType"].values_by_name
-    return {{"FLOAT": "float32"}.get(name, name.lower()): value for name, value in values.items()}
+    return {"float32" if name == "FLOAT" else name.lower(): value.number for name, value in values.items()}

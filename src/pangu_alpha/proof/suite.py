@@ -13,14 +13,15 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.proof.dry_run import Job
 
 _MODEL = ModelConfig(64, 32, 2, 4, seq_length=8, dropout=0.0, compute_dtype="float32")
-# No warm-up: the first update moves weights as well. Clipping acts: norms are some tenths. AdamW divides by
-# sqrt(v) + epsilon, which for 1e-8 makes an update as large as any other of a gradient that is mere rounding.
+# No warm-up: the first update moves weights as well. Clipping acts: norms are above 1, clipped elements some
+# 1e-3. AdamW divides by sqrt(v) + epsilon: an epsilon of 1e-8 would turn the rounding of gradients that are
+# almost 0 into updates as large as any other, on whatever devices.
 _OPTIM = OptimConfig(
     learning_rate=1e-2,
     end_learning_rate=1e-3,
     warmup_steps=0,
     decay_steps=100,
-    epsilon=1e-6,
+    epsilon=1e-5,
     clip_norm=0.1,
 )
 

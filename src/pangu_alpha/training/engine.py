@@ -48,7 +48,7 @@ class StepResult:
 
 
 class Engine:
-    """One process's training state on the device.
+    """The training state of a process that holds the whole model.
 
     Args:
         config: The run; the model is initialised from its seed.
@@ -60,6 +60,7 @@ class Engine:
         self.world = world or World()
         self.model = PanguAlpha(config.model, seed=config.run.seed)
         parameters = ParameterTuple(self.model.trainable_params())
+        self.compute_dtype = self.model.compute_dtype
         self.optimizer = AdamW(parameters, config.optim)
         self._token_loss = TokenLoss(self.model)
         self._validation_loss = TokenLoss(self.model)  # a cell of its own: compiled without dropout
@@ -73,6 +74,9 @@ class Engine:
             self._apply = ApplyStep(self._accumulate, update)
         # the sum over a step's tokens is scaled by about 1 / their number, so that float16 sees a mean
         self._nominal_tokens = config.samples_per_step * config.model.seq_length
+
+    def compile(self) -> None:
+        """Nothing: graphs are compiled when they are first used."""
 
     def step(self, step: int, micro_batches: Sequence[Batch], guard: Guard) -> StepResult:
         """One optimizer step.
@@ -88,12 +92,12 @@ class Engine:
         scale = _float(guard.scale.value / self._nominal_tokens)
         largest = _float(guard.largest_norm())
         if len(micro_batches) == 1:
-            seed, tensors = self._seed(step, 0), _tensors(micro_batches[0])
+            seed, tensors = self._seed(step, 0), graph_inputs(micro_batches[0])
             rows, norm, applied = self._step(largest, recipe, seed, scale, *tensors)
             losses = rows.asnumpy()
         else:
             rows = [
-                self._accumulate(self._seed(step, place), scale, *_tensors(batch)).asnumpy()
+                self._accumulate(self._seed(step, place), scale, *graph_inputs(batch)).asnumpy()
                 for place, batch in enumerate(micro_batches)
             ]
             losses = np.concatenate(rows)
@@ -146,7 +150,7 @@ def _float(value: float | Sequence[float]) -> Tensor:
     return Tensor(np.asarray(value, np.float32))
 
 
-def _tensors(batch: Batch) -> tuple[Tensor, ...]:
+def graph_inputs(batch: Batch) -> tuple[Tensor, ...]:
     """input_ids, labels, loss_mask, position_ids, document_ids as the graphs take them."""
     return tuple(Tensor(array) for array in batch[:5])
 

@@ -23,10 +23,12 @@ from pangu_alpha.checkpoint.store import CheckpointStore, resolve_resume
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.data.batches import TrainingBatches, ValidationBatches, open_sources
+from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.world import World
 from pangu_alpha.text.tokenizer import PanguTokenizer
 from pangu_alpha.training.engine import Engine, StepResult
 from pangu_alpha.training.guard import make_guard
+from pangu_alpha.training.partitioned_engine import PartitionedEngine
 from pangu_alpha.training.report import Report, SilentReport
 from pangu_alpha.training.schedule import learning_rate
 
@@ -63,11 +65,18 @@ class Trainer:
     def __init__(self, config: TrainConfig, device: str, world: World | None = None) -> None:
         run = config.run
         self.world = world or World()
-        place = {"rank": self.world.rank, "world_size": self.world.size}
+        plan = config.parallel
+        place = {"rank": Mesh.of(plan).coordinates(self.world.rank).data, "world_size": plan.dp}
+        self.partitioned = device == "Ascend" and plan.devices > 1
+        if self.partitioned and config.data.validation:
+            raise ValueError(
+                "data.validation: a run that MindSpore partitions has no validation; leave it out and "
+                "evaluate the checkpoints"
+            )
         self.config = config
         self.folder = Path(run.output)
         self.store = CheckpointStore(
-            self.folder / "checkpoints", run.checkpoint.keep_last, run.checkpoint.keep_every
+            self._checkpoint_folder(), run.checkpoint.keep_last, run.checkpoint.keep_every
         )
         resumed = resolve_resume(run.resume, self.store)  # cheap and likely to refuse, so it comes first
         vocabulary = config.data.vocabulary
@@ -84,14 +93,15 @@ class Trainer:
         self.validation = validation and ValidationBatches(
             validation, run.batch_size, config.data.document_mask, **place
         )
-        self.engine = Engine(config, self.world)
-        compute_dtype = str(self.engine.model.compute_dtype).lower()
+        self.engine = (PartitionedEngine if self.partitioned else Engine)(config, self.world)
+        compute_dtype = str(self.engine.compute_dtype).lower()
         self.guard = make_guard(run.guard, config.optim.loss_scale, compute_dtype)
         self.place = Place()
         self.peak = _peak_flops(run.peak_tflops, device, self.world.size)
         self._signal = 0  # sent to this rank
         self._stop = 0  # sent to any rank, as all have agreed
         if resumed is not None:
+            self.engine.compile()
             self._restore(resumed)
         self._agree_on_place(resumed)
 
@@ -127,6 +137,11 @@ class Trainer:
             for name, handler in before.items():
                 signal.signal(name, handler)
             report.close()
+
+    def _checkpoint_folder(self) -> Path:
+        """Of the run; a rank that holds slices has its own in it."""
+        folder = self.folder / "checkpoints"
+        return folder / f"rank_{self.world.rank:05d}" if self.partitioned else folder
 
     def _report(self) -> Report | SilentReport:
         run = self.config.run
@@ -195,9 +210,10 @@ class Trainer:
         }
 
     def _save(self, report: Report | SilentReport) -> None:
-        if self.world.rank:
+        if self.world.rank and not self.partitioned:
             return
         manifest = Manifest(
+            kind="slices" if self.partitioned else "training",
             step=self.place.step,
             samples=self.place.samples,
             config=to_mapping(self.config),
@@ -218,6 +234,7 @@ class Trainer:
                 f"{path}: trained with the tokenizer {manifest.tokenizer}, the records are of "
                 f"{self.vocabulary.digest}; resume with records of the same vocab.model"
             )
+        self._check_kind(path, manifest)
         self.engine.load(checkpoint)
         self.guard.restore(manifest.state["guard"])
         self.place = Place(manifest.step, manifest.samples)
@@ -226,6 +243,20 @@ class Trainer:
             logger.info("  %s was %r, is %r now", key, old, new)
         for name, old, new in _differences(manifest.state["records"], self._record_digests()):
             logger.warning("  records of %s are others than before (%s, now %s)", name, old, new)
+
+    def _check_kind(self, path: Path, manifest: Manifest) -> None:
+        """Slices fit only the plan and the rank they were cut for."""
+        wanted = "slices" if self.partitioned else "training"
+        if manifest.kind != wanted:
+            raise ValueError(
+                f"{path}: holds {manifest.kind}, this run needs {wanted}; give a checkpoint of its kind"
+            )
+        mine = to_mapping(self.config.parallel)
+        if self.partitioned and manifest.config["parallel"] != mine:
+            raise ValueError(
+                f"{path}: slices of the plan {manifest.config['parallel']}, but the run's is {mine}; "
+                "resume under the plan they were cut for"
+            )
 
     def _agree_on_place(self, resumed: Path | None) -> None:
         places = self.world.gather(np.array([self.place.step, self.place.samples], np.int64))

@@ -7,13 +7,13 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from pangu_alpha.config.optim import OptimConfig
 
-
 _update = ops.MultitypeFuncGraph("adamw_update")
 
 
-@_update.register("Function", *["Tensor"] * 10)
-def _update_one(kernel, rate, beta1, beta2, epsilon, decay, is_decayed, gradient, parameter, moment1, moment2):
+@_update.register("Function", "Tuple", *["Tensor"] * 5)
+def _update_one(kernel, recipe, is_decayed, gradient, parameter, moment1, moment2):
     """One parameter's step; MindSpore compiles a map over many far faster than a loop."""
+    rate, beta1, beta2, epsilon, decay = recipe
     own = decay * is_decayed
     return kernel(parameter, moment1, moment2, rate, beta1, beta2, epsilon, own, gradient)
 
@@ -59,5 +59,5 @@ class AdamW(nn.Cell):
         rate = self.select(applied, learning_rate, Tensor(0.0, ms.float32))
         beta1 = self.select(applied, Tensor(self.beta1, ms.float32), Tensor(1.0, ms.float32))
         beta2 = self.select(applied, Tensor(self.beta2, ms.float32), Tensor(1.0, ms.float32))
-        step = ops.partial(_update, self.kernel, rate, beta1, beta2, epsilon, decay)
+        step = ops.partial(_update, self.kernel, (rate, beta1, beta2, epsilon, decay))
         return self.map(step, self.decayed, gradients, self.parameters, self.moments1, self.moments2)

@@ -23,7 +23,6 @@ from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.optimizer import AdamW
 from pangu_alpha.training.step import Update
 
-
 _clear = ops.MultitypeFuncGraph("clear")
 
 
@@ -127,7 +126,7 @@ def partitioned_step(
     Args:
         config: The network's shape.
         optim: Recipe.
-        plan: A plan that fits the network; dropout must be 0.
+        plan: A plan that fits the network.
         rank: Of this process; each compiles its own stage's graph.
         operators: The device's.
         seed: Of the initial values; None leaves zeros.

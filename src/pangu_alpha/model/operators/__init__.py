@@ -29,6 +29,7 @@ class Operators:
         split_heads: (heads) -> cell of (x, batch).
         join_heads: (heads) -> cell of (heads).
         attention: (heads, head size, dropout) -> cell of (query, key, value, mask, dropout seed).
+        dropout: (rate, salt) -> cell of (x, dropout seed).
         cross_entropy: (vocabulary) -> cell of (x, table, labels).
         square_sum: () -> cell of (x).
     """
@@ -41,6 +42,7 @@ class Operators:
     split_heads: Callable[[int], nn.Cell] = plain.SplitHeads
     join_heads: Callable[[int], nn.Cell] = plain.JoinHeads
     attention: Callable[[int, int, nn.Cell], nn.Cell] = plain.AttentionCore
+    dropout: Callable[[float, int], nn.Cell] = plain.Dropout
     cross_entropy: Callable[[int], nn.Cell] = plain.TiedCrossEntropy
     square_sum: Callable[[], nn.Cell] = plain.SquareSum
 
@@ -60,7 +62,7 @@ _FAST = {
     },
     # One row a token: the number of kernels counts, and the plain operators have the fewest.
     "CPU decoding": {"affine": cpu.DenseAffine},
-    "Ascend": {"activation": ascend.Gelu},
+    "Ascend": {"activation": ascend.Gelu, "dropout": ascend.Dropout},
     # for training without dropout in half precision
     "Ascend flash": {
         "activation": ascend.Gelu,

@@ -1,0 +1,82 @@
+"""The engine of a plan whose graph MindSpore splits over Ascend devices; as engine.Engine to the loop.
+
+Knows this rank's slices and rows; what the graph computes is partitioned.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from mindspore import Tensor
+
+from pangu_alpha.config.run import TrainConfig
+from pangu_alpha.data.batches import Batch
+from pangu_alpha.model.operators import operators_for
+from pangu_alpha.parallel.context import partition
+from pangu_alpha.parallel.world import World
+from pangu_alpha.training.engine import Engine, StepResult, graph_inputs
+from pangu_alpha.training.guard import Guard
+from pangu_alpha.training.partitioned import partitioned_step
+from pangu_alpha.training.schedule import update_scalars
+
+
+class PartitionedEngine(Engine):
+    """One rank's share of the training state.
+
+    Args:
+        config: The run; all ranks initialise the whole model from its seed, MindSpore keeps the slices.
+        world: All ranks of the plan.
+    """
+
+    def __init__(self, config: TrainConfig, world: World) -> None:
+        self.config = config
+        self.world = world
+        plan = config.parallel
+        partition(plan, world.rank)
+        operators = operators_for(config.model)
+        self._step = partitioned_step(
+            config.model, config.optim, plan, world.rank, operators, config.run.seed
+        )
+        self._step.set_train()
+        self.compute_dtype = operators.compute_dtype
+        self.optimizer = self._step.update.optimizer
+        self._nominal_tokens = config.samples_per_step * config.model.seq_length
+
+    def compile(self) -> None:
+        """Compiles the step, which cuts parameters into this rank's slices; before anything is loaded."""
+        shape = (
+            self.config.run.batch_size * self.config.parallel.micro_batches,
+            self.config.model.seq_length,
+        )
+        integers, mask = Tensor(np.zeros(shape, np.int32)), Tensor(np.zeros(shape, np.float32))
+        self._step.compile(integers, integers, mask, integers, integers)
+
+    def step(self, step: int, micro_batches: Sequence[Batch], guard: Guard) -> StepResult:
+        """One optimizer step; see Engine.step. Row losses stay on the devices, so there are none."""
+        rows = Batch(*(np.concatenate(arrays) for arrays in zip(*micro_batches, strict=True)))
+        scalars = update_scalars(step, self.config.optim)
+        controls = (
+            rows.loss_mask.sum(dtype=np.float64),
+            guard.scale.value / self._nominal_tokens,
+            guard.largest_norm(),
+            scalars.learning_rate,
+            scalars.epsilon,
+            scalars.decay,
+        )
+        self._step.controls.set_data(Tensor(np.asarray(controls, np.float32)))
+        total, norm, applied = self._step(*graph_inputs(rows))
+        plan = self.config.parallel
+        tokens, total = self.world.gather(np.array([controls[0], float(total.asnumpy())])).T
+        row_holders = plan.tp * plan.pp
+        loss = float(total[-1] / (tokens.sum() / row_holders + 1e-5))  # the last rank is of the last stage
+        none = np.zeros(0)
+        return StepResult(loss, float(norm.asnumpy()), bool(applied.asnumpy()), none, none, none)
+
+    def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
+        """Not on a plan: the step's graph is the only one compiled.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("data.validation: a partitioned run has no validation; evaluate its checkpoints")

@@ -34,14 +34,14 @@ class Layout:
         axes: Axis of the grid each dimension is cut over.
         parts: Into how many parts each dimension is cut by them.
         optimizer_parts: Into how many parts the rows of such a slice are cut by the optimizer's sharding.
-        stages: Stages that train it.
+        stage: The stage that trains it.
     """
 
     shape: tuple[int, ...]
     axes: Axes
     parts: tuple[int, ...]
     optimizer_parts: int
-    stages: tuple[int, ...]
+    stage: int
 
     @property
     def slice_shape(self) -> tuple[int, ...]:
@@ -49,10 +49,9 @@ class Layout:
         first, *rest = (size // parts for size, parts in zip(self.shape, self.parts, strict=True))
         return (first // self.optimizer_parts, *rest)
 
-    def share(self, plan: ParallelPlan, stage: int) -> float:
-        """1 / number of devices that train each element, on a stage that trains it; else 0."""
-        slices = math.prod(self.parts) * self.optimizer_parts
-        return slices / (plan.dp * plan.tp * len(self.stages)) if stage in self.stages else 0.0
+    def share(self, plan: ParallelPlan) -> float:
+        """1 / number of devices that train each element."""
+        return math.prod(self.parts) * self.optimizer_parts / (plan.dp * plan.tp)
 
 
 def layouts(shapes: Mapping[str, Sequence[int]], model: ModelConfig, plan: ParallelPlan) -> dict[str, Layout]:
@@ -75,12 +74,12 @@ def axes_of(name: str) -> Axes:
     return SHARDING[row or owner][operator].inputs[place]
 
 
-def stages_of(name: str, model: ModelConfig, plan: ParallelPlan) -> tuple[int, ...]:
-    """Stages that hold a parameter; the tied table is trained on the first and sent to the last."""
+def stage_of(name: str, model: ModelConfig, plan: ParallelPlan) -> int:
+    """Stage that trains a parameter; the first sends the tied table to the last once a step."""
     first, *rest = name.split(".")
     if first == "blocks":
-        return (plan.stage_of_layer(int(rest[0]), model.num_layers),)
-    return (0,) if first in ("word_embedding", "position_embedding") else (plan.pp - 1,)
+        return plan.stage_of_layer(int(rest[0]), model.num_layers)
+    return 0 if first in ("word_embedding", "position_embedding") else plan.pp - 1
 
 
 def padded_vocabulary(vocab_size: int, plan: ParallelPlan) -> int:
@@ -108,4 +107,4 @@ def _layout(name: str, shape: tuple[int, ...], model: ModelConfig, plan: Paralle
         and size >= plan.optimizer_threshold * 1024
         and not (is_tied(name) and plan.pp > 1)
     )
-    return Layout(shape, axes, parts, spread if sharded else 1, stages_of(name, model, plan))
+    return Layout(shape, axes, parts, spread if sharded else 1, stage_of(name, model, plan))

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.parallel.layout import layouts, stages_of
+from pangu_alpha.parallel.layout import layouts, stage_of
 from pangu_alpha.proof import mindir, order
 from pangu_alpha.proof.compare import (
     MOMENT1,
@@ -288,7 +288,7 @@ def _placed(reports: Sequence[RankReport], graphs: Mapping[int, mindir.Model], j
         placed.trained[report.rank] = {
             name: part
             for name, part in regions.items()
-            if stage in stages_of(_trained_name(name), job.model, job.plan)
+            if stage == stage_of(_trained_name(name), job.model, job.plan)
         }
     return placed
 

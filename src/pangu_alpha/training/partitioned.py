@@ -18,6 +18,7 @@ from pangu_alpha.model.operators import Operators
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.parallel.apply import apply_plan
 from pangu_alpha.parallel.layout import layouts
+from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.sums import Partitioned
 from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.optimizer import AdamW
@@ -62,8 +63,8 @@ class PartitionedStep(nn.Cell):
 
     Args:
         loss: The micro-batch's loss, its operators split by `apply_plan`.
-        parameters: What is trained.
-        update: With the sums of parallel.sums.Partitioned.
+        parameters: All of the network's, those that this rank's stage trains first.
+        update: Of the latter, with the sums of parallel.sums.Partitioned.
         plan: Micro-batches, stages, optimizer parallelism.
 
     What changes from step to step besides the batch is in the parameter `controls`, float32 [6]: the tokens
@@ -94,6 +95,7 @@ class PartitionedStep(nn.Cell):
         elif self.accumulates:
             self.network = GradAccumulation(loss, plan.micro_batches)
         self.parameters = parameters
+        self.own = len(update.optimizer.parameters)
         self.controls = Parameter(Tensor(np.zeros(6, np.float32)), name="controls", requires_grad=False)
         self.update = update
         self.differentiate = ops.GradOperation(get_by_list=True, sens_param=True)
@@ -105,11 +107,11 @@ class PartitionedStep(nn.Cell):
         loss = self.network(*batch)
         gradients = self.differentiate(self.network, self.parameters)(*batch, scale)
         if not self.accumulates:
-            norm, applied = self.update(gradients, tokens, scale, largest, recipe)
+            norm, applied = self.update(gradients[: self.own], tokens, scale, largest, recipe)
             return loss, norm, applied
         sums = ops.depend(self.sums, gradients)
         result = sums if self.sums_hold_result else gradients
-        norm, applied = self.update(result, tokens, scale, largest, recipe)
+        norm, applied = self.update(result[: self.own], tokens, scale, largest, recipe)
         return ops.depend(loss, self.map(_clear, ops.depend(sums, applied))), norm, applied
 
 
@@ -136,9 +138,11 @@ def partitioned_step(
     placed = layouts(shapes, config, plan)
     loss = MicroBatchLoss(TokenLoss(model))
     apply_plan(loss, model, plan)
-    parameters = ParameterTuple(model.trainable_params())
-    stage = rank // (plan.dp * plan.tp)
-    shares = [placed[parameter.name].share(plan, stage) for parameter in parameters]
+    stage = Mesh.of(plan).stage_of(rank)
+    parameters = model.trainable_params()
+    own = [parameter for parameter in parameters if stage == placed[parameter.name].stage]
+    others = [parameter for parameter in parameters if stage != placed[parameter.name].stage]
+    shares = [placed[parameter.name].share(plan) for parameter in own]
     sums = Partitioned(shares, row_share=1 / (plan.tp * plan.pp))
-    update = Update(AdamW(parameters, optim), operators, optim.clip_norm, sums)
-    return PartitionedStep(loss, parameters, update, plan)
+    update = Update(AdamW(own, optim), operators, optim.clip_norm, sums)
+    return PartitionedStep(loss, ParameterTuple([*own, *others]), update, plan)

@@ -10,7 +10,7 @@ from mindspore import Tensor, nn, ops
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.model.layers import empty_parameter
 from pangu_alpha.model.pangu import PanguAlpha
-from pangu_alpha.parallel.layout import padded_vocabulary
+from pangu_alpha.parallel import layout
 from pangu_alpha.parallel.sharding import COLUMN, DERIVED, ROW, SHARDING, Axes, degrees
 
 
@@ -34,7 +34,7 @@ def apply_plan(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan) -> None:
 def pad_vocabulary(model: PanguAlpha, plan: ParallelPlan) -> None:
     """Adds rows of zeros to the tied table; the loss masks them, so they stay zero."""
     table = model.word_embedding.table
-    rows = padded_vocabulary(table.shape[0], plan)
+    rows = layout.padded_vocabulary(table.shape[0], plan)
     if rows > table.shape[0]:
         padded = empty_parameter(rows, table.shape[1])
         if not table.has_init:  # it has values
@@ -114,6 +114,6 @@ def recompute(model: PanguAlpha, plan: ParallelPlan) -> None:
 
 
 def shard_optimizer(model: PanguAlpha, plan: ParallelPlan) -> None:
-    """Keeps the tied table out of the optimizer's sharding when it lives on two stages."""
-    if plan.pp > 1:
+    """Keeps the tied table out of the optimizer's sharding where MindSpore cannot shard it."""
+    if not layout.shards_tied_table(plan):
         model.word_embedding.table.parallel_optimizer = False

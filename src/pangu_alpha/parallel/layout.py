@@ -88,6 +88,15 @@ def padded_vocabulary(vocab_size: int, plan: ParallelPlan) -> int:
     return -(-vocab_size // parts) * parts
 
 
+def shards_tied_table(plan: ParallelPlan) -> bool:
+    """Whether the optimizer's sharding may cut the tied table, which two operators read.
+
+    Not when it is on two stages, and not under level3: MindSpore 2.9 then adds the gradient of one use,
+    scattered, to that of the other, whole.
+    """
+    return plan.pp == 1 and plan.optimizer_parallel != "level3"
+
+
 def is_tied(name: str) -> bool:
     """Whether a parameter is the table that embeds tokens and gives the logits."""
     return name == "word_embedding.table"
@@ -105,6 +114,6 @@ def _layout(name: str, shape: tuple[int, ...], model: ModelConfig, plan: Paralle
         plan.optimizer_parallel != "none"
         and rows % spread == 0
         and size >= plan.optimizer_threshold * 1024
-        and not (is_tied(name) and plan.pp > 1)
+        and (shards_tied_table(plan) or not is_tied(name))
     )
     return Layout(shape, axes, parts, spread if sharded else 1, stage_of(name, model, plan))

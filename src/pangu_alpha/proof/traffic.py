@@ -1,0 +1,378 @@
+"""What every stage of a plan must send in an optimizer step, by formula; to compare with what its graph sends.
+
+The formulas know the network, the plan and how MindSpore 2.9 places its collectives, not the graph. Sizes are
+payloads of one call: what goes into an AllReduce or ReduceScatter, what comes out of an AllGather.
+Letters: B rows of a micro-batch on a rank, S sequence, T = B * S, H hidden, V vocabulary rows of a rank's
+slice, M micro-batches, L layers of the stage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.parallel.layout import Layout, is_tied, layouts, padded_vocabulary
+from pangu_alpha.parallel.mesh import AXES, Mesh
+from pangu_alpha.proof import mindir
+
+_SIZES = {"float32": 4, "int32": 4, "float16": 2, "bfloat16": 2}
+_ACTIVATION, _TABLE = "stage to stage: activations", "tied table: first and last stage"
+_SUMS = "layers: sums over heads and feed-forward"
+_INPUTS = 5  # of the step; see training.partitioned
+
+
+class Call(NamedTuple):
+    """A kind of collective call: what it does, over what, with how much."""
+
+    phase: str
+    operation: str
+    axis: str
+    dtype: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Calls that a formula asks for.
+
+    Args:
+        what: What they are for.
+        call: Their kind.
+        times: How many a step.
+    """
+
+    what: str
+    call: Call
+    times: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """One purpose in one phase: what the formula says, what the graph has.
+
+    Args:
+        what: What the calls are for; of those that no formula asks for, where they come from.
+        phase: See mindir.phase_of.
+        operation: "AllReduce", ...
+        axis: Of the grid, as Mesh.axis_of names it.
+        dtype: Of the payload.
+        expected_calls: By formula, a step.
+        expected_bytes: By formula, payload of a step.
+        calls: In the graph.
+        bytes: In the graph.
+        explained: Whether a formula asks for it.
+    """
+
+    what: str
+    phase: str
+    operation: str
+    axis: str
+    dtype: str
+    expected_calls: int
+    expected_bytes: int
+    calls: int
+    bytes: int
+    explained: bool = True
+
+    @property
+    def equal(self) -> bool:
+        """Whether graph and formula agree."""
+        return (self.calls, self.bytes) == (self.expected_calls, self.expected_bytes)
+
+
+def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter of a network by name, without padding."""
+    hidden, ffn = model.hidden_size, model.ffn_size
+    shapes = {
+        "word_embedding.table": (model.vocab_size, hidden),
+        "position_embedding.table": (model.seq_length, hidden),
+        "query_embedding.table": (model.seq_length, hidden),
+    }
+    for layer in [*(f"blocks.{index}" for index in range(model.num_layers - 1)), "query_layer"]:
+        shapes |= {f"{layer}.{norm}": (hidden,) for norm in _names("attention_norm", "feed_forward_norm")}
+        for linear in ("query", "key", "value", "output"):
+            shapes |= _linear(f"{layer}.attention.{linear}", hidden, hidden)
+        shapes |= _linear(f"{layer}.feed_forward.up", ffn, hidden)
+        shapes |= _linear(f"{layer}.feed_forward.down", hidden, ffn)
+    return shapes | {name: (hidden,) for name in _names("final_norm")}
+
+
+def _names(*norms: str) -> Iterator[str]:
+    for norm in norms:
+        yield from (f"{norm}.gamma", f"{norm}.beta")
+
+
+def _linear(name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+class Formulas:
+    """The demands of one stage.
+
+    Args:
+        model: The network's shape.
+        plan: A plan that fits it, of more than one device.
+        batch_size: B.
+        compute_dtype: Type of activations: "float16", ...
+        stage: Which stage.
+    """
+
+    def __init__(
+        self, model: ModelConfig, plan: ParallelPlan, batch_size: int, compute_dtype: str, stage: int
+    ) -> None:
+        self.model, self.plan, self.batch, self.dtype, self.stage = (
+            model,
+            plan,
+            batch_size,
+            compute_dtype,
+            stage,
+        )
+        self.mesh = Mesh.of(plan)
+        self.rows = batch_size * model.seq_length
+        self.first, self.last = stage == 0, stage == plan.pp - 1
+        self.placed = layouts(parameter_shapes(model), model, plan)
+
+    def demands(self) -> list[Demand]:
+        """All of them."""
+        found: list[Demand] = []
+        for part in (
+            self._layers,
+            self._embedding,
+            self._loss,
+            self._inputs,
+            self._stages,
+            self._parameters,
+            self._world,
+        ):
+            found.extend(part())
+        return found
+
+    def _ask(
+        self, what: str, phase: str, operation: str, axes: Sequence[str], elements: int, dtype: str, times: int
+    ) -> Iterator[Demand]:
+        """A demand, unless the axes have one device or nothing is to be done."""
+        axis = axis_name(self.mesh, axes)
+        if axis and times:
+            yield Demand(what, Call(phase, operation, axis, dtype, elements * _SIZES[dtype]), times)
+
+    def _layers(self) -> Iterator[Demand]:
+        """Two sums of [T, H] a layer forward, and, as the gradient of a sum is a sum, two backward.
+
+        Under sequence parallelism each is a ReduceScatter, and an AllGather of [T, H] stands before the
+        products that need all rows. With full recomputation only the second sum's result is not needed again.
+        """
+        plan, size = self.plan, self.rows * self.model.hidden_size
+        first = sum(plan.stage_layers(self.model.num_layers)[: self.stage])
+        layers = range(first, first + plan.stage_layers(self.model.num_layers)[self.stage])
+        again = sum(plan.recompute_of_layer(layer) == "full" for layer in layers)
+        calls = plan.micro_batches
+        gather, scatter = ("AllGather", "ReduceScatter") if plan.sequence_parallel else ("", "AllReduce")
+        for phase, sums, gathers in (
+            ("forward", 2 * len(layers), 2 * len(layers)),
+            ("recompute", again, 2 * again),
+            ("backward", 2 * len(layers), 2 * len(layers)),
+        ):
+            forward = phase != "backward"
+            back = {"AllReduce": "AllReduce", "ReduceScatter": "AllGather"}[scatter]
+            operation = scatter if forward else back
+            yield from self._ask(_SUMS, phase, operation, ["tp"], size, self.dtype, sums * calls)
+            if gather:
+                operation = gather if forward else scatter
+                what = "layers: rows of the residual stream"
+                yield from self._ask(what, phase, operation, ["tp"], size, self.dtype, gathers * calls)
+
+    def _embedding(self) -> Iterator[Demand]:
+        """Each rank looks up its part of the vocabulary; the results [B, S, H] are summed in float32.
+
+        With dp = 1 MindSpore scatters the sum by sequences where tp divides B, and gathers it again.
+        """
+        if not (self.first and self.plan.vocab_parallel):
+            return
+        size, calls = self.rows * self.model.hidden_size, self.plan.micro_batches
+        scattered = self.plan.dp == 1 and self.batch % self.plan.tp == 0
+        operations = ("ReduceScatter", "AllGather") if scattered else ("AllReduce",)
+        for phase in ("forward", "backward"):
+            for operation in operations:
+                yield from self._ask(
+                    "embedding: sum over the vocabulary", phase, operation, ["tp"], size, "float32", calls
+                )
+
+    def _loss(self) -> Iterator[Demand]:
+        """Largest logit, sum of exponentials and the label's logit of each row; the sum over rows."""
+        if not self.last:
+            return
+        calls, tp = self.plan.micro_batches, ["tp"]
+        what = "loss: sums over the vocabulary"
+        if self.plan.vocab_parallel:
+            yield from self._ask(what, "forward", "AllReduce", tp, self.rows, "float32", 3 * calls)
+            yield from self._ask(what, "backward", "AllReduce", tp, self.rows, "float32", 2 * calls)
+        else:
+            what = "loss: rows of all tensor-parallel ranks"
+            yield from self._ask(what, "forward", "AllGather", tp, self.rows, "float32", calls)
+            yield from self._ask(what, "backward", "ReduceScatter", tp, self.rows, "float32", calls)
+        if self.plan.vocab_parallel and self.plan.sequence_parallel:
+            what, size = "loss: rows of the residual stream", self.rows * self.model.hidden_size
+            yield from self._ask(what, "forward", "AllGather", tp, size, self.dtype, calls)
+            yield from self._ask(what, "backward", "ReduceScatter", tp, size, self.dtype, calls)
+        for phase in ("forward", "backward"):
+            yield from self._ask("loss: sum over rows", phase, "AllReduce", ["dp"], 1, "float32", calls)
+
+    def _inputs(self) -> Iterator[Demand]:
+        """MindSpore gathers a batch of micro-batches from all data-parallel ranks before it cuts them out.
+
+        The first stage asks for ids, positions and documents; the last for labels, loss mask, positions (of
+        the query) and documents; those between for documents.
+        """
+        plan = self.plan
+        if plan.micro_batches == 1:
+            return
+        integers = 4 if plan.pp == 1 else 3 if self.first or self.last else 1
+        size = plan.micro_batches * plan.dp * self.rows
+        for dtype, number in (("int32", integers), ("float32", int(self.last))):
+            yield from self._ask(
+                "inputs: rows of all ranks", "forward", "AllGather", ["dp"], size, dtype, number
+            )
+
+    def _stages(self) -> Iterator[Demand]:
+        """Activations [T, H] (a slice of them under sequence parallelism) and the tied table, there and back."""
+        plan, size = self.plan, self.rows * self.model.hidden_size
+        if plan.pp == 1:
+            return
+        size //= plan.tp if plan.sequence_parallel else 1
+        for does, forward, backward in (
+            (not self.last, "Send", "Receive"),
+            (not self.first, "Receive", "Send"),
+        ):
+            for phase, operation in (("forward", forward), ("backward", backward)):
+                call = Call(phase, operation, self._hop("pp hop"), self.dtype, size * _SIZES[self.dtype])
+                if does:
+                    yield Demand(_ACTIVATION, call, plan.micro_batches)
+        if self.first or self.last:
+            table = self.placed["word_embedding.table"]
+            size = math.prod(table.shape) // math.prod(table.parts) * 4
+            operations = ("Send", "Receive") if self.first else ("Receive", "Send")
+            for phase, operation in zip(("parameter", "gradient"), operations, strict=True):
+                yield Demand(_TABLE, Call(phase, operation, self._hop("pp pair"), "float32", size), 1)
+
+    def _hop(self, name: str) -> str:
+        """The axis of two ranks of a pipeline; the whole of it if there are two."""
+        return name if self.plan.pp > 2 else axis_name(self.mesh, ["pp"])
+
+    def _parameters(self) -> Iterator[Demand]:
+        for name, layout in self.placed.items():
+            held = self.stage in layout.stages or (is_tied(name) and self.last)
+            if held:
+                yield from self._gathered(name, layout) if layout.optimizer_parts > 1 else self._summed(
+                    name, layout
+                )
+
+    def _summed(self, name: str, layout: Layout) -> Iterator[Demand]:
+        """A gradient is summed over the devices that hold the same slice.
+
+        In one pass without micro-batches MindSpore does so for each use of a parameter: the tied table's two.
+        """
+        times = 2 if is_tied(name) and self.plan.micro_batches == 1 else 1
+        what = "gradients: sums over replicas"
+        yield from self._ask(what, "gradient", "AllReduce", holders(layout), _slice(layout), "float32", times)
+
+    def _gathered(self, name: str, layout: Layout) -> Iterator[Demand]:
+        """Optimizer parallel: the slice is gathered before its use, its gradient summed and scattered.
+
+        Linears are gathered in the compute type if there are micro-batches (MindSpore moves the AllGather
+        behind the cast), else in float32. Above level 1 the gradient is scattered for every micro-batch.
+        """
+        cast = self.plan.micro_batches > 1 and name.endswith((".weight", ".bias"))
+        axes, size = holders(layout), _slice(layout)
+        dtype = self.dtype if cast else "float32"
+        yield from self._ask("weights: gathered for use", "parameter", "AllGather", axes, size, dtype, 1)
+        what = "gradients: summed and scattered"
+        if self.plan.optimizer_parallel == "level1" or self.plan.micro_batches == 1:
+            yield from self._ask(what, "gradient", "ReduceScatter", axes, size, "float32", 1)
+        else:
+            times = self.plan.micro_batches * (2 if is_tied(name) else 1)
+            yield from self._ask(what, "backward", "ReduceScatter", axes, size, "float32", times)
+
+    def _world(self) -> Iterator[Demand]:
+        """Tokens of the batch, and the square of the gradients' norm."""
+        what = "update: tokens and norm"
+        yield from self._ask(what, "update", "AllReduce", AXES, 1, "float32", 2)
+
+
+def axis_name(mesh: Mesh, axes: Iterable[str]) -> str:
+    """What Mesh.axis_of calls the whole of some axes; "" for one device."""
+    wide = [axis for axis in AXES if axis in axes and mesh.degree(axis) > 1]
+    whole = math.prod(mesh.degree(axis) for axis in wide) == mesh.size
+    return "world" if whole and len(wide) > 1 else "+".join(wide)
+
+
+def holders(layout: Layout) -> list[str]:
+    """The axes over which devices hold the same slice, on one stage."""
+    return [axis for axis, name in (("dp", "dp"), ("tp", "tp")) if name not in _cut_by(layout)]
+
+
+def _cut_by(layout: Layout) -> set[str | None]:
+    """Axes of the grid that cut a parameter; its vocabulary is cut over tp where it is cut at all."""
+    named = zip(layout.axes, layout.parts, strict=True)
+    return {"tp" if axis == "vp" else axis for axis, parts in named if parts > 1}
+
+
+def _slice(layout: Layout) -> int:
+    """Elements of the slice, before the optimizer's sharding."""
+    return math.prod(layout.shape) // math.prod(layout.parts)
+
+
+def observed(model: mindir.Model, mesh: Mesh) -> Counter[Call]:
+    """Calls a step of a rank's graph, by kind."""
+    calls: Counter[Call] = Counter()
+    for each, phase in phased(model):
+        axis = mesh.axis_of(each.ranks)
+        calls[Call(phase, each.operation, axis, each.payload.dtype, each.bytes)] += each.calls
+    return calls
+
+
+def phased(model: mindir.Model) -> Iterator[tuple[mindir.Collective, str]]:
+    """The collectives of a graph and their phases.
+
+    The compiler marks what is computed again by the same scope as the first time; the first of each is the
+    forward pass.
+    """
+    nodes = {function.name: function.by_name for function in model.functions}
+    seen = set()
+    for each in mindir.collectives(model):
+        phase = each.phase
+        if phase == "recompute":
+            mark = nodes[each.function][each.node].origin("unique_id")
+            phase = "recompute" if mark in seen else "forward"
+            seen.add(mark)
+        yield each, phase
+
+
+def check(demands: Iterable[Demand], calls: Counter[Call]) -> list[Line]:
+    """Compares formulas with a graph.
+
+    Args:
+        demands: What the formulas ask for.
+        calls: What `observed` gave.
+
+    Returns:
+        A line for every purpose, phase, operation, axis and type; then what no formula asks for.
+    """
+    left = Counter(calls)
+    sums: dict[tuple[str, ...], list[int]] = {}
+    for demand in demands:
+        call = demand.call
+        found = min(left[call], demand.times)
+        left[call] -= found
+        line = sums.setdefault((demand.what, *call[:4]), [0, 0, 0, 0])
+        for place, number in enumerate((demand.times, demand.times * call.bytes, found, found * call.bytes)):
+            line[place] += number
+    lines = [Line(*key, *numbers) for key, numbers in sums.items()]
+    for call, times in left.items():
+        if times:
+            lines.append(Line("not explained", *call[:4], 0, 0, times, times * call.bytes, explained=False))
+    return lines

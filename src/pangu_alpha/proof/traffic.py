@@ -189,14 +189,18 @@ class Formulas:
     def _embedding(self) -> Iterator[Demand]:
         """Each rank looks up its part of the vocabulary; the results [B, S, H] are summed in float32.
 
-        With dp = 1 MindSpore scatters the sum by sequences where tp divides B, and gathers it again.
+        With dp = 1 MindSpore scatters the sum by sequences where tp divides B, and gathers it again (not under
+        sequence parallelism).
         """
         if not (self.first and self.plan.vocab_parallel):
             return
         size, calls = self.rows * self.model.hidden_size, self.plan.micro_batches
-        scattered = self.plan.dp == 1 and self.batch % self.plan.tp == 0
-        operations = ("ReduceScatter", "AllGather") if scattered else ("AllReduce",)
-        for phase in ("forward", "backward"):
+        forward, backward = ["AllReduce"], ["AllReduce"]
+        if self.plan.dp == 1 and self.batch % self.plan.tp == 0:
+            forward, backward = ["ReduceScatter", "AllGather"], ["AllGather", "ReduceScatter"]
+            if self.plan.sequence_parallel:
+                forward, backward = forward[:1], backward[:1]
+        for phase, operations in (("forward", forward), ("backward", backward)):
             for operation in operations:
                 yield from self._ask(
                     "embedding: sum over the vocabulary", phase, operation, ["tp"], size, "float32", calls
@@ -265,7 +269,7 @@ class Formulas:
 
     def _parameters(self) -> Iterator[Demand]:
         for name, layout in self.placed.items():
-            held = self.stage in layout.stages or (is_tied(name) and self.last)
+            held = self.stage == layout.stage or (is_tied(name) and self.last)
             if held:
                 yield from self._gathered(name, layout) if layout.optimizer_parts > 1 else self._summed(
                     name, layout
@@ -326,13 +330,18 @@ def _slice(layout: Layout) -> int:
     return math.prod(layout.shape) // math.prod(layout.parts)
 
 
-def observed(model: mindir.Model, mesh: Mesh) -> Counter[Call]:
+def observed(model: mindir.Model, mesh: Mesh, rank: int) -> Counter[Call]:
     """Calls a step of a rank's graph, by kind."""
     calls: Counter[Call] = Counter()
     for each, phase in phased(model):
-        axis = mesh.axis_of(each.ranks)
+        axis = mesh.axis_of(partners(each, rank))
         calls[Call(phase, each.operation, axis, each.payload.dtype, each.bytes)] += each.calls
     return calls
+
+
+def partners(collective: mindir.Collective, rank: int) -> tuple[int, ...]:
+    """The ranks that take part: the group's, or both ends of a Send or Receive, whose group is a pipeline."""
+    return collective.ranks if collective.peer is None else (rank, collective.peer)
 
 
 def phased(model: mindir.Model) -> Iterator[tuple[mindir.Collective, str]]:

@@ -125,3 +125,12 @@ def misfits(plan: ParallelPlan, model: ModelConfig) -> Iterator[str]:
         )
     if not isinstance(plan.recompute, str) and len(plan.recompute) != model.num_layers:
         yield f"recompute: {len(plan.recompute)} words for {model.num_layers} layers; give one for each"
+
+
+def unpartitionable(plan: ParallelPlan) -> Iterator[str]:
+    """Yields why MindSpore's partitioner would not take a plan, beyond what `misfits` says."""
+    if plan.devices % 8 and plan.devices not in (1, 2, 4):
+        yield (
+            f"dp: {plan.dp} x tp {plan.tp} x pp {plan.pp} are {plan.devices} devices; MindSpore 2.9 takes "
+            "1, 2, 4 or a multiple of 8"
+        )

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
-from pangu_alpha.config.parallel import ParallelPlan, misfits
+from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
 from pangu_alpha.config.schema import ConfigError, build, to_mapping, validate
 from pangu_alpha.proof.cann import dry_run_environment
 
@@ -60,7 +60,7 @@ class Job:
 
     def __post_init__(self) -> None:
         validate(self)
-        problems = [*misfits(self.plan, self.model)]
+        problems = [*misfits(self.plan, self.model), *unpartitionable(self.plan)]
         if self.model.dropout and self.operators == "plain":
             problems.append(
                 f"dropout: {self.model.dropout} must be 0 with plain operators, whose masks are not split"

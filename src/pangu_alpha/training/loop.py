@@ -20,8 +20,9 @@ import yaml
 
 from pangu_alpha.checkpoint.format import Manifest, read_checkpoint
 from pangu_alpha.checkpoint.store import CheckpointStore, resolve_resume
+from pangu_alpha.config.parallel import unpartitionable
 from pangu_alpha.config.run import TrainConfig
-from pangu_alpha.config.schema import to_mapping
+from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.data.batches import TrainingBatches, ValidationBatches, open_sources
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.world import World
@@ -68,6 +69,8 @@ class Trainer:
         plan = config.parallel
         place = {"rank": Mesh.of(plan).coordinates(self.world.rank).data, "world_size": plan.dp}
         self.partitioned = device == "Ascend" and plan.devices > 1
+        if self.partitioned and (problems := list(unpartitionable(plan))):
+            raise ConfigError(f"parallel.{problem}" for problem in problems)
         if self.partitioned and config.data.validation:
             raise ValueError(
                 "data.validation: a run that MindSpore partitions has no validation; leave it out and "

@@ -59,7 +59,10 @@ def partition(plan: ParallelPlan, rank: int, search: str | None = None) -> None:
             "optimizer_level": plan.optimizer_parallel,
         }
     if plan.pp > 1:
-        settings["pipeline_config"] = {"pipeline_interleave": False, "pipeline_scheduler": plan.schedule}
+        settings["pipeline_config"] = {
+            "pipeline_interleave": plan.schedule != "1f1b",  # MindSpore 2.9 wants it for any other
+            "pipeline_scheduler": plan.schedule,
+        }
     if plan.gradient_fusion:
         bucket = {"mode": "size", "config": plan.gradient_fusion}
         settings["comm_fusion"] = dict.fromkeys(("allreduce", "allgather", "reducescatter"), bucket)

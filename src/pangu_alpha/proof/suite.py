@@ -43,6 +43,11 @@ def suite() -> dict[str, Job]:
     sharded = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
     pipeline = ParallelPlan(dp=2, tp=2, pp=2, micro_batches=4)
     everything = replace(pipeline, **sharded, recompute="full", sequence_parallel=True)
+    uneven = replace(pipeline, tp=1, micro_batches=3, schedule="gpipe", layers_per_stage=(1, 2))
+    gathered = replace(uneven, optimizer_parallel="level3", optimizer_threshold=0, recompute="selective")
+    scattered = ParallelPlan(
+        dp=2, tp=2, micro_batches=2, optimizer_parallel="level2", optimizer_threshold=0, gradient_fusion=1
+    )
     return {
         "dp4": job(ParallelPlan(dp=4)),
         "tp4": job(ParallelPlan(tp=4)),
@@ -55,6 +60,9 @@ def suite() -> dict[str, Job]:
         "odd vocabulary": job(ParallelPlan(dp=2, tp=2), vocab_size=63),
         "dp2, 2 micro-batches": job(ParallelPlan(dp=2, micro_batches=2)),
         "dp2 tp2 whole vocabulary": job(ParallelPlan(dp=2, tp=2, vocab_parallel=False)),
+        "dp2 tp2, 2 micro-batches, gradients sharded": job(scattered),
+        "dp2 pp2, uneven gpipe, selective recompute": job(uneven, layers=3),
+        "the same, weights sharded": job(gathered, layers=3),
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,12 +51,20 @@ class Demand:
     times: int
 
 
+class Seen(NamedTuple):
+    """Calls of a kind in a rank's graph: how many a step, bytes the rank sends in each, which ranks take part."""
+
+    times: int
+    wire_bytes: float
+    groups: frozenset[tuple[int, ...]]
+
+
 @dataclass(frozen=True)
 class Line:
     """One purpose in one phase: what the formula says, what the graph has.
 
     Args:
-        what: What the calls are for; of those that no formula asks for, where they come from.
+        what: What the calls are for; "not explained" if no formula asks for them.
         phase: See mindir.phase_of.
         operation: "AllReduce", ...
         axis: Of the grid, as Mesh.axis_of names it.
@@ -65,7 +73,8 @@ class Line:
         expected_bytes: By formula, payload of a step.
         calls: In the graph.
         bytes: In the graph.
-        explained: Whether a formula asks for it.
+        wire_bytes: What the rank sends for them in a step, by the ring algorithms.
+        groups: Ranks that take part, in the graph.
     """
 
     what: str
@@ -77,7 +86,8 @@ class Line:
     expected_bytes: int
     calls: int
     bytes: int
-    explained: bool = True
+    wire_bytes: float
+    groups: tuple[tuple[int, ...], ...]
 
     @property
     def equal(self) -> bool:
@@ -268,12 +278,13 @@ class Formulas:
         return name if self.plan.pp > 2 else axis_name(self.mesh, ["pp"])
 
     def _parameters(self) -> Iterator[Demand]:
+        """Gradients and weights; the last stage sums its part of the tied table's only if the optimizer is
+        sharded, and the first stage sums all of it once more."""
         for name, layout in self.placed.items():
-            held = self.stage == layout.stage or (is_tied(name) and self.last)
-            if held:
-                yield from self._gathered(name, layout) if layout.optimizer_parts > 1 else self._summed(
-                    name, layout
-                )
+            sent = is_tied(name) and self.last and self.plan.optimizer_parallel != "none"
+            if self.stage == layout.stage or sent:
+                asks = self._gathered if layout.optimizer_parts > 1 else self._summed
+                yield from asks(name, layout)
 
     def _summed(self, name: str, layout: Layout) -> Iterator[Demand]:
         """A gradient is summed over the devices that hold the same slice.
@@ -287,19 +298,35 @@ class Formulas:
     def _gathered(self, name: str, layout: Layout) -> Iterator[Demand]:
         """Optimizer parallel: the slice is gathered before its use, its gradient summed and scattered.
 
-        Linears are gathered in the compute type if there are micro-batches (MindSpore moves the AllGather
-        behind the cast), else in float32. Above level 1 the gradient is scattered for every micro-batch.
+        Linears are gathered in the compute type with micro-batches or under level 3 (MindSpore moves the
+        AllGather behind the cast), else in float32. Above level 1 gradients are scattered for every
+        micro-batch, of each of the tied table's two uses.
         """
-        cast = self.plan.micro_batches > 1 and name.endswith((".weight", ".bias"))
-        axes, size = holders(layout), _slice(layout)
-        dtype = self.dtype if cast else "float32"
-        yield from self._ask("weights: gathered for use", "parameter", "AllGather", axes, size, dtype, 1)
+        plan, axes, size = self.plan, holders(layout), _slice(layout)
+        cast = plan.micro_batches > 1 or plan.optimizer_parallel == "level3"
+        dtype = self.dtype if cast and name.endswith((".weight", ".bias")) else "float32"
+        what = "weights: gathered for use"
+        yield from self._ask(what, "parameter", "AllGather", axes, size, dtype, self._gathers(name))
+        phase, times = "gradient", 1
+        if plan.optimizer_parallel != "level1" and plan.micro_batches > 1:
+            phase = "backward" if plan.optimizer_parallel == "level2" else "gradient"
+            times = plan.micro_batches * (2 if is_tied(name) else 1)
         what = "gradients: summed and scattered"
-        if self.plan.optimizer_parallel == "level1" or self.plan.micro_batches == 1:
-            yield from self._ask(what, "gradient", "ReduceScatter", axes, size, "float32", 1)
-        else:
-            times = self.plan.micro_batches * (2 if is_tied(name) else 1)
-            yield from self._ask(what, "backward", "ReduceScatter", axes, size, "float32", times)
+        yield from self._ask(what, phase, "ReduceScatter", axes, size, "float32", times)
+
+    def _gathers(self, name: str) -> int:
+        """How often a weight is gathered: once a step; under level 3 once for every micro-batch, and again in
+        the backward pass: what a derivative needs, and without micro-batches what a layer computes again."""
+        plan = self.plan
+        if plan.optimizer_parallel != "level3":
+            return 1
+        if plan.micro_batches > 1:
+            return plan.micro_batches * (1 + name.endswith((".weight", ".gamma")))
+        first, *rest = name.split(".")
+        if first not in ("blocks", "query_layer") or name.endswith("down.bias"):
+            return 1
+        layer = int(rest[0]) if first == "blocks" else self.model.num_layers - 1
+        return 1 + (plan.recompute_of_layer(layer) == "full")
 
     def _world(self) -> Iterator[Demand]:
         """Tokens of the batch, and the square of the gradients' norm."""
@@ -330,13 +357,15 @@ def _slice(layout: Layout) -> int:
     return math.prod(layout.shape) // math.prod(layout.parts)
 
 
-def observed(model: mindir.Model, mesh: Mesh, rank: int) -> Counter[Call]:
+def observed(model: mindir.Model, mesh: Mesh, rank: int) -> dict[Call, Seen]:
     """Calls a step of a rank's graph, by kind."""
-    calls: Counter[Call] = Counter()
+    found: dict[Call, Seen] = {}
     for each, phase in phased(model):
-        axis = mesh.axis_of(partners(each, rank))
-        calls[Call(phase, each.operation, axis, each.payload.dtype, each.bytes)] += each.calls
-    return calls
+        ranks = partners(each, rank)
+        call = Call(phase, each.operation, mesh.axis_of(ranks), each.payload.dtype, each.bytes)
+        seen = found.get(call, Seen(0, each.wire_bytes, frozenset()))
+        found[call] = Seen(seen.times + each.calls, seen.wire_bytes, seen.groups | {ranks})
+    return found
 
 
 def partners(collective: mindir.Collective, rank: int) -> tuple[int, ...]:
@@ -361,27 +390,38 @@ def phased(model: mindir.Model) -> Iterator[tuple[mindir.Collective, str]]:
         yield each, phase
 
 
-def check(demands: Iterable[Demand], calls: Counter[Call]) -> list[Line]:
+def check(demands: Iterable[Demand], seen: Mapping[Call, Seen]) -> list[Line]:
     """Compares formulas with a graph.
 
     Args:
         demands: What the formulas ask for.
-        calls: What `observed` gave.
+        seen: What `observed` gave.
 
     Returns:
         A line for every purpose, phase, operation, axis and type; then what no formula asks for.
     """
-    left = Counter(calls)
-    sums: dict[tuple[str, ...], list[int]] = {}
+    left = Counter({call: each.times for call, each in seen.items()})
+    asked: dict[tuple[str, ...], list[tuple[Demand, int]]] = {}
     for demand in demands:
-        call = demand.call
-        found = min(left[call], demand.times)
-        left[call] -= found
-        line = sums.setdefault((demand.what, *call[:4]), [0, 0, 0, 0])
-        for place, number in enumerate((demand.times, demand.times * call.bytes, found, found * call.bytes)):
-            line[place] += number
-    lines = [Line(*key, *numbers) for key, numbers in sums.items()]
+        found = min(left[demand.call], demand.times)
+        left[demand.call] -= found
+        asked.setdefault((demand.what, *demand.call[:4]), []).append((demand, found))
+    lines = [_line(key, calls, seen) for key, calls in asked.items()]
     for call, times in left.items():
         if times:
-            lines.append(Line("not explained", *call[:4], 0, 0, times, times * call.bytes, explained=False))
+            demand = Demand("not explained", call, 0)
+            lines.append(_line((demand.what, *call[:4]), [(demand, times)], seen))
     return lines
+
+
+def _line(key: tuple[str, ...], calls: Sequence[tuple[Demand, int]], seen: Mapping[Call, Seen]) -> Line:
+    there = [(seen[demand.call], found, demand.call.bytes) for demand, found in calls if found]
+    return Line(
+        *key,
+        expected_calls=sum(demand.times for demand, _ in calls),
+        expected_bytes=sum(demand.times * demand.call.bytes for demand, _ in calls),
+        calls=sum(found for _, found, _ in there),
+        bytes=sum(found * size for _, found, size in there),
+        wire_bytes=sum(found * each.wire_bytes for each, found, _ in there),
+        groups=tuple(sorted(frozenset[tuple[int, ...]]().union(*(each.groups for each, _, _ in there)))),
+    )

@@ -76,3 +76,8 @@ def test_a_run_reports_what_does_not_fit_with_everything_else():
 def test_numbers_of_devices_the_partitioner_takes():
     assert not [p for n in (1, 2, 4, 8, 24) for p in unpartitionable(ParallelPlan(dp=n))]
     assert "are 12 devices" in next(unpartitionable(ParallelPlan(dp=12)))
+
+
+def test_what_ends_the_compiler_is_refused():
+    plan = ParallelPlan(dp=2, micro_batches=2, optimizer_parallel="level3", recompute="full")
+    assert "ends MindSpore 2.9's compiler" in next(unpartitionable(plan))

@@ -134,3 +134,9 @@ def unpartitionable(plan: ParallelPlan) -> Iterator[str]:
             f"dp: {plan.dp} x tp {plan.tp} x pp {plan.pp} are {plan.devices} devices; MindSpore 2.9 takes "
             "1, 2, 4 or a multiple of 8"
         )
+    words = (plan.recompute,) if isinstance(plan.recompute, str) else plan.recompute
+    if plan.optimizer_parallel == "level3" and plan.micro_batches > 1 and "full" in words:
+        yield (
+            "optimizer_parallel: level3 with full recompute and micro-batches ends MindSpore 2.9's compiler; "
+            "use level2, or selective recompute"
+        )

@@ -14,18 +14,20 @@ from pangu_alpha.parallel import layout
 from pangu_alpha.parallel.sharding import COLUMN, DERIVED, ROW, SHARDING, Axes, degrees
 
 
-def apply_plan(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan) -> None:
+def apply_plan(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan, by_table: bool = True) -> None:
     """Splits, stages and marks a network for a plan; a plan of one device changes nothing.
 
     Args:
         loss: The cell that is differentiated, with the model inside.
         model: The network itself.
         plan: It must fit the model (config.parallel.misfits).
+        by_table: False leaves the splitting to MindSpore's own search.
     """
     if plan.devices == 1:
         return
     pad_vocabulary(model, plan)
-    shard(loss, plan)
+    if by_table:
+        shard(loss, plan)
     place_on_stages(loss, model, plan)
     recompute(model, plan)
     shard_optimizer(model, plan)
@@ -109,6 +111,10 @@ def recompute(model: PanguAlpha, plan: ParallelPlan) -> None:
         mode = plan.recompute_of_layer(index)
         if mode == "full":
             block.recompute()
+            if hasattr(block.feed_forward_dropout, "dropout"):
+                # Its mask is kept: to draw it again, MindSpore 2.9 would repeat the product before it and
+                # that product's sum over devices.
+                block.feed_forward_dropout.dropout.recompute(False)
         elif mode == "selective":
             block.attention.core.recompute()
 

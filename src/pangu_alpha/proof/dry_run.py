@@ -209,7 +209,9 @@ def _build(job: Job, rank: int) -> Any:
 
     operators = operators_for(job.model, job.operators)
     with private.without_parameter_data() if job.seed is None else nullcontext():
-        step = partitioned_step(job.model, job.optim, job.plan, rank, operators, job.seed)
+        step = partitioned_step(
+            job.model, job.optim, job.plan, rank, operators, job.seed, by_table=job.search is None
+        )
     step.set_train()
     return step
 

@@ -122,6 +122,7 @@ def partitioned_step(
     rank: int,
     operators: Operators,
     seed: int | None,
+    by_table: bool = True,
 ) -> PartitionedStep:
     """The step of a plan, for the context set by parallel.context.partition.
 
@@ -132,12 +133,13 @@ def partitioned_step(
         rank: Of this process; each compiles its own stage's graph.
         operators: The device's.
         seed: Of the initial values; None leaves zeros.
+        by_table: See apply_plan.
     """
     model = PanguAlpha(config, seed, operators)
     shapes = {parameter.name: parameter.shape for parameter in model.trainable_params()}
     placed = layouts(shapes, config, plan)
     loss = MicroBatchLoss(TokenLoss(model))
-    apply_plan(loss, model, plan)
+    apply_plan(loss, model, plan, by_table)
     stage = Mesh.of(plan).stage_of(rank)
     parameters = model.trainable_params()
     own = [parameter for parameter in parameters if stage == placed[parameter.name].stage]

@@ -117,7 +117,7 @@ def test_layouts():
     plan = ParallelPlan(dp=16, tp=8, pp=16, micro_batches=32, optimizer_parallel="level1")
     h, shapes = model.hidden_size, {"blocks.62.attention.query.weight": (16384, 16384)}
     shapes |= {"blocks.4.feed_forward.down.weight": (h, 4 * h), "word_embedding.table": (40000, h)}
-    shapes |= {"query_layer.attention_norm.gamma": (h,)}
+    shapes |= {"query_layer.attention_norm.gamma": (h,), "blocks.0.attention.query.bias": (h,)}
     found = layouts(shapes, model, plan)
     assert found["blocks.62.attention.query.weight"].slice_shape == (h // 8 // 16, h)
     assert found["blocks.62.attention.query.weight"].stage == 15
@@ -125,6 +125,8 @@ def test_layouts():
     assert found["blocks.4.feed_forward.down.weight"].stage == 1
     assert found["word_embedding.table"].slice_shape == (5000, h)  # on two stages: not sharded further
     assert found["query_layer.attention_norm.gamma"].slice_shape == (h // 128,)
+    # MindSpore compares the threshold with the whole parameter: 64 KB of which a device holds 8
+    assert found["blocks.0.attention.query.bias"].slice_shape == (h // 8 // 16,)
     assert found["query_layer.attention_norm.gamma"].share(plan) == 1.0
     assert found["word_embedding.table"].share(plan) == 1 / 16
 

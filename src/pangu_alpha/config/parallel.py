@@ -30,7 +30,7 @@ class ParallelPlan:
             spreads them as evenly as they go, the larger stages first.
         optimizer_parallel: Shards over dp: "none"; "level1" weights and optimizer state, "level2" also
             gradients, "level3" gathers weights again in the backward pass (MindSpore's levels).
-        optimizer_threshold: Smallest parameter that is sharded so, KB of its slice.
+        optimizer_threshold: Smallest parameter that is sharded so, KB of the whole of it in float32.
         recompute: What a layer computes again in the backward pass: "none", "selective" (the attention
             core), "full" (all but the layer's input); one word, or one for each layer.
         sequence_parallel: Split norms and residuals over tp by rows (Korthikanti et al., 2022), too.

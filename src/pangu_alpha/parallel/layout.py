@@ -109,11 +109,10 @@ def _layout(name: str, shape: tuple[int, ...], model: ModelConfig, plan: Paralle
         shape = (padded_vocabulary(shape[0], plan), *shape[1:])
     rows = shape[0] // parts[0]
     spread = plan.dp * plan.tp // math.prod(parts)
-    size = math.prod(shape) // math.prod(parts) * _BYTES
     sharded = (
         plan.optimizer_parallel != "none"
         and rows % spread == 0
-        and size >= plan.optimizer_threshold * 1024
+        and math.prod(shape) * _BYTES >= plan.optimizer_threshold * 1024
         and (shards_tied_table(plan) or not is_tied(name))
     )
     return Layout(shape, axes, parts, spread if sharded else 1, stage_of(name, model, plan))

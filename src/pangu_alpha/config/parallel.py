@@ -135,8 +135,11 @@ def unpartitionable(plan: ParallelPlan) -> Iterator[str]:
             "1, 2, 4 or a multiple of 8"
         )
     words = (plan.recompute,) if isinstance(plan.recompute, str) else plan.recompute
-    if plan.optimizer_parallel == "level3" and plan.micro_batches > 1 and "full" in words:
+    again = set(words) - {"none"}
+    if plan.optimizer_parallel == "level3" and (
+        (plan.pp > 1 and again) or (plan.micro_batches > 1 and "full" in again)
+    ):
         yield (
-            "optimizer_parallel: level3 with full recompute and micro-batches ends MindSpore 2.9's compiler; "
-            "use level2, or selective recompute"
+            f"optimizer_parallel: level3 with recompute {', '.join(sorted(again))} and "
+            f"{plan.micro_batches} micro-batches ends MindSpore 2.9's compiler; use level2, or no recompute"
         )

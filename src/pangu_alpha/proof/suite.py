@@ -43,8 +43,10 @@ def suite() -> dict[str, Job]:
     sharded = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
     pipeline = ParallelPlan(dp=2, tp=2, pp=2, micro_batches=4)
     everything = replace(pipeline, **sharded, recompute="full", sequence_parallel=True)
-    uneven = replace(pipeline, tp=1, micro_batches=3, schedule="gpipe", layers_per_stage=(1, 2))
-    gathered = replace(uneven, optimizer_parallel="level3", optimizer_threshold=0, recompute="selective")
+    uneven = replace(
+        pipeline, tp=1, micro_batches=3, schedule="gpipe", layers_per_stage=(1, 2), recompute="selective"
+    )
+    gathered = replace(uneven, optimizer_parallel="level3", optimizer_threshold=0, recompute="none")
     scattered = ParallelPlan(
         dp=2, tp=2, micro_batches=2, optimizer_parallel="level2", optimizer_threshold=0, gradient_fusion=1
     )
@@ -62,7 +64,7 @@ def suite() -> dict[str, Job]:
         "dp2 tp2 whole vocabulary": job(ParallelPlan(dp=2, tp=2, vocab_parallel=False)),
         "dp2 tp2, 2 micro-batches, gradients sharded": job(scattered),
         "dp2 pp2, uneven gpipe, selective recompute": job(uneven, layers=3),
-        "the same, weights sharded": job(gathered, layers=3),
+        "dp2 pp2, uneven gpipe, weights sharded": job(gathered, layers=3),
     }
 
 

@@ -262,7 +262,7 @@ def _reference(job: Job, setting: Setting, folder: Path, again: bool) -> None:
 class _Placed:
     """Which part of what a rank holds: regions by rank and name, whole shapes by name.
 
-    `trained` leaves out the copy of the tied table on the last stage, which gets its values anew at each step.
+    `trained` leaves out the last stage's copy of the tied table, which gets its values anew at each step.
     """
 
     regions: dict[int, dict[str, Region]]

@@ -1,4 +1,4 @@
-"""What every stage of a plan must send in an optimizer step, by formula; to compare with what its graph sends.
+"""What every stage of a plan must send in an optimizer step, by formula, to compare with its graph.
 
 The formulas know the network, the plan and how MindSpore 2.9 places its collectives, not the graph. Sizes are
 payloads of one call: what goes into an AllReduce or ReduceScatter, what comes out of an AllGather.
@@ -12,18 +12,18 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.parallel.layout import Layout, is_tied, layouts, padded_vocabulary
+from pangu_alpha.parallel.layout import Layout, is_tied, layouts
 from pangu_alpha.parallel.mesh import AXES, Mesh
 from pangu_alpha.proof import mindir
 
 _SIZES = {"float32": 4, "int32": 4, "float16": 2, "bfloat16": 2}
 _ACTIVATION, _TABLE = "stage to stage: activations", "tied table: first and last stage"
 _SUMS = "layers: sums over heads and feed-forward"
-_INPUTS = 5  # of the step; see training.partitioned
 
 
 class Call(NamedTuple):
@@ -52,7 +52,7 @@ class Demand:
 
 
 class Seen(NamedTuple):
-    """Calls of a kind in a rank's graph: how many a step, bytes the rank sends in each, which ranks take part."""
+    """Calls of a kind in a rank's graph: how many a step, bytes sent in each, which ranks take part."""
 
     times: int
     wire_bytes: float
@@ -109,7 +109,7 @@ def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
             shapes |= _linear(f"{layer}.attention.{linear}", hidden, hidden)
         shapes |= _linear(f"{layer}.feed_forward.up", ffn, hidden)
         shapes |= _linear(f"{layer}.feed_forward.down", hidden, ffn)
-    return shapes | {name: (hidden,) for name in _names("final_norm")}
+    return shapes | dict.fromkeys(_names("final_norm"), (hidden,))
 
 
 def _names(*norms: str) -> Iterator[str]:
@@ -126,7 +126,7 @@ class Formulas:
 
     Args:
         model: The network's shape.
-        plan: A plan that fits it, of more than one device.
+        plan: A plan that fits it.
         batch_size: B.
         compute_dtype: Type of activations: "float16", ...
         stage: Which stage.
@@ -135,13 +135,11 @@ class Formulas:
     def __init__(
         self, model: ModelConfig, plan: ParallelPlan, batch_size: int, compute_dtype: str, stage: int
     ) -> None:
-        self.model, self.plan, self.batch, self.dtype, self.stage = (
-            model,
-            plan,
-            batch_size,
-            compute_dtype,
-            stage,
-        )
+        self.model = model
+        self.plan = plan
+        self.batch = batch_size
+        self.dtype = compute_dtype
+        self.stage = stage
         self.mesh = Mesh.of(plan)
         self.rows = batch_size * model.seq_length
         self.first, self.last = stage == 0, stage == plan.pp - 1
@@ -149,21 +147,26 @@ class Formulas:
 
     def demands(self) -> list[Demand]:
         """All of them."""
-        found: list[Demand] = []
-        for part in (
-            self._layers,
-            self._embedding,
-            self._loss,
-            self._inputs,
-            self._stages,
-            self._parameters,
-            self._world,
-        ):
-            found.extend(part())
-        return found
+        parts = (
+            self._layers(),
+            self._embedding(),
+            self._loss(),
+            self._inputs(),
+            self._stages(),
+            self._parameters(),
+            self._world(),
+        )
+        return list(chain.from_iterable(parts))
 
     def _ask(
-        self, what: str, phase: str, operation: str, axes: Sequence[str], elements: int, dtype: str, times: int
+        self,
+        what: str,
+        phase: str,
+        operation: str,
+        axes: Sequence[str],
+        elements: int,
+        dtype: str,
+        times: int,
     ) -> Iterator[Demand]:
         """A demand, unless the axes have one device or nothing is to be done."""
         axis = axis_name(self.mesh, axes)
@@ -174,33 +177,31 @@ class Formulas:
         """Two sums of [T, H] a layer forward, and, as the gradient of a sum is a sum, two backward.
 
         Under sequence parallelism each is a ReduceScatter, and an AllGather of [T, H] stands before the
-        products that need all rows. With full recomputation only the second sum's result is not needed again.
+        products that need all rows. Full recomputation repeats the first sum; no derivative needs the second.
         """
         plan, size = self.plan, self.rows * self.model.hidden_size
         first = sum(plan.stage_layers(self.model.num_layers)[: self.stage])
         layers = range(first, first + plan.stage_layers(self.model.num_layers)[self.stage])
         again = sum(plan.recompute_of_layer(layer) == "full" for layer in layers)
         calls = plan.micro_batches
-        gather, scatter = ("AllGather", "ReduceScatter") if plan.sequence_parallel else ("", "AllReduce")
         for phase, sums, gathers in (
             ("forward", 2 * len(layers), 2 * len(layers)),
             ("recompute", again, 2 * again),
             ("backward", 2 * len(layers), 2 * len(layers)),
         ):
-            forward = phase != "backward"
-            back = {"AllReduce": "AllReduce", "ReduceScatter": "AllGather"}[scatter]
-            operation = scatter if forward else back
-            yield from self._ask(_SUMS, phase, operation, ["tp"], size, self.dtype, sums * calls)
-            if gather:
-                operation = gather if forward else scatter
-                what = "layers: rows of the residual stream"
-                yield from self._ask(what, phase, operation, ["tp"], size, self.dtype, gathers * calls)
+            if not plan.sequence_parallel:
+                yield from self._ask(_SUMS, phase, "AllReduce", ["tp"], size, self.dtype, sums * calls)
+                continue
+            summed, gathered = ("ReduceScatter", "AllGather")[:: -1 if phase == "backward" else 1]
+            yield from self._ask(_SUMS, phase, summed, ["tp"], size, self.dtype, sums * calls)
+            what = "layers: rows of the residual stream"
+            yield from self._ask(what, phase, gathered, ["tp"], size, self.dtype, gathers * calls)
 
     def _embedding(self) -> Iterator[Demand]:
         """Each rank looks up its part of the vocabulary; the results [B, S, H] are summed in float32.
 
-        With dp = 1 MindSpore scatters the sum by sequences where tp divides B, and gathers it again (not under
-        sequence parallelism).
+        With dp = 1 MindSpore scatters the sum by sequences where tp divides B, and gathers it again, the
+        latter not under sequence parallelism.
         """
         if not (self.first and self.plan.vocab_parallel):
             return
@@ -253,7 +254,7 @@ class Formulas:
             )
 
     def _stages(self) -> Iterator[Demand]:
-        """Activations [T, H] (a slice of them under sequence parallelism) and the tied table, there and back."""
+        """Activations [T, H], a slice of them under sequence parallelism, and the tied table; and back."""
         plan, size = self.plan, self.rows * self.model.hidden_size
         if plan.pp == 1:
             return

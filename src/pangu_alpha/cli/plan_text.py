@@ -1,0 +1,171 @@
+"""How plan.py shows its findings: aligned tables of plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.proof.report import Placement, RankSummary
+from pangu_alpha.proof.search import Way, side_by_side, strategy_text
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[int] = ()) -> str:
+    """Columns as wide as they need to be.
+
+    Args:
+        header: Names of the columns.
+        rows: Cells.
+        right: Numbers of the columns that are aligned to the right.
+    """
+    right = set(right)
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        padded = (
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def size(count: float) -> str:
+    """A number of bytes in the unit that reads best; powers of 1000."""
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.2f} {unit}"
+    return f"{count:.0f} B"
+
+
+def rank_text(summary: RankSummary) -> str:
+    """All about one rank."""
+    held = ", ".join(f"{kind} {size(count)}" for kind, count in summary.bytes.items())
+    whole = "" if summary.seconds is None else f" ({summary.seconds:.0f} s with starting and building)"
+    return "\n\n".join(
+        [
+            f"rank {summary.rank}, stage {summary.stage}: compiled in {summary.compile_seconds:.1f} s{whole}"
+            f", peak {summary.peak_mb / 1024:.2f} GiB, graph of {summary.nodes} nodes\nholds {held}",
+            "Strategies (parts of each input's dimensions)\n" + strategies_text(summary),
+            "Parameters\n" + placements_text(summary.placements),
+            "Traffic of a step\n" + traffic_text(summary),
+        ]
+    )
+
+
+def strategies_text(summary: RankSummary) -> str:
+    """A row for every operator."""
+    rows = [(each.operator, strategy_text(each), each.count) for each in summary.strategies]
+    return table(("operator", "parts", "times"), rows, right=(2,))
+
+
+def placements_text(placements: Sequence[Placement]) -> str:
+    """A row for every parameter; what differs from the sharding table below them."""
+    rows = [
+        (
+            each.name,
+            each.count,
+            _shape(each.shape),
+            _shape(axis or "-" for axis in each.axes),
+            _shape(each.slice_shape),
+            _shape(each.held),
+            "no" if each.problem else "yes",
+        )
+        for each in placements
+    ]
+    lines = [
+        table(("parameter", "times", "whole", "cut over", "slice", "held", "by the table"), rows, right=(1,))
+    ]
+    lines += [f"  {each.name}: {each.problem}" for each in placements if each.problem]
+    return "\n".join(lines)
+
+
+def traffic_text(summary: RankSummary) -> str:
+    """A row for every purpose: what the graph sends, and whether the formula says the same."""
+    rows = []
+    for line, link in zip(summary.lines, summary.links, strict=True):
+        group = f"{line.axis} ({len(line.groups[0])})" if line.groups else line.axis
+        rows.append(
+            (
+                line.what,
+                line.phase,
+                line.operation,
+                group,
+                line.dtype,
+                line.calls,
+                size(line.bytes),
+                size(line.expected_bytes),
+                "yes" if line.equal else "NO",
+                size(line.wire_bytes),
+                link or "-",
+            )
+        )
+    header = ("what", "phase", "operation", "axis (ranks)", "type", "calls")
+    header += ("payload", "by formula", "equal", "sent", "link")
+    lines = [table(header, rows, right=(5, 6, 7, 9))]
+    lines.append(wire_text(summary))
+    return "\n".join(lines)
+
+
+def wire_text(summary: RankSummary) -> str:
+    """Bytes sent by axis and link, in one line."""
+    parts = [
+        f"{axis} {link} {size(count)}"
+        for (axis, link), count in sorted(summary.wire().items(), key=lambda item: -item[1])
+    ]
+    return "sent in a step: " + (", ".join(parts) or "nothing")
+
+
+def stages_text(summaries: Sequence[RankSummary], mesh: Mesh, layers: Sequence[int]) -> str:
+    """A row for every stage."""
+    rows = []
+    for each in summaries:
+        sent = dict.fromkeys(("tp", "dp", "pp"), 0.0)
+        for (axis, _), count in each.wire().items():
+            key = axis.partition(" ")[0] if axis.startswith("pp") else axis
+            sent["dp" if key in ("world", "dp+tp") and mesh.dp > 1 else key.partition("+")[0]] += count
+        seconds = f"{each.compile_seconds:.0f}"
+        peak = f"{each.peak_mb / 1024:.2f} GiB"
+        held = [size(count) for count in each.bytes.values()]
+        carried = [size(count) for count in sent.values()]
+        agrees = "yes" if each.agrees else "NO"
+        rows.append(
+            (
+                each.stage,
+                each.rank,
+                layers[each.stage],
+                seconds,
+                peak,
+                each.nodes,
+                *held,
+                *carried,
+                agrees,
+            )
+        )
+    header = ("stage", "rank", "layers", "compile s", "peak", "nodes", "weights", "moments", "sums")
+    header += ("sent tp", "sent dp", "sent pp", "as predicted")
+    return table(header, rows, right=range(12))
+
+
+def ways_text(ways: Sequence[Way]) -> str:
+    """Strategies and traffic of three ways side by side."""
+    names = [way.name for way in ways]
+    lines = [f"{way.name}: refused: {way.refused}" for way in ways if way.refused]
+    accepted = [way for way in ways if not way.refused]
+    shown = [way.name for way in accepted]
+    if accepted:
+        lines.append(table(("operator", *shown), side_by_side(accepted)))
+        kinds = sorted({kind for way in accepted for kind, _ in way.wire})
+        rows = [(kind, *(size(dict(way.wire).get(kind, 0.0)) for way in accepted)) for kind in kinds]
+        rows.append(("sent in all", *(size(sum(count for _, count in way.wire)) for way in accepted)))
+        rows += [
+            (f"held: {kind}", *(size(dict(way.bytes)[kind]) for way in accepted))
+            for kind in ("weights", "moments")
+        ]
+        rows.append(("compile s", *(f"{way.seconds:.0f}" for way in accepted)))
+        lines.append(table(("rank 0, a step", *shown), rows, right=range(1, len(shown) + 1)))
+    return "\n\n".join([f"ways: {', '.join(names)}", *lines])
+
+
+def _shape(values: Iterable[object]) -> str:
+    return "[" + ", ".join(map(str, values)) + "]"

@@ -1,0 +1,238 @@
+"""What the dry run of a rank tells: cost of compiling, memory, placements, strategies, checked traffic."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pangu_alpha.parallel.layout import Layout, is_tied, layouts
+from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.proof import mindir, traffic
+from pangu_alpha.proof.dry_run import Job, RankReport, Slice
+from pangu_alpha.proof.links import LINKS, Cluster, Link
+
+_STATE = {"adam_m.": "moments", "adam_v.": "moments", "accu_grads.": "sums"}
+_LAYER = re.compile(r"\bblocks\.\d+\.")
+_PLACE = re.compile(r"(?:^|/)(\w+)-\w+")  # attribute and class of a cell in a scope
+_OUTER = ("network", "token_loss", "model")  # cells around the network
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A parameter, or those of all layers that lie alike.
+
+    Args:
+        name: "blocks.*" stands for all layers.
+        count: How many.
+        shape: Of the whole.
+        axes: Axis of the grid each dimension is cut over, None where it is whole.
+        slice_shape: What a rank holds before the optimizer's sharding.
+        held: What it holds of weight and moments.
+        problem: How it differs from what the sharding table says, "" where it does not.
+    """
+
+    name: str
+    count: int
+    shape: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    slice_shape: tuple[int, ...]
+    held: tuple[int, ...]
+    problem: str
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How an operator is split, or those of all layers that are split alike.
+
+    Args:
+        operator: Where it is, "blocks.*" for all layers, and its type.
+        parts: For each input the parts of each dimension.
+        count: How many.
+    """
+
+    operator: str
+    parts: tuple[tuple[int, ...], ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class RankSummary:
+    """What the dry run of a rank tells.
+
+    Args:
+        rank: The rank.
+        stage: Its stage.
+        compile_seconds: Of the compiler.
+        seconds: Of the whole child; None if it was not measured.
+        peak_mb: Largest memory of the child, MiB.
+        nodes: Nodes of the graph.
+        bytes: Of "weights", "moments" and "sums" of gradients that the rank holds.
+        placements: Of the parameters.
+        strategies: Of the operators.
+        lines: Its traffic, by formula and in the graph.
+        links: Farthest link that the groups of each line cross; None where there is no group.
+    """
+
+    rank: int
+    stage: int
+    compile_seconds: float
+    seconds: float | None
+    peak_mb: int
+    nodes: int
+    bytes: Mapping[str, int]
+    placements: tuple[Placement, ...]
+    strategies: tuple[Strategy, ...]
+    lines: tuple[traffic.Line, ...]
+    links: tuple[Link | None, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether formulas explain all traffic and the table all placements."""
+        return all(line.equal for line in self.lines) and not any(each.problem for each in self.placements)
+
+    def wire(self) -> dict[tuple[str, Link], float]:
+        """Bytes sent in a step by axis and link."""
+        found: Counter[tuple[str, Link]] = Counter()
+        for line, link in zip(self.lines, self.links, strict=True):
+            if link and line.wire_bytes:
+                found[line.axis, link] += line.wire_bytes
+        return dict(found)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        rows = [
+            {key: value for key, value in asdict(line).items() if key != "groups"}
+            | {"group_size": len(line.groups[0]) if line.groups else 0, "link": link, "equal": line.equal}
+            for line, link in zip(self.lines, self.links, strict=True)
+        ]
+        return asdict(self) | {"lines": rows, "links": None, "agrees": self.agrees}
+
+
+def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | None = None) -> RankSummary:
+    """Reads a compiled rank.
+
+    Args:
+        job: What was compiled, by the sharding table.
+        report: What `compile_rank` gave.
+        cluster: Where the ranks stand.
+        seconds: Of the whole child.
+    """
+    mesh, model = Mesh.of(job.plan), mindir.read(report.graph)
+    stage = mesh.stage_of(report.rank)
+    counted = mindir.summary(model)
+    formulas = traffic.Formulas(job.model, job.plan, job.batch_size, compute_dtype(job), stage)
+    lines = traffic.check(formulas.demands(), traffic.observed(model, mesh, report.rank))
+    return RankSummary(
+        rank=report.rank,
+        stage=stage,
+        compile_seconds=report.seconds,
+        seconds=seconds,
+        peak_mb=report.peak_mb,
+        nodes=counted.nodes,
+        bytes=held_bytes(counted.parameters),
+        placements=tuple(_alike(placements(job, report, counted.parameters))),
+        strategies=tuple(strategies(report.strategies)),
+        lines=tuple(lines),
+        links=tuple(_link(line, cluster) for line in lines),
+    )
+
+
+def compute_dtype(job: Job) -> str:
+    """Type of the activations; the device's own is float16."""
+    return "float16" if job.model.compute_dtype == "auto" else job.model.compute_dtype
+
+
+def held_bytes(parameters: Mapping[str, mindir.Tensor]) -> dict[str, int]:
+    """Bytes of weights, moments and gradient sums."""
+    sizes = {"weights": 0, "moments": 0, "sums": 0}
+    for name, tensor in parameters.items():
+        kind = next((kind for prefix, kind in _STATE.items() if name.startswith(prefix)), "weights")
+        sizes[kind] += tensor.bytes
+    return sizes
+
+
+def placements(job: Job, report: RankReport, parameters: Mapping[str, mindir.Tensor]) -> Iterator[Placement]:
+    """Where MindSpore put every parameter of a rank, and whether the table says so, too."""
+    mesh = Mesh.of(job.plan)
+    stage = mesh.stage_of(report.rank)
+    for name, expected in layouts(traffic.parameter_shapes(job.model), job.model, job.plan).items():
+        if stage != expected.stage and not (is_tied(name) and stage == mesh.pp - 1):
+            continue
+        if name not in report.layouts or name not in parameters:
+            problem = "the rank's graph does not have it"
+            yield Placement(name, 1, expected.shape, expected.axes, expected.slice_shape, (), problem)
+            continue
+        found, held = report.layouts[name], parameters[name].shape
+        axes = tuple(_axis(found, dimension, mesh) for dimension in range(len(found.shape)))
+        problem = _difference(expected, found, axes, held)
+        yield Placement(name, 1, found.shape, axes, found.slice_shape, held, problem)
+
+
+def _axis(found: Slice, dimension: int, mesh: Mesh) -> str | None:
+    """Axis of the grid that a dimension is cut over: its place in MindSpore's device matrix, by stride."""
+    place, parts = found.tensor_map[dimension], found.shape[dimension] // found.slice_shape[dimension]
+    if place < 0 or parts == 1:
+        return None
+    index = len(found.device_matrix) - 1 - place
+    stride = 1
+    for size in found.device_matrix[index + 1 :]:
+        stride *= size
+    known = {(1, mesh.dp * mesh.tp): "dp+tp", (mesh.tp, mesh.dp): "dp", (1, mesh.tp): "tp"}
+    return known.get((stride, parts), f"{parts} parts of stride {stride}")
+
+
+def _difference(expected: Layout, found: Slice, axes: Sequence[str | None], held: Sequence[int]) -> str:
+    names = {"vp": "tp"}
+    table = tuple(
+        names.get(axis, axis) if parts > 1 else None
+        for axis, parts in zip(expected.axes, expected.parts, strict=True)
+    )
+    whole = tuple(size // parts for size, parts in zip(expected.shape, expected.parts, strict=True))
+    problems = [
+        f"{what} {found_value}, by the table {value}"
+        for what, found_value, value in (
+            ("shape", found.shape, expected.shape),
+            ("cut over", tuple(axes), table),
+            ("slice", found.slice_shape, whole),
+            ("held", tuple(held), expected.slice_shape),
+        )
+        if found_value != value
+    ]
+    return "; ".join(problems)
+
+
+def _alike(found: Iterator[Placement]) -> Iterator[Placement]:
+    """One for all layers that lie alike."""
+    groups: Counter[Placement] = Counter()
+    for each in found:
+        groups[Placement(_LAYER.sub("blocks.*.", each.name), *list(vars(each).values())[1:])] += 1
+    for each, count in groups.items():
+        yield Placement(each.name, count, *list(vars(each).values())[2:])
+
+
+def strategies(found: Mapping[str, Sequence[Sequence[int]]]) -> Iterator[Strategy]:
+    """Strategies of the operators, by where they are in the network."""
+    groups: Counter[tuple[str, tuple[tuple[int, ...], ...]]] = Counter()
+    for scope, parts in found.items():
+        groups[operator_name(scope), tuple(map(tuple, parts))] += 1
+    for (operator, parts), count in groups.items():
+        yield Strategy(operator, parts, count)
+
+
+def operator_name(scope: str) -> str:
+    """An operator's place in the network and its type.
+
+    Args:
+        scope: As "Default/network-Loss/model-Pangu/blocks-CellList/3-Block/add-Add/Add-op0".
+    """
+    cells = [name for name in _PLACE.findall(scope.rpartition("/")[0]) if name not in _OUTER]
+    names = ["*" if name.isdigit() else name for name in cells]
+    return ".".join([*names, scope.rpartition("/")[2].partition("-")[0]])
+
+
+def _link(line: traffic.Line, cluster: Cluster) -> Link | None:
+    links = [cluster.link(ranks) for ranks in line.groups]
+    return max(links, key=LINKS.index) if links else None

@@ -1,0 +1,11 @@
+"""Dry runs and replays of parallel plans: `python src/plan.py dry-run | replay | strategies --help`."""
+
+import sys
+
+sys.path.append(sys.path.pop(0))  # src/ goes last: its evaluate.py must not hide Hugging Face's evaluate
+
+from pangu_alpha.cli import run_main
+from pangu_alpha.cli.plan import main
+
+if __name__ == "__main__":
+    run_main(main)

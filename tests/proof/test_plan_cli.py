@@ -1,0 +1,173 @@
+"""plan.py: options, refusals, what it prints and writes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pangu_alpha.cli import plan
+from pangu_alpha.cli.plan import main
+from pangu_alpha.cli.plan_text import size, table
+from pangu_alpha.proof.search import Way
+
+TINY = (
+    "model: {vocab_size: 192, hidden_size: 32, num_layers: 2, num_heads: 4, seq_length: 16, dropout: 0.0}\n"
+)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--devices 16 --dp 2 --tp 2 --pp 2 --micro-batches 2", "devices: 16, but .* = 8; dp 4 would fit"),
+        ("--devices 6 --dp 2 --tp 4", "tp \\* pp = 4 does not divide 6, so no dp fits"),
+        ("--dp 3 --tp 4", "3 x tp 4 x pp 1 are 12 devices; MindSpore 2.9 takes 1, 2, 4 or a multiple of 8"),
+        ("--tp 8", "tp: 8 does not divide the model's 4 heads"),
+        ("--dp 2 --recompute most", "recompute: 'most' is not one of"),
+        ("--pp 2", "micro_batches: 1 cannot fill 2 stages"),
+        ("--dp 2 --rank 2", "rank 2 lies outside 0..1"),
+        ("--dp 2 --rank-table nowhere.json", "nowhere.json"),
+    ],
+)
+def test_impossible_plans_are_refused_before_anything_is_compiled(words, message, tiny, monkeypatch):
+    monkeypatch.setattr(plan, "compile_rank", None)
+    with pytest.raises((ValueError, OSError), match=message):
+        main(["dry-run", "--model", tiny, *words.split()])
+
+
+def test_unknown_models_are_refused_with_the_nearest_name():
+    with pytest.raises(ValueError, match="no shipped model is called '2_6'; did you mean '2_6b'"):
+        main(["dry-run", "--model", "2_6", "--dp", "2"])
+
+
+def test_a_dry_run_prints_its_findings_and_writes_them(tiny, tmp_path, capsys):
+    words = [
+        "--devices",
+        "2",
+        "--tp",
+        "2",
+        "--batch-size",
+        "2",
+        "--rank",
+        "1",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    picture = tmp_path / "sent.png"
+    assert main(["dry-run", "--model", tiny, *words, "--picture", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert "tiny.yaml, 2 devices: dp 1, tp 2, pp 1" in printed
+    assert "blocks.*.feed_forward.up.affine.MatMul" in printed
+    assert "layers: sums over heads and feed-forward  forward" in printed
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    (rank,) = report["ranks"]
+    assert {"rank", "stage", "compile_seconds", "seconds", "peak_mb", "nodes", "bytes"} <= set(rank)
+    assert {"placements", "strategies", "lines", "agrees"} <= set(rank)
+    assert (rank["rank"], rank["agrees"], report["job"]["plan"]["tp"]) == (1, True, 2)
+    keys = {
+        "what",
+        "operation",
+        "axis",
+        "group_size",
+        "phase",
+        "calls",
+        "bytes",
+        "expected_bytes",
+        "wire_bytes",
+    }
+    assert keys | {"link", "equal"} <= set(rank["lines"][0])
+    assert (tmp_path / "out" / "rank_00001" / "graph.mindir").exists()
+
+
+def test_options_change_single_fields_of_a_plan(tmp_path, tiny):
+    (tmp_path / "plan.yaml").write_text("{dp: 2, tp: 2, sequence_parallel: true}\n")
+    words = [
+        "strategies",
+        "--model",
+        tiny,
+        "--plan",
+        str(tmp_path / "plan.yaml"),
+        "--tp",
+        "4",
+        "--devices",
+        "8",
+    ]
+    found = plan.job_of(
+        plan._parser().parse_args([*words, "--recompute", "full,none", "--no-vocab-parallel"])
+    )
+    assert (found.plan.dp, found.plan.tp, found.plan.sequence_parallel) == (2, 4, True)
+    assert (found.plan.recompute, found.plan.vocab_parallel) == (("full", "none"), False)
+
+
+@pytest.mark.parametrize(("passed", "code"), [(True, 0), (False, 1)])
+def test_a_replay_that_fails_ends_with_1(passed, code, monkeypatch, capsys):
+    asked = []
+
+    class Report:
+        def __init__(self, name):
+            self.passed = passed or name != "dp 2, tp 2"
+
+        def table(self):
+            return f"verdict {self.passed}"
+
+        def to_json(self):
+            return {"passed": self.passed}
+
+    def replay(name, job, folder, setting):
+        asked.append((name, job.plan.tp, job.model.vocab_size, setting.steps))
+        return Report(name)
+
+    monkeypatch.setattr(plan, "replay", replay)
+    assert main(["replay", "--dp", "2", "--tp", "2", "--steps", "2", "vocab_size=63"]) == code
+    assert asked == [("dp 2, tp 2", 2, 63, 2)]
+    assert f"verdict {passed}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "a plan of one device is what others are compared with"),
+        ("--dp 2 hiden_size=8", "hiden_size: not a field of a model"),
+        ("--suite quick --dp 2", "--suite has plans of its own"),
+    ],
+)
+def test_replays_that_make_no_sense_are_refused(words, message):
+    with pytest.raises(ValueError, match=message):
+        main(["replay", *words.split()])
+
+
+def test_a_refused_way_is_shown_beside_the_others(tiny, monkeypatch, capsys):
+    def try_way(way, job, folder, timeout):
+        return Way(
+            way, refused="" if way == "table" else "no strategy", bytes=(("weights", 8), ("moments", 16))
+        )
+
+    monkeypatch.setattr(plan, "try_way", try_way)
+    assert main(["strategies", "--model", tiny, "--tp", "2", "--batch-size", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "recursive_programming: refused: no strategy" in printed
+    assert "held: moments" in printed
+
+
+def test_a_search_needs_rows_for_all_devices(tiny, monkeypatch):
+    monkeypatch.setattr("pangu_alpha.proof.search.compile_rank", None)
+    with pytest.raises(ValueError, match="batch_size: 3 rows .* use a multiple of 2"):
+        main(["strategies", "--model", tiny, "--tp", "2", "--batch-size", "3"])
+
+
+def test_tables_are_aligned_and_sizes_readable():
+    assert table(("a", "n"), [("long", 1), ("b", 22)], right=(1,)).splitlines() == [
+        "a      n",
+        "--------",
+        "long   1",
+        "b     22",
+    ]
+    assert [size(count) for count in (12, 1500, 2.5e6, 3e13)] == ["12 B", "1.50 kB", "2.50 MB", "30.00 TB"]

@@ -1,0 +1,159 @@
+"""Traffic by formula: hand-worked numbers, and equal to the graphs of real dry runs, call by call."""
+
+from __future__ import annotations
+
+import pytest
+
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.parallel.rank_table import Device, RankTable, Server
+from pangu_alpha.proof.dry_run import Job, compile_rank
+from pangu_alpha.proof.links import Cluster
+from pangu_alpha.proof.report import operator_name, summarise
+from pangu_alpha.proof.traffic import (
+    Call,
+    Demand,
+    Formulas,
+    Seen,
+    axis_name,
+    check,
+    parameter_shapes,
+)
+
+MODEL = ModelConfig(192, 32, 2, 4, seq_length=16, dropout=0.1)
+SHARDED = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
+
+
+def _asked(plan: ParallelPlan, stage: int = 0, model: ModelConfig = MODEL, batch: int = 2) -> dict:
+    """{(what, phase, operation): (calls, bytes)} of a stage."""
+    found: dict = {}
+    for demand in Formulas(model, plan, batch, "float16", stage).demands():
+        key = (demand.what, demand.call.phase, demand.call.operation)
+        calls, size = found.get(key, (0, 0))
+        found[key] = (calls + demand.times, size + demand.times * demand.call.bytes)
+    return found
+
+
+def test_tensor_parallel_sums_are_two_a_layer_and_phase():
+    asked = _asked(ParallelPlan(tp=2, micro_batches=3))
+    # 2 sums x 2 layers x 3 micro-batches of 2 * 16 rows of 32 columns in float16
+    for phase in ("forward", "backward"):
+        key = ("layers: sums over heads and feed-forward", phase, "AllReduce")
+        assert asked[key] == (12, 12 * 2 * 16 * 32 * 2)
+    assert ("layers: sums over heads and feed-forward", "recompute", "AllReduce") not in asked
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_full_recompute_repeats_one_sum_a_layer(dropout):
+    model = ModelConfig(192, 32, 2, 4, seq_length=16, dropout=dropout)
+    asked = _asked(ParallelPlan(tp=2, recompute="full"), model=model)
+    assert asked["layers: sums over heads and feed-forward", "recompute", "AllReduce"][0] == 2
+
+
+def test_sequence_parallel_scatters_and_gathers_the_same_bytes():
+    asked = _asked(ParallelPlan(dp=2, tp=2, sequence_parallel=True))
+    size = 4 * 2 * 16 * 32 * 2
+    assert asked["layers: sums over heads and feed-forward", "forward", "ReduceScatter"] == (4, size)
+    assert asked["layers: sums over heads and feed-forward", "backward", "AllGather"] == (4, size)
+    assert asked["layers: rows of the residual stream", "forward", "AllGather"] == (4, size)
+    assert asked["layers: rows of the residual stream", "backward", "ReduceScatter"] == (4, size)
+
+
+def test_gradients_of_a_data_parallel_plan_are_all_parameters_and_the_tied_table_once_more():
+    asked = _asked(ParallelPlan(dp=4))
+    table = 192 * 32
+    assert asked["gradients: sums over replicas", "gradient", "AllReduce"][1] == 4 * (
+        MODEL.parameter_count + table
+    )
+
+
+def test_a_pipeline_sends_activations_and_the_tied_table():
+    plan = ParallelPlan(dp=2, tp=2, pp=4, micro_batches=5, sequence_parallel=True)
+    model = ModelConfig(192, 32, 4, 4, seq_length=16, dropout=0.0)
+    first, between, last = (_asked(plan, stage, model) for stage in (0, 1, 3))
+    activations, table = "stage to stage: activations", "tied table: first and last stage"
+    sent = (5, 5 * 2 * 16 * 32 * 2 // 2)  # half of the rows
+    assert first[activations, "forward", "Send"] == sent
+    assert (activations, "backward", "Send") not in first
+    assert between[activations, "forward", "Send"] == between[activations, "backward", "Send"] == sent
+    assert first[table, "parameter", "Send"] == last[table, "parameter", "Receive"] == (1, 96 * 32 * 4)
+    assert first[table, "gradient", "Receive"] == last[table, "gradient", "Send"]
+    assert not any(what == table for what, _, _ in between)
+
+
+def test_one_device_sends_nothing():
+    assert _asked(ParallelPlan()) == {}
+
+
+def test_shapes_add_up_to_the_number_of_parameters():
+    sizes = [rows * (rest[0] if rest else 1) for rows, *rest in parameter_shapes(MODEL).values()]
+    assert sum(sizes) == MODEL.parameter_count
+
+
+@pytest.mark.parametrize(
+    ("mesh", "axes", "name"),
+    [
+        (Mesh(2, 2, 2), ["dp", "tp"], "dp+tp"),
+        (Mesh(2, 2, 1), ["dp", "tp"], "world"),
+        (Mesh(2, 1, 2), ["dp", "tp"], "dp"),
+        (Mesh(1, 2, 1), ["dp"], ""),
+    ],
+)
+def test_axes_are_called_as_the_mesh_calls_their_groups(mesh, axes, name):
+    assert axis_name(mesh, axes) == name
+    if name:
+        ranks = [rank for rank in range(mesh.size) if mesh.stage_of(rank) == 0]
+        assert mesh.axis_of(ranks) == name
+
+
+def test_check_names_what_is_missing_and_what_no_formula_asks_for():
+    call = Call("forward", "AllReduce", "tp", "float16", 64)
+    other = call._replace(axis="dp")
+    seen = {
+        call: Seen(2, 64.0, frozenset({(0, 1)})),
+        other: Seen(1, 64.0, frozenset({(0, 2)})),
+    }
+    missing, unexplained = check([Demand("layers", call, 3)], seen)
+    assert (missing.expected_calls, missing.calls, missing.equal) == (3, 2, False)
+    assert (unexplained.what, unexplained.axis, unexplained.bytes) == ("not explained", "dp", 64)
+    assert not unexplained.equal
+    assert check([Demand("layers", call, 2)], {call: seen[call]})[0].equal
+
+
+def test_links_are_those_of_servers_and_racks():
+    cluster = Cluster.in_order(64, servers_per_rack=2)
+    assert cluster.link((0, 7)) == "in server"
+    assert cluster.link((0, 8, 15)) == "in rack"
+    assert cluster.link((8, 16)) == "across"
+    assert Cluster.in_order(64).link((0, 63)) == "in rack"
+    servers = tuple(Server(str(n), (Device(0, n), Device(1, 3 - n))) for n in range(2))
+    assert Cluster.of(RankTable(servers)).servers == (0, 1, 1, 0)
+    with pytest.raises(ValueError, match="servers per rack: 0 must be at least 1"):
+        Cluster.in_order(8, 0)
+
+
+def test_operators_of_all_layers_have_one_name():
+    scope = "Default/network-Loss/token_loss-TokenLoss/model-Pangu/blocks-CellList/3-Block/add-Add/Add-op7"
+    assert operator_name(scope) == "blocks.*.add.Add"
+
+
+@pytest.mark.parametrize(
+    ("plan", "ranks"),
+    [
+        (ParallelPlan(dp=2, tp=2), [0]),
+        (ParallelPlan(dp=2, tp=2, sequence_parallel=True, **SHARDED), [0]),
+        (ParallelPlan(dp=2, tp=2, pp=2, micro_batches=2, recompute="full", **SHARDED), [0, 4]),
+    ],
+)
+def test_formulas_and_table_say_what_the_compiler_does(plan, ranks, tmp_path):
+    job = Job(MODEL, plan, batch_size=2)
+    for rank in ranks:
+        summary = summarise(job, compile_rank(job, rank, tmp_path), Cluster.in_order(plan.devices))
+        assert [line for line in summary.lines if not line.equal] == []
+        assert [each for each in summary.placements if each.problem] == []
+        assert summary.agrees
+        assert len(summary.lines) >= 10
+        if summary.stage == 0:  # the last stage's copy of the tied table has no moments
+            assert summary.bytes["moments"] == 2 * (summary.bytes["weights"] - 6 * 4)  # without `controls`
+        assert set(summary.links) == {"in server"}

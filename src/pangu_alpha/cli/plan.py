@@ -39,7 +39,7 @@ examples:
   plan.py dry-run --model 2_6b --devices 512 --dp 64 --tp 8 --optimizer-parallel level1
   plan.py dry-run --model 200b --devices 2048 --dp 16 --tp 8 --pp 16 --micro-batches 32 \\
       --optimizer-parallel level1 --recompute full --servers-per-rack 16 --all-stages --out report
-  plan.py replay --dp 2 --tp 2 --pp 2 --micro-batches 4 --layers 4
+  plan.py replay --model tiny --dp 2 --tp 2 --pp 2 --micro-batches 4
   plan.py replay --suite quick
   plan.py strategies --model 2_6b --devices 8 --tp 8 --batch-size 8 --layers 4
 
@@ -71,8 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--suite", nargs="?", const="quick", choices=("quick", "full"), help="the shipped plans "
         "instead of one")  # fmt: skip
     one.add_argument("--steps", type=int, default=3, help="optimizer steps (default: 3)")
-    one.add_argument("--layers", type=int, default=2, help="layers of the small network (default: 2)")
-    one.add_argument("model_fields", nargs="*", metavar="field=value", help="of the small network, such as "
+    one.add_argument("--model", metavar="NAME|YAML", help="its shape, in float32 without dropout (default: a "
+        "network of hidden size 32)")  # fmt: skip
+    one.add_argument("--layers", type=int, help="layers (default: the model's, or 2)")
+    one.add_argument("model_fields", nargs="*", metavar="field=value", help="of the network, such as "
         "vocab_size=63 norm_order=query_then_norm")  # fmt: skip
     _plan_options(one)
     _output_options(one)
@@ -104,7 +106,7 @@ def _plan_options(parser: argparse.ArgumentParser) -> None:
     add("--schedule", help="order of a pipeline's micro-batches: 1f1b, gpipe")
     add("--layers-per-stage", type=_integers, metavar="N,N,...", help="(default: as even as they go)")
     add("--optimizer-parallel", metavar="LEVEL", help="none, level1, level2, level3")
-    add("--optimizer-threshold", type=int, metavar="KB", help="smallest slice that is sharded (default: 64)")
+    add("--optimizer-threshold", type=int, metavar="KB", help="smallest parameter that is cut (default: 64)")
     add("--recompute", metavar="MODE", help="none, selective, full; or one word for each layer, with commas")
     add("--sequence-parallel", action="store_true", default=None)
     add("--no-vocab-parallel", dest="vocab_parallel", action="store_false", default=None)
@@ -271,7 +273,14 @@ def _replayed(options: argparse.Namespace) -> dict[str, Job]:
     unknown = set(known) - {field.name for field in fields(ModelConfig)}
     if unknown:
         raise ConfigError([f"{name}: not a field of a model" for name in sorted(unknown)])
-    return {", ".join(differing): small_job(plan, options.layers, **known)}
+    shape = _float32_shape(options.model) if options.model else {"num_layers": 2}
+    layers = shape.pop("num_layers")
+    return {", ".join(differing): small_job(plan, options.layers or layers, **shape | known)}
+
+
+def _float32_shape(name: str) -> dict[str, Any]:
+    """Fields of a model as CPU can replay it."""
+    return to_mapping(model_of(name)[0]) | {"dropout": 0.0, "compute_dtype": "float32"}
 
 
 def _strategies(options: argparse.Namespace, folder: Path) -> int:

@@ -13,7 +13,11 @@ setup(
     python_requires=">=3.10,<3.12",
     package_dir={"": "src", "pangu_alpha.model_zoo": "model_zoo"},
     packages=[*find_packages("src"), "pangu_alpha.model_zoo"],
-    package_data={"pangu_alpha.model_zoo": ["*.yaml"], "pangu_alpha.text": ["*.yaml"]},
+    package_data={
+        "pangu_alpha.model_zoo": ["*.yaml"],
+        "pangu_alpha.planner": ["*.yaml"],
+        "pangu_alpha.text": ["*.yaml"],
+    },
     install_requires=[
         "mindspore~=2.9.0",
         "mindformers~=1.9.0",

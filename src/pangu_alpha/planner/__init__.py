@@ -1,0 +1,1 @@
+"""Plans: what a step of a model costs on a cluster in seconds and bytes, by a model with few constants."""

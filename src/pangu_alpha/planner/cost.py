@@ -1,0 +1,339 @@
+"""Seconds of an optimizer step: operators, collectives on the links they cross, the pipeline, the optimizer.
+
+A matrix product takes its FLOPs at the share `matmul` of the peak, or its bytes at the share `memory` of the
+bandwidth if that is longer, and `kernel` (launch, ramp, partly filled last wave): an efficiency curve that
+rises with size and with the smallest dimension. Operators without reuse take their bytes. Where the host
+starts operators one by one, a pass takes at least its time.
+Letters as in planner.shapes; t the tensor parallel degree, b sequences of a micro-batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from pangu_alpha.planner.collectives import Links
+from pangu_alpha.planner.hardware import Cluster, Stack
+from pangu_alpha.planner.job import Job
+from pangu_alpha.planner.schedule import duration
+
+WORD = 2  # bytes of an activation or a weight in 16 bits
+_NORM_BYTES = 4 * 2  # a column of a token through a layer's two norms: a read and a write each
+_RESIDUAL_BYTES = 7 * 2  # dropout and residual sum, twice: two reads, a write, the mask
+_ACTIVATION_BYTES = 4  # the feed-forward's activation: a read and a write a column
+_SCORE_BYTES = 5  # unfused attention, a score: softmax and dropout; between them it stays in the cache
+_LOSS_BYTES = 14  # a logit: cast to float32, the maximum, the sum of exponentials, the difference
+_ADAM_BYTES = 28  # a parameter in the optimizer: gradient, moments and master weight read and written, copy
+_ACCUMULATE_BYTES = {2: 6, 4: 20}  # a gradient added to its sum in 16 bits in place, in float32 by a cast
+_OPERATORS = 30  # the host starts in a layer's forward pass
+_LOSS_OPERATORS = 30  # the same for logits and loss
+_WORD_OPERATORS = 10  # the same for the embedding
+_LAYER_TENSORS = 12  # parameters of a layer, gathered one by one where a stack does not fuse them
+_FUSED_BACKWARD = 2.5  # fused attention's backward pass, in forward passes: it computes the scores again
+_CAUSAL = 0.5  # share of the scores that fused causal attention computes
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A layer's, a table's or a stage's work on a micro-batch. Unit: seconds.
+
+    Args:
+        compute: Matrix products.
+        memory: Operators without reuse.
+        traffic: Tensor parallel collectives.
+        host: Time the host needs to start it all.
+    """
+
+    compute: float = 0.0
+    memory: float = 0.0
+    traffic: float = 0.0
+    host: float = 0.0
+
+    def __add__(self, other: Pass) -> Pass:
+        return Pass(
+            self.compute + other.compute,
+            self.memory + other.memory,
+            self.traffic + other.traffic,
+            self.host + other.host,
+        )
+
+    def __mul__(self, times: float) -> Pass:
+        return Pass(self.compute * times, self.memory * times, self.traffic * times, self.host * times)
+
+    @property
+    def seconds(self) -> float:
+        """Time of the pass: the longer of the device's and the host's, and more where they are alike.
+
+        Then operators wait now for the one, now for the other. The blend is the 4-norm.
+        """
+        device = self.compute + self.memory + self.traffic
+        return (device**4 + self.host**4) ** 0.25 if self.host else device
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a step takes. Unit: seconds.
+
+    Args:
+        step: In all.
+        pipeline: From the first forward to the last backward pass.
+        bubble: Part of `pipeline` in which the slowest stage waits.
+        data_parallel: Gradient and weight traffic that is not hidden.
+        optimizer: The parameters' update.
+        forward: Forward pass of a micro-batch, by stage, transfers included.
+        backward: The same of the backward pass, recompute included.
+        parts: Busy time of the slowest stage in a step, by part.
+    """
+
+    step: float
+    pipeline: float
+    bubble: float
+    data_parallel: float
+    optimizer: float
+    forward: tuple[float, ...]
+    backward: tuple[float, ...]
+    parts: dict[str, float]
+
+
+class CostModel:
+    """Estimates steps on one cluster with one software.
+
+    Args:
+        cluster: Where.
+        stack: With what.
+    """
+
+    def __init__(self, cluster: Cluster, stack: Stack) -> None:
+        self.cluster, self.stack = cluster, stack
+        device, fitted = cluster.device, cluster.device.constants
+        self.rate = device.peak * fitted.matmul
+        self.bandwidth = device.bandwidth * fitted.memory
+        self.attention = fitted.attention
+        self.kernel = fitted.kernel
+        self.host = fitted.host if stack.eager else 0.0
+        self.overlap = fitted.overlap if stack.overlap else 0.0
+        self.links = Links(cluster, stack.rings)
+
+    def estimate(self, job: Job) -> Estimate:
+        """The time of a step of a job.
+
+        Raises:
+            ValueError: the job needs more devices than the cluster has.
+        """
+        if job.devices > self.cluster.count:
+            raise ValueError(
+                f"{job.devices} devices (dp {job.dp} x tp {job.tp} x pp {job.pp}) are more than the "
+                f"{self.cluster.count} of {self.cluster.name}"
+            )
+        return _Step(self, job).estimate()
+
+    def product(self, flops: float, size: float) -> float:
+        """Time of a matrix product of so many FLOPs on so many bytes."""
+        return max(flops / self.rate, size / self.bandwidth) + self.kernel
+
+    def moved(self, size: float) -> float:
+        """Time of moving so many bytes from or to memory."""
+        return size / self.bandwidth
+
+
+class _Step:
+    """One job's step, part by part."""
+
+    def __init__(self, model: CostModel, job: Job) -> None:
+        self.model, self.job, self.shape = model, job, job.shape
+        self.links = model.links
+
+    def estimate(self) -> Estimate:
+        stages = self.stages
+        send = self._transfers()
+        last = len(stages) - 1
+        shown = [self._gathers(stage) for stage in range(len(stages))]
+        forward = [f.seconds + (send if s < last else 0.0) + shown[s][0] for s, (f, _) in enumerate(stages)]
+        backward = [b.seconds + (send if s else 0.0) + shown[s][1] for s, (_, b) in enumerate(stages)]
+        job = self.job
+        pipeline = duration(forward, backward, job.micro_batches, job.schedule, job.chunks)
+        busy = [f + b for f, b in zip(forward, backward, strict=True)]
+        slowest = busy.index(max(busy))
+        traffic = max(self._step_traffic(stage, backward[stage]) for stage in range(len(stages)))
+        optimizer = max(map(self._optimizer, self.parameters))
+        return Estimate(
+            step=pipeline + traffic + optimizer,
+            pipeline=pipeline,
+            bubble=pipeline - job.micro_batches * busy[slowest],
+            data_parallel=traffic,
+            optimizer=optimizer,
+            forward=tuple(forward),
+            backward=tuple(backward),
+            parts=self._parts(slowest, sum(shown[slowest]), busy[slowest]),
+        )
+
+    def _parts(self, stage: int, gathers: float, busy: float) -> dict[str, float]:
+        forward, backward = self.stages[stage]
+        both = forward + backward
+        device = both.compute + both.memory + both.traffic
+        work = forward.seconds + backward.seconds
+        parts = {
+            "matrix products": both.compute,
+            "memory-bound": both.memory,
+            "tensor parallel": both.traffic,
+            "host": work - device,
+            "stage to stage": busy - work - gathers,
+            "weight gathers": gathers,
+        }
+        return {name: seconds * self.job.micro_batches for name, seconds in parts.items()}
+
+    @cached_property
+    def parameters(self) -> list[int]:
+        return self.job.stage_parameters()
+
+    @cached_property
+    def stages(self) -> list[tuple[Pass, Pass]]:
+        """Forward and backward pass of a micro-batch by stage, without transfers and gathers."""
+        stages = []
+        for stage, counts in enumerate(self.job.recomputed()):
+            forward, backward = Pass(), Pass()
+            for mode, layers in counts.items():
+                forward += self._forward * layers
+                backward += self._backward(mode) * layers
+            if stage == self.job.pp - 1:
+                forward += self._logits
+                backward += self._logits * 2
+            if stage == 0:
+                moved = self.model.moved(6 * self.job.tokens * self.shape.hidden)
+                words = Pass(memory=moved, host=self.model.host * _WORD_OPERATORS)
+                forward, backward = forward + words, backward + words
+            if self.job.micro_batches > 1:
+                size = _ACCUMULATE_BYTES[self.model.stack.gradient_bytes] * self.parameters[stage]
+                backward += Pass(memory=self.model.moved(size))
+            stages.append((forward, backward))
+        return stages
+
+    @cached_property
+    def _forward(self) -> Pass:
+        """A layer's forward pass."""
+        return self._weights + self._attention + self._elementwise + self._exchange
+
+    def _backward(self, mode: str) -> Pass:
+        """A layer's backward pass: every product twice, and what is computed again."""
+        again = _FUSED_BACKWARD if self.model.stack.fused_attention else 2
+        backward = self._weights * 2 + self._attention * again + self._elementwise * 2 + self._exchange
+        if mode == "full":
+            return backward + self._forward
+        return backward + self._attention if mode == "selective" else backward
+
+    @cached_property
+    def _weights(self) -> Pass:
+        """Products with weights, each split over tp by columns or rows; and the host's part of the layer."""
+        tokens, tp = self.job.tokens, self.job.tp
+        seconds = 0.0
+        for item in self.shape.products():
+            if not item.heads:
+                wide = max(item.inner, item.outer) / tp  # the split side
+                narrow = min(item.inner, item.outer)
+                size = WORD * (tokens * (wide + narrow) + wide * narrow)
+                seconds += self.model.product(2 * tokens * wide * narrow, size)
+        return Pass(compute=seconds, host=self.model.host * _OPERATORS)
+
+    @cached_property
+    def _attention(self) -> Pass:
+        """Scores, softmax and weighted values of the heads of a rank."""
+        job, shape, model = self.job, self.shape, self.model
+        heads = shape.heads / job.tp
+        scores = job.tokens * shape.seq * heads
+        columns = 4 * job.tokens * heads * shape.head_size * WORD
+        flops = 4 * scores * shape.head_size
+        if model.stack.fused_attention:
+            return Pass(compute=model.product(flops * _CAUSAL / model.attention, columns))
+        products = model.product(flops, columns + 2 * scores * WORD) + model.kernel
+        return Pass(products, model.moved(_SCORE_BYTES * scores))
+
+    @cached_property
+    def _elementwise(self) -> Pass:
+        """Norms, residuals, dropout, activation and rotary positions."""
+        job, shape = self.job, self.shape
+        stream = (_NORM_BYTES + _RESIDUAL_BYTES) * shape.hidden / (job.tp if job.sequence_parallel else 1)
+        inner = _ACTIVATION_BYTES * shape.ffn * (1.5 if shape.gated else 1.0)
+        rotary = 0 if shape.positions else 4 * (shape.heads + shape.kv_heads) * shape.head_size
+        size = job.tokens * (stream + (inner + rotary) / job.tp)
+        return Pass(memory=self.model.moved(size))
+
+    @cached_property
+    def _exchange(self) -> Pass:
+        """A layer's two sums over tp; with sequence parallelism each is a gather and a scatter."""
+        if self.job.tp == 1:
+            return Pass()
+        fan = self.links.fan(self.job.tp, self.job.stride("tp"))
+        size = self.job.tokens * self.shape.hidden * WORD
+        return Pass(traffic=2 * self.links.reduce(size, fan))
+
+    @cached_property
+    def _logits(self) -> Pass:
+        """Logits and loss."""
+        columns = self.shape.vocab / (self.job.tp if self.job.vocab_parallel else 1)
+        tokens, hidden = self.job.tokens, self.shape.hidden
+        size = WORD * (tokens * (hidden + columns) + hidden * columns)
+        product = self.model.product(2 * tokens * hidden * columns, size)
+        host = self.model.host * _LOSS_OPERATORS
+        return Pass(product, self.model.moved(_LOSS_BYTES * tokens * columns), host=host)
+
+    def _transfers(self) -> float:
+        """Sending a micro-batch's activations to the next stage, in all its pieces."""
+        job = self.job
+        if job.pp == 1:
+            return 0.0
+        size = job.tokens * self.shape.hidden * WORD
+        if job.sequence_parallel or self.model.stack.split_transfers:
+            size /= job.tp
+        times = job.chunks * (1 if self.model.stack.paired_transfers else 2)
+        return times * self.links.send(size, job.stride("pp"))
+
+    def _fan_of_data(self) -> tuple[int, ...]:
+        return self.links.fan(self.job.dp, self.job.stride("dp"))
+
+    def _messages(self, stage: int) -> int:
+        """Messages in which a stage's weights are gathered."""
+        return self.job.layers[stage] * (1 if self.model.stack.gathers == "layer" else _LAYER_TENSORS)
+
+    def _gather_weights(self, stage: int) -> float:
+        stack, messages = self.model.stack, self._messages(stage)
+        size = WORD * self.parameters[stage] / stack.gather_share
+        return messages * self.links.gather(size / messages, self._fan_of_data())
+
+    def _gathers(self, stage: int) -> tuple[float, float]:
+        """Traffic of sharded weights and gradients that a micro-batch's two passes do not hide."""
+        job = self.job
+        if job.dp == 1 or job.sharding not in ("level2", "level3"):
+            return 0.0, 0.0
+        forward, backward = (item.seconds for item in self.stages[stage])
+        weights = self._gather_weights(stage)
+        scatter = weights * self.model.stack.gradient_bytes / WORD
+        again = weights if job.sharding == "level3" else 0.0
+        shown = max(0.0, again - self.model.overlap * forward)
+        return shown, max(0.0, again + scatter - self.model.overlap * backward)
+
+    def _step_traffic(self, stage: int, backward: float) -> float:
+        """Traffic once a step: gradients, weights gathered after the update, the tied table's gradient."""
+        job, links = self.job, self.links
+        tied = 0.0
+        if job.pp > 1 and self.shape.tied and stage in (0, job.pp - 1):
+            size = self.shape.vocab * self.shape.hidden / job.tp * self.model.stack.gradient_bytes
+            tied = links.reduce(size, links.fan(2, job.stride("pp") * (job.pp - 1)))
+        if job.dp == 1 or job.sharding == "level3":
+            return tied
+        gradients = self.model.stack.gradient_bytes * self.parameters[stage]
+        if job.sharding == "optimizer":
+            return tied + links.reduce(gradients, self._fan_of_data()) + self._gather_weights(stage)
+        if job.sharding == "none":
+            return tied + max(
+                0.0, links.reduce(gradients, self._fan_of_data()) - self.model.overlap * backward
+            )
+        gathered = max(0.0, self._gather_weights(stage) - self.model.overlap * self.stages[stage][0].seconds)
+        if job.sharding == "level2":
+            return tied + gathered
+        scattered = links.gather(gradients, self._fan_of_data())
+        return tied + gathered + max(0.0, scattered - self.model.overlap * backward)
+
+    def _optimizer(self, parameters: int) -> float:
+        """The update of a rank's share of a stage's parameters."""
+        share = parameters if self.job.sharding == "none" else parameters / self.job.dp
+        return self.model.moved(_ADAM_BYTES * share)

@@ -1,0 +1,135 @@
+"""Bytes on a rank of each stage by part: weights, gradients, optimizer, activations, logits, buffers, margin.
+
+Activations follow Korthikanti et al. (2022), section 4; letters as in planner.shapes. Mixed precision as
+MindSpore runs it: float32 parameters and Adam moments, 16-bit copies and activations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from pangu_alpha.planner.hardware import Device
+from pangu_alpha.planner.job import Job
+
+WORD, FULL = 2, 4  # bytes of 16-bit and of float32 numbers
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on a rank of one stage.
+
+    Args:
+        weights: Parameters in float32 and, beside them, the 16-bit copies that a layer computes with.
+        gradients: Sums of gradients.
+        optimizer: Adam's two moments.
+        activations: What the forward pass keeps for the backward pass, over all micro-batches in flight.
+        logits: Logits, their gradient and the loss's float32 copy; only on the last stage.
+        buffers: Gathered weights of two layers, or a stage's received activations.
+        margin: What the runtime and fragmentation take.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    buffers: int
+    margin: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(asdict(self).values())
+
+
+def stage_memory(job: Job, stage: int, device: Device, fused_attention: bool = True) -> Memory:
+    """Bytes on a rank of a stage.
+
+    Args:
+        job: The run.
+        stage: From 0.
+        device: Its unusable share is the margin.
+        fused_attention: Whether scores are never kept.
+    """
+    parameters = job.stage_parameters()[stage]
+    shards = job.dp if job.sharding != "none" else 1
+    weights = parameters if job.sharding in ("none", "optimizer") else parameters / shards
+    gradients = parameters / (shards if job.sharding in ("level2", "level3") else 1)
+    layer = job.shape.layer_parameters / job.tp
+    whole = job.sharding in ("none", "optimizer")
+    copies = 2 * layer if job.sharding == "level3" else parameters
+    return Memory(
+        weights=round(FULL * weights + (WORD * copies if whole else 0)),
+        gradients=round(FULL * gradients),
+        optimizer=round(2 * FULL * parameters / shards),
+        activations=round(_activations(job, stage, fused_attention)),
+        logits=round(_logits(job)) if stage == job.pp - 1 else 0,
+        buffers=round((0 if whole else WORD * copies) + _received(job)),
+        margin=round(device.memory * (1 - device.usable)),
+    )
+
+
+def memory(job: Job, device: Device, fused_attention: bool = True) -> list[Memory]:
+    """Bytes on a rank of every stage; see `stage_memory`."""
+    return [stage_memory(job, stage, device, fused_attention) for stage in range(job.pp)]
+
+
+def fits(job: Job, device: Device, fused_attention: bool = True) -> bool:
+    """Whether every stage fits into the device's memory."""
+    return all(part.total <= device.memory for part in memory(job, device, fused_attention))
+
+
+def in_flight(job: Job, stage: int) -> float:
+    """Micro-batches whose activations a stage holds at once; a part of one with interleaved pieces."""
+    if job.schedule == "gpipe":
+        return job.micro_batches
+    if job.chunks == 1:
+        return min(job.micro_batches, job.pp - stage)
+    pieces = 2 * (job.pp - stage - 1) + (job.chunks - 1) * job.pp + 1
+    return min(job.micro_batches * job.chunks, pieces) / job.chunks
+
+
+def layer_activations(job: Job, mode: str, fused_attention: bool = True) -> float:
+    """Bytes that a layer keeps of a micro-batch.
+
+    For a GPT without recompute this is the T H (10 + 24 / t + 5 N S / (H t)) of Korthikanti et al. (2022),
+    with sequence parallelism T H (34 / t + ...), without fused attention.
+
+    Args:
+        job: The run.
+        mode: "none", "selective" (no attention core) or "full" (the input alone).
+        fused_attention: Whether scores are never kept.
+    """
+    shape, tokens, tp = job.shape, job.tokens, job.tp
+    split = tp if job.sequence_parallel else 1
+    if mode == "full":
+        return WORD * tokens * shape.hidden / split
+    masks = 2 if shape.biased else 0  # of dropout on two outputs, a byte a column
+    stream = (
+        (4 * WORD + masks) * shape.hidden / split
+    )  # inputs of two norms and of attention and feed-forward
+    heads = WORD * (shape.qkv_size + shape.attention_size) / tp
+    inner = WORD * shape.ffn * (3 if shape.gated else 2) / tp
+    scores = 5 * shape.heads * shape.seq / tp  # softmax, its dropout and mask, a score
+    core = 0 if fused_attention or mode == "selective" else scores
+    return tokens * (stream + heads + inner + core)
+
+
+def _activations(job: Job, stage: int, fused_attention: bool) -> float:
+    """Kept activations in flight, and a layer that is being computed again."""
+    counts = job.recomputed()[stage]
+    kept = sum(layers * layer_activations(job, mode, fused_attention) for mode, layers in counts.items())
+    again = layer_activations(job, "none", fused_attention) if counts["full"] + counts["selective"] else 0
+    return kept * in_flight(job, stage) + again
+
+
+def _logits(job: Job) -> float:
+    """Logits and their gradient in 16 bits, and in float32."""
+    columns = job.shape.vocab / (job.tp if job.vocab_parallel else 1)
+    return (WORD + FULL) * job.tokens * columns
+
+
+def _received(job: Job) -> float:
+    """A stage's input and the gradient of its output, each for one micro-batch; the tensor parallel sum."""
+    size = WORD * job.tokens * job.shape.hidden
+    return size * ((2 if job.pp > 1 else 0) + (1 if job.tp > 1 else 0))

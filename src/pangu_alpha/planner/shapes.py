@@ -1,0 +1,174 @@
+"""Transformer shapes and what follows from them: parameters, matrix products, floating-point operations.
+
+GPT, PanGu-alpha (a query layer on top) and Llama (gated feed-forward, grouped heads). Knows no device.
+Letters: L layers, H hidden, N heads, K heads of keys and values, d head size, F feed-forward, V vocabulary,
+S sequence, T tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.schema import validate
+
+
+class Product(NamedTuple):
+    """A matrix product [T, inner] x [inner, outer] of weights, or a batch of products over sequences.
+
+    Args:
+        name: Of the operator.
+        inner: Length of the sums.
+        outer: Columns of the result; for attention's two products these are d and S.
+        heads: 0 for a product with weights; else the heads that each do S x S x d for a sequence.
+    """
+
+    name: str
+    inner: int
+    outer: int
+    heads: int = 0
+
+    def flops(self, tokens: int, sequence: int) -> int:
+        """Floating-point operations of the forward pass, causality not discounted."""
+        return 2 * tokens * (self.heads * sequence * self.inner if self.heads else self.inner * self.outer)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A transformer, as far as its cost depends on it.
+
+    Args:
+        layers: L, PanGu-alpha's query layer included.
+        hidden: H.
+        heads: N.
+        ffn: F.
+        vocab: V.
+        seq: S.
+        kv_heads: K; 0 is N.
+        head_size: d; 0 is H / N.
+        gated: The feed-forward multiplies two mappings, as in Llama.
+        biased: Linear layers have biases and norms have an offset, as in GPT.
+        tied: The logits use the embedding's table.
+        positions: Rows of learned position tables (GPT: S; PanGu-alpha: S and the query table's S).
+
+    Raises:
+        ConfigError: All fields that break a rule.
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    ffn: int
+    vocab: int
+    seq: int
+    kv_heads: int = 0
+    head_size: int = 0
+    gated: bool = False
+    biased: bool = True
+    tied: bool = True
+    positions: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.kv_heads:
+            object.__setattr__(self, "kv_heads", self.heads)
+        if not self.head_size and self.heads:
+            object.__setattr__(self, "head_size", self.hidden // self.heads)
+        validate(self)
+
+    def rules(self) -> Iterator[str]:
+        """Yields one sentence for every rule the values break."""
+        for name in ("layers", "hidden", "heads", "ffn", "vocab", "seq", "kv_heads", "head_size"):
+            if getattr(self, name) < 1:
+                yield f"{name}: {getattr(self, name)} must be at least 1"
+        if self.kv_heads >= 1 and self.heads % self.kv_heads:
+            yield f"kv_heads: {self.kv_heads} does not divide the {self.heads} heads"
+
+    @classmethod
+    def of(cls, model: ModelConfig) -> Shape:
+        """The shape of a PanGu-alpha network."""
+        return cls(
+            layers=model.num_layers,
+            hidden=model.hidden_size,
+            heads=model.num_heads,
+            ffn=model.ffn_size,
+            vocab=model.vocab_size,
+            seq=model.seq_length,
+            positions=2 * model.seq_length,
+        )
+
+    @classmethod
+    def gpt(cls, layers: int, hidden: int, heads: int, vocab: int, seq: int, ffn: int = 0) -> Shape:
+        """A GPT: biases, learned positions, a tied table, F = 4 H unless given."""
+        return cls(layers, hidden, heads, ffn or 4 * hidden, vocab, seq, positions=seq)
+
+    @classmethod
+    def llama(
+        cls, layers: int, hidden: int, heads: int, kv_heads: int, ffn: int, vocab: int, seq: int
+    ) -> Shape:
+        """A Llama: a gated feed-forward, grouped keys and values, no biases, rotary positions, two tables."""
+        return cls(
+            layers, hidden, heads, ffn, vocab, seq, kv_heads=kv_heads, gated=True, biased=False, tied=False
+        )
+
+    def with_layers(self, layers: int) -> Shape:
+        """The same shape with another number of layers."""
+        return dataclasses.replace(self, layers=layers)
+
+    @property
+    def qkv_size(self) -> int:
+        """Columns of queries, keys and values together, (N + 2 K) d."""
+        return (self.heads + 2 * self.kv_heads) * self.head_size
+
+    @property
+    def attention_size(self) -> int:
+        """Columns that the heads return, N d."""
+        return self.heads * self.head_size
+
+    def products(self) -> tuple[Product, ...]:
+        """The matrix products of a layer's forward pass."""
+        return (
+            Product("qkv", self.hidden, self.qkv_size),
+            Product("scores", self.head_size, self.seq, self.heads),
+            Product("context", self.head_size, self.seq, self.heads),
+            Product("output", self.attention_size, self.hidden),
+            Product("up", self.hidden, self.ffn * (2 if self.gated else 1)),
+            Product("down", self.ffn, self.hidden),
+        )
+
+    @property
+    def layer_matrices(self) -> int:
+        """Parameters of a layer that are multiplied."""
+        return sum(product.inner * product.outer for product in self.products() if not product.heads)
+
+    @property
+    def layer_parameters(self) -> int:
+        """All parameters of a layer."""
+        biases = self.qkv_size + self.hidden + self.ffn * (2 if self.gated else 1) + self.hidden
+        return self.layer_matrices + (biases + 4 * self.hidden if self.biased else 2 * self.hidden)
+
+    @property
+    def first_parameters(self) -> int:
+        """Parameters in front of the layers: the tables of words and positions."""
+        return (self.vocab + self.positions) * self.hidden
+
+    @property
+    def last_parameters(self) -> int:
+        """Parameters behind the layers: the final norm, and the logits' table unless it is tied."""
+        norm = (2 if self.biased else 1) * self.hidden
+        return norm + (0 if self.tied else self.vocab * self.hidden)
+
+    @property
+    def parameters(self) -> int:
+        """All trained scalars."""
+        return self.first_parameters + self.layers * self.layer_parameters + self.last_parameters
+
+    def layer_flops(self, tokens: int) -> int:
+        """Floating-point operations of a layer's forward pass."""
+        return sum(product.flops(tokens, self.seq) for product in self.products())
+
+    def flops(self, tokens: int) -> int:
+        """Floating-point operations of forward and backward pass, without recompute; the model's FLOPs."""
+        return 3 * (self.layers * self.layer_flops(tokens) + 2 * tokens * self.vocab * self.hidden)

@@ -1,0 +1,99 @@
+"""Counts against the model's own, against published totals, and against published activation sizes."""
+
+from __future__ import annotations
+
+import pytest
+
+from pangu_alpha import load_model_config
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.config.schema import ConfigError
+from pangu_alpha.planner.hardware import load_device
+from pangu_alpha.planner.job import Job
+from pangu_alpha.planner.memory import fits, in_flight, layer_activations, memory
+from pangu_alpha.planner.shapes import Shape
+
+GPT3 = Shape.gpt(96, 12288, 96, 51200, 2048)
+
+
+@pytest.mark.parametrize("name", ["tiny", "350m", "2_6b", "13b", "200b"])
+def test_pangu_counts_are_the_models_own(name):
+    model = load_model_config(name)
+    shape = Shape.of(model)
+    assert shape.parameters == model.parameter_count
+    assert shape.flops(1) == model.flops_per_token
+
+
+def test_llama_counts():
+    seven = Shape.llama(32, 4096, 32, 32, 11008, 32000, 4096)
+    assert seven.parameters == 6_738_415_616
+    eight = Shape.llama(32, 4096, 32, 8, 14336, 128256, 8192)
+    assert eight.parameters == 8_030_261_248
+
+
+def test_gpt_flops_are_narayanans():
+    b, s, layers, h, v = 3, 2048, 96, 12288, 51200
+    published = 72 * b * s * layers * h**2 * (1 + s / (6 * h) + v / (12 * layers * h))
+    assert GPT3.flops(b * s) == pytest.approx(published, rel=1e-12)
+
+
+def test_broken_shapes_are_refused():
+    with pytest.raises(ConfigError, match="kv_heads: 3 does not divide"):
+        Shape.llama(2, 64, 8, 3, 128, 100, 32)
+
+
+def test_job_of_a_plan():
+    plan = ParallelPlan(dp=2, tp=2, pp=3, micro_batches=6, recompute="full")
+    job = Job.of(Shape.gpt(7, 64, 4, 100, 32), plan, 24)
+    assert (job.devices, job.micro_batch, job.batch, job.layers) == (12, 2, 24, (3, 2, 2))
+    assert [job.stride(axis) for axis in ("tp", "dp", "pp")] == [1, 2, 4]
+    with pytest.raises(ValueError, match="the next that is: 36"):
+        Job.of(job.shape, plan, 25)
+
+
+def test_recompute_per_layer_is_counted_by_stage():
+    words = ("full", "full", "none", "selective")
+    job = Job(Shape.gpt(4, 64, 4, 100, 32), pp=2, micro_batches=2, recompute=words)
+    assert [dict(counts) for counts in job.recomputed()] == [{"full": 2}, {"none": 1, "selective": 1}]
+
+
+def test_stage_parameters_add_up():
+    job = Job(GPT3, tp=8, pp=12, micro_batches=12)
+    table = GPT3.vocab * GPT3.hidden  # the tied table stands on the first and on the last stage
+    assert sum(job.stage_parameters()) * 8 == pytest.approx(GPT3.parameters + table, rel=1e-6)
+
+
+def test_activations_of_korthikanti():
+    job = Job(GPT3, micro_batch=1, tp=8, micro_batches=1)
+    unit = 2048 * 12288
+    scores = 5 * 96 * 2048 / 12288
+    none = layer_activations(job, "none", fused_attention=False)
+    assert none == pytest.approx(unit * (10 + 24 / 8 + scores / 8), rel=0.01)
+    assert layer_activations(job, "selective") == pytest.approx(unit * (10 + 24 / 8), rel=0.01)
+    assert layer_activations(job, "full") == 2 * unit
+    split = Job(GPT3, tp=8, sequence_parallel=True)
+    assert layer_activations(split, "selective") == pytest.approx(unit * 34 / 8, rel=0.01)
+
+
+def test_first_stage_holds_most_micro_batches():
+    job = Job(GPT3, pp=4, micro_batches=8)
+    assert [in_flight(job, stage) for stage in range(4)] == [4, 3, 2, 1]
+    assert in_flight(Job(GPT3, pp=4, micro_batches=8, schedule="gpipe"), 3) == 8
+    assert in_flight(Job(GPT3, pp=4, micro_batches=8, chunks=2), 0) == pytest.approx(5.5)
+
+
+def test_what_sharding_saves():
+    def parts(sharding):
+        return memory(Job(GPT3, dp=4, sharding=sharding), load_device("910B2"))[0]
+
+    none, first, third = parts("none"), parts("level1"), parts("level3")
+    assert first.optimizer == pytest.approx(none.optimizer / 4)
+    assert first.gradients == none.gradients and third.gradients == pytest.approx(none.gradients / 4)
+    assert none.optimizer == 8 * GPT3.parameters
+    assert none.total > first.total > third.total
+
+
+def test_published_200b_plan_fits_and_one_device_does_not():
+    shape = Shape.of(load_model_config("200b"))
+    published = Job(shape, 1, 16, 8, 16, 16, sharding="level1", recompute="full")
+    assert fits(published, load_device("910A"))
+    assert not fits(Job(shape, recompute="full"), load_device("910A"))

@@ -46,10 +46,10 @@ def suite() -> dict[str, Job]:
     uneven = replace(
         pipeline, tp=1, micro_batches=3, schedule="gpipe", layers_per_stage=(1, 2), recompute="selective"
     )
-    gathered = replace(uneven, optimizer_parallel="level3", optimizer_threshold=0, recompute="none")
     scattered = ParallelPlan(
         dp=2, tp=2, micro_batches=2, optimizer_parallel="level2", optimizer_threshold=0, gradient_fusion=1
     )
+    gathered = replace(scattered, optimizer_parallel="level3", gradient_fusion=0)
     return {
         "dp4": job(ParallelPlan(dp=4)),
         "tp4": job(ParallelPlan(tp=4)),
@@ -64,7 +64,7 @@ def suite() -> dict[str, Job]:
         "dp2 tp2 whole vocabulary": job(ParallelPlan(dp=2, tp=2, vocab_parallel=False)),
         "dp2 tp2, 2 micro-batches, gradients sharded": job(scattered),
         "dp2 pp2, uneven gpipe, selective recompute": job(uneven, layers=3),
-        "dp2 pp2, uneven gpipe, weights sharded": job(gathered, layers=3),
+        "dp2 tp2, 2 micro-batches, weights sharded": job(gathered),
     }
 
 

@@ -171,3 +171,12 @@ def test_tables_are_aligned_and_sizes_readable():
         "b     22",
     ]
     assert [size(count) for count in (12, 1500, 2.5e6, 3e13)] == ["12 B", "1.50 kB", "2.50 MB", "30.00 TB"]
+
+
+def test_replay_takes_a_model_by_name():
+    options = plan._parser().parse_args(
+        ["replay", "--model", "tiny", "--dp", "2", "--layers", "3", "seq_length=16"]
+    )
+    (job,) = plan._replayed(options).values()
+    assert (job.model.hidden_size, job.model.num_layers, job.model.seq_length) == (192, 3, 16)
+    assert (job.model.dropout, job.model.compute_dtype, job.operators) == (0.0, "float32", "plain")

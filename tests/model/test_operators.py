@@ -96,6 +96,14 @@ def assert_equal_to_plain(name, device):
         assert np.abs(one.asnumpy() - other.asnumpy()).max() <= 1e-4 * scale
 
 
+def test_keep_if_removes_what_is_not_finite(cpu):
+    x = Tensor(np.array([[1.5, np.nan], [np.inf, -2.0]], np.float32))
+    for device in (plain, cpu_operators):
+        keep = device.KeepIf()
+        np.testing.assert_array_equal(keep(Tensor(True), x).asnumpy(), x.asnumpy())
+        np.testing.assert_array_equal(keep(Tensor(False), x).asnumpy(), np.zeros((2, 2), np.float32))
+
+
 def test_gelu_is_the_tanh_form(cpu):
     x = np.linspace(-8, 8, 4001)
     expected = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))

@@ -70,9 +70,9 @@ def _square_one(square_sum, gradient):
     return square_sum(gradient)
 
 
-@_clip.register("Tensor", "Tensor", "Tensor")
-def _clip_one(factor, applied, gradient):
-    return ops.select(applied, gradient * factor, ops.scalar_to_tensor(0.0, ms.float32))
+@_clip.register("Function", "Tensor", "Tensor", "Tensor")
+def _clip_one(keep_if, factor, applied, gradient):
+    return keep_if(applied, gradient * factor)
 
 
 class Update(nn.Cell):
@@ -103,6 +103,7 @@ class Update(nn.Cell):
         self.clip_norm = clip_norm
         self.world = world or OneDevice()
         self.square_sum = operators.square_sum()
+        self.keep_if = operators.keep_if()
         self.sqrt = ops.Sqrt()
         self.div = ops.Div()
         self.mul = ops.Mul()
@@ -122,7 +123,7 @@ class Update(nn.Cell):
         norm = self.mul(self.norm(gradients), unscale)
         factor = self.div(unscale, self.maximum(self.div(norm, self.clip_norm), 1.0))
         applied = self.less_equal(norm, largest)  # false for NaN, and for inf since `largest` is finite
-        clipped = self.map(ops.partial(_clip, factor, applied), gradients)
+        clipped = self.map(ops.partial(_clip, self.keep_if, factor, applied), gradients)
         updated = self.optimizer(clipped, recipe[0], recipe[1], recipe[2], applied)
         return ops.depend(norm, updated), applied
 

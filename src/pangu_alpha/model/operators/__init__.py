@@ -32,6 +32,7 @@ class Operators:
         dropout: (rate, salt) -> cell of (x, dropout seed).
         cross_entropy: (vocabulary) -> cell of (x, table, labels).
         square_sum: () -> cell of (x).
+        keep_if: () -> cell of (condition, x).
     """
 
     compute_dtype: ms.Type
@@ -45,6 +46,7 @@ class Operators:
     dropout: Callable[[float, int], nn.Cell] = plain.Dropout
     cross_entropy: Callable[[int], nn.Cell] = plain.TiedCrossEntropy
     square_sum: Callable[[], nn.Cell] = plain.SquareSum
+    keep_if: Callable[[], nn.Cell] = plain.KeepIf
 
 
 _FAST = {
@@ -59,6 +61,7 @@ _FAST = {
         "attention": cpu.AttentionCore,
         "cross_entropy": cpu.TiedCrossEntropy,
         "square_sum": cpu.SquareSum,
+        "keep_if": cpu.KeepIf,
     },
     # One row a token: the number of kernels counts, and the plain operators have the fewest.
     "CPU decoding": {"affine": cpu.DenseAffine},

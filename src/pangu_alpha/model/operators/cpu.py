@@ -308,3 +308,15 @@ class SquareSum(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         row = x.reshape((1, -1))
         return self.dot(row, row).reshape(())
+
+
+class KeepIf(nn.Cell):
+    """See plain.KeepIf; all of one shape, since a Select that broadcasts keeps an index table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.select = ops.Select()
+        self.zeros_like = ops.ZerosLike()
+
+    def construct(self, condition: Tensor, x: Tensor) -> Tensor:
+        return self.select(ops.broadcast_to(condition, x.shape), x, self.zeros_like(x))

@@ -278,6 +278,23 @@ class SquareSum(nn.Cell):
         return self.sum(self.square(x))
 
 
+class KeepIf(nn.Cell):
+    """x, or zeros of its shape, NaN and inf removed with the rest.
+
+    Inputs:
+        - **condition** (Tensor) - bool scalar.
+        - **x** (Tensor) - any shape, float32.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.select = ops.Select()
+        self.zero = Tensor(0.0, ms.float32)
+
+    def construct(self, condition: Tensor, x: Tensor) -> Tensor:
+        return self.select(condition, x, self.zero)
+
+
 class Dropout(nn.Cell):
     """Dropout whose mask is a pure function of the seed, this cell's salt and the element's place.
 

@@ -21,8 +21,12 @@ from pangu_alpha.planner.rows import Row
 
 FITTED = tuple(BOUNDS)
 _SALT = 61  # the least that halves every published set we know, whatever the predictions
-_FIRST_STEP, _LAST_STEP = 0.2, 0.01  # of the search, in logarithms of the constants
-_PULL = 0.002  # loss of a constant a factor e away from its start
+_FIRST_STEP, _LAST_STEP = 0.5, 0.01  # of the search, in logarithms of the constants
+_PULL = 0.0005  # loss of a constant a factor e away from its start
+_NOISE, _PRIOR = 0.02, 0.3  # standard deviations of logarithms: of a measured time, of a constant
+_NEWTON_STEPS = 6  # more than it takes to settle
+_SHARES = (0.2, 0.5, 1.0)  # of the constants that a step of the search moves
+_TOLD = 0.02  # least change of times' logarithms for a constant's (root mean square), by which rows tell it
 
 
 def counted(rows: Iterable[Row]) -> list[Row]:
@@ -35,9 +39,9 @@ def group_name(row: Row) -> str:
     return f"{row.set}: {row.group}"
 
 
-def fitted_half(rows: Iterable[Row]) -> list[Row]:
-    """Rows of the groups that constants are fitted to: about half, by a hash of their names."""
-    return [row for row in rows if hashlib.sha256(f"{_SALT} {group_name(row)}".encode()).digest()[0] % 2 == 0]
+def fitted_half(rows: Iterable[Row], salt: int = _SALT) -> list[Row]:
+    """Rows of the groups that constants are fitted to: about half, by a hash of the salt and their names."""
+    return [row for row in rows if hashlib.sha256(f"{salt} {group_name(row)}".encode()).digest()[0] % 2 == 0]
 
 
 def predict(row: Row, constants: Constants | None = None) -> float:
@@ -169,7 +173,8 @@ def fit(
 ) -> Constants:
     """Fits constants by a random search whose steps grow with success and shrink without, (1+1)-ES.
 
-    A small pull towards the start keeps constants there that the rows say nothing about.
+    A step moves some of the constants or all. A small pull towards the start keeps constants there that the
+    rows say nothing about.
 
     Args:
         rows: Of one device type.
@@ -188,7 +193,8 @@ def fit(
     moves, size = np.zeros(len(names)), _FIRST_STEP
     best, least = start, loss(rows, start)
     for _ in range(trials):
-        trial_moves = moves + size * random.standard_normal(len(names))
+        chosen = random.random(len(names)) < random.choice(_SHARES)
+        trial_moves = moves + size * chosen * random.standard_normal(len(names))
         trial = _moved(start, names, trial_moves)
         found = loss(rows, trial) + _PULL * float(trial_moves @ trial_moves)
         if found < least:
@@ -196,6 +202,78 @@ def fit(
         else:
             size = size * 0.9 if size > _LAST_STEP else _FIRST_STEP
     return best
+
+
+def fit_devices(rows: Sequence[Row], trials: int = 1500) -> dict[str, Constants]:
+    """Fits the constants of each device type among the rows, from the defaults of Constants.
+
+    A device of fewer rows than constants gets only those that the rows tell.
+    """
+    devices = defaultdict(list)
+    for row in rows:
+        devices[row.cluster.device.name].append(row)
+    start, fitted = Constants(), {}
+    for device, mine in sorted(devices.items()):
+        names = FITTED if len(mine) >= len(FITTED) else told(mine, start)
+        fitted[device] = fit(mine, start, names, trials)
+    return fitted
+
+
+def told(rows: Sequence[Row], constants: Constants) -> tuple[str, ...]:
+    """The constants that the rows can tell apart, `matmul` first, then by their effect.
+
+    Constants that change all rows' times alike cannot be told apart: a further one is added only if its
+    effects are no combination of the others'.
+    """
+    effects = {name: _effect(rows, constants, name) for name in FITTED}
+    found: list[str] = []
+    while effects:
+        sizes = {name: float(np.sqrt((effect**2).mean())) for name, effect in effects.items()}
+        name = max(sizes, key=lambda name: (not found and name == "matmul", sizes[name]))
+        if sizes[name] < _TOLD:
+            break
+        found.append(name)
+        unit = effects[name] / np.linalg.norm(effects.pop(name))
+        effects = {other: effect - (effect @ unit) * unit for other, effect in effects.items()}
+    return tuple(found)
+
+
+def _effect(rows: Sequence[Row], constants: Constants, name: str) -> np.ndarray:
+    """Change of the logarithm of each row's time for a constant's, by a difference of a tenth."""
+    values = [_moved(constants, [name], np.array([move])) for move in (-0.05, 0.05)]
+    low, high = (getattr(value, name) for value in values)
+    if low == high:
+        return np.zeros(len(rows))
+    times = np.log([[predict(row, value) for row in rows] for value in values])
+    return (times[1] - times[0]) / math.log(high / low)
+
+
+def refit(rows: Sequence[Row], start: Constants) -> Constants:
+    """Fits the constants that rows tell by regularised least squares of logarithms, Gauss-Newton steps.
+
+    For few and clean rows, such as the user's own runs; `fit` is for many, some of which are odd.
+
+    Args:
+        rows: Of one device type.
+        start: Constants the fit is drawn to, with a standard deviation of _PRIOR against _NOISE of a time.
+    """
+    names, found = told(rows, start), start
+    ridge = (_NOISE / _PRIOR) ** 2 * np.eye(len(names))
+    moves = np.zeros(len(names))
+    for _ in range(_NEWTON_STEPS if names else 0):
+        off = np.array([math.log(row.seconds / predict(row, found)) for row in rows])
+        effects = np.stack([_effect(rows, found, name) for name in names], axis=1)
+        gradient = effects.T @ off - ridge @ moves
+        moves = moves + np.linalg.solve(effects.T @ effects + ridge, gradient)
+        found = _moved(start, names, moves)
+        moves = np.array([math.log(getattr(found, name) / getattr(start, name)) for name in names])
+    return found
+
+
+def left_out(rows: Sequence[Row], start: Constants) -> list[float]:
+    """Seconds of each row by constants that are fitted to the others."""
+    others = ([*rows[:index], *rows[index + 1 :]] for index in range(len(rows)))
+    return [predict(row, refit(rest, start)) for row, rest in zip(rows, others, strict=True)]
 
 
 def _moved(start: Constants, names: Sequence[str], moves: np.ndarray) -> Constants:

@@ -3,14 +3,17 @@
 A matrix product takes its FLOPs at the share `matmul` of the peak, or its bytes at the share `memory` of the
 bandwidth if that is longer, and `kernel` (launch, ramp, partly filled last wave): an efficiency curve that
 rises with size and with the smallest dimension. Operators without reuse take their bytes. Where the host
-starts operators one by one, a pass takes at least its time.
+starts operators one by one (PyTorch on NVIDIA parts), a pass takes at least its time, and the kernels of
+Megatron-LM and cuBLAS run at full speed for some sizes only.
 Letters as in planner.shapes; t the tensor parallel degree, b sequences of a micro-batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from pangu_alpha.planner.collectives import Links
 from pangu_alpha.planner.hardware import Cluster, Stack
@@ -21,7 +24,10 @@ WORD = 2  # bytes of an activation or a weight in 16 bits
 _NORM_BYTES = 4 * 2  # a column of a token through a layer's two norms: a read and a write each
 _RESIDUAL_BYTES = 7 * 2  # dropout and residual sum, twice: two reads, a write, the mask
 _ACTIVATION_BYTES = 4  # the feed-forward's activation: a read and a write a column
-_SCORE_BYTES = 5  # unfused attention, a score: softmax and dropout; between them it stays in the cache
+_SCORE_BYTES = 9  # unfused attention, a score: softmax and dropout read and write it; dropout's mask
+_FLOAT_BYTES = 30  # more where scale, mask and softmax are not one kernel: each in float32, and two casts
+_FLOAT_OPERATORS = 12  # the host starts for them, more than for the one kernel
+_SOFTMAX_ROWS = 4  # heads x sequences that the one kernel takes at once; other multiples do without it
 _LOSS_BYTES = 14  # a logit: cast to float32, the maximum, the sum of exponentials, the difference
 _ADAM_BYTES = 28  # a parameter in the optimizer: gradient, moments and master weight read and written, copy
 _ACCUMULATE_BYTES = {2: 6, 4: 20}  # a gradient added to its sum in 16 bits in place, in float32 by a cast
@@ -31,6 +37,9 @@ _WORD_OPERATORS = 10  # the same for the embedding
 _LAYER_TENSORS = 12  # parameters of a layer, gathered one by one where a stack does not fuse them
 _FUSED_BACKWARD = 2.5  # fused attention's backward pass, in forward passes: it computes the scores again
 _CAUSAL = 0.5  # share of the scores that fused causal attention computes
+_ODD = 0.32  # share of the rate where rows have an odd length: 2-byte loads (logits of 50257 words, A100)
+_ALONE = 4.0  # the host's and the device's time blend in this norm: the host runs ahead of the device
+_TOGETHER = 1.75  # the same with ranks that wait for each other's host at each sum (single_node, fitted half)
 
 
 @dataclass(frozen=True)
@@ -64,10 +73,38 @@ class Pass:
     def seconds(self) -> float:
         """Time of the pass: the longer of the device's and the host's, and more where they are alike.
 
-        Then operators wait now for the one, now for the other. The blend is the 4-norm.
+        Then operators wait now for the one, now for the other; all the more if ranks exchange on the way.
         """
         device = self.compute + self.memory + self.traffic
-        return (device**4 + self.host**4) ** 0.25 if self.host else device
+        if not self.host:
+            return device
+        norm = _TOGETHER if self.traffic else _ALONE
+        return (device**norm + self.host**norm) ** (1 / norm)
+
+
+class StageCost(NamedTuple):
+    """What one stage takes. Unit: seconds.
+
+    Args:
+        forward: Forward pass of a micro-batch, with its transfer and what is not hidden of gathers.
+        backward: The same of the backward pass, recompute included.
+        traffic: Once a step: gradients, weights and the tied table.
+        optimizer: The update, once a step.
+        work: Both passes, without transfers and gathers.
+        gathers: What is not hidden of the gathers of both.
+    """
+
+    forward: float
+    backward: float
+    traffic: float
+    optimizer: float
+    work: Pass
+    gathers: float
+
+    @property
+    def busy(self) -> float:
+        """Both passes."""
+        return self.forward + self.backward
 
 
 @dataclass(frozen=True)
@@ -125,7 +162,7 @@ class CostModel:
                 f"{job.devices} devices (dp {job.dp} x tp {job.tp} x pp {job.pp}) are more than the "
                 f"{self.cluster.count} of {self.cluster.name}"
             )
-        return _Step(self, job).estimate()
+        return Step(self, job).estimate()
 
     def product(self, flops: float, size: float) -> float:
         """Time of a matrix product of so many FLOPs on so many bytes."""
@@ -136,89 +173,105 @@ class CostModel:
         return size / self.bandwidth
 
 
-class _Step:
+class Step:
     """One job's step, part by part."""
 
     def __init__(self, model: CostModel, job: Job) -> None:
         self.model, self.job, self.shape = model, job, job.shape
         self.links = model.links
+        self._known: dict[tuple, StageCost] = {}
 
     def estimate(self) -> Estimate:
-        stages = self.stages
-        send = self._transfers()
-        last = len(stages) - 1
-        shown = [self._gathers(stage) for stage in range(len(stages))]
-        forward = [f.seconds + (send if s < last else 0.0) + shown[s][0] for s, (f, _) in enumerate(stages)]
-        backward = [b.seconds + (send if s else 0.0) + shown[s][1] for s, (_, b) in enumerate(stages)]
         job = self.job
+        ends = [(stage == 0, stage == job.pp - 1) for stage in range(job.pp)]
+        stages = [self.stage(*end, counts) for end, counts in zip(ends, job.recomputed(), strict=True)]
+        forward = tuple(stage.forward for stage in stages)
+        backward = tuple(stage.backward for stage in stages)
         pipeline = duration(forward, backward, job.micro_batches, job.schedule, job.chunks)
-        busy = [f + b for f, b in zip(forward, backward, strict=True)]
-        slowest = busy.index(max(busy))
-        traffic = max(self._step_traffic(stage, backward[stage]) for stage in range(len(stages)))
-        optimizer = max(map(self._optimizer, self.parameters))
+        slowest = max(stages, key=lambda stage: stage.busy)
+        traffic = max(stage.traffic for stage in stages)
+        optimizer = max(stage.optimizer for stage in stages)
         return Estimate(
             step=pipeline + traffic + optimizer,
             pipeline=pipeline,
-            bubble=pipeline - job.micro_batches * busy[slowest],
+            bubble=pipeline - job.micro_batches * slowest.busy,
             data_parallel=traffic,
             optimizer=optimizer,
-            forward=tuple(forward),
-            backward=tuple(backward),
-            parts=self._parts(slowest, sum(shown[slowest]), busy[slowest]),
+            forward=forward,
+            backward=backward,
+            parts=self._parts(slowest),
         )
 
-    def _parts(self, stage: int, gathers: float, busy: float) -> dict[str, float]:
-        forward, backward = self.stages[stage]
-        both = forward + backward
-        device = both.compute + both.memory + both.traffic
-        work = forward.seconds + backward.seconds
+    def stage(self, first: bool, last: bool, counts: Mapping[str, int]) -> StageCost:
+        """What a stage takes; stages that are alike are computed once.
+
+        Args:
+            first: Whether it embeds the tokens.
+            last: Whether it has logits and loss.
+            counts: Its layers by recompute mode.
+        """
+        key = (first, last, *sorted(counts.items()))
+        if key not in self._known:
+            self._known[key] = self._stage(first, last, counts)
+        return self._known[key]
+
+    def _stage(self, first: bool, last: bool, counts: Mapping[str, int]) -> StageCost:
+        layers = sum(counts.values())
+        parameters = self.job.parameters_of(layers, first, last)
+        ahead, back = self._passes(first, last, counts, parameters)
+        shown = self.gathers(layers, parameters, ahead.seconds, back.seconds)
+        forward = ahead.seconds + (0.0 if last else self.transfers) + shown[0]
+        backward = back.seconds + (0.0 if first else self.transfers) + shown[1]
+        traffic = self.step_traffic(layers, parameters, ahead.seconds, backward)
+        tied = self._tied if first or last else 0.0
+        return StageCost(
+            forward, backward, traffic + tied, self.optimizer(parameters), ahead + back, sum(shown)
+        )
+
+    def _parts(self, stage: StageCost) -> dict[str, float]:
+        work = stage.work
+        device = work.compute + work.memory + work.traffic
         parts = {
-            "matrix products": both.compute,
-            "memory-bound": both.memory,
-            "tensor parallel": both.traffic,
-            "host": work - device,
-            "stage to stage": busy - work - gathers,
-            "weight gathers": gathers,
+            "matrix products": work.compute,
+            "memory-bound": work.memory,
+            "tensor parallel": work.traffic,
+            "host": work.seconds - device,
+            "stage to stage": stage.busy - work.seconds - stage.gathers,
+            "weight gathers": stage.gathers,
         }
         return {name: seconds * self.job.micro_batches for name, seconds in parts.items()}
 
-    @cached_property
-    def parameters(self) -> list[int]:
-        return self.job.stage_parameters()
+    def _passes(
+        self, first: bool, last: bool, counts: Mapping[str, int], parameters: int
+    ) -> tuple[Pass, Pass]:
+        """Forward and backward pass of a micro-batch through a stage, without transfers and gathers."""
+        forward, backward = Pass(), Pass()
+        for mode, layers in counts.items():
+            forward += self.forward_layer * layers
+            backward += self.backward_layer(mode) * layers
+        if last:
+            forward += self.logits
+            backward += self.logits * 2
+        if first:
+            moved = self.model.moved(6 * self.job.tokens * self.shape.hidden)
+            words = Pass(memory=moved, host=self.model.host * _WORD_OPERATORS)
+            forward, backward = forward + words, backward + words
+        if self.job.micro_batches > 1:
+            size = _ACCUMULATE_BYTES[self.model.stack.gradient_bytes] * parameters
+            backward += Pass(memory=self.model.moved(size))
+        return forward, backward
 
     @cached_property
-    def stages(self) -> list[tuple[Pass, Pass]]:
-        """Forward and backward pass of a micro-batch by stage, without transfers and gathers."""
-        stages = []
-        for stage, counts in enumerate(self.job.recomputed()):
-            forward, backward = Pass(), Pass()
-            for mode, layers in counts.items():
-                forward += self._forward * layers
-                backward += self._backward(mode) * layers
-            if stage == self.job.pp - 1:
-                forward += self._logits
-                backward += self._logits * 2
-            if stage == 0:
-                moved = self.model.moved(6 * self.job.tokens * self.shape.hidden)
-                words = Pass(memory=moved, host=self.model.host * _WORD_OPERATORS)
-                forward, backward = forward + words, backward + words
-            if self.job.micro_batches > 1:
-                size = _ACCUMULATE_BYTES[self.model.stack.gradient_bytes] * self.parameters[stage]
-                backward += Pass(memory=self.model.moved(size))
-            stages.append((forward, backward))
-        return stages
-
-    @cached_property
-    def _forward(self) -> Pass:
+    def forward_layer(self) -> Pass:
         """A layer's forward pass."""
         return self._weights + self._attention + self._elementwise + self._exchange
 
-    def _backward(self, mode: str) -> Pass:
+    def backward_layer(self, mode: str) -> Pass:
         """A layer's backward pass: every product twice, and what is computed again."""
         again = _FUSED_BACKWARD if self.model.stack.fused_attention else 2
         backward = self._weights * 2 + self._attention * again + self._elementwise * 2 + self._exchange
         if mode == "full":
-            return backward + self._forward
+            return backward + self.forward_layer
         return backward + self._attention if mode == "selective" else backward
 
     @cached_property
@@ -245,6 +298,9 @@ class _Step:
         if model.stack.fused_attention:
             return Pass(compute=model.product(flops * _CAUSAL / model.attention, columns))
         products = model.product(flops, columns + 2 * scores * WORD) + model.kernel
+        if model.stack.eager and job.micro_batch * heads % _SOFTMAX_ROWS:
+            moved = model.moved((_SCORE_BYTES + _FLOAT_BYTES) * scores)
+            return Pass(products, moved, host=model.host * _FLOAT_OPERATORS)
         return Pass(products, model.moved(_SCORE_BYTES * scores))
 
     @cached_property
@@ -267,16 +323,18 @@ class _Step:
         return Pass(traffic=2 * self.links.reduce(size, fan))
 
     @cached_property
-    def _logits(self) -> Pass:
+    def logits(self) -> Pass:
         """Logits and loss."""
         columns = self.shape.vocab / (self.job.tp if self.job.vocab_parallel else 1)
         tokens, hidden = self.job.tokens, self.shape.hidden
         size = WORD * (tokens * (hidden + columns) + hidden * columns)
-        product = self.model.product(2 * tokens * hidden * columns, size)
+        odd = _ODD if self.model.stack.eager and columns % 2 == 1 else 1.0
+        product = self.model.product(2 * tokens * hidden * columns / odd, size)
         host = self.model.host * _LOSS_OPERATORS
         return Pass(product, self.model.moved(_LOSS_BYTES * tokens * columns), host=host)
 
-    def _transfers(self) -> float:
+    @cached_property
+    def transfers(self) -> float:
         """Sending a micro-batch's activations to the next stage, in all its pieces."""
         job = self.job
         if job.pp == 1:
@@ -287,53 +345,54 @@ class _Step:
         times = job.chunks * (1 if self.model.stack.paired_transfers else 2)
         return times * self.links.send(size, job.stride("pp"))
 
+    @cached_property
     def _fan_of_data(self) -> tuple[int, ...]:
         return self.links.fan(self.job.dp, self.job.stride("dp"))
 
-    def _messages(self, stage: int) -> int:
-        """Messages in which a stage's weights are gathered."""
-        return self.job.layers[stage] * (1 if self.model.stack.gathers == "layer" else _LAYER_TENSORS)
+    def _gather_weights(self, layers: int, parameters: int) -> float:
+        """A stage's weights gathered over dp, in a message a layer or a parameter."""
+        stack = self.model.stack
+        messages = max(1, layers * (1 if stack.gathers == "layer" else _LAYER_TENSORS))
+        size = WORD * parameters / stack.gather_share
+        return messages * self.links.gather(size / messages, self._fan_of_data)
 
-    def _gather_weights(self, stage: int) -> float:
-        stack, messages = self.model.stack, self._messages(stage)
-        size = WORD * self.parameters[stage] / stack.gather_share
-        return messages * self.links.gather(size / messages, self._fan_of_data())
-
-    def _gathers(self, stage: int) -> tuple[float, float]:
+    def gathers(self, layers: int, parameters: int, forward: float, backward: float) -> tuple[float, float]:
         """Traffic of sharded weights and gradients that a micro-batch's two passes do not hide."""
         job = self.job
         if job.dp == 1 or job.sharding not in ("level2", "level3"):
             return 0.0, 0.0
-        forward, backward = (item.seconds for item in self.stages[stage])
-        weights = self._gather_weights(stage)
+        weights = self._gather_weights(layers, parameters)
         scatter = weights * self.model.stack.gradient_bytes / WORD
         again = weights if job.sharding == "level3" else 0.0
         shown = max(0.0, again - self.model.overlap * forward)
         return shown, max(0.0, again + scatter - self.model.overlap * backward)
 
-    def _step_traffic(self, stage: int, backward: float) -> float:
-        """Traffic once a step: gradients, weights gathered after the update, the tied table's gradient."""
+    @cached_property
+    def _tied(self) -> float:
+        """The tied table's gradient, summed over the first and the last stage once a step."""
         job, links = self.job, self.links
-        tied = 0.0
-        if job.pp > 1 and self.shape.tied and stage in (0, job.pp - 1):
-            size = self.shape.vocab * self.shape.hidden / job.tp * self.model.stack.gradient_bytes
-            tied = links.reduce(size, links.fan(2, job.stride("pp") * (job.pp - 1)))
-        if job.dp == 1 or job.sharding == "level3":
-            return tied
-        gradients = self.model.stack.gradient_bytes * self.parameters[stage]
-        if job.sharding == "optimizer":
-            return tied + links.reduce(gradients, self._fan_of_data()) + self._gather_weights(stage)
-        if job.sharding == "none":
-            return tied + max(
-                0.0, links.reduce(gradients, self._fan_of_data()) - self.model.overlap * backward
-            )
-        gathered = max(0.0, self._gather_weights(stage) - self.model.overlap * self.stages[stage][0].seconds)
-        if job.sharding == "level2":
-            return tied + gathered
-        scattered = links.gather(gradients, self._fan_of_data())
-        return tied + gathered + max(0.0, scattered - self.model.overlap * backward)
+        if job.pp == 1 or not self.shape.tied:
+            return 0.0
+        size = self.shape.vocab * self.shape.hidden / job.tp * self.model.stack.gradient_bytes
+        return links.reduce(size, links.fan(2, job.stride("pp") * (job.pp - 1)))
 
-    def _optimizer(self, parameters: int) -> float:
+    def step_traffic(self, layers: int, parameters: int, forward: float, backward: float) -> float:
+        """Traffic once a step: gradients, and weights gathered after the update."""
+        job, links, overlap = self.job, self.links, self.model.overlap
+        if job.dp == 1 or job.sharding == "level3":
+            return 0.0
+        gradients = self.model.stack.gradient_bytes * parameters
+        if job.sharding == "optimizer":
+            return links.reduce(gradients, self._fan_of_data) + self._gather_weights(layers, parameters)
+        if job.sharding == "none":
+            return max(0.0, links.reduce(gradients, self._fan_of_data) - overlap * backward)
+        gathered = max(0.0, self._gather_weights(layers, parameters) - overlap * forward)
+        if job.sharding == "level2":
+            return gathered
+        scattered = links.gather(gradients, self._fan_of_data)
+        return gathered + max(0.0, scattered - overlap * backward)
+
+    def optimizer(self, parameters: int) -> float:
         """The update of a rank's share of a stage's parameters."""
         share = parameters if self.job.sharding == "none" else parameters / self.job.dp
         return self.model.moved(_ADAM_BYTES * share)

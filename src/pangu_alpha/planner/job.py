@@ -157,12 +157,19 @@ class Job:
         ends = list(itertools.accumulate(self.layers, initial=0))
         return [Counter(self.recompute[a:b]) for a, b in itertools.pairwise(ends)]
 
+    def parameters_of(self, layers: int, first: bool, last: bool) -> int:
+        """Parameters of a rank of a stage of so many layers, tables split over tp, not yet over dp."""
+        count = layers * self.shape.layer_parameters
+        if first:
+            count += self.shape.first_parameters
+        if last:
+            count += self.shape.last_parameters
+            count += self.shape.vocab * self.shape.hidden if self.pp > 1 and self.shape.tied else 0
+        return round(count / self.tp)
+
     def stage_parameters(self) -> list[int]:
-        """Parameters of a rank of each stage, tables split over tp, before any sharding over dp."""
-        each = self.shape.layer_parameters / self.tp
-        stages = [layers * each for layers in self.layers]
-        stages[0] += self.shape.first_parameters / self.tp
-        stages[-1] += self.shape.last_parameters / self.tp
-        if self.pp > 1 and self.shape.tied:
-            stages[-1] += self.shape.vocab * self.shape.hidden / self.tp
-        return [round(count) for count in stages]
+        """`parameters_of` every stage."""
+        return [
+            self.parameters_of(layers, stage == 0, stage == self.pp - 1)
+            for stage, layers in enumerate(self.layers)
+        ]

@@ -6,7 +6,8 @@ MindSpore runs it: float32 parameters and Adam moments, 16-bit copies and activa
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from pangu_alpha.planner.hardware import Device
 from pangu_alpha.planner.job import Job
@@ -39,7 +40,7 @@ class Memory:
     @property
     def total(self) -> int:
         """All of it."""
-        return sum(asdict(self).values())
+        return sum(vars(self).values())
 
 
 def stage_memory(job: Job, stage: int, device: Device, fused_attention: bool = True) -> Memory:
@@ -51,19 +52,36 @@ def stage_memory(job: Job, stage: int, device: Device, fused_attention: bool = T
         device: Its unusable share is the margin.
         fused_attention: Whether scores are never kept.
     """
-    parameters = job.stage_parameters()[stage]
+    counts = job.recomputed()[stage]
+    return memory_of(job, stage, counts, device, fused_attention)
+
+
+def memory_of(
+    job: Job, stage: int, counts: Mapping[str, int], device: Device, fused_attention: bool = True
+) -> Memory:
+    """As `stage_memory`, of a stage that has other layers than the job says.
+
+    Args:
+        job: The run; its own layers and recompute do not matter.
+        stage: From 0.
+        counts: The stage's layers by recompute mode.
+        device: See `stage_memory`.
+        fused_attention: See `stage_memory`.
+    """
+    last = stage == job.pp - 1
+    parameters = job.parameters_of(sum(counts.values()), stage == 0, last)
     shards = job.dp if job.sharding != "none" else 1
-    weights = parameters if job.sharding in ("none", "optimizer") else parameters / shards
+    whole = job.sharding in ("none", "optimizer")
+    weights = parameters if whole else parameters / shards
     gradients = parameters / (shards if job.sharding in ("level2", "level3") else 1)
     layer = job.shape.layer_parameters / job.tp
-    whole = job.sharding in ("none", "optimizer")
     copies = 2 * layer if job.sharding == "level3" else parameters
     return Memory(
         weights=round(FULL * weights + (WORD * copies if whole else 0)),
         gradients=round(FULL * gradients),
         optimizer=round(2 * FULL * parameters / shards),
-        activations=round(_activations(job, stage, fused_attention)),
-        logits=round(_logits(job)) if stage == job.pp - 1 else 0,
+        activations=round(_activations(job, stage, counts, fused_attention)),
+        logits=round(_logits(job)) if last else 0,
         buffers=round((0 if whole else WORD * copies) + _received(job)),
         margin=round(device.memory * (1 - device.usable)),
     )
@@ -115,12 +133,12 @@ def layer_activations(job: Job, mode: str, fused_attention: bool = True) -> floa
     return tokens * (stream + heads + inner + core)
 
 
-def _activations(job: Job, stage: int, fused_attention: bool) -> float:
+def _activations(job: Job, stage: int, counts: Mapping[str, int], fused_attention: bool) -> float:
     """Kept activations in flight, and a layer that is being computed again."""
-    counts = job.recomputed()[stage]
     kept = sum(layers * layer_activations(job, mode, fused_attention) for mode, layers in counts.items())
-    again = layer_activations(job, "none", fused_attention) if counts["full"] + counts["selective"] else 0
-    return kept * in_flight(job, stage) + again
+    again = counts.get("full", 0) + counts.get("selective", 0)
+    layer = layer_activations(job, "none", fused_attention) if again else 0
+    return kept * in_flight(job, stage) + layer
 
 
 def _logits(job: Job) -> float:

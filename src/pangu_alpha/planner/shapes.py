@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from pangu_alpha.config.model import ModelConfig
@@ -138,12 +139,12 @@ class Shape:
             Product("down", self.ffn, self.hidden),
         )
 
-    @property
+    @cached_property
     def layer_matrices(self) -> int:
         """Parameters of a layer that are multiplied."""
         return sum(product.inner * product.outer for product in self.products() if not product.heads)
 
-    @property
+    @cached_property
     def layer_parameters(self) -> int:
         """All parameters of a layer."""
         biases = self.qkv_size + self.hidden + self.ffn * (2 if self.gated else 1) + self.hidden

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,3 +30,50 @@ def cpu():
     from pangu_alpha.parallel.context import use_device
 
     return use_device("CPU")
+
+
+@pytest.fixture(scope="session")
+def crowd():
+    """Ranks as threads: `crowd(size).run(function)` are the results of function(world) of each rank."""
+    return Crowd
+
+
+class Crowd:
+    """So many ranks."""
+
+    def __init__(self, size):
+        self.size = size
+        self.slots = [None] * size
+
+    def run(self, function):
+        """Results of function(group) of every rank; the first error, if there are any."""
+        self.barrier = threading.Barrier(self.size)  # an error breaks it for ever
+
+        def work(rank):
+            try:
+                return function(Member(self, rank))
+            except BaseException:
+                self.barrier.abort()
+                raise
+
+        with ThreadPoolExecutor(self.size) as pool:
+            tasks = [pool.submit(work, rank) for rank in range(self.size)]
+        errors = [task.exception() for task in tasks if task.exception()]
+        errors.sort(key=lambda error: isinstance(error, threading.BrokenBarrierError))
+        if errors:
+            raise errors[0]
+        return [task.result() for task in tasks]
+
+
+class Member:
+    """One of them, as parallel.world.World."""
+
+    def __init__(self, crowd, rank):
+        self.crowd, self.rank, self.size = crowd, rank, crowd.size
+
+    def gather(self, array):
+        self.crowd.slots[self.rank] = array
+        self.crowd.barrier.wait(20)
+        gathered = np.stack(self.crowd.slots)
+        self.crowd.barrier.wait(20)
+        return gathered

@@ -190,6 +190,9 @@ def test_resume_auto_takes_the_newest_whole(store: CheckpointStore):
     save(store, 8)
     flip(store.path(8))
     assert resolve_resume("auto", store) == store.path(7)
+    flip(store.path(7))
+    with pytest.raises(CheckpointError, match="none of its 2 checkpoints is whole.*move them away"):
+        resolve_resume("auto", store)
 
 
 def test_resume_from_a_path_takes_that_one_or_refuses(store: CheckpointStore, tmp_path: Path, caplog):

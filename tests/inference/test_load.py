@@ -47,9 +47,9 @@ def test_a_damaged_newest_gives_way_and_says_so(run, load, caplog):
 
 
 def test_a_path_without_a_checkpoint_is_an_error(tmp_path, load):
-    with pytest.raises(ValueError, match="no such folder"):
+    with pytest.raises(ValueError, match="no such file or folder"):
         load(tmp_path / "absent")
-    with pytest.raises(ValueError, match="no whole checkpoint"):
+    with pytest.raises(ValueError, match="no checkpoint of a known form"):
         load(tmp_path)
 
 

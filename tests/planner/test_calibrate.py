@@ -102,6 +102,30 @@ def test_unreadable_rows_say_why(tmp_path):
     assert "some of it" in reasons[0] and "TPU" in reasons[1] and "hidden is not stated" in reasons[3]
 
 
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1.5", "8x4", "[1,2]"])
+@pytest.mark.parametrize("column", ["tp", "layers", "global_batch", "step_time_s"])
+def test_no_value_breaks_the_reading(tmp_path, column, text):
+    read = table(tmp_path, {column: text}, {})
+    assert [row.job.tp for row in read.rows][-1] == 8  # the row after it
+    assert len(read.rows) + len(read.unreadable) == 2
+    ignored = (column, text) in (("tp", "nan"), ("step_time_s", "1.5"))  # not stated; a time
+    assert ignored or "row 12" in read.unreadable[0][1]
+
+
+def test_columns_may_be_missing_and_sets_unknown(tmp_path):
+    base = next(line for line in lines() if line["id"] == "12")
+    needed = ("layers", "hidden", "heads", "vocab", "seq", "global_batch", "devices", "device", "tp", "pp")
+    path = tmp_path / "table.csv"
+    with path.open("w", newline="") as file:
+        names = ["source_set", *needed, "step_time_s"]
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows([{**base, "source_set": "other"}, {**base, "device": ""}])
+    read = read_table(path)
+    assert [(row.set, row.name, row.job.dp) for row in read.rows] == [("other", "line 2", 8)]
+    assert read.unreadable == ((base["source_set"], "row line 3: device '' is none that the planner knows"),)
+
+
 def test_accumulation_in_the_note_makes_a_longer_step(tmp_path):
     plain, noted = table(tmp_path, {"note": ""}, {"note": "grad_accum=8"}).rows
     assert (plain.repeats, noted.repeats) == (1, 8)
@@ -142,9 +166,36 @@ def test_fit_finds_constants_that_made_the_steps():
     rows = [row for row in read_table(PUBLISHED).rows if row.set == "vtrain_multi"]
     rows = [dataclasses.replace(row, seconds=calibrate.predict(row, true)) for row in rows]
     start = Constants(matmul=0.8, memory=0.8, link_inner=0.7)
-    found = calibrate.fit(rows, start, ("matmul", "memory", "link_inner"), trials=200)
+    found = calibrate.fit(rows, start, ("matmul", "memory", "link_inner"), trials=600)
     assert calibrate.loss(rows, found) < 0.02 < calibrate.loss(rows, start)
     assert found.matmul == pytest.approx(0.6, rel=0.1)
+
+
+def test_a_device_of_few_rows_gets_what_they_tell():
+    rows = [row for row in read_table(PUBLISHED).rows if row.cluster.device.name == "910A"]
+    found = calibrate.fit_devices(rows[:1], trials=50)["910A"]
+    assert calibrate.told(rows[:1], Constants()) == ("matmul",)
+    assert dataclasses.replace(found, matmul=Constants().matmul) == Constants() != found
+
+
+def test_what_changes_all_rows_alike_is_told_once():
+    row = read_table(SINGLE_NODE).rows[0]
+    assert calibrate.told([row, row, row], Constants()) == ("matmul",)
+    several = calibrate.told(read_table(SINGLE_NODE).rows, Constants())
+    assert several[0] == "matmul" and {"host", "memory"} <= set(several) and "link_outer" not in several
+
+
+def test_refit_moves_towards_the_constants_that_made_the_steps():
+    true, start = Constants(matmul=0.5, host=4e-5), Constants(matmul=0.7)
+    rows = read_table(SINGLE_NODE).rows[:6]
+    rows = [dataclasses.replace(row, seconds=calibrate.predict(row, true)) for row in rows]
+    found = calibrate.refit(rows, start)
+    assert found.host == pytest.approx(4e-5, rel=0.05)
+    assert 0.5 <= found.matmul < 0.6 < 0.65 < found.memory < start.memory  # which rows of a small host blur
+    assert max(abs(calibrate.predict(row, found) / row.seconds - 1) for row in rows) < 0.02
+    assert found.link_outer == start.link_outer
+    off = [abs(s / row.seconds - 1) for s, row in zip(calibrate.left_out(rows, start), rows, strict=True)]
+    assert max(off) < 0.05
 
 
 def test_fit_needs_one_device():
@@ -161,7 +212,7 @@ def test_shipped_constants_hold():
         assert calibrate.errors(mine, calibrate.shipped(mine))["mape"] <= limit, name
     single = list(read_table(SINGLE_NODE).rows)
     found = calibrate.errors(single, calibrate.shipped(single))
-    assert found["spearman"] >= 0.85 and found["regret"] <= 12
+    assert found["mape"] <= 8 and found["spearman"] >= 0.9 and found["regret"] <= 12
     assert found["mape"] < calibrate.errors(single, calibrate.constant_efficiency(single))["mape"]
 
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from pangu_alpha.planner.cost import CostModel
+from pangu_alpha.planner.cost import CostModel, Pass, Step
 from pangu_alpha.planner.hardware import load_cluster, load_stack
 from pangu_alpha.planner.job import Job
 from pangu_alpha.planner.schedule import duration
@@ -99,6 +99,34 @@ def test_eager_host_bounds_small_steps():
     slow = step(Job(tiny), stack="megatron", host=1e-4)
     assert slow > 5 * step(Job(tiny), stack="megatron", host=1e-6)
     assert step(Job(tiny), host=1e-4) == step(Job(tiny), host=1e-6)  # a compiled graph
+
+
+def eager_step(job, **constants):
+    return model(stack="megatron", **constants).estimate(job)
+
+
+def test_ranks_that_exchange_wait_for_each_other_s_host():
+    alone, together = Pass(compute=1.0, host=1.0), Pass(compute=0.9, traffic=0.1, host=1.0)
+    assert 1.1 < alone.seconds < 1.25 < 1.4 < together.seconds < 1.55
+    assert Pass(compute=1.0, traffic=0.1).seconds == 1.1  # a compiled graph
+    for item in (alone, together):
+        assert (item * 3).seconds == pytest.approx(3 * item.seconds)
+
+
+def test_an_odd_vocabulary_slows_the_logits():
+    def logits(vocab, tp=1, stack="megatron"):
+        return Step(model(stack=stack), Job(Shape.gpt(2, 2048, 16, vocab, 1024), 4, tp=tp)).logits.compute
+
+    assert logits(50257) > 2 * logits(50256)
+    assert logits(50258, tp=2) > 2 * logits(50256, tp=2)  # 25129 columns a rank
+    assert logits(50257, stack="mindspore") == pytest.approx(logits(50256, stack="mindspore"), rel=1e-3)
+
+
+def test_softmax_is_one_kernel_for_multiples_of_four_heads_and_sequences():
+    shape = Shape.gpt(4, 1024, 16, 50304, 1024)
+    whole, split = (eager_step(Job(shape, 1, tp=tp), host=3e-5).pipeline for tp in (4, 8))
+    assert split > 1.25 * whole  # 2 heads x 1 sequence
+    assert eager_step(Job(shape, 2, tp=8), host=3e-5).pipeline < split
 
 
 def test_sharding_levels_add_traffic_of_micro_batches():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import errno
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.format import read_checkpoint
+from pangu_alpha.checkpoint import durable
+from pangu_alpha.checkpoint.format import read_checkpoint, seal_folder, write_checkpoint
+from pangu_alpha.checkpoint.tensor_file import checksum
 from pangu_alpha.cli.train import main
 from pangu_alpha.training.report import read_metrics
 
@@ -126,6 +131,69 @@ def test_resume_policies(cpu, settings, config_file, tmp_path, caplog):
 
     with pytest.raises(ValueError, match="hidden_size|tensors do not fit"):
         main(["--config", config, "--resume", "auto", "model.hidden_size=64"])
+
+
+def test_any_form_of_checkpoint_can_be_begun_from(cpu, settings, config_file, tmp_path, caplog):
+    """One run of two steps, kept whole, as slices of a plan, and as weights alone."""
+    caplog.set_level(logging.INFO)
+    settings["run"] |= {"steps": 2, "checkpoint": {"every": 2}}
+    settings["parallel"] = {"micro_batches": 1}
+    settings["model"]["num_layers"] = 1
+    config = config_file(settings)
+    assert main(["--config", config]) == 0
+    manifest, arrays = state_of(tmp_path / "run", 2)
+    sliced = tmp_path / "other" / "step_00000002"
+    for rank in (0, 1):  # halves of all that has an even number of rows
+        mine = {name: array for name, array in arrays.items() if rank == 0 or len(array) % 2 == 0}
+        cut = {n: np.split(a, 2)[rank] if len(a) % 2 == 0 else a for n, a in mine.items()}
+        start = {n: [rank * len(cut[n]), *[0] * (a.ndim - 1)] for n, a in mine.items()}
+        slices, groups = {"model": {}, "optimizer": {}}, {"model": {}, "optimizer": {}}
+        for name, array in mine.items():
+            stem = "optimizer" if name.startswith("adam") else "model"
+            slices[stem][name] = {"start": start[name], "shape": list(array.shape)}
+            groups[stem][name] = cut[name]
+        part = dataclasses.replace(manifest, kind="part", slices=slices, attempt="x")
+        write_checkpoint(sliced / f"rank_{rank:05d}", groups, part)
+    parts = {p.name: checksum((p / "manifest.json").read_bytes()) for p in sliced.iterdir()}
+    seal_folder(sliced, dataclasses.replace(manifest, kind="slices", files={}, parts=parts))
+    weights = {name: array for name, array in arrays.items() if not name.startswith("adam")}
+    write_checkpoint(tmp_path / "weights", {"model": weights}, dataclasses.replace(manifest, kind="weights"))
+
+    # slices: the run goes on as from the whole, the place kept in samples under another batch size
+    assert main(["--config", config, "run.steps=3", "run.batch_size=2"]) == 0
+    words = ["run.steps=3", "run.batch_size=2", f"run.output={tmp_path / 'sliced'}"]
+    assert main(["--config", config, "--resume", str(sliced), *words]) == 0
+    (one, expected), (two, found) = state_of(tmp_path / "run", 3), state_of(tmp_path / "sliced", 3)
+    assert one.samples == two.samples == 2 * 4 + 2 and one.state == two.state
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+    # weights alone: no resume, but a new run
+    with pytest.raises(ValueError, match=r"no optimizer state.*run.initial=.*weights"):
+        main(["--config", config, "--resume", str(tmp_path / "weights"), *words[:2], f"{words[2]}-no"])
+    words = [f"run.output={tmp_path / 'tuned'}", "run.steps=1"]
+    assert main(["--config", config, "--init-from", str(tmp_path / "weights"), *words]) == 0
+    manifest, tuned = state_of(tmp_path / "tuned", 1)
+    assert (manifest.step, manifest.samples) == (1, 4)
+    for name, array in weights.items():  # the first step of the warm-up has a learning rate of 0
+        np.testing.assert_array_equal(tuned[name], array, err_msg=name)
+    with pytest.raises(ValueError, match=r"model.num_heads is 4 there, 8 in this run.*model.num_heads=4"):
+        main(["--config", config, "--resume", str(sliced), "model.num_heads=8", "run.output=/nowhere"])
+
+
+@pytest.mark.parametrize("background", ["true", "false"])
+def test_a_failed_save_ends_the_run(cpu, settings, config_file, tmp_path, background, monkeypatch):
+    settings["run"] |= {"steps": 50, "checkpoint": {"every": 2}, "evaluate_every": 100}
+    settings["parallel"] = {"micro_batches": 1}
+    settings["model"]["num_layers"] = 1
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(durable.os, "fsync", full)
+    with pytest.raises(ValueError, match="step_00000002: not written: No space left on device"):
+        main(["--config", config_file(settings), f"run.checkpoint.background={background}"])
+    assert not [*(tmp_path / "run" / "checkpoints").iterdir()]
 
 
 def test_nan_stops_the_run_and_is_in_its_report(cpu, settings, config_file, tmp_path, capsys):

@@ -1,4 +1,7 @@
-"""What a rank of a partitioned plan feeds its graph and reads from it; the graph is replayed in proof."""
+"""What a rank of a partitioned plan feeds its graph, reads from it, saves and loads.
+
+The graph is replayed in proof.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,45 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
 
+from pangu_alpha.checkpoint.distributed import LocalParts, SharedParts, open_part
+from pangu_alpha.checkpoint.format import Manifest
+from pangu_alpha.checkpoint.pieces import Box, whole
+from pangu_alpha.checkpoint.reading import coverage_problems, read_box
+from pangu_alpha.checkpoint.source import open_source
+from pangu_alpha.checkpoint.store import CheckpointStore
 from pangu_alpha.config.run import build_train_config
+from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.data.batches import Batch
+from pangu_alpha.parallel.layout import layouts, parameter_shapes
 from pangu_alpha.training import loop, partitioned_engine
+from pangu_alpha.training.engine import Engine
 from pangu_alpha.training.guard import make_guard
 from pangu_alpha.training.partitioned_engine import PartitionedEngine
 from pangu_alpha.training.schedule import update_scalars
 
 B, S, M = 2, 16, 2
 PLAN = {"dp": 2, "tp": 2, "pp": 2, "micro_batches": M}
+PREFIXES = ("", "adam_m.", "adam_v.")
 
 
 class FakeStep:
-    """Stands for the graph: remembers its inputs, answers with fixed numbers."""
+    """Stands for the graph of a rank: remembers its inputs, answers with fixed numbers, holds slices."""
 
-    def __init__(self):
+    def __init__(self, model, plan, rank, fill=None):
         self.controls = Parameter(Tensor(np.zeros(6, np.float32)), name="controls")
-        weight = Parameter(Tensor(np.arange(6, dtype=np.float32)), name="weight")
-        moments = [Parameter(Tensor(np.zeros(6, np.float32)), name=f"adam_{name}.weight") for name in "mv"]
-        optimizer = SimpleNamespace(parameters=[weight], moments1=moments[:1], moments2=moments[1:])
+        placed = layouts(parameter_shapes(model), model, plan)
+        self.own = {name: layout.start(plan, rank) for name, layout in placed.items()}
+        self.own = {
+            name: Box(start, placed[name].slice_shape)
+            for name, start in self.own.items()
+            if start is not None
+        }
+        groups = ([], [], [])
+        for name, box in self.own.items():
+            for prefix, group in zip(PREFIXES, groups, strict=True):
+                values = np.zeros(box.shape) if fill is None else cut(fill[prefix + name], box)
+                group.append(Parameter(Tensor(values.astype(np.float32)), name=prefix + name))
+        optimizer = SimpleNamespace(parameters=groups[0], moments1=groups[1], moments2=groups[2])
         self.update = SimpleNamespace(optimizer=optimizer)
         self.inputs = []
 
@@ -40,14 +63,29 @@ class FakeStep:
 
 
 class FakeWorld:
-    """Eight ranks that all hold this rank's numbers, but for the last one's total."""
+    """Ranks that all hold this rank's numbers, but for the last one's total."""
 
-    rank, size = 1, 8
+    def __init__(self, rank=1, size=8):
+        self.rank, self.size = rank, size
 
     def gather(self, array):
         rows = np.stack([array] * self.size)
         rows[-1, -1] = 60.0
         return rows
+
+
+def cut(array, box):
+    """A box of an array; what lies beyond it is zero."""
+    values, inside = np.zeros(box.shape, np.float32), whole(array.shape).intersect(box)
+    values[inside.within(box)] = array[inside.within(whole(array.shape))]
+    return values
+
+
+def random_state(model, seed=0):
+    """Every parameter and both moments, whole."""
+    random = np.random.default_rng(seed)
+    shapes = parameter_shapes(model).items()
+    return {prefix + name: random.random(shape, np.float32) for prefix in PREFIXES for name, shape in shapes}
 
 
 @pytest.fixture
@@ -56,10 +94,21 @@ def config(settings):
 
 
 @pytest.fixture
-def engine(cpu, config, monkeypatch):
-    monkeypatch.setattr(partitioned_engine, "partition", lambda plan, rank: None)
-    monkeypatch.setattr(partitioned_engine, "partitioned_step", lambda *arguments: FakeStep())
-    return PartitionedEngine(config, FakeWorld())
+def engine_of(cpu, monkeypatch):
+    """Makes the engine of a rank of a run, its slices cut from `fill`."""
+
+    def make(config, rank=1, fill=None):
+        step = FakeStep(config.model, config.parallel, rank, fill)
+        monkeypatch.setattr(partitioned_engine, "partition", lambda plan, rank: None)
+        monkeypatch.setattr(partitioned_engine, "partitioned_step", lambda *arguments: step)
+        return PartitionedEngine(config, FakeWorld(rank, config.parallel.devices))
+
+    return make
+
+
+@pytest.fixture
+def engine(engine_of, config):
+    return engine_of(config)
 
 
 def micro_batch(seed):
@@ -86,23 +135,80 @@ def test_a_step_feeds_all_micro_batches_and_its_controls(engine, config):
     assert (result.norm, result.applied, result.row_losses.size) == (3.0, True, 0)
 
 
-def test_slices_are_saved_by_name(engine):
-    tensors = engine.tensors()
-    assert list(tensors["model"]) == ["weight"]
-    assert sorted(tensors["optimizer"]) == ["adam_m.weight", "adam_v.weight"]
+def save(config, engine_of, fill, root):
+    """A checkpoint by all ranks of a plan, one after the other, rank 0 last."""
+    ranks = config.parallel.devices
+    for rank in reversed(range(ranks)):
+        engine = engine_of(config, rank, fill)
+        arrays = {}
+        for stem, name, values in engine.tensors():
+            arrays.setdefault(stem, {})[name] = values
+        manifest = Manifest(4, samples=64, config=to_mapping(config), slices=engine.slices())
+        path = SharedParts(CheckpointStore(root), rank, ranks, "me").save(arrays, manifest)
+    return path
+
+
+PLANS = [
+    {"dp": 2, "tp": 2, "pp": 2, "micro_batches": 2, "optimizer_parallel": "level1", "optimizer_threshold": 0},
+    {"dp": 4, "pp": 2, "micro_batches": 2, "layers_per_stage": [2, 1]},
+    {"tp": 4, "dp": 2, "optimizer_parallel": "level1", "optimizer_threshold": 1},
+]
+
+
+def test_slices_of_a_plan_are_loaded_under_any_other(engine_of, settings, tmp_path):
+    settings["model"]["vocab_size"] = 61  # padded under tp
+    configs = [build_train_config(settings | {"parallel": plan}) for plan in PLANS]
+    fill = random_state(configs[0].model)
+    for number, config in enumerate(configs):
+        source = open_source(save(config, engine_of, fill, tmp_path / str(number)))
+        for other in configs:
+            for rank in range(other.parallel.devices):
+                engine = engine_of(other, rank)
+                engine.load(source, ["model", "optimizer"], verify=True)
+                held = [entry for stem in engine._groups().values() for entry in stem.items()]
+                assert len(held) == 3 * len(engine._step.own)
+                for name, parameter in held:
+                    expected = cut(fill[name], engine._box(name))
+                    np.testing.assert_array_equal(parameter.asnumpy(), expected, err_msg=name)
+
+
+def test_one_process_loads_slices(engine_of, settings, tmp_path):
+    config = build_train_config(settings | {"parallel": PLANS[0]})
+    fill = random_state(config.model)
+    source = open_source(save(config, engine_of, fill, tmp_path))
+    engine = Engine(build_train_config(settings))
+    engine.load(source, ["model", "optimizer"], verify=False)
+    found = {name: array for _, name, array in engine.tensors()}
+    assert found.keys() == fill.keys()
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, fill[name], err_msg=name)
+    other = build_train_config(settings | {"model": settings["model"] | {"num_layers": 4}})
+    with pytest.raises(ValueError, match=r"16 tensors do not fit the 69 expected.*\n.*missing: blocks.2"):
+        Engine(other).load(source, ["model"], verify=False)
+
+
+def test_node_local_parts_hold_all_that_their_rank_needs(engine_of, settings, tmp_path):
+    settings["run"]["checkpoint"]["storage"] = "local"
+    config = build_train_config(settings | {"parallel": PLANS[0]})
+    fill, plan = random_state(config.model), to_mapping(config.parallel)
+    for rank in range(config.parallel.devices):
+        engine = engine_of(config, rank, fill)
+        arrays = {}
+        for stem, name, values in engine.tensors():
+            arrays.setdefault(stem, {})[name] = values
+        manifest = Manifest(4, samples=64, config=to_mapping(config), slices=engine.slices())
+        part = LocalParts(CheckpointStore(tmp_path), rank, "me", plan).save(arrays, manifest)
+        restored = engine_of(config, rank)
+        restored.load(open_part(part), ["model", "optimizer"], verify=True)
+        for (_, name, array), (_, _, original) in zip(restored.tensors(), engine.tensors(), strict=True):
+            np.testing.assert_array_equal(array, original, err_msg=name)
+    stored = open_source(tmp_path).tensors  # all parts together are a whole checkpoint, each slice once
+    for stem, group in stored.items():
+        for name, each in group.items():
+            assert coverage_problems(name, each) == []
+            np.testing.assert_array_equal(read_box(each, whole(each.shape)), fill[name], err_msg=stem)
 
 
 def test_a_partitioned_run_with_validation_is_refused(config):
     with pytest.raises(ValueError, match=r"data\.validation: .* has no validation"):
         loop.Trainer(config, "Ascend", FakeWorld())
-
-
-def test_slices_fit_only_their_plan(config):
-    trainer = object.__new__(loop.Trainer)
-    trainer.config, trainer.partitioned = config, True
-    whole = SimpleNamespace(kind="training", config={})
-    with pytest.raises(ValueError, match="holds training, this run needs slices"):
-        trainer._check_kind("x", whole)
-    other = SimpleNamespace(kind="slices", config={"parallel": {"dp": 4}})
-    with pytest.raises(ValueError, match="slices of the plan .* resume under the plan"):
-        trainer._check_kind("x", other)

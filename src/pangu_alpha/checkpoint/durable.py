@@ -62,17 +62,26 @@ def appearing_folder(path: Path, aside: Path | None = None) -> Iterator[Path]:
     Raises:
         OSError: The disk does not take it. Nothing is left behind.
     """
-    scratch = _scratch_path(path)
+    scratch = scratch_path(path)
     scratch.mkdir()
     try:
         yield scratch
-        sync_folder(scratch)
-        if aside is not None:
-            os.rename(path, aside)
-        os.rename(scratch, path)
-        sync_folder(path.parent)
+        publish_folder(scratch, path, aside)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def publish_folder(scratch: Path, path: Path, aside: Path | None = None) -> None:
+    """Gives a finished scratch folder its name; see `appearing_folder`.
+
+    Raises:
+        OSError: The disk does not take it; then `scratch` is still there.
+    """
+    sync_folder(scratch)
+    if aside is not None:
+        os.rename(path, aside)
+    os.rename(scratch, path)
+    sync_folder(path.parent)
 
 
 def remove_folder(path: Path) -> None:
@@ -82,7 +91,7 @@ def remove_folder(path: Path) -> None:
         OSError: It cannot be renamed or removed.
     """
     if not _SCRATCH.fullmatch(path.name):
-        scratch = _scratch_path(path)
+        scratch = scratch_path(path)
         os.rename(path, scratch)
         sync_folder(path.parent)
         path = scratch
@@ -109,9 +118,20 @@ def is_abandoned(scratch: Path) -> bool:
     return _birth(int(writer["pid"])) != writer["birth"]
 
 
-def _scratch_path(path: Path) -> Path:
+def writer_name() -> str:
+    """What this process is called in the names of its scratch folders; no other process is called so."""
     pid = os.getpid()
-    return path.with_name(f".tmp-{path.name}-{pid}-{_birth(pid) or 0}@{socket.gethostname()}")
+    return f"{pid}-{_birth(pid) or 0}@{socket.gethostname()}"
+
+
+def scratch_path(path: Path, writer: str | None = None) -> Path:
+    """Where a process fills the folder that is to be `path`.
+
+    Args:
+        path: The folder to make.
+        writer: Its `writer_name`; this process's when left out.
+    """
+    return path.with_name(f".tmp-{path.name}-{writer or writer_name()}")
 
 
 def _birth(pid: int) -> str | None:

@@ -10,7 +10,7 @@ import dataclasses
 import errno
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,14 @@ class Manifest:
         tokenizer: Digest of the vocabulary; None where the run has none.
         state: The rest of the training state (loss scale, counters, running means): plain mappings, lists,
             numbers and texts. Numbers come back bit for bit.
-        kind: What the files together are; "training" is one process's weights and optimizer.
+        kind: What the files together are: "training" one process's weights and optimizer, "weights" the
+            model alone, "slices" the parts of all ranks of a plan, "part" those of one of them.
         files: Stem of each file and what is in it; filled in by `write_checkpoint`.
+        slices: In a part, by stem and name: where the slice begins in the whole, and the whole's shape
+            without padding, {"start": [...], "shape": [...]}.
+        parts: In "slices", the folder of each rank's part and the checksum of its manifest.
+        attempt: Which start of the job wrote it, where several processes do: parts of different starts are
+            never put together.
         version: Of the format.
     """
 
@@ -60,6 +66,9 @@ class Manifest:
     state: Mapping[str, Any] = field(default_factory=dict)
     kind: str = "training"
     files: Mapping[str, FileRecord] = field(default_factory=dict)
+    slices: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
+    attempt: str = ""
     version: int = FORMAT_VERSION
 
 
@@ -132,28 +141,63 @@ def write_checkpoint(
         raise CheckpointError(f"{path}: not written: {_explain(error, path, needed)}") from error
 
 
-def read_checkpoint(path: str | Path, verify: bool = True) -> Checkpoint:
+def seal_folder(folder: Path, manifest: Manifest) -> None:
+    """Writes the manifest and, when all else is on the disk, the marker that makes the folder a checkpoint.
+
+    Raises:
+        OSError: The disk does not take them.
+    """
+    text = json.dumps(dataclasses.asdict(manifest), indent=1).encode()
+    _write_text(folder / MANIFEST, text)
+    sync_folder(folder)  # on a file system that reorders, the marker must not be there before the rest
+    _write_text(folder / MARKER, _marker(text))
+
+
+def read_checkpoint(
+    path: str | Path, verify: bool = True, parts: Collection[str] | None = None
+) -> Checkpoint:
     """Opens a checkpoint after making sure that it is whole.
 
     Args:
         path: Its folder.
         verify: Read every byte and compare the checksums. Otherwise the marker, the manifest, the sizes and
             the headers of the files are compared: enough where every byte has been verified just before.
+        parts: Of the ranks' parts look at these alone, as other processes look at the others; None at all.
 
     Raises:
         CheckpointError: It is missing, unfinished, of a newer format, cut or flipped; all damage is listed
             as file, tensor, expected and found.
     """
     path = Path(path)
-    manifest = _read_manifest(path)
-    damage = [
-        sentence
-        for stem, record in manifest.files.items()
-        for sentence in find_damage(path / f"{stem}.safetensors", record, deep=verify)
-    ]
+    manifest = read_manifest(path)
+    damage = [*_damage(path, manifest, verify)]
+    for name in manifest.parts:
+        if parts is None or name in parts:
+            damage += _part_damage(path / name, manifest.parts[name], verify)
     if damage:
         raise CheckpointError("\n  - ".join([f"{path}: damaged:", *damage]))
     return Checkpoint(path, manifest)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """What a finished checkpoint, or a rank's finished part, says about itself; its files are not looked at.
+
+    Raises:
+        CheckpointError: It is missing, unfinished, damaged or of a newer format.
+    """
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: there is no such folder; give that of a checkpoint")
+    if not (path / MARKER).exists():
+        raise CheckpointError(f"{path}: unfinished or no checkpoint: it has no file {MARKER}{_hint(path)}")
+    try:
+        text, marker = (path / MANIFEST).read_bytes(), (path / MARKER).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    if marker != _marker(text):
+        expected = marker.decode("ascii", errors="backslashreplace").strip()
+        found = _marker(text).decode().strip()
+        raise CheckpointError(f"{path}: damaged: {MARKER} says {expected!r}, {MANIFEST} gives {found!r}")
+    return _parse_manifest(path, json.loads(text))
 
 
 def compare_tensors(expected: Mapping[str, Spec], found: Mapping[str, Spec], where: str) -> None:
@@ -180,11 +224,30 @@ def compare_tensors(expected: Mapping[str, Spec], found: Mapping[str, Spec], whe
 def _fill(folder: Path, tensors: Mapping[str, Tensors], manifest: Manifest) -> Manifest:
     files = {stem: write_tensors(folder / f"{stem}.safetensors", group) for stem, group in tensors.items()}
     manifest = dataclasses.replace(manifest, files=files)
-    text = json.dumps(dataclasses.asdict(manifest), indent=1).encode()
-    _write_text(folder / MANIFEST, text)
-    sync_folder(folder)  # on a file system that reorders, the marker must not be there before the rest
-    _write_text(folder / MARKER, _marker(text))
+    seal_folder(folder, manifest)
     return manifest
+
+
+def _damage(path: Path, manifest: Manifest, verify: bool) -> Iterator[str]:
+    for stem, record in manifest.files.items():
+        yield from find_damage(path / f"{stem}.safetensors", record, deep=verify)
+
+
+def _part_damage(part: Path, expected: str, verify: bool) -> Iterator[str]:
+    """What is wrong with a rank's part, whose manifest has the checksum `expected`."""
+    if not part.is_dir():
+        yield f"{part.name}: missing"
+        return
+    try:
+        manifest = read_manifest(part)
+        found = checksum((part / MANIFEST).read_bytes())
+    except (CheckpointError, OSError) as error:
+        yield f"{part.name}: {error}"
+        return
+    if found != expected:
+        yield f"{part.name}/{MANIFEST}: expected xxh3_128 {expected}, found {found}: of another save"
+    else:
+        yield from (f"{part.name}/{sentence}" for sentence in _damage(part, manifest, verify))
 
 
 def _write_text(path: Path, text: bytes) -> None:
@@ -196,20 +259,13 @@ def _marker(manifest: bytes) -> bytes:
     return f"xxh3_128 {checksum(manifest)} {MANIFEST}\n".encode()
 
 
-def _read_manifest(path: Path) -> Manifest:
-    if not path.is_dir():
-        raise CheckpointError(f"{path}: there is no such folder; give that of a checkpoint")
-    if not (path / MARKER).exists():
-        raise CheckpointError(f"{path}: unfinished or no checkpoint: it has no file {MARKER}")
-    try:
-        text, marker = (path / MANIFEST).read_bytes(), (path / MARKER).read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    if marker != _marker(text):
-        expected = marker.decode("ascii", errors="backslashreplace").strip()
-        found = _marker(text).decode().strip()
-        raise CheckpointError(f"{path}: damaged: {MARKER} says {expected!r}, {MANIFEST} gives {found!r}")
-    return _parse_manifest(path, json.loads(text))
+def _hint(path: Path) -> str:
+    if not any(path.glob("rank_*")):
+        return ""
+    return (
+        " but parts of single ranks; if each node has its own (run.checkpoint.storage: local), resume with "
+        "storage=local, or put all nodes' folders together with merge_checkpoint.py"
+    )
 
 
 def _parse_manifest(path: Path, values: dict[str, Any]) -> Manifest:

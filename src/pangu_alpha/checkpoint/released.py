@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pangu_alpha.model.pangu import PanguAlpha
 
 # ours -> (official, stored transposed): official are dense1..3 as [out, in], the others as [in, out]
-_LAYER = {
+LAYER = {
     "attention_norm.gamma": ("layernorm1.gamma", False),
     "attention_norm.beta": ("layernorm1.beta", False),
     "attention.query.weight": ("attention.dense1.weight", False),
@@ -37,7 +37,7 @@ _LAYER = {
 }
 
 # The two classes of the official code: tables outside the layers, and where its query layer lies.
-_TABLES = {
+TABLES = {
     "norm_then_query": {
         "word_embedding.table": "backbone.word_embedding.embedding_table",
         "position_embedding.table": "backbone.position_embedding.embedding_table",
@@ -47,7 +47,7 @@ _TABLES = {
         "position_embedding.table": "backbone.pangu_alpha_embedding.position_embedding.embedding_table",
     },
 }
-_SHARED = {
+SHARED = {
     "query_embedding.table": "backbone.top_query_embedding.embedding_table",
     "final_norm.gamma": "backbone.layernorm.gamma",
     "final_norm.beta": "backbone.layernorm.beta",
@@ -63,13 +63,13 @@ def released_names(config: ModelConfig) -> dict[str, tuple[str, bool]]:
     Returns:
         Our name -> (official name of 2021, whether the official array is our transpose).
     """
-    names = {ours: (theirs, False) for ours, theirs in (_TABLES[config.norm_order] | _SHARED).items()}
+    names = {ours: (theirs, False) for ours, theirs in (TABLES[config.norm_order] | SHARED).items()}
     last = config.num_layers - 1
     top = "top_query_layer" if config.norm_order == "norm_then_query" else f"blocks.{last}"
     layers = {f"blocks.{index}": f"backbone.blocks.{index}" for index in range(last)}
     layers["query_layer"] = f"backbone.{top}"
     for ours, theirs in layers.items():
-        names |= {f"{ours}.{part}": (f"{theirs}.{name}", flip) for part, (name, flip) in _LAYER.items()}
+        names |= {f"{ours}.{part}": (f"{theirs}.{name}", flip) for part, (name, flip) in LAYER.items()}
     return names
 
 

@@ -8,19 +8,50 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Protocol
 
-from pangu_alpha.checkpoint.durable import is_abandoned, remove_folder, scratch_folders
-from pangu_alpha.checkpoint.format import Manifest, read_checkpoint, write_checkpoint
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, Tensors
+import numpy as np
+
+from pangu_alpha.checkpoint.durable import is_abandoned, publish_folder, remove_folder, scratch_folders
+from pangu_alpha.checkpoint.format import (
+    MANIFEST,
+    MARKER,
+    Manifest,
+    read_checkpoint,
+    read_manifest,
+    write_checkpoint,
+)
+from pangu_alpha.checkpoint.tensor_file import CheckpointError, Tensors, checksum
 
 logger = logging.getLogger(__name__)
 
 _FOLDER = re.compile(r"step_(\d{8,})")
 _ASIDE = re.compile(r"(step_\d{8,})\.aside-\d+")
+
+
+class Group(Protocol):
+    """The processes that resume together; parallel.world.World is one."""
+
+    rank: int
+    size: int
+
+    def gather(self, array: np.ndarray) -> np.ndarray:
+        """The arrays of all, by rank."""
+
+
+class Alone:
+    """A group of one."""
+
+    rank = 0
+    size = 1
+
+    def gather(self, array: np.ndarray) -> np.ndarray:
+        """The array, as that of the only rank."""
+        return array[None]
 
 
 @dataclass(frozen=True)
@@ -63,40 +94,64 @@ class CheckpointStore:
             CheckpointError: It could not be written; all earlier checkpoints are still there.
         """
         path = self.path(manifest.step)
-        self._remove_leftovers()
-        self._undo_replacements()
+        self.tidy()
         aside = _free_name(path, "aside") if path.exists() else None
         write_checkpoint(path, tensors, manifest, aside)
-        if aside is not None:
-            _dispose(aside, path)
-        self._prune(manifest.step)
+        self._settle(path, aside, manifest.step)
         return path
 
-    def newest(self) -> Path | None:
-        """The newest whole checkpoint, every byte of it verified; None where there is none.
+    def publish(self, scratch: Path, step: int) -> Path:
+        """Makes a finished scratch folder the checkpoint of a step; then as `save`.
 
-        Logs a warning for every newer one that is damaged or unfinished.
+        Raises:
+            OSError: The disk does not take it; then `scratch` is still there.
         """
-        self._undo_replacements()
-        for scratch in scratch_folders(Path(self.root)):
-            logger.warning("%s: passed over: its writing was never finished", scratch)
-        for step in reversed(self.steps()):
-            path = self.path(step)
-            try:
-                found = read_checkpoint(path).manifest.step
-            except CheckpointError as error:
-                logger.warning("passed over: %s", error)
-                continue
-            if found == step:
-                return path
-            logger.warning("%s: passed over: its manifest says step %d", path, found)
-        return None
+        path = self.path(step)
+        aside = _free_name(path, "aside") if path.exists() else None
+        publish_folder(scratch, path, aside)
+        self._settle(path, aside, step)
+        return path
 
-    def _remove_leftovers(self) -> None:
+    def tidy(self) -> None:
+        """Ends what processes that are gone began: half-written folders go, folders set aside come back."""
         for scratch in scratch_folders(Path(self.root)):
             if is_abandoned(scratch):
                 logger.warning("%s: removed: its writer is gone and never finished it", scratch)
-                _remove(scratch)
+                remove_quietly(scratch)
+        self._undo_replacements()
+
+    def newest(self, group: Group | None = None) -> Path | None:
+        """The newest whole checkpoint, every byte of it verified; None where there is none.
+
+        Logs a warning for every newer one that is damaged or unfinished.
+
+        Args:
+            group: Processes that all call this and share the reading; they get the same answer.
+        """
+        group = group or Alone()
+        if group.rank == 0:
+            self._undo_replacements()
+            for scratch in scratch_folders(Path(self.root)):
+                logger.warning("%s: passed over: its writing was never finished", scratch)
+        step = agree_on_newest(group, self.steps(), lambda step: self._fingerprint(step, group))
+        return None if step is None else self.path(step)
+
+    def _fingerprint(self, step: int, group: Group) -> int:
+        """What tells a step's whole checkpoint from any other; 0, and a warning, if it is not whole."""
+        path = self.path(step)
+        try:
+            found = verify_share(path, group).step
+            if found != step:
+                raise CheckpointError(f"{path}: its manifest says step {found}")
+            return fingerprint((path / MARKER).read_bytes())
+        except (CheckpointError, OSError) as error:
+            logger.warning("passed over: %s", error)
+            return 0
+
+    def _settle(self, path: Path, aside: Path | None, step: int) -> None:
+        if aside is not None:
+            _dispose(aside, path)
+        self._prune(step)
 
     def _undo_replacements(self) -> None:
         """Gives back its name to what was set aside by a save killed before the new one took its place."""
@@ -109,38 +164,89 @@ class CheckpointStore:
 
     def _prune(self, saved: int) -> None:
         """Removes whole checkpoints before `saved` beyond the rule; later ones are of another course."""
-        kept = 1
-        for step in reversed([step for step in self.steps() if step < saved]):
-            path = self.path(step)
+        whole = []
+        for step in (step for step in self.steps() if step < saved):
             try:
-                read_checkpoint(path, verify=False)
+                read_checkpoint(self.path(step), verify=False)
+                whole.append(step)
             except CheckpointError as error:
                 logger.warning("left where it is, remove it by hand: %s", error)
-                continue
-            kept += 1
-            if kept > self.keep_last and not (self.keep_every and step % self.keep_every == 0):
-                _remove(path)
+        for step in self.outdated([*whole, saved]):
+            remove_quietly(self.path(step))
+
+    def outdated(self, whole: Iterable[int]) -> list[int]:
+        """Of the steps whose checkpoints are whole, those that the rule lets go."""
+        return [
+            step
+            for step in sorted(whole)[: -self.keep_last]
+            if not (self.keep_every and step % self.keep_every == 0)
+        ]
 
 
-def resolve_resume(resume: str, store: CheckpointStore) -> Path | None:
+def agree_on_newest(group: Group, steps: Iterable[int], print_of: Callable[[int], int]) -> int | None:
+    """The newest step whose checkpoint all processes of a group find whole, and the same; None without one.
+
+    Args:
+        group: All of them call this.
+        steps: Those that this process knows.
+        print_of: Verifies this process's share of a step; gives its fingerprint, 0 where it is not whole.
+    """
+    limit = 1 << 62
+    while True:
+        mine = max((step for step in steps if step < limit), default=-1)
+        limit = int(group.gather(np.array(mine, np.int64)).max())
+        if limit < 0:
+            return None
+        prints = group.gather(np.array(print_of(limit), np.int64))
+        if prints.min() == prints.max() != 0:
+            return limit
+
+
+def fingerprint(data: bytes) -> int:
+    """A positive number of 60 bits that tells contents apart."""
+    return int(checksum(data)[:15], 16) + 1
+
+
+def verify_share(path: Path, group: Group) -> Manifest:
+    """Verifies every byte of a checkpoint, each process of a group its share of the files.
+
+    Raises:
+        CheckpointError: This process's share is not whole; see `read_checkpoint`.
+    """
+    manifest = read_manifest(path)
+    verify = group.rank == 0 or bool(manifest.parts)
+    read_checkpoint(path, verify, parts=sorted(manifest.parts)[group.rank :: group.size])
+    return manifest
+
+
+def resolve_resume(resume: str, store: CheckpointStore, group: Group | None = None) -> Path | None:
     """Decides where a run begins.
 
     Args:
         resume: "never" starts anew and refuses where a checkpoint lies; "auto" continues from the newest
-            whole checkpoint, or starts anew where there is none; anything else is a checkpoint's path.
+            whole checkpoint, or starts anew where none lies; anything else is a checkpoint's path.
         store: The run's own checkpoints.
+        group: See `CheckpointStore.newest`.
 
     Outputs:
-        A whole checkpoint, every byte of it verified, or None to start anew.
+        A whole checkpoint, every byte of it verified; a path of another form, as it is; or None to start
+        anew.
 
     Raises:
-        CheckpointError: "never", and a checkpoint lies there; or the path's checkpoint is missing,
-            unfinished, of a newer format, cut or flipped, with the exact reason.
+        CheckpointError: "never", and a checkpoint lies there; "auto", and none that lie there is whole; or
+            the path's checkpoint is missing, unfinished, of a newer format, cut or flipped, with the exact
+            reason.
     """
     if resume == "auto":
-        return store.newest()
+        newest = store.newest(group)
+        if newest is None and (steps := store.steps()):
+            raise CheckpointError(
+                f"{store.root}: none of its {len(steps)} checkpoints is whole, see the warnings; mend one, "
+                "or to start anew, move them away or give another output folder"
+            )
+        return newest
     if resume != "never":
-        return _verified(Path(resume), store)
+        return _verified(Path(resume), store, group or Alone())
     if steps := store.steps():
         raise CheckpointError(
             f"{store.root}: holds {len(steps)} checkpoints, the last of step {steps[-1]}, and resume is "
@@ -149,14 +255,21 @@ def resolve_resume(resume: str, store: CheckpointStore) -> Path | None:
     return None
 
 
-def _verified(path: Path, store: CheckpointStore) -> Path:
+def is_foreign(path: Path) -> bool:
+    """Whether what lies at a path is none of our checkpoints, whole or not."""
+    return path.exists() and not ((path / MARKER).exists() or (path / MANIFEST).exists())
+
+
+def _verified(path: Path, store: CheckpointStore, group: Group) -> Path:
     for inner in map(CheckpointStore, (path, path / "checkpoints")):
         if steps := inner.steps():
             example = inner.path(steps[-1])
             raise CheckpointError(
                 f"{path}: holds checkpoints but is none; give one of them, such as {example}"
             )
-    step = read_checkpoint(path).manifest.step
+    if is_foreign(path):
+        return path
+    step = verify_share(path, group).step
     later = [other for other in store.steps() if other > step]
     if later:
         logger.warning(
@@ -183,10 +296,11 @@ def _dispose(aside: Path, path: Path) -> None:
         aside.rename(damaged)
         logger.warning("replaced, kept as %s, remove it by hand: %s", damaged.name, error)
     else:
-        _remove(aside)
+        remove_quietly(aside)
 
 
-def _remove(path: Path) -> None:
+def remove_quietly(path: Path) -> None:
+    """Removes a folder, or logs a warning that it could not be."""
     try:
         remove_folder(path)
     except OSError as error:  # the new checkpoint stands: the run goes on

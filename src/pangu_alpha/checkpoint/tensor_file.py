@@ -7,11 +7,12 @@ library's writer, so that hashing, writing and flushing are one pass over the me
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
@@ -30,6 +31,8 @@ _CODES = {
     }.items()
 }  # fmt: skip
 _DTYPES = {code: dtype for dtype, code in _CODES.items()}
+_NAMES = {code: dtype.name for code, dtype in _DTYPES.items()} | {"BF16": "bfloat16"}
+_WIDTHS = {code: dtype.itemsize for code, dtype in _DTYPES.items()} | {"BF16": 2}
 _CHUNK = 4 << 20  # bytes; small enough to be still in the cache when written after hashing
 
 
@@ -62,6 +65,15 @@ class FileRecord:
             for name, entry in values["tensors"].items()
         }
         return cls(values["bytes"], values["header"], tensors)
+
+
+class Extent(NamedTuple):
+    """A stored tensor: shape, numpy's name of the type or "bfloat16", its first byte and their number."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    offset: int
+    bytes: int
 
 
 def checksum(data: bytes) -> str:
@@ -105,20 +117,53 @@ def map_tensors(path: Path) -> dict[str, np.ndarray]:
         CheckpointError: The file is cut, is no safetensors, or holds a type numpy does not know.
         OSError: It cannot be read.
     """
+    extents = locate_tensors(path)
+    data = np.memmap(path, np.uint8, mode="c").view(np.ndarray)
+    arrays = {}
+    for name, (shape, dtype, offset, size) in extents.items():
+        if dtype == "bfloat16":
+            raise CheckpointError(f"{path}: {name}: type BF16 is not one of {', '.join(_DTYPES)}")
+        arrays[name] = data[offset : offset + size].view(dtype).reshape(shape)
+    return arrays
+
+
+def locate_tensors(path: Path) -> dict[str, Extent]:
+    """Where every tensor of a safetensors file lies, by the header alone; also of types numpy lacks.
+
+    Raises:
+        CheckpointError: The file is cut, is no safetensors, or holds a type that is not known.
+        OSError: It cannot be read.
+    """
     with open(path, "rb", buffering=0) as file:
         raw = _read_header(file)
-    entries = _parse_header(path, raw)
-    data = np.memmap(path, np.uint8, mode="c").view(np.ndarray)[len(raw) :]
-    arrays = {}
-    for name, entry in entries.items():
-        dtype = _DTYPES.get(entry["dtype"])
-        start, end = entry["data_offsets"]
-        if dtype is None:
-            raise CheckpointError(f"{path}: {name}: type {entry['dtype']} is not one of {', '.join(_DTYPES)}")
-        if end > data.size or end - start != dtype.itemsize * int(np.prod(entry["shape"], dtype=np.int64)):
-            raise CheckpointError(f"{path}: {name}: bytes {start} to {end} of {data.size} are not its data")
-        arrays[name] = data[start:end].view(dtype).reshape(entry["shape"])
-    return arrays
+        size = os.fstat(file.fileno()).st_size - len(raw)
+    found = {}
+    for name, entry in _parse_header(path, raw).items():
+        code, (start, end) = entry["dtype"], entry["data_offsets"]
+        if code not in _NAMES:
+            raise CheckpointError(f"{path}: {name}: type {code} is not one of {', '.join(_NAMES)}")
+        if end - start != _WIDTHS[code] * math.prod(entry["shape"]) or not 0 <= start <= end <= size:
+            raise CheckpointError(f"{path}: {name}: bytes {start} to {end} of {size} are not its data")
+        found[name] = Extent(tuple(entry["shape"]), _NAMES[code], len(raw) + start, end - start)
+    return found
+
+
+def header_of(specs: Mapping[str, tuple[Sequence[int], Any]]) -> tuple[bytes, dict[str, int]]:
+    """The first bytes of the file of tensors that are not made yet.
+
+    Args:
+        specs: Shape and type by name.
+
+    Returns:
+        The header, and where in the file each tensor begins.
+    """
+    blank = {name: np.broadcast_to(np.empty((), dtype), shape) for name, (shape, dtype) in specs.items()}
+    header, begins = _header(blank), {}
+    place = len(header)
+    for name in _order(blank):
+        begins[name] = place
+        place += blank[name].nbytes
+    return header, begins
 
 
 def find_damage(path: Path, record: FileRecord, deep: bool) -> Iterator[str]:

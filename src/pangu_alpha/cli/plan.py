@@ -1,4 +1,4 @@
-"""Command line of plan.py: dry runs, replays and comparisons of parallel plans on a CPU machine."""
+"""Command line of plan.py: search for parallel plans; dry runs, replays and comparisons of them on a CPU."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pangu_alpha.cli import calibrate
+from pangu_alpha.cli import search as search_command
 from pangu_alpha.cli.plan_text import rank_text, size, stages_text, traffic_text, ways_text
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
@@ -23,6 +25,8 @@ from pangu_alpha.config.schema import ConfigError, build, parse_overrides, read_
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_card
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.rank_table import read as read_rank_table
+from pangu_alpha.planner.patterns import operators_text
+from pangu_alpha.planner.search import Candidate
 from pangu_alpha.proof.draw import draw_traffic
 from pangu_alpha.proof.dry_run import Job, compile_rank
 from pangu_alpha.proof.links import Cluster
@@ -36,6 +40,10 @@ _COMPILERS = 2  # children at once: each takes a core, and gigabytes for a large
 
 _EXAMPLES = """\
 examples:
+  plan.py search --model 13b --cluster 910a-1024 --global-batch 1024 --out planned
+  plan.py search --model 200b --cluster table.json --levels 910a --global-batch 512 --out planned --verify
+  plan.py operators --model 13b --devices 8 --batch-size 4
+  plan.py calibrate --from run/metrics.jsonl --cluster 910b-64 --output my_cluster.yaml
   plan.py dry-run --model 2_6b --devices 512 --dp 64 --tp 8 --optimizer-parallel level1
   plan.py dry-run --model 200b --devices 2048 --dp 16 --tp 8 --pp 16 --micro-batches 32 \\
       --optimizer-parallel level1 --recompute full --servers-per-rack 16 --all-stages --out report
@@ -43,8 +51,8 @@ examples:
   plan.py replay --suite quick
   plan.py strategies --model 2_6b --devices 8 --tp 8 --batch-size 8 --layers 4
 
-exit code: 0 good; 1 a replay failed, or a dry run found what formulas or the sharding table do not say;
-2 wrong options, or a plan that MindSpore refuses
+exit code: 0 good; 1 there is no plan, a replay failed, or a dry run found what formulas or the sharding table
+do not say; 2 wrong options, or a plan that MindSpore refuses
 """
 
 
@@ -56,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _search_parsers(commands)
     one = commands.add_parser("dry-run", help="compile ranks of a plan: memory, placements, traffic")
     _model_options(one)
     _plan_options(one)
@@ -85,11 +94,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _model_options(parser: argparse.ArgumentParser) -> None:
+def _search_parsers(commands: argparse._SubParsersAction) -> None:
+    """The commands that compute and compile nothing."""
+    one = commands.add_parser("search", help="the fastest plans for a model on a cluster")
+    _network_options(one)
+    search_command.add_options(one)
+    one.add_argument("--timeout", type=float, default=1800.0, metavar="S", help="seconds a compilation of "
+        "--verify may take (default: 1800)")  # fmt: skip
+    _output_options(one)
+    one = commands.add_parser("operators", help="the best way to split each operator of a block")
+    _network_options(one)
+    one.add_argument("--devices", type=int, required=True, metavar="N", help="that share the block")
+    one.add_argument("--batch-size", type=int, default=1, metavar="B", help="sequences of a micro-batch on "
+        "all of them (default: 1)")  # fmt: skip
+    one.add_argument("--micro-batches", type=int, default=1, metavar="M", help="of a step (default: 1)")
+    one.add_argument("--limit", type=float, metavar="BYTES", help="of the block's matrices and their moments "
+        "on a device")  # fmt: skip
+    one = commands.add_parser("calibrate", help="a cluster's constants from your own logged steps")
+    calibrate.add_options(one)
+
+
+def _network_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, metavar="NAME|YAML", help=f"{', '.join(MODEL_NAMES)}, or a YAML with a "
         "section model")  # fmt: skip
     add("--layers", type=int, metavar="L", help="this many layers instead of the model's")
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    _network_options(parser)
+    add = parser.add_argument
     add("--batch-size", type=int, default=1, metavar="B", help="rows of a micro-batch on each data-parallel "
         "rank (default: 1)")  # fmt: skip
     add("--timeout", type=float, default=1800.0, metavar="S", help="seconds a compilation may take "
@@ -125,8 +159,17 @@ def _integers(text: str) -> tuple[int, ...]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs plan.py; raises ValueError for what the user can mend."""
     options = _parser().parse_args(arguments)
-    command = {"dry-run": _dry_run, "replay": _replay, "strategies": _strategies}[options.command]
-    temporary = nullcontext(options.out) if options.out else tempfile.TemporaryDirectory(prefix="plan_")
+    if options.command == "calibrate":
+        return calibrate.run(options)
+    command = {
+        "search": _search,
+        "operators": _operators,
+        "dry-run": _dry_run,
+        "replay": _replay,
+        "strategies": _strategies,
+    }[options.command]
+    out = getattr(options, "out", None)
+    temporary = nullcontext(out) if out else tempfile.TemporaryDirectory(prefix="plan_")
     with temporary as folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
         return command(options, Path(folder))
@@ -162,10 +205,39 @@ def _devices_problem(devices: int, plan: ParallelPlan) -> str:
 
 def job_of(options: argparse.Namespace) -> Job:
     """What is compiled."""
-    model, optim = model_of(options.model)
-    if options.layers:
-        model = replace(model, num_layers=options.layers)
+    model, optim = _network(options)
     return Job(model, plan_of(options), optim, options.batch_size)
+
+
+def _network(options: argparse.Namespace) -> tuple[ModelConfig, OptimConfig]:
+    model, optim = model_of(options.model)
+    return replace(model, num_layers=options.layers) if options.layers else model, optim
+
+
+def _search(options: argparse.Namespace, folder: Path) -> int:
+    if (options.pictures or options.verify) and not options.out:
+        raise ValueError("search: --pictures and --verify leave files; name their folder with --out DIR")
+    model, optim = _network(options)
+
+    def verify(best: Candidate, folder: Path) -> bool:
+        """Whether every stage of a plan compiles to what the formulas and the sharding table say."""
+        job = Job(model, best.plan, optim, best.job.micro_batch)
+        mesh = Mesh.of(job.plan)
+        ranks = [mesh.rank(stage=stage) for stage in range(mesh.pp)]
+        cluster = Cluster.in_order(job.plan.devices)
+        summaries = _compile(job, ranks, cluster, folder / "dry_run", options.timeout)
+        good = all(each.agrees for each in summaries)
+        print(f"\n{_stages(summaries, job)}\n\nverified: {'yes' if good else 'NO'}")
+        return good
+
+    return search_command.run(options, model, folder, verify)
+
+
+def _operators(options: argparse.Namespace, folder: Path) -> int:
+    model, _ = _network(options)
+    text = operators_text(model, options.devices, options.batch_size, options.micro_batches, options.limit)
+    print(text)
+    return 0
 
 
 def model_of(name: str) -> tuple[ModelConfig, OptimConfig]:

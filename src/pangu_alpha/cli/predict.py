@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from pangu_alpha.cli.checkpoint import add_source_options, source_options
 from pangu_alpha.config.generate import SamplingConfig
 from pangu_alpha.config.schema import build
 from pangu_alpha.inference.tasks import TASKS, Task, find_task
@@ -49,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from pangu_alpha.parallel.context import use_device
 
     use_device(options.device)
-    loaded = load_for_inference(options.checkpoint, options.tokenizer, options.end_of_document)
+    loaded = load_for_inference(
+        options.checkpoint, options.tokenizer, options.end_of_document, source_options(options)
+    )
     if options.interactive:
         generator = loaded.text_generator()
         _converse(sys.stdin, lambda prompt: _show(generator, [prompt], sampling, options))
@@ -215,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--checkpoint", required=True, metavar="PATH", help="a run's output folder (its newest whole "
-        "checkpoint is taken), or one checkpoint")  # fmt: skip
+        "checkpoint is taken), or a checkpoint of any form that checkpoint.py opens")  # fmt: skip
     add("--tokenizer", metavar="FILE", help="vocabulary (default: vocab.model beside the checkpoint)")
     add(
         "--end-of-document",
@@ -228,6 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--task", metavar="NAME", help="one of those below")
     add("--field", action="append", default=[], metavar="KEY=VALUE", help="of the task; may be repeated")
     _add_sampling(add)
+    add_source_options(parser)
     add("--samples", type=_positive, default=1, metavar="N", help="continuations of each prompt (default: 1)")
     add("--truncate-left", action="store_true", help="cut off the beginning of prompts that are too long")
     add("--stream", action=argparse.BooleanOptionalAction, default=True, help="print text as it comes")

@@ -22,10 +22,14 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Trains PanGu-alpha.")
     parser.add_argument("--config", required=True, help="YAML with the sections model, data, optim and run")
     parser.add_argument("--resume", help="never, auto, or the path of a checkpoint; short for run.resume=...")
+    parser.add_argument(
+        "--init-from", metavar="PATH", help="start a new run from these weights; short for run.initial=PATH"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as optim.learning_rate=1e-3")
     options = parser.parse_args(arguments)
-    resume = [] if options.resume is None else [f"run.resume={options.resume}"]
-    config = load_train_config(options.config, [*options.overrides, *resume])
+    given = {"run.resume": options.resume, "run.initial": options.init_from}
+    named = [f"{key}={value}" for key, value in given.items() if value is not None]
+    config = load_train_config(options.config, [*options.overrides, *named])
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     # MindSpore takes seconds: after the config is checked

@@ -30,6 +30,10 @@ class CheckpointConfig:
         every: Steps between two checkpoints.
         keep_last: How many of the newest stay.
         keep_every: Checkpoints whose step is a multiple of this stay for ever; None keeps none so.
+        background: Write while the training goes on. Costs a copy of weights and optimizer state in the
+            host's memory.
+        storage: Where a partitioned run's ranks save: "shared" storage that all see, or "local" to each
+            node, which only the same plan on the same nodes resumes from.
 
     Raises:
         ConfigError: All fields that have the wrong type or break a rule.
@@ -38,6 +42,8 @@ class CheckpointConfig:
     every: int = 1000
     keep_last: int = 2
     keep_every: int | None = None
+    background: bool = True
+    storage: Literal["shared", "local"] = "shared"
 
     def __post_init__(self) -> None:
         validate(self)
@@ -89,7 +95,10 @@ class RunConfig:
         seed: Seeds the initialisation, the data order and the dropout masks.
         device: Device type; "auto" is Ascend where there is one, else CPU.
         resume: "auto" continues from the newest whole checkpoint in `output` if there is one, "never"
-            refuses to start where one lies, anything else is the path of a checkpoint.
+            refuses to start where one lies, anything else is the path of a checkpoint, of any form that
+            has the optimizer's state.
+        initial: Path of a checkpoint of any form whose weights a new run starts from, at step 0; a resume
+            goes before it.
         evaluate_every: Steps between two validation perplexities; the last step always has one.
         evaluate_batches: Batches of a validation; None takes the whole set.
         log_every: Steps between two lines on the console; metrics.jsonl gets every step.
@@ -109,6 +118,7 @@ class RunConfig:
     seed: int = 1
     device: Literal["auto", "CPU", "Ascend"] = "auto"
     resume: str = "auto"
+    initial: str | None = None
     evaluate_every: int = 1000
     evaluate_batches: int | None = None
     log_every: int = 1
@@ -134,8 +144,8 @@ class RunConfig:
                 yield f"{name}: {value} must be at least 1"
         if not 0 <= self.seed < 2**31:
             yield f"seed: {self.seed} must lie in [0, 2^31)"
-        for name in ("output", "resume"):
-            if not getattr(self, name):
+        for name in ("output", "resume", "initial"):
+            if getattr(self, name) == "":
                 yield f"{name}: must not be empty"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pangu_alpha.checkpoint.source import OpenOptions
 from pangu_alpha.data.batches import Batch, ValidationBatches
 from pangu_alpha.data.manifest import open_records
 from pangu_alpha.evaluation.kneser_ney import KneserNeyBigram
@@ -72,21 +73,27 @@ def score_bigram(bigram: KneserNeyBigram, batches: Iterable[Batch]) -> float:
 
 
 def compare_with_baselines(
-    checkpoint: str, records: str, train_records: str, tokenizer: str | None = None, batch_size: int = 16
+    checkpoint: str,
+    records: str,
+    train_records: str,
+    tokenizer: str | None = None,
+    batch_size: int = 16,
+    options: OpenOptions | None = None,
 ) -> tuple[Score, Score, Score]:
     """Scores a trained network, the same network untrained, and a bigram counted on the training records.
 
     Args:
-        checkpoint: A run's output folder or one checkpoint.
+        checkpoint: A run's output folder or a checkpoint of any form.
         records: Folder of held-out records.
         train_records: Folder of the records the network was trained on.
         tokenizer: The vocabulary; by default the one beside the checkpoint.
         batch_size: Rows the network takes at once.
+        options: What a checkpoint of another world may not say itself.
 
     Raises:
         ValueError: Checkpoint or records are damaged or do not fit each other.
     """
-    loaded = load_for_inference(checkpoint, tokenizer)
+    loaded = load_for_inference(checkpoint, tokenizer, options=options)
     config = loaded.model.config
     fit = {
         "seq_length": config.seq_length,

@@ -6,11 +6,12 @@ Derived from the sharding table; the proof compares it with what MindSpore reall
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.sharding import COLUMN, SHARDING, Axes, degrees
 
 _BYTES = 4  # of a stored element: parameters, moments and gradient sums are float32
@@ -53,6 +54,40 @@ class Layout:
         """1 / number of devices that train each element."""
         return math.prod(self.parts) * self.optimizer_parts / (plan.dp * plan.tp)
 
+    def start(self, plan: ParallelPlan, rank: int) -> tuple[int, ...] | None:
+        """Where in the whole a rank's slice begins; None for a rank of another stage.
+
+        The rows of a slice are shared by the ranks of the stage that hold it, in their order.
+        """
+        place = Mesh.of(plan).coordinates(rank)
+        if place.stage != self.stage:
+            return None
+        cut = math.prod(self.parts) > 1  # then over all tensor parallel ranks, as no axis but theirs cuts
+        holder = place.data if cut else place.data * plan.tp + place.tensor
+        begins = [
+            (place.tensor if parts > 1 else 0) * (size // parts)
+            for size, parts in zip(self.shape, self.parts, strict=True)
+        ]
+        begins[0] += holder % self.optimizer_parts * self.slice_shape[0]
+        return tuple(begins)
+
+
+def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter of a network by name, without padding."""
+    hidden, ffn = model.hidden_size, model.ffn_size
+    shapes = {
+        "word_embedding.table": (model.vocab_size, hidden),
+        "position_embedding.table": (model.seq_length, hidden),
+        "query_embedding.table": (model.seq_length, hidden),
+    }
+    for layer in [*(f"blocks.{index}" for index in range(model.num_layers - 1)), "query_layer"]:
+        shapes |= {f"{layer}.{norm}": (hidden,) for norm in _names("attention_norm", "feed_forward_norm")}
+        for linear in ("query", "key", "value", "output"):
+            shapes |= _linear(f"{layer}.attention.{linear}", hidden, hidden)
+        shapes |= _linear(f"{layer}.feed_forward.up", ffn, hidden)
+        shapes |= _linear(f"{layer}.feed_forward.down", hidden, ffn)
+    return shapes | dict.fromkeys(_names("final_norm"), (hidden,))
+
 
 def layouts(shapes: Mapping[str, Sequence[int]], model: ModelConfig, plan: ParallelPlan) -> dict[str, Layout]:
     """Layout of every parameter.
@@ -63,6 +98,28 @@ def layouts(shapes: Mapping[str, Sequence[int]], model: ModelConfig, plan: Paral
         plan: A plan that fits it.
     """
     return {name: _layout(name, tuple(shape), model, plan) for name, shape in shapes.items()}
+
+
+def slice_writers(placed: Mapping[str, Layout], plan: ParallelPlan) -> dict[str, dict[tuple[int, ...], int]]:
+    """Which rank writes each slice into a checkpoint, so that each is written once: name -> begin -> rank.
+
+    Of the ranks that hold the same slice, the parameters take turns.
+    """
+    mesh, writers = Mesh.of(plan), {}
+    for number, (name, layout) in enumerate(sorted(placed.items())):
+        holders: dict[tuple[int, ...], list[int]] = {}
+        for rank in mesh.stage_ranks(layout.stage):
+            holders.setdefault(layout.start(plan, rank), []).append(rank)
+        writers[name] = {begin: ranks[number % len(ranks)] for begin, ranks in holders.items()}
+    return writers
+
+
+def written_slices(placed: Mapping[str, Layout], plan: ParallelPlan, rank: int) -> dict[str, tuple[int, ...]]:
+    """The slices that a rank writes into a checkpoint: name -> where it begins."""
+    writers = slice_writers(placed, plan)
+    return {
+        name: begin for name, slices in writers.items() for begin, writer in slices.items() if writer == rank
+    }
 
 
 def axes_of(name: str) -> Axes:
@@ -100,6 +157,15 @@ def shards_tied_table(plan: ParallelPlan) -> bool:
 def is_tied(name: str) -> bool:
     """Whether a parameter is the table that embeds tokens and gives the logits."""
     return name == "word_embedding.table"
+
+
+def _names(*norms: str) -> Iterator[str]:
+    for norm in norms:
+        yield from (f"{norm}.gamma", f"{norm}.beta")
+
+
+def _linear(name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
 
 
 def _layout(name: str, shape: tuple[int, ...], model: ModelConfig, plan: ParallelPlan) -> Layout:

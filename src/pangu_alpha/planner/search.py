@@ -1,8 +1,8 @@
-"""The fastest plans for a model on a cluster: branch and bound over grids, exact inside each of them.
+"""The fastest plans for a model on a cluster: branch and bound over grids.
 
-A grid is dp, tp, pp and micro-batches. On each, all optimizer levels, sequence parallelism, placements, layers
-and recompute of every stage are tried unless a bound shows that they cannot be among the best. Left out, since
-the models say that they never win: GPipe (as slow as 1F1B, more memory), logits not split by vocabulary.
+A grid is dp, tp, pp and micro-batches. On each, all optimizer levels, sequence parallelism, placements,
+layers and recompute of every stage are tried unless a bound shows that they cannot be among the best. Left
+out, as the models say that they never win: GPipe (as slow as 1F1B, more memory), logits that are not split.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.parallel.layout import Layout, is_tied, layouts
+from pangu_alpha.parallel.layout import Layout, is_tied, layouts, parameter_shapes
 from pangu_alpha.parallel.mesh import AXES, Mesh
 from pangu_alpha.proof import mindir
 
@@ -93,32 +93,6 @@ class Line:
     def equal(self) -> bool:
         """Whether graph and formula agree."""
         return (self.calls, self.bytes) == (self.expected_calls, self.expected_bytes)
-
-
-def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Shape of every parameter of a network by name, without padding."""
-    hidden, ffn = model.hidden_size, model.ffn_size
-    shapes = {
-        "word_embedding.table": (model.vocab_size, hidden),
-        "position_embedding.table": (model.seq_length, hidden),
-        "query_embedding.table": (model.seq_length, hidden),
-    }
-    for layer in [*(f"blocks.{index}" for index in range(model.num_layers - 1)), "query_layer"]:
-        shapes |= {f"{layer}.{norm}": (hidden,) for norm in _names("attention_norm", "feed_forward_norm")}
-        for linear in ("query", "key", "value", "output"):
-            shapes |= _linear(f"{layer}.attention.{linear}", hidden, hidden)
-        shapes |= _linear(f"{layer}.feed_forward.up", ffn, hidden)
-        shapes |= _linear(f"{layer}.feed_forward.down", hidden, ffn)
-    return shapes | dict.fromkeys(_names("final_norm"), (hidden,))
-
-
-def _names(*norms: str) -> Iterator[str]:
-    for norm in norms:
-        yield from (f"{norm}.gamma", f"{norm}.beta")
-
-
-def _linear(name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
 
 
 class Formulas:

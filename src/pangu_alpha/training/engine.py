@@ -5,17 +5,23 @@ Knows arrays and scalars; knows nothing of files, data order or reports.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor
 
-from pangu_alpha.checkpoint.format import Checkpoint, compare_tensors
+from pangu_alpha.checkpoint.background import Entry, Spec
+from pangu_alpha.checkpoint.format import compare_tensors
+from pangu_alpha.checkpoint.pieces import Box, Source, whole
+from pangu_alpha.checkpoint.reading import read_box
+from pangu_alpha.checkpoint.reshard import MOMENTS, parameter_of
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.pangu import PanguAlpha
+from pangu_alpha.parallel.layout import parameter_shapes
 from pangu_alpha.parallel.sums import DataParallel
 from pangu_alpha.parallel.world import World
 from pangu_alpha.training.guard import Guard
@@ -74,6 +80,7 @@ class Engine:
             self._apply = ApplyStep(self._accumulate, update)
         # the sum over a step's tokens is scaled by about 1 / their number, so that float16 sees a mean
         self._nominal_tokens = config.samples_per_step * config.model.seq_length
+        self._shapes = parameter_shapes(config.model)
 
     def compile(self) -> None:
         """Nothing: graphs are compiled when they are first used."""
@@ -113,24 +120,65 @@ class Engine:
         """Mean -log p in nats over the tokens that count, and their number; dropout off."""
         return mean_loss(self._validation_loss, batches, self.world)
 
-    def tensors(self) -> dict[str, dict[str, np.ndarray]]:
-        """Copies of everything a checkpoint keeps: {"model": ..., "optimizer": ...} by name."""
-        return {
-            stem: {name: parameter.asnumpy().copy() for name, parameter in group.items()}
-            for stem, group in self._groups().items()
-        }
+    def tensors(self) -> Iterator[Entry]:
+        """What this rank saves: file's stem, name, values, which the next step may change."""
+        for stem, group in self._groups().items():
+            for name, parameter in group.items():
+                if (file := self._stem(stem, name)) is not None:
+                    array = parameter.asnumpy()
+                    assert array.shape == self._box(name).shape, (name, array.shape, self._box(name))
+                    yield file, name, array
 
-    def load(self, checkpoint: Checkpoint) -> None:
-        """Takes the values of a checkpoint.
+    def specs(self) -> Iterator[Spec]:
+        """What `tensors` gives, shape and type instead of values; before anything is compiled, too."""
+        for stem, group in self._groups().items():
+            for name in group:
+                if (file := self._stem(stem, name)) is not None:
+                    yield file, name, self._box(name).shape, np.float32
+
+    def slices(self) -> dict[str, dict[str, Any]]:
+        """Where the tensors lie in the wholes, as Manifest.slices; empty where they are whole."""
+        return {}
+
+    def load(self, source: Source, stems: Sequence[str], verify: bool) -> None:
+        """Takes values of a checkpoint of any plan.
+
+        Args:
+            source: The checkpoint.
+            stems: What to take: "model", "optimizer".
+            verify: Compare checksums while reading; not needed where that has just been done.
 
         Raises:
-            CheckpointError: Any tensor is missing, extra or mis-shaped; nothing is loaded then.
+            CheckpointError: Any tensor is missing, extra or mis-shaped, then nothing is loaded; or damaged.
         """
-        for stem, group in self._groups().items():
-            expected = {name: (parameter.shape, np.float32) for name, parameter in group.items()}
-            compare_tensors(expected, checkpoint.specs(stem), f"{checkpoint.path}, {stem}")
-        for stem, group in self._groups().items():
-            _assign(group, checkpoint.load(stem))
+        groups = {stem: self._groups()[stem] for stem in stems}
+        for stem, group in groups.items():
+            expected = {name: (shape, None) for name, shape in self._expected(stem, group, source).items()}
+            found = {name: (stored.shape, None) for name, stored in source.tensors[stem].items()}
+            compare_tensors(expected, found, f"{source.path}, {stem}")
+        for stem, group in groups.items():
+            for name, parameter in group.items():
+                box = self._box(name)
+                assert box.shape == tuple(parameter.shape), (name, box, parameter.shape)
+                stored = source.tensors[stem][name]
+                parameter.set_data(Tensor(read_box(stored, box, np.float32, verify, name)))
+
+    def _expected(
+        self, stem: str, group: Mapping[str, Parameter], source: Source
+    ) -> dict[str, tuple[int, ...]]:
+        """Whole shapes of the tensors of a checkpoint that fits."""
+        if source.manifest.kind == "part":
+            return {name: self._shapes[parameter_of(name)] for name in group}
+        prefixes = ("",) if stem == "model" else MOMENTS
+        return {prefix + name: shape for prefix in prefixes for name, shape in self._shapes.items()}
+
+    def _stem(self, stem: str, name: str) -> str | None:
+        """File that this rank saves a tensor in; None if it does not."""
+        return stem
+
+    def _box(self, name: str) -> Box:
+        """What of a tensor this rank holds."""
+        return whole(self._shapes[parameter_of(name)])
 
     def _groups(self) -> dict[str, dict[str, Parameter]]:
         moments = (*self.optimizer.moments1, *self.optimizer.moments2)
@@ -153,8 +201,3 @@ def _float(value: float | Sequence[float]) -> Tensor:
 def graph_inputs(batch: Batch) -> tuple[Tensor, ...]:
     """input_ids, labels, loss_mask, position_ids, document_ids as the graphs take them."""
     return tuple(Tensor(array) for array in batch[:5])
-
-
-def _assign(group: Mapping[str, Parameter], arrays: Mapping[str, np.ndarray]) -> None:
-    for name, parameter in group.items():
-        parameter.set_data(Tensor(np.ascontiguousarray(arrays[name])))

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pangu_alpha.checkpoint.format import Manifest, read_checkpoint
-from pangu_alpha.checkpoint.store import CheckpointStore, resolve_resume
+from pangu_alpha.checkpoint.background import BackgroundSaver, Saved
+from pangu_alpha.checkpoint.format import Manifest
 from pangu_alpha.config.parallel import unpartitionable
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.config.schema import ConfigError, to_mapping
@@ -27,6 +27,7 @@ from pangu_alpha.data.batches import TrainingBatches, ValidationBatches, open_so
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.world import World
 from pangu_alpha.text.tokenizer import PanguTokenizer
+from pangu_alpha.training.checkpoints import RunCheckpoints, Start, check_fits
 from pangu_alpha.training.engine import Engine, StepResult
 from pangu_alpha.training.guard import make_guard
 from pangu_alpha.training.partitioned_engine import PartitionedEngine
@@ -78,10 +79,8 @@ class Trainer:
             )
         self.config = config
         self.folder = Path(run.output)
-        self.store = CheckpointStore(
-            self._checkpoint_folder(), run.checkpoint.keep_last, run.checkpoint.keep_every
-        )
-        resumed = resolve_resume(run.resume, self.store)  # cheap and likely to refuse, so it comes first
+        self.checkpoints = RunCheckpoints(config, self.world, self.partitioned)
+        start = self.checkpoints.find()  # likely to refuse, so it comes before the slow parts
         vocabulary = config.data.vocabulary
         sources, validation = open_sources(
             config.data,
@@ -103,10 +102,12 @@ class Trainer:
         self.peak = _peak_flops(run.peak_tflops, device, self.world.size)
         self._signal = 0  # sent to this rank
         self._stop = 0  # sent to any rank, as all have agreed
-        if resumed is not None:
+        self._saving = -1  # newest step whose saving has begun
+        self._saved = -1  # newest step that this rank has on the disk
+        if start is not None:
             self.engine.compile()
-            self._restore(resumed)
-        self._agree_on_place(resumed)
+            self._restore(start)
+        self._agree_on_place(start)
 
     def run(self) -> int:
         """Trains to the last step.
@@ -128,11 +129,9 @@ class Trainer:
                 report.say(
                     f"compiling the training graph of {self.config.model.parameter_count:,} parameters"
                 )
-            stream = self.batches.batches(place.samples)
-            while place.step < run.steps and not self._stop_requested():
-                self._one_step(stream, report)
+            with BackgroundSaver(self.checkpoints.series.save, run.checkpoint.background) as saver:
+                self._train(report, saver)
             if self._stop and place.step < run.steps:
-                self._save(report)
                 report.say(f"signal {self._stop}: saved at step {place.step} and stopped")
                 return 128 + self._stop
             return 0
@@ -141,10 +140,20 @@ class Trainer:
                 signal.signal(name, handler)
             report.close()
 
-    def _checkpoint_folder(self) -> Path:
-        """Of the run; a rank that holds slices has its own in it."""
-        folder = self.folder / "checkpoints"
-        return folder / f"rank_{self.world.rank:05d}" if self.partitioned else folder
+    def _train(self, report: Report | SilentReport, saver: BackgroundSaver) -> None:
+        """Steps to the end of the run or a signal; the last checkpoint is on the disk when it returns."""
+        run, place = self.config.run, self.place
+        if self.checkpoints.saves and place.step < run.steps:
+            saver.reserve(self.engine.specs())
+        stream = self.batches.batches(place.samples)
+        while place.step < run.steps and not self._stop_requested():
+            self._one_step(stream, report)
+            if place.step == run.steps or place.step % run.checkpoint.every == 0:
+                self._save(report, saver)
+            self._note(saver.finished(), report)
+        if self._stop:
+            self._save(report, saver)
+        self._note(saver.wait(), report)
 
     def _report(self) -> Report | SilentReport:
         run = self.config.run
@@ -153,8 +162,10 @@ class Trainer:
         return Report(self.folder, self.place.step, run.steps, run.log_every, run.tensorboard)
 
     def _stop_requested(self) -> bool:
-        """Whether any rank was told to stop; all ranks stop after the same step."""
-        self._stop = int(self.world.gather(np.array(self._signal, np.int32)).max())
+        """Whether any rank was told to stop, which all do after the same step; also what all have saved."""
+        signals, saved = self.world.gather(np.array([self._signal, self._saved], np.int64)).T
+        self.checkpoints.settle(int(saved.min()))
+        self._stop = int(signals.max())
         return self._stop != 0
 
     def _one_step(self, stream: Any, report: Report | SilentReport) -> None:
@@ -173,8 +184,6 @@ class Trainer:
         last = place.step == run.steps
         if self.validation is not None and (last or place.step % run.evaluate_every == 0):
             report.validation(self._validate())
-        if last or place.step % run.checkpoint.every == 0:
-            self._save(report)
 
     def _entry(self, result: StepResult, scale: float, seconds: float) -> dict[str, Any]:
         model = self.config.model
@@ -212,11 +221,12 @@ class Trainer:
             "validation_tokens": tokens,
         }
 
-    def _save(self, report: Report | SilentReport) -> None:
-        if self.world.rank and not self.partitioned:
+    def _save(self, report: Report | SilentReport, saver: BackgroundSaver) -> None:
+        """Begins to save the present place, unless that has been done."""
+        if not self.checkpoints.saves or self._saving == self.place.step:
             return
+        self._saving = self.place.step
         manifest = Manifest(
-            kind="slices" if self.partitioned else "training",
             step=self.place.step,
             samples=self.place.samples,
             config=to_mapping(self.config),
@@ -226,48 +236,41 @@ class Trainer:
                 "end_of_document": self.vocabulary.end_of_document,
                 "records": self._record_digests(),
             },
+            slices=self.engine.slices(),
         )
-        report.say(f"saved {self.store.save(self.engine.tensors(), manifest)}")
+        self._note(saver.save(self.engine.tensors(), manifest), report)
 
-    def _restore(self, path: Path) -> None:
-        checkpoint = read_checkpoint(path, verify=False)  # resolve_resume has just read every byte
-        manifest = checkpoint.manifest
-        if manifest.tokenizer != self.vocabulary.digest:
-            raise ValueError(
-                f"{path}: trained with the tokenizer {manifest.tokenizer}, the records are of "
-                f"{self.vocabulary.digest}; resume with records of the same vocab.model"
-            )
-        self._check_kind(path, manifest)
-        self.engine.load(checkpoint)
-        self.guard.restore(manifest.state["guard"])
+    def _note(self, saved: Saved | None, report: Report | SilentReport) -> None:
+        if saved is not None:
+            self._saved = saved.step
+            report.say(f"saved {saved.path} in {saved.took:.1f} s, held up for {saved.held:.2f} s")
+
+    def _restore(self, start: Start) -> None:
+        source, manifest = start.source, start.source.manifest
+        check_fits(source, self.config, self.vocabulary.digest)
+        if not start.resumed:
+            self.engine.load(source, ["model"], verify=True)
+            logger.info("new run from the weights of %s", source.path)
+            return
+        self.engine.load(source, ["model", "optimizer"], verify=not start.verified)
+        if "guard" in manifest.state:
+            self.guard.restore(manifest.state["guard"])
+        else:
+            logger.warning("%s: says nothing of loss scale and skipped updates: both anew", source.path)
         self.place = Place(manifest.step, manifest.samples)
-        logger.info("resumed from %s: step %d, sample %d", path, manifest.step, manifest.samples)
+        logger.info("resumed from %s: step %d, sample %d", source.path, manifest.step, manifest.samples)
         for key, old, new in _differences(manifest.config, to_mapping(self.config)):
             logger.info("  %s was %r, is %r now", key, old, new)
-        for name, old, new in _differences(manifest.state["records"], self._record_digests()):
+        for name, old, new in _differences(manifest.state.get("records", {}), self._record_digests()):
             logger.warning("  records of %s are others than before (%s, now %s)", name, old, new)
 
-    def _check_kind(self, path: Path, manifest: Manifest) -> None:
-        """Slices fit only the plan and the rank they were cut for."""
-        wanted = "slices" if self.partitioned else "training"
-        if manifest.kind != wanted:
-            raise ValueError(
-                f"{path}: holds {manifest.kind}, this run needs {wanted}; give a checkpoint of its kind"
-            )
-        mine = to_mapping(self.config.parallel)
-        if self.partitioned and manifest.config["parallel"] != mine:
-            raise ValueError(
-                f"{path}: slices of the plan {manifest.config['parallel']}, but the run's is {mine}; "
-                "resume under the plan they were cut for"
-            )
-
-    def _agree_on_place(self, resumed: Path | None) -> None:
+    def _agree_on_place(self, start: Start | None) -> None:
         places = self.world.gather(np.array([self.place.step, self.place.samples], np.int64))
         if (places != places[0]).any():
             steps = ", ".join(f"rank {rank} at step {step}" for rank, (step, _) in enumerate(places))
             raise ValueError(
                 f"run.output: {self.folder}: the ranks resume from different checkpoints ({steps}; this one "
-                f"from {resumed}); it must lie on storage that all nodes share"
+                f"from {start and start.source.path}); it must lie on storage that all nodes share"
             )
 
     def _record_digests(self) -> dict[str, str]:

@@ -6,14 +6,19 @@ Knows this rank's slices and rows; what the graph computes is partitioned.py's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from mindspore import Tensor
 
+from pangu_alpha.checkpoint.distributed import COPIES
+from pangu_alpha.checkpoint.pieces import Box
+from pangu_alpha.checkpoint.reshard import parameter_of
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.operators import operators_for
 from pangu_alpha.parallel.context import partition
+from pangu_alpha.parallel.layout import layouts, parameter_shapes, written_slices
 from pangu_alpha.parallel.world import World
 from pangu_alpha.training.engine import Engine, StepResult, graph_inputs
 from pangu_alpha.training.guard import Guard
@@ -42,6 +47,9 @@ class PartitionedEngine(Engine):
         self.compute_dtype = operators.compute_dtype
         self.optimizer = self._step.update.optimizer
         self._nominal_tokens = config.samples_per_step * config.model.seq_length
+        self._shapes = parameter_shapes(config.model)
+        self._placed = layouts(self._shapes, config.model, plan)
+        self._written = written_slices(self._placed, plan, world.rank)
 
     def compile(self) -> None:
         """Compiles the step, which cuts parameters into this rank's slices; before anything is loaded."""
@@ -72,6 +80,28 @@ class PartitionedEngine(Engine):
         loss = float(total[-1] / (tokens.sum() / row_holders + 1e-5))  # the last rank is of the last stage
         none = np.zeros(0)
         return StepResult(loss, float(norm.asnumpy()), bool(applied.asnumpy()), none, none, none)
+
+    def slices(self) -> dict[str, dict[str, Any]]:
+        """Where the tensors lie in the wholes, as Manifest.slices."""
+        places: dict[str, dict[str, Any]] = {}
+        for group, parameters in self._groups().items():
+            for name in parameters:
+                if (stem := self._stem(group, name)) is not None:
+                    start, shape = self._box(name).start, self._shapes[parameter_of(name)]
+                    places.setdefault(stem, {})[name] = {"start": list(start), "shape": list(shape)}
+        return places
+
+    def _stem(self, stem: str, name: str) -> str | None:
+        """A slice is saved by one of the ranks that hold it; on node-local storage the others keep copies."""
+        if parameter_of(name) in self._written:
+            return stem
+        return stem + COPIES if self.config.run.checkpoint.storage == "local" else None
+
+    def _box(self, name: str) -> Box:
+        layout = self._placed[parameter_of(name)]
+        start = layout.start(self.config.parallel, self.world.rank)
+        assert start is not None, f"{name} is of another stage than rank {self.world.rank}"
+        return Box(start, layout.slice_shape)
 
     def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
         """Not on a plan: the step's graph is the only one compiled.

@@ -1,0 +1,229 @@
+"""PanGu-alpha for Megatron-LM, as its lab published it: mp_rank_XX/model_optim_rng.pt, or our export of it.
+
+Cut over model-parallel ranks as Megatron-LM cuts: columns by rows of the stored [out, in], rows by columns.
+The optimizer of these files is left aside: Megatron-LM stores it flat, without names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pangu_alpha.checkpoint.pieces import Box, Source, Stored
+from pangu_alpha.checkpoint.ports import (
+    Port,
+    both,
+    count_layers,
+    port_config,
+    port_source,
+    read_metadata,
+    tensors_of,
+)
+from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.torch_file import Inert, TorchTensor, flatten, is_torch_file, read_torch_file
+
+if TYPE_CHECKING:
+    from pangu_alpha.checkpoint.source import OpenOptions
+
+_NORM = ("gamma", "beta")
+_TABLE = "embedding.word_embeddings.weight"
+
+PORT = Port(
+    outside={
+        "word_embedding.table": _TABLE,
+        "position_embedding.table": "embedding.position_embeddings.weight",
+        "query_embedding.table": "topQueryEmbedding.top_query_embeddings.weight",
+        **both("final_norm", "transformer.final_layernorm", _NORM),
+    },
+    inside={
+        **both("attention_norm", "input_layernorm", _NORM),
+        **both("attention.query", "attention.query"),
+        **both("attention.key", "attention.key"),
+        **both("attention.value", "attention.value"),
+        **both("attention.output", "attention.dense"),
+        **both("feed_forward_norm", "post_attention_layernorm", _NORM),
+        **both("feed_forward.up", "mlp.dense_h_to_4h"),
+        **both("feed_forward.down", "mlp.dense_4h_to_h"),
+    },
+    layer="transformer.layers.{}",
+    query_layer="transformer.topQueryLayer",
+)
+
+# Dimension over which ranks share a tensor, by the end of its name; what is not here is the same on all.
+_CUT = {
+    "embedding.word_embeddings.weight": 0,
+    "top_query_embeddings.weight": 0,
+    **{f"attention.{name}.{last}": 0 for name in ("query", "key", "value") for last in ("weight", "bias")},
+    "mlp.dense_h_to_4h.weight": 0,
+    "mlp.dense_h_to_4h.bias": 0,
+    "attention.dense.weight": 1,
+    "mlp.dense_4h_to_h.weight": 1,
+}
+_RANK = re.compile(r"mp_rank_(\d\d)(_model_states\.pt)?")
+_INSIDE = "model_optim_rng.pt"
+_LATEST = "latest_checkpointed_iteration.txt"
+_ROOTS = ("model", "module")  # Megatron-LM's key of the weights, and DeepSpeed's
+_PIECES = 40000  # of the released vocabulary; rows of the table beyond them are padding
+_MOST_PADDING = 1 << 10  # Megatron-LM pads to a multiple of 128 times the model-parallel size
+
+
+def recognises(path: Path) -> bool:
+    """Whether a path holds model-parallel ranks, is a file of torch.save, or has tensors named like these."""
+    try:
+        if path.is_dir():
+            return any(_RANK.fullmatch(entry.name) for entry in _iteration(path).iterdir())
+        if path.suffix == ".safetensors":
+            return PORT.outside["query_embedding.table"] in tensors_of(path)
+        return is_torch_file(path)
+    except (OSError, ValueError):
+        return False
+
+
+def open_(path: Path, options: OpenOptions) -> Source:
+    """Opens a checkpoint of any model-parallel size.
+
+    Args:
+        path: A folder with mp_rank_00 ... or one around it (iter_0001000, release), one such file, or a
+            safetensors file of our export.
+        options: `model` where rows of the table cannot be told from padding, or the number of heads is
+            said nowhere.
+
+    Raises:
+        CheckpointError: A rank is missing, a file is damaged or names code, or tensors are missing (they are
+            listed), too many or of another shape.
+        ConfigError: The model given breaks a rule.
+    """
+    if path.suffix == ".safetensors":
+        ranks, said, step, aside = [tensors_of(path)], read_metadata(path), 0, ()
+        form = "Megatron-style, one safetensors file"
+    else:
+        files = _rank_files(path) if path.is_dir() else [path]
+        values = [read_torch_file(file) for file in files]
+        ranks = [_weights(value, file) for value, file in zip(values, files, strict=True)]
+        said, step = _said(values[0])
+        aside = ("the optimizer's state is left aside",) if "optimizer" in values[0] else ()
+        form = f"Megatron-style, model-parallel size {len(files)}"
+    found, joined = _join(ranks, path)
+    rows, config_notes = _vocabulary(found, said, options, path)
+    config, assumed = port_config(_sizes(found, rows, path), said, options, path)
+    if found[_TABLE].shape[0] > config.vocab_size:
+        found[_TABLE] = Stored((config.vocab_size, config.hidden_size), found[_TABLE].pieces)
+    names = PORT.names(config.num_layers)
+    return port_source(path, form, config, names, found, (*aside, *joined, *config_notes, *assumed), step)
+
+
+def _rank_files(path: Path) -> list[Path]:
+    """The file of every rank, in order.
+
+    Raises:
+        CheckpointError: One is missing between others.
+    """
+    found: dict[int, Path] = {}
+    for entry in _iteration(path).iterdir():
+        match = _RANK.fullmatch(entry.name)
+        file = entry / _INSIDE if entry.is_dir() else entry
+        if match and file.is_file() and entry.is_dir() == (match[2] is None):
+            found[int(match[1])] = file
+    if missing := sorted(set(range(max(found, default=0) + 1)) - set(found)):
+        listed = ", ".join(f"mp_rank_{rank:02d}" for rank in missing)
+        raise CheckpointError(f"{path}: missing: {listed}")
+    return [found[rank] for rank in sorted(found)]
+
+
+def _iteration(path: Path) -> Path:
+    """The folder of the iteration that latest_checkpointed_iteration.txt names, if there is one."""
+    if (path / _LATEST).is_file():
+        word = (path / _LATEST).read_text().strip()
+        folder = path / (f"iter_{int(word):07d}" if word.isdigit() else word)
+        return folder if folder.is_dir() else path
+    return path
+
+
+def _weights(value: Any, file: Path) -> dict[str, Stored]:
+    """The language model's tensors of one rank's file, by names without what is around them."""
+    root = value
+    for key in (*_ROOTS, "language_model"):
+        root = root.get(key, root) if isinstance(root, dict) else root
+    tensors = {name.removeprefix("language_model."): each for name, each in flatten(root).items()}
+    label = file.parent.name if file.name == _INSIDE else file.name
+    found = {name: each.stored(label) for name, each in tensors.items() if isinstance(each, TorchTensor)}
+    if PORT.outside["query_embedding.table"] not in found:
+        raise CheckpointError(
+            f"{file}: not PanGu-alpha for Megatron-LM: no {PORT.outside['query_embedding.table']}; it has "
+            f"{', '.join([*found][:3]) or 'no tensors'}"
+        )
+    return found
+
+
+def _said(value: Any) -> tuple[dict[str, Any], int]:
+    """Heads and iteration that a rank's file says."""
+    arguments = value.get("args") if isinstance(value, dict) else None
+    state = arguments.state if isinstance(arguments, Inert) and isinstance(arguments.state, dict) else {}
+    heads, step = state.get("num_attention_heads"), value.get("iteration", 0)
+    return ({"num_heads": heads} if isinstance(heads, int) else {}), step if isinstance(step, int) else 0
+
+
+def _join(ranks: Sequence[Mapping[str, Stored]], where: Path) -> tuple[dict[str, Stored], tuple[str, ...]]:
+    """Every tensor, of the slices of all ranks; and what else should be known."""
+    for number, rank in enumerate(ranks):
+        if unlike := sorted(set(rank) ^ set(ranks[0])):
+            raise CheckpointError(f"{where}: rank {number} and rank 0 differ in what they hold: {unlike[0]}")
+    positions = ranks[0].get(PORT.outside["position_embedding.table"])
+    found = {}
+    for name in ranks[0]:
+        axis = next((axis for end, axis in _CUT.items() if name.endswith(end)), None)
+        if name == PORT.outside["query_embedding.table"] and positions is not None:
+            # Cut in some versions of the port, whole in others; its rows are as many as the positions'.
+            axis = axis if ranks[0][name].shape != positions.shape else None
+        slices = [rank[name] for rank in ranks]
+        found[name] = (
+            slices[0] if axis is None or len(ranks) == 1 else _concatenate(slices, axis, name, where)
+        )
+    return found, ("tensors that all ranks hold are read from rank 0",) if len(ranks) > 1 else ()
+
+
+def _concatenate(slices: Sequence[Stored], axis: int, name: str, where: Path) -> Stored:
+    shapes = {each.shape for each in slices}
+    if len(shapes) > 1:
+        raise CheckpointError(f"{where}: {name}: its slices differ in shape: {sorted(shapes)}")
+    (shape,) = shapes
+    pieces = []
+    for number, each in enumerate(slices):
+        begin = tuple(number * size if at == axis else 0 for at, size in enumerate(shape))
+        pieces += [dataclasses.replace(piece, box=Box(begin, shape)) for piece in each.pieces]
+    full = tuple(size * len(slices) if at == axis else size for at, size in enumerate(shape))
+    return Stored(full, tuple(pieces))
+
+
+def _vocabulary(
+    found: Mapping[str, Stored], said: Mapping[str, Any], options: OpenOptions, where: Path
+) -> tuple[int, tuple[str, ...]]:
+    """Rows of the table that are pieces of the vocabulary, and a sentence where that is assumed."""
+    if _TABLE not in found:
+        raise CheckpointError(f"{where}: missing: {_TABLE}")
+    rows = found[_TABLE].shape[0]
+    if "vocab_size" in said or options.model is not None:
+        return said.get("vocab_size", rows), ()
+    if _PIECES <= rows <= _PIECES + _MOST_PADDING:
+        padding = rows - _PIECES
+        return _PIECES, (
+            f"{padding} rows of the table beyond {_PIECES} left aside: padding",
+        ) if padding else ()
+    raise CheckpointError(
+        f"{where}: its table has {rows} rows, of which any number may be padding; name the model with --model"
+    )
+
+
+def _sizes(found: Mapping[str, Stored], rows: int, where: Path) -> dict[str, int]:
+    positions = found.get(PORT.outside["position_embedding.table"])
+    if positions is None:
+        raise CheckpointError(f"{where}: missing: {PORT.outside['position_embedding.table']}")
+    return {
+        "vocab_size": rows,
+        "hidden_size": found[_TABLE].shape[1],
+        "seq_length": positions.shape[0],
+        "num_layers": count_layers(found, PORT.layer) + 1,
+    }

@@ -1,0 +1,425 @@
+"""MindSpore's own checkpoints: slices in rank_N folders with strategy files, and unified safetensors.
+
+The names in them may be official or ours. Without a strategy file slices are placed by the official rule,
+which their shapes confirm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pangu_alpha.checkpoint.ckpt_file import FileTensor, read_ckpt
+from pangu_alpha.checkpoint.naming import MOMENTS, Names, as_source, find_config, read_names
+from pangu_alpha.checkpoint.pieces import Box, Piece, Source, Stored
+from pangu_alpha.checkpoint.strategy_file import Cut, Strategy, read_strategy
+from pangu_alpha.checkpoint.tensor_file import CheckpointError, locate_tensors
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.parallel.layout import axes_of, is_tied, parameter_shapes
+
+if TYPE_CHECKING:
+    from pangu_alpha.checkpoint.source import OpenOptions
+
+NAME_MAP = "param_name_map.json"
+HYPER = "hyper_param.safetensors"  # where unified_safetensors puts what is no parameter
+STEP = "step_num"  # as MindSpore's ModelCheckpoint calls the optimizer steps done
+
+_RANK = re.compile(r"rank_(\d+)")
+_SAVED = re.compile(r".*-(\d+)_(\d+)")  # PREFIX-EPOCH_STEP, as ModelCheckpoint names files
+_FEED_FORWARD = ("query_layer.feed_forward.up.weight", "query_layer.feed_forward.down.weight")
+
+
+@dataclass(frozen=True)
+class SliceFile:
+    """What one rank saved.
+
+    Args:
+        rank: Whose.
+        path: The file.
+        tensors: Its slices by name.
+        info: Numbers beside them.
+    """
+
+    rank: int
+    path: Path
+    tensors: Mapping[str, FileTensor]
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> tuple[tuple[str, tuple[int, ...], str], ...]:
+        """Name, shape and type of every slice."""
+        return tuple((name, one.shape, one.dtype) for name, one in sorted(self.tensors.items()))
+
+
+def recognises(path: Path) -> bool:
+    """Whether there are rank folders with checkpoints, or safetensors with names of PanGu-alpha."""
+    if path.is_dir() and any(_saved_files(folder) for folder in _rank_folders(path).values()):
+        return True
+    try:
+        return any(map(_is_known, _unified_files(path)))
+    except (CheckpointError, OSError):
+        return False
+
+
+def open_(path: Path, options: OpenOptions) -> Source:
+    """Opens the folder around rank_0, rank_1 ..., or that of unified safetensors.
+
+    Raises:
+        CheckpointError: A rank's file is missing, damaged or of another checkpoint, or the strategy does not
+            fit; all problems of a kind are listed.
+        ConfigError: The model that the user names does not exist.
+    """
+    folders = _rank_folders(path)
+    if not folders:
+        return _open_unified(path, options)
+    chosen, notes = _choose(path, folders)
+    files, problems = read_slices(chosen)
+    refuse(path, "slices that cannot be read", problems)
+    strategy, read = find_strategy([path, path / "strategy", path.parent / "strategy"], options)
+    stored, more = assemble(files, strategy, options, path)
+    form = f"MindSpore's slices of {len(files)} ranks, {read}"
+    return as_source(path, form, stored, options, files[min(files)].info, (*notes, *more))
+
+
+def find_strategy(folders: Iterable[Path], options: OpenOptions) -> tuple[Strategy | None, str]:
+    """The strategy that the user names or that lies in one of some folders.
+
+    Returns:
+        The strategy, or None; and words about it.
+
+    Raises:
+        CheckpointError: The files are no strategy files, or contradict each other.
+    """
+    if options.strategy is not None:
+        given = Path(options.strategy)
+        files = _strategies(given) if given.is_dir() else [given]
+        if not files or not files[0].is_file():
+            raise CheckpointError(f"{given}: no strategy file there")
+    else:
+        files = next((found for folder in folders if (found := _strategies(folder))), [])
+    if not files:
+        return None, "placed by the official rule"
+    different = {hashlib.sha256(file.read_bytes()).digest(): file for file in reversed(files)}
+    return read_strategy(different.values()), f"placed by the strategy {files[0].name}"
+
+
+def _strategies(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(one for one in folder.glob("*strategy*") if one.suffix in (".ckpt", ".json"))
+
+
+def read_slices(paths: Mapping[int, Path]) -> tuple[dict[int, SliceFile], list[str]]:
+    """Finds the tensors of every rank's file.
+
+    Returns:
+        The files by rank, and a sentence for each that is damaged or foreign.
+    """
+    files, problems = {}, []
+    for rank, path in sorted(paths.items()):
+        try:
+            files[rank] = _read_slice(rank, path)
+        except CheckpointError as error:
+            problems.append(str(error))
+    return files, problems
+
+
+def refuse(where: Path, what: str, problems: Sequence[str], most: int = 20) -> None:
+    """Raises an error that lists the problems; does nothing where there are none.
+
+    Raises:
+        CheckpointError: There are some.
+    """
+    if problems:
+        rest = [f"and {len(problems) - most} more"] if len(problems) > most else []
+        raise CheckpointError("\n  - ".join([f"{where}: {what}:", *problems[:most], *rest]))
+
+
+def _read_slice(rank: int, path: Path) -> SliceFile:
+    if path.suffix == ".ckpt":
+        found = read_ckpt(path)
+        return SliceFile(rank, path, found.tensors, found.info)
+    return SliceFile(rank, path, _located(path), _step(path))
+
+
+def _located(path: Path) -> dict[str, FileTensor]:
+    return {
+        name: FileTensor(one.shape, one.dtype, ((one.offset, one.bytes),))
+        for name, one in locate_tensors(path).items()
+        if one.shape
+    }
+
+
+def _step(path: Path) -> dict[str, int]:
+    """The number of steps in a safetensors file, if it is there."""
+    one = locate_tensors(path).get(STEP)
+    if one is None or one.shape or one.dtype not in ("int32", "int64"):
+        return {}
+    with open(path, "rb") as file:
+        file.seek(one.offset)
+        return {STEP: int.from_bytes(file.read(one.bytes), "little")}
+
+
+def assemble(
+    files: Mapping[int, SliceFile], strategy: Strategy | None, options: OpenOptions, where: Path
+) -> tuple[dict[str, Stored], list[str]]:
+    """Puts the slices of all ranks together.
+
+    Args:
+        files: By rank.
+        strategy: How parameters are cut; None for the official rule.
+        options: What the user says.
+        where: Where they are, for errors.
+
+    Returns:
+        The tensors by the names found, and what the user should know.
+
+    Raises:
+        CheckpointError: Ranks are missing, or slices do not fit together; all are named.
+    """
+    if strategy is None:
+        strategy = _by_rule(files, options, where)
+    devices = next(cut.devices for cuts in strategy.values() for cut in cuts.values())
+    _check_ranks(files, devices * len(strategy), where)
+    stored: dict[str, Stored] = {}
+    copies: dict[str, int] = {}
+    for stage, cuts in sorted(strategy.items()):
+        own = [files[rank] for rank in range(stage * devices, (stage + 1) * devices) if rank in files]
+        for name, tensor in _assemble_stage(own, cuts, devices, where).items():
+            if name in stored and name in cuts:
+                copies[name] = stage
+            stored.setdefault(name, tensor)
+    notes = [f"on several stages, read from the first: {', '.join(copies)}"] if copies else []
+    return stored, notes
+
+
+def _check_ranks(files: Mapping[int, SliceFile], count: int, where: Path) -> None:
+    missing = [rank for rank in range(count) if rank not in files]
+    if missing:
+        raise CheckpointError(
+            f"{where}: {len(missing)} of {count} slices are missing: {ranges(missing)}; fetch them again"
+        )
+    if extra := [rank for rank in files if rank >= count]:
+        raise CheckpointError(
+            f"{where}: {len(files)} slices, but the strategy is of {count} devices; {ranges(extra)} are too "
+            "many: another strategy file?"
+        )
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Numbers in words: 3, 7 to 9."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def _assemble_stage(
+    files: Sequence[SliceFile], cuts: Mapping[str, Cut], devices: int, where: Path
+) -> dict[str, Stored]:
+    stored, problems = {}, []
+    names = dict.fromkeys(name for file in files for name in file.tensors)
+    for name in names:
+        holders = [file for file in files if name in file.tensors]
+        usual = Counter(_kind(file, name) for file in holders).most_common(1)[0][0]
+        odd = [file for file in holders if _kind(file, name) != usual]
+        problems += [
+            f"{one.path}: {name} is {_words(_kind(one, name))}, elsewhere {_words(usual)}" for one in odd
+        ]
+        cut = cuts.get(name) or Cut((devices,), ((),) * len(usual[0]))
+        if len(cut.axes) != len(usual[0]):
+            problems.append(
+                f"{holders[0].path}: {name} is {list(usual[0])}, its strategy of {len(cut.axes)} axes"
+            )
+        elif not odd:
+            stored[name], lacking = _pieces(name, holders, cut, usual[0])
+            problems += lacking
+    refuse(where, "slices that do not fit together", problems)
+    return stored
+
+
+def _kind(file: SliceFile, name: str) -> tuple[tuple[int, ...], str]:
+    return file.tensors[name].shape, file.tensors[name].dtype
+
+
+def _words(kind: tuple[tuple[int, ...], str]) -> str:
+    return f"{kind[1]} {list(kind[0])}"
+
+
+@cache
+def _boxes(cut: Cut, shape: tuple[int, ...]) -> list[Box]:
+    return [cut.box(place, shape) for place in range(cut.devices)]
+
+
+def _pieces(
+    name: str, holders: Sequence[SliceFile], cut: Cut, shape: tuple[int, ...]
+) -> tuple[Stored, list[str]]:
+    """The tensor, each of its slices from the lowest rank that holds it, and what is wrong with it."""
+    boxes, found = _boxes(cut, shape), {}
+    for file in holders:
+        box = boxes[file.rank % cut.devices]
+        if box.start not in found:
+            one = file.tensors[name]
+            label = f"rank {file.rank}"
+            found[box.start] = Piece(box, file.path, one.extents, one.dtype, label=label)
+            if len(found) == cut.slices:
+                break
+    lacking = [place for place, box in enumerate(boxes) if box.start not in found]
+    problems = [f"{name}: no file has the slices of the stage's ranks {ranges(lacking)}"] if lacking else []
+    return Stored(cut.whole(shape), tuple(found.values())), problems
+
+
+def _by_rule(files: Mapping[int, SliceFile], options: OpenOptions, where: Path) -> Strategy:
+    """The cuts of the official code, whose sizes the slices' shapes tell."""
+    shapes = {name: one.shape for file in files.values() for name, one in file.tensors.items()}
+    names = read_names(shapes, where)
+    config, _ = find_config(names, shapes, options, where, sliced=True)
+    tp = _tensor_parallel(names, config, shapes, where)
+    cuts = _rule_cuts(names, config, shapes, tp, where)
+    least = max(cut.slices for cut in cuts.values())
+    size = _stage_size(files, least, where)
+    grid = (size // tp, tp)
+    sized = {name: Cut(grid, cut.axes, cut.optimizer_parts) for name, cut in cuts.items()}
+    return dict.fromkeys(range(-(-(max(files) + 1) // size)), sized)
+
+
+def _tensor_parallel(
+    names: Names, config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], where: Path
+) -> int:
+    """Devices that share a product, by the columns of the feed-forward matrix that is cut along them."""
+    for ours in _FEED_FORWARD:
+        theirs, flip = names.ours.get(("model", ours), ("", False))
+        if theirs and axes_of(ours)[:: -1 if flip else 1][1] == "tp":
+            columns = shapes[theirs][1]
+            if columns and config.ffn_size % columns == 0:
+                return config.ffn_size // columns
+            raise CheckpointError(f"{where}: {theirs} has {columns} columns, no part of {config.ffn_size}")
+    raise CheckpointError(f"{where}: the query layer's feed-forward matrices are missing")
+
+
+def _rule_cuts(
+    names: Names, config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], tp: int, where: Path
+) -> dict[str, Cut]:
+    wholes, cuts, problems = parameter_shapes(config), {}, []
+    for (_, ours), (theirs, flip) in names.ours.items():
+        base = ours.removeprefix(MOMENTS[0]).removeprefix(MOMENTS[1])
+        step = -1 if flip else 1
+        shape, whole = shapes[theirs], wholes.get(base, ())[::step]
+        if len(whole) != len(shape) or 0 in shape:
+            problems.append(f"{theirs} is {list(shape)}, the model's {list(whole)}")
+            continue
+        parts = [tp if axis == "tp" else 1 for axis in axes_of(base)[::step]]
+        if is_tied(base) and shape[0] < whole[0]:  # its rows may be cut over tp, and padded for that
+            parts[0] = tp
+            whole = (-(-whole[0] // tp) * tp, *whole[1:])
+        sharded = max(1, whole[0] // (shape[0] * parts[0]))
+        cut = Cut((sharded, tp), tuple((0,) if n > 1 else () for n in parts), sharded)
+        if cut.whole(shape) != tuple(whole) and not (is_tied(base) and shape[0] > whole[0]):
+            problems.append(f"{theirs}: slices {list(shape)} are no cut of {list(whole)} over {tp} devices")
+        cuts[theirs] = cut
+    refuse(where, "the official rule does not explain the slices, give the file with --strategy", problems)
+    return cuts
+
+
+def _stage_size(files: Mapping[int, SliceFile], least: int, where: Path) -> int:
+    """Devices of a stage: as many consecutive ranks as hold tensors of the same names."""
+    names = {rank: frozenset(file.tensors) for rank, file in files.items()}
+    for size in range(-(-(max(files) + 1) // least) * least, 0, -least):
+        groups: dict[int, set[frozenset[str]]] = {}
+        for rank, held in names.items():
+            groups.setdefault(rank // size, set()).add(held)
+        if all(len(group) == 1 for group in groups.values()):
+            return size
+    raise CheckpointError(
+        f"{where}: ranks of one stage hold different tensors; give the strategy file with --strategy"
+    )
+
+
+def _rank_folders(path: Path) -> dict[int, Path]:
+    if not path.is_dir():
+        return {}
+    matches = ((_RANK.fullmatch(one.name), one) for one in path.iterdir())
+    return {int(match[1]): one for match, one in matches if match and one.is_dir()}
+
+
+def _saved_files(folder: Path) -> list[Path]:
+    return sorted(
+        one
+        for one in folder.iterdir()
+        if one.suffix in (".ckpt", ".safetensors")
+        and not one.stem.endswith("_breakpoint")
+        and "strategy" not in one.name
+    )
+
+
+def _choose(path: Path, folders: Mapping[int, Path]) -> tuple[dict[int, Path], list[str]]:
+    """The newest save that every rank has."""
+    found = {rank: _saved_files(folder) for rank, folder in folders.items()}
+    if empty := [rank for rank, files in found.items() if not files]:
+        raise CheckpointError(f"{path}: no checkpoint in the folders of ranks {ranges(empty)}")
+    saves: list[dict[tuple[int, ...], Path]] = []
+    for files in found.values():
+        matches = ((_SAVED.fullmatch(file.stem), file) for file in files)
+        saves.append({tuple(map(int, match.groups())): file for match, file in matches if match})
+    if all(len(files) == 1 for files in found.values()) and not all(saves):
+        return {rank: files[0] for rank, files in found.items()}, []
+    common = set.intersection(*map(set, saves))
+    if not common:
+        raise CheckpointError(
+            f"{path}: no save PREFIX-EPOCH_STEP that all ranks have; leave the files of one save"
+        )
+    newest = max(common)
+    if all(len(files) == 1 for files in found.values()):
+        return {rank: files[0] for rank, files in found.items()}, []
+    note = f"several saves; took the newest that all ranks have, epoch {newest[0]} step {newest[1]}"
+    return {rank: save[newest] for rank, save in zip(found, saves, strict=True)}, [note]
+
+
+def _unified_files(path: Path) -> list[Path]:
+    """Files of a folder of unified safetensors, or the one file given."""
+    if path.is_file():
+        return [path] if path.suffix == ".safetensors" else []
+    if not path.is_dir():
+        return []
+    indices = [*path.glob(NAME_MAP), *sorted(path.glob("*.safetensors.index.json"))]
+    if not indices:
+        files = sorted(one for one in path.glob("*.safetensors") if one.name != HYPER)
+        return files if len(files) == 1 else []
+    index = indices[0]
+    try:
+        content = json.loads(index.read_text("utf-8"))
+        return [path / name for name in sorted(set(content.get("weight_map", content).values()))]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{index}: damaged, or no map of names to files ({error!r})") from error
+
+
+def _is_known(path: Path) -> bool:
+    try:
+        return bool(read_names(locate_tensors(path), path).ours)
+    except (CheckpointError, OSError):
+        return False
+
+
+def _open_unified(path: Path, options: OpenOptions) -> Source:
+    stored: dict[str, Stored] = {}
+    files = _unified_files(path)
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(f"{file}: missing, though {NAME_MAP} names it")
+        for name, one in _located(file).items():
+            if name in stored:
+                raise CheckpointError(f"{file}: {name} is in another file, too")
+            box = Box((0,) * len(one.shape), one.shape)
+            stored[name] = Stored(one.shape, (Piece(box, file, one.extents, one.dtype, label=file.name),))
+    info = _step(path / HYPER) if (path / HYPER).is_file() else {}
+    return as_source(path, f"MindSpore's unified safetensors, {len(files)} files", stored, options, info)

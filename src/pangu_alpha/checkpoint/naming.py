@@ -1,0 +1,312 @@
+"""Which PanGu-alpha a set of tensors is, by their names and shapes: official ones of 2021 and 2023, or ours.
+
+Turns tensors stored under any of these names into a Source by ours. Opens no tensor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pangu_alpha.checkpoint.format import Manifest, compare_tensors
+from pangu_alpha.checkpoint.pieces import Source, Stored
+from pangu_alpha.checkpoint.released import LAYER, SHARED, TABLES, released_names
+from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.schema import ConfigError, build, read_yaml
+from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config
+from pangu_alpha.parallel.layout import parameter_shapes
+
+if TYPE_CHECKING:
+    from pangu_alpha.checkpoint.source import OpenOptions
+
+VOCABULARY = "vocab.model"
+MOMENTS = ("adam_m.", "adam_v.")
+
+_TABLES_2023 = {
+    "word_embedding.table": "backbone.embedding.word_embedding.embedding_table",
+    "position_embedding.table": "backbone.embedding.position_embedding.embedding_table",
+}
+_OUTSIDE = {
+    theirs: ours for table in (*TABLES.values(), SHARED, _TABLES_2023) for ours, theirs in table.items()
+}
+_INSIDE = {theirs: (ours, flip) for ours, (theirs, flip) in LAYER.items()}
+_OFFICIAL = re.compile(r"backbone\.(?:blocks\.(?P<index>\d+)|(?P<top>top_query_layer))\.(?P<rest>.+)")
+_OURS = re.compile(r"(?:blocks\.(?P<index>\d+)|query_layer)\.(?P<rest>.+)")
+_CACHES = re.compile(r".*\.(?:key_past|value_past)")  # of the 2023 code's incremental decoding: no weights
+_WEIGHTS = re.compile(r"(?:adam_[mv]\.)?(?:backbone\.|blocks\.|query_layer\.|final_norm\.|\w*embedding)")
+
+
+@dataclass(frozen=True)
+class Names:
+    """How tensors are called.
+
+    Args:
+        ours: (stem, our name) -> (name found, whether it is stored as our transpose).
+        layers: Number of layers, the query layer included.
+        norm_order: What the official class of these names computes; None where the names do not tell.
+        year: 2021 or 2023, whose code has such names; None for our own.
+        aside: Names of tensors that are no weights or moments.
+    """
+
+    ours: Mapping[tuple[str, str], tuple[str, bool]]
+    layers: int
+    norm_order: str | None
+    year: int | None
+    aside: tuple[str, ...]
+
+
+def read_names(names: Iterable[str], where: object) -> Names:
+    """Tells whose names these are and what they mean.
+
+    Args:
+        names: Of all tensors of a checkpoint, moments included.
+        where: Where they were found, for errors.
+
+    Raises:
+        CheckpointError: They are not of a PanGu-alpha, or some look like weights and are unknown.
+    """
+    names = list(names)
+    matches = [match for name in names if (match := _OFFICIAL.fullmatch(name) or _OURS.fullmatch(name))]
+    official = any(name.startswith("backbone.") for name in names)
+    if not matches:
+        examples = ", ".join(names[:3]) or "none"
+        raise CheckpointError(
+            f"{where}: not a PanGu-alpha: no tensor is named like backbone.blocks.0.layernorm1.gamma or "
+            f"blocks.0.attention_norm.gamma; it has {examples}"
+        )
+    indices = {int(match["index"]) for match in matches if match["index"]}
+    top = not official or any(match["top"] for match in matches)
+    layers = max(indices, default=-1) + 1 + top
+    found, aside, unknown = {}, [], []
+    for name in names:
+        place = _place(name, official, top, layers)
+        if place is not None:
+            stem, ours, flip = place
+            if (stem, ours) in found:
+                raise CheckpointError(f"{where}: {found[stem, ours][0]} and {name} are the same tensor")
+            found[stem, ours] = (name, flip)
+        elif _WEIGHTS.match(name) and not _CACHES.fullmatch(name):
+            unknown.append(name)
+        else:
+            aside.append(name)
+    if unknown:
+        raise CheckpointError(
+            f"{where}: {len(unknown)} tensors are not of the official network of 2021 or 2023: "
+            f"{_few(unknown)}"
+        )
+    year = (2023 if any(name in _TABLES_2023.values() for name in names) else 2021) if official else None
+    order = ("norm_then_query" if top else "query_then_norm") if official else None
+    return Names(found, layers, order, year, tuple(aside))
+
+
+def _few(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _place(name: str, official: bool, top: bool, layers: int) -> tuple[str, str, bool] | None:
+    """Stem, our name and transposition of a tensor; None for one that is unknown."""
+    prefix = next((prefix for prefix in MOMENTS if name.startswith(prefix)), "")
+    stem, base = ("optimizer" if prefix else "model"), name.removeprefix(prefix)
+    if not official:
+        known = _OURS.fullmatch(base) and _OURS.fullmatch(base)["rest"] in LAYER
+        return (stem, name, False) if known or base in _OUTSIDE.values() else None
+    if base in _OUTSIDE:
+        return stem, prefix + _OUTSIDE[base], False
+    match = _OFFICIAL.fullmatch(base)
+    if match is None or match["rest"] not in _INSIDE:
+        return None
+    ours, flip = _INSIDE[match["rest"]]
+    last = match["top"] or (not top and int(match["index"]) == layers - 1)
+    return stem, prefix + (f"query_layer.{ours}" if last else f"blocks.{match['index']}.{ours}"), flip
+
+
+def find_config(
+    names: Names,
+    shapes: Mapping[str, Sequence[int]],
+    options: OpenOptions,
+    where: object,
+    sliced: bool = False,
+) -> tuple[ModelConfig, tuple[str, ...]]:
+    """The network's shape, from what the user says and what the tensors say.
+
+    Args:
+        names: How the tensors are called.
+        shapes: Shape by the name found.
+        options: What the user says.
+        where: Where they were found, for errors.
+        sliced: The shapes are those of slices.
+
+    Returns:
+        The shape, and a sentence for everything that was assumed.
+
+    Raises:
+        CheckpointError: Neither says which model it is.
+        ConfigError: The model that the user names does not exist.
+    """
+    notes = []
+    if options.model is not None:
+        config = given_model(options.model)
+    else:
+        config = _guess(names, shapes, where, sliced)
+        notes.append(
+            f"taken for L {config.num_layers}, H {config.hidden_size}, N {config.num_heads}, "
+            f"V {config.vocab_size}, S {config.seq_length} by names and shapes"
+        )
+        if names.year == 2023:
+            config = dataclasses.replace(config, activation="fast_gelu")
+            notes.append("names of the 2023 code: its activation, fast_gelu, assumed")
+    order = options.norm_order or names.norm_order or config.norm_order
+    if options.norm_order is None and names.norm_order not in (None, config.norm_order):
+        notes.append(f"norm order {order}, that of the official class with these names")
+    if options.norm_order is None and names.norm_order is None and options.model is None:
+        notes.append(f"norm order {order} assumed; the names do not tell")
+    return dataclasses.replace(config, norm_order=order), tuple(notes)
+
+
+def given_model(model: str | ModelConfig) -> ModelConfig:
+    """A shape by a shipped model's name, or from a YAML with a section `model`.
+
+    Raises:
+        ConfigError: There is no such model or file, or it breaks a rule.
+    """
+    if isinstance(model, ModelConfig):
+        return model
+    if model in MODEL_NAMES:
+        return load_model_config(model)
+    if not Path(model).is_file():
+        raise ConfigError(
+            [f"model: {model!r} is neither a shipped model ({', '.join(MODEL_NAMES)}) nor a YAML file"]
+        )
+    values = read_yaml(Path(model))
+    return build(ModelConfig, values.get("model", values), "model")
+
+
+def _guess(names: Names, shapes: Mapping[str, Sequence[int]], where: object, sliced: bool) -> ModelConfig:
+    query = names.ours.get(("model", "query_layer.attention.query.weight"))
+    if query is None:
+        raise CheckpointError(f"{where}: the query layer's attention.dense1.weight is missing")
+    hidden = shapes[query[0]][1]  # never cut over its inputs
+    known = {config.hidden_size: config for config in map(load_model_config, MODEL_NAMES)}
+    if hidden not in known:
+        raise CheckpointError(
+            f"{where}: hidden size {hidden} is none of the shipped models' ({', '.join(map(str, known))}): "
+            "its number of heads is unknown; name the model with --model"
+        )
+    model = known[hidden]
+    rows = {
+        field: _rows(names, shapes, f"{table}_embedding.table", getattr(model, field), sliced)
+        for field, table in (("vocab_size", "word"), ("seq_length", "position"))
+    }
+    return dataclasses.replace(model, num_layers=names.layers, **rows)
+
+
+def _rows(names: Names, shapes: Mapping[str, Sequence[int]], table: str, expected: int, sliced: bool) -> int:
+    """Rows of a table; those of the shipped model where those of the slice may be a part of them."""
+    if ("model", table) not in names.ours:
+        return expected
+    rows = shapes[names.ours["model", table][0]][0]
+    return expected if sliced and expected % rows == 0 else rows
+
+
+def as_source(
+    path: Path,
+    form: str,
+    stored: Mapping[str, Stored],
+    options: OpenOptions,
+    info: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> Source:
+    """Tensors under foreign names as a Source by ours.
+
+    Args:
+        path: What was opened.
+        form: What it is.
+        stored: The tensors by the names found.
+        options: What the user says about them.
+        info: Numbers stored beside them; "step_num" is the step.
+        notes: What the user should know.
+
+    Raises:
+        CheckpointError: Tensors are missing, unknown or of another shape than the model's; all are listed.
+        ConfigError: The model that the user names does not exist.
+    """
+    names = read_names(stored, path)
+    shapes = {name: tensor.shape for name, tensor in stored.items()}
+    config, assumed = find_config(names, shapes, options, path)
+    tensors: dict[str, dict[str, Stored]] = {"model": {}, "optimizer": {}}
+    for (stem, ours), (theirs, flip) in names.ours.items():
+        tensors[stem][ours] = stored[theirs].flipped if flip else stored[theirs]
+    table = tensors["model"].get("word_embedding.table")
+    if options.model is not None and table is not None and table.shape[0] > config.vocab_size:
+        tensors = _without_padding(tensors, config.vocab_size)
+    left = [f"left aside: {_few(names.aside)}"] if names.aside else []
+    _check_weights(path, config, names, tensors["model"])
+    left += _check_moments(config, tensors)
+    step = (info or {}).get("step_num", 0)
+    manifest = Manifest(
+        step=step if isinstance(step, int) else 0,
+        samples=0,
+        config={"model": dataclasses.asdict(config)},
+        tokenizer=vocabulary_digest(path),
+        kind="training" if "optimizer" in tensors else "weights",
+    )
+    return Source(path, form, manifest, tensors, (*notes, *assumed, *left))
+
+
+def vocabulary_digest(path: Path) -> str | None:
+    """Digest of the vocabulary beside or in a checkpoint; None where there is none."""
+    file = (path if path.is_dir() else path.parent) / VOCABULARY
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
+def _without_padding(tensors: Mapping[str, Mapping[str, Stored]], rows: int) -> dict[str, dict[str, Stored]]:
+    return {
+        stem: {
+            name: Stored((rows, *tensor.shape[1:]), tensor.pieces)
+            if name.endswith("word_embedding.table")
+            else tensor
+            for name, tensor in group.items()
+        }
+        for stem, group in tensors.items()
+    }
+
+
+def _check_weights(path: Path, config: ModelConfig, names: Names, found: Mapping[str, Stored]) -> None:
+    """Compares by the names the user knows: those found, else the official ones."""
+    official = released_names(config) if names.year is not None else {}
+    known = {
+        ours: names.ours.get(("model", ours), official.get(ours, (ours, False)))[0]
+        for ours in parameter_shapes(config) | dict(found)
+    }
+    expected = {known[ours]: (shape, None) for ours, shape in parameter_shapes(config).items()}
+    compare_tensors(
+        expected, {known[ours]: (tensor.shape, None) for ours, tensor in found.items()}, str(path)
+    )
+
+
+def _check_moments(config: ModelConfig, tensors: dict[str, dict[str, Stored]]) -> list[str]:
+    """Keeps the optimizer's tensors only if all are there; says so if not."""
+    moments = tensors["optimizer"]
+    expected = {
+        prefix + name: shape for prefix in MOMENTS for name, shape in parameter_shapes(config).items()
+    }
+    lacking = [
+        name for name, shape in expected.items() if name not in moments or moments[name].shape != shape
+    ]
+    if not lacking:
+        return []
+    count = len(moments)
+    del tensors["optimizer"]
+    if not count:
+        return []
+    return [
+        f"optimizer state left aside: {len(lacking)} of {len(expected)} moments missing or of another shape, "
+        f"such as {lacking[0]}"
+    ]

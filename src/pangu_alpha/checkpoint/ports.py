@@ -1,0 +1,188 @@
+"""What the two PyTorch ports of PanGu-alpha share: our names to theirs, the model's shape, a Source of it.
+
+Both store linear weights as [out, in], as we do. Knows no file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pangu_alpha.checkpoint.format import Manifest, compare_tensors
+from pangu_alpha.checkpoint.naming import VOCABULARY, given_model, vocabulary_digest
+from pangu_alpha.checkpoint.pieces import Piece, Source, Stored, whole
+from pangu_alpha.checkpoint.tensor_file import CheckpointError, locate_tensors
+from pangu_alpha.checkpoint.torch_file import flatten, is_torch_file, read_torch_file
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.schema import build, to_mapping
+from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config
+from pangu_alpha.parallel.layout import parameter_shapes
+
+if TYPE_CHECKING:
+    from pangu_alpha.checkpoint.source import OpenOptions
+
+END_OF_DOCUMENT = "end_of_document"  # key of a manifest's state: name of the piece between documents
+METADATA = "pangu_alpha.model"  # key of a safetensors header under which our exports keep the shape
+
+
+@dataclass(frozen=True)
+class Port:
+    """How a port calls the tensors.
+
+    Args:
+        outside: Our name -> theirs, of what is in no layer.
+        inside: The same within a layer.
+        layer: Theirs of a layer, with {} for its number.
+        query_layer: Theirs of the query layer, with {} for the number of layers below it.
+    """
+
+    outside: Mapping[str, str]
+    inside: Mapping[str, str]
+    layer: str
+    query_layer: str
+
+    def names(self, num_layers: int) -> dict[str, str]:
+        """Their name of every parameter.
+
+        Args:
+            num_layers: The query layer included.
+        """
+        layers = {f"blocks.{index}": self.layer.format(index) for index in range(num_layers - 1)}
+        layers["query_layer"] = self.query_layer.format(num_layers - 1)
+        names = dict(self.outside)
+        for ours, theirs in layers.items():
+            names |= {f"{ours}.{part}": f"{theirs}.{name}" for part, name in self.inside.items()}
+        return names
+
+
+def both(ours: str, theirs: str, last: tuple[str, str] = ("weight", "bias")) -> dict[str, str]:
+    """Weight and bias of a linear layer or, with gamma and beta, of a norm."""
+    return {f"{ours}.{own}": f"{theirs}.{name}" for own, name in zip(last, ("weight", "bias"), strict=True)}
+
+
+def count_layers(found: Mapping[str, Any], layer: str) -> int:
+    """1 + the highest number in names of layers.
+
+    Args:
+        found: By the port's names.
+        layer: As in Port.
+    """
+    pattern = re.compile(re.escape(layer).replace(r"\{\}", r"(\d+)") + r"\..+")
+    return 1 + max((int(match[1]) for name in found if (match := pattern.fullmatch(name))), default=-1)
+
+
+def port_config(
+    sizes: Mapping[str, int], said: Mapping[str, Any], options: OpenOptions, where: Path
+) -> tuple[ModelConfig, tuple[str, ...]]:
+    """The network's shape.
+
+    Args:
+        sizes: Fields of ModelConfig that the tensors' shapes show.
+        said: Fields that a file beside them says.
+        options: What the user says, which comes first.
+        where: Where the tensors are, for errors.
+
+    Returns:
+        The shape, and a sentence for everything that was assumed.
+
+    Raises:
+        CheckpointError: The number of heads, which no shape shows, is said nowhere.
+        ConfigError: The model that the user names does not exist, or a field breaks a rule.
+    """
+    if options.model is not None:
+        config, notes = given_model(options.model), ()
+    elif "num_heads" in said:
+        config, notes = build(ModelConfig, {**sizes, **said}, "model"), ()
+    else:
+        shipped = {config.hidden_size: config for config in map(load_model_config, MODEL_NAMES)}
+        if sizes["hidden_size"] not in shipped:
+            raise CheckpointError(
+                f"{where}: its number of attention heads is said nowhere, and hidden size "
+                f"{sizes['hidden_size']} is none of the shipped models'; name the model with --model"
+            )
+        heads = shipped[sizes["hidden_size"]].num_heads
+        config = build(ModelConfig, {"num_heads": heads, **sizes, **said}, "model")
+        notes = (f"{heads} heads assumed, as the shipped model of hidden size {config.hidden_size} has",)
+    order = options.norm_order or "norm_then_query"
+    if order != config.norm_order:
+        notes += (f"norm order {order}, that of this port",)
+    return dataclasses.replace(config, norm_order=order), notes
+
+
+def port_source(
+    path: Path,
+    form: str,
+    config: ModelConfig,
+    names: Mapping[str, str],
+    found: Mapping[str, Stored],
+    notes: Sequence[str] = (),
+    step: int = 0,
+) -> Source:
+    """Tensors under a port's names as a Source by ours.
+
+    Args:
+        path: What was opened.
+        form: What it is.
+        config: The network's shape.
+        names: Our name -> theirs.
+        found: The tensors by their names, and no others.
+        notes: What the user should know.
+        step: Optimizer steps done, as far as known.
+
+    Raises:
+        CheckpointError: Tensors are missing, too many or of another shape; all are listed.
+    """
+    expected = {names[ours]: (shape, None) for ours, shape in parameter_shapes(config).items()}
+    compare_tensors(expected, {name: (stored.shape, None) for name, stored in found.items()}, str(path))
+    manifest = Manifest(
+        step=step,
+        samples=0,
+        config={"model": to_mapping(config)},
+        tokenizer=vocabulary_digest(path),
+        kind="weights",
+    )
+    model = {ours: found[names[ours]] for ours in parameter_shapes(config)}
+    return Source(path, form, manifest, {"model": model}, tuple(notes))
+
+
+def vocabulary_places(path: Path) -> list[Path]:
+    """Where the vocabulary of a checkpoint may lie: in it or beside it, or in the two folders around it."""
+    return [folder / VOCABULARY for folder in (path, *path.absolute().parents[:2])]
+
+
+def model_metadata(config: ModelConfig) -> dict[str, str]:
+    """What our exports put into a safetensors header, so that they come back without questions."""
+    return {METADATA: json.dumps(to_mapping(config)), "format": "pt"}
+
+
+def read_metadata(file: Path) -> dict[str, Any]:
+    """Fields of ModelConfig from the header of one of our exports; none from any other safetensors file."""
+    with open(file, "rb") as opened:
+        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+    return json.loads(header.get("__metadata__", {}).get(METADATA, "{}"))
+
+
+def tensors_of(file: Path) -> dict[str, Stored]:
+    """Tensors of a safetensors or torch file, by name.
+
+    Raises:
+        CheckpointError: It is neither, or damaged, or names code.
+    """
+    if is_torch_file(file):
+        return {name: tensor.stored(file.name) for name, tensor in flatten(read_torch_file(file)).items()}
+    return {
+        name: Stored(
+            extent.shape,
+            (
+                Piece(
+                    whole(extent.shape), file, ((extent.offset, extent.bytes),), extent.dtype, label=file.name
+                ),
+            ),
+        )
+        for name, extent in locate_tensors(file).items()
+    }

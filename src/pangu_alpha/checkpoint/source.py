@@ -1,0 +1,228 @@
+"""Opens a checkpoint of any known form: ours here, others by the modules of READERS.
+
+Opening looks at names, shapes and headers. Bytes are compared with their checksums when they are read.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from pangu_alpha.checkpoint.distributed import part_name
+from pangu_alpha.checkpoint.format import MANIFEST, MARKER, Manifest, read_checkpoint
+from pangu_alpha.checkpoint.pieces import Box, Piece, Source, Stored, whole
+from pangu_alpha.checkpoint.store import CheckpointStore
+from pangu_alpha.checkpoint.tensor_file import CheckpointError, checksum, locate_tensors
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.config.schema import build
+
+STEMS = ("model", "optimizer")
+
+# Modules of this package, each a Reader, asked in this order.
+READERS = ("released_folder", "mindspore_slices", "ckpt_file", "huggingface", "megatron")
+
+_LOOKED_FOR = (
+    "a checkpoint or a run of ours; the released slices (filerted_0.ckpt ...); MindSpore's slices with "
+    "their strategy file, or unified safetensors; a merged .ckpt; the Hugging Face port; a Megatron-style "
+    "checkpoint"
+)
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """What the user adds where a checkpoint does not say it itself.
+
+    Args:
+        model: Its shape: a shipped model's name, a YAML, or the shape.
+        strategy: MindSpore's strategy file.
+        norm_order: As in ModelConfig.
+    """
+
+    model: str | ModelConfig | None = None
+    strategy: Path | None = None
+    norm_order: str | None = None
+
+
+class Reader(Protocol):
+    """A module of READERS."""
+
+    def recognises(self, path: Path) -> bool:
+        """Whether a path looks like its form; raises nothing."""
+
+    def open_(self, path: Path, options: OpenOptions) -> Source:
+        """Opens it."""
+
+
+class _Part(NamedTuple):
+    name: str
+    path: Path
+    manifest: Manifest
+
+
+def open_source(path: str | Path | Sequence[str | Path], options: OpenOptions | None = None) -> Source:
+    """Opens what lies at a path, whatever form it has.
+
+    Args:
+        path: A checkpoint; a run's output folder or its `checkpoints`, of which the newest whole one is
+            taken; or several folders, of nodes that each hold some ranks' parts.
+        options: What it may not say itself.
+
+    Raises:
+        CheckpointError: There is none, its form is unknown, or it is damaged, unfinished or incomplete.
+    """
+    paths = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
+    for each in paths:
+        if not each.exists():
+            raise CheckpointError(f"{each}: there is no such file or folder")
+    if len(paths) > 1 or _is_ours(paths[0]):
+        return _open_ours(paths)
+    for name in READERS:
+        reader: Reader = importlib.import_module(f"pangu_alpha.checkpoint.{name}")
+        if reader.recognises(paths[0]):
+            return reader.open_(paths[0], options or OpenOptions())
+    raise CheckpointError(f"{paths[0]}: no checkpoint of a known form; looked for {_LOOKED_FOR}")
+
+
+def _is_ours(path: Path) -> bool:
+    return any(_candidates(path)) or (path / MANIFEST).is_file() or (path / MARKER).is_file()
+
+
+def _candidates(path: Path) -> Iterator[Path]:
+    """Folders in which a checkpoint of ours may be, the newest first."""
+    if (path / MARKER).is_file() or any(_part_folders(path)):
+        yield path
+        return
+    for store in map(CheckpointStore, (path, path / "checkpoints")):
+        yield from map(store.path, reversed(store.steps()))
+
+
+def _part_folders(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from sorted(each for each in path.glob("rank_" + "[0-9]" * 5) if (each / MARKER).is_file())
+
+
+def _open_ours(paths: Sequence[Path]) -> Source:
+    """The newest checkpoint that is whole, with notes about those passed over."""
+    found = {path: [*_candidates(path)] for path in paths}
+    for path in paths:
+        if not found[path]:
+            raise CheckpointError(
+                f"{path}: unfinished or no checkpoint: it has no file {MARKER} and no finished part"
+            )
+    if all(each == [path] for path, each in found.items()):
+        return _open_folders(paths)
+    passed: list[str] = []
+    for name in sorted({each.name for many in found.values() for each in many}, reverse=True):
+        try:
+            source = _open_folders([each for many in found.values() for each in many if each.name == name])
+        except CheckpointError as error:
+            passed.append(f"passed over: {error}")
+        else:
+            return replace(source, notes=(*passed, *source.notes))
+    raise CheckpointError("\n  - ".join([f"{paths[0]}: none of its checkpoints is whole:", *passed]))
+
+
+def _open_folders(folders: Sequence[Path]) -> Source:
+    if len(folders) == 1 and (folders[0] / MARKER).is_file():
+        return _open_whole(folders[0])
+    parts: dict[str, _Part] = {}
+    for folder in folders:
+        for path in _part_folders(folder):
+            manifest = read_checkpoint(path, verify=False).manifest
+            if path.name in parts:
+                raise CheckpointError(f"{path}: is in {parts[path.name].path.parent}, too; leave one away")
+            parts[path.name] = _Part(path.name, path, manifest)
+    where = ", ".join(map(str, folders))
+    if not parts:
+        raise CheckpointError(f"{where}: unfinished or no checkpoint: no file {MARKER}, no finished part")
+    return _put_together(folders[0], where, parts)
+
+
+def _open_whole(path: Path) -> Source:
+    manifest = read_checkpoint(path, verify=False, parts=()).manifest
+    if manifest.kind == "part":
+        raise CheckpointError(f"{path}: one rank's part of a checkpoint; give the folder around it")
+    if manifest.parts:
+        parts = [_open_part(path / name, digest) for name, digest in sorted(manifest.parts.items())]
+        form = f"slices of {len(parts)} ranks"
+    else:
+        parts = [_Part("", path, manifest)]
+        form = "one process's checkpoint" if manifest.kind == "training" else "weights in one file"
+    return Source(path, form, manifest, _tensors(parts))
+
+
+def _open_part(path: Path, expected: str) -> _Part:
+    """A rank's part, whose manifest has the checksum `expected`."""
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: missing: a rank's part of a checkpoint that was whole")
+    found = checksum((path / MANIFEST).read_bytes()) if (path / MANIFEST).is_file() else "none"
+    if found != expected:
+        raise CheckpointError(
+            f"{path / MANIFEST}: damaged, or of another save: expected xxh3_128 {expected}, found {found}"
+        )
+    return _Part(path.name, path, read_checkpoint(path, verify=False).manifest)
+
+
+def _put_together(path: Path, where: str, parts: Mapping[str, _Part]) -> Source:
+    """A checkpoint of parts that no marker holds together: those of nodes without shared storage."""
+    first = parts[min(parts)].manifest
+    plan = build(ParallelPlan, first.config.get("parallel", {}), "parallel")
+    wanted = [part_name(rank) for rank in range(plan.devices)]
+    missing = [name for name in wanted if name not in parts]
+    if missing:
+        raise CheckpointError(
+            f"{where}: {len(missing)} of the plan's {plan.devices} parts are missing: {_few(missing)}; give "
+            "the folders of all nodes"
+        )
+    for part in (parts[name] for name in wanted):
+        for what in ("step", "attempt"):
+            ours, theirs = getattr(first, what), getattr(part.manifest, what)
+            if ours != theirs:
+                raise CheckpointError(f"{part.path}: of {what} {theirs!r}, but other parts of {ours!r}")
+        if part.manifest.config.get("parallel") != first.config.get("parallel"):
+            raise CheckpointError(f"{part.path}: of another plan than other parts")
+    manifest = replace(first, kind="slices", files={}, slices={})
+    form = f"slices of {plan.devices} ranks, of nodes"
+    return Source(path, form, manifest, _tensors([parts[name] for name in wanted]))
+
+
+def _tensors(parts: Iterable[_Part]) -> dict[str, dict[str, Stored]]:
+    """Every tensor of some parts, in which each element lies once."""
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    pieces: dict[str, dict[str, list[Piece]]] = {}
+    for part in parts:
+        for stem in part.manifest.files:
+            if stem in STEMS:
+                for name, shape, piece in _pieces(part, stem):
+                    known = shapes.setdefault(stem, {}).setdefault(name, shape)
+                    if known != shape:
+                        raise CheckpointError(
+                            f"{piece.file}: {name}: of a whole {list(shape)}, elsewhere {list(known)}"
+                        )
+                    pieces.setdefault(stem, {}).setdefault(name, []).append(piece)
+    return {
+        stem: {name: Stored(shapes[stem][name], tuple(pieces[stem][name])) for name in sorted(pieces[stem])}
+        for stem in STEMS
+        if stem in pieces
+    }
+
+
+def _pieces(part: _Part, stem: str) -> Iterator[tuple[str, tuple[int, ...], Piece]]:
+    """The tensors of one file: name, shape of the whole, piece."""
+    file = part.path / f"{stem}.safetensors"
+    records, slices = part.manifest.files[stem].tensors, part.manifest.slices.get(stem, {})
+    for name, extent in locate_tensors(file).items():
+        place = slices.get(name)
+        shape = tuple(place["shape"]) if place else extent.shape
+        box = Box(tuple(place["start"]), extent.shape) if place else whole(extent.shape)
+        where = ((extent.offset, extent.bytes),)
+        yield name, shape, Piece(box, file, where, extent.dtype, False, records[name].checksum, part.name)
+
+
+def _few(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,266 @@
+"""MindSpore's strategy files: how each parameter is cut over the devices of a pipeline stage.
+
+Reads the protobuf (node_strategy.proto) and the JSON form and writes the protobuf, without MindSpore.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pangu_alpha.checkpoint.pieces import Box
+from pangu_alpha.checkpoint.protobuf_wire import (
+    FileBytes,
+    WireError,
+    length_field,
+    number_field,
+    signed,
+)
+from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.parallel.layout import Layout
+
+_MERGED = re.compile(r"(?P<stage>\d+)-(?P<name>.+)")  # a name in a file that merges those of all stages
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a parameter is cut over the devices of its stage.
+
+    Args:
+        matrix: Shape of the grid of devices, the last axis varying fastest.
+        axes: For every dimension the axes that cut it, outermost first, counted from the grid's last as
+            MindSpore counts; none where it is whole.
+        optimizer_parts: Into how many parts the optimizer's sharding cuts the rows of such a slice.
+    """
+
+    matrix: tuple[int, ...]
+    axes: tuple[tuple[int, ...], ...]
+    optimizer_parts: int = 1
+
+    @property
+    def devices(self) -> int:
+        """Number of devices of the stage."""
+        return math.prod(self.matrix)
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Into how many parts each dimension is cut, the optimizer's sharding not counted."""
+        return tuple(math.prod(self.matrix[-1 - axis] for axis in axes) for axes in self.axes)
+
+    @property
+    def slices(self) -> int:
+        """Number of different slices."""
+        return math.prod(self.parts) * self.optimizer_parts
+
+    def whole(self, piece: Sequence[int]) -> tuple[int, ...]:
+        """Shape of the whole by that of a slice."""
+        first, *rest = (size * parts for size, parts in zip(piece, self.parts, strict=True))
+        return (first * self.optimizer_parts, *rest)
+
+    def box(self, place: int, piece: Sequence[int]) -> Box:
+        """What a device holds.
+
+        Args:
+            place: Of the device among those of its stage.
+            piece: Shape of a slice.
+        """
+        coordinates = [int(one) for one in np.unravel_index(place, self.matrix)]
+        start = [
+            size * self._index(coordinates, [len(self.matrix) - 1 - axis for axis in axes])
+            for size, axes in zip(piece, self.axes, strict=True)
+        ]
+        start[0] *= self.optimizer_parts
+        cutting = {len(self.matrix) - 1 - axis for axes in self.axes for axis in axes}
+        holder = self._index(coordinates, [axis for axis in range(len(self.matrix)) if axis not in cutting])
+        start[0] += holder % self.optimizer_parts * piece[0]
+        return Box(tuple(start), tuple(piece))
+
+    def _index(self, coordinates: Sequence[int], axes: Sequence[int]) -> int:
+        index = 0
+        for axis in axes:
+            index = index * self.matrix[axis] + coordinates[axis]
+        return index
+
+
+Strategy = Mapping[int, Mapping[str, Cut]]  # by stage and name of the parameter
+
+
+def read_strategy(paths: Iterable[Path]) -> Strategy:
+    """Reads one strategy file for all stages, or one or more for each.
+
+    Raises:
+        CheckpointError: A file is damaged or none, or two contradict each other.
+        OSError: One cannot be read.
+    """
+    stages: dict[int, dict[str, Cut]] = {}
+    for path in paths:
+        cuts = _read_json(path) if path.suffix == ".json" else _read_protobuf(path)
+        for (stage, name), cut in cuts.items():
+            if stages.setdefault(stage, {}).setdefault(name, cut) != cut:
+                raise CheckpointError(f"{path}: says of {name} of stage {stage} what another strategy denies")
+    if not stages:
+        raise CheckpointError("the strategy files say of no parameter how it is cut")
+    devices = {cut.devices for cuts in stages.values() for cut in cuts.values()}
+    if len(devices) > 1 or sorted(stages) != list(range(len(stages))):
+        raise CheckpointError(
+            f"the strategy files are of stages {sorted(stages)} with {sorted(devices)} devices; give "
+            "those of all stages of one run"
+        )
+    return stages
+
+
+def strategy_of(layouts: Mapping[str, Layout], plan: ParallelPlan) -> Strategy:
+    """The strategy of a plan.
+
+    Args:
+        layouts: Of its parameters by the names they shall have.
+        plan: The plan.
+    """
+    stages: dict[int, dict[str, Cut]] = {stage: {} for stage in range(plan.pp)}
+    for name, layout in layouts.items():
+        axes = tuple((0,) if parts > 1 else () for parts in layout.parts)
+        stages[layout.stage][name] = Cut((plan.dp, plan.tp), axes, layout.optimizer_parts)
+    return stages
+
+
+def strategy_bytes(strategy: Strategy) -> bytes:
+    """The file that MindSpore 2.9's tools take as src_strategy_file, all stages merged."""
+    merged = len(strategy) > 1
+    content = [number_field(1, 1)]  # current_stage
+    for stage, cuts in strategy.items():
+        # MindSpore takes the stage from the first operator, so that there must be one
+        operator = length_field(1, f"stage{stage}".encode()) + length_field(2, number_field(1, stage))
+        content.append(length_field(2, operator))
+        for name, cut in cuts.items():
+            title = f"{stage}-{name}" if merged else name
+            content.append(length_field(3, length_field(1, title.encode()) + length_field(2, _layout(cut))))
+    return b"".join(content)
+
+
+def _layout(cut: Cut) -> bytes:
+    """ParallelLayouts: grid, map, split shape and offset (both empty), field, step and size of sharding."""
+    if all(len(axes) < 2 for axes in cut.axes):
+        maps = [[axes[0] if axes else -1 for axes in cut.axes]]
+    else:
+        maps = [list(axes) or [-1] for axes in cut.axes]
+    sharded = cut.optimizer_parts > 1
+    step = math.prod(cut.parts) if sharded else 0
+    return b"".join(
+        [
+            length_field(1, _dims(cut.matrix)),
+            *(length_field(2, _dims(axes)) for axes in maps),
+            length_field(3, b""),
+            length_field(4, b""),
+            number_field(5, 0),
+            number_field(6, step),
+            number_field(7, cut.optimizer_parts if sharded else 0),
+        ]
+    )
+
+
+def _dims(values: Iterable[int]) -> bytes:
+    return b"".join(number_field(1, value) for value in values)
+
+
+def _read_protobuf(path: Path) -> dict[tuple[int, str], Cut]:
+    with open(path, "rb", buffering=0) as file:
+        data = FileBytes(file.fileno())
+        try:
+            return _strategy_map(path, data)
+        except (WireError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path}: damaged, or no strategy file of MindSpore ({error})") from error
+
+
+def _strategy_map(path: Path, data: FileBytes) -> dict[tuple[int, str], Cut]:
+    own, items = None, []
+    for item in data.fields(0, data.size):
+        inner = {one.number: one for one in data.fields(item.start, item.stop)} if item.value is None else {}
+        if item.number == 2 and own is None and 2 in inner:  # an operator, which knows the file's stage
+            numbers = data.fields(inner[2].start, inner[2].stop)
+            own = next((one.value for one in numbers if one.number == 1), None)
+        elif item.number == 3:
+            if not {1, 2} <= inner.keys():
+                raise WireError(f"byte {item.start}: a layout without name or content")
+            name = data.read(inner[1].start, inner[1].stop).decode()
+            items.append((name, _raw_layout(data, inner[2].start, inner[2].stop)))
+    return {_titled(name, own or 0): _cut(path, name, raw) for name, raw in items}
+
+
+def _raw_layout(data: FileBytes, start: int, stop: int) -> dict[str, Any]:
+    raw: dict[str, Any] = {"tensor_map": [], "step": 0, "size": 0, "split": []}
+    for one in data.fields(start, stop):
+        if one.number == 1:
+            raw["dev_matrix"] = _read_dims(data, one.start, one.stop)
+        elif one.number == 2:
+            raw["tensor_map"].append(_read_dims(data, one.start, one.stop))
+        elif one.number == 3:
+            raw["split"] = _read_dims(data, one.start, one.stop)
+        elif one.number in (6, 7):
+            raw["step" if one.number == 6 else "size"] = signed(one.value or 0)
+    return raw
+
+
+def _read_dims(data: FileBytes, start: int, stop: int) -> list[int]:
+    dims: list[int] = []
+    for one in data.fields(start, stop):
+        if one.value is not None:
+            dims.append(signed(one.value))
+        else:  # packed: numbers in a row
+            dims += [signed(value) for value in data.varints(one.start, one.stop)]
+    return dims
+
+
+def _read_json(path: Path) -> dict[tuple[int, str], Cut]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        items = content["parallel_layout_item"]
+        operators = list(content.get("parallel_strategy_item", {}).values())
+        own = operators[0].get("stage", 0) if operators else 0
+        raws = {
+            name: {
+                "dev_matrix": item["dev_matrix"],
+                "tensor_map": item["tensor_map"],
+                "step": item.get("opt_weight_shard_step", 0),
+                "size": item.get("opt_weight_shard_size", 0),
+                "split": item.get("param_split_shape", []),
+            }
+            for name, item in items.items()
+        }
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged, or no strategy file of MindSpore ({error!r})") from error
+    return {_titled(name, own): _cut(path, name, raw) for name, raw in raws.items()}
+
+
+def _titled(name: str, stage: int) -> tuple[int, str]:
+    match = _MERGED.fullmatch(name)
+    return (int(match["stage"]), match["name"]) if match else (stage, name)
+
+
+def _cut(path: Path, name: str, raw: Mapping[str, Any]) -> Cut:
+    matrix = tuple(raw.get("dev_matrix") or ())
+    maps = raw["tensor_map"]
+    nested = [one for one in maps if isinstance(one, list)]
+    if len(nested) == 1 and len(maps) == 1:
+        maps = nested[0]
+    axes = tuple(tuple(a for a in (one if isinstance(one, list) else [one]) if a >= 0) for one in maps)
+    if raw["split"]:
+        raise CheckpointError(f"{path}: {name} is cut into unequal parts, which cannot be read")
+    if not matrix or min(matrix) < 1 or any(axis >= len(matrix) for axis in itertools.chain(*axes)):
+        raise CheckpointError(f"{path}: {name}: tensor map {raw['tensor_map']} on a grid {list(matrix)}")
+    cut = Cut(matrix, axes)
+    if raw["step"] == 0 or raw["size"] == 0:
+        return cut
+    spread = cut.devices // math.prod(cut.parts)
+    parts = spread if raw["size"] < 0 else raw["size"]  # -1 stands for all devices that hold the slice
+    if spread % parts:
+        raise CheckpointError(f"{path}: {name}: {parts} optimizer parts over {spread} devices")
+    return Cut(matrix, axes, parts)

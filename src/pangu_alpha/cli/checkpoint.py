@@ -1,0 +1,213 @@
+"""Command line of checkpoint.py: inspect, diff, verify and export checkpoints of any form."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pangu_alpha.checkpoint.compare import Difference, compare, damage, unchecked
+from pangu_alpha.checkpoint.copying import Limits
+from pangu_alpha.checkpoint.export import DTYPES, FORMS, ExportOptions, export
+from pangu_alpha.checkpoint.pieces import Source
+from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.store import CheckpointStore
+from pangu_alpha.checkpoint.summary import stored_bytes, summarize, summary_json, summary_lines
+from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.cli.merge_checkpoint import size_of
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.config.schema import build, read_yaml
+
+_EPILOG = """\
+PATH is a run's output folder (its newest whole checkpoint is taken), a checkpoint, the folder of the released
+slices, a .ckpt, MindSpore's slices with their strategy file, a folder of the Hugging Face port, or a
+Megatron-style folder or file. To bring any of these into this project: merge_checkpoint.py PATH NEW.
+
+exit code: 0 well; 1 diff found differences, verify found damage; 2 not opened, refused or not written
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs checkpoint.py; raises ValueError for what the user can mend.
+
+    Args:
+        arguments: Words of the command line.
+
+    Returns:
+        Exit code.
+    """
+    options = _parser().parse_args(arguments)
+    return options.run(options)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    summary = summarize(_open(options.path, options))
+    if options.json:
+        print(json.dumps(summary_json(summary, options.tensors), indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(summary_lines(summary, options.tensors)))
+    return 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    first, second = _open(options.first, options), _open(options.second, options)
+    if options.weights_only:
+        first, second = (_weights(source) for source in (first, second))
+    total = sum(math.prod(stored.shape) for group in first.tensors.values() for stored in group.values())
+    found, worst = 0, 0.0
+    with _bar(total, "elements", options) as bar:
+        for difference in compare(first, second, options.tolerance, bar.update):
+            found, worst = found + 1, max(worst, difference.largest)
+            bar.write(_sentence(difference), file=sys.stdout)
+    sides = (f"{sum(map(len, side.tensors.values()))} tensors of {side.path}" for side in (first, second))
+    values = f", values by up to {worst:g}" if worst else ""
+    said = f"{found} difference{'s' * (found > 1)}{values}" if found else "the same"
+    print(f"{', '.join(sides)}: {said}")
+    return 1 if found else 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    bad = 0
+    for path in _checkpoints(options.path):
+        try:
+            source = _open(path, options)
+        except CheckpointError as error:
+            bad += 1
+            print(error)
+            continue
+        total = sum(stored_bytes(stored) for group in source.tensors.values() for stored in group.values())
+        with _bar(total, "B", options) as bar:
+            found = list(damage(source, bar.update))
+        bad += bool(found)
+        print(
+            "\n".join([f"{path}: damaged:", *(f"  - {line}" for line in found)] if found else [_well(source)])
+        )
+    return 1 if bad else 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    plan = None
+    if options.plan is not None:
+        values = read_yaml(options.plan)
+        plan = build(ParallelPlan, values.get("parallel", values), "parallel")
+        if options.to != "mindspore":
+            raise ValueError(f"--plan: {options.to} is not cut by a plan; leave it out")
+    source = _open(options.source, options)
+    limits = Limits(options.budget, options.workers, not options.quiet)
+    made = ExportOptions(options.dtype, plan, options.official_names, limits)
+    print(
+        "\n".join([f"{source.path}: {source.form}", *(f"  note: {note}" for note in source.notes)]),
+        flush=True,
+    )
+    export(source, options.target, options.to, made)
+    print(f"{options.target}: written, {FORMS[options.to][0]}")
+    return 0
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `source_options`."""
+    add = parser.add_argument_group("of checkpoints that do not say it").add_argument
+    add("--model", metavar="NAME|YAML", help="the network's shape")
+    add("--strategy", type=Path, metavar="FILE", help="MindSpore's strategy file")
+    add("--norm-order", choices=("norm_then_query", "query_then_norm"), help="where the final norm stands")
+
+
+def source_options(options: argparse.Namespace) -> OpenOptions:
+    """What the user says about a checkpoint that does not say it itself."""
+    return OpenOptions(options.model, options.strategy, options.norm_order)
+
+
+def _open(path: Path, options: argparse.Namespace) -> Source:
+    return open_source(path, source_options(options))
+
+
+def _checkpoints(path: Path) -> list[Path]:
+    """All checkpoints of a run, or the one at a path."""
+    if not path.exists():
+        raise CheckpointError(f"{path}: there is no such file or folder")
+    for store in (CheckpointStore(path), CheckpointStore(path / "checkpoints")):
+        if steps := store.steps():
+            return [store.path(step) for step in steps]
+    return [path]
+
+
+def _weights(source: Source) -> Source:
+    return Source(source.path, source.form, source.manifest, {"model": source.tensors["model"]}, source.notes)
+
+
+def _sentence(difference: Difference) -> str:
+    line = f"{difference.kind}: {difference.name or difference.stem}: {difference.detail}"
+    if difference.kind != "values":
+        return line
+    return f"{line}, largest {difference.largest:g} at {list(difference.place)}"
+
+
+def _well(source: Source) -> str:
+    without = unchecked(source)
+    if not without:
+        return f"{source.path}: whole; every checksum fits ({source.form})"
+    more = f" and {len(without) - 1} more files" if len(without) > 1 else ""
+    return (
+        f"{source.path}: complete and readable ({source.form}); its form keeps no checksums of "
+        f"{without[0].name}{more}, so values cannot be verified"
+    )
+
+
+def _bar(total: int, unit: str, options: argparse.Namespace) -> tqdm:
+    return tqdm(total=total, unit=unit, unit_scale=True, disable=options.quiet or None, leave=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="checkpoint.py",
+        description="Inspects, compares, verifies and exports checkpoints of any form.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    common = _common()
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    add = _command(commands, "inspect", "says what a checkpoint is", _inspect, common)
+    add("path", type=Path, metavar="PATH")
+    add("--tensors", action="store_true", help="every tensor: shape, type, pieces")
+    add("--json", action="store_true", help="as JSON")
+
+    add = _command(commands, "diff", "compares two, tensor by tensor", _diff, common)
+    add("first", type=Path, metavar="A")
+    add("second", type=Path, metavar="B")
+    add("--tolerance", type=float, default=0.0, metavar="X", help="absolute difference let pass (default: 0)")
+    add("--weights-only", action="store_true", help="leaves the optimizer out")
+
+    add = _command(commands, "verify", "reads everything and compares every checksum", _verify, common)
+    add("path", type=Path, metavar="PATH", help="of a run's folder, every checkpoint")
+
+    forms = "; ".join(f"{name}: {text}" for name, (text, _) in FORMS.items())
+    add = _command(commands, "export", "writes one in another form", _export, common)
+    add("source", type=Path, metavar="SRC")
+    add("target", type=Path, metavar="DST", help="file or folder to make")
+    add("--to", required=True, choices=tuple(FORMS), help=forms)
+    add("--dtype", choices=DTYPES, default="float32", help="of the weights (default: %(default)s)")
+    add("--plan", metavar="YAML", help="for --to mindspore: the plan to cut for")
+    add("--official-names", action="store_true", help="for --to mindspore and unified: the release's names")
+    add("--budget", type=size_of, default=Limits().budget, metavar="SIZE", help="memory (default: 2GB)")
+    add("--workers", type=int, default=Limits().workers, metavar="N", help="threads (default: %(default)s)")
+    return parser
+
+
+def _common() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    add = common.add_argument
+    add("--quiet", action="store_true", help="shows no progress")
+    add_source_options(common)
+    return common
+
+
+def _command(commands, name: str, text: str, run, common: argparse.ArgumentParser):
+    parser = commands.add_parser(name, help=text, description=text, parents=[common])
+    parser.set_defaults(run=run)
+    return parser.add_argument

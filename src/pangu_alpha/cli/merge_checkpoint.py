@@ -1,0 +1,147 @@
+"""The command merge_checkpoint.py: any checkpoint -> ours, whole or cut for another plan."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from pangu_alpha.checkpoint.copying import Limits
+from pangu_alpha.checkpoint.pieces import Source
+from pangu_alpha.checkpoint.reshard import reshard
+from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.summary import size_text, stored_bytes
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.config.schema import build, read_yaml
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+_EXAMPLES = """\
+examples:
+  merge_checkpoint.py output/checkpoints/step_00001000 merged           one file for all that reads ours
+  merge_checkpoint.py output resharded --plan new.yaml                  the newest, cut for another plan
+  merge_checkpoint.py output resharded --dp 4 --tp 2 --pp 4 --optimizer-parallel level1
+  merge_checkpoint.py /node0/output /node1/output merged                parts on the disks of the nodes
+  merge_checkpoint.py PanguAlpha_13B released_13b --tp 8                the released slices, for 8 devices
+
+A command that was killed goes on where it was when it is run again. exit code: 0 done; 2 refused
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="merge_checkpoint.py",
+        description="Merges a checkpoint of any form, or cuts it for another parallel plan. Needs no device.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("source", nargs="+", type=Path, metavar="SRC", help="a checkpoint, a run's output folder (its newest "
+        "is taken), or the folders of all nodes")  # fmt: skip
+    add("target", type=Path, metavar="DST", help="the folder to make")
+    add("--weights-only", action="store_true", help="leaves the optimizer out")
+    add("--budget", type=size_of, default=Limits().budget, metavar="SIZE", help="memory of the whole process "
+        "(default: 2GB)")  # fmt: skip
+    add("--workers", type=int, default=Limits().workers, metavar="N", help="threads (default: %(default)s)")
+    add("--quiet", action="store_true", help="shows no progress")
+    _plan_options(parser)
+    add_source_options(parser)
+    return parser
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `source_options`."""
+    add = parser.add_argument_group("of checkpoints that do not say it").add_argument
+    add("--model", metavar="NAME|YAML", help="the network's shape")
+    add("--strategy", type=Path, metavar="FILE", help="MindSpore's strategy file")
+    add("--norm-order", choices=("norm_then_query", "query_then_norm"), help="where the final norm stands")
+
+
+def source_options(options: argparse.Namespace) -> OpenOptions:
+    """What the user says about a checkpoint that does not say it itself."""
+    return OpenOptions(options.model, options.strategy, options.norm_order)
+
+
+def _plan_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("plan of the new checkpoint").add_argument
+    add("--full", action="store_true", help="none: one process's checkpoint (default)")
+    add("--plan", metavar="YAML", help="fields of a plan, or a run's YAML with a section parallel; options "
+        "change single ones")  # fmt: skip
+    for name, text in (("dp", "data"), ("tp", "tensor"), ("pp", "pipeline")):
+        add(f"--{name}", type=int, metavar="N", help=f"degree of {text} parallelism (default: 1)")
+    add("--micro-batches", type=int, metavar="N", help="(default: pp)")
+    add("--layers-per-stage", type=_integers, metavar="N,N,...", help="(default: as even as they go)")
+    add("--optimizer-parallel", metavar="LEVEL", help="none, level1, level2, level3")
+    add("--optimizer-threshold", type=int, metavar="KB", help="smallest parameter that is cut (default: 64)")
+    add("--no-vocab-parallel", dest="vocab_parallel", action="store_false", default=None)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs merge_checkpoint.py; raises ValueError for what the user can mend."""
+    options = _parser().parse_args(arguments)
+    plan = plan_of(options)
+    began = time.perf_counter()
+    source = open_source(options.source, source_options(options))
+    print(_found(source), flush=True)
+    limits = Limits(options.budget, options.workers, not options.quiet)
+    reshard(source, options.target, plan, options.weights_only, limits)
+    print(_made(options.target, plan, time.perf_counter() - began))
+    return 0
+
+
+def plan_of(options: argparse.Namespace) -> ParallelPlan | None:
+    """The plan that the options ask for; None is one process.
+
+    Raises:
+        ValueError: It breaks a rule, or --full comes with a plan.
+    """
+    values = read_yaml(options.plan) if options.plan else {}
+    values = values.get("parallel", values)
+    for field in fields(ParallelPlan):
+        given = getattr(options, field.name, None)
+        if given is not None:
+            values[field.name] = given
+    if options.full and values:
+        raise ValueError("--full: makes a checkpoint of no plan; leave it out, or the options of a plan")
+    if not values:
+        return None
+    return build(ParallelPlan, {"micro_batches": values.get("pp", 1), **values})
+
+
+def _found(source: Source) -> str:
+    size = sum(stored_bytes(stored) for group in source.tensors.values() for stored in group.values())
+    manifest, stems = source.manifest, " and ".join(source.tensors)
+    said = f"{source.path}: {source.form}; {stems}, {size_text(size)}; step {manifest.step}"
+    return "\n".join([f"{said}, {manifest.samples} samples", *(f"  note: {note}" for note in source.notes)])
+
+
+def _made(path: Path, plan: ParallelPlan | None, seconds: float) -> str:
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    form = "one process" if plan is None else f"dp {plan.dp}, tp {plan.tp}, pp {plan.pp}"
+    return (
+        f"{path}: written for {form}; {size_text(size)} in {seconds:.1f} s, "
+        f"{size / seconds / 1e9:.2f} GB/s{_memory()}"
+    )
+
+
+def _memory() -> str:
+    """What this program held at most, where Linux tells; getrusage would count the program that called it."""
+    status = Path("/proc/self/status")
+    peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text("ascii")) if status.is_file() else None
+    return f"; peak memory {int(peak[1]) * 1024 / 1e6:.0f} MB" if peak else ""
+
+
+def size_of(text: str) -> int:
+    """Bytes in a size such as 2GB; decimal units."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)", text.upper())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 2GB or 500MB")
+    unit = match[2] if match[2] in _UNITS else match[2] + "B"
+    return int(float(match[1]) * _UNITS.get(unit, 1))
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(","))

@@ -1,0 +1,157 @@
+"""How a run keeps itself: where it begins, what its ranks save, and that they agree on both.
+
+Knows files and configurations; the numbers are the engine's, the place in the run is the loop's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pangu_alpha.checkpoint.distributed import (
+    LocalParts,
+    SharedParts,
+    agree_on_attempt,
+    check_shared,
+    open_part,
+)
+from pangu_alpha.checkpoint.pieces import Source
+from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.store import CheckpointStore, Group, is_foreign, resolve_resume
+from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.config.run import TrainConfig
+from pangu_alpha.config.schema import to_mapping
+
+logger = logging.getLogger(__name__)
+
+_MEANING = ("num_heads", "norm_order", "activation")  # fields that change the function, not the shapes
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run begins from.
+
+    Args:
+        source: The checkpoint.
+        resumed: Whether the run goes on; otherwise it begins anew with the checkpoint's weights.
+        verified: Whether every byte has just been compared with its checksum.
+    """
+
+    source: Source
+    resumed: bool
+    verified: bool
+
+
+class RunCheckpoints:
+    """The checkpoints of one run as one of its ranks sees them.
+
+    Args:
+        config: The run.
+        world: All its ranks.
+        partitioned: Whether each rank holds slices; otherwise every rank holds all, and rank 0 saves.
+
+    Raises:
+        CheckpointError: The ranks do not share the storage that is said to be shared.
+        ValueError: Node-local storage, and no slices.
+    """
+
+    def __init__(self, config: TrainConfig, world: Group, partitioned: bool) -> None:
+        run = config.run
+        self._config, self._world = config, world
+        kept = run.checkpoint
+        self.store = CheckpointStore(Path(run.output) / "checkpoints", kept.keep_last, kept.keep_every)
+        self.local = kept.storage == "local"
+        self.saves = partitioned or world.rank == 0
+        self.series: CheckpointStore | SharedParts | LocalParts = self.store
+        if self.local and not partitioned:
+            raise ValueError(
+                "run.checkpoint.storage: 'local' is for runs that MindSpore partitions; here rank 0 saves "
+                "for all, and all resume from that: give an output folder that they share"
+            )
+        if world.size == 1:
+            return
+        attempt = agree_on_attempt(world)
+        if not self.local:
+            check_shared(self.store.root, attempt, world)
+        if self.local:
+            self.series = LocalParts(self.store, world.rank, attempt, to_mapping(config.parallel))
+        elif partitioned:
+            self.series = SharedParts(self.store, world.rank, world.size, attempt)
+
+    def find(self) -> Start | None:
+        """What the run begins from; None is the seed.
+
+        Raises:
+            CheckpointError: What is asked for is not there, damaged, of an unknown form, or holds no
+                optimizer state to go on with.
+        """
+        run = self._config.run
+        path = self._resumed()
+        if path is None and run.initial is None:
+            return None
+        if path is None:
+            return Start(self._open(Path(run.initial)), resumed=False, verified=False)
+        source = open_part(path) if self._is_own_part(path) else self._open(path)
+        if not source.tensors.get("optimizer"):
+            raise CheckpointError(
+                f"{path}: {source.form}: holds no optimizer state, so no run goes on from it; to start a new "
+                f"run from its weights, give run.initial={path} (--init-from) and no resume"
+            )
+        return Start(source, resumed=True, verified=not is_foreign(path))
+
+    def settle(self, step: int) -> None:
+        """Takes note that all ranks have saved a step."""
+        if isinstance(self.series, LocalParts):
+            self.series.settled = step
+
+    def _resumed(self) -> Path | None:
+        resume = self._config.run.resume
+        if isinstance(self.series, LocalParts):
+            own = Path(resume) / self.series.part(0).name
+            if resume == "auto":
+                return self.series.newest(self._world)
+            if resume != "never" and own.is_dir():
+                return self.series.verified(own, self._world)
+        return resolve_resume(resume, self.store, self._world)
+
+    def _is_own_part(self, path: Path) -> bool:
+        return isinstance(self.series, LocalParts) and path.name == self.series.part(0).name
+
+    def _open(self, path: Path) -> Source:
+        source = open_source(path, OpenOptions(model=self._config.model))
+        logger.info("%s: %s", source.path, source.form)
+        for note in source.notes:
+            logger.warning("  %s", note)
+        return source
+
+
+def check_fits(source: Source, config: TrainConfig, tokenizer: str) -> None:
+    """Makes sure that a checkpoint's numbers mean the same in this run.
+
+    Args:
+        source: The checkpoint; its tensors' shapes are compared when they are loaded.
+        config: The run.
+        tokenizer: Digest of the vocabulary of its records.
+
+    Raises:
+        ValueError: Another vocabulary, or another network of the same shapes.
+    """
+    theirs = source.manifest.tokenizer
+    if theirs is None:
+        logger.warning("%s: does not say its vocabulary; it is taken to be the records'", source.path)
+    elif theirs != tokenizer:
+        raise ValueError(
+            f"{source.path}: trained with the tokenizer {theirs}, the records are of {tokenizer}; resume "
+            "with records of the same vocab.model"
+        )
+    model: Mapping[str, Any] = source.manifest.config.get("model", {})
+    mine = to_mapping(config.model)
+    for key in _MEANING:
+        if key in model and model[key] != mine[key]:
+            raise ValueError(
+                f"{source.path}: model.{key} is {model[key]!r} there, {mine[key]!r} in this run; the weights "
+                f"mean nothing so: set model.{key}={model[key]}"
+            )

@@ -1,0 +1,113 @@
+"""checkpoint.py: what it prints and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
+from pangu_alpha.cli.checkpoint import main
+from pangu_alpha.config.schema import to_mapping
+
+SCRIPT = Path(__file__).parents[2] / "src" / "checkpoint.py"
+
+
+@pytest.fixture
+def run(checkpoint_of_ours, tmp_path):
+    """A run's folder with two checkpoints of weights."""
+    for step in (5, 10):
+        shutil.copytree(checkpoint_of_ours, tmp_path / f"run/checkpoints/step_{step:08d}")
+    return tmp_path / "run"
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def test_inspect_says_what_it_is(run, capsys):
+    assert main(["inspect", str(run), "--tensors"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("weights in one file", "L 3, H 64, N 4, V 1000, S 32", "218,176", "step 12", "model norms"):
+        assert words in shown
+    line = next(line for line in shown.splitlines() if "query_layer.feed_forward.down.weight" in line)
+    assert "[64, 256]" in line and "float32" in line
+
+
+def test_inspect_as_json_with_a_plan(ours, tmp_path, capsys):
+    from pangu_alpha.config.model import ModelConfig
+
+    model = to_mapping(ModelConfig(vocab_size=1000, hidden_size=64, num_layers=3, num_heads=4, seq_length=32))
+    moments = {f"adam_{m}.{name}": array for m in "mv" for name, array in ours.items()}
+    manifest = Manifest(7, 99, {"model": model, "parallel": {"dp": 1, "tp": 1}}, "abc")
+    write_checkpoint(tmp_path / "full", {"model": ours, "optimizer": moments}, manifest)
+    assert main(["inspect", str(tmp_path / "full"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["step"], found["samples"], found["tokenizer"]) == (7, 99, "abc")
+    assert found["bytes"] == 3 * 4 * found["parameters"] and found["plan"] == {"dp": 1, "tp": 1}
+    assert sum(group["tensors"] for group in found["groups"]) == 3 * len(ours)
+    assert "tensors" not in found
+
+
+def test_diff_exits_with_1_where_there_are_differences(run, ours, tmp_path, capsys):
+    model = json.loads((run / "checkpoints/step_00000010/manifest.json").read_text())["config"]
+    other = {**ours, "final_norm.beta": ours["final_norm.beta"] + np.float32(0.5)}
+    write_checkpoint(tmp_path / "other", {"model": other}, Manifest(1, 0, model))
+    assert main(["diff", str(run), str(run / "checkpoints/step_00000005"), "--quiet"]) == 0
+    assert "the same" in capsys.readouterr().out
+    words = ["diff", str(run), str(tmp_path / "other"), "--quiet"]
+    assert main(words) == 1
+    assert "values: final_norm.beta: 64 of 64 elements, largest 0.5" in capsys.readouterr().out
+    assert main([*words, "--tolerance", "0.51"]) == 0
+
+
+def test_verify_names_the_damaged_of_a_run(run, capsys):
+    assert main(["verify", str(run), "--quiet"]) == 0
+    assert capsys.readouterr().out.count("every checksum fits") == 2
+    flip(run / "checkpoints/step_00000010/model.safetensors")
+    assert main(["verify", str(run), "--quiet"]) == 1
+    shown = capsys.readouterr().out
+    assert "step_00000010: damaged:" in shown and "expected xxh3_128" in shown
+    assert "step_00000005: whole" in shown
+    flip(run / "checkpoints/step_00000005/manifest.json")
+    assert main(["verify", str(run / "checkpoints/step_00000005")]) == 1
+    assert "COMPLETE says" in capsys.readouterr().out
+
+
+def test_export_and_look_at_it(run, tmp_path, capsys, model_yaml):
+    made = tmp_path / "made.ckpt"
+    words = ["export", str(run), str(made), "--to", "ckpt", "--dtype", "float16", "--quiet"]
+    assert main(words) == 0
+    assert "made.ckpt: written" in capsys.readouterr().out
+    assert main(["diff", str(run), str(made), "--model", model_yaml, "--quiet", "--tolerance", "0.01"]) == 0
+    assert main(["inspect", str(made), "--model", model_yaml]) == 0
+    assert "float16" in capsys.readouterr().out
+
+
+def test_every_other_form(run, tmp_path, model_yaml):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("parallel: {dp: 1, tp: 2}\n")
+    for form, extra in (
+        ("huggingface", []),
+        ("megatron", []),
+        ("mindspore", ["--plan", str(plan), "--official-names"]),
+        ("unified", []),
+    ):
+        made = str(tmp_path / f"{form}.safetensors")
+        assert main(["export", str(run), made, "--to", form, "--quiet", *extra]) == 0
+        assert main(["diff", str(run), made, "--model", model_yaml, "--quiet"]) == 0
+
+
+def test_errors_reach_the_exit_code(run, tmp_path):
+    for words in (["inspect", str(tmp_path / "absent")], ["verify", str(tmp_path / "absent")],
+                  ["export", str(run), str(run), "--to", "huggingface"]):  # fmt: skip
+        done = subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pangu_alpha.checkpoint.copying import Limits
+from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
+from pangu_alpha.checkpoint.mindspore_export import STRATEGY_FILE, export_slices, export_unified
+from pangu_alpha.checkpoint.pieces import whole
+from pangu_alpha.checkpoint.reading import read_box
+from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.config.schema import to_mapping
+from pangu_alpha.parallel.layout import parameter_shapes
+
+QUIET = Limits(workers=1, progress=False)
+MODEL = ModelConfig(vocab_size=101, hidden_size=64, num_layers=3, num_heads=4, seq_length=32)
+FOUR = ParallelPlan(dp=2, tp=2, optimizer_parallel="level1", optimizer_threshold=1)
+EIGHT = ParallelPlan(dp=2, tp=2, pp=2, micro_batches=2, optimizer_parallel="level2", optimizer_threshold=4)
+STEMS = ("model", "optimizer")
+OPTIONS = OpenOptions(model=MODEL)
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    rng, shapes = np.random.default_rng(0), parameter_shapes(MODEL)
+    named = {"model": shapes}
+    named["optimizer"] = {f"adam_{kind}.{name}": shape for kind in "mv" for name, shape in shapes.items()}
+    return {
+        stem: {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in group.items()}
+        for stem, group in named.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def source(arrays, tmp_path_factory):
+    path = tmp_path_factory.mktemp("ours") / "step_00000007"
+    write_checkpoint(path, arrays, Manifest(7, 70, {"model": to_mapping(MODEL)}))
+    return open_source(path)
+
+
+def export(source, folder, plan, names="ours", form="ckpt"):
+    export_slices(source, folder, plan, names, form, QUIET)
+    return folder
+
+
+def assert_whole(path, arrays, options=OPTIONS):
+    found = open_source(path, options)
+    assert found.manifest.kind == "training"
+    assert {stem: set(group) for stem, group in found.tensors.items()} == {
+        stem: set(group) for stem, group in arrays.items()
+    }
+    for stem in STEMS:
+        for name, array in arrays[stem].items():
+            stored = found.tensors[stem][name]
+            assert np.array_equal(read_box(stored, whole(stored.shape)), array), name
+    return found
+
+
+@pytest.mark.parametrize("plan", [FOUR, EIGHT, ParallelPlan(tp=4, vocab_parallel=False)])
+@pytest.mark.parametrize(("names", "form"), [("ours", "ckpt"), ("official", "ckpt"), ("ours", "safetensors")])
+def test_slices_come_back_with_and_without_their_strategy(tmp_path, source, arrays, plan, names, form):
+    folder = export(source, tmp_path / "slices", plan, names, form)
+    found = assert_whole(folder, arrays)
+    assert found.form == f"MindSpore's slices of {plan.devices} ranks, placed by the strategy {STRATEGY_FILE}"
+    assert found.manifest.step == 7
+    (folder / STRATEGY_FILE).rename(tmp_path / "elsewhere.ckpt")
+    assert "placed by the official rule" in assert_whole(folder, arrays).form
+    options = OpenOptions(model=MODEL, strategy=tmp_path / "elsewhere.ckpt")
+    assert_whole(folder, arrays, options)
+
+
+def same_files(one, other):
+    import mindspore as ms
+
+    found, wanted = ms.load_checkpoint(str(one)), ms.load_checkpoint(str(other))
+    assert found.keys() == wanted.keys()
+    return all(np.array_equal(found[name].asnumpy(), wanted[name].asnumpy()) for name in wanted)
+
+
+@pytest.mark.parametrize(("before", "after"), [(FOUR, EIGHT), (EIGHT, FOUR)])
+def test_mindspore_transforms_our_slices_into_our_slices(cpu, tmp_path, source, arrays, before, after):
+    from mindspore.parallel import transform_checkpoints
+
+    old, new = export(source, tmp_path / "old", before), export(source, tmp_path / "new", after)
+    files = [str(folder / STRATEGY_FILE) for folder in (old, new)]
+    transform_checkpoints(str(old), str(tmp_path / "made"), "made", *files)
+    for rank in range(after.devices):
+        made = tmp_path / "made" / f"rank_{rank}" / f"made{rank}.ckpt"
+        assert same_files(made, new / f"rank_{rank}" / "pangu_alpha.ckpt"), rank
+    assert_whole(tmp_path / "made", arrays, OpenOptions(model=MODEL, strategy=new / STRATEGY_FILE))
+
+
+def test_unified_safetensors_both_ways(cpu, tmp_path, monkeypatch, source, arrays):
+    import psutil
+    from mindspore.parallel import load_distributed_checkpoint, unified_safetensors
+    from safetensors.numpy import load_file
+
+    # MindSpore 2.9 waits for ever while more than half of the machine's memory is in use
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(percent=0))
+    slices = export(source, tmp_path / "slices", EIGHT, form="safetensors")
+    strategy = str(slices / STRATEGY_FILE)
+    unified_safetensors(str(slices), strategy, str(tmp_path / "theirs"))
+    found = assert_whole(tmp_path / "theirs", arrays)
+    assert found.form == "MindSpore's unified safetensors, 1 files" and found.manifest.step == 7
+    export_unified(source, tmp_path / "ours", plan=EIGHT, limits=QUIET)
+    assert assert_whole(tmp_path / "ours", arrays).manifest.step == 7
+    for rank in (1, 6):
+        load_distributed_checkpoint(
+            None,
+            format="safetensors",
+            unified_safetensors_dir=str(tmp_path / "ours"),
+            predict_strategy=strategy,
+            dst_safetensors_dir=str(tmp_path / "loaded"),
+            rank_id=rank,
+        )
+        made = load_file(tmp_path / "loaded" / f"rank_{rank}" / "net.safetensors")
+        wanted = load_file(slices / f"rank_{rank}" / "pangu_alpha.safetensors")
+        assert made.keys() == wanted.keys()
+        assert all(np.array_equal(made[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("names", ["ours", "official"])
+def test_unified_files_are_split_by_size(tmp_path, monkeypatch, source, arrays, names):
+    from pangu_alpha.checkpoint import mindspore_export
+
+    monkeypatch.setattr(mindspore_export, "_UNIFIED_FILE", 500_000)
+    export_unified(source, tmp_path / "unified", names, limits=QUIET)
+    parts = sorted(path.name for path in (tmp_path / "unified").glob("part*"))
+    assert parts == [f"part{index}.safetensors" for index in range(4)]
+    assert_whole(tmp_path / "unified", arrays)
+    where = json.loads((tmp_path / "unified" / "param_name_map.json").read_text())["weight_map"]
+    assert set(where.values()) == set(parts) and len(where) == 3 * len(arrays["model"])
+    (tmp_path / "unified" / "part3.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="part3.safetensors: missing, though"):
+        open_source(tmp_path / "unified", OPTIONS)
+
+
+def test_redundancy_removed_by_mindspore_is_no_loss(cpu, tmp_path, source, arrays):
+    """What save_checkpoint(remove_redundancy=True) leaves: every slice on one of the ranks that hold it."""
+    from safetensors.numpy import load_file, save_file
+
+    slices = export(source, tmp_path / "slices", FOUR, form="safetensors")
+    seen = set()
+    for rank in range(4):
+        file = slices / f"rank_{rank}" / "pangu_alpha.safetensors"
+        kept = {name: array for name, array in load_file(file).items() if (name, array.tobytes()) not in seen}
+        seen |= {(name, array.tobytes()) for name, array in kept.items()}
+        save_file(kept, file)
+    assert_whole(slices, arrays)
+    (slices / STRATEGY_FILE).unlink()
+    with pytest.raises(CheckpointError, match="ranks of one stage hold different tensors; give the strategy"):
+        open_source(slices, OPTIONS)
+
+
+def test_a_missing_rank_or_slice_is_named(tmp_path, source):
+    from safetensors.numpy import load_file, save_file
+
+    slices = export(source, tmp_path / "slices", EIGHT, form="safetensors")
+    file = slices / "rank_5" / "pangu_alpha.safetensors"
+    tensors = load_file(file)
+    del tensors["query_layer.attention.key.weight"]
+    save_file(tensors, file)
+    with pytest.raises(CheckpointError, match="query_layer.attention.key.weight: no file has .* ranks 1"):
+        open_source(slices, OPTIONS)
+    tensors["query_layer.attention.key.weight"] = np.zeros((8, 64), np.float32)
+    save_file(tensors, file)
+    with pytest.raises(CheckpointError, match=r"is float32 \[8, 64\], elsewhere float32 \[16, 64\]"):
+        open_source(slices, OPTIONS)
+    file.unlink()
+    with pytest.raises(CheckpointError, match="no checkpoint in the folders of ranks 5"):
+        open_source(slices, OPTIONS)
+    file.parent.rmdir()
+    with pytest.raises(CheckpointError, match="1 of 8 slices are missing: 5"):
+        open_source(slices, OPTIONS)
+    (slices / STRATEGY_FILE).unlink()
+    with pytest.raises(CheckpointError, match="1 of 8 slices are missing: 5"):
+        open_source(slices, OPTIONS)
+
+
+def test_the_newest_save_that_all_ranks_have_is_taken(tmp_path, source, arrays):
+    slices = export(source, tmp_path / "slices", FOUR)
+    for rank in range(4):
+        file = slices / f"rank_{rank}" / "pangu_alpha.ckpt"
+        content = file.read_bytes()
+        for name in ("pangu-1_10.ckpt", "pangu-1_9.ckpt", f"pangu-{1 + (rank > 0)}_20.ckpt"):
+            (file.parent / name).write_bytes(content)
+        (file.parent / "pangu-1_30_breakpoint.ckpt").write_bytes(b"")
+        file.unlink()
+    found = assert_whole(slices, arrays)
+    assert found.notes[0] == "several saves; took the newest that all ranks have, epoch 1 step 10"
+    for rank in range(4):
+        (slices / f"rank_{rank}" / "pangu-1_10.ckpt").unlink()
+        (slices / f"rank_{rank}" / "pangu-1_9.ckpt").unlink()
+    with pytest.raises(CheckpointError, match="no save PREFIX-EPOCH_STEP that all ranks have"):
+        open_source(slices, OPTIONS)
+
+
+def test_a_strategy_of_another_run_is_refused(tmp_path, source):
+    slices = export(source, tmp_path / "slices", FOUR)
+    other = export(source, tmp_path / "other", ParallelPlan(tp=2))
+    with pytest.raises(CheckpointError, match="4 slices, but the strategy is of 2 devices"):
+        open_source(slices, OpenOptions(model=MODEL, strategy=other / STRATEGY_FILE))
+    with pytest.raises(CheckpointError, match="no strategy file there"):
+        open_source(slices, OpenOptions(model=MODEL, strategy=tmp_path / "nowhere.ckpt"))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        export(source, tmp_path / "third", ParallelPlan(tp=3))
+
+
+# The official 200B: class PANGUALPHAPipeline, 16 stages, a folder a training rank, weights and moments.
+DEEP = ModelConfig(96, 16, num_layers=16, num_heads=2, seq_length=8, norm_order="query_then_norm")
+SIXTEEN = ParallelPlan(dp=2, tp=2, pp=16, micro_batches=16, optimizer_parallel="level1", vocab_parallel=False)
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    rng, shapes = np.random.default_rng(1), parameter_shapes(DEEP)
+    weights = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+    moments = {f"adam_{kind}.{name}": array * 2 for kind in "mv" for name, array in weights.items()}
+    return {"model": weights, "optimizer": moments}
+
+
+def save_official(folder, arrays, plan):
+    """Every rank's file by the official names, the tied table on the last stage, too; strategies by rank."""
+    import mindspore as ms
+
+    from pangu_alpha.checkpoint.strategy_file import Cut, strategy_bytes
+
+    axes = {"dense": (0,), "attention.projection.weight": (0,), "mapping.weight": (1,), "mapping.bias": (0,)}
+    axes["output.projection.weight"] = (0,)
+    (folder / "strategy").mkdir(parents=True)
+    for stage in range(plan.pp):
+        named = {name: array for name, array in arrays.items() if stage in stages_of(name, plan.pp)}
+        cuts = {}
+        for name, array in named.items():
+            axis = next((one[0] for part, one in axes.items() if part in name), None)
+            over = tuple((0,) if one == axis else () for one in range(array.ndim))
+            cuts[name] = Cut((plan.dp, plan.tp), over, plan.dp if axis is not None else 1)
+        for place in range(plan.dp * plan.tp):
+            rank = stage * plan.dp * plan.tp + place
+            (folder / "strategy" / f"strategy_rank_{rank}.ckpt").write_bytes(strategy_bytes({stage: cuts}))
+            own = []
+            for name, array in named.items():
+                axis = next((one[0] for part, one in axes.items() if part in name), None)
+                if axis is not None:
+                    array = np.split(np.split(array, plan.tp, axis)[place % plan.tp], plan.dp)[
+                        place // plan.tp
+                    ]
+                own.append({"name": name, "data": ms.Tensor(array)})
+            own.append({"name": "global_step", "data": ms.Tensor(np.array([5], np.int32))})
+            (folder / f"rank_{rank}").mkdir()
+            path = folder / f"rank_{rank}" / "PANGUALPHA-1_5.ckpt"
+            ms.save_checkpoint(own, str(path), append_dict={"epoch_num": 1, "step_num": 5})
+
+
+def stages_of(name, stages):
+    base = name.removeprefix("adam_m.").removeprefix("adam_v.")
+    if base.startswith("backbone.blocks."):
+        return [int(base.split(".")[2])]
+    if base == "embedding_table":
+        return [0, stages - 1]
+    return [0] if "position_embedding" in base else [stages - 1]
+
+
+def test_the_16_stages_of_the_200b_class(cpu, tmp_path, deep):
+    from pangu_alpha.checkpoint.released import released_names
+
+    official = {}
+    for ours, (theirs, flip) in released_names(DEEP).items():
+        for prefix, stem in (("", "model"), ("adam_m.", "optimizer"), ("adam_v.", "optimizer")):
+            array = deep[stem][prefix + ours]
+            official[prefix + theirs] = np.ascontiguousarray(array.T) if flip else array
+    save_official(tmp_path, official, SIXTEEN)
+    options = OpenOptions(model=DEEP)
+    for strategy in (True, False):
+        if not strategy:
+            (tmp_path / "strategy").rename(tmp_path / "aside")
+        found = assert_whole(tmp_path, deep, options)
+        assert found.manifest.step == 5
+        assert found.manifest.config["model"]["norm_order"] == "query_then_norm"
+        assert found.form.startswith("MindSpore's slices of 64 ranks, placed by")
+        assert ("strategy_rank_0.ckpt" in found.form) == strategy
+        assert "on several stages, read from the first: embedding_table" in found.notes[0]
+        assert any(note.startswith("left aside: global_step") for note in found.notes)
+
+
+def test_names_of_2023_and_caches(cpu, tmp_path, source, arrays):
+    import mindspore as ms
+
+    from pangu_alpha.checkpoint.released import released_names
+
+    path = tmp_path / "PanguAlpha.ckpt"
+    saved = []
+    for ours, (theirs, flip) in released_names(MODEL).items():
+        for table in ("word_embedding", "position_embedding"):
+            theirs = theirs.replace(f"backbone.{table}.", f"backbone.embedding.{table}.")
+        array = arrays["model"][ours]
+        saved.append({"name": theirs, "data": ms.Tensor(np.ascontiguousarray(array.T) if flip else array)})
+    past = ms.Tensor(np.zeros((1, 4, 16, 32), np.float16))
+    saved.append({"name": "backbone.blocks.0.attention.key_past", "data": past})
+    ms.save_checkpoint(saved, str(path))
+    found = open_source(path, OPTIONS)
+    assert set(found.tensors["model"]) == set(arrays["model"])
+    assert "left aside: backbone.blocks.0.attention.key_past" in found.notes
+    saved.append({"name": "backbone.blocks.0.moe.weight", "data": past})
+    path.unlink()
+    ms.save_checkpoint(saved, str(path))
+    with pytest.raises(CheckpointError, match="not of the official network .*: backbone.blocks.0.moe.weight"):
+        open_source(path, OPTIONS)

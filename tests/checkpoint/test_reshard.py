@@ -1,0 +1,167 @@
+"""Any plan to any plan: 60 random pairs, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+
+import numpy as np
+import pytest
+
+from pangu_alpha.checkpoint.copying import Limits
+from pangu_alpha.checkpoint.distributed import part_name
+from pangu_alpha.checkpoint.format import (
+    Manifest,
+    read_checkpoint,
+    seal_folder,
+    write_checkpoint,
+)
+from pangu_alpha.checkpoint.reshard import MOMENTS, reshard
+from pangu_alpha.checkpoint.source import open_source
+from pangu_alpha.checkpoint.tensor_file import checksum
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.parallel import ParallelPlan, misfits
+from pangu_alpha.config.schema import to_mapping
+from pangu_alpha.parallel.layout import layouts, parameter_shapes, written_slices
+
+MODEL = ModelConfig(vocab_size=61, hidden_size=24, num_layers=3, num_heads=12, seq_length=8)
+STATE = {"loss_scale": 1024.0, "skipped": 3, "running": [0.1, -0.0]}
+QUIET = Limits(workers=2, progress=False)
+
+
+@pytest.fixture(autouse=True)
+def no_flushes(monkeypatch):
+    """These tests are about numbers; flushing thousands of tiny files would take most of the time."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    """A training state by stem and name."""
+    rng = np.random.default_rng(5)
+    shapes = parameter_shapes(MODEL)
+    made = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    moments = {
+        prefix + name: rng.standard_normal(shape, np.float32)
+        for prefix in MOMENTS
+        for name, shape in shapes.items()
+    }
+    return {"model": made, "optimizer": moments}
+
+
+def manifest_of(plan, kind="slices"):
+    config = {"model": to_mapping(MODEL), "parallel": to_mapping(plan), "run": {"seed": 3}}
+    return Manifest(7, 123456789012, config, "digest", STATE, kind)
+
+
+def slices_of(arrays, plan, rank):
+    """What a rank writes: its slices by stem and name, and where they begin."""
+    placed = layouts(parameter_shapes(MODEL), MODEL, plan)
+    own, found, begins = written_slices(placed, plan, rank), {}, {}
+    for stem, group in arrays.items():
+        for name, array in group.items():
+            parameter = name.removeprefix("adam_m.").removeprefix("adam_v.")
+            begin = own.get(parameter)
+            if begin is not None:
+                layout = placed[parameter]
+                padded = np.zeros(layout.shape, np.float32)
+                padded[tuple(slice(size) for size in array.shape)] = array
+                cut = tuple(slice(a, a + n) for a, n in zip(begin, layout.slice_shape, strict=True))
+                found.setdefault(stem, {})[name] = padded[cut]
+                begins.setdefault(stem, {})[name] = {"start": [*begin], "shape": [*array.shape]}
+    return found, begins
+
+
+def write_slices(path, arrays, plan, split=None):
+    """A distributed checkpoint as the ranks of a plan write it; `split` gives the folder of each rank."""
+    parts = {}
+    for rank in range(plan.devices):
+        found, begins = slices_of(arrays, plan, rank)
+        folder = (split(rank) if split else path) / part_name(rank)
+        said = Manifest(**{**vars(manifest_of(plan, "part")), "slices": begins})
+        write_checkpoint(folder, found, said)
+        parts[folder.name] = checksum((folder / "manifest.json").read_bytes())
+    if split is None:
+        seal_folder(path, Manifest(**{**vars(manifest_of(plan)), "parts": parts}))
+    return path
+
+
+def draw_plan(rng):
+    """A plan that fits the model, of at most 12 devices."""
+    while True:
+        dp, tp, pp = rng.choice([1, 2, 3, 4]), rng.choice([1, 2, 3, 4, 6]), rng.choice([1, 2, 3])
+        if dp * tp * pp > 12:
+            continue
+        stages = ()
+        if pp > 1 and rng.random() < 0.5:
+            cuts = sorted(rng.sample(range(1, MODEL.num_layers), pp - 1))
+            stages = tuple(b - a for a, b in zip([0, *cuts], [*cuts, MODEL.num_layers], strict=True))
+        plan = ParallelPlan(
+            dp=dp, tp=tp, pp=pp, micro_batches=pp, layers_per_stage=stages,
+            optimizer_parallel=rng.choice(["none", "level1", "level2", "level3"]) if dp > 1 else "none",
+            optimizer_threshold=rng.choice([0, 1, 3]), vocab_parallel=rng.random() < 0.7,
+        )  # fmt: skip
+        assert not [*misfits(plan, MODEL)]
+        return plan
+
+
+def assert_whole(path, arrays):
+    """A checkpoint of one process holds exactly these numbers and everything that travels."""
+    found = read_checkpoint(path)
+    assert (found.manifest.step, found.manifest.samples, found.manifest.tokenizer) == (
+        7,
+        123456789012,
+        "digest",
+    )
+    assert found.manifest.kind == "training" and json.dumps(found.manifest.state) == json.dumps(STATE)
+    assert found.manifest.config["run"] == {"seed": 3}
+    for stem, group in arrays.items():
+        loaded = found.load(stem)
+        assert loaded.keys() == group.keys()
+        assert all(loaded[name].tobytes() == array.tobytes() for name, array in group.items())
+
+
+def assert_slices(path, arrays, plan):
+    """A checkpoint of a plan holds what its ranks would have written themselves."""
+    assert read_checkpoint(path).manifest.config["parallel"] == to_mapping(plan)
+    for rank in range(plan.devices):
+        expected, begins = slices_of(arrays, plan, rank)
+        part = read_checkpoint(path / part_name(rank))
+        assert part.manifest.slices == begins and part.manifest.files.keys() == expected.keys()
+        for stem, group in expected.items():
+            loaded = part.load(stem)
+            assert loaded.keys() == group.keys()
+            assert all(loaded[name].tobytes() == array.tobytes() for name, array in group.items())
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_pair_of_plans(seed, arrays, tmp_path):
+    rng = random.Random(seed)
+    first, second = draw_plan(rng), draw_plan(rng)
+    source = open_source(write_slices(tmp_path / "a", arrays, first))
+    assert source.form == f"slices of {first.devices} ranks"
+    reshard(source, tmp_path / "b", second, limits=QUIET)
+    assert_slices(tmp_path / "b", arrays, second)
+    reshard(source, tmp_path / "a_full", limits=QUIET)
+    reshard(open_source(tmp_path / "b"), tmp_path / "b_full", limits=QUIET)
+    assert_whole(tmp_path / "a_full", arrays)
+    assert_whole(tmp_path / "b_full", arrays)
+
+
+def test_the_pairs_cover_what_plans_differ_in():
+    pairs = []
+    for seed in range(60):
+        rng = random.Random(seed)
+        pairs.append((draw_plan(rng), draw_plan(rng)))
+    plans = [plan for pair in pairs for plan in pair]
+    for name in ("dp", "tp", "pp", "optimizer_parallel", "layers_per_stage", "vocab_parallel"):
+        assert sum(getattr(a, name) != getattr(b, name) for a, b in pairs) >= 15, name
+    assert {plan.optimizer_parallel for plan in plans} == {"none", "level1", "level2", "level3"}
+    assert sum(bool(plan.layers_per_stage) for plan in plans) >= 15
+    padded = [
+        plan
+        for plan in plans
+        if layouts(parameter_shapes(MODEL), MODEL, plan)["word_embedding.table"].shape[0] > 61
+    ]
+    assert len(padded) >= 30

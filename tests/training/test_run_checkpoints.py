@@ -1,0 +1,127 @@
+"""Where the ranks of a run begin: the same place for all, and an error rather than random weights."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pangu_alpha.checkpoint.distributed import LocalParts, SharedParts, part_name
+from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
+from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.config.run import build_train_config
+from pangu_alpha.config.schema import to_mapping
+from pangu_alpha.training.checkpoints import RunCheckpoints, check_fits
+
+RANKS = 4
+
+
+@pytest.fixture
+def config(settings):
+    """A run whose four ranks each hold a quarter."""
+
+    def make(storage="shared", **run):
+        run = settings["run"] | run | {"checkpoint": {"storage": storage}}
+        return build_train_config(settings | {"run": run, "parallel": {"dp": 2, "tp": 2}})
+
+    return make
+
+
+def save(config, group, step, attempt=None):
+    """A rank's part: its rows of one parameter and one moment."""
+    checkpoints = RunCheckpoints(config, group, partitioned=True)
+    rows = np.full((2, 3), group.rank, np.float32)
+    place = {"start": [2 * group.rank, 0], "shape": [2 * RANKS, 3]}
+    slices = {"model": {"w": place}, "optimizer": {"adam_m.w": place}}
+    manifest = Manifest(step, samples=8 * step, config=to_mapping(config), slices=slices)
+    series = dataclasses.replace(checkpoints.series, attempt=attempt) if attempt else checkpoints.series
+    return series.save({"model": {"w": rows}, "optimizer": {"adam_m.w": rows}}, manifest)
+
+
+@pytest.fixture
+def ranks(crowd):
+    """Four of them."""
+    return crowd(RANKS)
+
+
+def find(ranks, config):
+    """Where each rank begins."""
+    return ranks.run(lambda group: RunCheckpoints(config, group, partitioned=True).find())
+
+
+def test_all_ranks_begin_at_the_newest_whole_step(ranks, config, tmp_path):
+    run = config()
+    assert find(ranks, run) == [None] * RANKS
+    for step in (1, 2):
+        ranks.run(lambda group, step=step: save(run, group, step))
+    (tmp_path / "run" / "checkpoints" / "step_00000002" / part_name(2) / "COMPLETE").unlink()
+    for start in find(ranks, run):
+        assert start.source.path.name == "step_00000001" and start.source.manifest.samples == 8
+        assert start.resumed and start.verified and set(start.source.tensors) == {"model", "optimizer"}
+    with pytest.raises(CheckpointError, match="rank_00002.*unfinished"):
+        find(ranks, config(resume=str(tmp_path / "run" / "checkpoints" / "step_00000002")))
+
+
+def test_ranks_of_a_node_local_run_begin_at_their_own_parts(ranks, config, tmp_path):
+    run = config("local")
+    for step in (1, 2):
+        ranks.run(lambda group, step=step: save(run, group, step))
+    ranks.run(lambda group: group.rank == 1 and save(run, Lonely(group), 2, attempt="another"))
+    for folder in (None, tmp_path / "run" / "checkpoints" / "step_00000001"):
+        starts = find(ranks, config("local", resume=str(folder or "auto")))
+        for rank, start in enumerate(starts):
+            assert start.source.path.parts[-2:] == ("step_00000001", part_name(rank))
+            assert start.source.tensors["model"]["w"].pieces[0].box.start == (2 * rank, 0)
+    with pytest.raises(CheckpointError, match="not of one start of the job"):
+        find(ranks, config("local", resume=str(tmp_path / "run" / "checkpoints" / "step_00000002")))
+    with pytest.raises(CheckpointError, match="a part of the plan .* but the run's is"):
+        find(ranks, dataclasses.replace(run, parallel=dataclasses.replace(run.parallel, micro_batches=2)))
+
+
+class Lonely:
+    """A rank that needs no others."""
+
+    def __init__(self, group):
+        self.rank, self.size = group.rank, group.size
+
+    def gather(self, array):
+        return np.stack([array] * self.size)
+
+
+def test_series_by_run(ranks, config, settings):
+    kinds = {("shared", True): SharedParts, ("local", True): LocalParts}
+    for (storage, partitioned), kind in kinds.items():
+        run = config(storage)
+        for each in ranks.run(lambda group: RunCheckpoints(run, group, partitioned)):  # noqa: B023
+            assert type(each.series) is kind and each.saves
+    whole = ranks.run(lambda group: RunCheckpoints(config(), group, partitioned=False))
+    assert [each.saves for each in whole] == [True, False, False, False]
+    with pytest.raises(ValueError, match="storage: 'local' is for runs that MindSpore partitions"):
+        ranks.run(lambda group: RunCheckpoints(config("local"), group, partitioned=False))
+
+
+def test_a_new_run_from_weights_gives_way_to_its_own_checkpoints(ranks, config, tmp_path):
+    weights = {"model": {"w": np.zeros((8, 3), np.float32)}}
+    write_checkpoint(tmp_path / "weights", weights, Manifest(7, 56, config={"model": {}}, kind="weights"))
+    run = config(initial=str(tmp_path / "weights"))
+    assert all(not start.resumed and start.source.manifest.step == 7 for start in find(ranks, run))
+    ranks.run(lambda group: save(run, group, 1))
+    assert all(start.resumed and start.source.manifest.step == 1 for start in find(ranks, run))
+    with pytest.raises(CheckpointError, match="no such file or folder"):
+        find(ranks, config(initial=str(tmp_path / "nowhere"), output=str(tmp_path / "other")))
+
+
+def test_what_does_not_fit_is_refused(config, caplog):
+    run = config()
+    start = Manifest(1, 8, config={"model": to_mapping(run.model)}, tokenizer="ab")
+    from pangu_alpha.checkpoint.pieces import Source
+
+    check_fits(Source("there", "ours", start, {}), run, "ab")
+    with pytest.raises(ValueError, match="trained with the tokenizer ab, the records are of cd"):
+        check_fits(Source("there", "ours", start, {}), run, "cd")
+    check_fits(Source("there", "theirs", dataclasses.replace(start, tokenizer=None), {}), run, "cd")
+    assert "does not say its vocabulary" in caplog.text
+    other = {"model": to_mapping(run.model) | {"norm_order": "query_then_norm"}}
+    with pytest.raises(ValueError, match="model.norm_order is 'query_then_norm' there"):
+        check_fits(Source("there", "ours", dataclasses.replace(start, config=other), {}), run, "ab")

@@ -42,6 +42,11 @@ _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _ZIP_ERRORS = (
     OSError, zipfile.BadZipFile, RuntimeError, ValueError, OverflowError, EOFError, zlib.error, struct.error,
 )  # fmt: skip
+# What pickle's interpreter, in Python, raises for bytes that are no pickle.
+_PICKLE_ERRORS = (
+    pickle.UnpicklingError, LookupError, AttributeError, TypeError, ValueError, EOFError, AssertionError,
+    struct.error, ArithmeticError, NameError, MemoryError, RecursionError,
+)  # fmt: skip
 _MOST_PICKLE = 256 << 20  # bytes; that of a checkpoint has some 200 a tensor
 
 
@@ -164,8 +169,7 @@ class _Archive:
             return _Unpickler(io.BytesIO(data), self).load()
         except CheckpointError:
             raise
-        # A pickle of foreign bytes can raise nearly anything; none of it is ours.
-        except Exception as error:
+        except _PICKLE_ERRORS as error:
             raise CheckpointError(f"{self._path}: its pickle is damaged ({error!r})") from error
 
     def refuse(self, said: str) -> CheckpointError:

@@ -25,8 +25,11 @@ from pangu_alpha.config.schema import ConfigError, build, parse_overrides, read_
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_card
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.rank_table import read as read_rank_table
+from pangu_alpha.planner import verify as compiled
+from pangu_alpha.planner.draw_operators import draw_operators
 from pangu_alpha.planner.patterns import operators_text
 from pangu_alpha.planner.search import Candidate
+from pangu_alpha.planner.strategies import best_block
 from pangu_alpha.proof.draw import draw_traffic
 from pangu_alpha.proof.dry_run import Job, compile_rank
 from pangu_alpha.proof.links import Cluster
@@ -37,6 +40,8 @@ from pangu_alpha.proof.suite import job as small_job
 from pangu_alpha.proof.suite import quick, suite
 
 _COMPILERS = 2  # children at once: each takes a core, and gigabytes for a large model
+
+_SHOWN = (2, 4, 8)  # devices that a picture of a block's ways shows
 
 _EXAMPLES = """\
 examples:
@@ -110,6 +115,11 @@ def _search_parsers(commands: argparse._SubParsersAction) -> None:
     one.add_argument("--micro-batches", type=int, default=1, metavar="M", help="of a step (default: 1)")
     one.add_argument("--limit", type=float, metavar="BYTES", help="of the block's matrices and their moments "
         "on a device")  # fmt: skip
+    one.add_argument("--verify", action="store_true", help="compiles the found way and compares call by call")
+    one.add_argument("--picture", metavar="PNG", help="draws bytes by tokens for 2, 4, 8 devices")
+    one.add_argument(
+        "--timeout", type=float, default=1800.0, metavar="S", help="seconds a compilation may take"
+    )
     one = commands.add_parser("calibrate", help="a cluster's constants from your own logged steps")
     calibrate.add_options(one)
 
@@ -235,9 +245,17 @@ def _search(options: argparse.Namespace, folder: Path) -> int:
 
 def _operators(options: argparse.Namespace, folder: Path) -> int:
     model, _ = _network(options)
-    text = operators_text(model, options.devices, options.batch_size, options.micro_batches, options.limit)
-    print(text)
-    return 0
+    asked = (model, options.devices, options.batch_size, options.micro_batches, options.limit)
+    print(operators_text(*asked))
+    if options.picture:
+        draw_operators(model, _SHOWN, options.picture)
+    if not options.verify:
+        return 0
+    lines = compiled.verify(model, best_block(*asked), folder, options.timeout)
+    print(
+        f"\nCollectives of a block, as modelled and as MindSpore compiles them\n{compiled.lines_text(lines)}"
+    )
+    return int(not all(line.equal for line in lines))
 
 
 def model_of(name: str) -> tuple[ModelConfig, OptimConfig]:

@@ -21,7 +21,7 @@ from pangu_alpha.config.schema import build, parse_overrides, read_yaml, to_mapp
 from pangu_alpha.parallel.rank_table import RankTable
 from pangu_alpha.parallel.rank_table import read as read_rank_table
 from pangu_alpha.parallel.rank_table import write as write_rank_table
-from pangu_alpha.planner import draw, explain, placing
+from pangu_alpha.planner import explain, placing
 from pangu_alpha.planner.cost import CostModel
 from pangu_alpha.planner.hardware import Cluster, load_cluster, load_stack
 from pangu_alpha.planner.nearest import nearest, problem, shortage
@@ -263,13 +263,15 @@ def _write(answer: Answer, folder: Path, given: RankTable | None) -> str:
         racks = placing.rack_servers(answer.question.cluster, job.devices)
         lines.append(
             "MindSpore's own order of ranks does not place it so; give ranks out by\n"
-            f"  python src/rank_table.py permute TABLE.json --dp {job.dp} --tp {job.tp} --pp {job.pp} --servers-per-rack {racks} "
-            f"--placement '{placement}' --output rank_table.json"
+            f"  python src/rank_table.py permute TABLE.json --dp {job.dp} --tp {job.tp} --pp {job.pp} "
+            f"--servers-per-rack {racks} --placement '{placement}' --output rank_table.json"
         )
     return "\n".join(lines)
 
 
 def _draw(answer: Answer, front: tuple[Candidate, ...], folder: Path) -> None:
+    from pangu_alpha.planner import draw
+
     question = answer.question
     draw.draw_timeline(answer.best[0], question, folder / "timeline.png")
     draw.draw_breakdown(answer.best, question, folder / "parts.png")

@@ -271,7 +271,7 @@ class Step:
         again = _FUSED_BACKWARD if self.model.stack.fused_attention else 2
         backward = self._weights * 2 + self._attention * again + self._elementwise * 2 + self._exchange
         if mode == "full":
-            return backward + self.forward_layer
+            return backward + self.forward_layer + self._exchange * -self._spared
         return backward + self._attention if mode == "selective" else backward
 
     @cached_property
@@ -312,6 +312,16 @@ class Step:
         rotary = 0 if shape.positions else 4 * (shape.heads + shape.kv_heads) * shape.head_size
         size = job.tokens * (stream + (inner + rotary) / job.tp)
         return Pass(memory=self.model.moved(size))
+
+    @property
+    def _spared(self) -> float:
+        """Share of a layer's sums that recomputation leaves out, where the last sum is not wanted again.
+
+        Without sequence parallelism one of two sums; with it, of two gathers and two scatters, a scatter.
+        """
+        if self.model.stack.repeats_last_sum:
+            return 0.0
+        return 0.25 if self.job.sequence_parallel else 0.5
 
     @cached_property
     def _exchange(self) -> Pass:

@@ -163,6 +163,7 @@ class Stack:
         rings: Collectives are rings only, as most of NCCL's are; HCCL also works level by level.
         split_transfers: Tensor parallel ranks each send their share of a stage's output and gather it behind.
         paired_transfers: A stage sends and receives at once; else one after the other.
+        repeats_last_sum: Full recompute repeats a layer's last sum, too, whose result no derivative needs.
         gradient_bytes: Bytes of a gradient in the data parallel sum.
         gather_share: Share of the links' reachable bandwidth that gathers of sharded weights see.
         gathers: Messages a layer's weights take when they are gathered: one a layer, or one a parameter.
@@ -176,6 +177,7 @@ class Stack:
     rings: bool
     split_transfers: bool
     paired_transfers: bool = True
+    repeats_last_sum: bool = True
     gradient_bytes: int = 2
     gather_share: float = 1.0
     gathers: Literal["layer", "parameter"] = "parameter"

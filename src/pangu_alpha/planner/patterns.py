@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.planner.operators import FREE, MINDSPORE, Block, block
-from pangu_alpha.planner.strategies import BlockStrategy, Choice, aligned, cheapest, evaluate
+from pangu_alpha.planner.strategies import BlockStrategy, Choice, cheapest, evaluate
+from pangu_alpha.planner.tables import table
 
 _COLUMNS = {  # along Megatron's axes; the residual stream and its norms have none
     **dict.fromkeys(("query", "query_bias", "key", "key_bias", "value", "value_bias"), "a"),
@@ -100,7 +101,7 @@ def operators_text(
     for name, way in ways.items():
         rows.append((name, *_sent(name, ways), *_sent(name, free), f"{way.held:,}"))
     found = f"Found for MindSpore\n\n{ways['found'].table()}"
-    return "\n\n".join([heading, aligned(rows, right=range(1, 6)), found])
+    return "\n\n".join([heading, table(rows[0], rows[1:], right=range(1, 6)), found])
 
 
 def compared(block: Block, micro_batches: int = 1, limit: float | None = None) -> dict[str, BlockStrategy]:

@@ -143,14 +143,23 @@ class Pipeline:
             return None
         seconds = self.seconds(layers)
         if seconds > least * (1 + _CLOSE):
-            lowest = self._lowest(min(bound, seconds))
-            if lowest is not None:
-                least = max(least, lowest.seconds)
-                layers = min(layers, _layers(lowest), key=self.seconds)
+            layers, least = self._from_bound(layers, min(bound, seconds), least)
             if self.seconds(layers) * (1 - _GAIN) > bound:
                 return None
             layers, seconds = self._moved(layers)
         return None if seconds > bound else self._stages(layers, seconds, min(least, seconds))
+
+    def _from_bound(
+        self, layers: tuple[int, ...], bound: float, least: float
+    ) -> tuple[tuple[int, ...], float]:
+        """Better layers by dynamic programming, if it finds any, and the best lower bound that is known."""
+        try:
+            lowest = self._lowest(bound)
+        except _TooManyError:
+            return layers, least
+        if lowest is None:
+            return layers, max(least, bound)
+        return min(layers, _layers(lowest), key=self.seconds), max(least, lowest.seconds)
 
     def seconds(self, layers: Sequence[int]) -> float:
         """Time of a step with so many layers in the stages, as played; infinite if they do not fit."""
@@ -220,13 +229,19 @@ class Pipeline:
         return low
 
     def _lowest(self, bound: float) -> _Label | None:
-        """The layers whose lower bound is least; None if it is beyond `bound`, or there are too many ways."""
+        """The layers whose lower bound is least, if it is within `bound`.
+
+        Raises:
+            _TooManyError: There are too many ways to give layers to the stages.
+        """
         total = self.job.shape.layers
         slowest = bound - total * self.layer - self._ends
         limits = [self._limit(stage, slowest, layers) for stage, layers in enumerate(self.job.layers)]
         spare = sum(limits) - total
-        if min(limits) == 0 or spare < 0 or (spare + 1) * sum(min(spare, limit) for limit in limits) > _WAYS:
+        if min(limits) == 0 or spare < 0:
             return None
+        if (spare + 1) * sum(min(spare, limit) for limit in limits) > _WAYS:
+            raise _TooManyError
         after = sum(limits)
         ways: dict[int, list[_Label]] = {0: [_START]}
         for stage, limit in enumerate(limits):
@@ -303,6 +318,10 @@ class Pipeline:
             return range(layers, layers + 1)
         useful = "selective" in self.modes and self.kept["selective"] < self.kept["none"]
         return range(layers + 1 if useful else 1)
+
+
+class _TooManyError(Exception):
+    """More ways than are walked through."""
 
 
 _START = _Label(0.0, 0.0, 0.0, None, None)

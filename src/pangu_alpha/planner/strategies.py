@@ -7,7 +7,7 @@ collective. Operators, roles and states are those of planner.operators.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from pangu_alpha.planner.collectives import Links
 from pangu_alpha.planner.elimination import Table, minimise
 from pangu_alpha.planner.operators import FULL, MINDSPORE, STATES, Block, Operator, Roles, Rules, block
 from pangu_alpha.planner.redistribution import Step, redistribute, sent
+from pangu_alpha.planner.tables import table
 
 HELD = 3 * FULL  # bytes of a parameter and Adam's two moments
 
@@ -118,8 +119,8 @@ class BlockStrategy:
         ]
         return "\n\n".join(
             [
-                aligned([("operator", *axes, "kept"), *roles]),
-                aligned([head, *rows], right=(3, 4, 5, 6)),
+                table(("operator", *axes, "kept"), roles),
+                table(head, rows, right=(3, 4, 5, 6)),
                 f"sent {self.sent:,.0f} bytes, held {self.held:,} bytes",
             ]
         )
@@ -327,17 +328,3 @@ def _pairs(
         ["".join(STATES[i] for i in part) for part in divmod(kind % states**2, states)] for kind in kinds
     ]
     return np.array([cost(*pair) for pair in layouts])[places.reshape(codes.shape[:2])]
-
-
-def aligned(rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:
-    """Rows of cells in columns, the first underlined; `right` numbers those aligned to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if number in right else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

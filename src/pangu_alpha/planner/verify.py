@@ -19,7 +19,8 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.parallel.sharding import SHARDING, Axes, Split
 from pangu_alpha.planner.operators import ROWS, Operator
-from pangu_alpha.planner.strategies import BlockStrategy, aligned
+from pangu_alpha.planner.strategies import BlockStrategy
+from pangu_alpha.planner.tables import table
 from pangu_alpha.proof import mindir, traffic
 from pangu_alpha.proof.dry_run import Job, compile_rank
 
@@ -120,7 +121,7 @@ def lines_text(lines: list[Line]) -> str:
     """A row for every kind of call."""
     rows = [(*line, "yes" if line.equal else "no") for line in lines]
     header = ("phase", "operation", "devices", "payload", "modelled calls", "compiled calls", "equal")
-    return aligned([header, *rows], right=(2, 3, 4, 5))
+    return table(header, rows, right=(2, 3, 4, 5))
 
 
 def splits(strategy: BlockStrategy) -> dict[str, dict[str, Split]]:

@@ -16,6 +16,7 @@ from pangu_alpha.checkpoint import copying, streaming
 from pangu_alpha.checkpoint.copying import Limits, Slot, copy_into, file_record, safetensors_file
 from pangu_alpha.checkpoint.format import Manifest
 from pangu_alpha.checkpoint.pieces import Box, Piece, Source, Stored, whole
+from pangu_alpha.checkpoint.resumable import ResumableFolder
 from pangu_alpha.checkpoint.tensor_file import CheckpointError, find_damage, map_tensors
 
 QUIET = Limits(workers=2, progress=False)
@@ -190,7 +191,8 @@ def test_other_work_half_done_under_the_name_is_not_taken(tmp_path, monkeypatch)
 def test_a_stop_after_the_rename_is_recognised(tmp_path, monkeypatch):
     _, source, files = many(tmp_path, 2)
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        stop = (_ for _ in ()).throw
+        patched.setattr(ResumableFolder, "_remove_scratch", lambda folder: stop(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             copy_into(tmp_path / "made", source, files, limits=QUIET)
     assert (tmp_path / "made").exists() and (tmp_path / ".merging-made").exists()

@@ -47,8 +47,9 @@ class ResumableFolder:
         if not self.path.exists():
             return False
         made = self.content / self._only if self._only else self.content
-        if self._read_journal() is not None and not made.exists():
-            shutil.rmtree(self.scratch)
+        emptied = self.scratch.is_dir() and not any(self.scratch.iterdir())
+        if emptied or (self._read_journal() is not None and not made.exists()):
+            self._remove_scratch()
             return True
         raise CheckpointError(f"{self.path}: exists already; a checkpoint never overwrites anything")
 
@@ -106,7 +107,14 @@ class ResumableFolder:
             raise CheckpointError(f"{self.path}: exists already; the work done lies in {self.content}")
         os.rename(self.content / self._only if self._only else self.content, self.path)
         sync_folder(self.path.parent)
-        shutil.rmtree(self.scratch)
+        self._remove_scratch()
+
+    def _remove_scratch(self) -> None:
+        """Removes the scratch folder, the journal last: by it a later run knows that the work is done."""
+        if self.content.exists():
+            shutil.rmtree(self.content)
+        self._journal.unlink(missing_ok=True)
+        self.scratch.rmdir()
 
     def _lock(self, descriptor: int) -> None:
         try:

@@ -6,7 +6,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
@@ -34,10 +34,11 @@ from pangu_alpha.proof.draw import draw_traffic
 from pangu_alpha.proof.dry_run import Job, compile_rank
 from pangu_alpha.proof.links import Cluster
 from pangu_alpha.proof.replay import ReplayReport, Setting, replay
+from pangu_alpha.proof.replay_continued import replay_change
 from pangu_alpha.proof.report import RankSummary, summarise
 from pangu_alpha.proof.search import SEARCHES, TABLE, job_for, try_way
+from pangu_alpha.proof.suite import Change, continued, quick, suite
 from pangu_alpha.proof.suite import job as small_job
-from pangu_alpha.proof.suite import quick, suite
 
 _COMPILERS = 2  # children at once: each takes a core, and gigabytes for a large model
 
@@ -54,6 +55,7 @@ examples:
       --optimizer-parallel level1 --recompute full --servers-per-rack 16 --all-stages --out report
   plan.py replay --model tiny --dp 2 --tp 2 --pp 2 --micro-batches 4
   plan.py replay --suite quick
+  plan.py replay --suite continued
   plan.py strategies --model 2_6b --devices 8 --tp 8 --batch-size 8 --layers 4
 
 exit code: 0 good; 1 there is no plan, a replay failed, or a dry run found what formulas or the sharding table
@@ -82,9 +84,15 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--picture", metavar="PNG", help="draws what each stage sends")
     _output_options(one)
     one = commands.add_parser("replay", help="run a plan's graphs on CPU and compare with one device")
-    one.add_argument("--suite", nargs="?", const="quick", choices=("quick", "full"), help="the shipped plans "
-        "instead of one")  # fmt: skip
-    one.add_argument("--steps", type=int, default=3, help="optimizer steps (default: 3)")
+    one.add_argument(
+        "--suite",
+        nargs="?",
+        const="quick",
+        choices=("quick", "full", "continued"),
+        help="the shipped plans instead of one; continued: changes of the plan in the midst of training",
+    )
+    one.add_argument("--steps", type=int, default=3, help="optimizer steps, of continued ones under each "
+        "plan (default: 3)")  # fmt: skip
     one.add_argument("--model", metavar="NAME|YAML", help="its shape, in float32 without dropout (default: a "
         "network of hidden size 32)")  # fmt: skip
     one.add_argument("--layers", type=int, help="layers (default: the model's, or 2)")
@@ -333,9 +341,7 @@ def _stages(summaries: Sequence[RankSummary], job: Job) -> str:
 
 def _replay(options: argparse.Namespace, folder: Path) -> int:
     reports: list[ReplayReport] = []
-    setting = Setting(steps=options.steps)
-    for name, job in _replayed(options).items():
-        report = replay(name, job, folder / name.replace(" ", "_").replace(",", ""), setting)
+    for report in _replays(options, folder):
         reports.append(report)
         if not options.json:
             print(report.table(), flush=True)
@@ -343,12 +349,21 @@ def _replay(options: argparse.Namespace, folder: Path) -> int:
     return int(not all(report.passed for report in reports))
 
 
-def _replayed(options: argparse.Namespace) -> dict[str, Job]:
+def _replays(options: argparse.Namespace, folder: Path) -> Iterator[ReplayReport]:
+    for name, work in _replayed(options).items():
+        target = folder / name.replace(" ", "_").replace(",", "")
+        if isinstance(work, Change):
+            yield from replay_change(name, work, target, options.steps)
+        else:
+            yield replay(name, work, target, Setting(options.steps))
+
+
+def _replayed(options: argparse.Namespace) -> dict[str, Job] | dict[str, Change]:
     plan = plan_of(options)
     if options.suite:
         if plan != ParallelPlan():
             raise ValueError("replay: --suite has plans of its own; leave out the options of a plan")
-        return quick() if options.suite == "quick" else suite()
+        return {"quick": quick, "full": suite, "continued": continued}[options.suite]()
     if plan.devices == 1:
         raise ValueError(
             "replay: a plan of one device is what others are compared with; give --dp, --tp, --pp"

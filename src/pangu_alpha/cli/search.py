@@ -24,6 +24,7 @@ from pangu_alpha.parallel.rank_table import write as write_rank_table
 from pangu_alpha.planner import explain, placing
 from pangu_alpha.planner.cost import CostModel
 from pangu_alpha.planner.hardware import Cluster, load_cluster, load_stack
+from pangu_alpha.planner.memory import memory, state_bytes
 from pangu_alpha.planner.nearest import nearest, problem, shortage
 from pangu_alpha.planner.search import FREE, Answer, Candidate, Question, judge, search
 
@@ -79,7 +80,7 @@ def run(
         return 1
     best = answer.best[0]
     report = {"answer": _as_json(answer)}
-    sections = [_heading(answer), _ranking(answer), _losers(answer), _changes(answer)]
+    sections = [_heading(answer), _ranking(answer), _losers(answer), _changes(answer), _memory(answer)]
     if options.compare:
         sections.append(_compared(answer, options))
     front = explain.front(question) if options.front or options.pictures else ()
@@ -212,6 +213,19 @@ def _changes(answer: Answer) -> str:
     return "The best plan with one decision changed\n" + table(
         ("change", "s/step", "", "GiB"), rows, right=(1, 2)
     )
+
+
+def _memory(answer: Answer) -> str:
+    """A device's bytes by part, for the first stage, one between, and the last."""
+    question, best = answer.question, answer.best[0]
+    stages = memory(best.job, question.cluster.device, question.stack.fused_attention)
+    rows = []
+    for number in sorted({0, len(stages) // 2, len(stages) - 1}):
+        parts = [f"{size / _GIB:.2f}" for size in vars(stages[number]).values()]
+        exact = state_bytes(question.model, best.plan, number)
+        rows.append((number, *parts, f"{stages[number].total / _GIB:.2f}", *(f"{size:,}" for size in exact)))
+    header = ("stage", *vars(stages[0]), "GiB in all", "weights exactly", "moments exactly")
+    return "Memory of a device, GiB\n" + table(header, rows, right=range(len(header)))
 
 
 def _compared(answer: Answer, options: argparse.Namespace) -> str:

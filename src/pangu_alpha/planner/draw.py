@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,8 +34,10 @@ _COLOURS = {
     "optimizer": "#8a6bab",
 }
 _FORWARD, _BACKWARD, _IDLE = "#9fbfe0", "#3b6ea5", "#eeeeee"
+_PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind text that crosses a line
 _STEADY = 2  # micro-batches of the steady state on either side of a break
 _LEAST_CUT = 0.15  # share of a step below which leaving it out is not worth a break
+_SMALLEST = 4.5  # font of a number in points
 _BREAK = 0.035  # width of a break, as a share of what is shown
 
 
@@ -57,17 +60,17 @@ def draw_timeline(candidate: Candidate, question: Question, path: str | Path) ->
     figure, axes = _figure(max(height, 2.4))
     row = (height - 1.5) / job.pp * 72
     timeline.paint(axes, row)
-    names = {"forward": _FORWARD, "backward and recompute": _BACKWARD, "idle": _IDLE}
-    if set(job.recomputed()[0]) == {"none"}:
-        names = {name.replace(" and recompute", ""): colour for name, colour in names.items()}
-    handles = [Patch(color=colour, label=name) for name, colour in names.items()]
+    again = any(set(counts) - {"none"} for counts in job.recomputed())
+    names = ("forward", "recompute and backward" if again else "backward", "idle")
+    colours = (_FORWARD, _BACKWARD, _IDLE)
+    handles = [Patch(color=colour, label=name) for name, colour in zip(names, colours, strict=True)]
     for name, seconds in timeline.once:
         handles.append(Patch(color=_COLOURS[name], label=f"{name}, {seconds:.2g} s"))
     _legend_below(figure, handles)
     share = estimate.bubble / estimate.step
     axes.set_title(
-        f"{_grid(job)}: {_count(job.micro_batches, 'micro-batch', 'micro-batches')} of {job.micro_batch}, "
-        f"{candidate.seconds:.3g} s a step, bubble {share:.1%}",
+        f"{question.cluster.name}, {_grid(job)}, {_count(job.micro_batches, 'micro-batch', 'es')} of "
+        f"{job.micro_batch}: {candidate.seconds:#.4g} s a step" + f", {share:.1%} bubble" * (job.pp > 1),
         fontsize=12,
     )
     _save(figure, path)
@@ -136,13 +139,12 @@ class _Timeline:
     def shown(self, event: Event) -> list[tuple[float, float, int]]:
         """The parts of an event that are in the picture: start, end and number of the micro-batch."""
         begin, end = self.cut
-        simulated = max(each.micro for each in self.events[-1:]) + 1
         parts = [(event.start, min(event.end, begin), event.micro)] if event.start < begin else []
         if end == begin:
             return [(event.start, event.end, event.micro)]
         if event.end + self.later > end:
             start = max(event.start + self.later, end)
-            number = event.micro + self.job.micro_batches - simulated
+            number = event.micro + self.job.micro_batches - 1 - self.events[-1].micro
             parts.append((self.place(start), self.place(event.end + self.later), number))
         return parts
 
@@ -154,31 +156,37 @@ class _Timeline:
             row: Height of a row in points.
         """
         right = self.place(self.estimate.step)
-        thick = 0.6 if self.slowest / right * _PLOT > 8 else 0.0
-        bars: dict[tuple[int, bool], list[tuple[float, float]]] = {}
-        for event in self.events:
-            for start, end, number in self.shown(event):
-                bars.setdefault((event.stage, event.backward), []).append((start, end - start))
-                self._number(axes, (start, end), event, number, min(row * 0.62, 8), right)
         axes.barh(range(self.job.pp), right, 0.86, color=_IDLE)
-        for (stage, backward), spans in bars.items():
-            colour = _BACKWARD if backward else _FORWARD
-            axes.broken_barh(spans, (stage - 0.43, 0.86), color=colour, edgecolor="white", linewidth=thick)
+        self._passes(axes, False, _PLOT / right, row)
+        self._passes(axes, True, _PLOT / right, row)
         left = self.place(self.estimate.pipeline)
         for name, seconds in self.once:
             axes.barh(range(self.job.pp), seconds, 0.86, left, color=_COLOURS[name])
             left += seconds
         self._frame(axes, right)
 
-    def _number(
-        self, axes: Axes, span: tuple[float, float], event: Event, number: int, size: float, right: float
-    ) -> None:
-        """Writes a micro-batch's number where there is room."""
-        text, width = str(number), (span[1] - span[0]) / right * _PLOT
-        if size >= 5 and width > 0.62 * size * len(text) + 1:
-            colour = "white" if event.backward else "#222222"
-            axes.text(sum(span) / 2, event.stage, text, ha="center", va="center_baseline", fontsize=size,
-                      color=colour)  # fmt: skip
+    def _passes(self, axes: Axes, backward: bool, scale: float, row: float) -> None:
+        """Draws all passes of a kind, with the numbers of their micro-batches if there is room for all.
+
+        Args:
+            axes: Of the picture.
+            backward: The kind.
+            scale: Points a second.
+            row: Height of a row in points.
+        """
+        colour, ink = (_BACKWARD, "white") if backward else (_FORWARD, "#222222")
+        width = scale * min(self.estimate.backward if backward else self.estimate.forward)
+        # A digit of DejaVu Sans is 0.64 of the font's size wide.
+        size = min(0.62 * row, 8.0, (width - 2) / (0.64 * len(str(self.job.micro_batches - 1))))
+        for stage, events in itertools.groupby(self.events, key=lambda event: event.stage):
+            spans = [span for each in events if each.backward == backward for span in self.shown(each)]
+            bars = [(start, end - start) for start, end, _ in spans]
+            axes.broken_barh(bars, (stage - 0.43, 0.86), color=colour, edgecolor="white",
+                             linewidth=min(0.6, width / 9), snap=False)  # fmt: skip
+            for start, end, number in spans if size >= _SMALLEST else []:
+                if (end - start) * scale > width - 1:  # else a break cuts it
+                    axes.text((start + end) / 2, stage, str(number), ha="center", va="center_baseline",
+                              fontsize=size, color=ink)  # fmt: skip
 
     def _frame(self, axes: Axes, right: float) -> None:
         """Ticks, labels and the break."""
@@ -200,10 +208,18 @@ class _Timeline:
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right", "left"]].set_visible(False)
         if end > begin:
-            axes.axvspan(begin, begin + self.gap, facecolor="white", zorder=3)
-            text = f"… {end - begin:.3g} s left out: a micro-batch every {self.slowest:.2g} s …"
-            axes.text(begin + self.gap / 2, (job.pp - 1) / 2, text, rotation=90, ha="center", va="center",
-                      fontsize=9 if job.pp >= 12 else 6, zorder=4)  # fmt: skip
+            self._break(axes)
+
+    def _break(self, axes: Axes) -> None:
+        (begin, end), rows = self.cut, self.job.pp
+        axes.axvspan(begin, begin + self.gap, facecolor="white", zorder=3)
+        for edge in (begin, begin + self.gap):
+            axes.axvline(edge, color="#888888", linestyle=(0, (3, 3)), linewidth=0.8, zorder=4)
+        text = f"{end - begin:.3g} s left out" if rows > 3 else "…"
+        if rows > 8:
+            text += f": a micro-batch every {self.slowest:.2g} s"
+        axes.text(begin + self.gap / 2, (rows - 1) / 2, text, rotation=90, ha="center", va="center",
+                  fontsize=9, zorder=4)  # fmt: skip
 
 
 def draw_front(front: Sequence[Candidate], question: Question, path: str | Path) -> None:
@@ -225,14 +241,13 @@ def draw_front(front: Sequence[Candidate], question: Question, path: str | Path)
     axes.plot(memory, seconds, "o", color="#3b6ea5", markersize=6)
     axes.axvline(limit, color="#b03030", linestyle="--", linewidth=1.2)
     tall = max(seconds) - min(seconds) or max(seconds)
-    axes.set_xlim(0, limit * 1.12)
-    axes.set_ylim(min(seconds) - 0.12 * tall, max(seconds) + 0.2 * tall)
-    axes.text(limit, max(seconds) + 0.19 * tall, f"{limit:.3g} GiB, {question.cluster.device.name} ",
+    axes.set_xlim(0, limit * 1.16)
+    axes.set_ylim(min(seconds) - 0.12 * tall, max(seconds) + 0.4 * tall)
+    axes.text(limit, max(seconds) + 0.38 * tall, f"{limit:.3g} GiB of a {question.cluster.device.name} ",
               color="#b03030", ha="right", va="top", fontsize=10)  # fmt: skip
     for each, x, y in zip(ordered, memory, seconds, strict=True):
-        last = each is ordered[-1]
-        axes.annotate(_short(each.job), (x, y), xytext=(-6 if last else 6, 5), textcoords="offset points",
-                      fontsize=9, ha="right" if last else "left")  # fmt: skip
+        axes.annotate(_short(each.job), (x, y), xytext=(6, 6), textcoords="offset points", fontsize=9,
+                      rotation=32, rotation_mode="anchor", bbox=_PAPER)  # fmt: skip
     axes.set_xlabel("memory of the fullest device, GiB")
     axes.set_ylabel("step, s")
     axes.spines[["top", "right"]].set_visible(False)
@@ -263,7 +278,7 @@ def draw_breakdown(candidates: Sequence[Candidate], question: Question, path: st
                       linewidth=0.5)  # fmt: skip
         lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
     for number, (each, end) in enumerate(zip(candidates, lefts, strict=True)):
-        axes.text(end, number, f" {each.seconds:.2f} s", va="center", fontsize=10, weight="bold")
+        axes.text(end, number, f" {each.seconds:#.4g} s", va="center", fontsize=10, weight="bold")
         if number:
             why = reason(candidates[0], each, model)
             axes.text(0, number + 0.28, why, va="top", fontsize=8.5, color="#555555")
@@ -271,8 +286,8 @@ def draw_breakdown(candidates: Sequence[Candidate], question: Question, path: st
     axes.set(xlim=(0, max(lefts) * 1.1), ylim=(len(costs) - 0.3, -0.45), xlabel="seconds of a step")
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.set_title(f"{question.cluster.name}, batch {question.batch}: where the best plans spend a step",
-                   fontsize=12)  # fmt: skip
+    figure.suptitle(f"{question.cluster.name}, batch {question.batch}: where a step's time goes",
+                    fontsize=12)  # fmt: skip
     _legend_below(figure, axes.get_legend_handles_labels()[0])
     _save(figure, path)
 
@@ -298,8 +313,8 @@ def _legend_below(figure: Figure, handles: list) -> None:
                   fontsize=9.5, handlelength=1.2, columnspacing=1.4)  # fmt: skip
 
 
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
+def _count(number: int, word: str, plural: str = "s") -> str:
+    return f"{number} {word}{plural if number != 1 else ''}"
 
 
 def _grid(job: Job) -> str:
@@ -313,6 +328,5 @@ def _short(job: Job) -> str:
 def _two_lines(candidate: Candidate) -> str:
     """Grid and micro-batches; what is sharded and recomputed."""
     job, words = candidate.job, candidate.plan.recompute
-    layers = "" if isinstance(words, str) else f" {sum(word != 'none' for word in words)} of {len(words)}"
-    recompute = f"recompute {words if isinstance(words, str) else layers.strip()}"
-    return f"{_grid(job)}, {job.micro_batches} × {job.micro_batch}\n{job.sharding}, {recompute}"
+    some = words if isinstance(words, str) else f"in {_count(sum(word != 'none' for word in words), 'layer')}"
+    return f"{_grid(job)}, {job.micro_batches} × {job.micro_batch}\n{job.sharding}, recompute {some}"

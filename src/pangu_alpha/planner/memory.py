@@ -6,9 +6,13 @@ MindSpore runs it: float32 parameters and Adam moments, 16-bit copies and activa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.parallel.layout import layouts, parameter_shapes
 from pangu_alpha.planner.hardware import Device
 from pangu_alpha.planner.job import Job
 
@@ -72,19 +76,31 @@ def memory_of(
     parameters = job.parameters_of(sum(counts.values()), stage == 0, last)
     shards = job.dp if job.sharding != "none" else 1
     whole = job.sharding in ("none", "optimizer")
-    weights = parameters if whole else parameters / shards
-    gradients = parameters / (shards if job.sharding in ("level2", "level3") else 1)
+    table = _whole_table(job, stage)  # besides what is shared out over dp
+    share = (parameters - table) / shards
+    weights = parameters if whole else share + table
+    gradients = share + table if job.sharding in ("level2", "level3") else parameters
     layer = job.shape.layer_parameters / job.tp
     copies = 2 * layer if job.sharding == "level3" else parameters
     return Memory(
         weights=round(FULL * weights + (WORD * copies if whole else 0)),
         gradients=round(FULL * gradients),
-        optimizer=round(2 * FULL * parameters / shards),
+        optimizer=round(2 * FULL * (share + (table if stage == 0 else 0))),
         activations=round(_activations(job, stage, counts, fused_attention)),
         logits=round(_logits(job)) if last else 0,
         buffers=round((0 if whole else WORD * copies) + _received(job)),
         margin=round(device.memory * (1 - device.usable)),
     )
+
+
+def _whole_table(job: Job, stage: int) -> float:
+    """Parameters of the tied table on a rank where MindSpore's levels cannot cut it (parallel.layout)."""
+    first, last = stage == 0, stage == job.pp - 1
+    if job.sharding not in ("level1", "level2", "level3") or not job.shape.tied or not (first or last):
+        return 0.0
+    rows = -(-job.shape.vocab // job.tp)
+    cut = job.pp == 1 and job.sharding != "level3" and rows % job.dp == 0
+    return 0.0 if cut else job.shape.vocab * job.shape.hidden / job.tp
 
 
 def memory(job: Job, device: Device, fused_attention: bool = True) -> list[Memory]:
@@ -95,6 +111,17 @@ def memory(job: Job, device: Device, fused_attention: bool = True) -> list[Memor
 def fits(job: Job, device: Device, fused_attention: bool = True) -> bool:
     """Whether every stage fits into the device's memory."""
     return all(part.total <= device.memory for part in memory(job, device, fused_attention))
+
+
+def state_bytes(model: ModelConfig, plan: ParallelPlan, stage: int) -> tuple[int, int]:
+    """Exact bytes of float32 weights and of their two moments on a rank of a stage, as the layouts say.
+
+    What MindSpore's partitioner does, to the byte (proof.dry_run compares them); `stage_memory` spreads
+    biases and norms evenly instead. Without the last stage's copy of the tied table, which has no moments.
+    """
+    placed = layouts(parameter_shapes(model), model, plan).values()
+    count = sum(math.prod(layout.slice_shape) for layout in placed if layout.stage == stage)
+    return FULL * count, 2 * FULL * count
 
 
 def in_flight(job: Job, stage: int) -> float:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from pangu_alpha.config.parallel import ParallelPlan, unpartitionable
 from pangu_alpha.planner.search import Candidate, Question, grids, judge, peak, search
 
 _MOST_DEVICES = 1 << 20
+_FARTHEST = 4096  # sequences beyond twice the batch that are tried
 
 
 class Nearest(NamedTuple):
@@ -53,12 +55,20 @@ def shortage(question: Question) -> str:
 
 def nearest(question: Question) -> tuple[Nearest, ...]:
     """Questions like this one that have an answer: the nearest below and above, of each kind of change."""
-    found = []
-    for ways in (_devices(question), _batches(question), _free(question)):
-        for change, other in ways:
-            if problem(other) is None and (answer := search(other, top=1)).best:
-                found.append(Nearest(change, other, answer.best[0]))
-    return tuple(found)
+    return tuple(itertools.chain(_devices(question), _batches(question), _free(question)))
+
+
+def _try(change: str, question: Question) -> Nearest | None:
+    if problem(question) is not None:
+        return None
+    best = search(question, top=1).best
+    return Nearest(change, question, best[0]) if best else None
+
+
+def _first(ways: Iterable[tuple[str, Question]]) -> Iterator[Nearest]:
+    """The first question that has an answer."""
+    found = (_try(*way) for way in ways)
+    yield from itertools.islice((each for each in found if each is not None), 1)
 
 
 def _smallest(question: Question, grid: tuple) -> Candidate:
@@ -75,40 +85,39 @@ def _smallest(question: Question, grid: tuple) -> Candidate:
     return min(ways, key=lambda one: peak(one.job, question))
 
 
-def _devices(question: Question) -> Iterator[tuple[str, Question]]:
+def _devices(question: Question) -> Iterator[Nearest]:
     """Fewer and more devices: the next numbers that have a plan."""
     count = question.cluster.count
-    below = [number for number in (8 * (count // 8), 4, 2, 1) if 0 < number < count]
-    above, number = [], 1
-    while number <= count:
-        number *= 2
-    while number <= min(_MOST_DEVICES, 64 * count):
-        above.append(number)
-        number *= 2
-    above += [8 * (count // 8 + 1)]
-    for numbers in (sorted(below, reverse=True), sorted(set(above))):
-        for number in numbers:
-            cluster = dataclasses.replace(question.cluster, count=number)
-            other = dataclasses.replace(question, cluster=cluster)
-            if problem(other) is None and search(other, top=1).best:
-                yield f"{number} devices", other
-                break
+    doubled = (1 << power for power in range(count.bit_length(), _MOST_DEVICES.bit_length()))
+    ways: list[Iterable[int]] = [itertools.takewhile(lambda number: number <= 64 * count, doubled)]
+    if problem(question) is not None:  # not for want of memory
+        first = 8 * (count // 8)
+        below = (number for number in itertools.chain(range(first, 0, -8), (4, 2, 1)) if number < count)
+        ways = [below, range(first + 8, 2 * first + 17, 8)]
+
+    def on(number: int) -> tuple[str, Question]:
+        cluster = dataclasses.replace(question.cluster, count=number)
+        return f"{number} devices", dataclasses.replace(question, cluster=cluster)
+
+    for numbers in ways:
+        yield from _first(map(on, numbers))
 
 
-def _batches(question: Question) -> Iterator[tuple[str, Question]]:
+def _batches(question: Question) -> Iterator[Nearest]:
     """Smaller and larger batches, if the batch is what is wrong."""
     if list(unpartitionable(ParallelPlan(dp=question.cluster.count))) or next(grids(question), None):
         return
-    for way in (range(question.batch - 1, 0, -1), range(question.batch + 1, 2 * question.batch + 4096)):
-        for batch in way:
-            other = dataclasses.replace(question, batch=batch)
-            if next(grids(other), None) is not None and search(other, top=1).best:
-                yield f"batch {batch}", other
-                break
+
+    def of(batch: int) -> tuple[str, Question]:
+        return f"batch {batch}", dataclasses.replace(question, batch=batch)
+
+    batch = question.batch
+    for batches in (range(batch - 1, 0, -1), range(batch + 1, 2 * batch + _FARTHEST)):
+        yield from _first(map(of, batches))
 
 
-def _free(question: Question) -> Iterator[tuple[str, Question]]:
+def _free(question: Question) -> Iterator[Nearest]:
     """The same with nothing fixed."""
     if question.fixed:
         names = ", ".join(question.fixed)
-        yield f"{names} left free", dataclasses.replace(question, fixed={})
+        yield from _first([(f"{names} left free", dataclasses.replace(question, fixed={}))])

@@ -106,10 +106,13 @@ class Pipeline:
     def _layer(self, mode: str) -> float:
         return self.step.forward_layer.seconds + self.step.backward_layer(mode).seconds
 
-    def least(self) -> float:
+    def least(self, once: bool = True) -> float:
         """Seconds that no choice of layers and recompute can undercut; memory is not looked at.
 
         Some stage has as many layers as there are on average, or more, and all layers are somewhere.
+
+        Args:
+            once: With what a step has once, the gradients' traffic and the update.
         """
         job = self.job
         fewest = -(-job.shape.layers // job.pp)
@@ -118,7 +121,8 @@ class Pipeline:
         layers = job.shape.layers * max(self.layer, (cost.work.seconds + cost.gathers) / fewest)
         if job.pp == 1:
             layers = cost.busy - self._ends
-        return self._ends + layers + steady + cost.traffic + cost.optimizer
+        rest = cost.traffic + cost.optimizer if once else 0.0
+        return self._ends + layers + steady + rest
 
     @cached_property
     def _ends(self) -> float:

@@ -3,7 +3,8 @@
 Kinds of differences and what bounds them:
     loss, norm     |a - b| / |b|, every step, every rank that has it
     skip           steps applied by one and skipped by the other
-    gradient       of step 1, clipped: first moment / (1 - beta1); difference / largest |g| of the tensor
+    gradient       of the first step compared, clipped: what is new in the first moment / (1 - beta1);
+                   difference / largest |g| of the tensor
     weight, moment after the last step: difference / largest movement of the tensor since the start
     key bias       its true gradient is 0, so all of it is rounding: |movement| / (steps * learning rate)
     replica        between ranks that hold the same element; as weight and moment
@@ -99,14 +100,19 @@ class Recipe:
     """What the bounds refer to.
 
     Args:
-        steps: Number of steps.
-        rates: Learning rate of each.
+        steps: Number of steps compared.
+        rates: Learning rate of every step since the initial values.
         beta1: Decay of the first moment.
     """
 
     steps: int
     rates: tuple[float, ...]
     beta1: float
+
+    @property
+    def done(self) -> int:
+        """Steps done before the first that is compared."""
+        return len(self.rates) - self.steps
 
 
 @dataclass
@@ -155,7 +161,7 @@ def compare(
     """
     found = Comparison(bounds)
     for step in range(recipe.steps):
-        _scalars(found, run, reference, step)
+        _scalars(found, run, reference, step, recipe)
         if step == 0:
             for name in initial:
                 _gradient(found, run, reference, name, recipe)
@@ -166,9 +172,11 @@ def compare(
     return found
 
 
-def _scalars(found: Comparison, run: Run, reference: Mapping[str, np.ndarray], step: int) -> None:
+def _scalars(
+    found: Comparison, run: Run, reference: Mapping[str, np.ndarray], step: int, recipe: Recipe
+) -> None:
     for rank, states in sorted(run.states.items()):
-        where = f"step {step + 1}, rank {rank}"
+        where = f"{_named(step, recipe)}, rank {rank}"
         skipped = bool(states[f"{step}/applied"]) != bool(reference[f"{step}/applied"])
         found.note("skip", float(skipped), where)
         found.note("norm", _relative(states[f"{step}/norm"], reference[f"{step}/norm"]), where)
@@ -181,10 +189,15 @@ def _gradient(
 ) -> None:
     if is_key_bias(name):
         return
-    expected = reference[f"0/state/{MOMENT1}{name}"] / (1 - recipe.beta1)
-    whole = run.whole(0, MOMENT1 + name)
-    gradient = _cut(whole.values, expected) / (1 - recipe.beta1)
-    _note_largest(found, "gradient", gradient - expected, np.abs(expected).max(), (0, name, whole))
+    moment, kept = MOMENT1 + name, recipe.beta1
+    expected, whole = reference[f"0/state/{moment}"], run.whole(0, moment)
+    values = _cut(whole.values, expected)
+    if recipe.done:
+        expected = expected - kept * reference[f"-1/state/{moment}"]
+        values = values - kept * _cut(run.whole(-1, moment).values, expected)
+    difference = (values - expected) / (1 - kept)
+    largest = np.abs(expected).max() / (1 - kept)
+    _note_largest(found, "gradient", difference, largest, (_named(0, recipe), name, whole))
 
 
 def _state(
@@ -196,24 +209,29 @@ def _state(
     recipe: Recipe,
 ) -> None:
     step, name = place
-    whole = run.whole(step, name)
+    whole, when = run.whole(step, name), _named(step, recipe)
     if name.startswith(SUM):
-        found.note("padding", _largest(whole.values), f"step {step + 1}, {name} after the update")
+        found.note("padding", _largest(whole.values), f"{when}, {name} after the update")
         return
     expected = reference[f"{step}/state/{name}"]
     values = _cut(whole.values, expected)
-    found.note("padding", _largest(whole.values[len(expected) :]), f"step {step + 1}, {name}, added rows")
+    found.note("padding", _largest(whole.values[len(expected) :]), f"{when}, {name}, added rows")
     start = initial.get(name, np.zeros_like(expected))
     if is_key_bias(name):
         if name in initial:
             moved = max(np.abs(values - start).max(), np.abs(expected - start).max())
-            found.note("key_bias", moved / sum(recipe.rates), f"step {step + 1}, {name}")
+            found.note("key_bias", moved / sum(recipe.rates), f"{when}, {name}")
         return
     movement = np.abs(expected - start).max()
     kind = "weight" if name in initial else "moment"
-    _note_largest(found, kind, values - expected, movement, (step, name, whole))
+    _note_largest(found, kind, values - expected, movement, (when, name, whole))
     spread = _ratio(whole.spread, movement)
-    found.note("replica", spread, f"step {step + 1}, {name}, rank {whole.spread_rank}")
+    found.note("replica", spread, f"{when}, {name}, rank {whole.spread_rank}")
+
+
+def _named(step: int, recipe: Recipe) -> str:
+    """What to call a step, counted from the initial values."""
+    return f"step {recipe.done + step + 1}"
 
 
 def is_key_bias(name: str) -> bool:
@@ -229,13 +247,13 @@ def differences(comparison: Comparison) -> Iterator[Difference]:
 
 
 def _note_largest(
-    found: Comparison, kind: str, difference: np.ndarray, scale: float, place: tuple[int, str, Gathered]
+    found: Comparison, kind: str, difference: np.ndarray, scale: float, place: tuple[str, str, Gathered]
 ) -> None:
-    step, name, whole = place
+    when, name, whole = place
     size = np.abs(difference)
     index = np.unravel_index(int(np.where(np.isnan(size), np.inf, size).argmax()), size.shape)
     element = ", ".join(map(str, index))
-    where = f"step {step + 1}, {name}[{element}], rank {whole.owner[index]}"
+    where = f"{when}, {name}[{element}], rank {whole.owner[index]}"
     found.note(kind, _ratio(size[index], scale), where)
 
 

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from pangu_alpha.checkpoint.pieces import Box, Source
+from pangu_alpha.checkpoint.reading import read_box
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.parallel.layout import layouts, stage_of
 from pangu_alpha.proof import mindir, order
@@ -36,7 +38,7 @@ from pangu_alpha.proof.compare import (
 from pangu_alpha.proof.dry_run import Job, RankReport, compile_rank
 from pangu_alpha.proof.inline import inline
 from pangu_alpha.proof.replay_processes import ReplayError, run_child, run_ranks
-from pangu_alpha.proof.replay_rows import controls, rows_of_step
+from pangu_alpha.proof.replay_rows import Place, controls, places, rows_of_step
 from pangu_alpha.proof.replay_worker import CPU_GRAPH, GROUPS, INITIAL, INPUTS, JOB, STATES
 from pangu_alpha.proof.rewrite import rewrite
 from pangu_alpha.proof.slices import Region, region
@@ -47,11 +49,37 @@ _SHOWN = 8  # parameters placed otherwise that a table names
 
 
 @dataclass(frozen=True)
+class Start:
+    """Training that a replay goes on with.
+
+    Args:
+        source: What the ranks read: weights, moments, and the place where they go on.
+        job: What one device did before, and
+        steps: how long.
+    """
+
+    source: Source
+    job: Job
+    steps: int
+
+    @property
+    def place(self) -> Place:
+        """Where the checkpoint says that training stands."""
+        return Place(self.source.manifest.step, self.source.manifest.samples)
+
+    @property
+    def expected_place(self) -> Place:
+        """Where one device stands."""
+        return places(self.job, self.steps)[-1]
+
+
+@dataclass(frozen=True)
 class Setting:
     """What a replay does besides the job.
 
     Args:
         steps: Optimizer steps N.
+        start: What it goes on with; None begins with the initial values.
         overflow: Step, from 0, at which the gradients of one data-parallel rank overflow; None never.
         timeout: Seconds after which the CPU processes are ended.
         edit_graphs: Called with the graphs, in one function each, by rank; and
@@ -60,6 +88,7 @@ class Setting:
     """
 
     steps: int = 3
+    start: Start | None = None
     overflow: int | None = None
     timeout: float = 600.0
     edit_graphs: Callable[[dict[int, mindir.Model]], None] | None = None
@@ -108,7 +137,7 @@ class ReplayReport:
     def table(self) -> str:
         """Verdict, and a line for every kind of difference."""
         verdict = "pass" if self.passed else "FAIL"
-        rates = ", ".join(f"{rate:.3g}" for rate in self.recipe.rates)
+        rates = ", ".join(f"{rate:.3g}" for rate in self.recipe.rates[self.recipe.done :])
         took = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in self.seconds.items())
         lines = [
             f"{self.name}: {verdict}. {self.ranks} processes, {self.recipe.steps} steps, "
@@ -245,12 +274,10 @@ def _reference(job: Job, setting: Setting, folder: Path, again: bool) -> None:
     """Trains on one device; `again`: unless the folder holds what the same request gave."""
     target = folder / "reference"
     target.mkdir(parents=True, exist_ok=True)
-    request = {
-        "job": to_mapping(replace(job, patch=None)),
-        "steps": setting.steps,
-        "overflow": setting.overflow,
-    }
-    text, asked = json.dumps(request), target / JOB
+    legs = [(start.job, start.steps)] if (start := setting.start) else []
+    legs.append((job, setting.steps))
+    described = [{"job": to_mapping(replace(each, patch=None)), "steps": steps} for each, steps in legs]
+    text, asked = json.dumps({"legs": described, "overflow": setting.overflow}), target / JOB
     if again and asked.exists() and asked.read_text("utf-8") == text and (target / STATES).exists():
         return
     (target / STATES).unlink(missing_ok=True)
@@ -324,19 +351,25 @@ def _write_inputs(
 ) -> None:
     """What every rank starts from, and its rows."""
     values = {
-        rank: {name: _values(initial, name, placed.shapes[name], part) for name, part in regions.items()}
+        rank: {
+            name: _stored(setting.start.source, name, part)
+            if setting.start
+            else _values(initial, name, placed.shapes[name], part)
+            for name, part in regions.items()
+        }
         for rank, regions in placed.regions.items()
     }
     if setting.edit_inputs:
         setting.edit_inputs(values)
-    rows = [rows_of_step(job, step, setting.overflow) for step in range(setting.steps)]
+    *begins, _ = places(job, setting.steps, setting.start and setting.start.place)
+    rows = [rows_of_step(job, place, setting.overflow) for place in begins]
     for rank, own_values in values.items():
         inputs = {f"parameter/{name}": value for name, value in own_values.items()}
         data_rank = rank // job.plan.tp % job.plan.dp
         for step, batch in enumerate(rows):
             own = [array[data_rank] for array in batch]
             inputs |= {f"{step}/batch/{i}": array for i, array in enumerate(own)}
-            inputs[f"{step}/controls"] = controls(job, step, own[2])
+            inputs[f"{step}/controls"] = controls(job, begins[step].step, own[2])
         target = folder / f"rank_{rank:05d}"
         target.mkdir(exist_ok=True)
         np.savez(target / INPUTS, **inputs)
@@ -361,8 +394,19 @@ def _values(initial: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
     return np.ascontiguousarray(whole[part])
 
 
+def _stored(source: Source, name: str, part: Region) -> np.ndarray:
+    """A rank's slice as a checkpoint holds it; sums begin at 0."""
+    shape = tuple(each.stop - each.start for each in part)
+    stem = "optimizer" if name.startswith((MOMENT1, MOMENT2)) else "model"
+    if name.startswith(SUM):
+        return np.zeros(shape, np.float32)
+    box = Box(tuple(each.start for each in part), shape)
+    return read_box(source.tensors[stem][name], box, name=name)
+
+
 def _recipe(job: Job, setting: Setting) -> Recipe:
-    rates = tuple(learning_rate(step, job.optim) for step in range(setting.steps))
+    done = setting.start.steps if setting.start else 0
+    rates = tuple(learning_rate(step, job.optim) for step in range(done + setting.steps))
     return Recipe(setting.steps, rates, job.optim.beta1)
 
 
@@ -377,7 +421,8 @@ def _compare(
     initial = dict(np.load(folder / "reference" / INITIAL))
     found = compare(run, reference, initial, _recipe(job, setting), bounds)
     losses = []
-    for step in range(setting.steps):
-        tokens = float(rows_of_step(job, step, setting.overflow)[2].sum())
+    *begins, _ = places(job, setting.steps, setting.start and setting.start.expected_place)
+    for step, place in enumerate(begins):
+        tokens = float(rows_of_step(job, place, setting.overflow)[2].sum())
         losses.append(float(reference[f"{step}/loss"]) / (tokens + 1e-5))
     return found, tuple(losses)

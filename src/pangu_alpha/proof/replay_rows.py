@@ -6,6 +6,7 @@ Letters: D data-parallel ranks, M micro-batches, B rows of one of them on a rank
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,35 +17,68 @@ LARGEST = 1e30  # norm above which a step is skipped: only overflows are
 HEAVY = 1e30  # weight of a token that makes the squares of its gradients overflow in float32
 
 
-def rows_of_step(job: Job, step: int, overflow: int | None = None) -> tuple[np.ndarray, ...]:
-    """Rows of all data-parallel ranks at one step.
+class Place(NamedTuple):
+    """Where training stands.
 
-    Random tokens in documents of random lengths; each row counts a random share of its tokens, one row none.
+    Args:
+        step: Optimizer steps done.
+        samples: Samples read by all devices together.
+    """
+
+    step: int = 0
+    samples: int = 0
+
+
+def samples_per_step(job: Job) -> int:
+    """Rows of an optimizer step on all devices."""
+    return job.plan.dp * job.plan.micro_batches * job.batch_size
+
+
+def places(job: Job, steps: int, start: Place | None = None) -> list[Place]:
+    """Where each of so many steps begins, and where the last ends."""
+    step, samples = start or Place()
+    return [Place(step + i, samples + i * samples_per_step(job)) for i in range(steps + 1)]
+
+
+def rows_of_step(job: Job, place: Place, overflow: int | None = None) -> tuple[np.ndarray, ...]:
+    """Rows of all data-parallel ranks at one step: the next samples, each a function of seed and position.
 
     Args:
         job: Sizes and seed.
-        step: From 0.
+        place: Where the step begins.
         overflow: Step whose gradients overflow, by one row of the last data-parallel rank alone.
 
     Returns:
         input_ids, labels, loss_mask, position_ids, document_ids, each [D, M * B, S].
     """
     plan, length = job.plan, job.model.seq_length
-    random = np.random.default_rng([job.seed or 0, step])
-    shape = (plan.dp, plan.micro_batches * job.batch_size, length)
-    ids = random.integers(0, job.model.vocab_size, shape, np.int32)
-    labels = random.integers(0, job.model.vocab_size, shape, np.int32)
-    mask = (random.random(shape) < random.uniform(0.2, 1.0, (*shape[:2], 1))).astype(np.float32)
-    mask[0, 0] = 0.0
-    mask[-1, -1, -1] = 1.0
-    if step == overflow:
-        mask[-1, -1, -1] = HEAVY
-    starts = random.random(shape) < 2.0 / length
-    starts[..., 0] = True
-    documents = np.cumsum(starts, -1).astype(np.int32) - 1
-    places = np.arange(length, dtype=np.int32)
-    first = np.maximum.accumulate(np.where(starts, places, 0), -1)
-    return ids, labels, mask, (places - first).astype(np.int32), documents
+    samples = [_sample(job, place.samples + i) for i in range(samples_per_step(job))]
+    rows = []
+    for arrays in zip(*samples, strict=True):
+        grid = np.stack(arrays).reshape(plan.micro_batches, plan.dp, job.batch_size, length)
+        rows.append(grid.swapaxes(0, 1).reshape(plan.dp, -1, length))
+    if place.step == overflow:
+        rows[2][-1, -1, -1] = HEAVY
+    return tuple(rows)
+
+
+def _sample(job: Job, position: int) -> tuple[np.ndarray, ...]:
+    """One row: random tokens in documents of random lengths.
+
+    It counts a random share of its tokens, the last among them; every third row counts none.
+    """
+    length = job.model.seq_length
+    random = np.random.default_rng([job.seed or 0, position])
+    ids, labels = random.integers(0, job.model.vocab_size, (2, length), np.int32)
+    mask = (random.random(length) < random.uniform(0.2, 1.0)).astype(np.float32)
+    mask[-1] = 1.0
+    mask *= position % 3 > 0
+    starts = random.random(length) < 2.0 / length
+    starts[0] = True
+    documents = np.cumsum(starts).astype(np.int32) - 1
+    indices = np.arange(length, dtype=np.int32)
+    first = np.maximum.accumulate(np.where(starts, indices, 0))
+    return ids, labels, mask, (indices - first).astype(np.int32), documents
 
 
 def micro_batches(job: Job, rows: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
@@ -64,8 +98,9 @@ def controls(job: Job, step: int, mask: np.ndarray) -> np.ndarray:
         step: From 0.
         mask: Loss mask of the rows that one rank, or one device alone, reads.
     """
-    rows = job.plan.dp * job.plan.micro_batches * job.batch_size
-    scale = 1.0 / (rows * job.model.seq_length)  # as training does: the step's nominal number of tokens
+    scale = 1.0 / (
+        samples_per_step(job) * job.model.seq_length
+    )  # as training does: the step's nominal number of tokens
     scalars = update_scalars(step, job.optim)
     recipe = (scalars.learning_rate, scalars.epsilon, scalars.decay)
     return np.array([mask.sum(), scale, LARGEST, *recipe], np.float32)

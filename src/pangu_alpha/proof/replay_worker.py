@@ -23,7 +23,7 @@ def run_rank(folder: Path) -> None:
 
     Reads groups.json (name -> ranks, all ranks' groups), cpu.mindir, inputs.npz ("parameter/NAME" and for
     every step "STEP/batch/0..4", "STEP/controls"); writes states.npz ("STEP/loss", "STEP/norm",
-    "STEP/applied", "STEP/state/NAME" after the step).
+    "STEP/applied", "STEP/state/NAME" after the step; of step -1 what was before the first).
     """
     import mindspore as ms
     from mindspore import Tensor, nn
@@ -44,6 +44,7 @@ def run_rank(folder: Path) -> None:
         if name != "controls":
             parameter.set_data(Tensor(inputs[f"parameter/{name}"]))
     states: dict[str, np.ndarray] = {}
+    record(states, -1, (), parameters.items())
     steps = sum(key.endswith("/controls") for key in inputs)
     for step in range(steps):
         parameters["controls"].set_data(Tensor(inputs[f"{step}/controls"]))
@@ -53,25 +54,34 @@ def run_rank(folder: Path) -> None:
 
 
 def run_reference(folder: Path) -> None:
-    """Steps the same network on one device by the cells of ordinary training; writes states.npz as a rank."""
+    """Steps the same network on one device by the cells of ordinary training.
+
+    Reads replay.json (the legs, each a job and its steps); writes initial.npz, and states.npz as a rank does,
+    of the last leg.
+    """
     import mindspore as ms
 
     from pangu_alpha.config.schema import build
     from pangu_alpha.parallel.context import use_device
     from pangu_alpha.proof.dry_run import Job
-    from pangu_alpha.proof.replay_rows import micro_batches, rows_of_step
+    from pangu_alpha.proof.replay_rows import Place, micro_batches, places, rows_of_step
 
     use_device("CPU")
     request = json.loads((folder / JOB).read_text("utf-8"))
-    job = build(Job, request["job"])
-    reference = _Reference(job)
+    legs = [(build(Job, leg["job"]), leg["steps"]) for leg in request["legs"]]
+    reference = _Reference(legs[0][0])
     np.savez(folder / INITIAL, **{each.name: each.asnumpy() for each in reference.optimizer.parameters})
-    states: dict[str, np.ndarray] = {}
-    for step in range(request["steps"]):
-        batches = micro_batches(job, rows_of_step(job, step, request["overflow"]))
-        tensors = [tuple(map(ms.Tensor, batch)) for batch in batches]
-        outputs = reference.step(step, batches, tensors)
-        record(states, step, outputs, reference.state())
+    end = Place()
+    for job, steps in legs:
+        reference.follow(job)
+        states: dict[str, np.ndarray] = {}
+        record(states, -1, (), reference.state())
+        *begins, end = places(job, steps, end)
+        for number, place in enumerate(begins):
+            batches = micro_batches(job, rows_of_step(job, place, request["overflow"]))
+            tensors = [tuple(map(ms.Tensor, batch)) for batch in batches]
+            outputs = reference.step(place.step, batches, tensors)
+            record(states, number, outputs, reference.state())
     write_states(folder, states)
 
 
@@ -90,17 +100,21 @@ class _Reference:
 
         from pangu_alpha.model.operators import operators_for
         from pangu_alpha.model.pangu import PanguAlpha
-        from pangu_alpha.training.loss import TokenLoss
         from pangu_alpha.training.optimizer import AdamW
+
+        self.model = PanguAlpha(job.model, job.seed, operators_for(job.model, "plain"))
+        self.parameters = ParameterTuple(self.model.trainable_params())
+        roughen(self.parameters, job.seed)
+        self.optimizer = AdamW(self.parameters, job.optim)
+
+    def follow(self, job) -> None:
+        """Steps by this job's batches from now on."""
+        from pangu_alpha.training.loss import TokenLoss
         from pangu_alpha.training.step import AccumulateStep, ApplyStep, Gradients, TrainStep, Update
 
-        self.job = job
-        model = PanguAlpha(job.model, job.seed, operators_for(job.model, "plain"))
-        parameters = ParameterTuple(model.trainable_params())
-        roughen(parameters, job.seed)
-        self.optimizer = AdamW(parameters, job.optim)
-        gradients = Gradients(TokenLoss(model), parameters)
-        update = Update(self.optimizer, model.operators, job.optim.clip_norm)
+        self.job, parameters = job, self.parameters
+        gradients = Gradients(TokenLoss(self.model), parameters)
+        update = Update(self.optimizer, self.model.operators, job.optim.clip_norm)
         if job.plan.micro_batches == 1:
             self.train = TrainStep(gradients, update)
         else:
@@ -157,8 +171,8 @@ def write_states(folder: Path, states: dict[str, np.ndarray]) -> None:
 
 
 def record(states: dict[str, np.ndarray], step: int, outputs, parameters) -> None:
-    """Notes what a step gave."""
-    for name, value in zip(("loss", "norm", "applied"), outputs, strict=True):
+    """Notes what a step gave; `outputs` are its loss, norm and applied, or nothing."""
+    for name, value in zip(("loss", "norm", "applied"), outputs, strict=False):
         states[f"{step}/{name}"] = np.asarray(value)
     for name, parameter in parameters:
         states[f"{step}/state/{name}"] = parameter.asnumpy().copy()

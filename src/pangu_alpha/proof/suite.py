@@ -5,7 +5,7 @@ Letters: L layers with the query layer.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
@@ -24,6 +24,22 @@ _OPTIM = OptimConfig(
     epsilon=1e-5,
     clip_norm=0.1,
 )
+
+
+@dataclass(frozen=True)
+class Change:
+    """Training that goes on under another plan.
+
+    Args:
+        before: What is trained first.
+        after: What goes on; the same network and recipe.
+        resharded: Whether the checkpoint is made one of the new plan; otherwise the ranks read that of the
+            old plan.
+    """
+
+    before: Job
+    after: Job
+    resharded: bool = True
 
 
 def job(plan: ParallelPlan, layers: int = 2, **model: object) -> Job:
@@ -76,4 +92,20 @@ def quick() -> dict[str, Job]:
         "tp2, odd vocabulary": job(ParallelPlan(tp=2), vocab_size=63),
         "pp2, 2 micro-batches": job(ParallelPlan(pp=2, micro_batches=2)),
         "dp2 tp2 optimizer": job(ParallelPlan(dp=2, tp=2, **sharded)),
+    }
+
+
+def continued() -> dict[str, Change]:
+    """Changes of the plan in the midst of training; where the rows of a step change, the name says so."""
+    grid = ParallelPlan(dp=2, tp=2)
+    sharded = replace(grid, optimizer_parallel="level1", optimizer_threshold=0)
+    pipeline = ParallelPlan(pp=2, micro_batches=3)
+    odd = {"vocab_size": 61}
+    return {
+        "tp2 to tp4": Change(job(ParallelPlan(tp=2)), job(ParallelPlan(tp=4))),
+        "dp2 to pp2, 4 to 6 rows": Change(job(ParallelPlan(dp=2)), job(pipeline)),
+        "optimizer sharded to whole, read on the fly": Change(job(sharded), job(grid), resharded=False),
+        "vocabulary of 61 padded to 62 to unpadded, 2 to 4 rows": Change(
+            job(ParallelPlan(tp=2), **odd), job(ParallelPlan(dp=2), **odd)
+        ),
     }

@@ -1,0 +1,109 @@
+"""Training that goes on under another plan, replayed with the checkpoint code that training uses.
+
+The ranks of the first plan leave a checkpoint as training does; those of the second start from it, and must
+compute what one process computes that trained all along on the same samples.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pangu_alpha.checkpoint.copying import Limits
+from pangu_alpha.checkpoint.distributed import SharedParts, part_name
+from pangu_alpha.checkpoint.durable import writer_name
+from pangu_alpha.checkpoint.format import Manifest
+from pangu_alpha.checkpoint.naming import MOMENTS
+from pangu_alpha.checkpoint.reshard import reshard
+from pangu_alpha.checkpoint.source import open_source
+from pangu_alpha.checkpoint.store import CheckpointStore
+from pangu_alpha.config.schema import to_mapping
+from pangu_alpha.parallel.layout import Layout, layouts, parameter_shapes, written_slices
+from pangu_alpha.proof.dry_run import Job
+from pangu_alpha.proof.replay import ReplayReport, Setting, Start, replay
+from pangu_alpha.proof.replay_rows import places
+from pangu_alpha.proof.replay_worker import STATES
+from pangu_alpha.proof.suite import Change
+
+
+def replay_change(name: str, change: Change, folder: Path, steps: int = 3) -> Iterator[ReplayReport]:
+    """Replays training before and after a change of the plan; yields the report of each.
+
+    Args:
+        name: What the reports call it.
+        change: The plans.
+        folder: Gets before/ and after/ (see `replay`), and checkpoints/.
+        steps: Under each plan.
+
+    Raises:
+        ValueError: See `replay`; or the checkpoint could not be written, resharded or read.
+    """
+    yield replay(f"{name}: before", change.before, folder / "before", Setting(steps))
+    setting = Setting(steps, Start(open_source(checkpoint(change, folder, steps)), change.before, steps))
+    yield replay(f"{name}: after", change.after, folder / "after", setting)
+
+
+def checkpoint(change: Change, folder: Path, steps: int) -> Path:
+    """What the second plan starts from, made of what the replay of the first left in before/.
+
+    Args:
+        change: The plans.
+        folder: Holds before/; gets checkpoints/ anew.
+        steps: Done under the first plan.
+    """
+    root = folder / "checkpoints"
+    shutil.rmtree(root, ignore_errors=True)
+    saved = save(change.before, folder / "before", steps, root / "before")
+    if not change.resharded:
+        return saved
+    target = root / "after"
+    reshard(open_source(saved), target, change.after.plan, limits=Limits(progress=False))
+    return target
+
+
+def save(job: Job, folder: Path, steps: int, root: Path) -> Path:
+    """Writes the slices that all ranks of a replay hold in the end, each rank its own.
+
+    Args:
+        job: What was replayed from its initial values.
+        folder: Of the replay.
+        steps: Done.
+        root: Of the checkpoints.
+
+    Returns:
+        The checkpoint.
+    """
+    place = places(job, steps)[-1]
+    config = {
+        "model": to_mapping(job.model),
+        "optim": to_mapping(job.optim),
+        "parallel": to_mapping(job.plan),
+    }
+    path, placed = root, layouts(parameter_shapes(job.model), job.model, job.plan)
+    for rank in reversed(range(job.plan.devices)):  # rank 0 waits for the others
+        states = np.load(folder / part_name(rank) / STATES)
+        tensors, slices = _slices(job, placed, rank, states, f"{steps - 1}/state/")
+        manifest = Manifest(place.step, place.samples, config, slices=slices)
+        parts = SharedParts(CheckpointStore(root), rank, job.plan.devices, writer_name())
+        path = parts.save(tensors, manifest)
+    return path
+
+
+def _slices(
+    job: Job, placed: Mapping[str, Layout], rank: int, states: Mapping[str, np.ndarray], prefix: str
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, Any]]]:
+    """What a rank writes, by stem and name, and where it lies in the wholes, as Manifest.slices."""
+    tensors: dict[str, dict[str, np.ndarray]] = {}
+    slices: dict[str, dict[str, Any]] = {}
+    shapes = parameter_shapes(job.model)
+    for name, start in written_slices(placed, job.plan, rank).items():
+        for stem, kind in (("model", ""), *(("optimizer", moment) for moment in MOMENTS)):
+            values = states[prefix + kind + name]
+            assert values.shape == placed[name].slice_shape, (name, values.shape, placed[name])
+            tensors.setdefault(stem, {})[kind + name] = values
+            slices.setdefault(stem, {})[kind + name] = {"start": [*start], "shape": [*shapes[name]]}
+    return tensors, slices

@@ -1,0 +1,110 @@
+"""Orders of axes, placements, and permuted rank tables say the same."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from pangu_alpha.config.zoo import load_model_card
+from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.parallel.placement import Placement, permute
+from pangu_alpha.parallel.rank_table import read
+from pangu_alpha.parallel.rank_table_build import build, hosts_by_rule
+from pangu_alpha.planner.hardware import load_cluster
+from pangu_alpha.planner.job import AXES, Job
+from pangu_alpha.planner.placing import cluster_of, in_rank_order, placed, placement_of, rack_servers
+from pangu_alpha.planner.shapes import Shape
+
+SHAPE = Shape.gpt(64, 1024, 64, 30000, 512)
+SHIPPED = Path(__file__).parents[2] / "rank_tables"
+GRIDS = [(16, 8, 2), (8, 2, 16), (2, 4, 32), (1, 16, 16), (4, 64, 1), (256, 1, 1)]  # dp, tp, pp
+
+
+def servers(count, devices=range(8)):
+    rule = "10.{device%4+1}.{server}.{device+1}"
+    return build(hosts_by_rule(count, "10.0.{server}.1", devices), ip_rule=rule)
+
+
+def job(dp, tp, pp, order):
+    return Job(SHAPE, 1, dp, tp, pp, micro_batches=pp, order=order)
+
+
+def test_the_paper_s_placement_of_200b():
+    shape = Shape.of(load_model_card("200b").model)
+    cluster, table = load_cluster("910a-2048"), servers(256)
+    paper = Job(shape, 1, 16, 8, 16, 16, order=("tp", "pp", "dp"))
+    assert str(placement_of(paper, cluster)) == "rack=dp server=pp device=tp"
+    assert rack_servers(cluster, 2048) == 16
+    wanted = permute(table, Mesh(dp=16, tp=8, pp=16), Placement(("dp",), ("pp",), ("tp",)), 16)
+    assert placed(table, paper, cluster) == wanted != table
+    assert not in_rank_order(paper)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(AXES)), ids=",".join)
+@pytest.mark.parametrize(("dp", "tp", "pp"), GRIDS)
+def test_neighbours_along_each_axis_are_as_far_apart_as_the_cost_model_says(dp, tp, pp, order):
+    one, cluster, table = job(dp, tp, pp, order), load_cluster("910a-256"), servers(32)
+    new = placed(table, one, cluster)
+    ranks = [rank for server in new.servers for rank in server.ranks]
+    assert sorted(ranks) == list(range(256))
+    where = {rank: position for position, rank in enumerate(ranks)}
+    mesh = Mesh(dp=dp, tp=tp, pp=pp)
+    for axis in AXES:
+        for group in mesh.groups(axis):
+            places = [where[rank] for rank in group]
+            assert {b - a for a, b in itertools.pairwise(places)} <= {one.stride(axis)}
+
+
+@pytest.mark.parametrize(("dp", "tp", "pp"), GRIDS)
+def test_mindspores_own_order_leaves_the_ranks_as_they_are(dp, tp, pp):
+    one, table = job(dp, tp, pp, AXES), servers(32)
+    assert in_rank_order(one)
+    assert placed(table, one, load_cluster("910a-256")) == table
+
+
+def test_an_axis_of_one_device_has_no_place():
+    assert in_rank_order(job(32, 1, 8, ("dp", "tp", "pp")))
+    assert in_rank_order(job(1, 8, 32, ("tp", "pp", "dp")))
+    assert not in_rank_order(job(1, 8, 32, ("pp", "tp", "dp")))
+
+
+def test_a_placement_is_read_as_it_is_written():
+    for grid, order in itertools.product(GRIDS, itertools.permutations(AXES)):
+        placement = placement_of(job(*grid, order), load_cluster("910a-256"))
+        assert Placement.parse(str(placement)) == placement
+
+
+def test_a_small_cluster_is_one_rack():
+    cluster = load_cluster("910a-32")
+    assert rack_servers(cluster, 32) == 4
+    one = job(4, 4, 2, ("tp", "pp", "dp"))
+    assert str(placement_of(one, cluster)) == "rack= server=dp device=pp,tp"
+    assert rack_servers(load_cluster("910c-64"), 64) == 4  # servers of 16
+    assert rack_servers(load_cluster("910a-4"), 4) == 1
+
+
+def test_the_cluster_of_a_table():
+    table = read(SHIPPED / "32p_4x2x4.json")
+    cluster = cluster_of(table, "910a")
+    assert (cluster.count, cluster.device.name, cluster.server) == (32, "910A", 8)
+    assert cluster.levels == load_cluster("910a-32").levels
+    assert cluster.name == "910a, 4 servers"
+
+
+def test_tables_that_cannot_be_planned_for():
+    hosts = hosts_by_rule(3, "10.0.{server}.1", range(8))
+    hosts += hosts_by_rule(1, "10.1.{server}.1", range(4))
+    uneven = build(hosts, ip_rule="10.{device%4+1}.{server}.{device+1}")
+    with pytest.raises(ValueError, match="servers have 4, 8 devices; planning needs all alike"):
+        cluster_of(uneven, "910a")
+    with pytest.raises(ValueError, match="servers have 16 devices, those of 910a 8; name the levels"):
+        cluster_of(servers(2, range(16)), "910a")
+    with pytest.raises(ValueError, match="cluster family '910x' is unknown"):
+        cluster_of(servers(2), "910x")
+
+
+def test_a_table_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="the table has 32 devices"):
+        placed(servers(4), job(16, 2, 2, AXES), load_cluster("910a-64"))

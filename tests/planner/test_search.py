@@ -1,0 +1,163 @@
+"""The plans that are found against all there are."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
+from pangu_alpha.planner.cost import CostModel
+from pangu_alpha.planner.hardware import load_cluster, load_stack
+from pangu_alpha.planner.job import Job
+from pangu_alpha.planner.memory import memory
+from pangu_alpha.planner.search import LEVELS, Question, grids, judge, search
+from pangu_alpha.planner.shapes import Shape
+from pangu_alpha.planner.stages import _CLOSE
+
+SMALL = ModelConfig(30000, 1024, 4, 4, seq_length=512)
+MEDIUM = ModelConfig(40000, 2560, 32, 32, seq_length=1024)
+
+
+def question(model=MEDIUM, cluster="910a-64", batch=128, stack="mindspore", **values):
+    return Question(model, load_cluster(cluster), load_stack(stack), batch, **values)
+
+
+def every_plan(asked):
+    """Every candidate of a question with few layers, by brute force; those beyond memory too.
+
+    Without kept scores, selective recompute saves nothing.
+    """
+    model = asked.model
+    for grid in grids(asked):
+        for split in splits(model.num_layers, grid.pp):
+            for words in itertools.product(("none", "full"), repeat=model.num_layers):
+                for level, sequence in itertools.product(LEVELS, (False, True)):
+                    values = dict(zip(("dp", "tp", "pp", "micro_batches"), grid, strict=False))
+                    if (sequence and grid.tp == 1) or (level != "none" and grid.dp == 1):
+                        continue
+                    plan = ParallelPlan(
+                        **values, layers_per_stage=split, optimizer_parallel=level, recompute=words,
+                        sequence_parallel=sequence,
+                    )  # fmt: skip
+                    if [*misfits(plan, model), *unpartitionable(plan)]:
+                        continue
+                    for order in itertools.permutations(("tp", "dp", "pp")):
+                        yield judge(asked, plan, order)
+
+
+def splits(layers, pp):
+    for ends in itertools.combinations(range(1, layers), pp - 1):
+        yield tuple(b - a for a, b in itertools.pairwise((0, *ends, layers)))
+
+
+def check(each, asked):
+    """A candidate is a plan that can be run, and costs what it says."""
+    model = CostModel(asked.cluster, asked.stack)
+    assert list(misfits(each.plan, asked.model)) == list(unpartitionable(each.plan)) == []
+    assert each.job == Job.of(Shape.of(asked.model), each.plan, asked.batch, each.job.order)
+    assert each.seconds == pytest.approx(model.estimate(each.job).step, rel=1e-9)
+    sizes = memory(each.job, asked.cluster.device, asked.stack.fused_attention)
+    assert each.memory == pytest.approx(max(part.total for part in sizes), abs=8)
+    assert each.memory <= asked.limit
+    assert each.plan.devices == asked.cluster.count
+
+
+@pytest.mark.parametrize(("cluster", "batch"), [("910a-4", 4), ("910b-8", 8)])
+def test_the_best_of_all_is_found(cluster, batch):
+    model = dataclasses.replace(SMALL, num_layers=2)
+    asked = question(model, cluster, batch)
+    known = list(every_plan(asked))
+    sizes = sorted(each.memory for each in known)
+    assert len(known) > 1000
+    for limit in (sizes[-1], sizes[len(sizes) // 3], sizes[len(sizes) // 20], sizes[0]):
+        given = dataclasses.replace(asked, capacity=limit)
+        answer = search(given, top=1)
+        best = min(each.seconds for each in known if each.memory <= limit)
+        assert answer.least <= best * (1 + 1e-9)
+        assert answer.best[0].seconds == pytest.approx(best, rel=_CLOSE)
+        check(answer.best[0], given)
+    assert search(dataclasses.replace(asked, capacity=sizes[0] - 64), top=1).best == ()
+
+
+@pytest.mark.parametrize("stack", ["mindspore", "mindspore-unfused"])
+@pytest.mark.parametrize(("cluster", "batch"), [("910a-64", 128), ("910b-16", 48)])
+def test_the_top_plans_are_real_sorted_and_of_different_grids(cluster, batch, stack):
+    asked = question(cluster=cluster, batch=batch, stack=stack)
+    answer = search(asked, top=4)
+    assert len(answer.best) == 4
+    assert len({each.grid for each in answer.best}) == len(answer.best)
+    assert list(answer.best) == sorted(answer.best, key=lambda each: each.seconds)
+    assert answer.least <= answer.best[0].seconds
+    for each in answer.best:
+        check(each, asked)
+
+
+def test_more_plans_do_not_change_the_best():
+    asked = question(cluster="910b-16")
+    few, many = search(asked, top=1), search(asked, top=8)
+    assert many.best[0].seconds == pytest.approx(few.best[0].seconds, rel=_CLOSE)
+    assert few.searched <= many.searched <= many.grids == len(list(grids(asked)))
+
+
+@pytest.mark.parametrize(
+    "fixed",
+    [
+        {"tp": 4, "pp": 2},
+        {"dp": 8, "micro_batches": 16},
+        {"optimizer_parallel": "level2", "tp": 2},
+        {"recompute": "full", "pp": 4},
+        {"sequence_parallel": False, "tp": 8},
+        {"order": ("dp", "tp", "pp"), "tp": 2},
+    ],
+)
+def test_given_decisions_are_kept(fixed):
+    asked = question(cluster="910a-32", fixed=fixed)
+    answer = search(asked, top=2)
+    assert len(answer.best) == 2
+    for each in answer.best:
+        check(each, asked)
+        for name, value in fixed.items():
+            assert (each.job.order if name == "order" else getattr(each.plan, name)) == value
+
+
+def test_less_memory_is_never_faster():
+    seconds = []
+    for share in (32, 20, 12):
+        asked = question(cluster="910a-16", capacity=share << 30)
+        found = search(asked, top=1).best[0]
+        check(found, asked)
+        seconds.append(found.seconds)
+    assert seconds[0] < seconds[1] < seconds[2]
+    assert search(question(capacity=1 << 30)).best == ()
+
+
+def test_only_plans_within_a_time_are_wanted():
+    asked = question(cluster="910b-16")
+    best = search(asked, top=3).best
+    assert search(asked, top=3, within=best[1].seconds * 1.0001).best == best[:2]
+    assert search(asked, within=best[0].seconds * 0.9).best == ()
+
+
+def test_the_found_plan_is_judged_as_it_was_found():
+    asked = question()
+    best = search(asked, top=1).best[0]
+    assert judge(asked, best.plan, best.job.order) == best
+
+
+def test_a_plan_that_does_not_suit_is_refused():
+    with pytest.raises(ValueError, match="tp: 64 does not divide the model's 32 heads"):
+        judge(question(), ParallelPlan(tp=64))
+    with pytest.raises(ValueError, match="batch 128 is not divisible by dp 64 x micro_batches 3"):
+        judge(question(), ParallelPlan(dp=64, micro_batches=3))
+    with pytest.raises(ValueError, match="128 devices .* more than the 64"):
+        judge(question(), ParallelPlan(dp=128))
+
+
+def test_questions_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="fixed: stages cannot be fixed; dp, tp"):
+        question(fixed={"stages": 4})
+    with pytest.raises(ValueError, match="batch: 0 sequences"):
+        question(batch=0)

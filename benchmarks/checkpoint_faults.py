@@ -218,6 +218,7 @@ class Saves:
         with BackgroundSaver(CheckpointStore(folder, keep_last=1).save) as saver:
             saver.reserve((stem, name, array.shape, array.dtype) for stem, name, array in entries)
             for step in (2, 3):
+                saver.copied()
                 for stem, name, array in entries:  # a training step, while the last save is being written
                     array[...] = self.states[step][stem][name]
                 saver.save(entries, self.manifest(step))

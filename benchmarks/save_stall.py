@@ -6,9 +6,10 @@ steps, does not count:
 
 - arrays: tensors of the 350M model, as many layers as --layers says, and no training: the time that `save`
   takes away from the caller.
-- training: steps of a real network on this machine's CPU, dropout off; the hold, and what the steps beside
-  the writing lost in all, since a CPU that trains also hashes and writes here. An accelerator's step does not
-  share its host's cores.
+- training: steps of a real network on this machine's CPU, dropout off, of one micro-batch (the copy ends
+  before the step's only graph begins) and of four (it ends before the update); the hold, and what the steps
+  beside the writing lost in all, since a CPU that trains also hashes and writes here. An accelerator's step
+  does not share its host's cores.
 
 The last line is JSON: seconds of a synchronous save, of the hold, and their ratio, for both.
 """
@@ -69,15 +70,18 @@ def hold_of_arrays(folder: Path, layers: int, rounds: int) -> dict[str, float]:
         for step in range(1, 2 * rounds + 3, 2):
             plain.save(entries, manifest(step))
             synchronous.append(plain.wait().took)
-            held.append(seconds_of(lambda step=step: saver.save(entries, manifest(step + 1))))
-            background.append(saver.wait().took)
+            saver.save(entries, manifest(step + 1))
+            saver.copied()
+            saved = saver.wait()
+            held.append(saved.held)
+            background.append(saved.took)
     size = sum(array.nbytes for _, _, array in entries)
     middle = round(statistics.median(background[1:]), 3)
     return summary(size, synchronous[1:], held[1:]) | {"background_s": middle}
 
 
-def training_engine() -> tuple[Callable[[], None], Any]:
-    """A step of the project's engine, and the engine."""
+def training_engine(micro_batches: int) -> tuple[Callable[..., None], Any]:
+    """A step of the project's engine, which takes what to call before the update; and the engine."""
     from pangu_alpha.parallel.context import use_device
 
     use_device("CPU")
@@ -93,18 +97,19 @@ def training_engine() -> tuple[Callable[[], None], Any]:
             "model": {**model, "seq_length": LENGTH, "dropout": 0.0},
             "data": {"train": {"random": {"records": "none"}}},
             "run": {"output": "none", "steps": 1000, "batch_size": ROWS},
+            "parallel": {"micro_batches": micro_batches},
         }
     )
     engine = Engine(config)
     guard = make_guard(config.run.guard, config.optim.loss_scale, "float32")
     ids = np.random.default_rng(0).integers(10, VOCABULARY, (ROWS, LENGTH + 1)).astype(np.int32)
     batch = make_batch(ids, np.zeros(ROWS), Vocabulary("", VOCABULARY, "<eod>", 8, 6))
-    return lambda: engine.step(1, [batch], guard), engine
+    return lambda *before: engine.step(1, [batch] * micro_batches, guard, *before), engine
 
 
-def hold_of_training(folder: Path, rounds: int) -> dict[str, float]:
+def hold_of_training(folder: Path, rounds: int, micro_batches: int) -> dict[str, float]:
     """Rounds of: undisturbed steps, a synchronous save, a background save and steps until it has ended."""
-    step, engine = training_engine()
+    step, engine = training_engine(micro_batches)
     store = CheckpointStore(folder, keep_last=1)
     quiet, synchronous, held, lost = [], [], [], []
     with BackgroundSaver(store.save, background=False) as plain, BackgroundSaver(store.save) as saver:
@@ -115,11 +120,13 @@ def hold_of_training(folder: Path, rounds: int) -> dict[str, float]:
             quiet += [seconds_of(step) for _ in range(5)]
             plain.save(engine.tensors(), manifest(number))
             synchronous.append(plain.wait().took)
-            held.append(seconds_of(lambda number=number: saver.save(engine.tensors(), manifest(number + 1))))
-            beside = []
-            while saver.finished() is None:
-                beside.append(seconds_of(step))
-            lost.append(held[-1] + sum(beside) - len(beside) * statistics.median(quiet))
+            began, steps, saved = time.perf_counter(), 0, None
+            saver.save(engine.tensors(), manifest(number + 1))
+            while saved is None:
+                step(saver.copied)
+                steps, saved = steps + 1, saver.finished()
+            held.append(saved.held)
+            lost.append(time.perf_counter() - began - steps * statistics.median(quiet))
     size = sum(array.nbytes for _, _, array in engine.tensors())
     more = {"step_s": statistics.median(quiet), "lost_in_all_s": statistics.median(lost[1:])}
     return summary(size, synchronous[1:], held[1:]) | {name: round(value, 3) for name, value in more.items()}
@@ -147,8 +154,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         arrays = hold_of_arrays(Path(folder) / "arrays", options.layers, options.rounds)
         print(json.dumps({"arrays": arrays}), flush=True)
-        training = hold_of_training(Path(folder) / "training", options.rounds)
-    print(json.dumps({"arrays": arrays, "training": training}))
+        found = {"arrays": arrays}
+        for micro_batches in (1, 4):
+            place = Path(folder) / f"training_{micro_batches}"
+            found[f"training, {micro_batches} micro-batches"] = hold_of_training(
+                place, options.rounds, micro_batches
+            )
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

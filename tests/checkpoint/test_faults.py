@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -96,14 +97,15 @@ def assert_it_goes_again(write, folder):
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("room", [0, 5_000, 90_000])
 def test_a_disk_that_fills_up_is_named(folder, monkeypatch, write, room):
-    left = [room]
+    left, lock = [room], threading.Lock()
 
     def limited(function):
         def writing(descriptor, data, *place):
-            if not left[0]:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            done = function(descriptor, memoryview(data)[: left[0]], *place)
-            left[0] -= done
+            with lock:
+                if not left[0]:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                done = function(descriptor, memoryview(data)[: left[0]], *place)
+                left[0] -= done
             return done
 
         return writing

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import xxhash
@@ -9,7 +11,7 @@ import xxhash
 from pangu_alpha.checkpoint import reading
 from pangu_alpha.checkpoint.pieces import Box, Piece, Stored, whole
 from pangu_alpha.checkpoint.reading import Files, convert, coverage_problems, read_box
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.tensor_file import CheckpointError, locate_tensors
 
 ARRAY = np.random.default_rng(0).standard_normal((7, 10), np.float32)
 BOXES = [Box((0, 0), (4, 6)), Box((4, 0), (3, 6)), Box((0, 6), (5, 4)), Box((5, 6), (2, 4))]
@@ -106,3 +108,23 @@ def test_files_are_closed_when_there_are_many(tmp_path, monkeypatch):
                 assert first == again  # in use, so it stayed open
         assert len(files._open) <= 4
     assert not files._open
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": 3},
+        [1],
+        {"x": {"dtype": "F32"}},
+        {"x": {"dtype": "F32", "shape": 3, "data_offsets": [0, 4]}},
+        {"x": {"dtype": "F32", "shape": [1], "data_offsets": [0]}},
+        {"x": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}},
+        {"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}},
+    ],
+)
+def test_a_header_of_another_kind_is_refused(tmp_path, header):
+    text = json.dumps(header).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"0000")
+    with pytest.raises(CheckpointError, match="not a safetensors file|type F8_E4M3 is not|are not its data"):
+        locate_tensors(path)

@@ -17,7 +17,7 @@ from pangu_alpha.planner.search import Question, judge, search
 
 MODEL = ModelConfig(40000, 2048, 16, 16, seq_length=1024)
 QUESTION = Question(MODEL, load_cluster("910a-32"), load_stack("mindspore"), 128)
-SMALL = dataclasses.replace(QUESTION, cluster=load_cluster("910a-8"), batch=16)
+SMALL = dataclasses.replace(QUESTION, cluster=load_cluster("910a-8"), batch=64)
 COSTS = CostModel(QUESTION.cluster, QUESTION.stack)
 
 
@@ -94,12 +94,12 @@ def test_changes_are_judged_alike():
 
 
 def test_plans_that_memory_rules_out():
-    tight = dataclasses.replace(SMALL, capacity=12 << 30)
+    tight = dataclasses.replace(SMALL, capacity=6 << 30)
     answer = search(tight, top=1)
     beyond = too_large(tight, answer)
     assert 1 <= len(beyond) <= 3
     for each in beyond:
-        assert each.memory > 12 << 30 and each.seconds <= answer.best[0].seconds
+        assert each.memory > 6 << 30 and each.seconds <= answer.best[0].seconds
     ample = dataclasses.replace(SMALL, capacity=1 << 40)
     assert too_large(ample, search(ample, top=1)) == ()
 

@@ -19,7 +19,7 @@ from pangu_alpha.planner.stages import _CLOSE, Pipeline
 CLUSTER = load_cluster("910a-64")
 LEVELS = ("none", "level1", "level2", "level3")
 MODES = ("none", "selective", "full")
-INSTANCES = [(2, 2, 5), (2, 5, 7), (3, 3, 5), (3, 8, 5), (4, 9, 5)]  # stages, micro-batches, layers
+INSTANCES = [(2, 5, 7), (3, 3, 5), (4, 9, 5)]  # stages, micro-batches, layers
 
 
 def model(stack):
@@ -67,13 +67,11 @@ def limits(pp, micro_batches, layers, stack):
 
 
 def as_job(asked, stages):
-    words = tuple(
-        mode for counts in stages.counts for mode, count in counts.items() for _ in range(count)
-    )
+    words = tuple(mode for counts in stages.counts for mode, count in counts.items() for _ in range(count))
     return dataclasses.replace(asked, stage_layers=stages.layers, recompute=words)
 
 
-@pytest.mark.parametrize("stack", ["mindspore", "mindspore-unfused"])
+@pytest.mark.parametrize("stack", ["pangu-alpha", "mindspore-unfused"])
 @pytest.mark.parametrize(("pp", "micro_batches", "layers"), INSTANCES)
 def test_the_best_of_all_is_found(pp, micro_batches, layers, stack):
     instance = (pp, micro_batches, layers, stack)
@@ -131,6 +129,8 @@ def test_nothing_within_a_bound_that_is_too_low():
 
 
 def test_a_heavy_last_stage_gets_fewer_layers():
-    shape = Shape.gpt(16, 1024, 16, 150_000, 512)  # logits that take as long as several layers
-    stages = Pipeline(model("mindspore"), Job(shape, 4, pp=4, micro_batches=16)).best()
-    assert stages.layers[-1] < min(stages.layers[:-1])
+    shape = Shape.gpt(16, 1024, 16, 60_000, 512)  # logits that take as long as some layers
+    pipeline = Pipeline(model("mindspore"), Job(shape, 4, pp=4, micro_batches=16))
+    stages = pipeline.best()
+    assert sum(stages.layers) == 16 and stages.layers[-1] == min(stages.layers) < max(stages.layers)
+    assert pipeline.seconds((4, 4, 4, 4)) > 1.2 * stages.seconds

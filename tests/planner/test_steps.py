@@ -62,7 +62,7 @@ def logs(tmp_path):
     """Logs of four plans, as a cluster with slower products and links would write them."""
     cluster = load_cluster(CLUSTER)
     device = cluster.device.with_constants(matmul=0.5, link_inner=0.4)
-    model = CostModel(dataclasses.replace(cluster, device=device), load_stack("mindspore"))
+    model = CostModel(dataclasses.replace(cluster, device=device), load_stack("pangu-alpha"))
     shape = Shape.of(load_model_config("2_6b"))
     paths = []
     for number, (plan, batch) in enumerate(PLANS):
@@ -119,7 +119,7 @@ def test_broken_logs_say_what_is_wrong(tmp_path):
 
 
 def test_runs_that_do_not_fit_the_cluster(tmp_path):
-    stack = load_stack("mindspore")
+    stack = load_stack("pangu-alpha")
     large = read_run(log(folder(tmp_path / "large", {"dp": 8}), noisy(0.5), 32))
     with pytest.raises(ValueError, match="ran on 8 devices, cluster 910b-4 has 4"):
         as_rows([large], load_cluster("910b-4"), stack)

@@ -119,9 +119,10 @@ def micro_batch(seed):
 
 
 def test_a_step_feeds_all_micro_batches_and_its_controls(engine, config):
-    batches = [micro_batch(0), micro_batch(1)]
+    batches, called = [micro_batch(0), micro_batch(1)], []
     guard = make_guard(config.run.guard, config.optim.loss_scale, "float32")
-    result = engine.step(5, batches, guard)
+    result = engine.step(5, batches, guard, lambda: called.append(len(engine._step.inputs)))
+    assert called == [0]  # a copy of the parameters ends before the graph that changes them begins
     fed = engine._step.inputs[0]
     for place in range(5):
         assert (fed[place] == np.concatenate([batch[place] for batch in batches])).all()

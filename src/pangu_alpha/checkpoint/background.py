@@ -1,4 +1,4 @@
-"""Saving beside the training: the arrays are copied, which is all a step waits for, and a thread writes them.
+"""Saving beside the training: the arrays are copied, which is all an update waits for; a thread writes them.
 
 Knows arrays and a function that writes them; nothing of folders or models.
 """
@@ -57,7 +57,9 @@ class BackgroundSaver:
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._copiers = ThreadPoolExecutor(min(_COPIERS, os.cpu_count() or 1), "checkpoint copy")
         self._reserving: Future[None] | None = None
-        self._running: Future[Saved] | None = None
+        self._running: Future[tuple[Path, int, float]] | None = None
+        self._copies: list[Future[None]] = []
+        self._held = 0.0  # seconds
         self._buffers: dict[str, dict[str, np.ndarray]] = {}
 
     def __enter__(self) -> BackgroundSaver:
@@ -86,7 +88,7 @@ class BackgroundSaver:
         """Begins a save, or does it all where there is no background; waits for one that is under way.
 
         Args:
-            arrays: What to save; their values are needed no longer when this returns.
+            arrays: What to save; their values must not change before `copied` has returned.
             manifest: What to say about them.
 
         Returns:
@@ -103,11 +105,19 @@ class BackgroundSaver:
             self._reserving.result()
             self._reserving = None
         taken = self._copy(arrays) if self._background else _grouped(arrays)
-        held = time.perf_counter() - began
-        self._running = self._thread.submit(self._save, taken, manifest, held if self._background else None)
+        self._running = self._thread.submit(self._save, taken, manifest, [*self._copies], began)
         if not self._background:
             self._running.exception()  # waits
+        self._held = time.perf_counter() - began
         return before
+
+    def copied(self) -> None:
+        """Returns when nothing more is read from the arrays of the last save."""
+        began = time.perf_counter()
+        for copy in self._copies:
+            copy.result()
+        self._copies = []
+        self._held += time.perf_counter() - began
 
     def finished(self) -> Saved | None:
         """The save that was under way, if it has ended since.
@@ -124,15 +134,22 @@ class BackgroundSaver:
             CheckpointError: It failed.
         """
         running, self._running = self._running, None
-        return running.result() if running is not None else None
+        if running is None:
+            return None
+        path, step, took = running.result()
+        return Saved(path, step, self._held, took)
 
     def _save(
-        self, arrays: Mapping[str, Mapping[str, np.ndarray]], manifest: Manifest, held: float | None
-    ) -> Saved:
-        began = time.perf_counter()
+        self,
+        arrays: Mapping[str, Mapping[str, np.ndarray]],
+        manifest: Manifest,
+        copies: Iterable[Future[None]],
+        began: float,
+    ) -> tuple[Path, int, float]:
+        for copy in copies:
+            copy.result()
         path = self._write(arrays, manifest)
-        took = time.perf_counter() - began
-        return Saved(path, manifest.step, took if held is None else held, took + (held or 0.0))
+        return path, manifest.step, time.perf_counter() - began
 
     def _reserve(self, specs: Iterable[Spec]) -> None:
         for stem, name, shape, dtype in specs:
@@ -141,16 +158,13 @@ class BackgroundSaver:
 
     def _copy(self, arrays: Iterable[Entry]) -> dict[str, dict[str, np.ndarray]]:
         copies: dict[str, dict[str, np.ndarray]] = {}
-        running = []
         for stem, name, array in arrays:
             buffers = self._buffers.setdefault(stem, {})
             buffer = buffers.get(name)
             if buffer is None or buffer.shape != array.shape or buffer.dtype != array.dtype:
                 buffer = buffers[name] = np.empty(array.shape, array.dtype)
-            running.append(self._copiers.submit(np.copyto, buffer, array))
+            self._copies.append(self._copiers.submit(np.copyto, buffer, array))
             copies.setdefault(stem, {})[name] = buffer
-        for copy in running:
-            copy.result()
         return copies
 
 

@@ -247,6 +247,22 @@ def _parse_header(path: Path, raw: bytes) -> dict[str, Any]:
         if len(raw) < 8 or len(raw) != 8 + int.from_bytes(raw[:8], "little"):
             raise ValueError("cut short")
         entries = json.loads(raw[8:])
+        if not isinstance(entries, dict):
+            raise ValueError("its header is no mapping of tensors")
+        entries.pop("__metadata__", None)
+        for name, entry in entries.items():
+            if not _is_entry(entry):
+                raise ValueError(f"its header says {entry!r} of {name!r}")
     except ValueError as error:
         raise CheckpointError(f"{path}: not a safetensors file ({error})") from error
-    return {name: entry for name, entry in entries.items() if name != "__metadata__"}
+    return entries
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether an entry of a header has the form that the format asks for."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    shape, places = entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(shape, list) or not isinstance(places, list) or len(places) != 2:
+        return False
+    return all(type(number) is int for number in (*shape, *places))

@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--config", action="append", type=Path, metavar="YAML", help="the runs' configs, in the same order "
         "(default: config.yaml beside each)")  # fmt: skip
     add("--cluster", required=True, metavar="NAME|YAML", help="where they ran, such as 910b-64")
-    add("--stack", default="mindspore", help="software they ran with (default: %(default)s)")
+    add("--stack", default="pangu-alpha", help="software they ran with (default: %(default)s)")
     add("--output", type=Path, metavar="YAML", help="writes the cluster with its new constants")
     add("--json", action="store_true", help="prints JSON instead of tables")
 

@@ -15,11 +15,11 @@ from pangu_alpha.checkpoint.compare import Difference, compare, damage, unchecke
 from pangu_alpha.checkpoint.copying import Limits
 from pangu_alpha.checkpoint.export import DTYPES, FORMS, ExportOptions, export
 from pangu_alpha.checkpoint.pieces import Source
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.store import CheckpointStore
 from pangu_alpha.checkpoint.summary import stored_bytes, summarize, summary_json, summary_lines
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
-from pangu_alpha.cli.merge_checkpoint import size_of
+from pangu_alpha.cli.merge_checkpoint import add_source_options, size_of, source_options
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build, read_yaml
 
@@ -107,19 +107,6 @@ def _export(options: argparse.Namespace) -> int:
     export(source, options.target, options.to, made)
     print(f"{options.target}: written, {FORMS[options.to][0]}")
     return 0
-
-
-def add_source_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `source_options`."""
-    add = parser.add_argument_group("of checkpoints that do not say it").add_argument
-    add("--model", metavar="NAME|YAML", help="the network's shape")
-    add("--strategy", type=Path, metavar="FILE", help="MindSpore's strategy file")
-    add("--norm-order", choices=("norm_then_query", "query_then_norm"), help="where the final norm stands")
-
-
-def source_options(options: argparse.Namespace) -> OpenOptions:
-    """What the user says about a checkpoint that does not say it itself."""
-    return OpenOptions(options.model, options.strategy, options.norm_order)
 
 
 def _open(path: Path, options: argparse.Namespace) -> Source:

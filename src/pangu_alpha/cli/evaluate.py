@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from pangu_alpha.cli.checkpoint import add_source_options, source_options
+from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -245,7 +246,8 @@ def _search(options: argparse.Namespace, folder: Path) -> int:
         cluster = Cluster.in_order(job.plan.devices)
         summaries = _compile(job, ranks, cluster, folder / "dry_run", options.timeout)
         good = all(each.agrees for each in summaries)
-        print(f"\n{_stages(summaries, job)}\n\nverified: {'yes' if good else 'NO'}")
+        said = f"\n{_stages(summaries, job)}\n\nverified: {'yes' if good else 'NO'}"
+        print(said, file=sys.stderr if options.json else sys.stdout)
         return good
 
     return search_command.run(options, model, folder, verify)

@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from pangu_alpha.cli.checkpoint import add_source_options, source_options
+from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
 from pangu_alpha.config.generate import SamplingConfig
 from pangu_alpha.config.schema import build
 from pangu_alpha.inference.tasks import TASKS, Task, find_task

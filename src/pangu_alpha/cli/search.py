@@ -18,10 +18,12 @@ from pangu_alpha.cli.plan_text import table
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build, parse_overrides, read_yaml, to_mapping
+from pangu_alpha.parallel.draw import draw as draw_grid
+from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.rank_table import RankTable
 from pangu_alpha.parallel.rank_table import read as read_rank_table
 from pangu_alpha.parallel.rank_table import write as write_rank_table
-from pangu_alpha.planner import explain, placing
+from pangu_alpha.planner import draw, explain, placing
 from pangu_alpha.planner.cost import CostModel
 from pangu_alpha.planner.hardware import Cluster, load_cluster, load_stack
 from pangu_alpha.planner.memory import memory, state_bytes
@@ -39,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "with device, levels and count, or a rank table (.json; with --levels)")  # fmt: skip
     add("--levels", metavar="FAMILY|YAML", help="device and links of a rank table's cluster")
     add("--global-batch", type=int, required=True, metavar="N", help="sequences of an optimizer step")
-    add("--stack", default="mindspore", help="software whose habits hold (default: %(default)s)")
+    add("--stack", default="pangu-alpha", help="software whose habits hold (default: %(default)s)")
     add("--top", type=int, default=5, metavar="K", help="grids that are shown (default: 5)")
     add(
         "--fix",
@@ -51,7 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--memory", type=float, metavar="GiB", help="of a device that may be used (default: all)")
     add("--compare", metavar="YAML", help="a plan of yours: where it ranks, and why")
     add("--front", action="store_true", help="also the fastest plans for less memory")
-    add("--pictures", action="store_true", help="draws timeline, parts and front into --out")
+    add("--pictures", action="store_true", help="draws timeline, parts, front and grid into --out")
     add("--verify", action="store_true", help="sends the best plan through the dry run of every stage")
 
 
@@ -90,7 +92,7 @@ def run(
     if options.out:
         sections.append(_write(answer, folder, given))
     if options.pictures:
-        _draw(answer, front, folder)
+        _draw(answer, front, folder, given)
     _report(options, folder, report, sections)
     return int(options.verify and not verify(best, folder))
 
@@ -283,14 +285,17 @@ def _write(answer: Answer, folder: Path, given: RankTable | None) -> str:
     return "\n".join(lines)
 
 
-def _draw(answer: Answer, front: tuple[Candidate, ...], folder: Path) -> None:
-    from pangu_alpha.planner import draw
-
-    question = answer.question
-    draw.draw_timeline(answer.best[0], question, folder / "timeline.png")
+def _draw(answer: Answer, front: tuple[Candidate, ...], folder: Path, given: RankTable | None) -> None:
+    """Pictures of the schedule, the step's parts, memory against time, and the grid on its servers."""
+    question, best = answer.question, answer.best[0]
+    draw.draw_timeline(best, question, folder / "timeline.png")
     draw.draw_breakdown(answer.best, question, folder / "parts.png")
     if front:
         draw.draw_front(front, question, folder / "front.png")
+    job, cluster = best.job, question.cluster
+    table = placing.placed(given or placing.table_of(cluster, job.devices), job, cluster)
+    mesh = Mesh(dp=job.dp, tp=job.tp, pp=job.pp)
+    draw_grid(table, mesh, folder / "grid.png", placing.rack_servers(cluster, job.devices))
 
 
 def _report(options: argparse.Namespace, folder: Path, values: dict[str, Any], sections: list[str]) -> None:

@@ -93,7 +93,8 @@ def _devices(question: Question) -> Iterator[Nearest]:
     if problem(question) is not None:  # not for want of memory
         first = 8 * (count // 8)
         below = (number for number in itertools.chain(range(first, 0, -8), (4, 2, 1)) if number < count)
-        ways = [below, range(first + 8, 2 * first + 17, 8)]
+        above = (number for number in (2, 4, *range(first + 8, 2 * first + 17, 8)) if number > count)
+        ways = [below, above]
 
     def on(number: int) -> tuple[str, Question]:
         cluster = dataclasses.replace(question.cluster, count=number)

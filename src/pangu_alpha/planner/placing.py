@@ -7,6 +7,7 @@ from dataclasses import replace
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.placement import LEVELS, Placement, permute
 from pangu_alpha.parallel.rank_table import RankTable
+from pangu_alpha.parallel.rank_table_build import build, hosts_by_rule
 from pangu_alpha.planner.hardware import Cluster, load_cluster
 from pangu_alpha.planner.job import AXES, Job
 
@@ -64,6 +65,12 @@ def in_rank_order(job: Job) -> bool:
     """Whether MindSpore's own order of ranks places the job as it wants to be placed."""
     wanted, usual = ([axis for axis in order if getattr(job, axis) > 1] for order in (job.order, AXES))
     return wanted == usual
+
+
+def table_of(cluster: Cluster, devices: int) -> RankTable:
+    """A rank table of the first devices of a cluster, with servers by number and no addresses: for pictures."""
+    server = min(cluster.server, devices)
+    return build(hosts_by_rule(devices // server, "server {server}", range(server)))
 
 
 def placed(table: RankTable, job: Job, cluster: Cluster) -> RankTable:

@@ -350,19 +350,20 @@ def _write_inputs(
     job: Job, setting: Setting, folder: Path, placed: _Placed, initial: Mapping[str, np.ndarray]
 ) -> None:
     """What every rank starts from, and its rows."""
+
+    def value(name: str, part: Region) -> np.ndarray:
+        if setting.start:
+            return _stored(setting.start.source, name, part)
+        return _values(initial, name, placed.shapes[name], part)
+
     values = {
-        rank: {
-            name: _stored(setting.start.source, name, part)
-            if setting.start
-            else _values(initial, name, placed.shapes[name], part)
-            for name, part in regions.items()
-        }
+        rank: {name: value(name, part) for name, part in regions.items()}
         for rank, regions in placed.regions.items()
     }
     if setting.edit_inputs:
         setting.edit_inputs(values)
     *begins, _ = places(job, setting.steps, setting.start and setting.start.place)
-    rows = [rows_of_step(job, place, setting.overflow) for place in begins]
+    rows = [rows_of_step(job, place.samples, place.step == setting.overflow) for place in begins]
     for rank, own_values in values.items():
         inputs = {f"parameter/{name}": value for name, value in own_values.items()}
         data_rank = rank // job.plan.tp % job.plan.dp
@@ -396,11 +397,10 @@ def _values(initial: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
 
 def _stored(source: Source, name: str, part: Region) -> np.ndarray:
     """A rank's slice as a checkpoint holds it; sums begin at 0."""
-    shape = tuple(each.stop - each.start for each in part)
-    stem = "optimizer" if name.startswith((MOMENT1, MOMENT2)) else "model"
+    box = Box(tuple(each.start for each in part), tuple(each.stop - each.start for each in part))
     if name.startswith(SUM):
-        return np.zeros(shape, np.float32)
-    box = Box(tuple(each.start for each in part), shape)
+        return np.zeros(box.shape, np.float32)
+    stem = "optimizer" if name.startswith((MOMENT1, MOMENT2)) else "model"
     return read_box(source.tensors[stem][name], box, name=name)
 
 
@@ -423,6 +423,7 @@ def _compare(
     losses = []
     *begins, _ = places(job, setting.steps, setting.start and setting.start.expected_place)
     for step, place in enumerate(begins):
-        tokens = float(rows_of_step(job, place, setting.overflow)[2].sum())
+        rows = rows_of_step(job, place.samples, place.step == setting.overflow)
+        tokens = float(rows[2].sum())
         losses.append(float(reference[f"{step}/loss"]) / (tokens + 1e-5))
     return found, tuple(losses)

@@ -40,24 +40,24 @@ def places(job: Job, steps: int, start: Place | None = None) -> list[Place]:
     return [Place(step + i, samples + i * samples_per_step(job)) for i in range(steps + 1)]
 
 
-def rows_of_step(job: Job, place: Place, overflow: int | None = None) -> tuple[np.ndarray, ...]:
+def rows_of_step(job: Job, position: int, overflows: bool = False) -> tuple[np.ndarray, ...]:
     """Rows of all data-parallel ranks at one step: the next samples, each a function of seed and position.
 
     Args:
         job: Sizes and seed.
-        place: Where the step begins.
-        overflow: Step whose gradients overflow, by one row of the last data-parallel rank alone.
+        position: Samples read before the step.
+        overflows: Whether its gradients overflow, by one row of the last data-parallel rank alone.
 
     Returns:
         input_ids, labels, loss_mask, position_ids, document_ids, each [D, M * B, S].
     """
     plan, length = job.plan, job.model.seq_length
-    samples = [_sample(job, place.samples + i) for i in range(samples_per_step(job))]
+    samples = [_sample(job, position + i) for i in range(samples_per_step(job))]
     rows = []
     for arrays in zip(*samples, strict=True):
         grid = np.stack(arrays).reshape(plan.micro_batches, plan.dp, job.batch_size, length)
         rows.append(grid.swapaxes(0, 1).reshape(plan.dp, -1, length))
-    if place.step == overflow:
+    if overflows:
         rows[2][-1, -1, -1] = HEAVY
     return tuple(rows)
 

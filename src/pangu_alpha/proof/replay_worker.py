@@ -78,7 +78,8 @@ def run_reference(folder: Path) -> None:
         record(states, -1, (), reference.state())
         *begins, end = places(job, steps, end)
         for number, place in enumerate(begins):
-            batches = micro_batches(job, rows_of_step(job, place, request["overflow"]))
+            rows = rows_of_step(job, place.samples, place.step == request["overflow"])
+            batches = micro_batches(job, rows)
             tensors = [tuple(map(ms.Tensor, batch)) for batch in batches]
             outputs = reference.step(place.step, batches, tensors)
             record(states, number, outputs, reference.state())

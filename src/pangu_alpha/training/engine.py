@@ -5,7 +5,7 @@ Knows arrays and scalars; knows nothing of files, data order or reports.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,13 +85,21 @@ class Engine:
     def compile(self) -> None:
         """Nothing: graphs are compiled when they are first used."""
 
-    def step(self, step: int, micro_batches: Sequence[Batch], guard: Guard) -> StepResult:
+    def step(
+        self,
+        step: int,
+        micro_batches: Sequence[Batch],
+        guard: Guard,
+        before_update: Callable[[], None] = lambda: None,
+    ) -> StepResult:
         """One optimizer step.
 
         Args:
             step: Steps done before, which gives learning rate and dropout masks.
             micro_batches: This rank's, as many as the run accumulates.
             guard: Gives the loss scale and the largest acceptable norm; not changed.
+            before_update: Called when nothing is left to do but what changes parameters and moments. A step
+                of one micro-batch is one graph, so it is called before that.
         """
         assert len(micro_batches) == self.config.parallel.micro_batches
         scalars = update_scalars(step, self.config.optim)
@@ -100,6 +108,7 @@ class Engine:
         largest = _float(guard.largest_norm())
         if len(micro_batches) == 1:
             seed, tensors = self._seed(step, 0), graph_inputs(micro_batches[0])
+            before_update()
             rows, norm, applied = self._step(largest, recipe, seed, scale, *tensors)
             losses = rows.asnumpy()
         else:
@@ -108,6 +117,7 @@ class Engine:
                 for place, batch in enumerate(micro_batches)
             ]
             losses = np.concatenate(rows)
+            before_update()
             norm, applied = self._apply(largest, recipe, scale)
         tokens = np.concatenate([batch.loss_mask.sum(1) for batch in micro_batches])
         sources = np.concatenate([batch.source_ids for batch in micro_batches])

@@ -11,6 +11,7 @@ import math
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ class Trainer:
             saver.reserve(self.engine.specs())
         stream = self.batches.batches(place.samples)
         while place.step < run.steps and not self._stop_requested():
-            self._one_step(stream, report)
+            self._one_step(stream, report, saver.copied)
             if place.step == run.steps or place.step % run.checkpoint.every == 0:
                 self._save(report, saver)
             self._note(saver.finished(), report)
@@ -168,12 +169,14 @@ class Trainer:
         self._stop = int(signals.max())
         return self._stop != 0
 
-    def _one_step(self, stream: Any, report: Report | SilentReport) -> None:
+    def _one_step(
+        self, stream: Any, report: Report | SilentReport, before_update: Callable[[], None]
+    ) -> None:
         run, place = self.config.run, self.place
         began = time.perf_counter()
         micro_batches = list(itertools.islice(stream, self.config.parallel.micro_batches))
         scale = self.guard.scale.value
-        result = self.engine.step(place.step, micro_batches, self.guard)
+        result = self.engine.step(place.step, micro_batches, self.guard, before_update)
         entry = self._entry(result, scale, time.perf_counter() - began)
         place.step += 1
         place.samples += self.config.samples_per_step

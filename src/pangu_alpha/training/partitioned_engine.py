@@ -5,7 +5,7 @@ Knows this rank's slices and rows; what the graph computes is partitioned.py's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,13 @@ class PartitionedEngine(Engine):
         integers, mask = Tensor(np.zeros(shape, np.int32)), Tensor(np.zeros(shape, np.float32))
         self._step.compile(integers, integers, mask, integers, integers)
 
-    def step(self, step: int, micro_batches: Sequence[Batch], guard: Guard) -> StepResult:
+    def step(
+        self,
+        step: int,
+        micro_batches: Sequence[Batch],
+        guard: Guard,
+        before_update: Callable[[], None] = lambda: None,
+    ) -> StepResult:
         """One optimizer step; see Engine.step. Row losses stay on the devices, so there are none."""
         rows = Batch(*(np.concatenate(arrays) for arrays in zip(*micro_batches, strict=True)))
         scalars = update_scalars(step, self.config.optim)
@@ -73,6 +79,7 @@ class PartitionedEngine(Engine):
             scalars.decay,
         )
         self._step.controls.set_data(Tensor(np.asarray(controls, np.float32)))
+        before_update()
         total, norm, applied = self._step(*graph_inputs(rows))
         plan = self.config.parallel
         tokens, total = self.world.gather(np.array([controls[0], float(total.asnumpy())])).T

@@ -143,8 +143,8 @@ def _network_options(parser: argparse.ArgumentParser) -> None:
 def _model_options(parser: argparse.ArgumentParser) -> None:
     _network_options(parser)
     add = parser.add_argument
-    add("--batch-size", type=int, default=1, metavar="B", help="rows of a micro-batch on each data-parallel "
-        "rank (default: 1)")  # fmt: skip
+    add("--batch-size", type=int, metavar="B", help="rows of a micro-batch on each data-parallel rank "
+        "(default: run.batch_size of --plan, or 1)")  # fmt: skip
     add("--timeout", type=float, default=1800.0, metavar="S", help="seconds a compilation may take "
         "(default: 1800)")  # fmt: skip
 
@@ -225,7 +225,14 @@ def _devices_problem(devices: int, plan: ParallelPlan) -> str:
 def job_of(options: argparse.Namespace) -> Job:
     """What is compiled."""
     model, optim = _network(options)
-    return Job(model, plan_of(options), optim, options.batch_size)
+    return Job(model, plan_of(options), optim, _batch_size(options))
+
+
+def _batch_size(options: argparse.Namespace) -> int:
+    """Rows of a micro-batch: as given, or as the YAML of the plan says, or 1."""
+    if options.batch_size is not None or not options.plan:
+        return 1 if options.batch_size is None else options.batch_size
+    return (read_yaml(options.plan).get("run") or {}).get("batch_size", 1)
 
 
 def _network(options: argparse.Namespace) -> tuple[ModelConfig, OptimConfig]:

@@ -68,7 +68,7 @@ def in_rank_order(job: Job) -> bool:
 
 
 def table_of(cluster: Cluster, devices: int) -> RankTable:
-    """A rank table of the first devices of a cluster, with servers by number and no addresses: for pictures."""
+    """A rank table of the first devices of a cluster, for pictures: servers by number, no addresses."""
     server = min(cluster.server, devices)
     return build(hosts_by_rule(devices // server, "server {server}", range(server)))
 

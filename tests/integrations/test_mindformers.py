@@ -239,6 +239,6 @@ def test_folder_without_a_vocabulary_or_of_another_model(exported, tmp_path):
 def test_export_refuses_what_it_cannot_do(exported, integration, tmp_path):
     with pytest.raises(ValueError, match="exists already"):
         integration.save_for_mindformers(exported.run, exported.folder)
-    with pytest.raises(ValueError, match="no whole checkpoint"):
+    with pytest.raises(ValueError, match="no checkpoint of a known form"):
         integration.save_for_mindformers(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()

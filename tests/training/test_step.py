@@ -13,7 +13,7 @@ from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.optimizer import AdamW
 from pangu_alpha.training.schedule import learning_rate, update_scalars
-from pangu_alpha.training.step import AccumulateStep, ApplyStep, Gradients, TrainStep, Update
+from pangu_alpha.training.step import Gradients, OptimizerStep, Update
 
 RECIPE = OptimConfig(learning_rate=1e-2, end_learning_rate=1e-4, warmup_steps=3, decay_steps=10)
 ANY_NORM = Tensor(np.float32(3e38))
@@ -39,9 +39,8 @@ class Case:
         self.gradients = Gradients(TokenLoss(self.model), self.parameters)
         self.optimizer = AdamW(self.parameters, RECIPE)
         self.update = Update(self.optimizer, self.model.operators, RECIPE.clip_norm)
-        self.whole = TrainStep(self.gradients, self.update)
-        self.accumulate = AccumulateStep(self.gradients, self.parameters)
-        self.apply = ApplyStep(self.accumulate, self.update)
+        self.one = OptimizerStep(self.gradients, self.update, micro_batches=1)
+        self.two = OptimizerStep(self.gradients, self.update, micro_batches=2)
         window = oracle["plain/B/input_ids"].astype(np.int32)
         ids = window[:, :-1]
         documents = np.cumsum(np.pad(ids[:, :-1] == 9, ((0, 0), (1, 0))), 1).astype(np.int32)
@@ -57,6 +56,16 @@ class Case:
 
     def batch(self, rows=slice(None)):
         return [Tensor(np.ascontiguousarray(field[rows])) for field in self.fields]
+
+    def step(self, at=4, factor=1.0, largest=ANY_NORM, before_update=lambda: None):
+        """One step with the whole batch as one micro-batch."""
+        inputs = [(None, *self.batch())]
+        return self.one(inputs, scale(factor), largest, recipe(at), before_update)
+
+    def step_by_rows(self, before_update=lambda: None):
+        """The same with each row as a micro-batch."""
+        inputs = [(None, *self.batch(slice(row, row + 1))) for row in (0, 1)]
+        return self.two(inputs, scale(), ANY_NORM, recipe(4), before_update)
 
     def values(self):
         tensors = (*self.parameters, *self.optimizer.moments1, *self.optimizer.moments2)
@@ -76,8 +85,8 @@ def case(shared_case):
 def test_six_official_steps(case, oracle_training):
     count = case.fields[2].sum() + 1e-5
     for step in range(6):
-        rows, norm, applied = case.whole(ANY_NORM, recipe(step), None, scale(), *case.batch())
-        assert rows.asnumpy().sum() / count == pytest.approx(oracle_training["train/loss"][step], abs=1e-5)
+        rows, norm, applied = case.step(step)
+        assert rows.sum() / count == pytest.approx(oracle_training["train/loss"][step], abs=1e-5)
         assert float(norm.asnumpy()) == pytest.approx(oracle_training["train/global_norm"][step], abs=1e-4)
         assert bool(applied.asnumpy())
     values = case.values()
@@ -118,23 +127,40 @@ def test_optimizer_alone(cpu, corrected):
 def test_unequal_micro_batches_weigh_tokens_equally(case):
     """Row 0 and row 1 hold different numbers of tokens that count; apart and together they give one step."""
     assert case.fields[2][0].sum() != case.fields[2][1].sum()
-    case.whole(ANY_NORM, recipe(4), None, scale(), *case.batch())
+    losses, norm, _ = case.step()
     together = case.values()
     case.reset()
-    for row in (0, 1):
-        case.accumulate(None, scale(), *case.batch(slice(row, row + 1)))
-    case.apply(ANY_NORM, recipe(4), scale())
+    losses_apart, norm_apart, _ = case.step_by_rows()
+    np.testing.assert_allclose(losses_apart, losses, rtol=1e-6)
+    assert norm_apart.asnumpy() == pytest.approx(norm.asnumpy(), rel=1e-5)
     for name, value in case.values().items():
         if name.startswith("adam_m") and not name.endswith("key.bias"):  # 0.1 of the clipped gradient
             assert np.abs(value - together[name]).max() <= 1e-4 * np.abs(together[name]).max(), name
-    assert case.accumulate.tokens.asnumpy() == 0.0
-    assert all((total.asnumpy() == 0.0).all() for total in case.accumulate.sums)
+    sums = case.two._accumulate
+    assert sums.tokens.asnumpy() == 0.0
+    assert all((total.asnumpy() == 0.0).all() for total in sums.sums)
+
+
+@pytest.mark.parametrize("how", ["step", "step_by_rows"])
+def test_what_is_saved_changes_only_behind_before_update(case, how):
+    before, seen = case.values(), []
+    getattr(case, how)(before_update=lambda: seen.append(case.values()))
+    (values,) = seen
+    after = case.values()
+    assert all(np.array_equal(before[name], value) for name, value in values.items())
+    assert not any(np.array_equal(before[name], value) for name, value in after.items())
+
+
+def test_steps_are_compiled_once(case):
+    case.step(3)
+    case.step(4)
+    assert len(case.one._gradients.compile_cache) == len(case.one._update.compile_cache) == 1
 
 
 def test_loss_scale_leaves_no_trace(case):
-    case.whole(ANY_NORM, recipe(4), None, scale(), *case.batch())
+    case.step()
     plain = case.values()
-    case.reset().whole(ANY_NORM, recipe(4), None, scale(2.0**16), *case.batch())
+    case.reset().step(factor=2.0**16)
     for name, value in case.values().items():
         assert np.array_equal(value, plain[name]) or "key.bias" in name, name
 
@@ -142,7 +168,7 @@ def test_loss_scale_leaves_no_trace(case):
 @pytest.mark.parametrize("largest, factor", [(3e38, 1e37), (1.0, 1.0)])
 def test_an_unacceptable_norm_changes_nothing(case, largest, factor):
     before = case.values()
-    _, norm, applied = case.whole(scale(largest), recipe(4), None, scale(factor), *case.batch())
+    _, norm, applied = case.step(factor=factor, largest=scale(largest))
     assert not bool(applied.asnumpy())
     assert not np.isfinite(norm.asnumpy()) or norm.asnumpy() > largest
     assert all(np.array_equal(before[name], value) for name, value in case.values().items())

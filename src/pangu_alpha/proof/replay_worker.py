@@ -111,16 +111,12 @@ class _Reference:
     def follow(self, job) -> None:
         """Steps by this job's batches from now on."""
         from pangu_alpha.training.loss import TokenLoss
-        from pangu_alpha.training.step import AccumulateStep, ApplyStep, Gradients, TrainStep, Update
+        from pangu_alpha.training.step import Gradients, OptimizerStep, Update
 
         self.job, parameters = job, self.parameters
         gradients = Gradients(TokenLoss(self.model), parameters)
         update = Update(self.optimizer, self.model.operators, job.optim.clip_norm)
-        if job.plan.micro_batches == 1:
-            self.train = TrainStep(gradients, update)
-        else:
-            self.accumulate = AccumulateStep(gradients, parameters)
-            self.apply = ApplyStep(self.accumulate, update)
+        self.train = OptimizerStep(gradients, update, job.plan.micro_batches)
 
     def step(self, step: int, batches, tensors) -> list[np.ndarray]:
         """Sum of the losses, norm and applied of one optimizer step."""
@@ -131,13 +127,8 @@ class _Reference:
         numbers = controls(self.job, step, np.concatenate([batch[2] for batch in batches]))
         _, scale, largest = map(ms.Tensor, numbers[:3])
         recipe = ms.Tensor(numbers[3:])
-        if len(tensors) == 1:
-            rows, norm, applied = self.train(largest, recipe, None, scale, *tensors[0])
-            losses = rows.asnumpy()
-        else:
-            rows = [self.accumulate(None, scale, *each).asnumpy() for each in tensors]
-            losses = np.concatenate(rows)
-            norm, applied = self.apply(largest, recipe, scale)
+        inputs = [(None, *each) for each in tensors]
+        losses, norm, applied = self.train(inputs, scale, largest, recipe)
         return [losses.sum(), norm.asnumpy(), applied.asnumpy()]
 
     def state(self):

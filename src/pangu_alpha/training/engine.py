@@ -28,7 +28,7 @@ from pangu_alpha.training.guard import Guard
 from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.optimizer import AdamW
 from pangu_alpha.training.schedule import dropout_seed, update_scalars
-from pangu_alpha.training.step import AccumulateStep, ApplyStep, Gradients, TrainStep, Update
+from pangu_alpha.training.step import Gradients, OptimizerStep, Update
 from pangu_alpha.training.validation import mean_loss
 
 
@@ -73,11 +73,7 @@ class Engine:
         gradients = Gradients(self._token_loss, parameters)
         sums = DataParallel() if self.world.size > 1 else None
         update = Update(self.optimizer, self.model.operators, config.optim.clip_norm, sums)
-        if config.parallel.micro_batches == 1:
-            self._step = TrainStep(gradients, update)
-        else:
-            self._accumulate = AccumulateStep(gradients, parameters)
-            self._apply = ApplyStep(self._accumulate, update)
+        self._step = OptimizerStep(gradients, update, config.parallel.micro_batches)
         # the sum over a step's tokens is scaled by about 1 / their number, so that float16 sees a mean
         self._nominal_tokens = config.samples_per_step * config.model.seq_length
         self._shapes = parameter_shapes(config.model)
@@ -98,27 +94,16 @@ class Engine:
             step: Steps done before, which gives learning rate and dropout masks.
             micro_batches: This rank's, as many as the run accumulates.
             guard: Gives the loss scale and the largest acceptable norm; not changed.
-            before_update: Called when nothing is left to do but what changes parameters and moments. A step
-                of one micro-batch is one graph, so it is called before that.
+            before_update: Called when nothing is left to do but what changes parameters and moments.
         """
-        assert len(micro_batches) == self.config.parallel.micro_batches
         scalars = update_scalars(step, self.config.optim)
         recipe = _float([scalars.learning_rate, scalars.epsilon, scalars.decay])
         scale = _float(guard.scale.value / self._nominal_tokens)
         largest = _float(guard.largest_norm())
-        if len(micro_batches) == 1:
-            seed, tensors = self._seed(step, 0), graph_inputs(micro_batches[0])
-            before_update()
-            rows, norm, applied = self._step(largest, recipe, seed, scale, *tensors)
-            losses = rows.asnumpy()
-        else:
-            rows = [
-                self._accumulate(self._seed(step, place), scale, *graph_inputs(batch)).asnumpy()
-                for place, batch in enumerate(micro_batches)
-            ]
-            losses = np.concatenate(rows)
-            before_update()
-            norm, applied = self._apply(largest, recipe, scale)
+        inputs = [
+            (self._seed(step, place), *graph_inputs(batch)) for place, batch in enumerate(micro_batches)
+        ]
+        losses, norm, applied = self._step(inputs, scale, largest, recipe, before_update)
         tokens = np.concatenate([batch.loss_mask.sum(1) for batch in micro_batches])
         sources = np.concatenate([batch.source_ids for batch in micro_batches])
         rows = self.world.gather(np.stack([losses, tokens, sources]))

@@ -1,4 +1,4 @@
-"""One optimizer step as graphs: gradients of micro-batches, their sum, clipping, update.
+"""One optimizer step as graphs: gradients of micro-batches, their sum; then clipping and update.
 
 The loss of a step is sum(nll * mask) / (sum(mask) + 1e-5) over all its micro-batches (2021 code), so tokens
 weigh the same wherever they stand. Scale and recipe come in as scalars; nothing here keeps time.
@@ -7,7 +7,10 @@ Letters: B batch, S sequence.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from pangu_alpha.model.operators import Operators
@@ -128,27 +131,6 @@ class Update(nn.Cell):
         return ops.depend(norm, updated), applied
 
 
-class TrainStep(nn.Cell):
-    """A step of one micro-batch: gradients and update in one graph.
-
-    Inputs:
-        largest and recipe of Update, then the inputs of Gradients.
-
-    Outputs:
-        (float32 [B] row losses, float32 scalar gradient norm, bool scalar applied).
-    """
-
-    def __init__(self, gradients: Gradients, update: Update) -> None:
-        super().__init__(auto_prefix=False)
-        self.gradients = gradients
-        self.update = update
-
-    def construct(self, largest, recipe, dropout_seed, scale, *batch):
-        gradients, rows, tokens = self.gradients(dropout_seed, scale, *batch)
-        norm, applied = self.update(gradients, tokens, scale, largest, recipe)
-        return rows, norm, applied
-
-
 class AccumulateStep(nn.Cell):
     """Adds a micro-batch's gradients and tokens to the sums. Inputs of Gradients; outputs the row losses.
 
@@ -195,3 +177,53 @@ class ApplyStep(nn.Cell):
             self.assign(self.sums[i], cleared)
         self.assign(self.tokens, self.zeros_like(self.tokens))
         return norm, applied
+
+
+class OptimizerStep:
+    """The step of a process that holds the whole model: gradients, then the update, each a graph of its own.
+
+    What a checkpoint holds is only read until the second begins, so a save can be copied beside the first.
+
+    Args:
+        gradients: The differentiated loss.
+        update: Of the same parameters.
+        micro_batches: How many a step has.
+    """
+
+    def __init__(self, gradients: Gradients, update: Update, micro_batches: int) -> None:
+        self.micro_batches = micro_batches
+        if micro_batches == 1:
+            self._gradients, self._update = gradients, update
+        else:
+            self._accumulate = AccumulateStep(gradients, update.optimizer.parameters)
+            self._apply = ApplyStep(self._accumulate, update)
+
+    def __call__(
+        self,
+        inputs: Sequence[Sequence[Tensor | None]],
+        scale: Tensor,
+        largest: Tensor,
+        recipe: Tensor,
+        before_update: Callable[[], None] = lambda: None,
+    ) -> tuple[np.ndarray, Tensor, Tensor]:
+        """Takes one step.
+
+        Args:
+            inputs: Of each micro-batch: dropout_seed and batch of ScaledLoss.
+            scale, largest, recipe: See Update.
+            before_update: Called when all gradients are there and no parameter or moment has changed.
+
+        Returns:
+            Each row's loss of all micro-batches, float32; norm and applied of Update.
+        """
+        assert len(inputs) == self.micro_batches
+        if self.micro_batches > 1:
+            rows = [self._accumulate(seed, scale, *batch).asnumpy() for seed, *batch in inputs]
+            before_update()
+            return np.concatenate(rows), *self._apply(largest, recipe, scale)
+        ((seed, *batch),) = inputs
+        gradients, rows, tokens = self._gradients(seed, scale, *batch)
+        losses = rows.asnumpy()  # waits for the graph
+        before_update()
+        # a tuple that is not mutable would be a constant: compiled anew in every step
+        return losses, *self._update(ms.mutable(gradients), tokens, scale, largest, recipe)

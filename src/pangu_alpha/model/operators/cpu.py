@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 
+import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate
 from mindspore.ops.operations import _grad_ops
@@ -311,12 +312,13 @@ class SquareSum(nn.Cell):
 
 
 class KeepIf(nn.Cell):
-    """See plain.KeepIf; all of one shape, since a Select that broadcasts keeps an index table."""
+    """See plain.KeepIf; the mask is of x's shape, since one that broadcasts keeps an index table."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.select = ops.Select()
-        self.zeros_like = ops.ZerosLike()
+        self.negate = ops.LogicalNot()
+        self.fill = ops.MaskedFill()
+        self.zero = Tensor(0.0, ms.float32)
 
     def construct(self, condition: Tensor, x: Tensor) -> Tensor:
-        return self.select(ops.broadcast_to(condition, x.shape), x, self.zeros_like(x))
+        return self.fill(x, ops.broadcast_to(self.negate(condition), x.shape), self.zero)

@@ -17,13 +17,15 @@ from pangu_alpha.checkpoint.format import (
     seal_folder,
     write_checkpoint,
 )
-from pangu_alpha.checkpoint.reshard import MOMENTS, reshard
+from pangu_alpha.checkpoint.pieces import Box, whole
+from pangu_alpha.checkpoint.reading import read_box
+from pangu_alpha.checkpoint.reshard import MOMENTS, parameter_of, reshard
 from pangu_alpha.checkpoint.source import open_source
-from pangu_alpha.checkpoint.tensor_file import checksum
+from pangu_alpha.checkpoint.tensor_file import CheckpointError, checksum
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, written_slices
+from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank, written_slices
 
 MODEL = ModelConfig(vocab_size=61, hidden_size=24, num_layers=3, num_heads=12, seq_length=8)
 STATE = {"loss_scale": 1024.0, "skipped": 3, "running": [0.1, -0.0]}
@@ -165,3 +167,71 @@ def test_the_pairs_cover_what_plans_differ_in():
         if layouts(parameter_shapes(MODEL), MODEL, plan)["word_embedding.table"].shape[0] > 61
     ]
     assert len(padded) >= 30
+
+
+def boxes_of(plan, rank):
+    placed = layouts(parameter_shapes(MODEL), MODEL, plan)
+    return {name: Box(*held) for name, held in slices_of_rank(placed, plan, rank).items()}
+
+
+def all_pieces(source):
+    """Every piece with its parameter."""
+    for group in source.tensors.values():
+        for name, stored in group.items():
+            yield from ((parameter_of(name), piece) for piece in stored.pieces)
+
+
+def assert_holds(source, boxes, arrays):
+    """All names are there, and the boxes can be read of weights and moments."""
+    for stem, group in arrays.items():
+        assert {name: each.shape for name, each in source.tensors[stem].items()} == {
+            name: array.shape for name, array in group.items()
+        }
+        for name, array in group.items():
+            box = boxes.get(parameter_of(name))
+            if box is not None:
+                padded = np.zeros(box.stop, np.float32)
+                inside = tuple(map(slice, np.minimum(array.shape, box.stop)))
+                padded[inside] = array[inside]
+                found = read_box(source.tensors[stem][name], box, name=name)
+                np.testing.assert_array_equal(found, padded[box.within(whole(box.stop))], err_msg=name)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_rank_opens_the_parts_that_hold_its_slices(arrays, tmp_path, seed):
+    rng = random.Random(f"narrow {seed}")
+    before, after = draw_plan(rng), draw_plan(rng)
+    path = write_slices(tmp_path / "slices", arrays, before)
+    for plan in (before, after):
+        boxes = boxes_of(plan, rng.randrange(plan.devices))
+        source = open_source(path, boxes=boxes)
+        assert_holds(source, boxes, arrays)
+        opened = {piece.file.parent for _, piece in all_pieces(source)}
+        needed = {
+            piece.file.parent
+            for name, piece in all_pieces(open_source(path))
+            if name in boxes and piece.box.intersect(boxes[name])
+        }
+        assert opened == needed
+
+
+def test_parts_by_another_rule_are_all_opened(arrays, tmp_path):
+    """Each rank's slices lie in the next one's folder: the plan does not tell where; all are looked at."""
+    plan = ParallelPlan(dp=2, tp=2, optimizer_parallel="level1", optimizer_threshold=0)
+    path, parts = tmp_path / "slices", {}
+    for rank in range(plan.devices):
+        found, begins = slices_of(arrays, plan, rank)
+        folder = path / part_name((rank + 1) % plan.devices)
+        write_checkpoint(folder, found, Manifest(**{**vars(manifest_of(plan, "part")), "slices": begins}))
+        parts[folder.name] = checksum((folder / "manifest.json").read_bytes())
+    seal_folder(path, Manifest(**{**vars(manifest_of(plan)), "parts": parts}))
+    boxes = boxes_of(plan, 0)
+    assert_holds(open_source(path, boxes=boxes), boxes, arrays)
+
+
+def test_what_no_opened_part_holds_is_not_read_as_zeros(arrays, tmp_path):
+    plan = ParallelPlan(dp=2, tp=2, optimizer_parallel="level1", optimizer_threshold=0)
+    path, table = write_slices(tmp_path / "slices", arrays, plan), "word_embedding.table"
+    stored = open_source(path, boxes=boxes_of(plan, 0)).tensors["model"][table]
+    with pytest.raises(CheckpointError, match=r"table: 7\d\d elements of Box.* in none of the opened files"):
+        read_box(stored, whole(stored.shape), name=table)

@@ -5,6 +5,7 @@ The graph is replayed in proof.
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import mindspore as ms
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
 
-from pangu_alpha.checkpoint.distributed import LocalParts, SharedParts, open_part
+from pangu_alpha.checkpoint.distributed import LocalParts, SharedParts, open_part, part_name
 from pangu_alpha.checkpoint.format import Manifest
 from pangu_alpha.checkpoint.pieces import Box, whole
 from pangu_alpha.checkpoint.reading import coverage_problems, read_box
@@ -23,6 +24,7 @@ from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.parallel.layout import layouts, parameter_shapes
 from pangu_alpha.training import loop, partitioned_engine
+from pangu_alpha.training.checkpoints import RunCheckpoints
 from pangu_alpha.training.engine import Engine
 from pangu_alpha.training.guard import make_guard
 from pangu_alpha.training.partitioned_engine import PartitionedEngine
@@ -161,16 +163,32 @@ def test_slices_of_a_plan_are_loaded_under_any_other(engine_of, settings, tmp_pa
     configs = [build_train_config(settings | {"parallel": plan}) for plan in PLANS]
     fill = random_state(configs[0].model)
     for number, config in enumerate(configs):
-        source = open_source(save(config, engine_of, fill, tmp_path / str(number)))
+        path = save(config, engine_of, fill, tmp_path / str(number))
         for other in configs:
             for rank in range(other.parallel.devices):
                 engine = engine_of(other, rank)
+                source = open_source(
+                    path, boxes={name: engine._box(name) for name in engine._groups()["model"]}
+                )
                 engine.load(source, ["model", "optimizer"], verify=True)
                 held = [entry for stem in engine._groups().values() for entry in stem.items()]
                 assert len(held) == 3 * len(engine._step.own)
                 for name, parameter in held:
                     expected = cut(fill[name], engine._box(name))
                     np.testing.assert_array_equal(parameter.asnumpy(), expected, err_msg=name)
+
+
+def test_a_rank_that_resumes_opens_the_parts_it_reads(engine_of, settings, crowd):
+    config = build_train_config(settings | {"parallel": PLANS[0]})
+    ranks, fill = config.parallel.devices, random_state(config.model)
+    save(config, engine_of, fill, Path(config.run.output) / "checkpoints")
+    starts = crowd(ranks).run(lambda group: RunCheckpoints(config, group, partitioned=True).find())
+    for rank, start in enumerate(starts):
+        groups = start.source.tensors.values()
+        pieces = [piece for group in groups for stored in group.values() for piece in stored.pieces]
+        stage = {part_name(each) for each in range(ranks) if each // 4 == rank // 4}
+        assert {piece.file.parent.name for piece in pieces} <= stage
+        engine_of(config, rank).load(start.source, ["model", "optimizer"], verify=True)
 
 
 def test_one_process_loads_slices(engine_of, settings, tmp_path):

@@ -114,12 +114,21 @@ class Stored:
 
     Args:
         shape: Of the whole, without padding.
-        pieces: Of a checkpoint that is read they cover every element exactly once, and all or none are
-            transposed. Those to be written may be of any kind, and repeat each other.
+        pieces: Of a checkpoint that is read they cover every element exactly once, or those that it was
+            opened for, and all or none are transposed. Those to be written may be of any kind, and repeat
+            each other.
     """
 
     shape: tuple[int, ...]
     pieces: tuple[Piece, ...]
+
+    def missing(self, box: Box) -> int:
+        """How many elements of a box are in no piece, where none is in two; padding never misses."""
+        inside = whole(self.shape).intersect(box)
+        if inside is None:
+            return 0
+        shared = (piece.box.intersect(inside) for piece in self.pieces)
+        return inside.size - sum(each.size for each in shared if each)
 
     @property
     def flipped(self) -> Stored:

@@ -157,8 +157,11 @@ def read_box(
         A contiguous array of the box's shape. Beside it no more than some 8 MB are held.
 
     Raises:
-        CheckpointError: A file is cut, damaged or cannot be read, or a number is too large for the type.
+        CheckpointError: A file is cut, damaged or cannot be read, no piece holds an element, or a number is
+            too large for the type.
     """
+    if missing := stored.missing(box):
+        raise CheckpointError(f"{name}: {missing:,} elements of {box} are in none of the opened files")
     if is_transposed(stored):
         flipped = read_box(stored.flipped, box.flipped, dtype, verify, name)
         return np.ascontiguousarray(flipped.T)

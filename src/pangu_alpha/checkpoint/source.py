@@ -13,12 +13,14 @@ from typing import NamedTuple, Protocol
 
 from pangu_alpha.checkpoint.distributed import part_name
 from pangu_alpha.checkpoint.format import MANIFEST, MARKER, Manifest, read_checkpoint
+from pangu_alpha.checkpoint.naming import MOMENTS
 from pangu_alpha.checkpoint.pieces import Box, Piece, Source, Stored, whole
 from pangu_alpha.checkpoint.store import CheckpointStore
 from pangu_alpha.checkpoint.tensor_file import CheckpointError, checksum, locate_tensors
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build
+from pangu_alpha.parallel.layout import layouts, parameter_shapes, slice_writers
 
 STEMS = ("model", "optimizer")
 
@@ -63,13 +65,20 @@ class _Part(NamedTuple):
     manifest: Manifest
 
 
-def open_source(path: str | Path | Sequence[str | Path], options: OpenOptions | None = None) -> Source:
+def open_source(
+    path: str | Path | Sequence[str | Path],
+    options: OpenOptions | None = None,
+    boxes: Mapping[str, Box] | None = None,
+) -> Source:
     """Opens what lies at a path, whatever form it has.
 
     Args:
         path: A checkpoint; a run's output folder or its `checkpoints`, of which the newest whole one is
             taken; or several folders, of nodes that each hold some ranks' parts.
         options: What it may not say itself.
+        boxes: What is going to be read of each parameter and its moments. Of a checkpoint of many ranks only
+            the parts that hold some of that are opened, and the pieces found in them given: a rank among
+            thousands need not open the parts of all others. None is everything.
 
     Raises:
         CheckpointError: There is none, its form is unknown, or it is damaged, unfinished or incomplete.
@@ -79,7 +88,7 @@ def open_source(path: str | Path | Sequence[str | Path], options: OpenOptions | 
         if not each.exists():
             raise CheckpointError(f"{each}: there is no such file or folder")
     if len(paths) > 1 or _is_ours(paths[0]):
-        return _open_ours(paths)
+        return _open_ours(paths, boxes)
     for name in READERS:
         reader: Reader = importlib.import_module(f"pangu_alpha.checkpoint.{name}")
         if reader.recognises(paths[0]):
@@ -105,7 +114,7 @@ def _part_folders(path: Path) -> Iterator[Path]:
         yield from sorted(each for each in path.glob("rank_" + "[0-9]" * 5) if (each / MARKER).is_file())
 
 
-def _open_ours(paths: Sequence[Path]) -> Source:
+def _open_ours(paths: Sequence[Path], boxes: Mapping[str, Box] | None) -> Source:
     """The newest checkpoint that is whole, with notes about those passed over."""
     found = {path: [*_candidates(path)] for path in paths}
     for path in paths:
@@ -114,11 +123,12 @@ def _open_ours(paths: Sequence[Path]) -> Source:
                 f"{path}: unfinished or no checkpoint: it has no file {MARKER} and no finished part"
             )
     if all(each == [path] for path, each in found.items()):
-        return _open_folders(paths)
+        return _open_folders(paths, boxes)
     passed: list[str] = []
     for name in sorted({each.name for many in found.values() for each in many}, reverse=True):
         try:
-            source = _open_folders([each for many in found.values() for each in many if each.name == name])
+            folders = [each for many in found.values() for each in many if each.name == name]
+            source = _open_folders(folders, boxes)
         except CheckpointError as error:
             passed.append(f"passed over: {error}")
         else:
@@ -126,9 +136,9 @@ def _open_ours(paths: Sequence[Path]) -> Source:
     raise CheckpointError("\n  - ".join([f"{paths[0]}: none of its checkpoints is whole:", *passed]))
 
 
-def _open_folders(folders: Sequence[Path]) -> Source:
+def _open_folders(folders: Sequence[Path], boxes: Mapping[str, Box] | None) -> Source:
     if len(folders) == 1 and (folders[0] / MARKER).is_file():
-        return _open_whole(folders[0])
+        return _open_whole(folders[0], boxes)
     parts: dict[str, _Part] = {}
     for folder in folders:
         for path in _part_folders(folder):
@@ -142,17 +152,47 @@ def _open_folders(folders: Sequence[Path]) -> Source:
     return _put_together(folders[0], where, parts)
 
 
-def _open_whole(path: Path) -> Source:
+def _open_whole(path: Path, boxes: Mapping[str, Box] | None) -> Source:
     manifest = read_checkpoint(path, verify=False, parts=()).manifest
     if manifest.kind == "part":
         raise CheckpointError(f"{path}: one rank's part of a checkpoint; give the folder around it")
-    if manifest.parts:
-        parts = [_open_part(path / name, digest) for name, digest in sorted(manifest.parts.items())]
-        form = f"slices of {len(parts)} ranks"
-    else:
-        parts = [_Part("", path, manifest)]
+    if not manifest.parts:
         form = "one process's checkpoint" if manifest.kind == "training" else "weights in one file"
+        return Source(path, form, manifest, _tensors([_Part("", path, manifest)]))
+    form = f"slices of {len(manifest.parts)} ranks"
+    if boxes is not None and (tensors := _tensors_for(boxes, path, manifest)):
+        return Source(path, form, manifest, tensors)
+    parts = [_open_part(path / name, digest) for name, digest in sorted(manifest.parts.items())]
     return Source(path, form, manifest, _tensors(parts))
+
+
+def _tensors_for(
+    boxes: Mapping[str, Box], path: Path, manifest: Manifest
+) -> dict[str, dict[str, Stored]] | None:
+    """All tensors, with the pieces that the parts of the boxes' writers hold; None if that is not enough."""
+    model = build(ModelConfig, manifest.config["model"], "model")
+    plan = build(ParallelPlan, manifest.config.get("parallel", {}), "parallel")
+    shapes = parameter_shapes(model)
+    placed = layouts(shapes, model, plan)
+    writers = slice_writers(placed, plan, boxes)
+    if writers.keys() != boxes.keys():
+        return None
+    names = {
+        part_name(rank)
+        for name, box in boxes.items()
+        for begin, rank in writers[name].items()
+        if Box(begin, placed[name].slice_shape).intersect(box)
+    }
+    if not names <= manifest.parts.keys():
+        return None
+    found = _tensors(_open_part(path / name, manifest.parts[name]) for name in sorted(names))
+    for stem, group in found.items():
+        prefixes = MOMENTS if stem == "optimizer" else ("",)
+        known = {prefix + name: Stored(shape, ()) for prefix in prefixes for name, shape in shapes.items()}
+        found[stem] = known | group
+        if any(found[stem][prefix + name].missing(boxes[name]) for prefix in prefixes for name in boxes):
+            return None
+    return found
 
 
 def _open_part(path: Path, expected: str) -> _Part:

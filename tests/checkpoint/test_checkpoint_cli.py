@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
+from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError
 from pangu_alpha.cli.checkpoint import main
 from pangu_alpha.config.schema import to_mapping
 
@@ -81,6 +82,34 @@ def test_verify_names_the_damaged_of_a_run(run, capsys):
     assert "COMPLETE says" in capsys.readouterr().out
 
 
+def test_verify_does_not_call_damaged_what_is_no_checkpoint(run, tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text("model: 13b\n")
+    (tmp_path / "data").mkdir()
+    for name in ("run.yaml", "data"):
+        with pytest.raises(CheckpointError, match=f"{name}: no checkpoint of a known form"):
+            main(["verify", str(tmp_path / name)])
+    (tmp_path / "cut.ckpt").write_bytes(b"\x0a\xff")
+    (run / "checkpoints/step_00000010/COMPLETE").unlink()
+    for path in (tmp_path / "cut.ckpt", run / "checkpoints/step_00000010"):
+        assert main(["verify", str(path)]) == 1
+        assert capsys.readouterr().out.startswith(str(path))
+
+
+def test_verify_does_not_call_damaged_what_wants_an_option(run, tmp_path, model_yaml):
+    made = str(tmp_path / "made.ckpt")
+    assert main(["export", str(run), made, "--to", "ckpt", "--quiet"]) == 0
+    with pytest.raises(UnclearError, match="name the model with --model"):
+        main(["verify", made])
+    assert main(["verify", made, "--model", model_yaml]) == 0
+
+
+@pytest.mark.parametrize("tolerance", ["nan", "-1", "little"])
+def test_a_tolerance_is_a_number(run, tolerance, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["diff", str(run), str(run), "--tolerance", tolerance])
+    assert "argument --tolerance: " in capsys.readouterr().err
+
+
 def test_export_and_look_at_it(run, tmp_path, capsys, model_yaml):
     made = tmp_path / "made.ckpt"
     words = ["export", str(run), str(made), "--to", "ckpt", "--dtype", "float16", "--quiet"]
@@ -105,8 +134,19 @@ def test_every_other_form(run, tmp_path, model_yaml):
         assert main(["diff", str(run), made, "--model", model_yaml, "--quiet"]) == 0
 
 
+@pytest.mark.parametrize(("form", "suffix"), [("megatron", ".safetensors"), ("ckpt", ".ckpt")])
+def test_a_file_gets_a_name_by_which_it_is_opened_again(form, suffix, run, tmp_path, model_yaml):
+    with pytest.raises(CheckpointError, match=f"made: give a name that ends with {suffix}"):
+        main(["export", str(run), str(tmp_path / "made"), "--to", form, "--quiet"])
+    assert not (tmp_path / "made").exists()
+    made = str(tmp_path / f"made{suffix}")
+    assert main(["export", str(run), made, "--to", form, "--quiet"]) == 0
+    assert main(["inspect", made, "--model", model_yaml]) == 0
+
+
 def test_errors_reach_the_exit_code(run, tmp_path):
     for words in (["inspect", str(tmp_path / "absent")], ["verify", str(tmp_path / "absent")],
+                  ["verify", str(tmp_path)],
                   ["export", str(run), str(run), "--to", "huggingface"]):  # fmt: skip
         done = subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True)
         assert done.returncode == 2

@@ -10,9 +10,11 @@ import pytest
 from pangu_alpha.checkpoint import compare as module
 from pangu_alpha.checkpoint.compare import compare, damage, unchecked
 from pangu_alpha.checkpoint.copying import Limits
+from pangu_alpha.checkpoint.distributed import LocalParts
 from pangu_alpha.checkpoint.export import ExportOptions, export
-from pangu_alpha.checkpoint.format import write_checkpoint
+from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
 from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.store import CheckpointStore
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 
 QUIET = ExportOptions(limits=Limits(workers=1, progress=False))
@@ -144,3 +146,20 @@ def test_unknown_forms_and_types_are_refused(checkpoint_of_ours, tmp_path):
     with pytest.raises(CheckpointError, match="dtype: released is written in float32"):
         export(source, tmp_path / "x", "released", ExportOptions(dtype="float16"))
     assert not list(tmp_path.iterdir())
+
+
+def test_copies_in_node_local_parts_are_verified(tmp_path):
+    """Two ranks hold `w`, rank 1 as a copy, from which it would resume."""
+    plan, whole_of_w = {"dp": 2}, {"start": [0, 0], "shape": [4, 3]}
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    for rank, stem in enumerate(("model", "model_copies")):
+        said = Manifest(1, 8, {"parallel": plan}, slices={stem: {"w": whole_of_w}})
+        part = LocalParts(CheckpointStore(tmp_path), rank, "one", plan).save({stem: {"w": rows}}, said)
+    source = open_source(tmp_path)
+    assert list(damage(source)) == []
+    file = part / "model_copies.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    (found,) = damage(source)
+    assert found.startswith(f"{file}: w: expected xxh3_128 ")

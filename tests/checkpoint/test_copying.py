@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import shutil
+import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,8 +96,9 @@ def test_any_pieces_to_any_slots(tmp_path, monkeypatch, chunk, turned, dtypes):
             assert found.tobytes() == expected(array, slot.box, dtypes[1], turned[1]).tobytes(), (first, slot)
 
 
-def test_literals_extents_and_a_single_file(tmp_path):
+def test_literals_extents_and_a_single_file(tmp_path, monkeypatch):
     """What a .ckpt needs: bytes between, a tensor in several extents, and one file as the result."""
+    monkeypatch.delattr(os, "posix_fadvise")  # as on macOS
     array = numbers((6, 4))
     source = source_of(tmp_path, w=store(tmp_path / "a", "w", array, [whole((6, 4))]))
     slot = Slot("model", "w", whole((6, 4)), ((3, 50), (60, 46)))
@@ -133,8 +138,6 @@ def test_work_that_was_stopped_goes_on(tmp_path, monkeypatch):
     assert not target.exists()
     journal = (tmp_path / ".merging-made" / "journal.jsonl").read_text().splitlines()
     assert [json.loads(line)[0] for line in journal[1:]] == [f"model/w{number:02}" for number in range(6)]
-    with open(tmp_path / ".merging-made" / "journal.jsonl", "a") as file:
-        file.write('["model/w06", ["12')  # a line that a kill cut
     read[:6] = ["before"] * 6
     del read[6:]
     read += ["", ""]
@@ -143,6 +146,37 @@ def test_work_that_was_stopped_goes_on(tmp_path, monkeypatch):
     found = map_tensors(target / "w.safetensors")
     assert all((found[f"{name}.0"] == array).all() for name, array in arrays.items())
     assert not (tmp_path / ".merging-made").exists()
+
+
+@pytest.mark.parametrize(
+    "cut", [b'["model/w02", ["12', b"\0\0\0", b'["model/w02"]\n[3, []]\nnull\n\xff\n["mod']
+)
+def test_a_journal_that_was_cut_is_gone_on_with(tmp_path, monkeypatch, cut):
+    """Interrupted, its last line cut by a full disk or a power cut; again; and finished the third time."""
+    arrays, source, files = many(tmp_path, 6)
+    target, single = tmp_path / "made", Limits(workers=1, progress=False)
+    monkeypatch.setattr(copying, "_FLUSH", 1)
+    rows, left = streaming.PieceReader.rows, [0]
+
+    def reading(self, box, into=None):
+        if not left[0]:
+            raise OSError(errno.EIO, "Input/output error")
+        left[0] -= 1
+        return rows(self, box, into)
+
+    monkeypatch.setattr(streaming.PieceReader, "rows", reading)
+    journal = tmp_path / ".merging-made" / "journal.jsonl"
+    for _ in range(2):
+        left[0] = 2
+        with pytest.raises(CheckpointError, match="made: not written: Input/output error"):
+            copy_into(target, source, files, limits=single)
+        with open(journal, "ab") as file:
+            file.write(cut)
+    left[0] = 2  # as many as are missing: nothing is done twice
+    copy_into(target, source, files, limits=single)
+    found = map_tensors(target / "w.safetensors")
+    assert all((found[f"{name}.0"] == array).all() for name, array in arrays.items())
+    assert not left[0] and not journal.parent.exists()
 
 
 def test_a_disk_that_fails_to_flush_ends_it(tmp_path, monkeypatch):
@@ -188,18 +222,139 @@ def test_other_work_half_done_under_the_name_is_not_taken(tmp_path, monkeypatch)
     assert (map_tensors(tmp_path / "made" / "w.safetensors")["w00.0"] == changed).all()
 
 
-def test_a_stop_after_the_rename_is_recognised(tmp_path, monkeypatch):
+def test_the_same_files_read_in_another_way_are_other_work(tmp_path, monkeypatch):
+    """As by another strategy: the halves of a table lie the other way round in the same files."""
+    halves = [Box((0, 0), (20, 30)), Box((20, 0), (20, 30))]
+    arrays = {"w00": numbers((40, 30)), "w01": numbers((40, 30), 1)}
+    stored = {name: store(tmp_path / "a", name, array, halves) for name, array in arrays.items()}
+    first, second = stored["w00"].pieces
+    exchanged = (replace(first, box=second.box), replace(second, box=first.box))
+    files = [
+        safetensors_file(Path("w.safetensors"), [s for n in arrays for s in slots_of(n, [whole((40, 30))])])
+    ]
+
+    def stop(folder, sums):
+        raise KeyboardInterrupt
+
+    wrong = source_of(tmp_path, **stored | {"w00": Stored((40, 30), exchanged)})
+    with pytest.raises(KeyboardInterrupt):
+        copy_into(tmp_path / "made", wrong, files, stop, QUIET)
+    assert len((tmp_path / ".merging-made/journal.jsonl").read_text().splitlines()) == 3  # all was done
+    copy_into(tmp_path / "made", source_of(tmp_path, **stored), files, limits=QUIET)
+    found = map_tensors(tmp_path / "made/w.safetensors")
+    assert all((found[f"{name}.0"] == array).all() for name, array in arrays.items())
+
+
+PIECE = Piece(Box((0, 0), (4, 4)), Path("a"), ((0, 64),), "float32", False, "ab", "rank 0")
+OTHER_PIECES = [
+    {"box": Box((4, 0), (4, 4))}, {"extents": ((8, 64),)}, {"dtype": "int32"}, {"transposed": True},
+    {"checksum": "cd"}, {"file": Path("b")},
+]  # fmt: skip
+OTHER_SLOTS = [
+    {"box": Box((4, 0), (4, 4))}, {"extents": ((8, 64),)}, {"dtype": "int32"}, {"transposed": True},
+    {"name": "v"}, {"stem": "optimizer"}, {"label": "x"},
+]  # fmt: skip
+
+
+def test_all_that_decides_the_bytes_tells_one_work_from_another(tmp_path):
+    for name in "ab":
+        (tmp_path / name).write_bytes(b"the same size")
+        os.utime(tmp_path / name, ns=(1, 1))
+    slot = Slot("model", "w", Box((0, 0), (4, 4)), ((0, 64),))
+    pieces = [replace(PIECE, **change) for change in ({}, *OTHER_PIECES)]
+    pieces = [replace(piece, file=tmp_path / piece.file) for piece in pieces]
+    sources = [source_of(tmp_path, w=Stored((8, 4), (piece,))) for piece in pieces]
+    sources += [
+        source_of(tmp_path, w=Stored((4, 8), pieces[:1])),
+        source_of(tmp_path, v=Stored((8, 4), pieces[:1])),
+    ]
+    slots = [replace(slot, **change) for change in OTHER_SLOTS]
+    targets = [copying.TargetFile(Path("x"), 64, (), (each,)) for each in (slot, *slots)]
+    targets += [replace(targets[0], literals=((0, b"x"),)), replace(targets[0], path=Path("y"))]
+    found = [copying._digest(source, [targets[0]]) for source in sources]
+    found += [copying._digest(sources[0], [target]) for target in targets[1:]]
+    assert len({*found}) == len(found) == 9 + 9
+    assert copying._digest(sources[0], [targets[0]]) == found[0]
+
+
+@pytest.mark.parametrize("only", [None, "w.safetensors"])
+@pytest.mark.parametrize("moment", ["rename", "rmtree", "emptied"])
+def test_a_stop_after_the_rename_is_recognised(tmp_path, monkeypatch, moment, only):
+    """Before the scratch folder gets its last name, before that is removed, and half-way in that."""
     _, source, files = many(tmp_path, 2)
+    less = [safetensors_file(Path("w.safetensors"), files[0].slots[:1])]
+    rename, rmtree = os.rename, shutil.rmtree
+
+    def renaming(old, new):
+        if moment == "rename" and new.name.startswith(".merged-"):
+            raise KeyboardInterrupt
+        rename(old, new)
+
+    def removing(path, **options):
+        if moment == "emptied":
+            rmtree(path)
+            path.mkdir()
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patched:
-        stop = (_ for _ in ()).throw
-        patched.setattr(ResumableFolder, "_remove_scratch", lambda folder: stop(KeyboardInterrupt))
+        patched.setattr(os, "rename", renaming)
+        patched.setattr(shutil, "rmtree", removing)
         with pytest.raises(KeyboardInterrupt):
-            copy_into(tmp_path / "made", source, files, limits=QUIET)
-    assert (tmp_path / "made").exists() and (tmp_path / ".merging-made").exists()
-    copy_into(tmp_path / "made", source, files, limits=QUIET)
-    assert not (tmp_path / ".merging-made").exists()
+            copy_into(tmp_path / "made", source, files, limits=QUIET, only=only)
+    left = {path.name[:8] for path in tmp_path.iterdir()} - {"a", "made"}
+    assert left == {".merging" if moment == "rename" else ".merged-"} and (tmp_path / "made").exists()
+    with pytest.raises(CheckpointError, match="made: exists already"):
+        copy_into(tmp_path / "made", source, less, limits=QUIET, only=only)
+    copy_into(tmp_path / "made", source, files, limits=QUIET, only=only)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "made"]
+    with pytest.raises(CheckpointError, match="made: exists already"):
+        copy_into(tmp_path / "made", source, files, limits=QUIET, only=only)
+
+
+@pytest.mark.parametrize("journal", [None, b"", b'{"digest": "'])
+def test_a_scratch_folder_that_says_nothing_proves_nothing(tmp_path, journal):
+    """What a kill at the beginning leaves beside another thing of the target's name."""
+    _, source, files = many(tmp_path, 2)
+    (tmp_path / "made").mkdir()
+    (tmp_path / ".merging-made").mkdir()
+    if journal is not None:
+        (tmp_path / ".merging-made/journal.jsonl").write_bytes(journal)
     with pytest.raises(CheckpointError, match="made: exists already"):
         copy_into(tmp_path / "made", source, files, limits=QUIET)
+    assert not [*(tmp_path / "made").iterdir()]
+
+
+def test_a_link_to_nothing_is_not_overwritten(tmp_path):
+    _, source, files = many(tmp_path, 2)
+    (tmp_path / "made").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="made: exists already"):
+        copy_into(tmp_path / "made", source, files, limits=QUIET)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "made"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_control_c_says_how_to_go_on(tmp_path, monkeypatch, workers):
+    """A real signal, while the threads copy; the same command ends the work."""
+    arrays, source, files = many(tmp_path)
+    monkeypatch.setattr(copying, "_FLUSH", 1)
+    rows, count = streaming.PieceReader.rows, itertools.count()
+
+    def reading(self, box, into=None):
+        if next(count) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.02)
+        return rows(self, box, into)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(streaming.PieceReader, "rows", reading)
+        with pytest.raises(
+            KeyboardInterrupt, match=r"made: interrupted; what was done is kept: the same comm"
+        ):
+            copy_into(tmp_path / "made", source, files, limits=Limits(workers=workers, progress=False))
+    assert 3 < len((tmp_path / ".merging-made/journal.jsonl").read_text().splitlines()) < 13
+    copy_into(tmp_path / "made", source, files, limits=QUIET)
+    found = map_tensors(tmp_path / "made/w.safetensors")
+    assert all((found[f"{name}.0"] == array).all() for name, array in arrays.items())
 
 
 def test_refusals(tmp_path, monkeypatch):
@@ -233,6 +388,47 @@ def test_two_at_once(tmp_path):
 
     with pytest.raises(CheckpointError, match="another process is writing it; wait for its end"):
         copy_into(tmp_path / "made", source, files, meanwhile, QUIET)
+
+
+@pytest.mark.parametrize("place", ["publish", "_tidy", "_locked"])
+def test_the_same_command_meets_itself_at_the_end(tmp_path, monkeypatch, place):
+    """It runs just before the other renames its work, tidies up, or has made the folder it is to lock."""
+    _, source, files = many(tmp_path, 2)
+    method, said = getattr(ResumableFolder, place), []
+
+    def meeting(folder, *arguments):
+        monkeypatch.setattr(ResumableFolder, place, method)
+        try:
+            copy_into(tmp_path / "made", source, files, limits=QUIET)
+        except CheckpointError as error:
+            said.append(str(error))
+        return method(folder, *arguments)
+
+    monkeypatch.setattr(ResumableFolder, place, meeting)
+    if place == "_locked":  # the other has done it all meanwhile
+        with pytest.raises(CheckpointError, match="made: exists already"):
+            copy_into(tmp_path / "made", source, files, limits=QUIET)
+    else:
+        copy_into(tmp_path / "made", source, files, limits=QUIET)
+    assert all("another process is writing it" in each for each in said) and bool(said) == (
+        place == "publish"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "made"]
+
+
+def test_a_lock_of_a_folder_that_is_gone_is_none(tmp_path, monkeypatch):
+    """Its owner removed it between the other's opening and locking it."""
+    _, source, files = many(tmp_path, 2)
+    lock, gone = ResumableFolder._lock, []
+
+    def losing(folder, descriptor):
+        if not gone:
+            gone.append(folder.scratch.rename(tmp_path / "a" / "gone"))
+        lock(folder, descriptor)
+
+    monkeypatch.setattr(ResumableFolder, "_lock", losing)
+    copy_into(tmp_path / "made", source, files, limits=QUIET)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "made"] and gone[0].is_dir()
 
 
 def test_memory_is_bounded(tmp_path):

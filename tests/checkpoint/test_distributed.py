@@ -260,6 +260,42 @@ def test_local_parts_of_another_plan_are_refused(crowd, tmp_path):
     assert local(tmp_path, 1).part(1).is_dir()
 
 
+@pytest.mark.parametrize("damage", ["flip", "absent", "plan"])
+def test_no_rank_waits_for_one_that_cannot_use_its_part(crowd, tmp_path, damage):
+    save_local(tmp_path, 1)
+    file = local(tmp_path, 1).part(1) / "model.safetensors"
+    if damage == "flip":
+        file.write_bytes(file.read_bytes()[:-1] + b"\7")
+    elif damage == "absent":
+        shutil.rmtree(file.parent)
+
+    def verified(group):
+        parts = local(tmp_path, group.rank)
+        if damage == "plan" and group.rank == 1:
+            parts = replace(parts, plan={"dp": 2})
+        with pytest.raises(CheckpointError) as caught:
+            parts.verified(parts.part(1), group)
+        return str(caught.value)
+
+    said = crowd(RANKS).run(verified)
+    assert {"flip": "damaged", "absent": "no such folder", "plan": "of the plan"}[damage] in said[1]
+    assert all("ranks 1 cannot use their parts" in said[rank] for rank in (0, 2, 3))
+
+
+def test_a_part_of_another_plan_on_one_rank_ends_all(crowd, tmp_path):
+    save_local(tmp_path, 1)
+
+    def newest(group):
+        parts = replace(local(tmp_path, group.rank), plan={"dp": 2} if group.rank == 2 else PLAN)
+        with pytest.raises(CheckpointError) as caught:
+            parts.newest(group)
+        return str(caught.value)
+
+    said = crowd(RANKS).run(newest)
+    assert "but the run's is {'dp': 2}" in said[2]
+    assert all("ranks 2 cannot use their parts" in said[rank] for rank in (0, 1, 3))
+
+
 def test_a_failed_part_leaves_the_last_checkpoint(tmp_path, monkeypatch, caplog):
     save(tmp_path, 1)
 

@@ -19,6 +19,7 @@ from pangu_alpha.checkpoint.format import (
     read_checkpoint,
     write_checkpoint,
 )
+from pangu_alpha.checkpoint.store import CheckpointStore, resolve_resume
 from pangu_alpha.checkpoint.tensor_file import CheckpointError, map_tensors
 
 
@@ -207,6 +208,61 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, data: bytes):
     (tmp_path / "x").write_bytes(data)
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         map_tensors(tmp_path / "x")
+
+
+def test_a_flipped_length_of_a_large_files_header_is_damage_and_not_a_question_of_memory(checkpoint: Path):
+    """As of 200 GB, which no memory holds: a sparse file, of which the manifest knows the size."""
+    file = checkpoint / "model.safetensors"
+    os.truncate(file, 200 << 30)
+    files = json.loads((checkpoint / "manifest.json").read_text())["files"]
+    files["model"]["bytes"] = 200 << 30
+    reseal(checkpoint, files=files)
+    with open(file, "r+b") as opened:
+        opened.seek(5)
+        opened.write(b"\x10")  # 16 TB more
+    for verify in (True, False):
+        with pytest.raises(CheckpointError, match=r"model\.safetensors: header: expected xxh3_128"):
+            read_checkpoint(checkpoint, verify)
+    with pytest.raises(
+        CheckpointError, match=r"header of 17,592,\S+ bytes is beyond the format's 100,000,000"
+    ):
+        map_tensors(file)
+    resumed = CheckpointStore(checkpoint.parent / "run")
+    resumed.save(make_tensors(), make_manifest(4))
+    checkpoint.rename(resumed.path(10))
+    assert resolve_resume("auto", resumed) == resumed.path(4)
+
+
+RECORD = {"bytes": 1, "header": ""}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"files": {"model": 3}}, "files: no record of a file: 3"),
+        ({"files": {"model": {**RECORD, "tensors": {"w": {"dtype": "float32"}}}}}, "files: no record"),
+        ({"files": {"model": {**RECORD, "tensors": {"w": {"shape": [], "dtype": 3}}}}}, "files: no record"),
+        ({"files": 3, "step": "10", "config": None}, "whatever its checksum: config, files, step"),
+        ({"config": {"model": 3, "parallel": [1]}}, r"checksum: config\.model, config\.parallel"),
+        ({"colour": "blue"}, "checksum: colour"),
+        ({"slices": {"model": {"w": {"start": [0], "shape": [1, 2]}}}}, r"checksum: slices\.model"),
+        ({"parts": {"../x/rank_00000": "0"}}, r"checksum: '\.\./x/rank_00000'"),
+        ({"parts": {"..": "0"}}, r"checksum: '\.\.'"),
+        ({"parts": {"rank_00000": 3}}, r"checksum: parts\.rank_00000"),
+    ],
+)
+def test_a_manifest_of_another_form_is_refused_whatever_its_marker_says(checkpoint: Path, changes, said):
+    reseal(checkpoint, **changes)
+    with pytest.raises(CheckpointError, match=rf"manifest\.json: .*{said}"):
+        read_checkpoint(checkpoint)
+
+
+def test_a_header_with_other_tensors_than_the_manifest_says(checkpoint: Path):
+    files = json.loads((checkpoint / "manifest.json").read_text())["files"]
+    files["model"]["tensors"].popitem()
+    reseal(checkpoint, files=files)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: header: it has other tensors"):
+        read_checkpoint(checkpoint)
 
 
 def test_a_checkpoint_never_overwrites(checkpoint: Path):

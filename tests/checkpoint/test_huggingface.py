@@ -181,7 +181,7 @@ def test_the_200b_graph_has_no_port(checkpoint_of_ours, ours, tmp_path):
     write_checkpoint(tmp_path / "other", {"model": ours}, manifest)
     for form in ("huggingface", "megatron"):
         with pytest.raises(CheckpointError, match="norm order is query_then_norm"):
-            export(open_source(tmp_path / "other"), tmp_path / "made", form, QUIET)
+            export(open_source(tmp_path / "other"), tmp_path / "made.safetensors", form, QUIET)
 
 
 def test_code_in_the_port_is_refused(tmp_path, write_torch):

@@ -72,7 +72,8 @@ def nested(tensors):
 def write(whole_tensors, tmp_path, write_torch):
     """Writes the checkpoint of a model-parallel size."""
 
-    def write(ranks, root="model", name="mp_rank_{:02d}/model_optim_rng.pt", whole_queries=False):
+    def write(ranks, root="model", name="mp_rank_{:02d}/model_optim_rng.pt", whole_queries=False, odd=None):
+        """`odd` changes what rank 1 saves: its tensors and what stands beside them."""
         for rank in range(ranks):
             own = {
                 name: array
@@ -80,7 +81,10 @@ def write(whole_tensors, tmp_path, write_torch):
                 else np.ascontiguousarray(np.split(array, ranks, axis)[rank])
                 for name, (array, axis) in whole_tensors.items()
             }
-            value = {root: {"language_model": nested(own)}, "iteration": 1000}
+            beside = {"iteration": 1000}
+            if odd and rank == 1:
+                odd(own, beside)
+            value = {root: {"language_model": nested(own)}, **beside}
             write_torch(tmp_path / "iter_0001000" / name.format(rank), value)
         (tmp_path / "latest_checkpointed_iteration.txt").write_text("1000")
         return tmp_path
@@ -124,6 +128,43 @@ def test_a_missing_rank_is_named(write, model_yaml):
     (path / "iter_0001000/mp_rank_02/model_optim_rng.pt").unlink()
     with pytest.raises(CheckpointError, match="missing: mp_rank_02"):
         open_source(path, OpenOptions(model=model_yaml))
+
+
+def test_a_rank_of_another_iteration_is_refused(write, model_yaml):
+    path = write(2, odd=lambda own, beside: beside.update(iteration=2000))
+    with pytest.raises(
+        CheckpointError, match="mp_rank_01/.* of iteration 2000, .*mp_rank_00/.* iteration 1000"
+    ):
+        open_source(path, OpenOptions(model=model_yaml))
+
+
+def test_a_rank_of_other_heads_is_refused(tmp_path):
+    from pangu_alpha.checkpoint.megatron import _all_say
+    from pangu_alpha.checkpoint.torch_file import read_torch_file
+
+    said = read_torch_file(Path(__file__).parent / "torch_2_13.pt")
+    other = read_torch_file(Path(__file__).parent / "torch_2_13.pt")
+    files = [tmp_path / "mp_rank_00", tmp_path / "mp_rank_01"]
+    assert _all_say([said, other], files, tmp_path) == ({"num_heads": 4}, 1000)
+    other["args"].state["num_attention_heads"] = 8
+    with pytest.raises(CheckpointError, match="mp_rank_01 is of iteration 1000, 8 heads, .*_00 .* 4 heads"):
+        _all_say([said, other], files, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["transformer.final_layernorm.weight", "transformer.layers.1.mlp.dense_4h_to_h.bias"]
+)
+def test_what_all_ranks_hold_may_drift_but_not_differ(write, model_yaml, name):
+    def changed(by):
+        def odd(own, beside):
+            own[name] = own[name] * np.float32(1 + by)
+
+        return write(2, odd=odd)
+
+    source = open_source(changed(by=0.01), OpenOptions(model=model_yaml))
+    assert any("read from rank 0; others differ by up to 0.01 of the" in note for note in source.notes)
+    with pytest.raises(CheckpointError, match=f"mp_rank_01/model_optim_rng.pt: its {name} is not rank 0's"):
+        open_source(changed(by=0.5), OpenOptions(model=model_yaml))
 
 
 def test_too_few_ranks_do_not_fit(write, model_yaml):

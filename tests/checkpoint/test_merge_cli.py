@@ -167,6 +167,11 @@ def test_refusals(single, slices, tmp_path):
         merge(single, tmp_path / "made", "--budget", "10MB")
     with pytest.raises(SystemExit):
         merge(single, tmp_path / "made", "--budget", "much")
+    for number, text in enumerate(("parallel:\n", "parallel: 3\n", "{}\n")):
+        (tmp_path / f"{number}.yaml").write_text(text)
+        for more in ((), ("--tp", "2")):
+            with pytest.raises(ValueError, match=f"{number}.yaml: no fields of a plan"):
+                merge(single, tmp_path / "made", "--plan", str(tmp_path / f"{number}.yaml"), *more)
     assert not (tmp_path / "made").exists()
     assert [size_of(text) for text in ("2GB", "1.5 mb", "7", "3k")] == [2 * 10**9, 1500000, 7, 3000]
 

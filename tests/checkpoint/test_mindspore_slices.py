@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from pangu_alpha.checkpoint.ckpt_file import read_ckpt
 from pangu_alpha.checkpoint.copying import Limits
 from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
 from pangu_alpha.checkpoint.mindspore_export import STRATEGY_FILE, export_slices, export_unified
@@ -193,7 +195,7 @@ def test_the_newest_save_that_all_ranks_have_is_taken(tmp_path, source, arrays):
         (file.parent / "pangu-1_30_breakpoint.ckpt").write_bytes(b"")
         file.unlink()
     found = assert_whole(slices, arrays)
-    assert found.notes[0] == "several saves; took the newest that all ranks have, epoch 1 step 10"
+    assert found.notes[0] == "several saves; took the newest that all ranks have, pangu-1_10"
     for rank in range(4):
         (slices / f"rank_{rank}" / "pangu-1_10.ckpt").unlink()
         (slices / f"rank_{rank}" / "pangu-1_9.ckpt").unlink()
@@ -210,6 +212,110 @@ def test_a_strategy_of_another_run_is_refused(tmp_path, source):
         open_source(slices, OpenOptions(model=MODEL, strategy=tmp_path / "nowhere.ckpt"))
     with pytest.raises(CheckpointError, match="does not fit"):
         export(source, tmp_path / "third", ParallelPlan(tp=3))
+
+
+@pytest.fixture(scope="module")
+def another(arrays, tmp_path_factory):
+    """A source of other numbers, of a step of choice."""
+
+    def make(step):
+        path = tmp_path_factory.mktemp("another") / f"step_{step:08d}"
+        changed = {stem: {name: a + 1 for name, a in group.items()} for stem, group in arrays.items()}
+        write_checkpoint(path, changed, Manifest(step, 70, {"model": to_mapping(MODEL)}))
+        return open_source(path)
+
+    return make
+
+
+@pytest.mark.parametrize("form", ["ckpt", "safetensors"])
+@pytest.mark.parametrize("strategy", [True, False])
+def test_a_rank_of_another_save_is_refused(tmp_path, source, another, form, strategy):
+    file = f"rank_1/pangu_alpha.{form}"
+    slices = export(source, tmp_path / "slices", FOUR, form=form)
+    if not strategy:
+        (slices / STRATEGY_FILE).unlink()
+    later = export(another(9), tmp_path / "later", FOUR, form=form)
+    (slices / file).write_bytes((later / file).read_bytes())
+    with pytest.raises(CheckpointError, match=rf"{file}: its step_num is 9, that of .*rank_0/.* 7"):
+        open_source(slices, OPTIONS)
+    same = export(another(7), tmp_path / "same", FOUR, form=form)  # of another run, at the same step
+    (slices / file).write_bytes((same / file).read_bytes())
+    with pytest.raises(CheckpointError, match=rf"different saves.*\n.*{file}: its \S+ is not the others'"):
+        open_source(slices, OPTIONS)
+
+
+def renamed(slices, name):
+    """Every rank's file under the name that `name` gives for the rank."""
+    for rank in range(4):
+        file = slices / f"rank_{rank}" / "pangu_alpha.ckpt"
+        file.rename(file.with_name(f"{name(rank)}.ckpt"))
+    return slices
+
+
+def test_the_rank_may_be_in_the_prefix(tmp_path, source, arrays):
+    """The official code's prefix ends with the rank; _1 is what MindSpore adds at a new start."""
+    slices = renamed(export(source, tmp_path / "slices", FOUR), lambda rank: f"2_6b_{rank}_1-1_7")
+    for rank in range(4):
+        (slices / f"rank_{rank}" / f"2_6b_{rank}-1_5.ckpt").write_bytes(b"of an earlier start")
+    found = assert_whole(slices, arrays)
+    assert found.notes[0] == "several saves; took the newest that all ranks have, 2_6b_{rank}_1-1_7"
+
+
+def test_saves_of_two_starts_are_not_mixed(tmp_path, source, another):
+    slices = renamed(export(source, tmp_path / "slices", FOUR), lambda rank: "pangu-1_7")
+    again = export(another(7), tmp_path / "again", FOUR)
+    for rank in (0, 2, 3):
+        file = again / f"rank_{rank}" / "pangu_alpha.ckpt"
+        file.rename(slices / f"rank_{rank}" / "pangu_1-1_7.ckpt")
+    with pytest.raises(
+        CheckpointError, match="rank 0 has .* several names, pangu-1_7.ckpt, pangu_1-1_7.ckpt"
+    ):
+        open_source(slices, OPTIONS)
+    for rank in (0, 2, 3):
+        (slices / f"rank_{rank}" / "pangu-1_7.ckpt").unlink()
+    with pytest.raises(CheckpointError, match="no save PREFIX-EPOCH_STEP that all ranks have"):
+        open_source(slices, OPTIONS)
+
+
+def test_a_strategy_that_does_not_belong_is_named(tmp_path, source):
+    slices = export(source, tmp_path / "slices", FOUR)
+    official = export(source, tmp_path / "official", FOUR, "official") / STRATEGY_FILE
+    with pytest.raises(
+        CheckpointError, match="says of none of its tensors how it is cut: it names adam_m.back"
+    ):
+        open_source(slices, OpenOptions(model=MODEL, strategy=official))
+    wider = export(source, tmp_path / "wider", ParallelPlan(dp=4)) / STRATEGY_FILE
+    with pytest.raises(CheckpointError, match=f"placed by the strategy {STRATEGY_FILE}: is it theirs?"):
+        open_source(slices, OpenOptions(model=MODEL, strategy=wider))
+    for content in (b"", (slices / "rank_0" / "pangu_alpha.ckpt").read_bytes()):
+        (tmp_path / "no_strategy.ckpt").write_bytes(content)
+        with pytest.raises(CheckpointError, match="no_strategy.ckpt: no strategy file: it says of no param"):
+            open_source(slices, OpenOptions(model=MODEL, strategy=tmp_path / "no_strategy.ckpt"))
+
+
+def test_the_strategy_beside_is_found_by_any_way_to_the_folder(tmp_path, monkeypatch, source, arrays):
+    slices = export(source, tmp_path / "out" / "checkpoint", FOUR)
+    beside = tmp_path / "out" / "strategy"
+    beside.mkdir()
+    (slices / STRATEGY_FILE).rename(beside / STRATEGY_FILE)
+    (tmp_path / "link").symlink_to(slices)
+    for folder, path in ((slices, "."), (slices / "rank_0", ".."), (tmp_path, "link")):
+        monkeypatch.chdir(folder)
+        found = assert_whole(path, arrays)
+        assert found.form.endswith(f"placed by the strategy {STRATEGY_FILE}"), path
+        assert not any("official rule" in note for note in found.notes)
+    (beside / STRATEGY_FILE).unlink()
+    assert found.notes + ("no strategy file in the folder or beside it: the official rule is assumed",) == (
+        assert_whole(slices, arrays).notes
+    )
+
+
+def test_unified_files_need_no_strategy(tmp_path, source, arrays):
+    export_unified(source, tmp_path / "unified", limits=QUIET)
+    options = OpenOptions(model=MODEL, strategy=tmp_path / "strategy.ckpt")
+    with pytest.raises(CheckpointError, match="unified safetensors, .* no strategy .* leave --strategy"):
+        open_source(tmp_path / "unified", options)
+    assert_whole(tmp_path / "unified", arrays, dataclasses.replace(options, shared=True))
 
 
 # The official 200B: class PANGUALPHAPipeline, 16 stages, a folder a training rank, weights and moments.
@@ -287,6 +393,33 @@ def test_the_16_stages_of_the_200b_class(cpu, tmp_path, deep):
         assert ("strategy_rank_0.ckpt" in found.form) == strategy
         assert "on several stages, read from the first: embedding_table" in found.notes[0]
         assert any(note.startswith("left aside: global_step") for note in found.notes)
+    # The last stage of another save: the tied table tells, which is on the first, too.
+    for rank in range(60, 64):
+        spoil(tmp_path / f"rank_{rank}" / "PANGUALPHA-1_5.ckpt", ["embedding_table"])
+    with pytest.raises(CheckpointError) as caught:
+        open_source(tmp_path, options)
+    named = [line for line in str(caught.value).splitlines() if "embedding_table is not the others'" in line]
+    assert [f"rank_{rank}/" in line for rank, line in zip(range(60, 64), named, strict=True)] == [True] * 4
+
+
+def test_one_rank_of_a_pipeline_is_told(tmp_path, deep):
+    plan = ParallelPlan(dp=2, tp=2, pp=4, micro_batches=4)
+    path = tmp_path / "step_00000007"
+    write_checkpoint(path, deep, Manifest(7, 70, {"model": to_mapping(DEEP)}))
+    slices = export(open_source(path), tmp_path / "slices", plan, "official")
+    spoil(slices / "rank_10" / "pangu_alpha.ckpt")
+    for _ in ("with the strategy", "without"):
+        with pytest.raises(CheckpointError, match=r"rank_10/pangu_alpha.ckpt: its \S+ is not the others'"):
+            open_source(slices, OpenOptions(model=DEEP))
+        (slices / STRATEGY_FILE).unlink(missing_ok=True)
+
+
+def spoil(file, names=None):
+    """Changes the first number of some tensors of a .ckpt, of all if none are named."""
+    content, tensors = bytearray(file.read_bytes()), read_ckpt(file).tensors
+    for name in names or tensors:
+        content[tensors[name].extents[0][0]] ^= 1
+    file.write_bytes(content)
 
 
 def test_names_of_2023_and_caches(cpu, tmp_path, source, arrays):

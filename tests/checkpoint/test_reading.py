@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from resource import RLIM_INFINITY
 
 import numpy as np
 import pytest
 import xxhash
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from pangu_alpha.checkpoint import reading
 from pangu_alpha.checkpoint.pieces import Box, Piece, Stored, whole
 from pangu_alpha.checkpoint.reading import Files, convert, coverage_problems, read_box
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, locate_tensors
+from pangu_alpha.checkpoint.tensor_file import CheckpointError, locate_tensors, read_metadata
 
 ARRAY = np.random.default_rng(0).standard_normal((7, 10), np.float32)
 BOXES = [Box((0, 0), (4, 6)), Box((4, 0), (3, 6)), Box((0, 6), (5, 4)), Box((5, 6), (2, 4))]
@@ -110,6 +113,19 @@ def test_files_are_closed_when_there_are_many(tmp_path, monkeypatch):
     assert not files._open
 
 
+@pytest.mark.parametrize(("allowed", "most"), [(256, 64), (512, 128), (1 << 20, 256), (RLIM_INFINITY, 256)])
+def test_files_leave_room_for_others_in_the_process(tmp_path, monkeypatch, allowed, most):
+    """Two of them, as a copy has, and whatever else is open; macOS allows 256."""
+    monkeypatch.setattr(reading.resource, "getrlimit", lambda _: (allowed, allowed))
+    for number in range(most + 2):
+        (tmp_path / str(number)).touch()
+    with Files(root=tmp_path) as files:
+        for number in range(most + 2):
+            with files.use(str(number)):
+                pass
+        assert len(files._open) == most
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -123,8 +139,52 @@ def test_files_are_closed_when_there_are_many(tmp_path, monkeypatch):
     ],
 )
 def test_a_header_of_another_kind_is_refused(tmp_path, header):
-    text = json.dumps(header).encode()
     path = tmp_path / "a.safetensors"
-    path.write_bytes(len(text).to_bytes(8, "little") + text + b"0000")
+    write_safetensors(path, json.dumps(header))
     with pytest.raises(CheckpointError, match="not a safetensors file|type F8_E4M3 is not|are not its data"):
         locate_tensors(path)
+
+
+def write_safetensors(path, header):
+    path.write_bytes(len(header.encode()).to_bytes(8, "little") + header.encode() + b"0000")
+
+
+def entry(start, stop, shape=None):
+    return json.dumps({"dtype": "U8", "shape": shape or [stop - start], "data_offsets": [start, stop]})
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (f'{{"a": {entry(0, 4)}, "b": {entry(3, 4)}}}', "a and b share bytes"),
+        (f'{{"b": {entry(0, 2)}, "a": {entry(0, 4)}}}', "share bytes"),
+        (f'{{"a": {entry(0, 2)}, "b": {entry(2, 4)}, "a": {entry(2, 4)}}}', "its header says 'a' twice"),
+        (f'{{"a": {entry(0, 4)[:-1]}, "shape": [4]}}}}', "its header says 'shape' twice"),
+        (f'{{"a": {entry(0, 4, [-2, -2])}}}', "its header says .* of 'a'"),
+        (f'{{"__metadata__": 0, "a": {entry(0, 4)}}}', "its metadata is no mapping of texts"),
+        (f'{{"__metadata__": {{"a": 3}}, "a": {entry(0, 4)}}}', "its metadata is no mapping of texts"),
+        ('{"a":' * 100_000, "not a safetensors file"),
+    ],
+)
+def test_a_header_that_the_safetensors_library_refuses_is_refused(tmp_path, header, said):
+    path = tmp_path / "a.safetensors"
+    write_safetensors(path, header)
+    with pytest.raises(CheckpointError, match=said):
+        locate_tensors(path)
+    with pytest.raises(SafetensorError):
+        load_file(path)
+
+
+def test_a_tensor_of_no_bytes_may_lie_anywhere(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_safetensors(path, f'{{"a": {entry(0, 4)}, "none": {entry(2, 2)}}}')
+    assert {name: extent.bytes for name, extent in locate_tensors(path).items()} == {"a": 4, "none": 0}
+
+
+def test_metadata(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"a": np.zeros(1, np.float32)}, path, {"format": "pt"})
+    assert read_metadata(path) == {"format": "pt"}
+    for said in ("", '"__metadata__": null, '):
+        write_safetensors(path, f'{{{said}"a": {entry(0, 4)}}}')
+        assert read_metadata(path) == {} and [*locate_tensors(path)] == ["a"]

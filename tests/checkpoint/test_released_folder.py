@@ -12,10 +12,11 @@ import pytest
 from pangu_alpha.checkpoint.ckpt_file import read_ckpt
 from pangu_alpha.checkpoint.copying import Limits
 from pangu_alpha.checkpoint.mindspore_export import export_released
-from pangu_alpha.checkpoint.mindspore_slices import ranges
 from pangu_alpha.checkpoint.pieces import whole
+from pangu_alpha.checkpoint.rank_saves import ranges
 from pangu_alpha.checkpoint.reading import read_box
 from pangu_alpha.checkpoint.released import load_released, released_names
+from pangu_alpha.checkpoint.released_folder import _npy
 from pangu_alpha.checkpoint.source import OpenOptions, open_source
 from pangu_alpha.checkpoint.strategy_file import Cut, strategy_bytes
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
@@ -296,6 +297,22 @@ def test_tables_are_needed_and_never_unpickled(small):
     np.save(table, np.zeros((96, 256), np.float32))
     with pytest.raises(CheckpointError, match=r"differs: backbone.word_embedding"):
         open_source(small, options)
+
+
+@pytest.mark.filterwarnings("ignore:invalid escape")  # of Python's parser, in damaged heads
+def test_any_byte_of_a_tables_head_may_be_damaged(small):
+    table = small / "word_embedding.npy"
+    content = table.read_bytes()
+    head = content.index(b"\n")
+    for place in range(head):
+        for byte in b"[(\\\n\0-":
+            replace(table, content[:place] + bytes([byte]) + content[place + 1 :])
+            try:
+                found = _npy(table)
+            except CheckpointError as error:
+                assert str(error).startswith(f"{table}: ")
+            else:
+                assert found.shape == (96, 512) and found.pieces[0].dtype == "float32", (place, byte)
 
 
 def contents(path):

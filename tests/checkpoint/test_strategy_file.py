@@ -96,6 +96,28 @@ def test_json(tmp_path):
         read_strategy([tmp_path / "s.json"])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dev_matrix": 4}, {"dev_matrix": "22"}, {"dev_matrix": [2, 2.0]}, {"tensor_map": [0, None]},
+        {"tensor_map": [[0, "x"]]}, {"opt_weight_shard_step": [1]}, {"opt_weight_shard_size": True},
+        {"dev_matrix": [1 << 40]}, {"dev_matrix": []}, {"tensor_map": [0, 0]}, {"tensor_map": [7, -1]},
+    ],
+)  # fmt: skip
+def test_json_of_other_values_is_refused(tmp_path, change):
+    item = {"dev_matrix": [2, 2], "tensor_map": [-1, 0], "opt_weight_shard_step": 2}
+    item |= {"opt_weight_shard_size": -1} | change
+    (tmp_path / "s.json").write_text(json.dumps({"parallel_layout_item": {"w": item}}))
+    with pytest.raises(CheckpointError, match=r"s.json: (damaged, or no strategy file|w: tensor map)"):
+        read_strategy([tmp_path / "s.json"])
+
+
+def test_json_too_deep_to_parse_is_refused(tmp_path):
+    (tmp_path / "s.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="s.json: damaged, or no strategy file"):
+        read_strategy([tmp_path / "s.json"])
+
+
 def test_a_dimension_cut_over_two_axes_counts_the_first_as_the_outer():
     cut = Cut((2, 3, 2), ((2, 0), (1,)))
     assert cut.parts == (4, 3)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.run import build_train_config, load_train_config
+from pangu_alpha.config.run import build_train_config, load_train_config, unrunnable, unused
 from pangu_alpha.config.schema import ConfigError
-from pangu_alpha.config.zoo import MODEL_NAMES, load_model_card, load_model_config
+from pangu_alpha.config.zoo import MODEL_NAMES, load_model_card, load_model_config, load_network
 
 RUN = {"data": {"train": {"a": {"records": "x"}}}, "run": {"output": "o", "steps": 3}}
 
@@ -59,6 +59,66 @@ def test_a_model_by_name_brings_its_recipe():
     assert config.optim.learning_rate == 5e-5 and config.optim.warmup_steps == 7
     small = build_train_config({**RUN, "model": {"base": "13b", "num_layers": 2}})
     assert small.model.num_layers == 2 and small.model.hidden_size == 5120
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("model: 13b", 5e-5),
+        ("model: {base: 13b, vocab_size: 8000}", 5e-5),
+        ("model: {base: 13b, vocab_size: 8000}\noptim: {learning_rate: 1e-3}\nrun: {steps: 3}", 1e-3),
+        ("{base: 13b, vocab_size: 8000}", 5e-5),
+        ("{vocab_size: 8000, hidden_size: 5120, num_layers: 40, num_heads: 40}", 1e-4),
+    ],
+)
+def test_a_command_line_reads_a_model_as_a_run_does(text, rate, tmp_path):
+    path = tmp_path / "any.name"
+    path.write_text(text, "utf-8")
+    network = load_network(str(path))
+    assert (network.model.hidden_size, network.model.num_layers) == (5120, 40)
+    assert network.model.vocab_size == (8000 if "8000" in text else 40000)
+    assert network.optim.learning_rate == rate
+
+
+def test_a_model_for_a_command_line_that_is_wrong(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"'x\.yaml' is neither a file nor a shipped model; known are: tiny"
+    ):
+        load_network("x.yaml")
+    path = tmp_path / "run.yaml"
+    path.write_text("model: {base: tiny, hiden_size: 3}\noptim: {beta1: x}\nextra: 1", "utf-8")
+    with pytest.raises(ConfigError) as error:
+        load_network(str(path))
+    assert [problem.partition(":")[0] for problem in error.value.problems] == [
+        "model.hiden_size",
+        "optim.beta1",
+    ]
+
+
+def test_what_only_some_devices_refuse():
+    def problems(partitioned, **sections):
+        config = build_train_config({**RUN, "model": "tiny", **sections})
+        return [problem.partition(":")[0] for problem in unrunnable(config, partitioned)]
+
+    held_out = {"data": {**RUN["data"], "validation": "v"}, "parallel": {"dp": 6}}
+    assert problems(True, **held_out) == ["parallel.dp", "data.validation"]
+    assert problems(False, **held_out) == [] == problems(True)
+    local = {"run": {**RUN["run"], "checkpoint": {"storage": "local"}}}
+    assert problems(False, **local) == ["run.checkpoint.storage"] and problems(True, **local) == []
+
+
+def test_plan_keys_without_effect_are_named():
+    plan = {"dp": 2, "recompute": "full", "optimizer_parallel": "level1", "micro_batches": 4}
+    config = build_train_config({**RUN, "model": "tiny", "parallel": plan})
+    assert unused(config, partitioned=False) == ["parallel.optimizer_parallel", "parallel.recompute"]
+    assert unused(config, partitioned=True) == []
+
+
+def test_a_key_outside_its_section_is_found():
+    with pytest.raises(ConfigError) as error:
+        build_train_config({**RUN, "model": "tiny", "learning_rate": 3e-4, "keep_last": 3})
+    assert "learning_rate: unknown key; did you mean 'optim.learning_rate'?" in str(error.value)
+    assert "did you mean 'run.checkpoint.keep_last'?" in str(error.value)
 
 
 def test_overrides_reach_the_file(tmp_path):

@@ -40,6 +40,7 @@ def test_round_trip():
     "values, message",
     [
         ({"inner": {"size": 3, "raet": 1.0}}, "inner.raet: unknown key; did you mean 'rate'?"),
+        ({"inner": {"size": 3}, "rate": 1.0}, "rate: unknown key; did you mean 'inner.rate'?"),
         ({"inner": {}}, "inner.size: missing"),
         ({"inner": {"size": "three"}}, "inner.size: expected a whole number, found 'three'"),
         ({"inner": {"size": True}}, "inner.size: expected a whole number, found True"),

@@ -125,6 +125,14 @@ def test_an_export_takes_vocabulary_and_end_along(run_folder, tmp_path, cpu):
     assert values["eos_token_id"] == loaded.tokenizer.id_of("<sep>") != 9
 
 
+def test_an_export_leaves_another_vocabulary_out(run_folder, tmp_path):
+    source = open_source(run_folder)
+    manifest = dataclasses.replace(source.manifest, tokenizer="0" * 64)
+    other = dataclasses.replace(source, manifest=manifest)
+    export(other, tmp_path / "made", "huggingface", ExportOptions(limits=QUIET))
+    assert sorted(file.name for file in (tmp_path / "made").iterdir()) == ["config.json", "model.safetensors"]
+
+
 def test_predict_says_what_it_found(made, vocabulary, capsys, caplog, tmp_path):
     from pangu_alpha.cli.predict import main
 

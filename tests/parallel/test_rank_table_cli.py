@@ -98,6 +98,10 @@ def test_script_gives_exit_codes(tmp_path):
         2,
         f"error: {tmp_path}/comment.json, line 2: a comment (//), which JSON does not have; remove it\n",
     )
+    assert code("check", tmp_path / "none.json") == (
+        2,
+        f"error: {tmp_path}/none.json: there is no such file or folder\n",
+    )
 
 
 def test_help_stays_light():

@@ -165,8 +165,19 @@ def test_a_plan_of_yours_is_ranked(search, tmp_path, capsys):
 
 def test_a_plan_of_yours_that_does_not_suit_is_refused(search, tmp_path):
     mine = tmp_path / "mine.yaml"
-    mine.write_text("parallel: {dp: 3, tp: 4}\n")
-    with pytest.raises(ValueError, match="12 devices; MindSpore 2.9 takes"):
+    mine.write_text("parallel: {pp: 8, micro_batches: 8}\n")
+    with pytest.raises(ValueError, match="pp: 8 stages for 4 layers"):
+        search("--compare", mine)
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"), [("{dp: 1}", "pp 1 = 1 device,"), ("{dp: 3, tp: 4}", "tp 4 \\* pp 1 = 12 devices,")]
+)
+def test_a_plan_of_another_number_of_devices_is_refused(plan, said, search, tmp_path, monkeypatch):
+    monkeypatch.setattr("pangu_alpha.cli.search.search", None)  # refused before it is searched
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"parallel: {plan}\n")
+    with pytest.raises(ValueError, match=f"mine.yaml: dp .* {said} the cluster has 8"):
         search("--compare", mine)
 
 

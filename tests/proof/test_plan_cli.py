@@ -43,8 +43,16 @@ def test_impossible_plans_are_refused_before_anything_is_compiled(words, message
 
 
 def test_unknown_models_are_refused_with_the_nearest_name():
-    with pytest.raises(ValueError, match="no shipped model is called '2_6'; did you mean '2_6b'"):
+    with pytest.raises(ValueError, match="'2_6' is neither a file nor a shipped model; did you mean '2_6b'"):
         main(["dry-run", "--model", "2_6", "--dp", "2"])
+
+
+def test_a_model_is_read_from_the_yaml_of_a_run(tmp_path):
+    run = tmp_path / "run.yaml"
+    run.write_text("model: {base: 350m, vocab_size: 8000}\nrun: {output: o, steps: 3}\n")
+    words = ["dry-run", "--model", str(run), "--layers", "3", "--tp", "2"]
+    job = plan.job_of(plan._parser().parse_args(words))
+    assert (job.model.hidden_size, job.model.vocab_size, job.model.num_layers) == (1024, 8000, 3)
 
 
 def test_a_dry_run_prints_its_findings_and_writes_them(tiny, tmp_path, capsys):
@@ -65,6 +73,7 @@ def test_a_dry_run_prints_its_findings_and_writes_them(tiny, tmp_path, capsys):
     assert picture.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert "tiny.yaml, 2 devices: dp 1, tp 2, pp 1" in printed
+    assert ", host peak " in printed  # of the process that compiles, not of a device
     assert "blocks.*.feed_forward.up.affine.MatMul" in printed
     assert "layers: sums over heads and feed-forward  forward" in printed
     report = json.loads((tmp_path / "out" / "report.json").read_text())

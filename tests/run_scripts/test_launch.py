@@ -16,6 +16,8 @@ from pangu_alpha.parallel.launch import plain_nodes, topology
 from pangu_alpha.parallel.rank_table import Device, RankTable, Server, write
 
 TRAIN, PREDICT = "src/train.py", "src/predict.py"
+NODE_0 = ("--master-addr", "10.0.0.1")
+NPU = ("--device", "Ascend")
 
 
 @pytest.fixture
@@ -78,7 +80,8 @@ def test_a_compiled_graph_is_only_for_its_own_config(config, capsys):
 
 
 def test_dry_of_a_rank_table_prints_every_process(config, table, capsys):
-    words = ("--config", config, "--start", "rank-table", "--rank-table", table, "parallel.tp=2")
+    words = ("--config", config, "--start", "rank-table", "--rank-table", table, "parallel.tp=2",
+             "data.validation=null")  # fmt: skip
     output = dry(capsys, *words, "--bind-cores")
     starts = [line for line in output.splitlines() if "RANK_ID" in line]
     ranks = [line.split("RANK_ID=")[1].split()[0] for line in starts]
@@ -110,11 +113,14 @@ def test_a_long_topology_is_cut_around_this_node():
         (("--zzz",), "see --help"),
         (("steps",), "steps: unknown"),
         (("--nproc", "4"), r"needs 2 devices \(dp 2 \* tp 1 \* pp 1\), 1 node of 4 workers give 4"),
-        (("--nnodes", "3", "--nproc", "1"), "3 nodes of 1 workers give 3"),
-        (("--nnodes", "2", "--nproc", "1"), "--node-rank: needed with 2 nodes"),
-        (("--nnodes", "2", "--node-rank", "2"), r"--node-rank: 2 lies outside 0\.\.1"),
+        ((*NODE_0, "--nnodes", "3", "--nproc", "1"), "3 nodes of 1 workers give 3"),
+        (("--nnodes", "2", "--node-rank", "1"), "--master-addr: needed with 2 nodes: the address of node 0"),
+        ((*NODE_0, "--nnodes", "2", "--nproc", "1"), "--node-rank: needed with 2 nodes"),
+        ((*NODE_0, "--nnodes", "2", "--node-rank", "2"), r"--node-rank: 2 lies outside 0\.\.1"),
         (("--device", "CPU", "parallel.tp=2"), "data parallel only"),
-        (("--device", "Ascend"), "devices 0, 1 are wanted, /dev has 0 davinci"),
+        (("run.device=CPU", "parallel.tp=2"), "data parallel only"),
+        ((*NPU, "data.validation=null"), "devices 0, 1 are wanted, /dev has 0 davinci"),
+        (("parallel.tp=2", "data.validation=null"), "devices 0, 1, 2, 3 are wanted, /dev has 0 davinci"),
         (("--start", "rank-table"), "need each other"),
         (("--rank-table", "table.json"), "need each other"),
         (("parallel.dq=2",), "parallel.dq"),
@@ -125,8 +131,55 @@ def test_refusals(config, words, message):
         main([TRAIN, "--config", config, *words])
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((*NPU, "parallel.dp=6", "data.validation=null"), "MindSpore 2.9 takes 1, 2, 4 or a multiple of 8"),
+        (NPU, r"data\.validation: a run that MindSpore partitions has no validation"),
+        (("parallel.tp=2",), r"data\.validation: a run that MindSpore partitions"),
+        (
+            ("--device", "CPU", "run.checkpoint.storage=local"),
+            "'local' is for runs that MindSpore partitions",
+        ),
+        (("--nnodes", "2"), "--master-addr: needed"),
+    ],
+)
+def test_dry_refuses_what_every_worker_would(config, words, message):
+    with pytest.raises(ValueError, match=message):
+        main([TRAIN, "--config", config, "--dry", *words])
+
+
+def test_dry_of_a_prediction_refuses_what_every_worker_would(tmp_path, capsys):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("甲\n乙\n", "utf-8")
+    words = [PREDICT, "--dry", "--prompt-file", str(prompts), "--output", "all.jsonl"]
+    assert main([*words, "--checkpoint", "run"]) == 0
+    assert capsys.readouterr().out.count("src/predict.py --checkpoint run") == 1  # --nproc 1
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "required: --checkpoint" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no effect with greedy"):
+        main([*words, "--checkpoint", "run", "--greedy", "--top-k", "3"])
+
+
+def test_a_start_outside_the_environment_is_explained(config, tmp_path, monkeypatch, port):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    words = ("--device", "CPU", "--nproc", "2", "--log-dir", str(tmp_path / "logs"), "--master-port", port)
+    with pytest.raises(ValueError, match="msrun: not on the PATH; activate the environment"):
+        main([TRAIN, "--config", config, *words])
+
+
 def test_rank_tables_that_differ_from_the_request(config, table):
-    start = [TRAIN, "--config", config, "--start", "rank-table", "--rank-table", table]
+    start = [
+        TRAIN,
+        "--config",
+        config,
+        "--start",
+        "rank-table",
+        "--rank-table",
+        table,
+        "data.validation=null",
+    ]
     with pytest.raises(ValueError, match="has 4 devices, the grid dp 2, tp 1, pp 1 has 2"):
         main(start)
     with pytest.raises(ValueError, match="--nnodes: 1 asked for, the rank table has 2 servers"):

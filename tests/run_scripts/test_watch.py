@@ -135,20 +135,22 @@ def program(tmp_path):
     return write
 
 
-def test_a_rank_table_start_and_a_restart(program, config, tmp_path, capsys):
+def test_a_rank_table_start_and_a_restart(program, config, tmp_path, monkeypatch, capsys):
     from pangu_alpha.parallel.rank_table import Device, RankTable, Server, write
 
+    monkeypatch.setattr("pangu_alpha.cli.launch.glob", lambda _: ["/dev/davinci0", "/dev/davinci1"])
     devices = (Device(0, 0, "10.1.0.1"), Device(1, 1, "10.1.0.2"))
     write(RankTable((Server("10.0.0.1", devices),)), tmp_path / "t.json")
     words = ["--start", "rank-table", "--rank-table", str(tmp_path / "t.json"), "--node-rank", "0"]
     words += ["--config", config, "--log-dir", str(tmp_path / "logs"), "--restarts", "2", "run.seed=3"]
+    words += ["data.validation=null"]
     assert main([program(5), *words]) == 0
     output = capsys.readouterr()
     assert "rank 0 on 10.0.0.1 failed first, exit code 5" in output.err
     assert output.out.count("restart ") == 1 and "restart 1 of 2" in output.out
     for rank in (0, 1):
         log = (tmp_path / "logs" / "node_0" / "002" / f"worker_{rank}.log").read_text()
-        assert log == f"{rank} 2 {rank} {tmp_path / 't.json'} 3600 run.seed=3 --resume auto\n"
+        assert log == f"{rank} 2 {rank} {tmp_path / 't.json'} 3600 {' '.join(words[-2:])} --resume auto\n"
 
 
 @pytest.mark.parametrize(("code", "attempts"), [(2, 1), (3, 1), (9, 3)])

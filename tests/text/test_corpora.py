@@ -88,11 +88,11 @@ def test_fetch_downloads_once_and_checks(tmp_path, toys, archive, monkeypatch):
     assert {path.name for path in (tmp_path / "deep").iterdir()} == {"a.json", "b.txt"}
 
 
-def test_a_damaged_file_is_fetched_again(tmp_path, toys, caplog):
+def test_another_file_of_that_name_is_set_aside(tmp_path, toys, caplog):
     (tmp_path / "a.json").write_bytes(b"[]")
     with caplog.at_level(logging.WARNING, "pangu_alpha"):
         assert fetch("a", tmp_path).read_bytes() == FILES["toy/data/a.json"]
-    assert "sha256 differs" in caplog.text
+    assert "sha256 differs" in caplog.text and (tmp_path / "a.json.other").read_bytes() == b"[]"
 
 
 def test_another_content_is_refused(tmp_path, toys, monkeypatch):

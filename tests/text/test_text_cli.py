@@ -61,6 +61,18 @@ def test_vocab_trains_from_files(tmp_path, capsys):
     assert tokenizer.digest in said and "empty_documents" in said
 
 
+def test_vocab_replaces_nothing_unless_told(tmp_path):
+    path, output = tmp_path / "a.txt", tmp_path / "v.model"
+    path.write_text(TEXT, encoding="utf-8")
+    output.write_bytes(b"released")
+    words = ["--input", str(path), "--size", "42", "--output", str(output)]
+    with pytest.raises(ValueError, match=r"v\.model: exists already.*--overwrite"):
+        vocab.main(words)
+    assert output.read_bytes() == b"released"
+    assert vocab.main([*words, "--overwrite"]) == 0
+    assert PanguTokenizer(output).vocab_size == 42
+
+
 def test_vocab_errors_in_one_line(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text(TEXT, encoding="utf-8")

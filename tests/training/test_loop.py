@@ -103,11 +103,13 @@ def test_sigterm_saves_and_stops(settings, config_file, tmp_path):
     assert manifest.samples == 8 * step and f"saved at step {step} and stopped" in output
 
 
-def test_resume_policies(cpu, settings, config_file, tmp_path, caplog):
+def test_resume_policies(cpu, settings, config_file, tmp_path, caplog, capsys):
+    caplog.set_level(logging.INFO)
     settings["run"] |= {"steps": 4, "checkpoint": {"every": 2}, "resume": "never"}
-    settings["parallel"] = {"micro_batches": 1}
+    settings["parallel"] = {"micro_batches": 1, "recompute": "full"}
     config = config_file(settings)
     assert main(["--config", config]) == 0
+    assert "parallel.recompute: without effect" in caplog.text
     with pytest.raises(ValueError, match="resume is 'never'"):
         main(["--config", config])
 
@@ -120,6 +122,12 @@ def test_resume_policies(cpu, settings, config_file, tmp_path, caplog):
         main(["--config", config, "--resume", str(newest)])
     with pytest.raises(ValueError, match="no such folder"):
         main(["--config", config, "--resume", str(tmp_path / "nowhere")])
+
+    # nothing is left to do, and no weights are needed to begin with: both are said
+    assert main(["--config", config, "--resume", "auto", "run.steps=2", "--init-from", "nowhere"]) == 0
+    assert "run: done, step 2 of 2; to go on, raise run.steps" in capsys.readouterr().out
+    assert "nowhere: not used: the run goes on from its own step 2" in caplog.text
+    assert "run.initial was" not in caplog.text
 
     # auto passes over the damaged one; with another batch size it keeps the place, in samples
     assert main(["--config", config, "--resume", "auto", "run.steps=5", "run.batch_size=2"]) == 0

@@ -97,8 +97,6 @@ def test_series_by_run(ranks, config, settings):
             assert type(each.series) is kind and each.saves
     whole = ranks.run(lambda group: RunCheckpoints(config(), group, partitioned=False))
     assert [each.saves for each in whole] == [True, False, False, False]
-    with pytest.raises(ValueError, match="storage: 'local' is for runs that MindSpore partitions"):
-        ranks.run(lambda group: RunCheckpoints(config("local"), group, partitioned=False))
 
 
 def test_a_new_run_from_weights_gives_way_to_its_own_checkpoints(ranks, config, tmp_path):

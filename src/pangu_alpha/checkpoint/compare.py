@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pangu_alpha.checkpoint.distributed import COPIES
+from pangu_alpha.checkpoint.format import MARKER, read_manifest
 from pangu_alpha.checkpoint.pieces import Box, Piece, Source, Stored, whole
 from pangu_alpha.checkpoint.reading import (
     Files,
@@ -21,7 +23,7 @@ from pangu_alpha.checkpoint.reading import (
     read_box,
     row_boxes,
 )
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.tensor_file import CheckpointError, find_damage
 from pangu_alpha.checkpoint.torch_file import damaged_entries, is_torch_file
 
 _ROWS = 4 << 20  # elements compared at a time
@@ -108,6 +110,18 @@ def damage(source: Source, progress: Progress = lambda _: None) -> Iterator[str]
     for file in sorted({piece.file for _, piece in pieces if not piece.checksum}):
         if is_torch_file(file):
             yield from damaged_entries(file)
+    for step in sorted({piece.file.parent.parent for _, piece in pieces}):
+        yield from _damaged_copies(step)
+
+
+def _damaged_copies(step: Path) -> Iterator[str]:
+    """What is wrong with the slices that node-local parts hold besides: other ranks wrote them, too."""
+    for part in sorted(step.glob("rank_*")):
+        if (part / MARKER).is_file():
+            files = read_manifest(part).files
+            for stem in (stem for stem in files if stem.endswith(COPIES)):
+                file = part / f"{stem}.safetensors"
+                yield from (f"{part}/{said}" for said in find_damage(file, files[stem], deep=True))
 
 
 def unchecked(source: Source) -> list[Path]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from pangu_alpha.checkpoint.format import (
     seal_folder,
     write_checkpoint,
 )
-from pangu_alpha.checkpoint.pieces import Box, Piece, Source, Stored
+from pangu_alpha.checkpoint.pieces import Box, Piece, Source, Stored, whole
 from pangu_alpha.checkpoint.store import (
     CheckpointStore,
     Group,
@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 COPIES = "_copies"  # ends the stems of a node-local part that hold what other ranks write, too
 _PATIENCE = 1800.0  # seconds that rank 0 waits for the last part after its own
 _POLL = (0.02, 1.0)  # seconds between two looks, at first and at most
+_OTHER_PLAN = -1  # in the place of a fingerprint, which is positive
 _NAME_BYTES = 512  # of a writer's name as it travels between ranks
 
 
@@ -83,15 +84,38 @@ def open_part(path: Path) -> Source:
     """
     manifest = read_checkpoint(path, verify=False).manifest
     tensors: dict[str, dict[str, Stored]] = {}
-    for stem, slices in manifest.slices.items():
-        file, records = path / f"{stem}.safetensors", manifest.files[stem].tensors
+    for stem in manifest.slices:
         group = tensors.setdefault(stem.removesuffix(COPIES), {})
-        for name, extent in locate_tensors(file).items():
-            box = Box(tuple(slices[name]["start"]), extent.shape)
-            where = ((extent.offset, extent.bytes),)
-            piece = Piece(box, file, where, extent.dtype, checksum=records[name].checksum, label=path.name)
-            group[name] = Stored(tuple(slices[name]["shape"]), (piece,))
+        for name, shape, piece in part_pieces(path, manifest, stem, path.name):
+            group[name] = Stored(shape, (piece,))
     return Source(path, "one rank's part", manifest, tensors)
+
+
+def part_pieces(
+    path: Path, manifest: Manifest, stem: str, label: str
+) -> Iterator[tuple[str, tuple[int, ...], Piece]]:
+    """The tensors of one file of a checkpoint or of a rank's part: name, shape of the whole, piece.
+
+    Args:
+        path: Its folder.
+        manifest: What it says.
+        stem: The file's.
+        label: What to call it in an error.
+
+    Raises:
+        CheckpointError: The manifest does not fit the file.
+    """
+    file, slices = path / f"{stem}.safetensors", manifest.slices.get(stem)
+    records = manifest.files[stem].tensors if stem in manifest.files else {}
+    for name, extent in locate_tensors(file).items():
+        box, shape = whole(extent.shape), extent.shape
+        if slices is not None:
+            place = slices.get(name, {})
+            box, shape = Box(tuple(place.get("start", ())), extent.shape), tuple(place.get("shape", ()))
+        if name not in records or not len(box.start) == len(shape) == len(extent.shape):
+            raise CheckpointError(f"{path / MANIFEST}: malformed: it does not say what {name} of {stem} is")
+        where = ((extent.offset, extent.bytes),)
+        yield name, shape, Piece(box, file, where, extent.dtype, False, records[name].checksum, label)
 
 
 @dataclass(frozen=True)
@@ -216,19 +240,30 @@ class LocalParts:
         """This rank's part of the newest step of which every rank has a whole part of one start of the job.
 
         Raises:
-            CheckpointError: This rank's newest part is of another plan.
+            CheckpointError: On all ranks, where one of them has a part of another plan.
         """
         self._tidy()
-        step = agree_on_newest(group, self._steps(), self._fingerprint)
+        refused: list[Exception] = []
+        step = agree_on_newest(group, self._steps(), lambda step: self._fingerprint(step, refused))
+        _raise_together(self.store.root, group, refused)
         return None if step is None else self.part(step)
 
     def verified(self, part: Path, group: Group) -> Path:
         """A part by its path, when every rank has verified its own of the same start of the job.
 
         Raises:
-            CheckpointError: It is damaged, of another plan, or other ranks have parts of another start.
+            CheckpointError: On all ranks, where one of them finds its part damaged or of another plan, or
+                they are of different starts.
         """
-        prints = group.gather(np.array(self._fingerprint_of(part, read_checkpoint(part).manifest), np.int64))
+        mine, refused = 0, []
+        try:
+            manifest = read_checkpoint(part).manifest
+            self._check_plan(part, manifest)
+            mine = _fingerprint_of(manifest)
+        except (CheckpointError, OSError) as error:
+            refused.append(error)
+        _raise_together(part.parent, group, refused)
+        prints = group.gather(np.array(mine, np.int64))
         if prints.min() != prints.max():
             raise CheckpointError(f"{part.parent}: the ranks' parts are not of one start of the job")
         return part
@@ -236,23 +271,27 @@ class LocalParts:
     def _steps(self) -> list[int]:
         return [step for step in self.store.steps() if self.part(step).is_dir()]
 
-    def _fingerprint(self, step: int) -> int:
+    def _fingerprint(self, step: int, refused: list[Exception]) -> int:
         part = self.part(step)
         try:
             manifest = read_checkpoint(part).manifest
         except CheckpointError as error:
             logger.warning("passed over: %s", error)
             return 0
-        return self._fingerprint_of(part, manifest) if manifest.step == step else 0
+        try:
+            self._check_plan(part, manifest)
+        except CheckpointError as error:
+            refused.append(error)
+            return _OTHER_PLAN
+        return _fingerprint_of(manifest) if manifest.step == step else 0
 
-    def _fingerprint_of(self, part: Path, manifest: Manifest) -> int:
-        if manifest.config["parallel"] != self.plan:
+    def _check_plan(self, part: Path, manifest: Manifest) -> None:
+        if manifest.config.get("parallel") != self.plan:
             raise CheckpointError(
-                f"{part}: a part of the plan {manifest.config['parallel']}, but the run's is {self.plan}; "
-                "put all nodes' folders together with merge_checkpoint.py on storage that all share, and "
-                "resume from that"
+                f"{part}: a part of the plan {manifest.config.get('parallel')}, but the run's is "
+                f"{self.plan}; put all nodes' folders together with merge_checkpoint.py on storage that all "
+                "share, and resume from that"
             )
-        return fingerprint(f"{manifest.attempt} {manifest.step}".encode())
 
     def _tidy(self) -> None:
         for step in self.store.steps():
@@ -274,6 +313,25 @@ class LocalParts:
                 self.store.path(step).rmdir()
             except OSError:  # other ranks of the node still have theirs
                 continue
+
+
+def _raise_together(where: Path, group: Group, refused: list[Exception]) -> None:
+    """Ends all ranks where one cannot go on, so that none waits for it.
+
+    Raises:
+        CheckpointError: This rank's own reason, or that there is one on other ranks.
+        OSError: Likewise.
+    """
+    ranks = np.flatnonzero(group.gather(np.array(len(refused), np.int64)))
+    if refused:
+        raise refused[0]
+    if len(ranks):
+        listed = _shorten([str(rank) for rank in ranks])
+        raise CheckpointError(f"{where}: ranks {listed} cannot use their parts; their logs say why")
+
+
+def _fingerprint_of(manifest: Manifest) -> int:
+    return fingerprint(f"{manifest.attempt} {manifest.step}".encode())
 
 
 def _aside(part: Path) -> Path:

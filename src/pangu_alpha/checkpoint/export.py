@@ -53,7 +53,12 @@ class ExportOptions:
 
 
 def export_huggingface(source: Source, path: Path, options: ExportOptions) -> None:
-    """Makes a folder with model.safetensors in the port's names, config.json and, if found, the vocabulary.
+    """Makes a folder with model.safetensors in the port's names, config.json and the vocabulary, if found.
+
+    Args:
+        source: What to write.
+        path: Folder to make.
+        options: See ExportOptions.
 
     Raises:
         CheckpointError: The norm order is not the port's, or it cannot be written.
@@ -63,7 +68,7 @@ def export_huggingface(source: Source, path: Path, options: ExportOptions) -> No
     slots = _slots(config, names, options.dtype)
     # Tied, yet written twice: not every version of transformers ties what is not there.
     slots += _slots(config, {"word_embedding.table": HEAD}, options.dtype)
-    vocabulary = next((file for file in vocabulary_places(source.path) if file.is_file()), None)
+    vocabulary = _vocabulary(source)
     values = port_json(config, options.dtype, _end_of_text(source, vocabulary))
     others = {CONFIG: json.dumps(values, indent=2).encode() + b"\n"}
     if vocabulary is not None:
@@ -78,6 +83,13 @@ def export_huggingface(source: Source, path: Path, options: ExportOptions) -> No
     copy_into(path, source, [file], finish, options.limits)
 
 
+def _vocabulary(source: Source) -> Path | None:
+    """The vocabulary in or near a checkpoint: that of its training, where it says which that was."""
+    found = [file for file in vocabulary_places(source.path) if file.is_file()]
+    expected = source.manifest.tokenizer
+    return next((file for file in found if expected in (None, PanguTokenizer(file).digest)), None)
+
+
 def _end_of_text(source: Source, vocabulary: Path | None) -> int | None:
     """Id of the piece between the documents of its training; None where that is not said."""
     name = source.manifest.state.get(END_OF_DOCUMENT)
@@ -86,6 +98,11 @@ def _end_of_text(source: Source, vocabulary: Path | None) -> int | None:
 
 def export_megatron(source: Source, path: Path, options: ExportOptions) -> None:
     """Makes one safetensors file in the names of the lab's Megatron-LM, uncut and without padding.
+
+    Args:
+        source: What to write.
+        path: File to make.
+        options: See ExportOptions.
 
     Raises:
         CheckpointError: The norm order is not the port's, or it cannot be written.
@@ -126,6 +143,9 @@ FORMS: Mapping[str, tuple[str, Callable[[Source, Path, ExportOptions], None]]] =
     "unified": ("MindSpore's unified safetensors", _export_unified),
 }
 
+# Forms of one file, and how its name must end: by it what opens checkpoints tells the form.
+_SUFFIXES = {"megatron": ".safetensors", "ckpt": ".ckpt"}
+
 
 def export(source: Source, path: str | Path, form: str, options: ExportOptions | None = None) -> None:
     """Writes a checkpoint in another form, streaming, again after a kill.
@@ -137,7 +157,8 @@ def export(source: Source, path: str | Path, form: str, options: ExportOptions |
         options: See ExportOptions.
 
     Raises:
-        CheckpointError: The form is unknown, cannot hold this model or type, or cannot be written.
+        CheckpointError: The form is unknown, cannot hold this model or type, or cannot be written; or the
+            file's name does not end as its form asks.
     """
     options = options or ExportOptions()
     if form not in FORMS:
@@ -146,6 +167,8 @@ def export(source: Source, path: str | Path, form: str, options: ExportOptions |
         raise CheckpointError(f"dtype: {options.dtype!r} is none of {', '.join(DTYPES)}")
     if options.dtype != "float32" and form not in ("huggingface", "megatron", "ckpt"):
         raise CheckpointError(f"dtype: {form} is written in float32")
+    if (suffix := _SUFFIXES.get(form)) and Path(path).suffix != suffix:
+        raise CheckpointError(f"{path}: give a name that ends with {suffix}, by which it is opened again")
     FORMS[form][1](source, Path(path), options)
 
 

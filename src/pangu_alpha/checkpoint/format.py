@@ -22,6 +22,7 @@ from pangu_alpha.checkpoint.tensor_file import (
     CheckpointError,
     FileRecord,
     Tensors,
+    are_sizes,
     checksum,
     file_bytes,
     find_damage,
@@ -33,6 +34,13 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 MARKER = "COMPLETE"
 _MARGIN = 1 << 20  # bytes; manifest, marker and the file system's own tables
+
+# What JSON gives of each field of Manifest.
+_KINDS: Mapping[str, Any] = {
+    "step": int, "samples": int, "config": dict, "tokenizer": str | None, "state": dict, "kind": str,
+    "files": dict, "slices": dict, "parts": dict, "attempt": str, "version": int,
+}  # fmt: skip
+_NEEDED = {"step", "samples", "config", "files"}
 
 Spec = tuple[Sequence[int], Any]
 
@@ -197,7 +205,7 @@ def read_manifest(path: Path) -> Manifest:
         expected = marker.decode("ascii", errors="backslashreplace").strip()
         found = _marker(text).decode().strip()
         raise CheckpointError(f"{path}: damaged: {MARKER} says {expected!r}, {MANIFEST} gives {found!r}")
-    return _parse_manifest(path, json.loads(text))
+    return _parse_manifest(path, text)
 
 
 def compare_tensors(expected: Mapping[str, Spec], found: Mapping[str, Spec], where: str) -> None:
@@ -268,15 +276,50 @@ def _hint(path: Path) -> str:
     )
 
 
-def _parse_manifest(path: Path, values: dict[str, Any]) -> Manifest:
-    version = values.get("version")
+def _parse_manifest(path: Path, text: bytes) -> Manifest:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path / MANIFEST}: not JSON ({error})") from error
+    version = values.get("version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: {MANIFEST} is of format version {version}, this program reads {FORMAT_VERSION}; "
             "read it with the version of pangu_alpha that wrote it, or a newer one"
         )
-    files = {stem: FileRecord.from_mapping(record) for stem, record in values["files"].items()}
+    if wrong := _wrong_entries(values):
+        raise CheckpointError(
+            f"{path / MANIFEST}: not as this program writes it, whatever its checksum: {', '.join(wrong)}"
+        )
+    try:
+        files = {stem: FileRecord.from_mapping(record) for stem, record in values["files"].items()}
+    except CheckpointError as error:
+        raise CheckpointError(f"{path / MANIFEST}: files: {error}") from error
     return Manifest(**{**values, "files": files})
+
+
+def _wrong_entries(values: Mapping[str, Any]) -> list[str]:
+    """Names of a manifest's entries that are missing, unknown or of another form; `files` only as a whole."""
+    wrong = [*(values.keys() - _KINDS.keys()), *(_NEEDED - values.keys())]
+    wrong += [name for name in values.keys() & _KINDS.keys() if not isinstance(values[name], _KINDS[name])]
+    if wrong:
+        return sorted(wrong)
+    slices, config, parts = values.get("slices", {}), values["config"], values.get("parts", {})
+    # Names of files and folders: none leads out of the checkpoint.
+    wrong += [repr(name) for name in (*values["files"], *parts) if Path(name).name != name or name == ".."]
+    wrong += [f"parts.{name}" for name, digest in parts.items() if not isinstance(digest, str)]
+    wrong += [f"config.{key}" for key in ("model", "parallel") if not isinstance(config.get(key, {}), dict)]
+    for stem, group in slices.items():
+        if not isinstance(group, dict) or not all(map(_is_slice, group.values())):
+            wrong.append(f"slices.{stem}")
+    return wrong
+
+
+def _is_slice(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"start", "shape"}:
+        return False
+    start, shape = value["start"], value["shape"]
+    return are_sizes(start) and are_sizes(shape) and len(start) == len(shape)
 
 
 def _check_plain(values: Mapping[str, Any]) -> None:

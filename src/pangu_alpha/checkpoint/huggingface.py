@@ -16,9 +16,9 @@ from pangu_alpha.checkpoint.ports import (
     Port,
     both,
     count_layers,
+    exported_model,
     port_config,
     port_source,
-    read_metadata,
     tensors_of,
 )
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
@@ -202,7 +202,7 @@ def _locate(files: list[Path]) -> dict[str, Stored]:
 
 def _said(files: list[Path]) -> tuple[dict[str, Any], list[str]]:
     """What the header of one of our exports, else config.json, says of the shape; and remarks."""
-    if files[0].suffix == ".safetensors" and (said := read_metadata(files[0])):
+    if files[0].suffix == ".safetensors" and (said := exported_model(files[0])):
         return said, []
     file = files[0].parent / CONFIG
     if not file.is_file():

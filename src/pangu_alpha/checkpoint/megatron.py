@@ -7,22 +7,26 @@ The optimizer of these files is left aside: Megatron-LM stores it flat, without 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from pangu_alpha.checkpoint.pieces import Box, Source, Stored
 from pangu_alpha.checkpoint.ports import (
     Port,
     both,
     count_layers,
+    exported_model,
     port_config,
     port_source,
-    read_metadata,
     tensors_of,
 )
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.reading import read_box
+from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError
 from pangu_alpha.checkpoint.torch_file import Inert, TorchTensor, flatten, is_torch_file, read_torch_file
 
 if TYPE_CHECKING:
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 
 _NORM = ("gamma", "beta")
 _TABLE = "embedding.word_embeddings.weight"
+_SAMPLE = 4096  # numbers of a tensor that tell it from that of another save
+_DRIFT = 0.1  # share of the largest number by which copies of one save may differ
 
 PORT = Port(
     outside={
@@ -92,18 +98,18 @@ def open_(path: Path, options: OpenOptions) -> Source:
             said nowhere.
 
     Raises:
-        CheckpointError: A rank is missing, a file is damaged or names code, or tensors are missing (they are
-            listed), too many or of another shape.
+        CheckpointError: A rank is missing or of another save, a file is damaged or names code, or tensors are
+            missing (they are listed), too many or of another shape.
         ConfigError: The model given breaks a rule.
     """
     if path.suffix == ".safetensors":
-        ranks, said, step, aside = [tensors_of(path)], read_metadata(path), 0, ()
+        ranks, said, step, aside = [tensors_of(path)], exported_model(path), 0, ()
         form = "Megatron-style, one safetensors file"
     else:
         files = _rank_files(path) if path.is_dir() else [path]
         values = [read_torch_file(file) for file in files]
         ranks = [_weights(value, file) for value, file in zip(values, files, strict=True)]
-        said, step = _said(values[0])
+        said, step = _all_say(values, files, path)
         aside = ("the optimizer's state is left aside",) if "optimizer" in values[0] else ()
         form = f"Megatron-style, model-parallel size {len(files)}"
     found, joined = _join(ranks, path)
@@ -166,31 +172,76 @@ def _said(value: Any) -> tuple[dict[str, Any], int]:
     return ({"num_heads": heads} if isinstance(heads, int) else {}), step if isinstance(step, int) else 0
 
 
+def _all_say(values: Sequence[Any], files: Sequence[Path], where: Path) -> tuple[dict[str, Any], int]:
+    """Heads and iteration, which all ranks must say alike.
+
+    Raises:
+        CheckpointError: One says something else than rank 0.
+    """
+    first, *others = map(_said, values)
+    for file, said in zip(files[1:], others, strict=True):
+        if said[1] != first[1] or (said[0] and first[0] and said[0] != first[0]):
+            raise CheckpointError(
+                f"{where}: ranks of different saves: {file} is of {_words(*said)}, {files[0]} of "
+                f"{_words(*first)}; give the ranks of one save"
+            )
+    return first
+
+
+def _words(said: Mapping[str, Any], step: int) -> str:
+    return ", ".join([f"iteration {step}", *(f"{count} heads" for count in said.values())])
+
+
 def _join(ranks: Sequence[Mapping[str, Stored]], where: Path) -> tuple[dict[str, Stored], tuple[str, ...]]:
-    """Every tensor, of the slices of all ranks; and what else should be known."""
+    """Every tensor, of the slices of all ranks; and what else should be known.
+
+    Raises:
+        CheckpointError: The ranks hold different tensors, or something else of what all hold.
+    """
     for number, rank in enumerate(ranks):
         if unlike := sorted(set(rank) ^ set(ranks[0])):
             raise CheckpointError(f"{where}: rank {number} and rank 0 differ in what they hold: {unlike[0]}")
     positions = ranks[0].get(PORT.outside["position_embedding.table"])
-    found = {}
+    found, apart, problems = {}, 0.0, []
     for name in ranks[0]:
         axis = next((axis for end, axis in _CUT.items() if name.endswith(end)), None)
         if name == PORT.outside["query_embedding.table"] and positions is not None:
             # Cut in some versions of the port, whole in others; its rows are as many as the positions'.
             axis = axis if ranks[0][name].shape != positions.shape else None
         slices = [rank[name] for rank in ranks]
-        found[name] = (
-            slices[0] if axis is None or len(ranks) == 1 else _concatenate(slices, axis, name, where)
-        )
-    return found, ("tensors that all ranks hold are read from rank 0",) if len(ranks) > 1 else ()
+        if len(shapes := {each.shape for each in slices}) > 1:
+            raise CheckpointError(f"{where}: {name}: its slices differ in shape: {sorted(shapes)}")
+        if axis is None and len(ranks) > 1:
+            distance, rank = _distance(slices, name)
+            apart = max(apart, distance)
+            if distance > _DRIFT:
+                file = slices[rank].pieces[0].file
+                problems.append(f"{file}: its {name} is not rank 0's: of another save or model?")
+        found[name] = slices[0] if axis is None or len(ranks) == 1 else _concatenate(slices, axis)
+    if problems:
+        raise CheckpointError("\n  - ".join([f"{where}: ranks that do not belong together:", *problems]))
+    if len(ranks) == 1:
+        return found, ()
+    drift = f"; others differ by up to {apart:.1g} of the largest number" if apart else ""
+    return found, (f"tensors that all ranks hold are read from rank 0{drift}",)
 
 
-def _concatenate(slices: Sequence[Stored], axis: int, name: str, where: Path) -> Stored:
-    shapes = {each.shape for each in slices}
-    if len(shapes) > 1:
-        raise CheckpointError(f"{where}: {name}: its slices differ in shape: {sorted(shapes)}")
-    (shape,) = shapes
-    pieces = []
+def _distance(copies: Sequence[Stored], name: str) -> tuple[float, int]:
+    """Largest difference of the ranks' copies from rank 0's as a share of its largest number, and whose.
+
+    The first rows are compared. Megatron-LM updates such tensors on every rank for itself, so that they may
+    drift apart by rounding.
+    """
+    shape = copies[0].shape
+    rows = max(1, min(shape[0], _SAMPLE // math.prod(shape[1:])))
+    box = Box((0,) * len(shape), (rows, *shape[1:]))
+    first, *others = (read_box(each, box, np.float32, verify=False, name=name) for each in copies)
+    largest = np.abs(first).max() or np.float32(1e-30)
+    return max((float(np.abs(other - first).max() / largest), rank) for rank, other in enumerate(others, 1))
+
+
+def _concatenate(slices: Sequence[Stored], axis: int) -> Stored:
+    shape, pieces = slices[0].shape, []
     for number, each in enumerate(slices):
         begin = tuple(number * size if at == axis else 0 for at, size in enumerate(shape))
         pieces += [dataclasses.replace(piece, box=Box(begin, shape)) for piece in each.pieces]
@@ -212,7 +263,7 @@ def _vocabulary(
         return _PIECES, (
             f"{padding} rows of the table beyond {_PIECES} left aside: padding",
         ) if padding else ()
-    raise CheckpointError(
+    raise UnclearError(
         f"{where}: its table has {rows} rows, of which any number may be padding; name the model with --model"
     )
 

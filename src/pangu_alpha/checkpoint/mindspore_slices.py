@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pangu_alpha.checkpoint.ckpt_file import FileTensor, read_ckpt
 from pangu_alpha.checkpoint.naming import MOMENTS, Names, as_source, find_config, read_names
 from pangu_alpha.checkpoint.pieces import Box, Piece, Source, Stored
-from pangu_alpha.checkpoint.strategy_file import Cut, Strategy, read_strategy
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, locate_tensors
+from pangu_alpha.checkpoint.rank_saves import choose_save, ranges, rank_folders, saved_files
+from pangu_alpha.checkpoint.replicas import Replica, strangers
+from pangu_alpha.checkpoint.strategy_file import Cut, Strategy, read_strategy, refuse_strategy
+from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError, locate_tensors
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.parallel.layout import axes_of, is_tied, parameter_shapes
 
@@ -31,8 +34,8 @@ NAME_MAP = "param_name_map.json"
 HYPER = "hyper_param.safetensors"  # where unified_safetensors puts what is no parameter
 STEP = "step_num"  # as MindSpore's ModelCheckpoint calls the optimizer steps done
 
-_RANK = re.compile(r"rank_(\d+)")
-_SAVED = re.compile(r".*-(\d+)_(\d+)")  # PREFIX-EPOCH_STEP, as ModelCheckpoint names files
+_SAMPLES = 8  # tensors of a stage that are compared between the ranks that hold the same of them
+
 _FEED_FORWARD = ("query_layer.feed_forward.up.weight", "query_layer.feed_forward.down.weight")
 
 
@@ -52,15 +55,33 @@ class SliceFile:
     tensors: Mapping[str, FileTensor]
     info: Mapping[str, Any] = field(default_factory=dict)
 
+    def replica(self, name: str) -> Replica:
+        """The rank's slice of a tensor."""
+        return Replica(self.path, self.tensors[name].extents)
+
     @property
     def kinds(self) -> tuple[tuple[str, tuple[int, ...], str], ...]:
         """Name, shape and type of every slice."""
         return tuple((name, one.shape, one.dtype) for name, one in sorted(self.tensors.items()))
 
 
+class Assembled(NamedTuple):
+    """What the slices of all ranks make.
+
+    Args:
+        stored: The tensors by the names found.
+        notes: What the user should know.
+        strangers: A sentence for every file that seems to be of another save than the others.
+    """
+
+    stored: dict[str, Stored]
+    notes: list[str]
+    strangers: list[str]
+
+
 def recognises(path: Path) -> bool:
     """Whether there are rank folders with checkpoints, or safetensors with names of PanGu-alpha."""
-    if path.is_dir() and any(_saved_files(folder) for folder in _rank_folders(path).values()):
+    if path.is_dir() and any(saved_files(folder) for folder in rank_folders(path).values()):
         return True
     try:
         return any(map(_is_known, _unified_files(path)))
@@ -72,20 +93,43 @@ def open_(path: Path, options: OpenOptions) -> Source:
     """Opens the folder around rank_0, rank_1 ..., or that of unified safetensors.
 
     Raises:
-        CheckpointError: A rank's file is missing, damaged or of another checkpoint, or the strategy does not
-            fit; all problems of a kind are listed.
+        CheckpointError: A rank's file is missing, damaged or of another save, or the strategy does not fit;
+            all problems of a kind are listed.
         ConfigError: The model that the user names does not exist.
     """
-    folders = _rank_folders(path)
+    folders = rank_folders(path)
     if not folders:
         return _open_unified(path, options)
-    chosen, notes = _choose(path, folders)
+    chosen, notes = choose_save(path, folders)
     files, problems = read_slices(chosen)
     refuse(path, "slices that cannot be read", problems)
-    strategy, read = find_strategy([path, path / "strategy", path.parent / "strategy"], options)
-    stored, more = assemble(files, strategy, options, path)
+    refuse(path, "slices of different saves; give those of one", _other_steps(files))
+    strategy, read = find_strategy([path, path / "strategy", *_beside(path)], options)
     form = f"MindSpore's slices of {len(files)} ranks, {read}"
-    return as_source(path, form, stored, options, files[min(files)].info, (*notes, *more))
+    with blaming(strategy, read):
+        found = assemble(files, strategy, options, path)
+        refuse(path, "slices of different saves; give those of one", found.strangers)
+        notes += found.notes
+        if strategy is None:
+            notes.append("no strategy file in the folder or beside it: the official rule is assumed")
+        return as_source(path, form, found.stored, options, files[min(files)].info, notes)
+
+
+def _beside(path: Path) -> list[Path]:
+    """The folders `strategy` beside a path as it is written, and beside what it is a link to."""
+    arounds = (Path(os.path.abspath(path)).parent, path.resolve().parent)
+    return [around / "strategy" for around in arounds]
+
+
+@contextmanager
+def blaming(strategy: Strategy | None, read: str) -> Iterator[None]:
+    """Names the strategy in errors about slices that do not fit: it may be that of others."""
+    try:
+        yield
+    except CheckpointError as error:
+        if strategy is None:
+            raise
+        raise CheckpointError(f"{error}\n  - the slices were {read}: is it theirs?") from error
 
 
 def find_strategy(folders: Iterable[Path], options: OpenOptions) -> tuple[Strategy | None, str]:
@@ -131,6 +175,21 @@ def read_slices(paths: Mapping[int, Path]) -> tuple[dict[int, SliceFile], list[s
     return files, problems
 
 
+def _other_steps(files: Mapping[int, SliceFile]) -> list[str]:
+    """The files that say another number of epochs or steps than most others; not all files say them."""
+    problems = []
+    for key in ("epoch_num", STEP):
+        said = [(file.path, file.info[key]) for file in files.values() if key in file.info]
+        usual = Counter(number for _, number in said).most_common(1)
+        other = next((path for path, number in said if number == usual[0][0]), None)
+        problems += [
+            f"{path}: its {key} is {number}, that of {other} {usual[0][0]}"
+            for path, number in said
+            if number != usual[0][0]
+        ]
+    return problems
+
+
 def refuse(where: Path, what: str, problems: Sequence[str], most: int = 20) -> None:
     """Raises an error that lists the problems; does nothing where there are none.
 
@@ -169,7 +228,7 @@ def _step(path: Path) -> dict[str, int]:
 
 def assemble(
     files: Mapping[int, SliceFile], strategy: Strategy | None, options: OpenOptions, where: Path
-) -> tuple[dict[str, Stored], list[str]]:
+) -> Assembled:
     """Puts the slices of all ranks together.
 
     Args:
@@ -178,26 +237,79 @@ def assemble(
         options: What the user says.
         where: Where they are, for errors.
 
-    Returns:
-        The tensors by the names found, and what the user should know.
-
     Raises:
-        CheckpointError: Ranks are missing, or slices do not fit together; all are named.
+        CheckpointError: Ranks are missing, slices do not fit together, or the strategy knows none of their
+            names; all are named.
     """
+    names = read_names({name: None for file in files.values() for name in file.tensors}, where)
+    known = [theirs for theirs, _ in names.ours.values()]
+    notes = []
     if strategy is None:
-        strategy = _by_rule(files, options, where)
+        strategy = _by_rule(names, files, options, where)
+    else:
+        notes += _unmentioned(strategy, known, where)
     devices = next(cut.devices for cuts in strategy.values() for cut in cuts.values())
     _check_ranks(files, devices * len(strategy), where)
     stored: dict[str, Stored] = {}
     copies: dict[str, int] = {}
-    for stage, cuts in sorted(strategy.items()):
-        own = [files[rank] for rank in range(stage * devices, (stage + 1) * devices) if rank in files]
+    stages = {
+        stage: [files[rank] for rank in range(stage * devices, (stage + 1) * devices)]
+        for stage in sorted(strategy)
+    }
+    for stage, own in stages.items():
+        cuts = strategy[stage]
         for name, tensor in _assemble_stage(own, cuts, devices, where).items():
             if name in stored and name in cuts:
                 copies[name] = stage
             stored.setdefault(name, tensor)
-    notes = [f"on several stages, read from the first: {', '.join(copies)}"] if copies else []
-    return stored, notes
+    if copies:
+        notes.append(f"on several stages, read from the first: {', '.join(copies)}")
+    return Assembled(stored, notes, strangers(_replicas(stages, strategy, set(known))))
+
+
+def _unmentioned(strategy: Strategy, known: Sequence[str], where: Path) -> list[str]:
+    """A note about weights and moments of which the strategy does not say how they are cut."""
+    mentioned = {name for cuts in strategy.values() for name in cuts}
+    lacking = [name for name in known if name not in mentioned]
+    if known and len(lacking) == len(known):
+        raise CheckpointError(
+            f"{where}: the strategy says of none of its tensors how it is cut: it names {min(mentioned)}, "
+            f"they are named like {known[0]}; is it the strategy of another run, or of other names?"
+        )
+    if not lacking:
+        return []
+    return [f"taken for whole, the strategy does not name them: {len(lacking)} tensors such as {lacking[0]}"]
+
+
+def _replicas(
+    stages: Mapping[int, Sequence[SliceFile]], strategy: Strategy, known: Collection[str]
+) -> Iterator[tuple[str, list[Replica]]]:
+    """Of some tensors, the copies of each slice that several ranks hold."""
+    held = {stage: {name for file in own for name in file.tensors} for stage, own in stages.items()}
+    cuts = {
+        stage: {name: cut for name, cut in strategy[stage].items() if name in known and name in held[stage]}
+        for stage in stages
+    }
+    for name in _samples(cuts):
+        same: dict[tuple[int, ...], list[Replica]] = defaultdict(list)
+        for stage in (stage for stage in stages if name in cuts[stage]):
+            for file in stages[stage]:
+                if name in file.tensors:
+                    boxes = _boxes(cuts[stage][name], file.tensors[name].shape)
+                    box = boxes[file.rank % len(boxes)]
+                    same[box.start + box.shape].append(file.replica(name))
+        yield from ((name, each) for each in same.values() if len(each) > 1)
+
+
+def _samples(strategy: Strategy) -> dict[str, None]:
+    """Some of each stage's least cut tensors, which most ranks hold alike, and all of several stages."""
+    chosen: dict[str, None] = {}
+    stages = Counter(name for cuts in strategy.values() for name in cuts)
+    for cuts in strategy.values():
+        least = min((cut.slices for cut in cuts.values()), default=0)
+        alike = [name for name, cut in cuts.items() if cut.slices == least]
+        chosen |= dict.fromkeys(alike[:: -(-len(alike) // _SAMPLES) or 1])
+    return chosen | dict.fromkeys(name for name, count in stages.items() if count > 1)
 
 
 def _check_ranks(files: Mapping[int, SliceFile], count: int, where: Path) -> None:
@@ -211,17 +323,6 @@ def _check_ranks(files: Mapping[int, SliceFile], count: int, where: Path) -> Non
             f"{where}: {len(files)} slices, but the strategy is of {count} devices; {ranges(extra)} are too "
             "many: another strategy file?"
         )
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Numbers in words: 3, 7 to 9."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and runs[-1][-1] == number - 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def _assemble_stage(
@@ -279,10 +380,9 @@ def _pieces(
     return Stored(cut.whole(shape), tuple(found.values())), problems
 
 
-def _by_rule(files: Mapping[int, SliceFile], options: OpenOptions, where: Path) -> Strategy:
+def _by_rule(names: Names, files: Mapping[int, SliceFile], options: OpenOptions, where: Path) -> Strategy:
     """The cuts of the official code, whose sizes the slices' shapes tell."""
     shapes = {name: one.shape for file in files.values() for name, one in file.tensors.items()}
-    names = read_names(shapes, where)
     config, _ = find_config(names, shapes, options, where, sliced=True)
     tp = _tensor_parallel(names, config, shapes, where)
     cuts = _rule_cuts(names, config, shapes, tp, where)
@@ -340,49 +440,9 @@ def _stage_size(files: Mapping[int, SliceFile], least: int, where: Path) -> int:
             groups.setdefault(rank // size, set()).add(held)
         if all(len(group) == 1 for group in groups.values()):
             return size
-    raise CheckpointError(
+    raise UnclearError(
         f"{where}: ranks of one stage hold different tensors; give the strategy file with --strategy"
     )
-
-
-def _rank_folders(path: Path) -> dict[int, Path]:
-    if not path.is_dir():
-        return {}
-    matches = ((_RANK.fullmatch(one.name), one) for one in path.iterdir())
-    return {int(match[1]): one for match, one in matches if match and one.is_dir()}
-
-
-def _saved_files(folder: Path) -> list[Path]:
-    return sorted(
-        one
-        for one in folder.iterdir()
-        if one.suffix in (".ckpt", ".safetensors")
-        and not one.stem.endswith("_breakpoint")
-        and "strategy" not in one.name
-    )
-
-
-def _choose(path: Path, folders: Mapping[int, Path]) -> tuple[dict[int, Path], list[str]]:
-    """The newest save that every rank has."""
-    found = {rank: _saved_files(folder) for rank, folder in folders.items()}
-    if empty := [rank for rank, files in found.items() if not files]:
-        raise CheckpointError(f"{path}: no checkpoint in the folders of ranks {ranges(empty)}")
-    saves: list[dict[tuple[int, ...], Path]] = []
-    for files in found.values():
-        matches = ((_SAVED.fullmatch(file.stem), file) for file in files)
-        saves.append({tuple(map(int, match.groups())): file for match, file in matches if match})
-    if all(len(files) == 1 for files in found.values()) and not all(saves):
-        return {rank: files[0] for rank, files in found.items()}, []
-    common = set.intersection(*map(set, saves))
-    if not common:
-        raise CheckpointError(
-            f"{path}: no save PREFIX-EPOCH_STEP that all ranks have; leave the files of one save"
-        )
-    newest = max(common)
-    if all(len(files) == 1 for files in found.values()):
-        return {rank: files[0] for rank, files in found.items()}, []
-    note = f"several saves; took the newest that all ranks have, epoch {newest[0]} step {newest[1]}"
-    return {rank: save[newest] for rank, save in zip(found, saves, strict=True)}, [note]
 
 
 def _unified_files(path: Path) -> list[Path]:
@@ -413,6 +473,8 @@ def _is_known(path: Path) -> bool:
 def _open_unified(path: Path, options: OpenOptions) -> Source:
     stored: dict[str, Stored] = {}
     files = _unified_files(path)
+    form = f"MindSpore's unified safetensors, {len(files)} files"
+    refuse_strategy(path, form, options)
     for file in files:
         if not file.is_file():
             raise CheckpointError(f"{file}: missing, though {NAME_MAP} names it")
@@ -422,4 +484,4 @@ def _open_unified(path: Path, options: OpenOptions) -> Source:
             box = Box((0,) * len(one.shape), one.shape)
             stored[name] = Stored(one.shape, (Piece(box, file, one.extents, one.dtype, label=file.name),))
     info = _step(path / HYPER) if (path / HYPER).is_file() else {}
-    return as_source(path, f"MindSpore's unified safetensors, {len(files)} files", stored, options, info)
+    return as_source(path, form, stored, options, info)

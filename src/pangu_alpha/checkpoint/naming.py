@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 from pangu_alpha.checkpoint.format import Manifest, compare_tensors
 from pangu_alpha.checkpoint.pieces import Source, Stored
 from pangu_alpha.checkpoint.released import LAYER, SHARED, TABLES, released_names
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.schema import ConfigError, build, read_yaml
-from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config
+from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config, load_network
 from pangu_alpha.parallel.layout import parameter_shapes
 
 if TYPE_CHECKING:
@@ -171,21 +170,12 @@ def find_config(
 
 
 def given_model(model: str | ModelConfig) -> ModelConfig:
-    """A shape by a shipped model's name, or from a YAML with a section `model`.
+    """A shape as it is, or by a shipped model's name or a YAML's path; see `load_network`.
 
     Raises:
         ConfigError: There is no such model or file, or it breaks a rule.
     """
-    if isinstance(model, ModelConfig):
-        return model
-    if model in MODEL_NAMES:
-        return load_model_config(model)
-    if not Path(model).is_file():
-        raise ConfigError(
-            [f"model: {model!r} is neither a shipped model ({', '.join(MODEL_NAMES)}) nor a YAML file"]
-        )
-    values = read_yaml(Path(model))
-    return build(ModelConfig, values.get("model", values), "model")
+    return model if isinstance(model, ModelConfig) else load_network(model).model
 
 
 def _guess(names: Names, shapes: Mapping[str, Sequence[int]], where: object, sliced: bool) -> ModelConfig:
@@ -195,7 +185,7 @@ def _guess(names: Names, shapes: Mapping[str, Sequence[int]], where: object, sli
     hidden = shapes[query[0]][1]  # never cut over its inputs
     known = {config.hidden_size: config for config in map(load_model_config, MODEL_NAMES)}
     if hidden not in known:
-        raise CheckpointError(
+        raise UnclearError(
             f"{where}: hidden size {hidden} is none of the shipped models' ({', '.join(map(str, known))}): "
             "its number of heads is unknown; name the model with --model"
         )

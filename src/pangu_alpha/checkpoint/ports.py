@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pangu_alpha.checkpoint.format import Manifest, compare_tensors
 from pangu_alpha.checkpoint.naming import VOCABULARY, given_model, vocabulary_digest
 from pangu_alpha.checkpoint.pieces import Piece, Source, Stored, whole
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, locate_tensors
+from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError, locate_tensors, read_metadata
 from pangu_alpha.checkpoint.torch_file import flatten, is_torch_file, read_torch_file
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import build, to_mapping
@@ -101,7 +101,7 @@ def port_config(
     else:
         shipped = {config.hidden_size: config for config in map(load_model_config, MODEL_NAMES)}
         if sizes["hidden_size"] not in shipped:
-            raise CheckpointError(
+            raise UnclearError(
                 f"{where}: its number of attention heads is said nowhere, and hidden size "
                 f"{sizes['hidden_size']} is none of the shipped models'; name the model with --model"
             )
@@ -160,11 +160,19 @@ def model_metadata(config: ModelConfig) -> dict[str, str]:
     return {METADATA: json.dumps(to_mapping(config)), "format": "pt"}
 
 
-def read_metadata(file: Path) -> dict[str, Any]:
-    """Fields of ModelConfig from the header of one of our exports; none from any other safetensors file."""
-    with open(file, "rb") as opened:
-        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-    return json.loads(header.get("__metadata__", {}).get(METADATA, "{}"))
+def exported_model(file: Path) -> dict[str, Any]:
+    """Fields of ModelConfig from the header of one of our exports; none from any other safetensors file.
+
+    Raises:
+        CheckpointError: It is none, cut or damaged.
+    """
+    try:
+        said = json.loads(read_metadata(file).get(METADATA, "{}"))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{file}: damaged: what its header says of the model is no JSON") from error
+    if not isinstance(said, dict):
+        raise CheckpointError(f"{file}: damaged: what its header says of the model is no mapping")
+    return said
 
 
 def tensors_of(file: Path) -> dict[str, Stored]:

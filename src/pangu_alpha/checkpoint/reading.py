@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from pangu_alpha.checkpoint.pieces import Box, Piece, Stored, spans, whole
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 
 _CHUNK = 8 << 20  # bytes read at a time
-_OPEN_FILES = 256  # at once; systems allow 1024 and more
+_OPEN_FILES = 256  # at once, where the system allows a process 1024 and more
 
 
 class Files:
@@ -33,7 +34,7 @@ class Files:
     """
 
     def __init__(self, flags: int = os.O_RDONLY, root: Path = Path()) -> None:
-        self._flags, self._root = flags, root
+        self._flags, self._root, self._most = flags, root, _most_open()
         self._lock = threading.Lock()
         self._open: OrderedDict[Path, list[int]] = OrderedDict()  # path -> [descriptor, users]
 
@@ -69,11 +70,23 @@ class Files:
                 entry[1] -= 1
 
     def _close_idle(self) -> None:
-        if len(self._open) <= _OPEN_FILES:
+        if len(self._open) <= self._most:
             return
         idle = [path for path, (_, users) in self._open.items() if not users]
-        for path in idle[: len(self._open) - _OPEN_FILES]:
+        for path in idle[: len(self._open) - self._most]:
             os.close(self._open.pop(path)[0])
+
+
+def advise(descriptor: int, offset: int, length: int, what: str) -> None:
+    """Tells the system what is read soon ("WILLNEED") or no more ("DONTNEED"); macOS does not listen."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, offset, length, getattr(os, f"POSIX_FADV_{what}"))
+
+
+def _most_open() -> int:
+    """A quarter of what the process may open (256 on macOS): a copy reads and writes, and is not alone."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _OPEN_FILES if allowed == resource.RLIM_INFINITY else min(_OPEN_FILES, allowed // 4)
 
 
 class PieceReader:
@@ -98,7 +111,7 @@ class PieceReader:
         """Lets the system fetch the whole piece beside other work."""
         with self._files.use(self.piece.file) as descriptor:
             for offset, length in self.piece.extents:
-                os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED)
+                advise(descriptor, offset, length, "WILLNEED")
 
     def rows(self, box: Box, into: np.ndarray | None = None) -> np.ndarray:
         """Reads whole rows.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import tokenize
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,13 +20,14 @@ from numpy.lib import format as npy
 from pangu_alpha.checkpoint.mindspore_slices import (
     SliceFile,
     assemble,
+    blaming,
     find_strategy,
-    ranges,
     read_slices,
     refuse,
 )
 from pangu_alpha.checkpoint.naming import as_source
 from pangu_alpha.checkpoint.pieces import Piece, Source, Stored, whole
+from pangu_alpha.checkpoint.rank_saves import ranges
 from pangu_alpha.checkpoint.released import SHARED, TABLES
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from pangu_alpha.checkpoint.source import OpenOptions
 
 # The archive has the first spelling, the README's text the other two.
-_SLICE = re.compile(r"(?:filerted|filtered|filitered)_(?P<number>\d+)\.ckpt")
+_SLICE = re.compile(r"(?:filerted|filtered|filitered)_(?P<number>\d{1,6})\.ckpt")
 TABLE_FILES = {
     "word_embedding": "word_embedding.table",
     "position_embedding": "position_embedding.table",
@@ -41,7 +43,10 @@ TABLE_FILES = {
 }
 _OFFICIAL = TABLES["norm_then_query"] | SHARED
 _DEPTH = 3  # folders: the four archives unpacked side by side, each with a folder of its own
-_SAMPLE = 4096  # bytes of a slice that tell it from a copy of another
+# What numpy raises for a damaged head of a .npy: its parser, tokenizer and evaluator of literals.
+_NPY_ERRORS = (
+    ValueError, KeyError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError,
+)  # fmt: skip
 
 
 def recognises(path: Path) -> bool:
@@ -64,13 +69,14 @@ def open_(path: Path, options: OpenOptions) -> Source:
         problems.append(f"missing: slices {ranges(gaps)}")
     refuse(path, "slices to be fetched again", problems)
     strategy, read = find_strategy([path, *sorted({file.path.parent for file in files.values()})], options)
-    stored, notes = assemble(files, strategy, options, path)
-    refuse(path, "slices to be fetched again", _copies(files, stored))
-    tables = _tables(path)
-    if left := [name for name in tables if name in stored]:
-        notes.append(f".npy files left aside, the slices hold {', '.join(left)}")
-    form = f"released weights, {len(files)} slices {read}"
-    return as_source(path, form, {**tables, **stored}, options, notes=notes)
+    tables, form = _tables(path), f"released weights, {len(files)} slices {read}"
+    with blaming(strategy, read):
+        found = assemble(files, strategy, options, path)
+        refuse(path, "slices to be fetched again", _copies(files, found.stored) + found.strangers)
+        notes = found.notes
+        if left := [name for name in tables if name in found.stored]:
+            notes.append(f".npy files left aside, the slices hold {', '.join(left)}")
+        return as_source(path, form, {**tables, **found.stored}, options, notes=notes)
 
 
 def _walk(path: Path, wanted: Callable[[str], object]) -> list[Path]:
@@ -119,34 +125,18 @@ def _odd_slices(files: Mapping[int, SliceFile]) -> list[str]:
 
 
 def _copies(files: Mapping[int, SliceFile], stored: Mapping[str, Stored]) -> list[str]:
-    """Slices with the values of another, and those of another checkpoint, by samples of two tensors."""
+    """Slices with the values of another, by samples of the tensor that is cut most."""
     cut = max(stored, key=lambda name: (len(stored[name].pieces), len(stored[name].shape)))
     same: dict[bytes, list[int]] = defaultdict(list)
     for number, file in files.items():
-        sample = _sample(file, cut)
+        sample = file.replica(cut).sample()
         if sample.strip(sample[:4]):  # a tensor of equal numbers, as of a new model, tells nothing
             same[sample].append(number)
-    problems = [
+    return [
         f"slices {ranges(numbers)} hold the same values: copies of one of them"
         for numbers in same.values()
         if len(numbers) * len(stored[cut].pieces) > len(files)
     ]
-    kept = next((name for name in stored if len(stored[name].pieces) == 1), None)
-    if kept is not None:
-        samples = {file.path: _sample(file, kept) for file in files.values()}
-        usual = Counter(samples.values()).most_common(1)[0][0]
-        problems += [
-            f"{path}: its {kept} is not the others': of another model?"
-            for path, sample in samples.items()
-            if sample != usual
-        ]
-    return problems
-
-
-def _sample(file: SliceFile, name: str) -> bytes:
-    offset, length = file.tensors[name].extents[0]
-    with open(file.path, "rb", buffering=0) as opened:
-        return os.pread(opened.fileno(), min(length, _SAMPLE), offset)
 
 
 def _tables(path: Path) -> dict[str, Stored]:
@@ -169,9 +159,9 @@ def _npy(path: Path) -> Stored:
             version = npy.read_magic(file)
             shape, by_columns, dtype = readers[version](file)
             begin, size = file.tell(), os.fstat(file.fileno()).st_size
-    except (ValueError, KeyError) as error:
+    except _NPY_ERRORS as error:
         raise CheckpointError(f"{path}: no .npy file, or damaged ({error})") from error
-    needed = dtype.itemsize * math.prod(shape)
+    needed = dtype.itemsize * math.prod(shape) if min(shape, default=0) >= 0 else -1
     if dtype.hasobject:
         raise CheckpointError(f"{path}: a pickle inside a .npy, which could run code; it is not opened")
     if size - begin != needed or not dtype.isnative:

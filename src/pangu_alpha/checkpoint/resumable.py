@@ -1,7 +1,8 @@
 """A folder that long work fills: what was done survives a kill, and the work run again goes on from there.
 
 Beside DST lies .merging-DST with the folder `content` and a journal of the steps whose bytes are on the disk.
-`content` becomes DST by rename. Unlike other scratch folders it is never removed as abandoned.
+`content` becomes DST by rename; then .merging-DST becomes .merged-DST-DIGEST, whose name alone says what was
+done, until it is gone, too. Unlike other scratch folders these are never removed as abandoned.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pangu_alpha.checkpoint.durable import durable_file, sync_folder, write_all
@@ -34,6 +35,7 @@ class ResumableFolder:
         self.path = path.absolute()
         self.scratch = self.path.with_name(f".merging-{path.name}")
         self.content = self.scratch / _CONTENT
+        self._tidied = self.path.with_name(f".merged-{path.name}-{digest[:16]}")
         self._digest, self._only = digest, only
         self._journal = self.scratch / _JOURNAL
         self.done: dict[str, list[str]] = {}  # step -> what was recorded of it
@@ -44,40 +46,37 @@ class ResumableFolder:
         Raises:
             CheckpointError: Something else lies at `path`.
         """
-        if not self.path.exists():
+        if not os.path.lexists(self.path):  # a link to nothing is something, too
             return False
-        made = self.content / self._only if self._only else self.content
-        emptied = self.scratch.is_dir() and not any(self.scratch.iterdir())
-        if emptied or (self._read_journal() is not None and not made.exists()):
-            self._remove_scratch()
+        renamed = self._read_journal() is not None and not self._made.exists()
+        if renamed or self._tidied.exists():
+            self._tidy(renamed)
             return True
-        raise CheckpointError(f"{self.path}: exists already; a checkpoint never overwrites anything")
+        raise self._exists()
 
     @contextmanager
     def open(self) -> Iterator[bool]:
         """Locks the folder for the block; yields whether half-done work of this digest is in it.
 
         Raises:
-            CheckpointError: Another process works on it, or it cannot be made.
+            CheckpointError: Another process works on it, `path` has appeared, or the folder cannot be made.
         """
+        descriptor = self._locked()
         try:
-            self.scratch.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.scratch, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            where = error.filename or self.scratch
-            raise CheckpointError(f"{self.path}: not written: {error.strerror} ({where})") from error
-        locked = False
-        try:
-            self._lock(descriptor)
-            locked = True
+            if os.path.lexists(self.path):  # made before the lock was ours
+                raise self._exists()
+            if self._tidied.exists():  # what was made then has been removed since
+                shutil.rmtree(self._tidied)
             done = self._read_journal()
             if done is None:
                 for stale in self.scratch.iterdir():
                     shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+            else:
+                self._end_journal()
             self.done = done or {}
             yield done is not None
         finally:
-            if locked and not self._journal.exists():  # nothing to go on from
+            if self._is_scratch(descriptor) and not self._journal.exists():  # nothing to go on from
                 shutil.rmtree(self.scratch, ignore_errors=True)
             os.close(descriptor)
 
@@ -103,18 +102,50 @@ class ResumableFolder:
         """Gives the finished content its name and removes the rest."""
         for folder in (self.content, *(each for each in self.content.rglob("*") if each.is_dir())):
             sync_folder(folder)
-        if self.path.exists():  # made meanwhile; a rename would take the place of a file
+        if os.path.lexists(self.path):  # made meanwhile; a rename would take the place of a file
             raise CheckpointError(f"{self.path}: exists already; the work done lies in {self.content}")
-        os.rename(self.content / self._only if self._only else self.content, self.path)
+        os.rename(self._made, self.path)
         sync_folder(self.path.parent)
-        self._remove_scratch()
+        self._tidy(True)
 
-    def _remove_scratch(self) -> None:
-        """Removes the scratch folder, the journal last: by it a later run knows that the work is done."""
-        if self.content.exists():
-            shutil.rmtree(self.content)
-        self._journal.unlink(missing_ok=True)
-        self.scratch.rmdir()
+    def _exists(self) -> CheckpointError:
+        return CheckpointError(f"{self.path}: exists already; a checkpoint never overwrites anything")
+
+    @property
+    def _made(self) -> Path:
+        """What becomes `path`."""
+        return self.content / self._only if self._only else self.content
+
+    def _tidy(self, renames: bool) -> None:
+        """Removes the scratch folder, as another process that finds the work done may do at the same time.
+
+        An error is none of the user's: the work is done, and by what remains the same command knows it.
+        """
+        if renames:
+            with suppress(OSError):
+                os.rename(self.scratch, self._tidied)
+        shutil.rmtree(self._tidied, ignore_errors=True)
+
+    def _locked(self) -> int:
+        """Makes the scratch folder and locks it; gives its descriptor."""
+        while True:
+            try:
+                self.scratch.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(self.scratch, os.O_RDONLY | os.O_DIRECTORY)
+            except OSError as error:
+                vanished = isinstance(error, FileNotFoundError | FileExistsError)
+                if vanished and self.path.parent.is_dir() and not os.path.lexists(self.scratch):
+                    continue  # another process has just removed it
+                where = error.filename or self.scratch
+                raise CheckpointError(f"{self.path}: not written: {error.strerror} ({where})") from error
+            try:
+                self._lock(descriptor)
+            except CheckpointError:
+                os.close(descriptor)
+                raise
+            if self._is_scratch(descriptor):
+                return descriptor
+            os.close(descriptor)  # its last owner has just renamed or removed it
 
     def _lock(self, descriptor: int) -> None:
         try:
@@ -124,12 +155,38 @@ class ResumableFolder:
                 return  # a file system without locks
             raise CheckpointError(f"{self.path}: another process is writing it; wait for its end") from error
 
+    def _is_scratch(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self.scratch))
+        except FileNotFoundError:
+            return False
+
     def _read_journal(self) -> dict[str, list[str]] | None:
         """The finished steps of this work; None where there is no journal of it."""
-        if not self._journal.is_file():
+        try:
+            head, *lines = self._journal.read_bytes().split(b"\n")
+        except FileNotFoundError:
             return None
-        head, *lines = self._journal.read_bytes().split(b"\n")
         if head != json.dumps({"digest": self._digest}).encode():
             return None
-        # A kill or a full disk may cut the last line; it then has no newline behind it.
-        return dict(json.loads(line) for line in lines[:-1])
+        return dict(filter(None, map(_step_of, lines)))
+
+    def _end_journal(self) -> None:
+        """Takes away what follows the last whole line, so that the next line begins a line."""
+        descriptor = os.open(self._journal, os.O_RDWR)
+        try:
+            whole = self._journal.read_bytes().rfind(b"\n") + 1
+            os.ftruncate(descriptor, whole)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _step_of(line: bytes) -> tuple[str, list[str]] | None:
+    """A line of the journal; None of one that a kill or a full disk cut, whose step is then done again."""
+    try:
+        step, values = json.loads(line)
+    except (ValueError, TypeError):  # no JSON, or none of two parts
+        return None
+    whole = isinstance(step, str) and isinstance(values, list) and all(isinstance(v, str) for v in values)
+    return (step, values) if whole else None

@@ -6,26 +6,39 @@ Opening looks at names, shapes and headers. Bytes are compared with their checks
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
-from pangu_alpha.checkpoint.distributed import part_name
+from pangu_alpha.checkpoint.distributed import part_name, part_pieces
 from pangu_alpha.checkpoint.format import MANIFEST, MARKER, Manifest, read_checkpoint
-from pangu_alpha.checkpoint.naming import MOMENTS
-from pangu_alpha.checkpoint.pieces import Box, Piece, Source, Stored, whole
+from pangu_alpha.checkpoint.naming import MOMENTS, given_model
+from pangu_alpha.checkpoint.pieces import Box, Piece, Source, Stored
 from pangu_alpha.checkpoint.store import CheckpointStore
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, checksum, locate_tensors
+from pangu_alpha.checkpoint.strategy_file import refuse_strategy
+from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError, checksum
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.config.schema import build
+from pangu_alpha.config.schema import ConfigError, build
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, slice_writers
 
 STEMS = ("model", "optimizer")
 
 # Modules of this package, each a Reader, asked in this order.
 READERS = ("released_folder", "mindspore_slices", "ckpt_file", "huggingface", "megatron")
+
+_PART = re.compile(r"rank_\d{5,}")  # never a path: what lies elsewhere is no part of the checkpoint
+_PLACED = ("released_folder", "mindspore_slices")  # of READERS, those that a strategy is for
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+# Fields of ModelConfig that say what the stored numbers mean; the others may be another run's.
+_MEANING = (
+    "vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length", "norm_order", "activation",
+)  # fmt: skip
+
+_MOST_RANKS = 1 << 20  # a damaged plan must not ask for more memory than there is
+Section = TypeVar("Section", ModelConfig, ParallelPlan)
 
 _LOOKED_FOR = (
     "a checkpoint or a run of ours; the released slices (filerted_0.ckpt ...); MindSpore's slices with "
@@ -42,11 +55,14 @@ class OpenOptions:
         model: Its shape: a shipped model's name, a YAML, or the shape.
         strategy: MindSpore's strategy file.
         norm_order: As in ModelConfig.
+        shared: Whether this is said of several checkpoints, as when two are compared: a strategy that one of
+            them has no use for is then left aside.
     """
 
     model: str | ModelConfig | None = None
     strategy: Path | None = None
     norm_order: str | None = None
+    shared: bool = False
 
 
 class Reader(Protocol):
@@ -75,25 +91,85 @@ def open_source(
     Args:
         path: A checkpoint; a run's output folder or its `checkpoints`, of which the newest whole one is
             taken; or several folders, of nodes that each hold some ranks' parts.
-        options: What it may not say itself.
+        options: What it may not say itself. What it does say itself may be given if it is the same.
         boxes: What is going to be read of each parameter and its moments. Of a checkpoint of many ranks only
             the parts that hold some of that are opened, and the pieces found in them given: a rank among
             thousands need not open the parts of all others. None is everything.
 
     Raises:
-        CheckpointError: There is none, its form is unknown, or it is damaged, unfinished or incomplete.
+        CheckpointError: There is none, its form is unknown, or it is damaged, unfinished or incomplete; an
+            option contradicts it or is of no use for it; or its tensors are no floating point numbers.
+        ConfigError: The model that the user names does not exist.
     """
+    options = options or OpenOptions()
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
     for each in paths:
         if not each.exists():
             raise CheckpointError(f"{each}: there is no such file or folder")
     if len(paths) > 1 or _is_ours(paths[0]):
-        return _open_ours(paths, boxes)
+        source = _open_ours(paths, boxes)
+        _refuse_others(source, options)
+    else:
+        source = _open_foreign(paths[0], options)
+    _refuse_integers(source)
+    return source
+
+
+def _open_foreign(path: Path, options: OpenOptions) -> Source:
     for name in READERS:
         reader: Reader = importlib.import_module(f"pangu_alpha.checkpoint.{name}")
-        if reader.recognises(paths[0]):
-            return reader.open_(paths[0], options or OpenOptions())
-    raise CheckpointError(f"{paths[0]}: no checkpoint of a known form; looked for {_LOOKED_FOR}")
+        if reader.recognises(path):
+            source = reader.open_(path, options)
+            if name not in _PLACED:
+                refuse_strategy(path, source.form, options)
+            return source
+    raise UnclearError(f"{path}: no checkpoint of a known form; looked for {_LOOKED_FOR}")
+
+
+def _refuse_others(source: Source, options: OpenOptions) -> None:
+    """Makes sure that options do not contradict what a checkpoint of ours says itself.
+
+    Raises:
+        CheckpointError: They do.
+        ConfigError: The model given does not exist.
+    """
+    refuse_strategy(source.path, source.form, options)
+    own, order = source.manifest.config.get("model", {}), options.norm_order
+    if order is not None and own.get("norm_order", order) != order:
+        raise UnclearError(
+            f"{source.path}: --norm-order {order}: it says its own order, {own['norm_order']}; leave it out"
+        )
+    if options.model is None:
+        return
+    given, name = given_model(options.model), isinstance(options.model, str)
+    given = replace(given, norm_order=order or given.norm_order)
+    for key in _MEANING:
+        if key in own and own[key] != getattr(given, key):
+            raise UnclearError(
+                f"{source.path}: model.{key} is {own[key]!r} there, {getattr(given, key)!r} in "
+                f"{options.model if name else 'this run'}; the weights mean nothing so: set "
+                f"model.{key}={own[key]}{', or leave --model out' if name else ''}"
+            )
+
+
+def _refuse_integers(source: Source) -> None:
+    """Refuses what a quantised file holds: integers, whose scales are not read.
+
+    Raises:
+        CheckpointError: There are some; they are named.
+    """
+    names = [
+        f"{name} is {piece.dtype}"
+        for group in source.tensors.values()
+        for name, stored in group.items()
+        for piece in stored.pieces[:1]
+        if piece.dtype not in _FLOATS
+    ]
+    if names:
+        raise CheckpointError(
+            f"{source.path}: {len(names)} tensors are no floating point numbers: {_few(names, 3)}; if it is "
+            "quantised, turn it into floating point first, by what quantised it"
+        )
 
 
 def _is_ours(path: Path) -> bool:
@@ -154,6 +230,10 @@ def _open_folders(folders: Sequence[Path], boxes: Mapping[str, Box] | None) -> S
 
 def _open_whole(path: Path, boxes: Mapping[str, Box] | None) -> Source:
     manifest = read_checkpoint(path, verify=False, parts=()).manifest
+    if strange := [name for name in manifest.parts if not _PART.fullmatch(name)]:
+        raise CheckpointError(
+            f"{path / MANIFEST}: malformed: a part is called {strange[0]!r}, not rank_00000"
+        )
     if manifest.kind == "part":
         raise CheckpointError(f"{path}: one rank's part of a checkpoint; give the folder around it")
     if not manifest.parts:
@@ -170,8 +250,10 @@ def _tensors_for(
     boxes: Mapping[str, Box], path: Path, manifest: Manifest
 ) -> dict[str, dict[str, Stored]] | None:
     """All tensors, with the pieces that the parts of the boxes' writers hold; None if that is not enough."""
-    model = build(ModelConfig, manifest.config["model"], "model")
-    plan = build(ParallelPlan, manifest.config.get("parallel", {}), "parallel")
+    model, plan = (
+        _built(path, manifest, ModelConfig, "model"),
+        _built(path, manifest, ParallelPlan, "parallel"),
+    )
     shapes = parameter_shapes(model)
     placed = layouts(shapes, model, plan)
     writers = slice_writers(placed, plan, boxes)
@@ -210,7 +292,9 @@ def _open_part(path: Path, expected: str) -> _Part:
 def _put_together(path: Path, where: str, parts: Mapping[str, _Part]) -> Source:
     """A checkpoint of parts that no marker holds together: those of nodes without shared storage."""
     first = parts[min(parts)].manifest
-    plan = build(ParallelPlan, first.config.get("parallel", {}), "parallel")
+    plan = _built(parts[min(parts)].path, first, ParallelPlan, "parallel")
+    if plan.devices > _MOST_RANKS:
+        raise CheckpointError(f"{parts[min(parts)].path}: of a plan of {plan.devices:,} devices: damaged?")
     wanted = [part_name(rank) for rank in range(plan.devices)]
     missing = [name for name in wanted if name not in parts]
     if missing:
@@ -230,6 +314,18 @@ def _put_together(path: Path, where: str, parts: Mapping[str, _Part]) -> Source:
     return Source(path, form, manifest, _tensors([parts[name] for name in wanted]))
 
 
+def _built(path: Path, manifest: Manifest, kind: type[Section], key: str) -> Section:
+    """A section of the configuration that a manifest keeps.
+
+    Raises:
+        CheckpointError: It is missing or breaks a rule.
+    """
+    try:
+        return build(kind, manifest.config.get(key, {}), key)
+    except ConfigError as error:
+        raise CheckpointError(f"{path / MANIFEST}: {error}") from error
+
+
 def _tensors(parts: Iterable[_Part]) -> dict[str, dict[str, Stored]]:
     """Every tensor of some parts, in which each element lies once."""
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
@@ -237,7 +333,7 @@ def _tensors(parts: Iterable[_Part]) -> dict[str, dict[str, Stored]]:
     for part in parts:
         for stem in part.manifest.files:
             if stem in STEMS:
-                for name, shape, piece in _pieces(part, stem):
+                for name, shape, piece in part_pieces(part.path, part.manifest, stem, part.name):
                     known = shapes.setdefault(stem, {}).setdefault(name, shape)
                     if known != shape:
                         raise CheckpointError(
@@ -249,18 +345,6 @@ def _tensors(parts: Iterable[_Part]) -> dict[str, dict[str, Stored]]:
         for stem in STEMS
         if stem in pieces
     }
-
-
-def _pieces(part: _Part, stem: str) -> Iterator[tuple[str, tuple[int, ...], Piece]]:
-    """The tensors of one file: name, shape of the whole, piece."""
-    file = part.path / f"{stem}.safetensors"
-    records, slices = part.manifest.files[stem].tensors, part.manifest.slices.get(stem, {})
-    for name, extent in locate_tensors(file).items():
-        place = slices.get(name)
-        shape = tuple(place["shape"]) if place else extent.shape
-        box = Box(tuple(place["start"]), extent.shape) if place else whole(extent.shape)
-        where = ((extent.offset, extent.bytes),)
-        yield name, shape, Piece(box, file, where, extent.dtype, False, records[name].checksum, part.name)
 
 
 def _few(names: Sequence[str], most: int = 8) -> str:

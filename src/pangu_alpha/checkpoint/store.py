@@ -250,7 +250,7 @@ def resolve_resume(resume: str, store: CheckpointStore, group: Group | None = No
     if steps := store.steps():
         raise CheckpointError(
             f"{store.root}: holds {len(steps)} checkpoints, the last of step {steps[-1]}, and resume is "
-            "'never'; give another output folder, or resume=auto to continue"
+            "'never'; give another output folder, or --resume auto (run.resume=auto) to continue"
         )
     return None
 
@@ -273,8 +273,8 @@ def _verified(path: Path, store: CheckpointStore, group: Group) -> Path:
     later = [other for other in store.steps() if other > step]
     if later:
         logger.warning(
-            "%s: holds later checkpoints than step %d, up to step %d, which a later resume=auto would take; "
-            "move them away or give another output folder",
+            "%s: holds later checkpoints than step %d, up to step %d, which a later --resume auto would "
+            "take; move them away or give another output folder",
             store.root,
             step,
             later[-1],

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,11 +24,15 @@ from pangu_alpha.checkpoint.protobuf_wire import (
     number_field,
     signed,
 )
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.parallel.layout import Layout
 
-_MERGED = re.compile(r"(?P<stage>\d+)-(?P<name>.+)")  # a name in a file that merges those of all stages
+if TYPE_CHECKING:
+    from pangu_alpha.checkpoint.source import OpenOptions
+
+_MOST_DEVICES = 1 << 20  # of a stage; a damaged number must not ask for more than memory has
+_MERGED = re.compile(r"(?P<stage>\d{1,6})-(?P<name>.+)")  # a name in a file that merges those of all stages
 
 
 @dataclass(frozen=True)
@@ -104,11 +108,11 @@ def read_strategy(paths: Iterable[Path]) -> Strategy:
     stages: dict[int, dict[str, Cut]] = {}
     for path in paths:
         cuts = _read_json(path) if path.suffix == ".json" else _read_protobuf(path)
+        if not cuts:
+            raise CheckpointError(f"{path}: no strategy file: it says of no parameter how it is cut")
         for (stage, name), cut in cuts.items():
             if stages.setdefault(stage, {}).setdefault(name, cut) != cut:
                 raise CheckpointError(f"{path}: says of {name} of stage {stage} what another strategy denies")
-    if not stages:
-        raise CheckpointError("the strategy files say of no parameter how it is cut")
     devices = {cut.devices for cuts in stages.values() for cut in cuts.values()}
     if len(devices) > 1 or sorted(stages) != list(range(len(stages))):
         raise CheckpointError(
@@ -116,6 +120,18 @@ def read_strategy(paths: Iterable[Path]) -> Strategy:
             "those of all stages of one run"
         )
     return stages
+
+
+def refuse_strategy(where: Path, form: str, options: OpenOptions) -> None:
+    """Refuses a strategy for a checkpoint that none places, unless the options are for several checkpoints.
+
+    Raises:
+        UnclearError: There is one.
+    """
+    if options.strategy is not None and not options.shared:
+        raise UnclearError(
+            f"{where}: {form}, which no strategy file places: leave --strategy {options.strategy} out"
+        )
 
 
 def strategy_of(layouts: Mapping[str, Layout], plan: ParallelPlan) -> Strategy:
@@ -224,20 +240,34 @@ def _read_json(path: Path) -> dict[tuple[int, str], Cut]:
         content = json.loads(path.read_text("utf-8"))
         items = content["parallel_layout_item"]
         operators = list(content.get("parallel_strategy_item", {}).values())
-        own = operators[0].get("stage", 0) if operators else 0
+        own = _number(operators[0].get("stage", 0)) if operators else 0
         raws = {
             name: {
-                "dev_matrix": item["dev_matrix"],
-                "tensor_map": item["tensor_map"],
-                "step": item.get("opt_weight_shard_step", 0),
-                "size": item.get("opt_weight_shard_size", 0),
+                "dev_matrix": [_number(one) for one in item["dev_matrix"]],
+                "tensor_map": [
+                    [_number(axis) for axis in one] if isinstance(one, list) else _number(one)
+                    for one in item["tensor_map"]
+                ],
+                "step": _number(item.get("opt_weight_shard_step", 0)),
+                "size": _number(item.get("opt_weight_shard_size", 0)),
                 "split": item.get("param_split_shape", []),
             }
             for name, item in items.items()
         }
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged, or no strategy file of MindSpore ({error!r})") from error
     return {_titled(name, own): _cut(path, name, raw) for name, raw in raws.items()}
+
+
+def _number(value: Any) -> int:
+    """The value, if it is a whole number.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if type(value) is not int:
+        raise TypeError(f"{value!r} in the place of a number")
+    return value
 
 
 def _titled(name: str, stage: int) -> tuple[int, str]:
@@ -254,7 +284,12 @@ def _cut(path: Path, name: str, raw: Mapping[str, Any]) -> Cut:
     axes = tuple(tuple(a for a in (one if isinstance(one, list) else [one]) if a >= 0) for one in maps)
     if raw["split"]:
         raise CheckpointError(f"{path}: {name} is cut into unequal parts, which cannot be read")
-    if not matrix or min(matrix) < 1 or any(axis >= len(matrix) for axis in itertools.chain(*axes)):
+    used = [*itertools.chain(*axes)]
+    if (
+        not 1 <= min(matrix, default=0) <= math.prod(matrix) <= _MOST_DEVICES
+        or any(axis >= len(matrix) for axis in used)
+        or len(set(used)) < len(used)
+    ):
         raise CheckpointError(f"{path}: {name}: tensor map {raw['tensor_map']} on a grid {list(matrix)}")
     cut = Cut(matrix, axes)
     if raw["step"] == 0 or raw["size"] == 0:

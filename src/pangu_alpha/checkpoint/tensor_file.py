@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,13 @@ _CODES = {
     }.items()
 }  # fmt: skip
 _DTYPES = {code: dtype for dtype, code in _CODES.items()}
+_METADATA = "__metadata__"  # the one key of a header that is no tensor's name
 _NAMES = {code: dtype.name for code, dtype in _DTYPES.items()} | {"BF16": "bfloat16"}
 _WIDTHS = {code: dtype.itemsize for code, dtype in _DTYPES.items()} | {"BF16": 2}
+# Bytes of a header, by the limit of the safetensors library (MAX_HEADER_SIZE): one flipped bit in its length
+# must not ask for the memory of the whole file.
+_MOST_HEADER = 100_000_000
+_MOST_SIZE = 1 << 63  # numpy's for a dimension
 _CHUNK = 4 << 20  # bytes; small enough to be still in the cache when written after hashing
 
 
@@ -40,9 +46,19 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be written, read or used: which file, which tensor, what to do."""
 
 
+class UnclearError(CheckpointError):
+    """Nothing is known to be damaged: what it is, or what is said of it, does not suffice to open it."""
+
+
 @dataclass(frozen=True)
 class TensorRecord:
-    """What is known of one stored tensor: its shape, numpy type name and the xxh3_128 of its bytes."""
+    """What is known of one stored tensor.
+
+    Args:
+        shape: Of the tensor.
+        dtype: numpy's name of its type.
+        checksum: xxh3_128 of its bytes, hexadecimal.
+    """
 
     shape: tuple[int, ...]
     dtype: str
@@ -51,7 +67,13 @@ class TensorRecord:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What is known of one file: its size in bytes, the xxh3_128 of its header, and its tensors."""
+    """What is known of one file.
+
+    Args:
+        bytes: Its size.
+        header: xxh3_128 of its header, the length in front included; hexadecimal.
+        tensors: By name.
+    """
 
     bytes: int
     header: str
@@ -59,7 +81,13 @@ class FileRecord:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> FileRecord:
-        """Makes a record from its JSON form, that of `dataclasses.asdict`."""
+        """Makes a record from its JSON form, that of `dataclasses.asdict`.
+
+        Raises:
+            CheckpointError: It is not of that form.
+        """
+        if not _is_record(values):
+            raise CheckpointError(f"no record of a file: {values!r:.200}")
         tensors = {
             name: TensorRecord(tuple(entry["shape"]), entry["dtype"], entry["checksum"])
             for name, entry in values["tensors"].items()
@@ -68,7 +96,14 @@ class FileRecord:
 
 
 class Extent(NamedTuple):
-    """A stored tensor: shape, numpy's name of the type or "bfloat16", its first byte and their number."""
+    """Where a stored tensor lies.
+
+    Args:
+        shape: Of the tensor.
+        dtype: numpy's name of its type, or "bfloat16", which numpy lacks.
+        offset: Its first byte, from the start of the file.
+        bytes: Their number.
+    """
 
     shape: tuple[int, ...]
     dtype: str
@@ -79,6 +114,11 @@ class Extent(NamedTuple):
 def checksum(data: bytes) -> str:
     """The hexadecimal xxh3_128 of `data`."""
     return xxhash.xxh3_128_hexdigest(data)
+
+
+def are_sizes(values: Any) -> bool:
+    """Whether parsed JSON is a list of sizes that an array may have."""
+    return isinstance(values, list) and all(type(each) is int and 0 <= each < _MOST_SIZE for each in values)
 
 
 def file_bytes(tensors: Tensors) -> int:
@@ -131,7 +171,8 @@ def locate_tensors(path: Path) -> dict[str, Extent]:
     """Where every tensor of a safetensors file lies, by the header alone; also of types numpy lacks.
 
     Raises:
-        CheckpointError: The file is cut, is no safetensors, or holds a type that is not known.
+        CheckpointError: The file is cut, is no safetensors, holds a type that is not known, or says of two
+            tensors that they lie at the same bytes.
         OSError: It cannot be read.
     """
     with open(path, "rb", buffering=0) as file:
@@ -145,7 +186,20 @@ def locate_tensors(path: Path) -> dict[str, Extent]:
         if end - start != _WIDTHS[code] * math.prod(entry["shape"]) or not 0 <= start <= end <= size:
             raise CheckpointError(f"{path}: {name}: bytes {start} to {end} of {size} are not its data")
         found[name] = Extent(tuple(entry["shape"]), _NAMES[code], len(raw) + start, end - start)
+    _refuse_overlaps(path, found)
     return found
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts that the header of a safetensors file carries beside its tensors.
+
+    Raises:
+        CheckpointError: The file is cut or no safetensors.
+        OSError: It cannot be read.
+    """
+    with open(path, "rb", buffering=0) as file:
+        found = _load_header(path, _read_header(file)).get(_METADATA)
+    return {} if found is None else found
 
 
 def header_of(specs: Mapping[str, tuple[Sequence[int], Any]]) -> tuple[bytes, dict[str, int]]:
@@ -187,7 +241,11 @@ def find_damage(path: Path, record: FileRecord, deep: bool) -> Iterator[str]:
             if checksum(raw) != record.header:
                 yield f"{path.name}: header: expected xxh3_128 {record.header}, found {checksum(raw)}"
             elif deep:
-                yield from _find_flips(file, path.name, _parse_header(path, raw), record)
+                entries = _parse_header(path, raw)
+                if entries.keys() != record.tensors.keys():
+                    yield f"{path.name}: header: it has other tensors than the manifest says"
+                    return
+                yield from _find_flips(file, path.name, entries, record)
     except OSError as error:
         yield f"{path.name}: cannot be read ({error.strerror})"
 
@@ -226,6 +284,7 @@ def _header(tensors: Tensors) -> bytes:
         start = end
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    assert len(text) <= _MOST_HEADER, f"a header of {len(text)} bytes: nobody would read it"
     return len(text).to_bytes(8, "little") + text
 
 
@@ -236,33 +295,77 @@ def _chunks(array: np.ndarray) -> Iterator[memoryview]:
 
 
 def _read_header(file: Any) -> bytes:
-    length = file.read(8)
-    rest = os.fstat(file.fileno()).st_size - 8
-    # A flipped length must not ask for more memory than the file has bytes.
-    return length + file.read(max(0, min(int.from_bytes(length, "little"), rest)))
+    """The length of the header and the header; the length alone if it is beyond the limit."""
+    raw = file.read(8)
+    length, rest = int.from_bytes(raw, "little"), os.fstat(file.fileno()).st_size - 8
+    return raw + (file.read(max(0, min(length, rest))) if length <= _MOST_HEADER else b"")
+
+
+def _load_header(path: Path, raw: bytes) -> dict[str, Any]:
+    """The header's JSON as it is, metadata and all."""
+    try:
+        length = int.from_bytes(raw[:8], "little")
+        if length > _MOST_HEADER:
+            raise ValueError(f"its header of {length:,} bytes is beyond the format's {_MOST_HEADER:,}")
+        if len(raw) < 8 or len(raw) != 8 + length:
+            raise ValueError("cut short")
+        values = json.loads(raw[8:], object_pairs_hook=_each_once)
+        if not isinstance(values, dict):
+            raise ValueError("its header is no mapping of tensors")
+        texts = {} if values.get(_METADATA) is None else values[_METADATA]
+        if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+            raise ValueError(f"its metadata is no mapping of texts: {texts!r:.200}")
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file ({error})") from error
+    return values
 
 
 def _parse_header(path: Path, raw: bytes) -> dict[str, Any]:
-    try:
-        if len(raw) < 8 or len(raw) != 8 + int.from_bytes(raw[:8], "little"):
-            raise ValueError("cut short")
-        entries = json.loads(raw[8:])
-        if not isinstance(entries, dict):
-            raise ValueError("its header is no mapping of tensors")
-        entries.pop("__metadata__", None)
-        for name, entry in entries.items():
-            if not _is_entry(entry):
-                raise ValueError(f"its header says {entry!r} of {name!r}")
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not a safetensors file ({error})") from error
+    """The tensors' entries."""
+    entries = _load_header(path, raw)
+    entries.pop(_METADATA, None)
+    for name, entry in entries.items():
+        if not _is_entry(entry):
+            raise CheckpointError(
+                f"{path}: not a safetensors file (its header says {entry!r:.200} of {name!r:.200})"
+            )
     return entries
+
+
+def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):  # JSON would keep the last
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"its header says {twice!r:.200} twice")
+    return values
+
+
+def _refuse_overlaps(path: Path, extents: Mapping[str, Extent]) -> None:
+    end, before = 0, ""
+    for name, extent in sorted(extents.items(), key=lambda item: item[1].offset):
+        if extent.bytes:
+            if extent.offset < end:
+                raise CheckpointError(f"{path}: not a safetensors file ({before} and {name} share bytes)")
+            end, before = extent.offset + extent.bytes, name
 
 
 def _is_entry(entry: Any) -> bool:
     """Whether an entry of a header has the form that the format asks for."""
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         return False
-    shape, places = entry.get("shape"), entry.get("data_offsets")
-    if not isinstance(shape, list) or not isinstance(places, list) or len(places) != 2:
+    places = entry.get("data_offsets")
+    return are_sizes(entry.get("shape")) and are_sizes(places) and len(places) == 2
+
+
+def _is_record(values: Any) -> bool:
+    """Whether a file's record has the form of `FileRecord`."""
+    if not isinstance(values, dict) or not isinstance(values.get("tensors"), dict):
         return False
-    return all(type(number) is int for number in (*shape, *places))
+    entries = values["tensors"].values()
+    return (
+        are_sizes([values.get("bytes")])
+        and isinstance(values.get("header"), str)
+        and all(isinstance(entry, dict) and are_sizes(entry.get("shape")) for entry in entries)
+        and all(entry.get("dtype") in _NAMES.values() for entry in entries)
+        and all(isinstance(entry.get("checksum"), str) for entry in entries)
+    )

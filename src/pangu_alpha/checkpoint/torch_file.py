@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import pickle
 import struct
 import zipfile
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +47,12 @@ _PICKLE_ERRORS = (
     pickle.UnpicklingError, LookupError, AttributeError, TypeError, ValueError, EOFError, AssertionError,
     struct.error, ArithmeticError, NameError, MemoryError, RecursionError,
 )  # fmt: skip
-_MOST_PICKLE = 256 << 20  # bytes; that of a checkpoint has some 200 a tensor
+# Python's objects take up to some 80 bytes for one of the pickle's, which may lie in the zip a thousand
+# times smaller. So it is held to a share of the file beyond what any small one needs, and to a largest size.
+_SMALL_PICKLE, _SHARE, _MOST_PICKLE = 1 << 20, 64, 16 << 20  # bytes; a checkpoint's has some 200 a tensor
+_DEEPEST = 50  # mappings in mappings
+_MOST_LETTERS = 4 << 20  # of all names together, joined by dots
+_MOST_AXES = 32  # numpy's
 
 
 class TorchTensor(NamedTuple):
@@ -71,6 +76,18 @@ class TorchTensor(NamedTuple):
         """The tensor as a whole of one piece."""
         where = ((self.offset, self.bytes),)
         return Stored(self.shape, (Piece(whole(self.shape), self.file, where, self.dtype, label=label),))
+
+
+class _Mapping(dict):
+    """Stands for OrderedDict; copies no other and has no attributes: it is as large as the pickle says."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def __setstate__(self, _: Any) -> None:
+        """Leaves a module's _metadata aside."""
 
 
 class Inert:
@@ -102,9 +119,11 @@ def is_torch_file(path: Path) -> bool:
 def read_torch_file(path: Path) -> Any:
     """What torch.load would give, with TorchTensor for tensors and Inert for all but plain values.
 
+    It takes time and memory of some times the file's size at most, whatever is in it.
+
     Raises:
         CheckpointError: It is not such a file, of the form before torch 1.6, damaged, names something that
-            is not on the list, or holds a tensor that is not contiguous.
+            is not on the list, holds a tensor that is not contiguous, or mappings without end.
     """
     path = Path(path)
     with open(path, "rb") as file:
@@ -133,12 +152,12 @@ def damaged_entries(path: Path) -> Iterator[str]:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, TorchTensor]:
-    """Tensors of nested mappings under their keys joined by dots."""
+    """Tensors of nested mappings, of what `read_torch_file` gave, under their keys joined by dots."""
     if isinstance(value, TorchTensor):
         return {prefix: value}
     found: dict[str, TorchTensor] = {}
     if isinstance(value, dict):
-        for key, inner in dict.items(value):
+        for key, inner in value.items():
             found |= flatten(inner, f"{prefix}.{key}" if prefix else str(key))
     return found
 
@@ -158,19 +177,37 @@ class _Archive:
     def load(self) -> Any:
         """The value of the pickle."""
         order = self._folder + "byteorder"
-        if order in self._archive.namelist() and self._archive.read(order) != b"little":
-            raise CheckpointError(
-                f"{self._path}: its numbers are big-endian; write it on a little-endian machine"
-            )
-        if self._archive.getinfo(self._pickle).file_size > _MOST_PICKLE:
-            raise CheckpointError(f"{self._path}: its pickle is larger than any checkpoint's")
+        if order in self._archive.namelist() and self._archive.open(order).read(9) != b"little":
+            raise self.refuse("its numbers are big-endian; write it on a little-endian machine")
+        size = self._archive.getinfo(self._pickle).file_size
+        if size > min(_MOST_PICKLE, _SMALL_PICKLE + os.fstat(self._file.fileno()).st_size // _SHARE):
+            raise self.refuse(f"its pickle of {size:,} bytes is beyond any weights'; save the weights alone")
         data = self._archive.read(self._pickle)
         try:
-            return _Unpickler(io.BytesIO(data), self).load()
+            value = _Unpickler(io.BytesIO(data), self).load()
         except CheckpointError:
             raise
         except _PICKLE_ERRORS as error:
-            raise CheckpointError(f"{self._path}: its pickle is damaged ({error!r})") from error
+            raise self.refuse(f"its pickle is damaged ({error!r:.200})") from error
+        self._check_names(value)
+        return value
+
+    def _check_names(self, value: Any) -> None:
+        """Makes sure that `flatten` ends soon: a mapping may hold itself, or another one many times."""
+        level, letters = [(value, 0)], 0
+        for _ in range(_DEEPEST):
+            below = []
+            for outer, length in level:
+                for key, inner in outer.items() if isinstance(outer, dict) else ():
+                    below.append((inner, length + 1 + len(str(key))))
+                    letters += below[-1][1]
+                    if letters > _MOST_LETTERS:
+                        raise self.refuse("its mappings hold each other too often: no weights")
+            level = below
+        if level:
+            raise self.refuse(
+                f"its mappings are nested deeper than {_DEEPEST}, or hold themselves: no weights"
+            )
 
     def refuse(self, said: str) -> CheckpointError:
         """An error about this file."""
@@ -180,7 +217,10 @@ class _Archive:
         """A view of a storage, as torch's functions rebuild it."""
         if not isinstance(storage, _Storage):
             raise self.refuse("a tensor of something that is no storage")
-        shape, strides = tuple(map(int, shape)), tuple(map(int, strides))
+        shape, strides = tuple(shape), tuple(strides)
+        sizes = (first, *shape, *strides)
+        if len(shape) > _MOST_AXES or not all(type(each) is int and 0 <= each < 1 << 63 for each in sizes):
+            raise pickle.UnpicklingError("a tensor of sizes that are none")
         if not _contiguous(shape, strides):
             raise self.refuse(
                 f"a tensor of shape {list(shape)} has strides {list(strides)}; save it contiguous: "
@@ -189,7 +229,7 @@ class _Archive:
         size = np.dtype("uint16" if storage.dtype == "bfloat16" else storage.dtype).itemsize
         begin, length = self._place(storage.key)
         offset, count = first * size, math.prod(shape) * size
-        if first < 0 or offset + count > length:
+        if offset + count > length:
             raise self.refuse(f"a tensor of shape {list(shape)} exceeds its storage {storage.key!r}")
         return TorchTensor(self._path, shape, storage.dtype, begin + offset, count)
 
@@ -225,10 +265,11 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: damaged bytes cannot 
     def __init__(self, data: io.BytesIO, archive: _Archive) -> None:
         super().__init__(data)
         self._archive = archive
+        self._inert: dict[str, type[Inert]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
+            return _Mapping
         if module == "torch" and name in _STORAGES:
             return _StorageType(_STORAGES[name])
         if module == "torch._utils" and name in _REBUILDERS:
@@ -236,20 +277,58 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: damaged bytes cannot 
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return lambda tensor, *_: tensor
         if (module, name) in _INERT:
-            return type(name, (Inert,), {})
+            if name not in self._inert:
+                self._inert[name] = type(name, (Inert,), {})
+            return self._inert[name]
         raise self._archive.refuse(
-            f"its pickle names {module}.{name}, which is not needed for weights; nothing was run; load it "
-            "where you trust it and save the weights alone: torch.save(state_dict, NEW)"
+            f"its pickle names {module:.80}.{name:.80}, which is not needed for weights; nothing was run; "
+            "load it where you trust it and save the weights alone: torch.save(state_dict, NEW)"
         )
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, storage, key, *_ = pid
-        if kind != "storage" or not isinstance(storage, _StorageType):
-            raise self._archive.refuse(f"refers to {pid!r}, which is no storage of torch")
-        return _Storage(str(key), storage.dtype)
+        if kind != "storage" or not isinstance(storage, _StorageType) or not isinstance(key, str):
+            raise pickle.UnpicklingError("refers to something that is no storage of torch")
+        return _Storage(key, storage.dtype)
 
     def _rebuild(self, storage: Any, first: int, shape: Any, strides: Any, *_: Any) -> TorchTensor:
         return self._archive.tensor(storage, first, shape, strides)
+
+    def _refuse_keys(self, keys: list[Any]) -> None:
+        # The hash of a tuple walks all it holds: of tuples in each other, for ever or beyond the C stack.
+        if any(isinstance(key, tuple) for key in keys):
+            raise pickle.UnpicklingError("a key that is a tuple")
+
+    def load_setitem(self) -> None:
+        self._refuse_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        self._refuse_keys(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        self._refuse_keys(self.stack[::2])
+        super().load_dict()
+
+    def load_build(self) -> None:
+        if not isinstance(self.stack[-2], Inert | _Mapping):
+            raise pickle.UnpicklingError("a state for something that takes none")
+        super().load_build()
+
+    def load_other(self) -> None:
+        raise pickle.UnpicklingError("a set or a bytearray, which are no weights")
+
+    # By opcode, as pickle finds its methods. Python 3.11 makes a bytearray of any length before it reads it.
+    dispatch = pickle._Unpickler.dispatch | {
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.BUILD[0]: load_build,
+        pickle.BYTEARRAY8[0]: load_other,
+        pickle.EMPTY_SET[0]: load_other,
+        pickle.FROZENSET[0]: load_other,
+    }
 
 
 def _contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import sys
 from collections.abc import Callable
 
@@ -14,10 +17,37 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
 
     Raises:
         SystemExit: Always. 2 after a ValueError or an OSError, which are the user's to mend and are
-            printed in one line; other exceptions are ours and keep their traceback.
+            printed in a sentence; 128 + the signal's number after Ctrl-C, or when whoever reads the
+            output stops; other exceptions are ours and keep their traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown is no failure
     try:
-        sys.exit(main(sys.argv[1:]) or 0)
+        code = main(sys.argv[1:]) or 0
+        sys.stdout.flush()
+        sys.exit(code)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, BrokenPipeError) and _unread(sys.stdout.fileno()):  # head has had enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
+            sys.exit(128 + signal.SIGPIPE)
+        print(f"error: {_said(error)}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt as error:  # what works through long tasks says in it how to go on
+        print(str(error) or "interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+def _unread(descriptor: int) -> bool:
+    """Whether nobody reads what is written to a pipe."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _said(error: Exception) -> str:
+    """The error as a user reads it: of the system's, the file and what is wrong, without a number."""
+    if not isinstance(error, OSError) or error.filename is None or error.filename2 is not None:
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return f"{error.filename}: there is no such file or folder"
+    return f"{error.filename}: {error.strerror}"

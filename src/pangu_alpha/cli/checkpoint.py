@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -18,17 +19,18 @@ from pangu_alpha.checkpoint.pieces import Source
 from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.store import CheckpointStore
 from pangu_alpha.checkpoint.summary import stored_bytes, summarize, summary_json, summary_lines
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
-from pangu_alpha.cli.merge_checkpoint import add_source_options, size_of, source_options
+from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError
+from pangu_alpha.cli.merge_checkpoint import add_source_options, plan_fields, size_of, source_options
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.config.schema import build, read_yaml
+from pangu_alpha.config.schema import build
 
 _EPILOG = """\
 PATH is a run's output folder (its newest whole checkpoint is taken), a checkpoint, the folder of the released
 slices, a .ckpt, MindSpore's slices with their strategy file, a folder of the Hugging Face port, or a
 Megatron-style folder or file. To bring any of these into this project: merge_checkpoint.py PATH NEW.
 
-exit code: 0 well; 1 diff found differences, verify found damage; 2 not opened, refused or not written
+exit code: 0 well; 1 diff found differences, verify found damage; 2 no checkpoint of a known form, not opened,
+refused or not written
 """
 
 
@@ -55,7 +57,8 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _diff(options: argparse.Namespace) -> int:
-    first, second = _open(options.first, options), _open(options.second, options)
+    either = replace(source_options(options), shared=True)
+    first, second = open_source(options.first, either), open_source(options.second, either)
     if options.weights_only:
         first, second = (_weights(source) for source in (first, second))
     total = sum(math.prod(stored.shape) for group in first.tensors.values() for stored in group.values())
@@ -76,7 +79,9 @@ def _verify(options: argparse.Namespace) -> int:
     for path in _checkpoints(options.path):
         try:
             source = _open(path, options)
-        except CheckpointError as error:
+        except UnclearError:
+            raise
+        except (CheckpointError, OSError) as error:
             bad += 1
             print(error)
             continue
@@ -93,8 +98,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     plan = None
     if options.plan is not None:
-        values = read_yaml(options.plan)
-        plan = build(ParallelPlan, values.get("parallel", values), "parallel")
+        plan = build(ParallelPlan, plan_fields(options.plan), "parallel")
         if options.to != "mindspore":
             raise ValueError(f"--plan: {options.to} is not cut by a plan; leave it out")
     source = _open(options.source, options)
@@ -111,6 +115,13 @@ def _export(options: argparse.Namespace) -> int:
 
 def _open(path: Path, options: argparse.Namespace) -> Source:
     return open_source(path, source_options(options))
+
+
+def _tolerance(text: str) -> float:
+    value = float(text)
+    if not value >= 0.0:
+        raise argparse.ArgumentTypeError(f"{text}: give a number that is not negative")
+    return value
 
 
 def _checkpoints(path: Path) -> list[Path]:
@@ -167,7 +178,13 @@ def _parser() -> argparse.ArgumentParser:
     add = _command(commands, "diff", "compares two, tensor by tensor", _diff, common)
     add("first", type=Path, metavar="A")
     add("second", type=Path, metavar="B")
-    add("--tolerance", type=float, default=0.0, metavar="X", help="absolute difference let pass (default: 0)")
+    add(
+        "--tolerance",
+        type=_tolerance,
+        default=0.0,
+        metavar="X",
+        help="absolute difference let pass (default: 0)",
+    )
     add("--weights-only", action="store_true", help="leaves the optimizer out")
 
     add = _command(commands, "verify", "reads everything and compares every checksum", _verify, common)
@@ -176,7 +193,8 @@ def _parser() -> argparse.ArgumentParser:
     forms = "; ".join(f"{name}: {text}" for name, (text, _) in FORMS.items())
     add = _command(commands, "export", "writes one in another form", _export, common)
     add("source", type=Path, metavar="SRC")
-    add("target", type=Path, metavar="DST", help="file or folder to make")
+    add("target", type=Path, metavar="DST", help="file or folder to make; DST.safetensors for --to megatron, "
+        "DST.ckpt for --to ckpt")  # fmt: skip
     add("--to", required=True, choices=tuple(FORMS), help=forms)
     add("--dtype", choices=DTYPES, default="float32", help="of the weights (default: %(default)s)")
     add("--plan", metavar="YAML", help="for --to mindspore: the plan to cut for")

@@ -7,6 +7,13 @@ from collections.abc import Sequence
 
 from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
 
+_EPILOG = """\
+perplexity is that of a token; bits/character (-log2 p of all tokens over all characters) can be compared
+between vocabularies
+
+exit code: 0 the trained network wins against both; 1 it does not; 2 wrong input
+"""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Compares a trained network with baselines on the same held-out tokens.
@@ -17,19 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         Exit code: 0, or 1 if the trained network does not win against both baselines.
     """
-    parser = argparse.ArgumentParser(
-        description="Perplexity of a trained PanGu-alpha, of the untrained one and of a Kneser-Ney bigram."
-    )
-    parser.add_argument(
-        "--checkpoint", required=True, help="a run's output folder or a checkpoint of any form"
-    )
-    parser.add_argument("--records", required=True, help="held-out records")
-    parser.add_argument("--train-records", required=True, help="records the bigram is counted on")
-    parser.add_argument("--tokenizer", help="vocab.model; by default the one beside the checkpoint")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--device", default="auto", choices=("auto", "CPU", "Ascend"))
-    add_source_options(parser)
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
 
     from pangu_alpha.parallel.context import use_device
 
@@ -50,3 +45,22 @@ def main(arguments: Sequence[str]) -> int:
     won = all(trained.nats < baseline.nats for baseline in baselines)
     print("the trained network wins against both" if won else "the trained network does NOT win against both")
     return 0 if won else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="evaluate.py",
+        description="Perplexity of a trained PanGu-alpha, of the untrained one and of a Kneser-Ney bigram.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--checkpoint", required=True, metavar="PATH", help="a run's folder, or a checkpoint of any form")
+    add("--records", required=True, metavar="DIR", help="held-out records")
+    add("--train-records", required=True, metavar="DIR", help="records the bigram is counted on")
+    add("--tokenizer", metavar="FILE", help="vocab.model; by default the one beside the checkpoint")
+    add("--batch-size", type=int, default=16, metavar="N", help="rows at once (default: %(default)s)")
+    add("--device", default="auto", choices=("auto", "CPU", "Ascend"), help="auto (default): Ascend where "
+        "there is one")  # fmt: skip
+    add_source_options(parser)
+    return parser

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import sys
 import time
@@ -23,15 +24,15 @@ from pathlib import Path
 import psutil
 
 import pangu_alpha
-from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.config.run import TrainConfig, load_train_config
-from pangu_alpha.config.schema import to_mapping
+from pangu_alpha.config.run import TrainConfig, load_train_config, unrunnable
+from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.parallel.launch import Job, Node, commands, plain_nodes, refusals, table_nodes, topology
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.rank_table import read
 from pangu_alpha.parallel.watch import Bulletin, Console, Failure, Signals, last_lines, watch
 from pangu_alpha.parallel.workers import MsrunWorkers, OwnWorkers, log_of
 
+_NPU = "/dev/davinci"  # and the device's number
 _NOT_AGAIN = (2, 3)  # wrong input, and a run that stopped itself: another attempt would end the same way
 _PORT_WAIT = 60.0  # seconds a port may take to become free after an attempt
 
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
 
         return launch_predict(program, options, rest)
     config = load_train_config(options.config, _program_words(options, rest)[2:])
-    job = make_job(program, options, rest, config.parallel)
+    job = make_job(program, options, rest, config)
     if options.compile_cache is not None:
         cache = str(Path(options.compile_cache).absolute() / graph_digest(config))
         variables = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": cache}
@@ -66,7 +67,8 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     here = this_node(job, options)
     print(topology(job.nodes, config.parallel, here.place), flush=True)
-    check_devices(here, config.run.device)
+    if on_ascend(config, options.start):
+        check_devices(here)
     return run_attempts(job, here, options)
 
 
@@ -88,6 +90,10 @@ def parse(words: Sequence[str], trains: bool) -> tuple[argparse.Namespace, list[
                 f"did you mean {near[0]}?" if near else "options are --words, see --help; the rest key=value"
             )
             raise ValueError(f"{word}: unknown; {hint}")
+    if options.start == "msrun" and (options.nnodes or 1) > 1 and options.master_addr is None:
+        raise ValueError(
+            f"--master-addr: needed with {options.nnodes} nodes: the address of node 0 that all nodes reach"
+        )
     if (options.start == "rank-table") != (options.rank_table is not None):
         raise ValueError("--start rank-table and --rank-table FILE need each other")
     if options.rank_table is None:
@@ -121,14 +127,16 @@ def _parser(trains: bool) -> argparse.ArgumentParser:
 
 def _add_topology(parser: argparse.ArgumentParser, trains: bool) -> None:
     add = _adder(parser, "devices and nodes")
+    needed = "what the plan needs" if trains else "1"
     add("--device", choices=("Ascend", "CPU"), help="device type; without it, the program's own choice")
-    add("--nproc", type=_positive, metavar="N", help="workers of a node; without it, what the plan needs")
+    add("--nproc", type=_positive, metavar="N", help=f"workers of a node; without it, {needed}")
     if not trains:
         parser.set_defaults(restarts=0)
         return
     add("--nnodes", type=_positive, metavar="N", help="nodes; without it 1, or the rank table's")
     add("--node-rank", type=_natural, metavar="N", help="place of this node, from 0; needed with several")
-    add("--master-addr", default="127.0.0.1", metavar="HOST", help="address of node 0 (msrun)")
+    add("--master-addr", metavar="HOST", help="address of node 0 that all nodes reach (msrun); needed with "
+        "several")  # fmt: skip
     add(
         "--master-port",
         type=_positive,
@@ -138,7 +146,7 @@ def _add_topology(parser: argparse.ArgumentParser, trains: bool) -> None:
     )
     add("--start", choices=("msrun", "rank-table"), default="msrun", help="how workers find each other")
     add("--rank-table", metavar="FILE", help="HCCL rank table, for --start rank-table")
-    add("--chip", metavar="NAME", help="chip whose rules the rank table must keep; see rank_tables/README.md")
+    add("--chip", metavar="NAME", help="chip whose rules the rank table must keep; see docs/rank_tables.md")
     add("--cluster-timeout", type=_positive, default=600, metavar="S", help="wait for all workers (msrun)")
     add("--restarts", type=_natural, default=0, metavar="N", help="attempts after a failure, --resume auto")
     add("--compile-cache", metavar="DIR", help="keep compiled graphs there (MS_COMPILER_CACHE_*)")
@@ -205,13 +213,27 @@ def graph_digest(config: TrainConfig) -> str:
     return digest.hexdigest()[:16]
 
 
-def make_job(program: str, options: argparse.Namespace, overrides: Sequence[str], plan: ParallelPlan) -> Job:
+def on_ascend(config: TrainConfig, start: str) -> bool:
+    """Whether the workers of a run are on Ascend: as it says, as only there it can run, or as NPUs are here.
+
+    Args:
+        config: The run; its workers train on CPU if this is False.
+        start: How they find each other.
+    """
+    if config.run.device != "auto":
+        return config.run.device == "Ascend"
+    plan = config.parallel
+    return plan.tp * plan.pp > 1 or start == "rank-table" or bool(glob(f"{_NPU}[0-9]*"))
+
+
+def make_job(program: str, options: argparse.Namespace, overrides: Sequence[str], config: TrainConfig) -> Job:
     """What the options ask for.
 
     Raises:
-        ValueError: It differs from the plan, or cannot run.
+        ValueError: It differs from the plan, cannot run, or is what every worker would refuse.
     """
-    if options.device == "CPU" and (plan.tp * plan.pp > 1 or options.start == "rank-table"):
+    plan = config.parallel
+    if config.run.device == "CPU" and (plan.tp * plan.pp > 1 or options.start == "rank-table"):
         raise ValueError(
             "--device CPU: MindSpore 2.9 trains data parallel only there, started by msrun; use tp = pp = 1, "
             "or `python src/plan.py replay` to compute a plan on CPU"
@@ -222,12 +244,14 @@ def make_job(program: str, options: argparse.Namespace, overrides: Sequence[str]
         nodes = plain_nodes(options.nnodes, options.nproc or max(plan.devices // options.nnodes, 1))
     if problems := list(refusals(nodes, plan, options.nnodes, options.nproc)):
         raise ValueError("\n".join(problems))
+    if problems := list(unrunnable(config, plan.devices > 1 and on_ascend(config, options.start))):
+        raise ConfigError(problems)
     return Job(
         program=(program, *_program_words(options, overrides)),
         nodes=nodes,
         start=options.start if plan.devices > 1 else "alone",
         environment=environment_of(options),
-        master=(options.master_addr, options.master_port),
+        master=(options.master_addr or "127.0.0.1", options.master_port),
         rank_table=options.rank_table and os.path.abspath(options.rank_table),
         cluster_timeout=options.cluster_timeout,
         bind_cores=options.bind_cores,
@@ -277,15 +301,13 @@ def _addresses() -> set[str]:
     return {address for address in found if not address.startswith("127.")} - {"::1"} | {socket.gethostname()}
 
 
-def check_devices(node: Node, device: str) -> None:
+def check_devices(node: Node) -> None:
     """Looks for the node's NPUs.
 
     Raises:
         ValueError: One of them is not there.
     """
-    if device != "Ascend":
-        return
-    there = {int(path.removeprefix("/dev/davinci")) for path in glob("/dev/davinci[0-9]*")}
+    there = {int(path.removeprefix(_NPU)) for path in glob(f"{_NPU}[0-9]*")}
     missing = sorted({number for _, number in node.workers} - there)
     if missing:
         raise ValueError(
@@ -336,6 +358,10 @@ def _attempt(
         wait_for_port(*job.master)
     bulletin = Bulletin(root, folder, attempt)
     started = commands(job, here, folder, os.cpu_count() or 1)
+    if shutil.which(started[0].words[0]) is None:
+        raise ValueError(
+            f"{started[0].words[0]}: not on the PATH; activate the environment, or start by run_scripts/"
+        )
     for command in started:
         print(f"+ {command}", flush=True)
     print(f"logs: {folder}", flush=True)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pangu_alpha.cli.launch import check_devices, dry, environment_of, new_folder, run_attempts
+from pangu_alpha.cli.predict import checked
 from pangu_alpha.parallel.launch import Job, plain_nodes
 
 
@@ -24,10 +25,11 @@ def launch_predict(program: str, options: argparse.Namespace, words: Sequence[st
         Exit code.
 
     Raises:
-        ValueError: Fewer prompts than workers, or a device is missing.
+        ValueError: Words that predict.py would refuse, fewer prompts than workers, or a missing device.
     """
     source = Path(options.prompt_file)
     size = options.nproc or 1
+    checked([*words, "--prompt-file", options.prompt_file])  # every worker would refuse the same
     prompts = [line for line in source.read_text("utf-8-sig").split("\n") if line.strip()]
     if len(prompts) < size:
         raise ValueError(f"{source}: {len(prompts)} prompts for {size} workers; lower --nproc")
@@ -38,7 +40,8 @@ def launch_predict(program: str, options: argparse.Namespace, words: Sequence[st
     if options.dry:
         print(dry(_with_shares(job, Path("SHARES"), source.suffix), options.log_dir))
         return 0
-    check_devices(nodes[0], options.device)
+    if options.device == "Ascend":
+        check_devices(nodes[0])
     shares = new_folder(Path(options.log_dir).absolute() / "shares")
     for rank in range(size):
         share = prompts[rank * len(prompts) // size : (rank + 1) * len(prompts) // size]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from pangu_alpha.checkpoint.copying import Limits
 from pangu_alpha.checkpoint.pieces import Source
@@ -76,7 +77,8 @@ def _plan_options(parser: argparse.ArgumentParser) -> None:
     add("--layers-per-stage", type=_integers, metavar="N,N,...", help="(default: as even as they go)")
     add("--optimizer-parallel", metavar="LEVEL", help="none, level1, level2, level3")
     add("--optimizer-threshold", type=int, metavar="KB", help="smallest parameter that is cut (default: 64)")
-    add("--no-vocab-parallel", dest="vocab_parallel", action="store_false", default=None)
+    add("--no-vocab-parallel", dest="vocab_parallel", action="store_false", default=None, help="every rank "
+        "of tp holds the whole embedding table")  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,8 +100,7 @@ def plan_of(options: argparse.Namespace) -> ParallelPlan | None:
     Raises:
         ValueError: It breaks a rule, or --full comes with a plan.
     """
-    values = read_yaml(options.plan) if options.plan else {}
-    values = values.get("parallel", values)
+    values = plan_fields(options.plan) if options.plan else {}
     for field in fields(ParallelPlan):
         given = getattr(options, field.name, None)
         if given is not None:
@@ -109,6 +110,19 @@ def plan_of(options: argparse.Namespace) -> ParallelPlan | None:
     if not values:
         return None
     return build(ParallelPlan, {"micro_batches": values.get("pp", 1), **values})
+
+
+def plan_fields(file: str) -> dict[str, Any]:
+    """Fields of a plan from a YAML that holds them, or that has them in a section parallel.
+
+    Raises:
+        ValueError: It holds none.
+    """
+    values = read_yaml(file)
+    values = values.get("parallel", values)
+    if not isinstance(values, dict) or not values:
+        raise ValueError(f"{file}: no fields of a plan (dp, tp, pp, ...), but {values!r}")
+    return values
 
 
 def _found(source: Source) -> str:

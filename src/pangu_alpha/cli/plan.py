@@ -23,7 +23,7 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError, build, parse_overrides, read_yaml, to_mapping
-from pangu_alpha.config.zoo import MODEL_NAMES, load_model_card
+from pangu_alpha.config.zoo import MODEL_NAMES, load_network
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.rank_table import read as read_rank_table
 from pangu_alpha.planner import verify as compiled
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _search_parsers(commands)
-    one = commands.add_parser("dry-run", help="compile ranks of a plan: memory, placements, traffic")
+    one = commands.add_parser("dry-run", help="compile ranks of a plan: what they hold and send")
     _model_options(one)
     _plan_options(one)
     which = one.add_mutually_exclusive_group()
@@ -161,8 +161,10 @@ def _plan_options(parser: argparse.ArgumentParser) -> None:
     add("--optimizer-parallel", metavar="LEVEL", help="none, level1, level2, level3")
     add("--optimizer-threshold", type=int, metavar="KB", help="smallest parameter that is cut (default: 64)")
     add("--recompute", metavar="MODE", help="none, selective, full; or one word for each layer, with commas")
-    add("--sequence-parallel", action="store_true", default=None)
-    add("--no-vocab-parallel", dest="vocab_parallel", action="store_false", default=None)
+    add("--sequence-parallel", action="store_true", default=None, help="norms and residuals cut over tp by "
+        "rows")  # fmt: skip
+    add("--no-vocab-parallel", dest="vocab_parallel", action="store_false", default=None, help="table, "
+        "logits and loss whole on every rank of tp")  # fmt: skip
     add("--gradient-fusion", type=int, metavar="MB", help="buckets of gradients (default: 0, none)")
 
 
@@ -236,8 +238,9 @@ def _batch_size(options: argparse.Namespace) -> int:
 
 
 def _network(options: argparse.Namespace) -> tuple[ModelConfig, OptimConfig]:
-    model, optim = model_of(options.model)
-    return replace(model, num_layers=options.layers) if options.layers else model, optim
+    network = load_network(options.model)
+    model = replace(network.model, num_layers=options.layers) if options.layers else network.model
+    return model, network.optim
 
 
 def _search(options: argparse.Namespace, folder: Path) -> int:
@@ -273,23 +276,6 @@ def _operators(options: argparse.Namespace, folder: Path) -> int:
         f"\nCollectives of a block, as modelled and as MindSpore compiles them\n{compiled.lines_text(lines)}"
     )
     return int(not all(line.equal for line in lines))
-
-
-def model_of(name: str) -> tuple[ModelConfig, OptimConfig]:
-    """Shape and recipe of a shipped model or of a YAML with the sections model and optim.
-
-    Raises:
-        ConfigError: There is no such model or file, or it breaks a rule.
-    """
-    if not name.endswith((".yaml", ".yml")):
-        card = load_model_card(name)
-        return card.model, card.optim
-    values = read_yaml(name)
-    model = values.get("model", values)
-    if isinstance(model, str):
-        card = load_model_card(model)
-        return card.model, build(OptimConfig, to_mapping(card.optim) | values.get("optim", {}), "optim")
-    return build(ModelConfig, model, "model"), build(OptimConfig, values.get("optim", {}), "optim")
 
 
 def _dry_run(options: argparse.Namespace, folder: Path) -> int:
@@ -394,7 +380,7 @@ def _replayed(options: argparse.Namespace) -> dict[str, Job] | dict[str, Change]
 
 def _float32_shape(name: str) -> dict[str, Any]:
     """Fields of a model as CPU can replay it."""
-    return to_mapping(model_of(name)[0]) | {"dropout": 0.0, "compute_dtype": "float32"}
+    return to_mapping(load_network(name).model) | {"dropout": 0.0, "compute_dtype": "float32"}
 
 
 def _strategies(options: argparse.Namespace, folder: Path) -> int:

@@ -25,7 +25,7 @@ def rank_text(summary: RankSummary) -> str:
     return "\n\n".join(
         [
             f"rank {summary.rank}, stage {summary.stage}: compiled in {summary.compile_seconds:.1f} s{whole}"
-            f", peak {summary.peak_mb / 1024:.2f} GiB, graph of {summary.nodes} nodes\nholds {held}",
+            f", host peak {summary.peak_mb / 1024:.2f} GiB, graph of {summary.nodes} nodes\nholds {held}",
             "Strategies (parts of each input's dimensions)\n" + strategies_text(summary),
             "Parameters\n" + placements_text(summary.placements),
             "Traffic of a step\n" + traffic_text(summary),
@@ -122,7 +122,7 @@ def stages_text(summaries: Sequence[RankSummary], mesh: Mesh, layers: Sequence[i
                 agrees,
             )
         )
-    header = ("stage", "rank", "layers", "compile s", "peak", "nodes", "weights", "moments", "sums")
+    header = ("stage", "rank", "layers", "compile s", "host peak", "nodes", "weights", "moments", "sums")
     header += ("sent tp", "sent dp", "sent pp", "as predicted")
     return table(header, rows, right=range(12))
 

@@ -40,10 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Words of the command line.
     """
-    options = _parser().parse_args(arguments)
+    options, prompts, sampling = checked(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    prompts, stop = read_prompts(options)
-    sampling = build(SamplingConfig, _sampling_values(options, stop))
 
     # MindSpore takes seconds: after the command line is checked.
     from pangu_alpha.inference.load import load_for_inference
@@ -62,6 +60,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Path(options.output).open("w", encoding="utf-8") if options.output else nullcontext() as file:
         _show(generator, prompts, sampling, options, file)
     return 0
+
+
+def checked(
+    arguments: Sequence[str] | None,
+) -> tuple[argparse.Namespace, list[str], SamplingConfig]:
+    """What a command line asks for, as far as it can be told before the model is opened.
+
+    Returns:
+        The options, all prompts, and how their continuations are drawn.
+
+    Raises:
+        ValueError: See `read_prompts`; or a value that no sampling takes.
+    """
+    options = _parser().parse_args(arguments)
+    prompts, stop = read_prompts(options)
+    return options, prompts, build(SamplingConfig, _sampling_values(options, stop))
 
 
 def read_prompts(options: argparse.Namespace) -> tuple[list[str], tuple[str, ...]]:

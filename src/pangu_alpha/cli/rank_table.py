@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     _mesh_options(one, required=False)
     one = _command(commands, "draw", "a picture of the grid a table realises", "")
     one.add_argument("tables", nargs=1, metavar="TABLE", help="a table that lists servers rack by rack")
-    one.add_argument("--output", required=True, metavar="PNG")
+    one.add_argument("--output", required=True, metavar="PNG", help="picture to write")
     _mesh_options(one, required=True)
     _rack_option(one)
     return parser

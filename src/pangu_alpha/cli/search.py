@@ -76,6 +76,7 @@ def run(
     """
     given = read_rank_table(options.cluster) if options.cluster.endswith(".json") else None
     question = _question(options, model, _cluster(options, given))
+    mine = _own_plan(options.compare, question) if options.compare else None
     answer = None if problem(question) else _search(question, options)
     if answer is None or not answer.best:
         print(_impossible(question), file=sys.stderr)
@@ -83,8 +84,8 @@ def run(
     best = answer.best[0]
     report = {"answer": _as_json(answer)}
     sections = [_heading(answer), _ranking(answer), _losers(answer), _changes(answer), _memory(answer)]
-    if options.compare:
-        sections.append(_compared(answer, options))
+    if mine is not None:
+        sections.append(_compared(answer, mine, options.compare))
     front = explain.front(question) if options.front or options.pictures else ()
     if front:
         sections.append(_front(front))
@@ -230,9 +231,19 @@ def _memory(answer: Answer) -> str:
     return "Memory of a device, GiB\n" + table(header, rows, right=range(len(header)))
 
 
-def _compared(answer: Answer, options: argparse.Namespace) -> str:
-    values = read_yaml(options.compare)
+def _own_plan(path: str, question: Question) -> ParallelPlan:
+    """The plan of --compare; of other numbers of devices there is no rank among the cluster's."""
+    values = read_yaml(path)
     plan = build(ParallelPlan, values.get("parallel", values), "parallel")
+    if plan.devices != question.cluster.count:
+        raise ValueError(
+            f"--compare: {path}: dp {plan.dp} * tp {plan.tp} * pp {plan.pp} = {plan.devices} device"
+            f"{'s' * (plan.devices > 1)}, the cluster has {question.cluster.count}"
+        )
+    return plan
+
+
+def _compared(answer: Answer, plan: ParallelPlan, path: str) -> str:
     question, best = answer.question, answer.best[0]
     model = CostModel(question.cluster, question.stack)
     lines = []
@@ -243,7 +254,7 @@ def _compared(answer: Answer, options: argparse.Namespace) -> str:
         rank = sum(each.seconds < mine.seconds and each.grid != mine.grid for each in better) + 1
         fits = "fits" if mine.memory <= question.limit else "does NOT fit"
         lines.append(
-            f"{options.compare}, axes inside out {','.join(order)}: {mine.seconds:.4g} s a step "
+            f"{path}, axes inside out {','.join(order)}: {mine.seconds:.4g} s a step "
             f"({mine.seconds / best.seconds - 1:+.1%}), {_gib(mine)} GiB ({fits}); place {rank} of "
             f"{answer.grids} grids; loses by {explain.reason(best, mine, model)}"
         )

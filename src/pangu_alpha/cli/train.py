@@ -9,6 +9,17 @@ from collections.abc import Sequence
 
 from pangu_alpha.config.run import load_train_config
 
+_EPILOG = """\
+examples:
+  train.py --config run.yaml
+  train.py --config run.yaml --resume auto run.steps=2000 optim.learning_rate=1e-4
+
+every key of the YAML, with its default: docs/configuration.md
+
+exit code: 0 done; 2 wrong input; 3 the run stopped itself, too many updates in a row were skipped;
+128 + n after signal n, saved where it can go on
+"""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Trains as a YAML and its overrides say.
@@ -19,8 +30,15 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         Exit code: 0; 128 + the signal's number when a signal stopped the run; 3 when it stopped itself.
     """
-    parser = argparse.ArgumentParser(description="Trains PanGu-alpha.")
-    parser.add_argument("--config", required=True, help="YAML with the sections model, data, optim and run")
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description="Trains PanGu-alpha.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config", required=True, help="YAML with the sections model, data, run, optim and parallel"
+    )
     parser.add_argument("--resume", help="never, auto, or the path of a checkpoint; short for run.resume=...")
     parser.add_argument(
         "--init-from", metavar="PATH", help="start a new run from these weights; short for run.initial=PATH"

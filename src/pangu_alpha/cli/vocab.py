@@ -15,6 +15,11 @@ from pangu_alpha.text.vocabulary import train_vocabulary
 def main(arguments: list[str]) -> int:
     """Train a SentencePiece vocabulary on text, JSONL or parquet files, cleaned first."""
     options = _parser().parse_args(arguments)
+    if options.output.exists() and not options.overwrite:
+        raise ValueError(
+            f"{options.output}: exists already, and records and checkpoints may be of it; give another "
+            "--output, or --overwrite to replace it"
+        )
     reading = ReadOptions(split=options.split, field=options.field)
     readers = [DocumentReader(path, reading) for path in options.input]
     cleaner = Cleaner()
@@ -43,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--input", nargs="+", required=True, type=Path, metavar="FILE")
     parser.add_argument("--size", required=True, type=int, help="number of pieces")
     parser.add_argument("--output", required=True, type=Path, help="the SentencePiece model to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an --output that exists already")
     parser.add_argument("--split", choices=SPLITS, default="file", help="how .txt files become documents")
     parser.add_argument("--field", default="text", help="JSONL field or parquet column")
     parser.add_argument("--coverage", type=float, default=1.0, help="share of characters that get pieces")

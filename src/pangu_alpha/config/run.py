@@ -9,17 +9,9 @@ from typing import Any, Literal
 from pangu_alpha.config.data import DataConfig
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
-from pangu_alpha.config.parallel import ParallelPlan, misfits
-from pangu_alpha.config.schema import (
-    ConfigError,
-    build,
-    merge,
-    parse_overrides,
-    read_yaml,
-    to_mapping,
-    validate,
-)
-from pangu_alpha.config.zoo import load_model_card, load_model_config
+from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
+from pangu_alpha.config.schema import ConfigError, build, merge, parse_overrides, read_yaml, validate
+from pangu_alpha.config.zoo import load_model_config, with_named_model
 
 
 @dataclass(frozen=True)
@@ -182,7 +174,7 @@ def load_train_config(path: str, overrides: Sequence[str] = ()) -> TrainConfig:
     """Reads a run's YAML, lays `key=value` overrides over it and checks the whole.
 
     Args:
-        path: YAML file with the sections model, data, optim and run.
+        path: YAML file with the sections model, data, run, optim and parallel.
         overrides: Words such as "optim.learning_rate=1e-3".
 
     Raises:
@@ -197,20 +189,12 @@ def build_train_config(values: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: Every problem found.
     """
-    model = values.get("model")
-    name = model.get("base") if isinstance(model, Mapping) else model if isinstance(model, str) else None
-    if name is None:
-        return build(TrainConfig, values)
     try:
-        card = load_model_card(name)
+        values = with_named_model(values)
     except ConfigError as error:
         problems = list(error.problems)
     else:
-        changes = {key: value for key, value in dict(model).items() if key != "base"} if name != model else {}
-        shape = merge(to_mapping(card.model), changes)
-        return build(
-            TrainConfig, {**values, "model": shape, "optim": _over(card.optim, values.get("optim", {}))}
-        )
+        return build(TrainConfig, values)
     try:  # the rest is checked against some model, so that all problems come out at once
         build(TrainConfig, {**values, "model": load_model_config("tiny")})
     except ConfigError as error:
@@ -218,5 +202,31 @@ def build_train_config(values: Mapping[str, Any]) -> TrainConfig:
     raise ConfigError(problems)
 
 
-def _over(recipe: OptimConfig, changes: Any) -> Any:
-    return merge(to_mapping(recipe), changes) if isinstance(changes, Mapping) else changes
+def unrunnable(config: TrainConfig, partitioned: bool) -> Iterator[str]:
+    """Yields why no process would train, beyond what is wrong on any device.
+
+    Args:
+        config: The run.
+        partitioned: Whether MindSpore partitions it: on several Ascend devices; else each holds all.
+    """
+    if not partitioned:
+        if config.run.checkpoint.storage == "local":
+            yield (
+                "run.checkpoint.storage: 'local' is for runs that MindSpore partitions; here rank 0 saves "
+                "for all, and all resume from that: give an output folder that they share"
+            )
+        return
+    yield from (f"parallel.{problem}" for problem in unpartitionable(config.parallel))
+    if config.data.validation:
+        yield (
+            "data.validation: a run that MindSpore partitions has no validation; leave it out "
+            "(data.validation=null) and evaluate the checkpoints"
+        )
+
+
+def unused(config: TrainConfig, partitioned: bool) -> list[str]:
+    """Keys of the plan that say something and change nothing; arguments as `unrunnable`."""
+    names = ("optimizer_parallel", "recompute", "sequence_parallel", "gradient_fusion")
+    default = ParallelPlan()
+    changed = (name for name in names if getattr(config.parallel, name) != getattr(default, name))
+    return [] if partitioned else [f"parallel.{name}" for name in changed]

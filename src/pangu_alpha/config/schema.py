@@ -10,7 +10,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,7 +70,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: cannot be read ({error}); give the path of a YAML file"]) from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError([f"{path}: cannot be read ({reason}); give the path of a YAML file"]) from error
     values = parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise ConfigError([f"{path}: expected a mapping of keys, found {type(values).__name__}"])
@@ -82,6 +83,23 @@ def nearest(name: object, known: Iterable[str]) -> str:
     known = list(known)
     match = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     return f"did you mean {match[0]!r}?" if match else f"known are: {', '.join(known)}"
+
+
+def _elsewhere(name: object, cls: type, where: str = "") -> Iterator[str]:
+    """Dotted paths of the fields of that name in the sections of a dataclass."""
+    for section, hint in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            inside = _join(where, section)
+            yield from (_join(inside, field.name) for field in dataclasses.fields(hint) if field.name == name)
+            yield from _elsewhere(name, hint, inside)
+
+
+def _unknown(key: object, cls: type, where: str) -> str:
+    """The error about a key that is none of a dataclass's fields."""
+    paths = [repr(path) for path in _elsewhere(key, cls, where)]
+    known = (field.name for field in dataclasses.fields(cls))
+    hint = f"did you mean {' or '.join(paths)}?" if paths else nearest(key, known)
+    return f"{_join(where, key)}: unknown key; {hint}"
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,9 +150,7 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
         raise ConfigError([f"{where or cls.__name__}: expected a mapping of keys, found {values!r}"])
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
-    problems = [
-        f"{_join(where, key)}: unknown key; {nearest(key, fields)}" for key in values if key not in fields
-    ]
+    problems = [_unknown(key, cls, where) for key in values if key not in fields]
     arguments: dict[str, Any] = {}
     bad = set()
     for name, field in fields.items():

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
-from pangu_alpha.config.schema import ConfigError, build, nearest, read_yaml
+from pangu_alpha.config.schema import ConfigError, build, merge, nearest, read_yaml, to_mapping
 
 MODEL_NAMES = ("tiny", "350m", "2_6b", "13b", "200b")
 
@@ -45,6 +46,19 @@ class About:
     devices: str
     plan: str = "not published"
     notes: str = ""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What every YAML that names a model says of it.
+
+    Args:
+        model: The network's shape.
+        optim: Training recipe.
+    """
+
+    model: ModelConfig
+    optim: OptimConfig = field(default_factory=OptimConfig)
 
 
 @dataclass(frozen=True)
@@ -102,3 +116,48 @@ def load_model_config(name: str) -> ModelConfig:
         ConfigError: There is no such model.
     """
     return load_model_card(name).model
+
+
+def with_named_model(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Puts the fields of a shipped model in the place of its name; all else stays unchecked as it is.
+
+    Args:
+        values: Sections of a YAML. `model` may be a shipped model's name, or a mapping whose `base` is one;
+            then that model's recipe lies under `optim`.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    model, optim = values.get("model"), values.get("optim", {})
+    changes = (
+        {key: value for key, value in model.items() if key != "base"} if isinstance(model, Mapping) else {}
+    )
+    name = model.get("base") if isinstance(model, Mapping) else model
+    if not isinstance(model, Mapping | str) or name is None:
+        return dict(values)
+    card = load_model_card(name)
+    if isinstance(optim, Mapping):
+        optim = merge(to_mapping(card.optim), optim)
+    return {**values, "model": merge(to_mapping(card.model), changes), "optim": optim}
+
+
+def load_network(model: str) -> Network:
+    """Shape and recipe of what a command line calls a model.
+
+    Args:
+        model: A shipped model's name, or the path of a YAML: with the sections model and optim, as a run's
+            and a card have them (others are not looked at), or of a model's fields alone.
+
+    Raises:
+        ConfigError: There is no such model or file, or it breaks a rule.
+    """
+    if model in MODEL_NAMES:
+        values: Mapping[str, Any] = {"model": model}
+    elif Path(model).is_file():
+        values = read_yaml(model)
+    else:
+        raise ConfigError(
+            [f"model: {model!r} is neither a file nor a shipped model; {nearest(model, MODEL_NAMES)}"]
+        )
+    sections = {key: values[key] for key in ("model", "optim") if key in values}
+    return build(Network, with_named_model(sections if "model" in values else {"model": values}))

@@ -29,9 +29,13 @@ _READERS = min(2, os.cpu_count() or 1)  # MindDataset refuses more workers than 
 class Batch(NamedTuple):
     """What the network and the loss take, all numpy.
 
-    input_ids [B, S] int32; labels [B, S] int32, the ids one place later; loss_mask [B, S] float32, 1 where
-    the input id is not <pad>; position_ids [B, S] int32 and document_ids [B, S] int32, see `document_fields`;
-    source_ids [B] int32, the place of the row's source among the run's sources.
+    Args:
+        input_ids: int32 [B, S].
+        labels: int32 [B, S], the ids one place later.
+        loss_mask: float32 [B, S], 1 where the input id is not <pad>, else 0.
+        position_ids: int32 [B, S], see `document_fields`.
+        document_ids: int32 [B, S], see `document_fields`.
+        source_ids: int32 [B], place of the row's source among the run's sources; 0 in validation.
     """
 
     input_ids: np.ndarray
@@ -44,7 +48,13 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """One set of records in a mixture: its name, its checked records and its weight."""
+    """One set of records in a mixture.
+
+    Args:
+        name: In the config, and in reports.
+        records: As `open_records` checked them.
+        weight: Share of the samples relative to the other sources; positive.
+    """
 
     name: str
     records: Records

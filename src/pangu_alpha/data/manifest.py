@@ -24,7 +24,13 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class FileDigest:
-    """One file as it was written: name within the folder, size in bytes, SHA-256 in hexadecimal."""
+    """One file as it was written.
+
+    Args:
+        name: Within the folder.
+        bytes: Its size.
+        sha256: Of its content, hexadecimal.
+    """
 
     name: str
     bytes: int

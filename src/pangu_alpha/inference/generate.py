@@ -38,7 +38,12 @@ class Event(NamedTuple):
 
 
 class Continuation(NamedTuple):
-    """All new ids of one prompt and why it ended; see Event."""
+    """What follows one prompt.
+
+    Args:
+        ids: All new ids.
+        reason: Why it ended; see Event.
+    """
 
     ids: tuple[int, ...]
     reason: Reason

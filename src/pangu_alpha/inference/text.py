@@ -19,7 +19,13 @@ _REPLACEMENT = "\ufffd"  # what the bytes of a character give until they are all
 
 
 class Piece(NamedTuple):
-    """The next bit of one prompt's continuation; with the last one comes the reason (see generate.Event)."""
+    """The next bit of one prompt's continuation.
+
+    Args:
+        prompt: Index of the prompt.
+        text: What has become certain; may be empty in the last one.
+        reason: Why it ended (see generate.Event), with the last one only.
+    """
 
     prompt: int
     text: str
@@ -27,7 +33,13 @@ class Piece(NamedTuple):
 
 
 class Completion(NamedTuple):
-    """One prompt's whole continuation."""
+    """One prompt's whole continuation.
+
+    Args:
+        prompt: The text that was continued.
+        text: What follows it.
+        reason: Why it ended; see generate.Event.
+    """
 
     prompt: str
     text: str

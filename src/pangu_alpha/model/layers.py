@@ -50,6 +50,10 @@ class Linear(nn.Cell):
 class LayerNorm(nn.Cell):
     """Layer normalisation in float32, whatever comes in; see operators.plain.Normalize.
 
+    Args:
+        config: Gives H and epsilon.
+        operators: The device's.
+
     Inputs:
         - **x** (Tensor) - [T, H], any floating type.
 
@@ -72,6 +76,10 @@ class LayerNorm(nn.Cell):
 class Embedding(nn.Cell):
     """Rows of a table by index.
 
+    Args:
+        rows: Of the table.
+        hidden_size: Its columns, H.
+
     Inputs:
         - **ids** (Tensor) - [B, S], int32.
 
@@ -91,11 +99,15 @@ class Embedding(nn.Cell):
 class FeedForward(nn.Cell):
     """H -> 4H -> H with the activation between.
 
+    Args:
+        config: Gives H.
+        operators: The device's.
+
     Inputs:
-        - **x** (Tensor) - [T, H].
+        - **x** (Tensor) - [T, H], compute type.
 
     Outputs:
-        Tensor [T, H].
+        Tensor [T, H], compute type.
     """
 
     def __init__(self, config: ModelConfig, operators: Operators) -> None:
@@ -110,6 +122,9 @@ class FeedForward(nn.Cell):
 
 class Logits(nn.Cell):
     """x E^T with the word embedding's table: the head is tied and has no bias.
+
+    Args:
+        compute_dtype: Type of the product.
 
     Inputs:
         - **x** (Tensor) - [T, H], `compute_dtype`.

@@ -15,7 +15,16 @@ from pangu_alpha.model.operators import Operators, operators_for
 
 
 class Block(nn.Cell):
-    """Pre-norm transformer layer. The query layer asks with `query` instead of its own input."""
+    """Pre-norm transformer layer. The query layer asks with `query` instead of its own input.
+
+    Args:
+        config: The network's shape.
+        operators: The device's.
+        index: Number of the layer from 0; makes its dropout masks differ from other layers'.
+        asks_itself: False in the query layer.
+
+    Inputs as of Attention; x, `query` and the output are [T, H] in the compute type.
+    """
 
     def __init__(self, config: ModelConfig, operators: Operators, index: int, asks_itself=True) -> None:
         super().__init__()

@@ -26,7 +26,7 @@ def use_device(device: str = "auto") -> str:
     if device == "Ascend" and not ms.device_context.ascend.is_available():
         raise ValueError(
             "device: Ascend was asked for, but MindSpore finds no Ascend device or no CANN; "
-            "check `npu-smi info` and CANN's set_env.sh, or use device=CPU"
+            "check `npu-smi info` and CANN's set_env.sh, or use --device CPU (run.device=CPU in training)"
         )
     ms.set_device(device)
     ms.set_context(mode=ms.GRAPH_MODE)

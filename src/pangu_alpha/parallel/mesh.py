@@ -16,7 +16,13 @@ AXES = ("pp", "dp", "tp")  # outermost first: a rank is a number whose digits ar
 
 
 class Coordinates(NamedTuple):
-    """Place of a rank on the grid, each from 0."""
+    """Place of a rank on the grid, each from 0.
+
+    Args:
+        data: Which data parallel replica, below dp.
+        stage: Which pipeline stage, below pp.
+        tensor: Place in its tensor parallel group, below tp.
+    """
 
     data: int
     stage: int

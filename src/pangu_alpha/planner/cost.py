@@ -174,7 +174,12 @@ class CostModel:
 
 
 class Step:
-    """One job's step, part by part."""
+    """One job's step, part by part. Unit of all times: seconds.
+
+    Args:
+        model: Rates of the cluster under a stack.
+        job: What runs.
+    """
 
     def __init__(self, model: CostModel, job: Job) -> None:
         self.model, self.job, self.shape = model, job, job.shape
@@ -182,6 +187,7 @@ class Step:
         self._known: dict[tuple, StageCost] = {}
 
     def estimate(self) -> Estimate:
+        """The whole step: the pipeline's schedule, then the largest traffic and update of a stage."""
         job = self.job
         ends = [(stage == 0, stage == job.pp - 1) for stage in range(job.pp)]
         stages = [self.stage(*end, counts) for end, counts in zip(ends, job.recomputed(), strict=True)]

@@ -12,7 +12,16 @@ import numpy as np
 
 
 class Event(NamedTuple):
-    """A forward or backward pass of one micro-batch through one piece of a stage."""
+    """A forward or backward pass of one micro-batch through one piece of a stage.
+
+    Args:
+        stage: Number of the stage, from 0.
+        backward: False is the forward pass.
+        micro: Number of the micro-batch, from 0.
+        chunk: Number of the stage's piece, from 0.
+        start: Time of its start.
+        end: Time of its end.
+    """
 
     stage: int
     backward: bool

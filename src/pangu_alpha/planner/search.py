@@ -62,7 +62,15 @@ class Question:
 
 
 class Grid(NamedTuple):
-    """The degrees, and how a rank's sequences are cut into micro-batches."""
+    """The degrees, and how a rank's sequences are cut into micro-batches.
+
+    Args:
+        dp: Data parallel replicas.
+        tp: Tensor parallel ranks.
+        pp: Pipeline stages.
+        micro_batches: Of a step, on each replica.
+        micro_batch: Sequences of one.
+    """
 
     dp: int
     tp: int

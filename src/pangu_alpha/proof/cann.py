@@ -221,7 +221,7 @@ def _gcc(*arguments: str) -> str:
 class _Elf:
     """What the dynamic linker reads of a library (ELF-64, little-endian; man 5 elf).
 
-    Attributes:
+    Args:
         needed: Libraries it is linked to.
         defined: Symbols it has.
         undefined: Symbols it wants from any library; those wanted in a version belong to the system's.

@@ -25,7 +25,19 @@ MOMENT1, MOMENT2, SUM = "adam_m.", "adam_v.", "accu_grads."
 
 @dataclass(frozen=True)
 class Bounds:
-    """Largest differences that pass; see the kinds above."""
+    """Largest differences that pass, as the kinds above measure them; without unit.
+
+    Args:
+        loss: Of the loss, relative.
+        norm: Of the gradient norm, relative.
+        skip: 1 for a step that one applied and the other skipped, else 0.
+        gradient: By the largest gradient of the tensor.
+        weight: By the largest movement of the tensor.
+        moment: By the largest movement of the tensor.
+        key_bias: Movement of the key's bias, in learning rates a step.
+        replica: Between ranks that hold the same element, by the largest movement of the tensor.
+        padding: Largest absolute value of what must be 0.
+    """
 
     loss: float = 1e-5
     norm: float = 1e-5

@@ -38,7 +38,12 @@ _WIRE = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """Shape and type of a value in the graph; dtype is MindSpore's name, such as "float16"."""
+    """Shape and type of a value in the graph.
+
+    Args:
+        shape: As this rank has it.
+        dtype: MindSpore's name, such as "float16".
+    """
 
     shape: tuple[int, ...]
     dtype: str
@@ -54,7 +59,7 @@ class Tensor:
 class Node:
     """One node of a function.
 
-    Attributes:
+    Args:
         name: The name other nodes know its output by.
         type: The primitive's type ("MatMul"), "Constant", or "Call" of another function.
         inputs: Names of its inputs.
@@ -89,7 +94,7 @@ class Node:
 class Function:
     """One graph of the model, nodes in an order in which they can run.
 
-    Attributes:
+    Args:
         name: Its name.
         nodes: Its nodes.
         tensors: Shapes and types by name, of its inputs and of those nodes that give one tensor.
@@ -111,7 +116,7 @@ class Function:
 class Collective:
     """One communication operator of a rank's graph.
 
-    Attributes:
+    Args:
         operation: "AllReduce", "AllGather", "ReduceScatter", "AlltoAll", "Broadcast", "Send", "Receive".
         reduction: "sum", "max", ... of AllReduce and ReduceScatter, else "".
         group: The group's name in the graph.
@@ -164,7 +169,7 @@ class Collective:
 class Summary:
     """How large a rank's graph is.
 
-    Attributes:
+    Args:
         nodes: Nodes of all functions, constants included, each counted once.
         functions: Number of functions.
         parameters: The rank's slice of every parameter, in the graph's order.
@@ -181,7 +186,7 @@ class Summary:
 class Model:
     """A rank's graph.
 
-    Attributes:
+    Args:
         functions: The main function first; without lazy_inline it is usually the only one.
         parameters: The rank's slice of every parameter, by the parameter's own name.
         proto: The ModelProto.

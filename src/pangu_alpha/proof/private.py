@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class PrivateName:
     """A name that may go with any version.
 
-    Attributes:
+    Args:
         module: The module it is imported from.
         path: The way to it from there.
         seen: Versions of MindSpore it was seen to work in.

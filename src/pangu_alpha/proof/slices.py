@@ -40,7 +40,13 @@ def region(layout: Slice, place: int, own_shape: Sequence[int], group: Sequence[
 
 @dataclass(frozen=True)
 class Piece:
-    """What a rank holds of a tensor."""
+    """What a rank holds of a tensor.
+
+    Args:
+        rank: The rank.
+        region: Which part of the whole.
+        values: Its elements, of the region's shape.
+    """
 
     rank: int
     region: Region

@@ -27,7 +27,15 @@ _SUMS = "layers: sums over heads and feed-forward"
 
 
 class Call(NamedTuple):
-    """A kind of collective call: what it does, over what, with how much."""
+    """A kind of collective call: what it does, over what, with how much.
+
+    Args:
+        phase: See mindir.Phase.
+        operation: "AllReduce", ...
+        axis: Of the grid, as Mesh.axis_of names it.
+        dtype: Of the payload.
+        bytes: Payload of one call.
+    """
 
     phase: str
     operation: str
@@ -52,7 +60,13 @@ class Demand:
 
 
 class Seen(NamedTuple):
-    """Calls of a kind in a rank's graph: how many a step, bytes sent in each, which ranks take part."""
+    """Calls of a kind in a rank's graph.
+
+    Args:
+        times: How many a step.
+        wire_bytes: That the rank sends in each, by the ring algorithms.
+        groups: Ranks that take part, one tuple for every group.
+    """
 
     times: int
     wire_bytes: float

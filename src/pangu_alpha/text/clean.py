@@ -53,7 +53,22 @@ class CleanRules:
 
 @dataclass(frozen=True)
 class CleanReport:
-    """What went in, what came out and which rule took the rest; reports add up with `+`."""
+    """What went in, what came out and which rule took the rest; reports add up with `+`.
+
+    Args:
+        documents_in (int): documents given.
+        documents_out (int): documents of which something is left.
+        lines_in (int): lines of the documents given, blank ones included.
+        lines_out (int): lines of the documents left.
+        characters_in (int): characters given, line ends included.
+        characters_out (int): characters left, line ends included.
+        invisible_characters (int): characters dropped by `strip_invisible`.
+        blank_lines (int): blank lines dropped.
+        duplicate_lines (int): lines dropped because they came before.
+        short_lines (int): lines dropped below `min_line_characters`.
+        foreign_lines (int): lines dropped below `min_line_han`.
+        short_documents (int): documents dropped below `min_document_characters`, empty ones included.
+    """
 
     documents_in: int = 0
     documents_out: int = 0

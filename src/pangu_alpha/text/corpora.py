@@ -152,11 +152,14 @@ def _source(corpus: Corpus) -> tuple[str, str, str]:
 
 
 def _is_whole(path: Path, corpus: Corpus) -> bool:
+    """Whether a file is the table's; another one of that name, which may be the user's own, is set aside."""
     if not path.is_file():
         return False
     if hashlib.sha256(path.read_bytes()).hexdigest() == corpus.sha256:
         return True
-    logger.warning("%s is not the %s of the table (its sha256 differs): fetching it again", path, corpus.name)
+    aside = path.with_name(f"{path.name}.other")
+    logger.warning("%s is not the %s of the table (its sha256 differs): now %s", path, corpus.name, aside)
+    path.replace(aside)
     return False
 
 

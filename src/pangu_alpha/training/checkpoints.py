@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pangu_alpha.checkpoint.distributed import (
     LocalParts,
     SharedParts,
@@ -58,7 +60,6 @@ class RunCheckpoints:
 
     Raises:
         CheckpointError: The ranks do not share the storage that is said to be shared.
-        ValueError: Node-local storage, and no slices.
     """
 
     def __init__(self, config: TrainConfig, world: Group, partitioned: bool) -> None:
@@ -70,11 +71,7 @@ class RunCheckpoints:
         self.saves = partitioned or world.rank == 0
         self._boxes = boxes_of_rank(config.model, config.parallel, world.rank) if partitioned else None
         self.series: CheckpointStore | SharedParts | LocalParts = self.store
-        if self.local and not partitioned:
-            raise ValueError(
-                "run.checkpoint.storage: 'local' is for runs that MindSpore partitions; here rank 0 saves "
-                "for all, and all resume from that: give an output folder that they share"
-            )
+        assert partitioned or not self.local  # see config.run.unrunnable
         if world.size == 1:
             return
         attempt = agree_on_attempt(world)
@@ -117,7 +114,7 @@ class RunCheckpoints:
             own = Path(resume) / self.series.part(0).name
             if resume == "auto":
                 return self.series.newest(self._world)
-            if resume != "never" and own.is_dir():
+            if resume != "never" and self._world.gather(np.array(own.is_dir(), np.int64)).any():
                 return self.series.verified(own, self._world)
         return resolve_resume(resume, self.store, self._world)
 

@@ -52,6 +52,8 @@ class Guard:
         skipped: Updates skipped since the run began.
         skipped_in_row: Skipped without an applied one between; lowering the loss scale does not count.
         scale: The dynamic loss scale.
+        config: When to skip and when to stop.
+        scaling: Recipe of the loss scale; None keeps it.
     """
 
     scale: LossScale

@@ -21,8 +21,7 @@ import yaml
 
 from pangu_alpha.checkpoint.background import BackgroundSaver, Saved
 from pangu_alpha.checkpoint.format import Manifest
-from pangu_alpha.config.parallel import unpartitionable
-from pangu_alpha.config.run import TrainConfig
+from pangu_alpha.config.run import TrainConfig, unrunnable, unused
 from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.data.batches import TrainingBatches, ValidationBatches, open_sources
 from pangu_alpha.parallel.mesh import Mesh
@@ -71,13 +70,10 @@ class Trainer:
         plan = config.parallel
         place = {"rank": Mesh.of(plan).coordinates(self.world.rank).data, "world_size": plan.dp}
         self.partitioned = device == "Ascend" and plan.devices > 1
-        if self.partitioned and (problems := list(unpartitionable(plan))):
-            raise ConfigError(f"parallel.{problem}" for problem in problems)
-        if self.partitioned and config.data.validation:
-            raise ValueError(
-                "data.validation: a run that MindSpore partitions has no validation; leave it out and "
-                "evaluate the checkpoints"
-            )
+        if problems := list(unrunnable(config, self.partitioned)):
+            raise ConfigError(problems)
+        for key in unused(config, self.partitioned):
+            logger.warning("%s: without effect: only several Ascend devices are partitioned by a plan", key)
         self.config = config
         self.folder = Path(run.output)
         self.checkpoints = RunCheckpoints(config, self.world, self.partitioned)
@@ -129,6 +125,10 @@ class Trainer:
             if place.step < run.steps:
                 report.say(
                     f"compiling the training graph of {self.config.model.parameter_count:,} parameters"
+                )
+            else:
+                report.say(
+                    f"{self.folder}: done, step {place.step} of {run.steps}; to go on, raise run.steps"
                 )
             with BackgroundSaver(self.checkpoints.series.save, run.checkpoint.background) as saver:
                 self._train(report, saver)
@@ -263,7 +263,10 @@ class Trainer:
         self.place = Place(manifest.step, manifest.samples)
         logger.info("resumed from %s: step %d, sample %d", source.path, manifest.step, manifest.samples)
         for key, old, new in _differences(manifest.config, to_mapping(self.config)):
-            logger.info("  %s was %r, is %r now", key, old, new)
+            if key != "run.initial":
+                logger.info("  %s was %r, is %r now", key, old, new)
+            elif new is not None:
+                logger.warning("  %s: not used: the run goes on from its own step %d", new, manifest.step)
         for name, old, new in _differences(manifest.state.get("records", {}), self._record_digests()):
             logger.warning("  records of %s are others than before (%s, now %s)", name, old, new)
 

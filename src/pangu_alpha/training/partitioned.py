@@ -37,6 +37,9 @@ def _clear_one(total):
 class MicroBatchLoss(nn.Cell):
     """sum(nll * mask) of one micro-batch; compiled once and called for each.
 
+    Args:
+        token_loss: The network and the loss of every token.
+
     Inputs:
         - **input_ids**, **labels** (Tensor) - int32 [B, S].
         - **loss_mask** (Tensor) - float32 [B, S], 1 = counts.

@@ -109,9 +109,5 @@ class PartitionedEngine(Engine):
         return self._boxes[parameter_of(name)]
 
     def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
-        """Not on a plan: the step's graph is the only one compiled.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError("data.validation: a partitioned run has no validation; evaluate its checkpoints")
+        """Not on a plan: the step's graph is the only one compiled; see config.run.unrunnable."""
+        raise NotImplementedError

@@ -22,6 +22,9 @@ from pangu_alpha.training.optimizer import AdamW
 class ScaledLoss(nn.Cell):
     """The number that is differentiated, and what a report needs.
 
+    Args:
+        token_loss: The network and the loss of every token.
+
     Inputs:
         - **dropout_seed** (Tensor) - int32 scalar or None.
         - **scale** (Tensor) - float32 scalar.
@@ -47,6 +50,10 @@ class ScaledLoss(nn.Cell):
 
 class Gradients(nn.Cell):
     """Gradients of ScaledLoss by the optimizer's parameters; inputs as there.
+
+    Args:
+        token_loss: The network and the loss of every token.
+        parameters: By which to differentiate; the gradients come in their order.
 
     Outputs:
         (tuple of gradients, float32 [B] row losses, float32 scalar number of tokens that count).
@@ -156,6 +163,10 @@ class AccumulateStep(nn.Cell):
 
 class ApplyStep(nn.Cell):
     """Updates from the sums of an AccumulateStep and clears them.
+
+    Args:
+        accumulated: Holds the sums.
+        update: Of the same parameters.
 
     Inputs:
         largest, recipe and scale of Update. Outputs as there.

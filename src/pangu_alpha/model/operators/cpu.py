@@ -287,7 +287,11 @@ class _Probabilities(nn.Cell):
 
 
 class TiedCrossEntropy(nn.Cell):
-    """See plain.TiedCrossEntropy; the table is not padded here."""
+    """See plain.TiedCrossEntropy.
+
+    Args:
+        vocab_size: V; not needed here, where the table is not padded.
+    """
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__()

@@ -1,0 +1,32 @@
+"""evaluate.py: what it prints and the exit codes."""
+
+from __future__ import annotations
+
+import pytest
+
+from pangu_alpha.cli.evaluate import main
+from pangu_alpha.evaluation import perplexity
+from pangu_alpha.evaluation.perplexity import Score
+
+WORDS = ["--checkpoint", "run", "--records", "held_out", "--train-records", "train", "--device", "CPU"]
+
+
+@pytest.mark.parametrize(("bigram", "code", "said"), [(5.0, 0, "wins"), (3.0, 1, "does NOT win")])
+def test_the_exit_code_says_who_wins(bigram, code, said, monkeypatch, capsys):
+    scores = tuple(Score(name, nats, 10, 20) for name, nats in (("it", 4.0), ("0", 8.0), ("2", bigram)))
+    asked = []
+    monkeypatch.setattr(perplexity, "compare_with_baselines", lambda *given: asked.append(given) or scores)
+    assert main(WORDS) == code
+    assert asked[0][:5] == ("run", "held_out", "train", None, 16)
+    printed = capsys.readouterr().out
+    assert "54.60           2.885" in printed  # e^4; 4 * 10 / (20 ln 2)
+    assert f"the trained network {said}" in printed
+
+
+def test_help_tells_the_exit_codes_and_defaults(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "exit code: 0 the trained network wins against both; 1 it does not; 2 wrong input" in printed
+    assert "rows at once (default: 16)" in printed
+    assert "auto (default): Ascend where there is one" in printed

@@ -1,0 +1,29 @@
+"""quickstart.sh: which steps follow an evaluation, with a stand-in for Python."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "run_scripts" / "quickstart.sh"
+PYTHON = """#!/usr/bin/env bash
+[[ $* != *cli.fetch* ]] || seq 120 >data/sanguo.jsonl
+[[ $* != *evaluate.py* ]] || exit "$EVALUATION"
+"""
+
+
+@pytest.mark.parametrize(("evaluation", "code", "writes"), [(0, 0, True), (1, 0, True), (2, 2, False)])
+def test_it_writes_unless_the_evaluation_fails(evaluation, code, writes, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    environment = {**os.environ, "PANGU_PYTHON": str(python), "EVALUATION": str(evaluation)}
+    words = ["bash", str(SCRIPT), "--work", str(tmp_path / "work"), "run.steps=100"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == code, done.stderr
+    assert ("predict.py --checkpoint run" in done.stdout) == writes
+    assert ("trained too little" in done.stdout) == (evaluation == 1)
+    assert len((tmp_path / "work/data/train.jsonl").read_text().split()) == 108

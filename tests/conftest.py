@@ -10,6 +10,14 @@ import numpy as np
 import pytest
 
 FIXTURES = Path(__file__).parent / "fixtures"
+SLOW = ("run_scripts", "proof", "training", "inference")
+
+
+def pytest_collection_modifyitems(items):
+    """The slow folders first: a process takes whole files, and none shall begin the slowest at the end."""
+    items.sort(
+        key=lambda item: SLOW.index(item.path.parent.name) if item.path.parent.name in SLOW else len(SLOW)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,7 @@ class BackgroundSaver:
         self._write = write
         self._background = background
         self._thread = ThreadPoolExecutor(1, "checkpoint")
-        self._copiers = ThreadPoolExecutor(min(_COPIERS, os.cpu_count() or 1), "checkpoint copy")
+        self._copiers = ThreadPoolExecutor(_copiers(), "checkpoint copy")
         self._reserving: Future[None] | None = None
         self._running: Future[tuple[Path, int, float]] | None = None
         self._copies: list[Future[None]] = []
@@ -158,14 +158,26 @@ class BackgroundSaver:
 
     def _copy(self, arrays: Iterable[Entry]) -> dict[str, dict[str, np.ndarray]]:
         copies: dict[str, dict[str, np.ndarray]] = {}
+        pairs: list[tuple[np.ndarray, np.ndarray]] = []
         for stem, name, array in arrays:
             buffers = self._buffers.setdefault(stem, {})
             buffer = buffers.get(name)
             if buffer is None or buffer.shape != array.shape or buffer.dtype != array.dtype:
                 buffer = buffers[name] = np.empty(array.shape, array.dtype)
-            self._copies.append(self._copiers.submit(np.copyto, buffer, array))
+            pairs.append((buffer, array))
             copies.setdefault(stem, {})[name] = buffer
+        queue = iter(pairs)  # shared: handing over each pair would take longer than copying most of them
+        self._copies = [self._copiers.submit(_copy_all, queue) for _ in range(_copiers())]
         return copies
+
+
+def _copiers() -> int:
+    return min(_COPIERS, os.cpu_count() or 1)
+
+
+def _copy_all(pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
+    for buffer, array in pairs:
+        np.copyto(buffer, array)
 
 
 def _grouped(arrays: Iterable[Entry]) -> dict[str, dict[str, np.ndarray]]:

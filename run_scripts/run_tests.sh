@@ -9,4 +9,5 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} GLOG_v=${GLOG_v:-3}  # processes ta
 run ruff check .
 run ruff format --check .
 run python -m pangu_alpha.cli.fetch vocab
-run python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
+# without restarts: after one, pytest-xdist 3.8 waits for ever at the end
+run python -m pytest --numprocesses auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder "$@"

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import os
 import shutil
-import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -330,31 +327,6 @@ def test_a_link_to_nothing_is_not_overwritten(tmp_path):
     with pytest.raises(CheckpointError, match="made: exists already"):
         copy_into(tmp_path / "made", source, files, limits=QUIET)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "made"]
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_control_c_says_how_to_go_on(tmp_path, monkeypatch, workers):
-    """A real signal, while the threads copy; the same command ends the work."""
-    arrays, source, files = many(tmp_path)
-    monkeypatch.setattr(copying, "_FLUSH", 1)
-    rows, count = streaming.PieceReader.rows, itertools.count()
-
-    def reading(self, box, into=None):
-        if next(count) == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.02)
-        return rows(self, box, into)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(streaming.PieceReader, "rows", reading)
-        with pytest.raises(
-            KeyboardInterrupt, match=r"made: interrupted; what was done is kept: the same comm"
-        ):
-            copy_into(tmp_path / "made", source, files, limits=Limits(workers=workers, progress=False))
-    assert 3 < len((tmp_path / ".merging-made/journal.jsonl").read_text().splitlines()) < 13
-    copy_into(tmp_path / "made", source, files, limits=QUIET)
-    found = map_tensors(tmp_path / "made/w.safetensors")
-    assert all((found[f"{name}.0"] == array).all() for name, array in arrays.items())
 
 
 def test_refusals(tmp_path, monkeypatch):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +211,45 @@ main({[str(single), str(tmp_path / "made"), "--tp", "2", "--quiet", "--workers",
     assert_equal(tmp_path / "made", arrays)
     assert read_checkpoint(tmp_path / "made").manifest.kind == "slices"
     assert not (tmp_path / ".merging-made").exists()
+
+
+SLOWLY = """
+import time
+from pangu_alpha.checkpoint import copying, streaming
+from pangu_alpha.cli import run_main
+from pangu_alpha.cli.merge_checkpoint import main
+
+copying._FLUSH = 1
+rows = streaming.PieceReader.rows
+
+def slow(self, box, into=None):
+    time.sleep(0.05)
+    return rows(self, box, into)
+
+streaming.PieceReader.rows = slow
+run_main(main)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_control_c_says_how_to_go_on(single, arrays, tmp_path, workers):
+    words = [str(single), str(tmp_path / "made"), "--quiet", "--workers", str(workers)]
+    journal = tmp_path / ".merging-made" / "journal.jsonl"
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOWLY, *words], stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not journal.exists() or journal.read_text().count("\n") < 5:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert (process.returncode, said) == (
+        130,
+        f"{tmp_path}/made: interrupted; what was done is kept: the same command goes on from there\n",
+    )
+    assert journal.read_text().count("\n") >= 5
+    merge(single, tmp_path / "made")
+    assert_equal(tmp_path / "made", arrays)
 
 
 def test_the_command_needs_no_mindspore(single, tmp_path):

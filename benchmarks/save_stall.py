@@ -150,17 +150,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     found = {}
-    for kind in ("elsewhere", 1, 4):
-        if kind == "elsewhere":
-            entries = state_of_350m(options.layers)
-            step, tensors = step_elsewhere, entries.copy
-        else:
-            step, engine = training_engine(kind)
-            tensors = engine.tensors
-        name = kind if kind == "elsewhere" else f"{kind} micro-batches"
+
+    def measure(name: str, step: Callable[..., None], tensors: Callable[[], Iterable[Entry]]) -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             found[name] = hold(step, tensors, Path(folder), options.rounds)
         print(json.dumps({name: found[name]}), flush=True)
+
+    measure("elsewhere", step_elsewhere, state_of_350m(options.layers).copy)
+    for count in (1, 4):
+        step, engine = training_engine(count)
+        measure(f"{count} micro-batches", step, engine.tensors)
     print(json.dumps(found))
 
 

@@ -250,10 +250,8 @@ def _tensors_for(
     boxes: Mapping[str, Box], path: Path, manifest: Manifest
 ) -> dict[str, dict[str, Stored]] | None:
     """All tensors, with the pieces that the parts of the boxes' writers hold; None if that is not enough."""
-    model, plan = (
-        _built(path, manifest, ModelConfig, "model"),
-        _built(path, manifest, ParallelPlan, "parallel"),
-    )
+    model = _built(path, manifest, ModelConfig, "model")
+    plan = _built(path, manifest, ParallelPlan, "parallel")
     shapes = parameter_shapes(model)
     placed = layouts(shapes, model, plan)
     writers = slice_writers(placed, plan, boxes)

@@ -11,6 +11,7 @@ import pangu_alpha
 
 PACKAGE = Path(pangu_alpha.__file__).parent
 ORDER = [
+    "files",
     "config",
     "text",
     "data",
@@ -27,6 +28,9 @@ ORDER = [
 ]
 WITHOUT_MINDSPORE = [
     "pangu_alpha",
+    "pangu_alpha.files.reading",
+    "pangu_alpha.files.writing",
+    "pangu_alpha.files.shown",
     "pangu_alpha.config.run",
     "pangu_alpha.config.zoo",
     "pangu_alpha.text.tokenizer",

@@ -19,12 +19,12 @@ import numpy as np
 import xxhash
 from tqdm import tqdm
 
-from pangu_alpha.checkpoint.durable import sync_folder
 from pangu_alpha.checkpoint.pieces import Box, Piece, Source
 from pangu_alpha.checkpoint.reading import Files, advise, coverage_problems
 from pangu_alpha.checkpoint.resumable import ResumableFolder
 from pangu_alpha.checkpoint.streaming import CHUNK, Route, stream
 from pangu_alpha.checkpoint.tensor_file import CheckpointError, FileRecord, TensorRecord, checksum, header_of
+from pangu_alpha.files.writing import sync_folder
 
 _FLUSH = 256 << 20  # bytes written between two flushes to the disk, each a point to go on from
 _PROCESS = 128 << 20  # bytes that interpreter and libraries take

@@ -14,41 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pangu_alpha.files.writing import sync_folder
+
 _SCRATCH = re.compile(r"\.tmp-(?P<name>.+)-(?P<pid>\d+)-(?P<birth>\d+)@(?P<host>.+)")
-
-
-@contextmanager
-def durable_file(path: Path) -> Iterator[int]:
-    """Opens a new file and flushes it to the disk when the block ends.
-
-    Yields:
-        The file descriptor, to be written with `write_all`.
-
-    Raises:
-        OSError: The file exists, or the disk does not take it.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        yield descriptor
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Writes every byte; a single write may take fewer (Linux stops at 2 GiB, a filling disk earlier)."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-
-
-def sync_folder(path: Path) -> None:
-    """Flushes a folder's list of names, without which a new or renamed file may be gone after a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

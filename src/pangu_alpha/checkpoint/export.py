@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from pangu_alpha.checkpoint.copying import Limits, Slot, TargetFile, copy_into, safetensors_file
-from pangu_alpha.checkpoint.durable import durable_file, write_all
 from pangu_alpha.checkpoint.huggingface import CONFIG, HEAD, port_json
 from pangu_alpha.checkpoint.huggingface import PORT as HUGGINGFACE
 from pangu_alpha.checkpoint.megatron import PORT as MEGATRON
@@ -28,6 +27,7 @@ from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build
+from pangu_alpha.files.writing import durable_file, write_all
 from pangu_alpha.parallel.layout import parameter_shapes
 from pangu_alpha.text.tokenizer import PanguTokenizer
 

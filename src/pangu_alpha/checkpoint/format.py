@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pangu_alpha.checkpoint.durable import appearing_folder, durable_file, sync_folder, write_all
+from pangu_alpha.checkpoint.durable import appearing_folder
 from pangu_alpha.checkpoint.tensor_file import (
     CheckpointError,
     FileRecord,
@@ -29,6 +29,7 @@ from pangu_alpha.checkpoint.tensor_file import (
     map_tensors,
     write_tensors,
 )
+from pangu_alpha.files.writing import durable_file, sync_folder, write_all
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pangu_alpha.checkpoint.durable import durable_file, sync_folder, write_all
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.files.writing import durable_file, sync_folder, write_all
 
 _CONTENT, _JOURNAL = "content", "journal.jsonl"
 

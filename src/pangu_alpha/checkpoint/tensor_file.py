@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xxhash
 
-from pangu_alpha.checkpoint.durable import durable_file, write_all
+from pangu_alpha.files.writing import durable_file, write_all
 
 Tensors = Mapping[str, np.ndarray]
 

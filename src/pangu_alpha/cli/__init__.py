@@ -8,6 +8,8 @@ import signal
 import sys
 from collections.abc import Callable
 
+from pangu_alpha.files.shown import shown
+
 
 def run_main(main: Callable[[list[str]], int | None]) -> None:
     """Runs a command and leaves the process with its exit code.
@@ -30,7 +32,7 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
         if isinstance(error, BrokenPipeError) and _unread(sys.stdout.fileno()):  # head has had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
             sys.exit(128 + signal.SIGPIPE)
-        print(f"error: {_said(error)}", file=sys.stderr)
+        print(f"error: {shown(_said(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:  # what works through long tasks says in it how to go on
         print(str(error) or "interrupted", file=sys.stderr)

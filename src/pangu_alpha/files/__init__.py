@@ -1,0 +1,4 @@
+"""Files of any kind: read within bounds and refused in words, written whole or not at all.
+
+Knows no form of ours and no MindSpore.
+"""

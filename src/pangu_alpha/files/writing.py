@@ -1,0 +1,108 @@
+"""Files that a kill, a power cut or a full disk leaves either whole or as they were."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def durable_file(path: Path) -> Iterator[int]:
+    """Opens a new file and flushes it to the disk when the block ends.
+
+    Yields:
+        The file descriptor, to be written with `write_all`.
+
+    Raises:
+        OSError: The file exists, or the disk does not take it.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        yield descriptor
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Writes every byte; a single write may take fewer (Linux stops at 2 GiB, a filling disk earlier)."""
+    rest = memoryview(data).cast("B")
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def sync_folder(path: Path) -> None:
+    """Flushes a folder's list of names, without which a new or renamed file may be gone after a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def replacing_file(path: str | Path) -> Iterator[IO[str]]:
+    """Writes a text file that takes the place of `path` when the block succeeds; else all stays as it was.
+
+    A link is followed, so that its target is replaced; an existing file keeps its permissions. What is no
+    regular file (/dev/stdout, a pipe) is written as it is.
+
+    Yields:
+        A UTF-8 text stream.
+
+    Raises:
+        OSError: The disk does not take it; names `path`. The draft is gone.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as stream:
+            yield stream
+        return
+    target = Path(os.path.realpath(path))
+    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
+    try:
+        with draft.open("x", encoding="utf-8") as stream:
+            yield stream
+            stream.flush()
+            with suppress(FileNotFoundError):
+                os.fchmod(stream.fileno(), stat.S_IMODE(target.stat().st_mode))
+            os.fsync(stream.fileno())
+        os.replace(draft, target)
+        sync_folder(target.parent)
+    except OSError as error:
+        if error.filename in (None, str(draft)) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Puts a text in the place of what a file held, whole or not at all; see `replacing_file`."""
+    with replacing_file(path) as stream:
+        stream.write(text)
+
+
+def json_text(value: Any, indent: int | None = 1) -> str:
+    """A value as strict JSON: a float that is not finite, which JSON does not have, is null."""
+    return json.dumps(finite(value), ensure_ascii=False, indent=indent, allow_nan=False)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Puts a value in the place of what a file held, as strict JSON, whole or not at all."""
+    write_text(path, json_text(value) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The value with null in the place of every NaN and infinity."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pangu_alpha.files.reading import ReadError, parse_json, read_json, read_text, require_file
+
+HOSTILE = {
+    "nested lists": ("[" * 100_000, "deep"),
+    "nested mappings": ('{"a":' * 100_000, "deep"),
+    "nested, but not too deep for Python": ("[" * 200 + "]" * 200, "deep"),
+    "a key twice": ('{"a": 1, "b": {"c": 2, "c": 3}}', "'c' twice in one object: 2 and 3"),
+    "NaN": ('{"a": NaN}', "NaN"),
+    "minus infinity": ("[-Infinity]", "-Infinity"),
+    "a number of 5,000 digits": ("9" * 5000, "thousands of digits"),
+    "half a pair": (r'{"name": "\ud800"}', "surrogate"),
+    "no JSON": ('{"a": 1\n"b"}', "line 2, column 1: not JSON"),
+    "empty": ("", "line 1, column 1"),
+}
+
+
+@pytest.mark.parametrize(("text", "word"), HOSTILE.values(), ids=HOSTILE)
+def test_json_is_refused_in_a_sentence_that_names_the_file(text, word, tmp_path):
+    (tmp_path / "x.json").write_text(text, "utf-8")
+    with pytest.raises(ReadError) as caught:
+        read_json(tmp_path / "x.json")
+    assert str(caught.value).startswith(f"{tmp_path}/x.json")
+    assert word in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_what_is_json_is_read(tmp_path):
+    deep = "[" * 99 + "1e999" + "]" * 99
+    (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf" + '{"键": ["\\ud83d\\ude00", 1.5, null]}'.encode())
+    assert read_json(tmp_path / "x.json") == {"键": ["😀", 1.5, None]}
+    assert parse_json(deep, "x")
+    assert str(parse_json("NaN", "x", numbers_only=False)) == "nan"
+
+
+def test_text_that_is_not_utf8_is_named_with_its_place(tmp_path):
+    (tmp_path / "x").write_bytes("一\n二".encode() + "三".encode("gb18030"))
+    with pytest.raises(ReadError, match=r"x, line 2: not UTF-8 text \(byte 0xc8 at offset 7\)"):
+        read_text(tmp_path / "x")
+
+
+def test_a_folder_and_a_large_file_are_refused(tmp_path):
+    with pytest.raises(ReadError, match="is a folder"):
+        read_text(tmp_path)
+    (tmp_path / "x").write_bytes(b"12345")
+    assert read_text(tmp_path / "x", most=5) == "12345"
+    with pytest.raises(ReadError, match="more than 4 bytes"):
+        read_text(tmp_path / "x", most=4)
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ReadError, match="is a pipe"):
+        require_file(tmp_path / "pipe")
+    with pytest.raises(ReadError, match="is a device"):
+        require_file("/dev/zero")
+    with pytest.raises(FileNotFoundError):
+        require_file(tmp_path / "nothing")

@@ -1,7 +1,7 @@
-"""Chinese punctuation for generated text: the vocabulary has ASCII's marks in the place of the full-width ones.
+"""Chinese punctuation for generated text: the vocabulary has ASCII's marks in the place of full-width ones.
 
-The tokenizer folds ，：？！；（） into ,:?!;() and … into ... before anything is learned, so no network that reads
-its ids can tell them apart. What stands around a mark can. Knows characters only: no ids, no network.
+The tokenizer folds ，：？！；（） into ,:?!;() and … into ... before anything is learned, so a network cannot
+tell them apart. Their neighbours can. Knows characters only: no ids, no network.
 """
 
 from __future__ import annotations

@@ -65,9 +65,9 @@ def test_what_an_interrupted_block_wrote_is_never_overwritten(tmp_path):
         stream.write("one\n")
         raise KeyboardInterrupt
     for _ in range(2):
-        with pytest.raises(FileExistsError, match=r"x.partial: is there already.*remove it"):
-            with gathering_file(path) as stream:
-                raise AssertionError("the block does not run")
+        refused = pytest.raises(FileExistsError, match=r"x.partial: is there already.*remove it")
+        with refused, gathering_file(path):
+            raise AssertionError("the block does not run")
     assert path.read_text() == "old" and (tmp_path / "x.partial").read_text() == "one\n"
     with pytest.raises(ValueError), gathering_file(tmp_path / "y"):
         raise ValueError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -17,6 +18,13 @@ def shown(text: object, most: int | None = None) -> str:
     """
     escaped = _CONTROL.sub(lambda found: _escape(found[0]), str(text))
     return escaped if most is None or len(escaped) <= most else _cut(escaped, most)
+
+
+class ShownFormatter(logging.Formatter):
+    """Messages of a log as a terminal may show them; arguments as of logging.Formatter."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
 
 
 def quoted(value: object, most: int = 80) -> str:

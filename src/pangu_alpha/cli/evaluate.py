@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 
 from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
 from pangu_alpha.cli.options import path_text, positive
+from pangu_alpha.files.shown import log_to_stderr
 
 _EPILOG = """\
 perplexity is that of a token; bits/character (-log2 p of all tokens over all characters) can be compared
@@ -26,6 +28,7 @@ def main(arguments: Sequence[str]) -> int:
         Exit code: 0, or 1 if the trained network does not win against both baselines.
     """
     options = _parser().parse_args(arguments)
+    log_to_stderr(logging.WARNING)
 
     from pangu_alpha.parallel.context import use_device
 

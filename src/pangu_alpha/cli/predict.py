@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
 from pangu_alpha.cli.options import number, path_text, positive
 from pangu_alpha.config.generate import SamplingConfig
 from pangu_alpha.config.schema import build
-from pangu_alpha.files.shown import ShownFormatter, quoted, shown
+from pangu_alpha.files.shown import log_to_stderr, quoted, shown
 from pangu_alpha.files.writing import gathering_file, partial_file
 from pangu_alpha.inference.prompts import parse_fields, read_prompt_file, require_text
 from pangu_alpha.inference.tasks import TASKS, find_task
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words of the command line.
     """
     options, prompts, sampling = checked(arguments)
-    _log_to_stderr()
+    log_to_stderr()
     if options.interactive:
         generator = _load(options).text_generator()
         _converse(sys.stdin, lambda prompt: _show(generator, [prompt], sampling, options))
@@ -66,12 +65,6 @@ def _load(options: argparse.Namespace) -> LoadedModel:
     return load_for_inference(
         options.checkpoint, options.tokenizer, options.end_of_document, source_options(options)
     )
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(ShownFormatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 @contextmanager

@@ -29,6 +29,12 @@ def test_json_is_refused_in_a_sentence_that_names_the_file(text, word, tmp_path)
     assert word in str(caught.value) and len(str(caught.value)) < 400
 
 
+def test_a_line_of_a_file_is_named():
+    for text, place in (("{", "line 3, column 2"), ("[" * 100_000, "line 3"), ("NaN", "line 3")):
+        with pytest.raises(ReadError, match=f"^x.jsonl, {place}: "):
+            parse_json(text, "x.jsonl", line=3)
+
+
 def test_what_is_json_is_read(tmp_path):
     deep = "[" * 99 + "1e999" + "]" * 99
     (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf" + '{"键": ["\\ud83d\\ude00", 1.5, null]}'.encode())

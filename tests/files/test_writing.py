@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pangu_alpha.files.writing import json_text, replacing_file, write_json, write_text
+from pangu_alpha.files.writing import gathering_file, json_text, replacing_file, write_json, write_text
 
 
 def test_a_failing_block_leaves_the_old_file_and_no_draft(tmp_path):
@@ -20,24 +20,60 @@ def test_a_failing_block_leaves_the_old_file_and_no_draft(tmp_path):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["x"]
 
 
-def _writes_beyond_the_limit(path):
+def _writes_beyond_the_limit(path, gathers=False):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # as a full disk: the write fails, errno EFBIG
     try:
-        write_text(path, "n" * 5000)
+        if gathers:
+            with gathering_file(path) as stream:
+                stream.writelines("line\n" for _ in range(1000))
+        else:
+            write_text(path, "n" * 5000)
     except OSError as error:
         print(error.filename, error.strerror)
 
 
-def test_a_full_disk_leaves_the_old_file_and_names_it(tmp_path):
+@pytest.mark.parametrize("gathers", [False, True])
+def test_a_full_disk_leaves_the_old_file_and_names_it(tmp_path, gathers):
     path = tmp_path / "x"
     write_text(path, "old")
-    code = f"import tests.files.test_writing as t; t._writes_beyond_the_limit({str(path)!r})"
+    code = f"import tests.files.test_writing as t; t._writes_beyond_the_limit({str(path)!r}, {gathers})"
     code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); " + code.replace(
         "tests.files.", ""
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == f"{path} File too large\n", done.stderr
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["x"]
+    named, left = (f"{path}.partial", ["x", "x.partial"]) if gathers else (path, ["x"])
+    assert done.stdout == f"{named} File too large\n", done.stderr
+    assert path.read_text() == "old" and sorted(os.listdir(tmp_path)) == left
+
+
+def test_a_gathering_file_appears_when_all_is_there(tmp_path):
+    path = tmp_path / "x"
+    write_text(path, "old")
+    path.chmod(0o640)
+    with gathering_file(path) as stream:
+        stream.write("one\n")
+        assert path.read_text() == "old" and (tmp_path / "x.partial").read_text() == "one\n"
+        stream.write("two\n")
+    assert path.read_text() == "one\ntwo\n" and os.listdir(tmp_path) == ["x"]
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_what_an_interrupted_block_wrote_is_never_overwritten(tmp_path):
+    path = tmp_path / "x"
+    write_text(path, "old")
+    with pytest.raises(KeyboardInterrupt), gathering_file(path) as stream:
+        stream.write("one\n")
+        raise KeyboardInterrupt
+    for _ in range(2):
+        refused = pytest.raises(FileExistsError, match=r"x.partial: is there already.*remove it")
+        with refused, gathering_file(path):
+            raise AssertionError("the block does not run")
+    assert path.read_text() == "old" and (tmp_path / "x.partial").read_text() == "one\n"
+    with pytest.raises(ValueError), gathering_file(tmp_path / "y"):
+        raise ValueError
+    assert not (tmp_path / "y.partial").exists()  # it was empty
+    with gathering_file("/dev/null") as stream:
+        stream.write("a device is written as it is")
 
 
 def test_a_link_is_followed_and_permissions_stay(tmp_path):

@@ -189,6 +189,39 @@ def test_any_form_of_checkpoint_can_be_begun_from(cpu, settings, config_file, tm
         main(["--config", config, "--resume", str(sliced), "model.num_heads=8", "run.output=/nowhere"])
 
 
+def test_a_changed_mixture_goes_on_where_each_source_is(cpu, settings, config_file, tmp_path, caplog):
+    """8 samples of 3 : 1, then 1 : 1; from a checkpoint of today and from one that says only its weights."""
+    settings["run"] |= {"steps": 1, "batch_size": 8}
+    settings["parallel"], settings["data"] = {"micro_batches": 1}, settings["data"] | {"validation": None}
+    settings["model"]["num_layers"] = 1
+    config = config_file(settings)
+    assert main(["--config", config]) == 0
+    manifest, _ = state_of(tmp_path / "run", 1)
+    assert [each["draws"] for each in manifest.state["mixture"]["sources"]] == [0, 0]
+    older = {key: value for key, value in manifest.state.items() if key != "mixture"}
+    first = tmp_path / "run" / "checkpoints" / "step_00000001"
+    arrays = {stem: dict(read_checkpoint(first).load(stem)) for stem in ("model", "optimizer")}
+    write_checkpoint(tmp_path / "older", arrays, dataclasses.replace(manifest, state=older))
+    words = ["run.steps=2", "data.train.one.weight=1", "run.seed=2"]
+    assert main(["--config", config, *words]) == 0
+    assert (
+        "run.seed was 1, is 2 now: the epoch that each source is in goes on in another order" in caplog.text
+    )
+    words.append(f"run.output={tmp_path / 'from_older'}")
+    assert main(["--config", config, "--resume", str(tmp_path / "older"), *words]) == 0
+    one, other = (state_of(tmp_path / name, 2)[0] for name in ("run", "from_older"))
+    assert one.state["mixture"]["since"] == 8
+    assert [each["draws"] for each in one.state["mixture"]["sources"]] == [6, 2]
+    assert one.state == other.state
+    broken = dataclasses.replace(manifest, state=manifest.state | {"mixture": {"since": 8, "sources": []}})
+    write_checkpoint(tmp_path / "broken", arrays, broken)
+    with pytest.raises(ValueError, match="broken: what it says of its data does not add up.*state.mixture"):
+        main(["--config", config, "--resume", str(tmp_path / "broken"), f"run.output={tmp_path / 'no'}"])
+    write_checkpoint(tmp_path / "far", arrays, dataclasses.replace(manifest, samples=2**63))
+    with pytest.raises(ValueError, match="far: samples is 9223372036854775808, which is no place in a run"):
+        main(["--config", config, "--resume", str(tmp_path / "far"), f"run.output={tmp_path / 'no'}"])
+
+
 @pytest.mark.parametrize("background", ["true", "false"])
 def test_a_failed_save_ends_the_run(cpu, settings, config_file, tmp_path, background, monkeypatch):
     settings["run"] |= {"steps": 50, "checkpoint": {"every": 2}, "evaluate_every": 100}

@@ -27,7 +27,8 @@ from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import TrainConfig
-from pangu_alpha.config.schema import to_mapping
+from pangu_alpha.config.schema import ConfigError, to_mapping
+from pangu_alpha.data.position import Position, kept_position
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
 
 logger = logging.getLogger(__name__)
@@ -162,3 +163,25 @@ def check_fits(source: Source, config: TrainConfig, tokenizer: str) -> None:
                 f"{source.path}: model.{key} is {model[key]!r} there, {mine[key]!r} in this run; the weights "
                 f"mean nothing so: set model.{key}={model[key]}"
             )
+
+
+def data_position(source: Source) -> Position | None:
+    """Where a checkpoint's run stood in its sources; None if it does not say.
+
+    Raises:
+        CheckpointError: What it says of its place does not add up.
+    """
+    manifest = source.manifest
+    for name in ("step", "samples"):
+        if not 0 <= getattr(manifest, name) < 2**63:
+            raise CheckpointError(
+                f"{source.path}: {name} is {getattr(manifest, name)}, which is no place in a run; resume "
+                "from another checkpoint, or start a new run from its weights by run.initial (--init-from)"
+            )
+    try:
+        return kept_position(manifest.config, manifest.state, manifest.samples)
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{source.path}: what it says of its data does not add up, so no run goes on from it: "
+            f"{'; '.join(error.problems)}"
+        ) from error

@@ -93,6 +93,15 @@ def test_a_last_line_cut_by_a_kill_is_left_out(tmp_path):
     assert read_run(path) == whole
 
 
+def test_logs_of_old_and_new_versions_are_read(tmp_path):
+    """A loss that was not finite: NaN in older logs, null in newer ones; a source's name may break lines."""
+    path = log(folder(tmp_path / "run", {"dp": 8}), noisy(0.5), 32)
+    whole, text = read_run(path), path.read_text()
+    for loss in ("NaN", "Infinity", "null", '1.0, "loss/a\u2028b": 2.0'):
+        path.write_text(text.replace('"loss": 1.0', f'"loss": {loss}'))
+        assert read_run(path) == whole
+
+
 def test_broken_logs_say_what_is_wrong(tmp_path):
     where = folder(tmp_path / "run", {"dp": 8})
     path = where / "metrics.jsonl"
@@ -103,6 +112,9 @@ def test_broken_logs_say_what_is_wrong(tmp_path):
         read_run(path)
     path.write_text('{"step": 1, "tokens_per_s": "fast"}\n')
     with pytest.raises(ValueError, match="line 1: tokens_per_s is 'fast'"):
+        read_run(path)
+    path.write_text('{"step": 1, "tokens_per_s": null, "not_finite": ["tokens_per_s"]}\n')
+    with pytest.raises(ValueError, match="line 1: tokens_per_s is None, expected a positive number"):
         read_run(path)
     path.write_text('{"step": 1, "validation_loss": 3}\n')
     with pytest.raises(ValueError, match="0 steps with tokens_per_s"):

@@ -21,6 +21,15 @@ def test_loss_scale_halves_on_overflow_and_doubles_after_a_clean_window():
     assert guard.scale.value == 2.0**10
 
 
+def test_the_loss_scale_never_becomes_infinite():
+    """It would stay so: every later step overflows, and half of infinity is infinity."""
+    guard = make_guard(GuardConfig(), LossScaleConfig(factor=1e300, window=1), "float16")
+    guard.observe(1.0, True)
+    assert guard.scale.value == 3.0e38
+    guard.observe(math.inf, False)
+    assert guard.scale.value == 1.0
+
+
 def test_no_scaling_outside_float16_unless_asked_for():
     assert make_guard(GuardConfig(), LossScaleConfig(), "float32").scale.value == 1.0
     assert make_guard(GuardConfig(), LossScaleConfig(), "bfloat16").scale.value == 1.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import errno
-import json
 import logging
 import os
 import signal
@@ -262,12 +261,3 @@ def test_records_and_vocabulary_must_fit(settings, config_file, tmp_path):
     train_vocabulary(["大江东去浪淘尽千古风流人物" * 5, "故垒西边人道是三国周郎赤壁"], str(other), 36)
     with pytest.raises(ValueError, match="tokenizer"):
         main(["--config", config_file(settings), f"data.vocabulary={other}"])
-
-
-def test_metrics_of_a_killed_run_are_rewound(tmp_path):
-    from pangu_alpha.training.report import Report
-
-    lines = [json.dumps({"step": step, "loss": 1.0}) for step in (1, 2, 3)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 4, "lo', "utf-8")
-    Report(tmp_path, step=2, steps=5, log_every=1, tensorboard=False).close()
-    assert [entry["step"] for entry in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from pangu_alpha.config.run import TrainConfig, load_train_config
 from pangu_alpha.config.schema import ConfigError
+from pangu_alpha.files.reading import ReadError, read_json_lines
 from pangu_alpha.planner.hardware import Cluster, Stack, device_names
 from pangu_alpha.planner.job import Job
 from pangu_alpha.planner.rows import Row
@@ -118,12 +118,13 @@ def _rates(path: Path, samples: int) -> list[float]:
     """Tokens a second of every logged step; those of steps done twice, before and after a kill, included."""
     rates, before = [], None
     for number, entry in _entries(path):
-        rate = entry.get("tokens_per_s")
-        if rate is None:
+        if "tokens_per_s" not in entry:
             continue  # a validation
+        rate = entry["tokens_per_s"]  # null if it was not finite
         if not isinstance(rate, int | float) or not 0 < rate < math.inf:
             raise ValueError(f"{path}: line {number}: tokens_per_s is {rate!r}, expected a positive number")
-        read = (entry["step"], entry["samples"]) if {"step", "samples"} <= set(entry) else None
+        place = (entry.get("step"), entry.get("samples"))
+        read = place if all(isinstance(number, int) for number in place) else None
         if read and before and read[0] == before[0] + 1 and read[1] - before[1] != samples:
             raise ValueError(
                 f"{path}: line {number}: a step read {read[1] - before[1]} samples, the config says "
@@ -136,14 +137,13 @@ def _rates(path: Path, samples: int) -> list[float]:
 
 def _entries(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """Line numbers and entries; a last line cut by a kill is left out."""
-    lines, entries = path.read_text("utf-8").splitlines(), []
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line) if line.strip() else {}
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                break
-            raise ValueError(f"{path}: line {number} is not JSON ({error.msg})") from error
+    entries, cut = [], None
+    for number, entry in read_json_lines(path, numbers_only=False):  # older runs wrote NaN
+        if cut is not None:
+            raise ValueError(f"{path}: line {cut} is not JSON; take it out, or give the log of another run")
+        if isinstance(entry, ReadError):
+            cut = number
+            continue
         if not isinstance(entry, dict):
             raise ValueError(f"{path}: line {number} is {type(entry).__name__}, expected an object")
         entries.append((number, entry))

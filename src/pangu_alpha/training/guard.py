@@ -12,7 +12,7 @@ from typing import Any
 from pangu_alpha.config.optim import LossScaleConfig
 from pangu_alpha.config.run import GuardConfig
 
-_LARGEST = 3.0e38  # a finite float32 that no acceptable norm exceeds
+_LARGEST = 3.0e38  # a finite float32 that no acceptable norm exceeds, nor any loss scale
 _NORM_DECAY = 0.99  # of the running mean of the gradient norm; about the last 100 steps
 _NORM_WARMUP = 20  # steps before the mean is trusted to tell a spike
 
@@ -39,7 +39,7 @@ class LossScale:
         if not finite:
             self.value, self.clean_steps = max(self.value / config.factor, 1.0), 0
         elif self.clean_steps >= config.window:
-            self.value, self.clean_steps = self.value * config.factor, 0
+            self.value, self.clean_steps = min(self.value * config.factor, _LARGEST), 0
 
 
 @dataclass

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from pangu_alpha.config.run import TrainConfig, unrunnable, unused
 from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.data.batches import TrainingBatches, ValidationBatches, open_sources
 from pangu_alpha.data.position import changes
+from pangu_alpha.files.writing import write_bytes, write_text
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.world import World
 from pangu_alpha.text.tokenizer import PanguTokenizer
@@ -310,9 +310,11 @@ class Trainer:
     def _prepare_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(to_mapping(self.config), allow_unicode=True, sort_keys=False)
-        (self.folder / "config.yaml").write_text(text, "utf-8")
+        write_text(self.folder / "config.yaml", text)
         if self.config.data.vocabulary:
-            shutil.copyfile(self.config.data.vocabulary, self.folder / VOCABULARY)
+            content, copy = Path(self.config.data.vocabulary).read_bytes(), self.folder / VOCABULARY
+            if not copy.is_file() or copy.read_bytes() != content:  # it may be the very file
+                write_bytes(copy, content)
 
     def _request_stop(self, number: int, frame: Any) -> None:
         self._signal = number

@@ -136,8 +136,20 @@ def test_resume_policies(cpu, settings, config_file, tmp_path, caplog, capsys):
     samples = [entry["samples"] for entry in curve(tmp_path / "run") if "loss" in entry]
     assert samples == [4, 8, 10, 12, 14]
 
-    with pytest.raises(ValueError, match="hidden_size|tensors do not fit"):
-        main(["--config", config, "--resume", "auto", "model.hidden_size=64"])
+    # a shorter context is refused for what it is, before the records are asked to be of that length
+    why = "its tables of positions and queries have that many rows, and are neither cut nor extended"
+    for key, value, old, reason in (
+        ("seq_length", 8, 16, why),
+        ("seq_length", 32, 16, why),
+        ("vocab_size", 64, 60, "its table of tokens has a row for each of its ids"),
+        ("num_layers", 2, 3, "it has the tensors of that many layers"),
+        ("hidden_size", 64, 32, "its tensors have that many columns"),
+    ):
+        said = f"model.{key} is {old} there, {value} in this run: {reason}; set model.{key}={old}"
+        for how in ("--resume", "--init-from"):
+            words = [how, str(newest.parent / "step_00000005"), f"model.{key}={value}"]
+            with pytest.raises(ValueError, match=f"{said}$"):
+                main(["--config", config, *words, f"run.output={tmp_path / 'new'}"])
 
 
 def test_any_form_of_checkpoint_can_be_begun_from(cpu, settings, config_file, tmp_path, caplog):

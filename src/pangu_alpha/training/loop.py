@@ -29,12 +29,18 @@ from pangu_alpha.files.writing import write_bytes, write_text
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.world import World
 from pangu_alpha.text.tokenizer import PanguTokenizer
-from pangu_alpha.training.checkpoints import RunCheckpoints, Start, check_fits, data_position
+from pangu_alpha.training.checkpoints import (
+    RunCheckpoints,
+    Start,
+    check_fits,
+    data_position,
+    restore_guard,
+)
 from pangu_alpha.training.engine import Engine, StepResult
 from pangu_alpha.training.guard import make_guard
 from pangu_alpha.training.partitioned_engine import PartitionedEngine
 from pangu_alpha.training.report import Report, SilentReport
-from pangu_alpha.training.schedule import learning_rate
+from pangu_alpha.training.schedule import learning_rate, schedule_note
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +87,8 @@ class Trainer:
             raise ConfigError(problems)
         for key in unused(config, self.partitioned):
             logger.warning("%s: without effect: only several Ascend devices are partitioned by a plan", key)
+        if (note := schedule_note(config.optim)) is not None:
+            logger.warning("%s", note)
         self.config = config
         self.folder = Path(run.output)
         self.checkpoints = RunCheckpoints(config, self.world, self.partitioned)
@@ -125,7 +133,8 @@ class Trainer:
         run, place = self.config.run, self.place
         if self.world.rank == 0:
             self._prepare_folder()
-        logger.info("\n%s", self.batches.plan(run.steps * self.config.samples_per_step, place.samples))
+        left = max(run.steps - place.step, 0) * self.config.samples_per_step
+        logger.info("\n%s", self.batches.plan(place.samples + left, place.samples))
         report = self._report()
         before = {name: signal.signal(name, self._request_stop) for name in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -264,10 +273,7 @@ class Trainer:
             logger.info("new run from the weights of %s", source.path)
             return
         self.engine.load(source, ["model", "optimizer"], verify=not start.verified)
-        if "guard" in manifest.state:
-            self.guard.restore(manifest.state["guard"])
-        else:
-            logger.warning("%s: says nothing of loss scale and skipped updates: both anew", source.path)
+        restore_guard(self.guard, source)
         self._resume_data(source)
         self.place = Place(manifest.step, manifest.samples)
         logger.info("resumed from %s: step %d, sample %d", source.path, manifest.step, manifest.samples)

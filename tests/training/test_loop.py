@@ -239,8 +239,12 @@ def test_a_failed_save_ends_the_run(cpu, settings, config_file, tmp_path, backgr
     settings["parallel"] = {"micro_batches": 1}
     settings["model"]["num_layers"] = 1
 
+    fsync = os.fsync
+
     def full(descriptor):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        if "checkpoints" in os.readlink(f"/proc/self/fd/{descriptor}"):  # config.yaml is flushed, too
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
 
     monkeypatch.setattr(durable.os, "fsync", full)
     with pytest.raises(ValueError, match="step_00000002: not written: No space left on device"):

@@ -168,6 +168,10 @@ def test_a_checkpoint_of_another_program_says_nothing():
         ({"since": -1}, r"since: -1 must lie in \[0, 2\^63\)"),
         ({"since": "x"}, "since: expected a whole number"),
         ({"sources": []}, "sources: those in the mixture must stand first, and there must be one"),
+        (
+            {"sources": [to_mapping(source("a")), to_mapping(source("a"))]},
+            "sources: two in the mixture have one name",
+        ),
         ({"sources": 3}, "sources: expected a list of a mapping"),
         ({"sources": [{"name": "a"}]}, "weight: missing"),
         ({"more": 1}, "more: unknown key"),

@@ -90,6 +90,9 @@ class Position:
             return
         if (draws := sum(source.draws for source in self.sources)) != self.since:
             yield f"since: {self.since}, but the sources gave {draws} samples"
+        names = [source.name for source in self.sources if source.weight is not None]
+        if len({*names}) < len(names):
+            yield "sources: two in the mixture have one name"
         weights = [source.weight for source in self.sources]
         if not weights or weights[0] is None or sorted(weights, key=lambda weight: weight is None) != weights:
             yield "sources: those in the mixture must stand first, and there must be one"

@@ -113,9 +113,6 @@ def test_broken_logs_say_what_is_wrong(tmp_path):
     path.write_text('{"step": 1, "tokens_per_s": "fast"}\n')
     with pytest.raises(ValueError, match="line 1: tokens_per_s is 'fast'"):
         read_run(path)
-    path.write_text('{"step": 1, "tokens_per_s": null, "not_finite": ["tokens_per_s"]}\n')
-    with pytest.raises(ValueError, match="line 1: tokens_per_s is None, expected a positive number"):
-        read_run(path)
     path.write_text('{"step": 1, "validation_loss": 3}\n')
     with pytest.raises(ValueError, match="0 steps with tokens_per_s"):
         read_run(path)

@@ -13,7 +13,7 @@ from pangu_alpha.checkpoint.pieces import Source
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.config.run import build_train_config
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.training.checkpoints import RunCheckpoints, check_fits, restore_guard
+from pangu_alpha.training.checkpoints import RunCheckpoints, check_fits, data_position, restore_guard
 from pangu_alpha.training.guard import make_guard
 
 RANKS = 4
@@ -127,6 +127,20 @@ def test_what_does_not_fit_is_refused(config, caplog):
         "there, 'norm_then_query' in this run: .*; set model.num_layers=7 model.norm_order=query_then_norm$",
     ):
         check_fits(Source("there", "ours", dataclasses.replace(start, config=other), {}), run, "ab")
+
+
+def test_a_place_that_cannot_be_is_refused():
+    assert data_position(Source("there", "theirs", Manifest(1, 2**63 - 1, config={}), {})) is None
+    for values in ({"samples": 2**63}, {"samples": -1}, {"step": 2**63}):
+        manifest = Manifest(**{"step": 1, "samples": 8} | values, config={})
+        (name, value), *_ = values.items()
+        with pytest.raises(CheckpointError, match=f"there: {name} is {value}, which is no place in a run"):
+            data_position(Source("there", "ours", manifest, {}))
+    state = {"mixture": {"since": 8, "sources": []}}
+    with pytest.raises(
+        CheckpointError, match="there: what it says of its data does not add up.*state.mixture"
+    ):
+        data_position(Source("there", "ours", Manifest(1, 8, config={}, state=state), {}))
 
 
 def test_loss_scale_and_counters_come_back_or_are_refused(config, caplog):

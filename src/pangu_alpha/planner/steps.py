@@ -13,7 +13,8 @@ import numpy as np
 
 from pangu_alpha.config.run import TrainConfig, load_train_config
 from pangu_alpha.config.schema import ConfigError
-from pangu_alpha.files.reading import ReadError, read_json_lines
+from pangu_alpha.files.reading import ReadError, parse_json, read_bytes
+from pangu_alpha.files.shown import quoted, shown
 from pangu_alpha.planner.hardware import Cluster, Stack, device_names
 from pangu_alpha.planner.job import Job
 from pangu_alpha.planner.rows import Row
@@ -118,13 +119,13 @@ def _rates(path: Path, samples: int) -> list[float]:
     """Tokens a second of every logged step; those of steps done twice, before and after a kill, included."""
     rates, before = [], None
     for number, entry in _entries(path):
-        if "tokens_per_s" not in entry:
+        rate = entry.get("tokens_per_s")
+        if rate is None:
             continue  # a validation
-        rate = entry["tokens_per_s"]  # null if it was not finite
         if not isinstance(rate, int | float) or not 0 < rate < math.inf:
-            raise ValueError(f"{path}: line {number}: tokens_per_s is {rate!r}, expected a positive number")
-        place = (entry.get("step"), entry.get("samples"))
-        read = place if all(isinstance(number, int) for number in place) else None
+            found = f"tokens_per_s is {quoted(rate)}, expected a positive number"
+            raise ValueError(f"{path}: line {number}: {found}")
+        read = (entry["step"], entry["samples"]) if {"step", "samples"} <= set(entry) else None
         if read and before and read[0] == before[0] + 1 and read[1] - before[1] != samples:
             raise ValueError(
                 f"{path}: line {number}: a step read {read[1] - before[1]} samples, the config says "
@@ -137,15 +138,20 @@ def _rates(path: Path, samples: int) -> list[float]:
 
 def _entries(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """Line numbers and entries; a last line cut by a kill is left out."""
-    entries, cut = [], None
-    for number, entry in read_json_lines(path, numbers_only=False):  # older runs wrote NaN
-        if cut is not None:
-            raise ValueError(f"{path}: line {cut} is not JSON; take it out, or give the log of another run")
-        if isinstance(entry, ReadError):
-            cut = number
-            continue
+    lines, entries = read_bytes(path).rstrip(b"\n").split(b"\n"), []
+    for number, line in enumerate(lines, start=1):
+        where = f"{shown(path)}: line {number}"
+        try:  # logs of former versions hold NaN
+            entry = parse_json(line, "it", numbers_only=False) if line.strip() else {}
+        except ReadError as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{where} is not JSON ({error})") from error
         if not isinstance(entry, dict):
-            raise ValueError(f"{path}: line {number} is {type(entry).__name__}, expected an object")
+            raise ValueError(f"{where} is {type(entry).__name__}, expected an object")
+        for name in ("step", "samples"):
+            if not isinstance(entry.get(name, 0), int):
+                raise ValueError(f"{where}: {name} is {quoted(entry[name])}, expected a whole number")
         entries.append((number, entry))
     return entries
 

@@ -41,6 +41,7 @@ WITHOUT_MINDSPORE = [
     "pangu_alpha.text.corpora",
     "pangu_alpha.data.packing",
     "pangu_alpha.data.order",
+    "pangu_alpha.data.position",
     "pangu_alpha.data.manifest",
     "pangu_alpha.data.preprocess",
     "pangu_alpha.checkpoint.store",

@@ -8,7 +8,14 @@ import sys
 
 import pytest
 
-from pangu_alpha.files.writing import gathering_file, json_text, replacing_file, write_json, write_text
+from pangu_alpha.files.writing import (
+    gathering_file,
+    json_text,
+    replacing_file,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failing_block_leaves_the_old_file_and_no_draft(tmp_path):
@@ -105,3 +112,11 @@ def test_json_is_json(tmp_path):
     read = json.loads((tmp_path / "x").read_text("utf-8"), parse_constant=pytest.fail)
     assert read == {"loss": None, "inner": [None, 1.5, [None]], "名": "一"}
     assert json_text({"a": 1}, None) == '{"a": 1}'
+
+
+def test_bytes_take_the_place_of_a_file_whole(tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"old")
+    write_bytes(path, b"\x89PNG\r\n\xff")
+    assert path.read_bytes() == b"\x89PNG\r\n\xff"
+    assert [*tmp_path.iterdir()] == [path]

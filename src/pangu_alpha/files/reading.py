@@ -10,7 +10,7 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,31 @@ def parse_json(
     if "\\u" in text or "\\U" in text:
         _refuse_halves(value, where)
     return value
+
+
+def read_json_lines(path: str | Path, *, numbers_only: bool = True) -> Iterator[tuple[int, Any]]:
+    """The values of a file with one on each line, as each is reached; blank lines are left out.
+
+    Args:
+        path: Of a regular file.
+        numbers_only: See `parse_json`.
+
+    Yields:
+        Numbers of lines from 1, and values; for a line that is none, such as one that a kill has cut, the
+        ReadError that says why.
+
+    Raises:
+        OSError: It cannot be read.
+        ReadError: It is no regular file.
+    """
+    with require_file(path).open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield number, parse_json(line, f"{path}, line {number}", numbers_only=numbers_only)
+            except ReadError as error:
+                yield number, error
 
 
 _TOO_DEEP = f"mappings and lists in one another more than {MOST_DEPTH} deep; such a file is not read"

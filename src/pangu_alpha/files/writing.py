@@ -142,6 +142,12 @@ def write_text(path: str | Path, text: str) -> None:
         stream.write(text)
 
 
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Puts bytes in the place of what a file held, whole or not at all; see `replacing_file`."""
+    with replacing_file(path) as stream:
+        stream.buffer.write(content)
+
+
 def json_text(value: Any, indent: int | None = 1) -> str:
     """A value as strict JSON: a float that is not finite, which JSON does not have, is null."""
     return json.dumps(finite(value), ensure_ascii=False, indent=indent, allow_nan=False)

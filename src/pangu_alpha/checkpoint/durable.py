@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pangu_alpha.files.writing import sync_folder
 
-_SCRATCH = re.compile(r"\.tmp-(?P<name>.+)-(?P<pid>\d+)-(?P<birth>\d+)@(?P<host>.+)")
+_SCRATCH = re.compile(r"\.tmp-(?P<name>.+)-(?P<pid>[0-9]+)-(?P<birth>[0-9]+)@(?P<host>.+)")
 
 
 class ForeignFolderError(OSError):

@@ -20,7 +20,7 @@ from pangu_alpha.checkpoint.copying import (
     file_record,
     safetensors_file,
 )
-from pangu_alpha.checkpoint.distributed import part_name
+from pangu_alpha.checkpoint.folders import part_name
 from pangu_alpha.checkpoint.format import MANIFEST, Manifest, compare_tensors, seal_folder
 from pangu_alpha.checkpoint.naming import MOMENTS
 from pangu_alpha.checkpoint.pieces import Box, Source, whole

@@ -14,6 +14,7 @@ import stat
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from pangu_alpha.files.writing import sync_folder
@@ -91,11 +92,39 @@ def is_abandoned(scratch: Path) -> bool:
     A process is known by its number and its birth, because a container started again hands out the same
     numbers. That of another machine, or of a system without /proc, is never known to be gone.
     """
-    writer = _SCRATCH.fullmatch(scratch.name)
+    writer = writer_of(scratch.name)
     assert writer is not None, f"{scratch} is not a scratch folder"
-    if writer["host"] != socket.gethostname() or _birth(os.getpid()) is None:
-        return False
-    return _birth(int(writer["pid"])) != writer["birth"]
+    return writer.is_gone
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What the name of a scratch folder says.
+
+    Args:
+        name: Of the folder that it was to become.
+        pid: Number of the process that made it.
+        birth: Its start in clock ticks since boot, which tells it from a later process of that number.
+        host: Where it ran.
+    """
+
+    name: str
+    pid: int
+    birth: str
+    host: str
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is known to have ended; see `is_abandoned`."""
+        if self.host != socket.gethostname() or _birth(os.getpid()) is None:
+            return False
+        return _birth(self.pid) != self.birth
+
+
+def writer_of(name: str) -> Writer | None:
+    """Who made a scratch folder, by its name; None for any other name."""
+    match = _SCRATCH.fullmatch(name)
+    return Writer(match["name"], int(match["pid"]), match["birth"], match["host"]) if match else None
 
 
 def writer_name() -> str:

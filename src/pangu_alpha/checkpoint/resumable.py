@@ -27,8 +27,10 @@ from pangu_alpha.checkpoint.durable import (
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.files.writing import durable_file, sync_folder, write_all
 
-_CONTENT, _JOURNAL = "content", "journal.jsonl"
-_OURS = (_CONTENT, _JOURNAL)
+MERGING, MERGED = ".merging-", ".merged-"  # begin the names of scratch folders, before and after the rename
+JOURNAL = "journal.jsonl"
+_CONTENT = "content"
+MADE_NAMES = (_CONTENT, JOURNAL)
 _SILLY = ".nfs"  # begins the names that NFS gives to removed files that are still open
 
 
@@ -43,11 +45,11 @@ class ResumableFolder:
 
     def __init__(self, path: Path, digest: str, only: str | None = None) -> None:
         self.path = path.absolute()
-        self.scratch = self.path.with_name(f".merging-{path.name}")
+        self.scratch = self.path.with_name(f"{MERGING}{path.name}")
         self.content = self.scratch / _CONTENT
-        self._tidied = self.path.with_name(f".merged-{path.name}-{digest[:16]}")
+        self._tidied = self.path.with_name(f"{MERGED}{path.name}-{digest[:16]}")
         self._digest, self._only = digest, only
-        self._journal = self.scratch / _JOURNAL
+        self._journal = self.scratch / JOURNAL
         self.done: dict[str, list[str]] = {}  # step -> what was recorded of it
 
     def is_finished(self) -> bool:
@@ -76,17 +78,17 @@ class ResumableFolder:
             self._refuse_strangers(descriptor)
             if os.path.lexists(self.path):  # made before the lock was ours
                 raise self._exists()
-            remove_own_folder(self._tidied, _OURS)  # what was made then has been removed since
+            remove_own_folder(self._tidied, MADE_NAMES)  # what was made then has been removed since
             done = self._read_journal()
             if done is None:
-                remove_names(descriptor, _OURS)
+                remove_names(descriptor, MADE_NAMES)
             else:
                 self._end_journal()
             self.done = done or {}
             yield done is not None
         finally:
             if self._is_scratch(descriptor) and not self._journal.exists():  # nothing to go on from
-                remove_own_folder(self.scratch, _OURS)
+                remove_own_folder(self.scratch, MADE_NAMES)
             os.close(descriptor)
 
     def begin(self) -> None:
@@ -134,8 +136,8 @@ class ResumableFolder:
             try:
                 os.rename(self.scratch, self._tidied)
             except OSError:  # something else has that name
-                remove_own_folder(self.scratch, _OURS)
-        remove_own_folder(self._tidied, _OURS)
+                remove_own_folder(self.scratch, MADE_NAMES)
+        remove_own_folder(self._tidied, MADE_NAMES)
 
     def _locked(self) -> int:
         """Makes the scratch folder and locks it; gives its descriptor."""
@@ -170,7 +172,7 @@ class ResumableFolder:
         """Makes sure that all in the scratch folder is of a merge or an export, and no link."""
         for name in sorted(os.listdir(descriptor)):
             kind = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
-            known = {_CONTENT: stat.S_ISDIR, _JOURNAL: stat.S_ISREG}.get(name)
+            known = {_CONTENT: stat.S_ISDIR, JOURNAL: stat.S_ISREG}.get(name)
             if not (known and known(kind)) and not name.startswith(_SILLY):
                 raise self._refused(
                     f"holds {name}{', a link' * stat.S_ISLNK(kind)}, which is not of this work"

@@ -27,7 +27,9 @@ from pangu_alpha.parallel.layout import layouts, parameter_shapes, slice_writers
 STEMS = ("model", "optimizer")
 
 # Modules of this package, each a Reader, asked in this order.
-READERS = ("released_folder", "mindspore_slices", "ckpt_file", "huggingface", "megatron")
+READERS = (
+    "released_folder", "mindspore_slices", "mindformers_folder", "ckpt_file", "huggingface", "megatron",
+)  # fmt: skip
 
 _PLACED = ("released_folder", "mindspore_slices")  # of READERS, those that a strategy is for
 _FLOATS = ("float16", "bfloat16", "float32", "float64")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import shlex
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from pangu_alpha.checkpoint.cleaning import Leftover, leftovers, remove
 from pangu_alpha.checkpoint.compare import Difference, compare, damage, unchecked
 from pangu_alpha.checkpoint.copying import Limits
-from pangu_alpha.checkpoint.export import DTYPES, FORMS, ExportOptions, export
+from pangu_alpha.checkpoint.export import DTYPES, FORMS, ExportOptions, export, vocabulary_note
 from pangu_alpha.checkpoint.pieces import Source
 from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.store import CheckpointStore
@@ -28,6 +27,7 @@ from pangu_alpha.cli.merge_checkpoint import add_source_options, plan_fields, si
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build
 from pangu_alpha.files.shown import shown
+from pangu_alpha.files.writing import json_text
 
 _EPILOG = """\
 PATH is a run's output folder (its newest whole checkpoint is taken), a checkpoint, the folder of the released
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     summary = summarize(_open(options.path, options))
     if options.json:
-        print(json.dumps(summary_json(summary, options.tensors), indent=1, ensure_ascii=False))
+        print(json_text(summary_json(summary, options.tensors)))
     else:
         print("\n".join(summary_lines(summary, options.tensors)))
     return 0
@@ -115,6 +115,7 @@ def _export(options: argparse.Namespace) -> int:
     )
     export(source, options.target, options.to, made)
     print(f"{options.target}: written, {FORMS[options.to][0]}")
+    print(shown(f"  {vocabulary_note(source, options.to)}"))
     return 0
 
 

@@ -126,6 +126,17 @@ def test_what_appears_in_it_meanwhile_stays_too(tmp_path, monkeypatch):
     assert names(tmp_path) == [MERGED, "made"] and names(tmp_path / MERGED) == ["notes.txt"]
 
 
+def test_a_pipe_in_the_place_of_the_journal_is_not_waited_for(tmp_path):
+    folder = half_done(tmp_path)
+    (folder.scratch / "journal.jsonl").unlink()
+    os.mkfifo(folder.scratch / "journal.jsonl")
+    with pytest.raises(CheckpointError, match=r"holds journal\.jsonl, which is not of this work"):
+        work(tmp_path)
+    (tmp_path / "made").mkdir()
+    with pytest.raises(CheckpointError, match="made: exists already"):
+        work(tmp_path)
+
+
 def test_another_users_folder_is_not_used(tmp_path, monkeypatch):
     half_done(tmp_path)
     monkeypatch.setattr(durable, "_is_own", lambda owner, parent: False)

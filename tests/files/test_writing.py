@@ -8,7 +8,15 @@ import sys
 
 import pytest
 
-from pangu_alpha.files.writing import json_text, replacing_file, write_json, write_text
+from pangu_alpha.files.writing import (
+    durable_file,
+    json_text,
+    replacing_file,
+    write_all,
+    write_all_at,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failing_block_leaves_the_old_file_and_no_draft(tmp_path):
@@ -69,3 +77,22 @@ def test_json_is_json(tmp_path):
     read = json.loads((tmp_path / "x").read_text("utf-8"), parse_constant=pytest.fail)
     assert read == {"loss": None, "inner": [None, 1.5, [None]], "名": "一"}
     assert json_text({"a": 1}, None) == '{"a": 1}'
+
+
+def test_every_byte_is_written_whatever_a_single_write_takes(tmp_path, monkeypatch):
+    write, pwrite = os.write, os.pwrite
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, place: pwrite(descriptor, data[:3], place))
+    with durable_file(tmp_path / "a") as descriptor:
+        write_all(descriptor, b"0123456789")
+        write_all_at(descriptor, memoryview(b"abcdefg"), 2)
+    assert (tmp_path / "a").read_bytes() == b"01abcdefg9"
+
+
+def test_a_disk_that_takes_nothing_is_an_error_not_a_loop(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "write", lambda descriptor, data: 0)
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, place: 0)
+    for write in (write_all, lambda descriptor, data: write_all_at(descriptor, data, 0)):
+        with pytest.raises(OSError, match="takes no more bytes"), durable_file(tmp_path / "a") as descriptor:
+            write(descriptor, b"x")
+        (tmp_path / "a").unlink()

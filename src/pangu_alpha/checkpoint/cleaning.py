@@ -151,7 +151,7 @@ def _described(path: Path) -> Leftover | None:
     if path.is_symlink():
         return None
     name, is_folder = path.name, is_real_folder(path)
-    sign = _SIGN.fullmatch(name)
+    sign = _SIGN.fullmatch(name) if path.is_file() else None
     writer = writer_of(name) if is_folder else writer_of(f".tmp-sign-{sign['writer']}") if sign else None
     if writer is not None:
         what = f"an unfinished {writer.name}" if is_folder else "a sign for other ranks"

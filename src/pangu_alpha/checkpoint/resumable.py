@@ -200,9 +200,11 @@ class ResumableFolder:
 
     def _read_journal(self) -> dict[str, list[str]] | None:
         """The finished steps of this work; None where there is no journal of it."""
-        if not is_real_folder(self.scratch) or self._journal.is_symlink():
+        if not is_real_folder(self.scratch):
             return None
         try:
+            if not stat.S_ISREG(os.lstat(self._journal).st_mode):  # a pipe would be waited for
+                return None
             head, *lines = self._journal.read_bytes().split(b"\n")
         except FileNotFoundError:
             return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -296,7 +297,7 @@ def save_for_mindformers(
         OSError: The disk does not take it.
     """
     folder = Path(folder)
-    if folder.exists():
+    if os.path.lexists(folder):  # a link to nothing is something, too
         raise ValueError(f"{folder}: exists already; give the name of a new folder")
     loaded = load_for_inference(source, tokenizer)
     words = loaded.tokenizer

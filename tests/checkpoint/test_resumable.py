@@ -163,6 +163,9 @@ def test_a_file_in_its_place_is_named(tmp_path):
 def test_nobody_else_can_put_anything_into_it(tmp_path):
     folder = half_done(tmp_path)
     assert folder.scratch.stat().st_mode & 0o777 == 0o700
+    folder.scratch.chmod(0o777)  # as an older version left it under a umask of 0
+    half_done(tmp_path, "other work")
+    assert folder.scratch.stat().st_mode & 0o777 == 0o700
     mask = os.umask(0o022)
     os.umask(mask)
     work(tmp_path)

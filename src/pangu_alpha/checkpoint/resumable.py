@@ -147,6 +147,8 @@ class ResumableFolder:
                 with suppress(FileExistsError):
                     self.scratch.mkdir(0o700)  # nobody else can put a link into it
                 descriptor = self._opened()
+                with suppress(OSError):  # one of an older version may be open to others
+                    os.fchmod(descriptor, 0o700)
             except OSError as error:
                 vanished = isinstance(error, FileNotFoundError)
                 if vanished and self.path.parent.is_dir() and not os.path.lexists(self.scratch):

@@ -354,3 +354,9 @@ def test_compare_tensors_takes_the_specs_of_a_checkpoint(checkpoint: Path):
     specs = read_checkpoint(checkpoint).specs("optimizer")
     compare_tensors(dict.fromkeys(specs, ((5, 3), np.float32)), specs, "optimizer")
     assert len(specs) == 2
+
+
+def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_them_all(tmp_path, stingy_disk):
+    with stingy_disk(5):
+        write_checkpoint(tmp_path / "made", {"model": {"w": np.arange(300.0)}}, Manifest(1, 1, {}))
+    assert (read_checkpoint(tmp_path / "made").load("model")["w"] == np.arange(300.0)).all()

@@ -9,9 +9,12 @@ import sys
 import pytest
 
 from pangu_alpha.files.writing import (
+    durable_file,
     gathering_file,
     json_text,
     replacing_file,
+    write_all,
+    write_all_at,
     write_bytes,
     write_json,
     write_text,
@@ -120,3 +123,22 @@ def test_bytes_take_the_place_of_a_file_whole(tmp_path):
     write_bytes(path, b"\x89PNG\r\n\xff")
     assert path.read_bytes() == b"\x89PNG\r\n\xff"
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_every_byte_is_written_whatever_a_single_write_takes(tmp_path, monkeypatch):
+    write, pwrite = os.write, os.pwrite
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, place: pwrite(descriptor, data[:3], place))
+    with durable_file(tmp_path / "a") as descriptor:
+        write_all(descriptor, b"0123456789")
+        write_all_at(descriptor, memoryview(b"abcdefg"), 2)
+    assert (tmp_path / "a").read_bytes() == b"01abcdefg9"
+
+
+def test_a_disk_that_takes_nothing_is_an_error_not_a_loop(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "write", lambda descriptor, data: 0)
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, place: 0)
+    for write in (write_all, lambda descriptor, data: write_all_at(descriptor, data, 0)):
+        with pytest.raises(OSError, match="takes no more bytes"), durable_file(tmp_path / "a") as descriptor:
+            write(descriptor, b"x")
+        (tmp_path / "a").unlink()

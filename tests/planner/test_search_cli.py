@@ -146,10 +146,10 @@ def test_a_rank_table_comes_back_placed(written):
 def test_without_a_rank_table_its_command_is_told(search, tmp_path, capsys):
     assert search("--fix", *PIPELINE, "--out", tmp_path, cluster="910a-32", batch=64) == 0
     printed = capsys.readouterr().out
-    assert "MindSpore's own order of ranks does not place it so" in printed
+    assert "To launch it (run.yaml is your run" in printed and f"--output {tmp_path}/servers.json" in printed
     assert (
-        "rank_table.py permute TABLE.json --dp 4 --tp 2 --pp 4 --servers-per-rack 4 "
-        "--placement 'rack= server=dp device=pp,tp' --output rank_table.json"
+        f"rank_table.py permute {tmp_path}/servers.json --chip 910A --dp 4 --tp 2 --pp 4 "
+        f"--servers-per-rack 4 --placement 'rack= server=dp device=pp,tp' --output {tmp_path}/rank_table.json"
     ) in printed
     assert not (tmp_path / "rank_table.json").exists()
 

@@ -47,27 +47,27 @@ def sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def replacing_file(path: str | Path) -> Iterator[IO[str]]:
-    """Writes a text file that takes the place of `path` when the block succeeds; else all stays as it was.
+def replacing_file(path: str | Path, binary: bool = False) -> Iterator[IO[Any]]:
+    """Writes a file that takes the place of `path` when the block succeeds; else all stays as it was.
 
     A link is followed, so that its target is replaced; an existing file keeps its permissions. What is no
     regular file (/dev/stdout, a pipe) is written as it is.
 
     Yields:
-        A UTF-8 text stream.
+        A UTF-8 text stream, or one of bytes.
 
     Raises:
         OSError: The disk does not take it; names `path`. The draft is gone.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8") as stream:
+        with _open(path, "w", binary) as stream:
             yield stream
         return
     target = Path(os.path.realpath(path))
     draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
     try:
-        with draft.open("x", encoding="utf-8") as stream:
+        with _open(draft, "x", binary) as stream:
             yield stream
             stream.flush()
             with suppress(FileNotFoundError):
@@ -81,6 +81,10 @@ def replacing_file(path: str | Path) -> Iterator[IO[str]]:
         raise
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _open(path: Path, mode: str, binary: bool) -> IO[Any]:
+    return path.open(f"{mode}b") if binary else path.open(mode, encoding="utf-8")
 
 
 def write_text(path: str | Path, text: str) -> None:

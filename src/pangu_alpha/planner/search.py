@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
+from pangu_alpha.parallel.mesh import RANK_ORDER
 from pangu_alpha.planner.cost import CostModel
 from pangu_alpha.planner.hardware import Cluster, Stack
-from pangu_alpha.planner.job import AXES, Job
+from pangu_alpha.planner.job import Job
 from pangu_alpha.planner.memory import memory
+from pangu_alpha.planner.placing import launchable
 from pangu_alpha.planner.shapes import Shape
 from pangu_alpha.planner.stages import Pipeline, Stages
 
@@ -52,6 +54,9 @@ class Question:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.fixed) - set(FREE)):
             raise ValueError(f"fixed: {', '.join(unknown)} cannot be fixed; {', '.join(FREE)} can")
+        order = self.fixed.get("order", RANK_ORDER)
+        if not isinstance(order, tuple) or sorted(map(str, order)) != sorted(RANK_ORDER):
+            raise ValueError(f"fixed: order: {order!r} must name tp, dp and pp once each")
         if self.batch < 1:
             raise ValueError(f"batch: {self.batch} sequences; give at least 1")
 
@@ -181,7 +186,7 @@ def grids(question: Question) -> Iterator[Grid]:
                     yield grid
 
 
-def judge(question: Question, plan: ParallelPlan, order: tuple[str, ...] = AXES) -> Candidate:
+def judge(question: Question, plan: ParallelPlan, order: tuple[str, ...] = RANK_ORDER) -> Candidate:
     """What a given plan costs, whether it fits or not.
 
     Raises:
@@ -221,10 +226,11 @@ def _job(question: Question, grid: Grid, level: str, sequence: bool, order: tupl
 def _least(question: Question, model: CostModel, grid: Grid) -> float:
     """Seconds that no plan on a grid can undercut: that of nothing sharded, its gradients free."""
     ways = itertools.product(_sequences(question, grid), _orders(question, grid))
-    return min(
+    seconds = (
         Pipeline(model, _job(question, grid, "none", sequence, order)).least(once=False)
         for sequence, order in ways
     )
+    return min(seconds, default=math.inf)  # no way is left where what is fixed cannot be on this grid
 
 
 def _sequences(question: Question, grid: Grid) -> list[bool]:
@@ -233,13 +239,12 @@ def _sequences(question: Question, grid: Grid) -> list[bool]:
 
 
 def _orders(question: Question, grid: Grid) -> list[tuple[str, ...]]:
-    """Placements that differ: an axis of one device has no place."""
-    if "order" in question.fixed:
-        return [tuple(question.fixed["order"])]
+    """Placements that differ and can be launched: an axis of one device has no place."""
+    given = question.fixed.get("order")
     orders = {}
-    for order in itertools.permutations(AXES):
+    for order in itertools.permutations(RANK_ORDER) if given is None else [given]:
         orders.setdefault(tuple(axis for axis in order if getattr(grid, axis) > 1), order)
-    return list(orders.values())
+    return [order for order in orders.values() if launchable(grid, order, question.cluster)]
 
 
 def _modes(question: Question, grid: Grid, level: str) -> tuple[str, ...]:

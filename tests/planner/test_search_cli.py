@@ -78,6 +78,17 @@ def test_what_is_fixed_may_be_impossible(search, capsys):
     ("words", "cluster", "message"),
     [
         ("--fix stages=2", "910a-8", "fixed: stages cannot be fixed"),
+        ("--fix order=tp,dp", "910a-8", "fixed: order: ('tp', 'dp') must name tp, dp and pp once each"),
+        ("--fix tp=0", "910a-8", "fixed: tp: 0 must be a whole number of at least 1"),
+        ("--fix tp=true", "910a-8", "fixed: tp: True must be a whole number of at least 1"),
+        (
+            "--fix recompute=[none]",
+            "910a-8",
+            "fixed: recompute: ['none'] must be one of none, selective, full",
+        ),
+        ("--fix optimizer_parallel=level9", "910a-8", "must be one of none, level1, level2, level3"),
+        ("--fix sequence_parallel=1", "910a-8", "sequence_parallel: 1 must be one of true, false"),
+        ("", f"910a-{2**20 + 8}", "1048584 devices; give at least 1, at most 1,048,576"),
         ("--pictures", "910a-8", "name their folder with --out DIR"),
         ("--verify", "910a-8", "name their folder with --out DIR"),
         ("--stack mindspor", "910a-8", "did you mean 'mindspore'"),
@@ -92,6 +103,11 @@ def test_wrong_options_end_with_2(words, cluster, message, search, capsys, monke
         run_main(lambda _: search(*words.split(), cluster=cluster))
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_is_fixed_may_be_impossible_on_some_grids(search, capsys):
+    assert search("--fix", "sequence_parallel=true") == 0  # not with tp 1
+    assert "1 problem" not in capsys.readouterr().err
 
 
 def test_json_is_the_same_as_the_written_report(search, tmp_path, capsys):

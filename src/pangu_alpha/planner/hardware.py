@@ -6,6 +6,7 @@ Knows no plan and no model. Units: FLOP/s, bytes, bytes/s, seconds.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pangu_alpha.config.schema import ConfigError, build, nearest, read_yaml, validate
+from pangu_alpha.files.shown import quoted
+
+MOST_DEVICES = 1 << 20  # of a cluster
 
 _FOLDER = Path(__file__).parent
 
@@ -133,7 +137,9 @@ class Cluster:
     count: int
 
     def __post_init__(self) -> None:
-        problems = [] if self.count >= 1 else [f"count: {self.count} devices; give at least 1"]
+        problems = []
+        if not 1 <= self.count <= MOST_DEVICES:
+            problems.append(f"count: {quoted(self.count)} devices; give at least 1, at most {MOST_DEVICES:,}")
         if not self.levels:
             problems.append("levels: none; give at least one, such as the server")
         for small, large in zip(self.levels, self.levels[1:], strict=False):
@@ -256,8 +262,8 @@ def load_cluster(name: str, count: int | None = None) -> Cluster:
         return _cluster(name, read_yaml(name), count)
     family, dash, number = name.rpartition("-")
     families = _shipped("clusters.yaml")
-    if dash and number.isdigit() and family in families:
-        return _cluster(name, families[family], count or int(number))
+    if dash and re.fullmatch("[0-9]{1,4000}", number) and family in families:
+        return _cluster(name, families[family], int(number) if count is None else count)
     if count is None:
         raise ValueError(
             f"cluster {name!r}: write FAMILY-COUNT, as in 910a-2048 (families: {', '.join(families)}), "
@@ -269,7 +275,7 @@ def load_cluster(name: str, count: int | None = None) -> Cluster:
 def _cluster(name: str, values: Mapping[str, Any], count: int | None) -> Cluster:
     count = count if count is not None else values.get("count")
     unknown = set(values) - {"device", "levels", "count"}
-    if unknown or not isinstance(values.get("levels"), Mapping) or not isinstance(count, int):
+    if unknown or not isinstance(values.get("levels"), Mapping) or type(count) is not int:
         raise ConfigError(
             [f"cluster {name}: give the keys device (a name), levels (a mapping by name), count (a number)"]
         )

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
+from pangu_alpha.config.parallel import RECOMPUTE, ParallelPlan, misfits, unpartitionable
+from pangu_alpha.files.shown import quoted
 from pangu_alpha.parallel.mesh import RANK_ORDER
 from pangu_alpha.planner.cost import CostModel
 from pangu_alpha.planner.hardware import Cluster, Stack
@@ -26,6 +27,8 @@ from pangu_alpha.planner.memory import memory
 from pangu_alpha.planner.placing import launchable
 from pangu_alpha.planner.shapes import Shape
 from pangu_alpha.planner.stages import Pipeline, Stages
+
+_MOST_SEQUENCES = 10**9  # of a step; the divisors of much larger numbers take for ever
 
 LEVELS = ("none", "level1", "level2", "level3")
 FREE = ("dp", "tp", "pp", "micro_batches", "optimizer_parallel", "sequence_parallel", "recompute", "order")
@@ -54,16 +57,29 @@ class Question:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.fixed) - set(FREE)):
             raise ValueError(f"fixed: {', '.join(unknown)} cannot be fixed; {', '.join(FREE)} can")
-        order = self.fixed.get("order", RANK_ORDER)
-        if not isinstance(order, tuple) or sorted(map(str, order)) != sorted(RANK_ORDER):
-            raise ValueError(f"fixed: order: {order!r} must name tp, dp and pp once each")
-        if self.batch < 1:
-            raise ValueError(f"batch: {self.batch} sequences; give at least 1")
+        for name, value in self.fixed.items():
+            if (rule := _broken(name, value)) is not None:
+                raise ValueError(f"fixed: {name}: {quoted(value)} must {rule}")
+        if not 1 <= self.batch <= _MOST_SEQUENCES:
+            bounds = f"at least 1 and at most {_MOST_SEQUENCES:,}"
+            raise ValueError(f"batch: {self.batch} sequences; give {bounds}")
 
     @property
     def limit(self) -> int:
         """Bytes of a device that may be used."""
         return self.cluster.device.memory if self.capacity is None else self.capacity
+
+
+def _broken(name: str, value: Any) -> str | None:
+    """The rule that a value of FREE breaks."""
+    words = {"optimizer_parallel": LEVELS, "recompute": RECOMPUTE, "sequence_parallel": (True, False)}
+    if name == "order":
+        right = isinstance(value, tuple) and sorted(map(str, value)) == sorted(RANK_ORDER)
+        return None if right else "name tp, dp and pp once each"
+    if name in words:
+        right = any(value is word or (value == word and isinstance(value, str)) for word in words[name])
+        return None if right else f"be one of {', '.join(str(word).lower() for word in words[name])}"
+    return None if type(value) is int and value >= 1 else "be a whole number of at least 1"
 
 
 class Grid(NamedTuple):

@@ -39,7 +39,7 @@ def test_servers_that_a_word_names(text, ids):
         ("node[4-1]", "brackets hold numbers and ranges"),
         ("node[a-c]", "brackets hold numbers and ranges"),
         ("node[1-999999999]", "brackets hold numbers and ranges"),
-        ("a[1-9999]b[1-9999]", "names more than 65,536 servers"),
+        ("a[1-9999]b[1-9999]", "names more than 16,384 servers"),
         ("[workers]", "brackets hold numbers and ranges"),
         ("a,,b", "'' is no name of a server"),
         ("root@", "'root@' is no name of a server"),

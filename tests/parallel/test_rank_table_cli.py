@@ -222,6 +222,7 @@ def test_hosts_as_ssh_slurm_and_mpi_list_them(tmp_path):
     ("name", "text", "words"),
     [
         ("hosts.txt", "10.0.0.1\n10.1.0.11:22\n", "hosts.txt, line 2: '10.1.0.11:22': leave out :22"),
+        ("hosts.txt", "n[1-16384]\nm\n", "line 2: more than 16,384 servers"),
         ("hosts.txt", "node[01-02] 2 10.0.0.1,10.0.0.2\n", "names 2 servers, which cannot share device_ips"),
         ("hosts.txt", "a 99999999\n", "line 1, server a: devices: '99999999': write at most 1024"),
         ("hosts.txt", "a 5-2\n", "devices: '5-2': write at most 1024, from low to high"),

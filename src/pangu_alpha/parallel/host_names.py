@@ -8,7 +8,7 @@ import re
 
 from pangu_alpha.files.shown import quoted
 
-_MOST = 65536  # servers that a word may name
+MOST_SERVERS = 16384  # of a list; more than any cluster has, and as many as are checked in seconds
 _PORT = re.compile(r"[^:]*:[0-9]+")
 _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
@@ -24,8 +24,8 @@ def server_ids(text: str) -> tuple[str, ...]:
         ValueError: There is a port, or brackets hold something else; says what to write.
     """
     names = [name for word in re.split(r",(?![^\[]*\])", text) for name in _expanded(word)]
-    if len(names) > _MOST:
-        raise ValueError(f"{quoted(text)} names more than {_MOST:,} servers")
+    if len(names) > MOST_SERVERS:
+        raise ValueError(f"{quoted(text)} names more than {MOST_SERVERS:,} servers")
     return tuple(names)
 
 
@@ -49,8 +49,8 @@ def _expanded(word: str) -> list[str]:
     count = 1
     for choice in choices:
         count *= len(choice)
-    if count > _MOST:
-        raise ValueError(f"{quoted(word)} names more than {_MOST:,} servers")
+    if count > MOST_SERVERS:
+        raise ValueError(f"{quoted(word)} names more than {MOST_SERVERS:,} servers")
     return ["".join(each) for each in itertools.product(*choices)]
 
 
@@ -60,7 +60,7 @@ def _numbers(text: str, word: str) -> list[str]:
     for part in text.split(","):
         found = _RANGE.fullmatch(part)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-        if last < first or last - first >= _MOST:
+        if last < first or last - first >= MOST_SERVERS:
             raise ValueError(f"{quoted(word)}: brackets hold numbers and ranges, as in node[01-04,07]")
         numbers += (str(number).zfill(len(found[1])) for number in range(first, last + 1))
     return numbers

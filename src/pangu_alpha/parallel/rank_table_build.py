@@ -15,13 +15,12 @@ from typing import Any
 from pangu_alpha.config.schema import parse_yaml
 from pangu_alpha.files.reading import read_text
 from pangu_alpha.files.shown import quoted, shown
-from pangu_alpha.parallel.host_names import server_ids
+from pangu_alpha.parallel.host_names import MOST_SERVERS, server_ids
 from pangu_alpha.parallel.rank_table import Device, RankTable, Server
 
 _HOST_KEYS = ("server", "devices", "device_ips", "hccn_conf", "super_pod", "super_device_ids")
 _PLACEHOLDER = re.compile(r"\{(server|device)((?:(?:\+|//|%)[0-9]{1,9})*)\}")
 _MOST_DEVICES = 1024  # of a server; a number beyond is a slip that would fill the memory
-_MOST_SERVERS = 65536
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,8 @@ def hosts_by_rule(count: int, server_rule: str, devices: Sequence[int]) -> list[
     Raises:
         ValueError: there are more servers than any cluster has, or the rule is none.
     """
-    if count > _MOST_SERVERS:
-        raise ValueError(f"{count:,} servers are more than the {_MOST_SERVERS:,} that a table may have")
+    if count > MOST_SERVERS:
+        raise ValueError(f"{count:,} servers are more than the {MOST_SERVERS:,} that a table may have")
     return [Host(by_rule(server_rule, number), tuple(devices)) for number in range(count)]
 
 
@@ -132,10 +131,14 @@ def read_hosts(path: str | Path) -> list[Host]:
     """
     path = Path(path)
     read_entries = _yaml_entries if path.suffix in (".yaml", ".yml") else _text_entries
-    entries = list(read_entries(path))
-    if not entries:
+    hosts: list[Host] = []
+    for where, entry in read_entries(path):
+        hosts += _entry_hosts(where, entry, path.parent)
+        if len(hosts) > MOST_SERVERS:
+            raise ValueError(f"{where}: more than {MOST_SERVERS:,} servers; no table may have so many")
+    if not hosts:
         raise ValueError(f"{shown(path)}: names no server; write one a line")
-    return [host for where, entry in entries for host in _entry_hosts(where, entry, path.parent)]
+    return hosts
 
 
 def _text_entries(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -306,7 +306,9 @@ def _ranks(devices: list[_Device], partial: bool) -> Iterator[Problem]:
 
 def _addresses(devices: list[_Device], servers: int) -> Iterator[Problem]:
     for ip, holders in _by(devices, "ip").items():
-        for holder in holders[1:] if _usable(ip) else ():  # others are named for what they are
+        if len(holders) == 1 or not _usable(ip):  # an address that is none is named for that
+            continue
+        for holder in holders[1:]:
             yield Problem(holder.where, f"device_ip {ip} is already that of {holders[0].where}",
                           "ask each device for its own: hccn_tool -i N -ip -g")  # fmt: skip
     if servers > 1:
@@ -407,11 +409,12 @@ def _members_at(homes: Mapping[int, int], mesh: Mesh) -> np.ndarray:
 
 def _devices(servers: list[Mapping]) -> Iterator[_Device]:
     for number, server in enumerate(servers):
+        name = _server_name(server, number)
         for place, device in enumerate(_list(server, "device")):
             if isinstance(device, Mapping):
                 yield _Device(
                     server=number,
-                    where=f"{_server_name(server, number)}, {_device_name(device, place)}",
+                    where=f"{name}, {_device_name(device, place)}",
                     device_id=_integer(device.get("device_id")),
                     rank=_integer(device.get("rank_id")),
                     ip=str(device["device_ip"]) if "device_ip" in device else None,

@@ -54,6 +54,22 @@ def write_inputs(folder, model, devices, chip):
         (folder / name).symlink_to(ROOT / name)
 
 
+def test_the_answer_for_a_rank_table_is_launched_without_an_edit(tmp_path):
+    write_inputs(tmp_path, "13b", 16, "910B")
+    (tmp_path / "mine.json").write_text((ROOT / "rank_tables" / "16p.json").read_text("utf-8"), "utf-8")
+    asked = "python src/plan.py search --model 13b --cluster mine.json --levels 910b --global-batch 16"
+    code, said = run(f"{asked} --top 1 --out 'its plan'", tmp_path)
+    assert code == 0, said
+    lines = re.findall(r"^  ((?:python|bash) .*)$", said.partition("To launch it")[2], re.M)
+    assert [line.split()[2] for line in lines] == ["check", "--config"]
+    for line in lines:
+        code, said = run(line, tmp_path)
+        assert code == 0, f"{line}\n{said}"
+    assert [int(rank) for rank in re.findall(r"RANK_ID=(\d+)", said)] == [
+        0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("model", "cluster", "batch", "order"), ANSWERS)
 def test_the_answer_is_launched_without_an_edit(model, cluster, batch, order, tmp_path):
     devices, chip = int(cluster.partition("-")[2]), cluster[:4].upper()

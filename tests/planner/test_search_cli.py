@@ -11,6 +11,7 @@ import yaml
 
 from pangu_alpha.cli import plan, run_main
 from pangu_alpha.cli.plan import main
+from pangu_alpha.cli.plan_options import plan_parser
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import build_train_config
 from pangu_alpha.config.schema import build, merge
@@ -145,7 +146,7 @@ def test_training_takes_the_plan(written):
 
 def test_the_dry_run_takes_the_plan(written, small):
     path = str(written[0] / "plan.yaml")
-    options = plan._parser().parse_args(["dry-run", "--model", small, "--plan", path, "--all-stages"])
+    options = plan_parser().parse_args(["dry-run", "--model", small, "--plan", path, "--all-stages"])
     found = plan.plan_of(options)
     assert found == build(ParallelPlan, yaml.safe_load(Path(path).read_text())["parallel"])
     assert found.devices == 32

@@ -8,6 +8,7 @@ import pytest
 
 from pangu_alpha.cli import plan
 from pangu_alpha.cli.plan import main
+from pangu_alpha.cli.plan_options import plan_parser
 from pangu_alpha.cli.plan_text import size, table
 from pangu_alpha.proof.search import Way
 
@@ -85,14 +86,14 @@ def test_numbers_that_make_no_sense(words, capsys):
 )
 @pytest.mark.parametrize("command", ["dry-run", "strategies"])
 def test_a_pipeline_takes_the_least_micro_batches_that_fill_it(command, words, micro_batches, tiny, capsys):
-    options = plan._parser().parse_args([command, "--model", tiny, *words.split()])
+    options = plan_parser().parse_args([command, "--model", tiny, *words.split()])
     assert plan.job_of(options).plan.micro_batches == micro_batches
     said = "--micro-batches 2: none given, so the least that fills 2 stages\n"
     assert capsys.readouterr().out == (said if micro_batches == 2 else "")
 
 
 def test_a_replay_of_a_pipeline_without_micro_batches(capsys):
-    options = plan._parser().parse_args(["replay", "--pp", "4", "--json"])
+    options = plan_parser().parse_args(["replay", "--pp", "4", "--json"])
     ((name, job),) = plan._replayed(options).items()
     assert (name, job.plan.micro_batches) == ("pp 4, micro_batches 4", 4)
     assert capsys.readouterr() == ("", "--micro-batches 4: none given, so the least that fills 4 stages\n")
@@ -101,8 +102,8 @@ def test_a_replay_of_a_pipeline_without_micro_batches(capsys):
 def test_micro_batches_of_a_plan_file_count(tmp_path, tiny):
     (tmp_path / "plan.yaml").write_text("parallel: {pp: 2, micro_batches: 6}\n")
     words = ["dry-run", "--model", tiny, "--plan", str(tmp_path / "plan.yaml")]
-    assert plan.plan_of(plan._parser().parse_args(words)).micro_batches == 6
-    assert plan.plan_of(plan._parser().parse_args([*words, "--micro-batches", "3"])).micro_batches == 3
+    assert plan.plan_of(plan_parser().parse_args(words)).micro_batches == 6
+    assert plan.plan_of(plan_parser().parse_args([*words, "--micro-batches", "3"])).micro_batches == 3
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_plan_files_that_are_refused(text, words, tmp_path, tiny):
     path = tmp_path / "plan.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=words):
-        plan.job_of(plan._parser().parse_args(["dry-run", "--model", tiny, "--plan", str(path)]))
+        plan.job_of(plan_parser().parse_args(["dry-run", "--model", tiny, "--plan", str(path)]))
 
 
 def test_unknown_models_are_refused_with_the_nearest_name():
@@ -131,7 +132,7 @@ def test_a_model_is_read_from_the_yaml_of_a_run(tmp_path):
     run = tmp_path / "run.yaml"
     run.write_text("model: {base: 350m, vocab_size: 8000}\nrun: {output: o, steps: 3}\n")
     words = ["dry-run", "--model", str(run), "--layers", "3", "--tp", "2"]
-    job = plan.job_of(plan._parser().parse_args(words))
+    job = plan.job_of(plan_parser().parse_args(words))
     assert (job.model.hidden_size, job.model.vocab_size, job.model.num_layers) == (1024, 8000, 3)
 
 
@@ -189,9 +190,7 @@ def test_options_change_single_fields_of_a_plan(tmp_path, tiny):
         "--devices",
         "8",
     ]
-    found = plan.job_of(
-        plan._parser().parse_args([*words, "--recompute", "full,none", "--no-vocab-parallel"])
-    )
+    found = plan.job_of(plan_parser().parse_args([*words, "--recompute", "full,none", "--no-vocab-parallel"]))
     assert (found.plan.dp, found.plan.tp, found.plan.sequence_parallel) == (2, 4, True)
     assert (found.plan.recompute, found.plan.vocab_parallel) == (("full", "none"), False)
 
@@ -263,7 +262,7 @@ def test_tables_are_aligned_and_sizes_readable():
 
 
 def test_replay_takes_a_model_by_name():
-    options = plan._parser().parse_args(
+    options = plan_parser().parse_args(
         ["replay", "--model", "tiny", "--dp", "2", "--layers", "3", "seq_length=16"]
     )
     (job,) = plan._replayed(options).values()

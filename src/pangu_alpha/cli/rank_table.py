@@ -23,8 +23,9 @@ from pangu_alpha.parallel.rank_table_build import (
     read_hccn_conf,
     read_hosts,
 )
-from pangu_alpha.parallel.rank_table_check import VERSIONS, RankTableError, check_document, spread
+from pangu_alpha.parallel.rank_table_check import VERSIONS, check_document, spread
 from pangu_alpha.parallel.rank_table_forms import converted
+from pangu_alpha.parallel.rank_table_problem import RankTableError
 
 _EXAMPLES = """\
 examples:

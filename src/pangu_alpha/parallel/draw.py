@@ -10,7 +10,7 @@ from pangu_alpha.files.shown import shown
 from pangu_alpha.files.writing import replacing_file
 from pangu_alpha.parallel.mesh import AXES, COORDINATE_OF, Mesh
 from pangu_alpha.parallel.rank_table import RankTable, Server
-from pangu_alpha.parallel.rank_table_check import ranges
+from pangu_alpha.parallel.rank_table_problem import ranges
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,7 @@ def draw(table: RankTable, mesh: Mesh, path: str | Path, servers_per_rack: int |
 
     if table.size != mesh.size:
         raise ValueError(f"the table has {table.size} devices, {mesh} has {mesh.size}; change a degree")
-    per_rack = servers_per_rack or len(table.servers)
+    per_rack = len(table.servers) if servers_per_rack is None else servers_per_rack
     racks = [table.servers[i : i + per_rack] for i in range(0, len(table.servers), per_rack)]
     picture = _Picture(mesh, racks)
     width, height = picture.size

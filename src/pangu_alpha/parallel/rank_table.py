@@ -16,7 +16,8 @@ from pangu_alpha.files.reading import ReadError, parse_json, read_text
 from pangu_alpha.files.shown import quoted, shown
 from pangu_alpha.files.writing import write_text
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.parallel.rank_table_check import Problem, RankTableError, check_document, ranges
+from pangu_alpha.parallel.rank_table_check import check_document
+from pangu_alpha.parallel.rank_table_problem import Problem, RankTableError, ranges
 
 _COMMENT = re.compile(r"\s*(//|/\*|#)")
 

@@ -6,9 +6,6 @@ those of the rank table chapters of Huawei's HCCL guide, versions "1.0" and "1.2
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,69 +16,13 @@ import numpy as np
 from pangu_alpha.files.shown import quoted, shown
 from pangu_alpha.parallel.chips import CHIPS, likely_chip, wrong_devices
 from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.parallel.rank_table_format import list_of, usable_address, whole_number, wrong_format
 from pangu_alpha.parallel.rank_table_forms import other_form
+from pangu_alpha.parallel.rank_table_problem import Problem, device_name, plain_id, ranges, server_name
 from pangu_alpha.parallel.tensor_groups import runs_of
 
-
-@dataclass(frozen=True)
-class Problem:
-    """One broken rule.
-
-    Args:
-        where: "the table", or the server and, where it is one, the device.
-        what: What stands there, and the rule it breaks.
-        remedy: What to do about it.
-    """
-
-    where: str
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return shown(f"{self.where}: {self.what}; {self.remedy}")
-
-
-_SHOWN = 50  # problems that an error lists
-
-
-class RankTableError(ValueError):
-    """A rank table that breaks rules.
-
-    Args:
-        path: The file, or what the table is called.
-        problems: All of them.
-    """
-
-    def __init__(self, path: object, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
-        number = f"{len(self.problems)} problem{'s' * (len(self.problems) > 1)}"
-        lines = [f"{path}: {number}:", *map(str, self.problems[:_SHOWN])]
-        if len(self.problems) > _SHOWN:
-            lines.append(f"and {len(self.problems) - _SHOWN} more; rank_table.py check lists all")
-        super().__init__("\n  - ".join(lines))
-
-
 VERSIONS = ("1.0", "1.2")
-
-# Required keys, then optional ones, by version.
-_TABLE = ({"status", "version", "server_count", "server_list"}, set())
-_SERVER = (
-    {"server_id", "device"},
-    {"host_ip", "container_ip", "server_ip", "server_name", "host_nic_ip", "hardware_type"},
-)
-_DEVICE = (
-    {"device_id", "rank_id"},
-    {"device_ip", "device_port", "host_port", "device_logical_id", "backup_device_ip", "backup_device_port"},
-)
-_POD = ({"super_pod_id", "server_list"}, set())
-_POD_SERVER = ({"server_id"}, set())
-
-_LISTS = {"server_list", "device", "super_pod_list"}
-_INTEGERS = {"server_count", "device_id", "rank_id", "super_device_id", "device_logical_id"}
-_PORTS = {"device_port", "host_port", "backup_device_port"}
-_ADDRESSES = {"device_ip", "backup_device_ip", "host_ip", "container_ip", "server_ip"}
-_UNKNOWN = 10  # unknown keys of an object that are listed
-_ID_LENGTH = 63  # the guide: fewer than 64 characters
+_LISTED = 10  # entries that a problem names
 
 
 @dataclass(frozen=True)
@@ -119,8 +60,8 @@ def check_document(
     if (form := other_form(document)) is not None:
         return [Problem("the table", *form)]
     pods = document.get("version") == "1.2"
-    problems = list(_format(document, pods))
-    servers = [s for s in _list(document, "server_list") if isinstance(s, Mapping)]
+    problems = list(wrong_format(document, pods))
+    servers = [s for s in list_of(document, "server_list") if isinstance(s, Mapping)]
     devices = list(_devices(servers))
     problems += _table(document, servers)
     problems += _server_devices(servers, devices, chip or _chip(devices, pods))
@@ -176,75 +117,6 @@ def _together(problems: Iterable[Problem]) -> list[Problem]:
     return [p for n, one in enumerate(problems) if (p := merged.get(n, one)) is not None]
 
 
-def _format(document: Mapping, pods: bool) -> Iterator[Problem]:
-    """Keys and types of every object of the table."""
-    required, optional = _TABLE
-    yield from _object(document, "the table", (required | ({"super_pod_list"} if pods else set()), optional))
-    required, optional = _DEVICE
-    device_keys = (required | ({"super_device_id"} if pods else set()), optional)
-    for number, server in enumerate(_list(document, "server_list")):
-        where = _server_name(server, number)
-        yield from _object(server, where, _SERVER)
-        for place, device in enumerate(_list(server, "device")):
-            yield from _object(device, f"{where}, {_device_name(device, place)}", device_keys)
-    for number, pod in enumerate(_list(document, "super_pod_list") if pods else ()):
-        where = f"super pod number {number + 1}"
-        yield from _object(pod, where, _POD)
-        for server in _list(pod, "server_list"):
-            yield from _object(server, where, _POD_SERVER)
-
-
-def _object(value: Any, where: str, keys: tuple[set[str], set[str]]) -> Iterator[Problem]:
-    required, optional = keys
-    if not isinstance(value, Mapping):
-        yield Problem(where, f"{quoted(value)} is not a JSON object", "write { ... } with its keys")
-        return
-    for key in sorted(required - value.keys()):
-        yield Problem(where, f"{key} is missing", f"add {key}")
-    known = required | optional
-    unknown = [key for key in value if key not in known]
-    for key in unknown[:_UNKNOWN]:  # looking for what each may mean takes its time
-        yield _unknown(key, where, known)
-    if len(unknown) > _UNKNOWN:
-        yield Problem(where, f"{len(unknown) - _UNKNOWN} more unknown keys", "is this a rank table?")
-    for key in value:
-        if key in known and (problem := _wrong_value(key, value[key])):
-            yield Problem(where, *problem)
-
-
-def _unknown(key: str, where: str, known: set[str]) -> Problem:
-    if key in ("super_pod_list", "super_device_id"):
-        return Problem(where, f'{key} belongs to version "1.2"', 'set version to "1.2", or remove it')
-    nearest = difflib.get_close_matches(key[:64], sorted(known), n=1)
-    remedy = f"did you mean {nearest[0]}?" if nearest else f"known keys: {', '.join(sorted(known))}"
-    return Problem(where, f"unknown key {quoted(key)}", remedy)
-
-
-def _wrong_value(key: str, value: Any) -> tuple[str, str] | None:
-    """Rule and remedy for a value that is of the wrong type or form."""
-    if key in _LISTS:
-        if isinstance(value, list) and value:
-            return None
-        return f"{key} must be a list of at least one entry", "write [ ... ]"
-    if not isinstance(value, str):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        remedy = f'write "{quoted(value)}"' if number else "write a text in quotes"
-        kind = "number" if number else "value"
-        return f"{key} is the {kind} {quoted(value)}, but every value must be a string", remedy
-    if not value:
-        return f"{key} is empty", "give it a value or remove the key"
-    if key in _INTEGERS and _integer(value) is None:
-        what = f"{key} {quoted(value)} is not a whole number from 0"
-        return what, "write digits only, without leading zeros"
-    if key in _PORTS and not 1 <= (_integer(value) or 0) <= 65535:
-        return f"{key} {quoted(value)} is not a port", "use 1 to 65535"
-    if key in _ADDRESSES and not _usable(value):
-        return f"{key} {quoted(value)} is not an IP address of a device", "write one like 10.0.0.1"
-    if key == "server_id" and len(value) > _ID_LENGTH:
-        return f"server_id has {len(value)} characters", f"use at most {_ID_LENGTH}"
-    return None
-
-
 def _table(document: Mapping, servers: list[Mapping]) -> Iterator[Problem]:
     status, version, count = (document.get(key) for key in ("status", "version", "server_count"))
     if isinstance(status, str) and status != "completed":
@@ -253,7 +125,7 @@ def _table(document: Mapping, servers: list[Mapping]) -> Iterator[Problem]:
     if isinstance(version, str) and version not in VERSIONS:
         yield Problem("the table", f"version {quoted(version)} is unknown",
                       'write "1.0", or "1.2" for super pods of 910C')  # fmt: skip
-    if isinstance(count, str) and _integer(count) not in (None, len(servers)):
+    if isinstance(count, str) and whole_number(count) not in (None, len(servers)):
         yield Problem("the table", f"server_count is {shown(count, 20)}, server_list has {len(servers)}",
                       f'write "{len(servers)}", or add the missing servers')  # fmt: skip
     entries: dict[str, list[int]] = defaultdict(list)
@@ -262,9 +134,9 @@ def _table(document: Mapping, servers: list[Mapping]) -> Iterator[Problem]:
             entries[name].append(number)
     for numbers in entries.values():
         if len(numbers) > 1:
-            which = ", ".join(str(number + 1) for number in numbers[:_UNKNOWN])
-            places = f"{len(numbers)} times (entries {which}{', ...' * (len(numbers) > _UNKNOWN)})"
-            yield Problem(_server_name(servers[numbers[0]], numbers[0]), f"is listed {places}",
+            which = ", ".join(str(number + 1) for number in numbers[:_LISTED])
+            places = f"{len(numbers)} times (entries {which}{', ...' * (len(numbers) > _LISTED)})"
+            yield Problem(server_name(servers[numbers[0]], numbers[0]), f"is listed {places}",
                           "give every server one entry with a server_id of its own")  # fmt: skip
 
 
@@ -275,7 +147,7 @@ def _server_devices(servers: list[Mapping], devices: list[_Device], name: str) -
         if device.device_id is not None:
             own[device.server].append(device.device_id)
     for number, server in enumerate(servers):
-        where, ids = _server_name(server, number), own[number]
+        where, ids = server_name(server, number), own[number]
         for device, times in Counter(ids).items():
             if times > 1:
                 yield Problem(f"{where}, device {device}", f"is listed {times} times",
@@ -306,7 +178,7 @@ def _ranks(devices: list[_Device], partial: bool) -> Iterator[Problem]:
 
 def _addresses(devices: list[_Device], servers: int) -> Iterator[Problem]:
     for ip, holders in _by(devices, "ip").items():
-        if len(holders) == 1 or not _usable(ip):  # an address that is none is named for that
+        if len(holders) == 1 or not usable_address(ip):  # an address that is none is named for that
             continue
         for holder in holders[1:]:
             yield Problem(holder.where, f"device_ip {ip} is already that of {holders[0].where}",
@@ -319,23 +191,24 @@ def _addresses(devices: list[_Device], servers: int) -> Iterator[Problem]:
 
 
 def _super_pods(document: Mapping, servers: list[Mapping], devices: list[_Device]) -> Iterator[Problem]:
-    pods = [pod for pod in _list(document, "super_pod_list") if isinstance(pod, Mapping)]
+    pods = [pod for pod in list_of(document, "super_pod_list") if isinstance(pod, Mapping)]
     for name, times in Counter(_name(pod, "super_pod_id") for pod in pods).items():
         if times > 1 and name is not None:
-            yield Problem(f"super pod {_plain(name)}", f"is listed {_times(times)}",
+            yield Problem(f"super pod {plain_id(name)}", f"is listed {_times(times)}",
                           "give every super pod one entry")  # fmt: skip
     known = {_name(server, "server_id") for server in servers}
     members = _members(pods)
     for server, names in members.items():
         if server is not None and server not in known:
-            yield Problem(f"super pod {_plain(names[0])}", f"server {_plain(server)} is not in server_list",
+            pod = f"super pod {plain_id(names[0])}"
+            yield Problem(pod, f"server {plain_id(server)} is not in server_list",
                           "correct its server_id, or add the server")  # fmt: skip
         if len(names) > 1:
-            which = ", ".join(map(_plain, names[:_UNKNOWN]))
-            yield Problem(f"server {_plain(server)}", f"is in super_pod_list {len(names)} times (super pods "
-                          f"{which})", "name it in one super pod")  # fmt: skip
+            which = ", ".join(map(plain_id, names[:_LISTED]))
+            what = f"is in super_pod_list {len(names)} times (super pods {which})"
+            yield Problem(f"server {plain_id(server)}", what, "name it in one super pod")
     for server in sorted(str(name) for name in known - members.keys() if name is not None):
-        yield Problem(f"server {_plain(server)}", "is in no super pod", "add it to super_pod_list")
+        yield Problem(f"server {plain_id(server)}", "is in no super pod", "add it to super_pod_list")
     yield from _super_devices(servers, devices, members)
 
 
@@ -343,7 +216,7 @@ def _members(pods: list[Mapping]) -> dict[str | None, list[str | None]]:
     """Super pods that name each server."""
     members = defaultdict(list)
     for pod in pods:
-        for server in _list(pod, "server_list"):
+        for server in list_of(pod, "server_list"):
             members[_name(server, "server_id")].append(_name(pod, "super_pod_id"))
     return members
 
@@ -358,7 +231,7 @@ def _super_devices(
             first = taken.setdefault((pod, device.super_id), device.where)
             if first != device.where:
                 yield Problem(device.where, f"super_device_id {device.super_id} is already that of {first} "
-                              f"in super pod {_plain(pod)}",
+                              f"in super pod {plain_id(pod)}",
                               "ask the device: npu-smi info -t spod-info")  # fmt: skip
 
 
@@ -393,13 +266,13 @@ def _homes(
 ) -> tuple[dict[int, int], list[str]]:
     """The number of the server (version 1.2: super pod) that each rank is in, and the names of these."""
     if document.get("version") != "1.2":
-        names = [_server_name(server, number) for number, server in enumerate(servers)]
+        names = [server_name(server, number) for number, server in enumerate(servers)]
         return {d.rank: d.server for d in devices if d.rank is not None}, names
-    members = _members(_list(document, "super_pod_list"))
+    members = _members(list_of(document, "super_pod_list"))
     pods = [(members.get(_name(server, "server_id")) or [None])[0] for server in servers]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(pods))}
     homes = {d.rank: numbers[pods[d.server]] for d in devices if d.rank is not None}
-    return homes, [f"super pod {_plain(name)}" for name in numbers]
+    return homes, [f"super pod {plain_id(name)}" for name in numbers]
 
 
 def _members_at(homes: Mapping[int, int], mesh: Mesh) -> np.ndarray:
@@ -409,16 +282,16 @@ def _members_at(homes: Mapping[int, int], mesh: Mesh) -> np.ndarray:
 
 def _devices(servers: list[Mapping]) -> Iterator[_Device]:
     for number, server in enumerate(servers):
-        name = _server_name(server, number)
-        for place, device in enumerate(_list(server, "device")):
+        name = server_name(server, number)
+        for place, device in enumerate(list_of(server, "device")):
             if isinstance(device, Mapping):
                 yield _Device(
                     server=number,
-                    where=f"{name}, {_device_name(device, place)}",
-                    device_id=_integer(device.get("device_id")),
-                    rank=_integer(device.get("rank_id")),
+                    where=f"{name}, {device_name(device, place)}",
+                    device_id=whole_number(device.get("device_id")),
+                    rank=whole_number(device.get("rank_id")),
                     ip=str(device["device_ip"]) if "device_ip" in device else None,
-                    super_id=_integer(device.get("super_device_id")),
+                    super_id=whole_number(device.get("super_device_id")),
                 )
 
 
@@ -434,51 +307,7 @@ def _times(number: int) -> str:
     return "twice" if number == 2 else f"{number} times"
 
 
-def _plain(name: object) -> str:
-    """An id as it stands in a message."""
-    return quoted(name)[1:-1] if isinstance(name, str) else quoted(name)
-
-
 def _name(value: Any, key: str) -> str | None:
     """The id of a server or super pod; None where it has no usable one."""
     found = value.get(key) if isinstance(value, Mapping) else None
     return found if isinstance(found, str) else None
-
-
-def _list(value: Any, key: str) -> list[Any]:
-    found = value.get(key) if isinstance(value, Mapping) else None
-    return found if isinstance(found, list) else []
-
-
-def _server_name(server: Any, number: int) -> str:
-    name = server.get("server_id") if isinstance(server, Mapping) else None
-    return f"server {_plain(name)}" if name else f"server number {number + 1}"
-
-
-def _device_name(device: Any, place: int) -> str:
-    name = device.get("device_id") if isinstance(device, Mapping) else None
-    return f"device {_plain(name)}" if name is not None else f"device number {place + 1}"
-
-
-def _integer(text: Any) -> int | None:
-    """The value of a number from 0 in its one spelling."""
-    return int(text) if isinstance(text, str) and re.fullmatch(r"0|[1-9][0-9]{0,8}", text) else None
-
-
-def _usable(text: str) -> bool:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return not (address.is_unspecified or address.is_loopback or address.is_multicast)
-
-
-def ranges(numbers: Iterable[int]) -> str:
-    """Numbers in short: "0-3, 7"."""
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)

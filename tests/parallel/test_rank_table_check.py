@@ -233,7 +233,9 @@ def test_broken_super_pods(name, tmp_path):
         (lambda t: t.replace('"1.0",', '"1.0", // version', 1), r"line 2: a comment \(//\)"),
         (lambda t: "# cluster\n" + t, r"line 1: a comment \(#\)"),
         (lambda t: t.replace("[", "[ /* all */", 1), r"line 4: a comment \(/\*\)"),
-        (lambda t: t.replace('"completed"', '"completed",', 1), "not JSON"),
+        (lambda t: t.replace('"completed"', '"completed",', 1), r"line \d+: a comma behind the last entry"),
+        (lambda t: t.replace('"rank_id": "0"\n', '"rank_id": "0",\n', 1), "line 11: a comma behind the last"),
+        (lambda t: t.replace('"rank_id": "0"', '"rank_id" "0"', 1), "not JSON: Expecting ':' delimiter"),
         (lambda t: t.replace('"version"', '"status": "completed", "version"', 1), "key 'status' twice"),
         (lambda t: "[]", "the table: is not a JSON object"),
         (lambda t: "", "line 1, column 1: not JSON"),
@@ -369,6 +371,7 @@ def one_server(*ids):
 def test_a_server_of_two_rings_of_eight(ids):
     assert check_document(one_server(*ids)) == []
     assert check_document(one_server(*ids), chip="910B-Box16") == []
+    assert check_document(one_server(*ids), chip="910B") == []  # which it is
 
 
 @pytest.mark.parametrize(

@@ -157,12 +157,24 @@ def parse(text: str, name: str) -> Any:
         return parse_json(text, name)
     except ReadError as error:
         cause = error.__cause__
-        if isinstance(cause, json.JSONDecodeError) and (found := _COMMENT.match(text, cause.pos)):
-            line = text.count("\n", 0, found.start(1)) + 1
-            raise ReadError(
-                f"{shown(name)}, line {line}: a comment ({found[1]}), which JSON does not have; remove it"
-            ) from error
-        raise
+        if not isinstance(cause, json.JSONDecodeError):
+            raise
+        fault = _fault_of_hand(text, cause.pos)
+        if fault is None:
+            raise
+        place, what = fault
+        line = text.count("\n", 0, place) + 1
+        raise ReadError(f"{shown(name)}, line {line}: {what}, which JSON does not have; remove it") from error
+
+
+def _fault_of_hand(text: str, place: int) -> tuple[int, str] | None:
+    """A comment, or a comma behind the last entry, where a parser stops at a place."""
+    if found := _COMMENT.match(text, place):
+        return found.start(1), f"a comment ({found[1]})"
+    comma = place if text[place : place + 1] == "," else len(text[:place].rstrip()) - 1
+    if text[comma : comma + 1] == "," and text[comma + 1 :].lstrip()[:1] in ("}", "]"):
+        return comma, "a comma behind the last entry"
+    return None
 
 
 def from_document(document: Mapping[str, Any]) -> RankTable:

@@ -47,7 +47,7 @@ def check_document(
         mesh: The grid it is for: then the number of devices must be its size, and a tensor parallel group
             must lie in one server (version 1.2: one super pod), or all of them alike on several.
         chip: One of `CHIPS`; by default "910C" for version 1.2. For 1.0, "910B-Box16" where a server has more
-            than 8 devices or those of its second ring, else "910A", the strictest.
+            than 8 devices or those of its second ring (then also for "910B"), else "910A", the strictest.
         partial: The table is of some servers of a cluster: its ranks need not start at 0 or be whole.
 
     Returns:
@@ -64,7 +64,7 @@ def check_document(
     servers = [s for s in list_of(document, "server_list") if isinstance(s, Mapping)]
     devices = list(_devices(servers))
     problems += _table(document, servers)
-    problems += _server_devices(servers, devices, chip or _chip(devices, pods))
+    problems += _server_devices(servers, devices, _chip(devices, pods, chip))
     problems += _ranks(devices, partial)
     problems += _addresses(devices, len(servers))
     problems += _super_pods(document, servers, devices) if pods else []
@@ -93,12 +93,14 @@ def spread(document: Mapping, mesh: Mesh) -> str | None:
     )
 
 
-def _chip(devices: Sequence[_Device], pods: bool) -> str:
+def _chip(devices: Sequence[_Device], pods: bool, named: str | None) -> str:
+    """The chip by whose rules a table is judged; a 910B may be in servers of one ring or of two."""
     ids: dict[int, set[int]] = defaultdict(set)
     for device in devices:
         if device.device_id is not None:
             ids[device.server].add(device.device_id)
-    return likely_chip(ids.values(), pods)
+    likely = likely_chip(ids.values(), pods)
+    return likely if named is None or (named, likely) == ("910B", "910B-Box16") else named
 
 
 def _together(problems: Iterable[Problem]) -> list[Problem]:

@@ -95,7 +95,8 @@ def _wrong_value(key: str, value: Any) -> tuple[str, str] | None:
     if key in _PORTS and not 1 <= (whole_number(value) or 0) <= 65535:
         return f"{key} {quoted(value)} is not a port", "use 1 to 65535"
     if key in _ADDRESSES and not usable_address(value):
-        return f"{key} {quoted(value)} is not an IP address of a device", "write one like 10.0.0.1"
+        remedy = "write one like 10.0.0.1" + (", or leave it out in a single server" * (key == "device_ip"))
+        return f"{key} {quoted(value)} is not an IP address of a device", remedy
     if key == "server_id" and len(value) > _ID_LENGTH:
         return f"server_id has {len(value)} characters", f"use at most {_ID_LENGTH}"
     return None

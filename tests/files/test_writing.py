@@ -86,6 +86,18 @@ def test_what_an_interrupted_block_wrote_is_never_overwritten(tmp_path):
         stream.write("a device is written as it is")
 
 
+def test_bytes_are_replaced_as_text_is(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), replacing_file(path, binary=True) as stream:
+        stream.write(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["x"]
+    with replacing_file(path, binary=True) as stream:
+        stream.write(b"\xff\r\n")
+    assert path.read_bytes() == b"\xff\r\n"
+
+
 def test_a_link_is_followed_and_permissions_stay(tmp_path):
     (tmp_path / "real").write_text("old")
     (tmp_path / "real").chmod(0o640)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import resource
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -110,3 +113,141 @@ def test_help_stays_light():
         "assert not [m for m in ('mindspore', 'matplotlib') if m in sys.modules]"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def on_a_full_disk(*words, most):
+    """Runs a script whose files cannot grow beyond some bytes, as on a disk that is full."""
+    command = [sys.executable, *map(str, words)]
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (most, most))
+    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [
+            "build",
+            "--servers",
+            "4",
+            "--server-ip",
+            "10.0.0.{server+1}",
+            "--device-ip",
+            "10.{device}.0.{server+1}",
+        ],
+        ["merge", SHIPPED / "32p_4x2x4.json"],
+        ["permute", SHIPPED / "32p_4x2x4.json", *GRID, "--order", "tp,pp,dp"],
+        ["draw", SHIPPED / "32p_4x2x4.json", *GRID],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_full_disk_loses_no_file(words, tmp_path):
+    path = tmp_path / "kept.png" if words[0] == "draw" else tmp_path / "kept.json"
+    path.write_text("what was there before")
+    code, said = on_a_full_disk(ROOT / "src" / "rank_table.py", *words, "--output", path, most=1000)
+    assert (code, said.splitlines()[-1]) == (2, f"error: {path}: File too large")
+    assert path.read_text() == "what was there before"
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_full_disk_loses_no_plan(tmp_path):
+    for name in ("plan.yaml", "report.json"):
+        (tmp_path / name).write_text("what was there before")
+    words = ["search", "--model", "tiny", "--cluster", "910a-8", "--global-batch", "8", "--out"]
+    code, said = on_a_full_disk(ROOT / "src" / "plan.py", *words, tmp_path, most=100)
+    assert (code, said) == (2, f"error: {tmp_path}/plan.yaml: File too large\n")
+    code, said = on_a_full_disk(ROOT / "src" / "plan.py", *words, tmp_path, most=500)
+    assert (code, said) == (2, f"error: {tmp_path}/report.json: File too large\n")
+    assert (tmp_path / "report.json").read_text() == "what was there before"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["plan.yaml", "report.json"]
+
+
+def test_permute_by_an_order(tmp_path):
+    out = tmp_path / "placed.json"
+    words = ["--dp", "2", "--tp", "8", "--pp", "2", "--order", "tp,pp,dp", "--output", out]
+    assert run("permute", SHIPPED / "32p_4x2x4.json", *words) == 0
+    assert [server.ranks[0] for server in read(out).servers] == [0, 16, 8, 24]
+    with pytest.raises(ValueError, match="order: tp,pp must name tp, dp, pp once each"):
+        run("permute", SHIPPED / "32p_4x2x4.json", *words[:7], "tp,pp", "--output", out)
+
+
+def test_a_note_on_groups_that_cross_servers(capsys):
+    assert run("check", SHIPPED / "16p.json", "--dp", "1", "--tp", "16", "--pp", "1") == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  note: every tensor parallel group of 16 lies on 2 servers, 8 neighbours on each; that is slow "
+        "unless the plan was searched for it"
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["build", "--servers", "0", "--server-ip", "a", "--output", "x"],
+        ["build", "--servers", "9" * 5000, "--server-ip", "a", "--output", "x"],
+        ["build", "--hosts", "x", "--first-rank", "-1", "--output", "x"],
+        [
+            "permute",
+            SHIPPED / "8p.json",
+            *GRID,
+            "--servers-per-rack",
+            "0",
+            "--placement",
+            "x",
+            "--output",
+            "x",
+        ],
+        ["draw", SHIPPED / "32p_4x2x4.json", *GRID, "--servers-per-rack", "0", "--output", "x.png"],
+        ["check", SHIPPED / "8p.json", "--dp", "0", "--tp", "1", "--pp", "1"],
+    ],
+)
+def test_numbers_that_make_no_sense(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(*words)
+    assert ended.value.code == 2
+    assert "is not a whole number of at least" in capsys.readouterr().err
+
+
+def test_hosts_as_ssh_slurm_and_mpi_list_them(tmp_path):
+    hosts, out = tmp_path / "hosts", tmp_path / "table.json"
+    hosts.write_text(
+        "# hosts of the job\nroot@10.0.0.1 slots=8\n10.0.0.2 slots=8 max_slots=8\nnode[01-02]  8  # two\n"
+    )
+    rule = "10.{device%4+1}.{server}.{device+1}"
+    assert run("build", "--hosts", hosts, "--device-ip", rule, "--output", out) == 0
+    assert [server.server_id for server in read(out).servers] == ["10.0.0.1", "10.0.0.2", "node01", "node02"]
+    assert [len(server.devices) for server in read(out).servers] == [8] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("hosts.txt", "10.0.0.1\n10.1.0.11:22\n", "hosts.txt, line 2: '10.1.0.11:22': leave out :22"),
+        ("hosts.txt", "n[1-16384]\nm\n", "line 2: more than 16,384 servers"),
+        ("hosts.txt", "node[01-02] 2 10.0.0.1,10.0.0.2\n", "names 2 servers, which cannot share device_ips"),
+        ("hosts.txt", "a 99999999\n", "line 1, server a: devices: '99999999': write at most 1024"),
+        ("hosts.txt", "a 5-2\n", "devices: '5-2': write at most 1024, from low to high"),
+        ("hosts.yaml", "hosts: [{server: [a]}]", "host 1: must be a mapping with the key server"),
+        ("hosts.yaml", "hosts: [{server: a, hccn_conf: 5}]", "host 1: hccn_conf must be the path of a file"),
+        ("hosts.yaml", "hosts: [{server: a, super_device_ids: [null]}]", "must be whole numbers from 0"),
+        ("hosts.yaml", "hosts: [{server: a, devices: [-1]}]", r"devices: \[-1\] must be a number of devices"),
+        ("hosts.txt", b"\xbc\xaf\n", "hosts.txt, line 1: not UTF-8 text"),
+        ("hosts.yaml", b"hosts: \xbc\xaf\n", "hosts.yaml, line 1: not UTF-8 text"),
+        ("node.conf", b"address_0=\xbc\xaf\n", "node.conf, line 1: not UTF-8 text"),
+    ],
+)
+def test_host_lists_that_are_refused(name, text, words, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    source = ["--hccn", f"10.0.0.1={path}"] if name == "node.conf" else ["--hosts", path]
+    with pytest.raises(ValueError, match=words):
+        run("build", *source, "--output", tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_picture_takes_any_name_of_a_server(tmp_path):
+    table = json.loads((SHIPPED / "8p.json").read_text("utf-8"))
+    table["server_list"][0]["server_id"] = "$\\frac{a$\x1b"
+    (tmp_path / "table.json").write_text(json.dumps(table), "utf-8")
+    grid = ["--dp", "8", "--tp", "1", "--pp", "1"]
+    assert run("draw", tmp_path / "table.json", *grid, "--output", tmp_path / "grid.png") == 0
+    assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")

@@ -9,10 +9,10 @@ import pytest
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.parallel.mesh import RANK_ORDER
 from pangu_alpha.planner.cost import CostModel
 from pangu_alpha.planner.explain import changes, front, parts, reason, too_large
 from pangu_alpha.planner.hardware import load_cluster, load_stack
-from pangu_alpha.planner.job import AXES
 from pangu_alpha.planner.search import Question, judge, search
 
 MODEL = ModelConfig(40000, 2048, 16, 16, seq_length=1024)
@@ -26,7 +26,7 @@ def answer():
     return search(QUESTION, top=4)
 
 
-def plan(order=AXES, **values):
+def plan(order=RANK_ORDER, **values):
     return judge(QUESTION, ParallelPlan(**values), order)
 
 

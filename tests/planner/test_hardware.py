@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+import yaml
 
 from pangu_alpha.config.schema import ConfigError
 from pangu_alpha.planner.collectives import Links
@@ -116,3 +119,50 @@ def test_messages_take_the_level_they_cross():
     links = Links(TOY)
     assert links.send(100.0, 1) == pytest.approx(1.0)
     assert links.send(100.0, 4) == pytest.approx(20.0)
+
+
+def cluster_yaml(**changes):
+    """A cluster of two servers; a change is the value at a dotted place."""
+    device = {"peak": 1e14, "memory": 6e10, "usable": 0.9, "bandwidth": 1e12}
+    server = {"size": 8, "bandwidth": 2e11, "latency": 5e-6, "inner": True}
+    values = {"device": device, "levels": {"server": server, "rack": {**server, "size": 0}}, "count": 16}
+    for place, value in changes.items():
+        *path, last = place.split("__")
+        inner = values
+        for key in path:
+            inner = inner[key]
+        inner[last] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"device": ["910A"]}, "device: \\['910A'\\] must be a name or a mapping"),
+        ({"device__peak": 0.0}, "device.peak: 0.0 must be a number above 0"),
+        ({"device__memory": -1.0}, "device.memory: -1.0 must be a number above 0"),
+        ({"device__bandwidth": math.inf}, "device.bandwidth: inf must be a number above 0"),
+        ({"device__usable": 1.5}, "device.usable: 1.5 must be a share of at most 1"),
+        ({"levels__server": 5}, "levels.server: 5 must be a mapping of fields"),
+        ({"levels__server__bandwidth": 0.0}, "levels.server.bandwidth: 0.0 must be a number above 0"),
+        ({"levels__server__latency": math.nan}, "levels.server.latency: nan must be a number of at least 0"),
+        ({"levels__server__size": -8}, "levels.server.size: -8 must not be negative"),
+        ({"levels__rack__oversubscription": 0.0}, "oversubscription: 0.0 must be a number above 0"),
+        ({"count": True}, "count \\(a number\\)"),
+        ({"count": 2**20 + 1}, "count: 1048577 devices; give at least 1, at most 1,048,576"),
+    ],
+)
+def test_figures_that_no_cluster_has(change, words, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(cluster_yaml(), sort_keys=False))
+    assert load_cluster(str(path)).count == 16
+    path.write_text(yaml.safe_dump(cluster_yaml(**change), sort_keys=False))
+    with pytest.raises(ValueError, match=words) as refused:
+        load_cluster(str(path))
+    assert "mine.yaml: " in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["910a-", "910a-8x", "910a-\u00b2", "910a-" + "9" * 5000])
+def test_numbers_of_devices_that_are_none(name):
+    with pytest.raises(ValueError, match="write FAMILY-COUNT"):
+        load_cluster(name)

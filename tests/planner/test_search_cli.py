@@ -11,6 +11,7 @@ import yaml
 
 from pangu_alpha.cli import plan, run_main
 from pangu_alpha.cli.plan import main
+from pangu_alpha.cli.plan_options import plan_parser
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import build_train_config
 from pangu_alpha.config.schema import build, merge
@@ -78,6 +79,17 @@ def test_what_is_fixed_may_be_impossible(search, capsys):
     ("words", "cluster", "message"),
     [
         ("--fix stages=2", "910a-8", "fixed: stages cannot be fixed"),
+        ("--fix order=tp,dp", "910a-8", "fixed: order: ('tp', 'dp') must name tp, dp and pp once each"),
+        ("--fix tp=0", "910a-8", "fixed: tp: 0 must be a whole number of at least 1"),
+        ("--fix tp=true", "910a-8", "fixed: tp: True must be a whole number of at least 1"),
+        (
+            "--fix recompute=[none]",
+            "910a-8",
+            "fixed: recompute: ['none'] must be one of none, selective, full",
+        ),
+        ("--fix optimizer_parallel=level9", "910a-8", "must be one of none, level1, level2, level3"),
+        ("--fix sequence_parallel=1", "910a-8", "sequence_parallel: 1 must be one of true, false"),
+        ("", f"910a-{2**20 + 8}", "1048584 devices; give at least 1, at most 1,048,576"),
         ("--pictures", "910a-8", "name their folder with --out DIR"),
         ("--verify", "910a-8", "name their folder with --out DIR"),
         ("--stack mindspor", "910a-8", "did you mean 'mindspore'"),
@@ -92,6 +104,11 @@ def test_wrong_options_end_with_2(words, cluster, message, search, capsys, monke
         run_main(lambda _: search(*words.split(), cluster=cluster))
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_is_fixed_may_be_impossible_on_some_grids(search, capsys):
+    assert search("--fix", "sequence_parallel=true") == 0  # not with tp 1
+    assert "1 problem" not in capsys.readouterr().err
 
 
 def test_json_is_the_same_as_the_written_report(search, tmp_path, capsys):
@@ -129,7 +146,7 @@ def test_training_takes_the_plan(written):
 
 def test_the_dry_run_takes_the_plan(written, small):
     path = str(written[0] / "plan.yaml")
-    options = plan._parser().parse_args(["dry-run", "--model", small, "--plan", path, "--all-stages"])
+    options = plan_parser().parse_args(["dry-run", "--model", small, "--plan", path, "--all-stages"])
     found = plan.plan_of(options)
     assert found == build(ParallelPlan, yaml.safe_load(Path(path).read_text())["parallel"])
     assert found.devices == 32
@@ -146,10 +163,10 @@ def test_a_rank_table_comes_back_placed(written):
 def test_without_a_rank_table_its_command_is_told(search, tmp_path, capsys):
     assert search("--fix", *PIPELINE, "--out", tmp_path, cluster="910a-32", batch=64) == 0
     printed = capsys.readouterr().out
-    assert "MindSpore's own order of ranks does not place it so" in printed
+    assert "To launch it (run.yaml is your run" in printed and f"--output {tmp_path}/servers.json" in printed
     assert (
-        "rank_table.py permute TABLE.json --dp 4 --tp 2 --pp 4 --servers-per-rack 4 "
-        "--placement 'rack= server=dp device=pp,tp' --output rank_table.json"
+        f"rank_table.py permute {tmp_path}/servers.json --chip 910A --dp 4 --tp 2 --pp 4 "
+        f"--servers-per-rack 4 --placement 'rack= server=dp device=pp,tp' --output {tmp_path}/rank_table.json"
     ) in printed
     assert not (tmp_path / "rank_table.json").exists()
 

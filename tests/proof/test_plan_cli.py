@@ -8,6 +8,7 @@ import pytest
 
 from pangu_alpha.cli import plan
 from pangu_alpha.cli.plan import main
+from pangu_alpha.cli.plan_options import plan_parser
 from pangu_alpha.cli.plan_text import size, table
 from pangu_alpha.proof.search import Way
 
@@ -31,7 +32,7 @@ def tiny(tmp_path):
         ("--dp 3 --tp 4", "3 x tp 4 x pp 1 are 12 devices; MindSpore 2.9 takes 1, 2, 4 or a multiple of 8"),
         ("--tp 8", "tp: 8 does not divide the model's 4 heads"),
         ("--dp 2 --recompute most", "recompute: 'most' is not one of"),
-        ("--pp 2", "micro_batches: 1 cannot fill 2 stages"),
+        ("--pp 2 --micro-batches 1", "micro_batches: 1 cannot fill 2 stages"),
         ("--dp 2 --rank 2", "rank 2 lies outside 0..1"),
         ("--dp 2 --rank-table nowhere.json", "nowhere.json"),
     ],
@@ -40,6 +41,86 @@ def test_impossible_plans_are_refused_before_anything_is_compiled(words, message
     monkeypatch.setattr(plan, "compile_rank", None)
     with pytest.raises((ValueError, OSError), match=message):
         main(["dry-run", "--model", tiny, *words.split()])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "search --model tiny --cluster 910a-8 --global-batch 8 --top 0",
+        "search --model tiny --cluster 910a-8 --global-batch 0",
+        "search --model tiny --cluster 910a-8 --global-batch 8 --memory 0",
+        "search --model tiny --cluster 910a-8 --global-batch 8 --memory nan",
+        "search --model tiny --cluster 910a-8 --global-batch 8 --layers 0",
+        "operators --model tiny --devices 0",
+        "operators --model tiny --devices 4 --micro-batches 0",
+        "operators --model tiny --devices 4 --batch-size 0",
+        "operators --model tiny --devices 4 --limit 0",
+        "dry-run --model tiny --layers 0",
+        "dry-run --model tiny --servers-per-rack 0",
+        "dry-run --model tiny --rank -1",
+        "dry-run --model tiny --batch-size 0",
+        "dry-run --model tiny --timeout 0",
+        "dry-run --model tiny --dp 0",
+        "dry-run --model tiny --devices 0",
+        "dry-run --model tiny --pp 2 --layers-per-stage 0,2",
+        "dry-run --model tiny --optimizer-threshold -1",
+        "dry-run --model tiny --gradient-fusion 1.5",
+        "replay --dp 2 --steps 0",
+        "replay --dp 2 --layers 0",
+        "strategies --model tiny --tp 0",
+    ],
+)
+def test_numbers_that_make_no_sense(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "is not a whole number of at least" in said or "is not a number above 0" in said or "finite" in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "micro_batches"),
+    [("--pp 2", 2), ("--pp 2 --dp 2 --tp 2", 2), ("--pp 2 --micro-batches 5", 5), ("--dp 2", 1)],
+)
+@pytest.mark.parametrize("command", ["dry-run", "strategies"])
+def test_a_pipeline_takes_the_least_micro_batches_that_fill_it(command, words, micro_batches, tiny, capsys):
+    options = plan_parser().parse_args([command, "--model", tiny, *words.split()])
+    assert plan.job_of(options).plan.micro_batches == micro_batches
+    said = "--micro-batches 2: none given, so the least that fills 2 stages\n"
+    assert capsys.readouterr().out == (said if micro_batches == 2 else "")
+
+
+def test_a_replay_of_a_pipeline_without_micro_batches(capsys):
+    options = plan_parser().parse_args(["replay", "--pp", "4", "--json"])
+    ((name, job),) = plan._replayed(options).items()
+    assert (name, job.plan.micro_batches) == ("pp 4, micro_batches 4", 4)
+    assert capsys.readouterr() == ("", "--micro-batches 4: none given, so the least that fills 4 stages\n")
+
+
+def test_micro_batches_of_a_plan_file_count(tmp_path, tiny):
+    (tmp_path / "plan.yaml").write_text("parallel: {pp: 2, micro_batches: 6}\n")
+    words = ["dry-run", "--model", tiny, "--plan", str(tmp_path / "plan.yaml")]
+    assert plan.plan_of(plan_parser().parse_args(words)).micro_batches == 6
+    assert plan.plan_of(plan_parser().parse_args([*words, "--micro-batches", "3"])).micro_batches == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("parallel:\n", "plan.yaml: parallel must be a mapping"),
+        ("parallel: [2]\n", "plan.yaml: parallel must be a mapping"),
+        ("parallel: {dp: 2}\nrun: {batch_size: many}\n", "run.batch_size is 'many'; give a whole number"),
+        ("parallel: {dp: 2}\nrun: {batch_size: 0}\n", "run.batch_size is 0; give a whole number"),
+        (b"parallel: \xbc\xaf\n", "plan.yaml"),
+    ],
+)
+def test_plan_files_that_are_refused(text, words, tmp_path, tiny):
+    path = tmp_path / "plan.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=words):
+        plan.job_of(plan_parser().parse_args(["dry-run", "--model", tiny, "--plan", str(path)]))
 
 
 def test_unknown_models_are_refused_with_the_nearest_name():
@@ -51,7 +132,7 @@ def test_a_model_is_read_from_the_yaml_of_a_run(tmp_path):
     run = tmp_path / "run.yaml"
     run.write_text("model: {base: 350m, vocab_size: 8000}\nrun: {output: o, steps: 3}\n")
     words = ["dry-run", "--model", str(run), "--layers", "3", "--tp", "2"]
-    job = plan.job_of(plan._parser().parse_args(words))
+    job = plan.job_of(plan_parser().parse_args(words))
     assert (job.model.hidden_size, job.model.vocab_size, job.model.num_layers) == (1024, 8000, 3)
 
 
@@ -109,9 +190,7 @@ def test_options_change_single_fields_of_a_plan(tmp_path, tiny):
         "--devices",
         "8",
     ]
-    found = plan.job_of(
-        plan._parser().parse_args([*words, "--recompute", "full,none", "--no-vocab-parallel"])
-    )
+    found = plan.job_of(plan_parser().parse_args([*words, "--recompute", "full,none", "--no-vocab-parallel"]))
     assert (found.plan.dp, found.plan.tp, found.plan.sequence_parallel) == (2, 4, True)
     assert (found.plan.recompute, found.plan.vocab_parallel) == (("full", "none"), False)
 
@@ -183,7 +262,7 @@ def test_tables_are_aligned_and_sizes_readable():
 
 
 def test_replay_takes_a_model_by_name():
-    options = plan._parser().parse_args(
+    options = plan_parser().parse_args(
         ["replay", "--model", "tiny", "--dp", "2", "--layers", "3", "seq_length=16"]
     )
     (job,) = plan._replayed(options).values()

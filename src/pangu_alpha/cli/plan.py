@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -18,12 +17,15 @@ from tqdm import tqdm
 
 from pangu_alpha.cli import calibrate
 from pangu_alpha.cli import search as search_command
+from pangu_alpha.cli.plan_options import plan_parser
 from pangu_alpha.cli.plan_text import rank_text, size, stages_text, traffic_text, ways_text
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError, build, parse_overrides, read_yaml, to_mapping
-from pangu_alpha.config.zoo import MODEL_NAMES, load_network
+from pangu_alpha.config.zoo import load_network
+from pangu_alpha.files.shown import quoted
+from pangu_alpha.files.writing import json_text, write_text
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.rank_table import read as read_rank_table
 from pangu_alpha.planner import verify as compiled
@@ -45,141 +47,10 @@ _COMPILERS = 2  # children at once: each takes a core, and gigabytes for a large
 
 _SHOWN = (2, 4, 8)  # devices that a picture of a block's ways shows
 
-_EXAMPLES = """\
-examples:
-  plan.py search --model 13b --cluster 910a-1024 --global-batch 1024 --out planned
-  plan.py search --model 200b --cluster table.json --levels 910a --global-batch 512 --out planned --verify
-  plan.py operators --model 13b --devices 8 --batch-size 4
-  plan.py calibrate --from run/metrics.jsonl --cluster 910b-64 --output my_cluster.yaml
-  plan.py dry-run --model 2_6b --devices 512 --dp 64 --tp 8 --optimizer-parallel level1
-  plan.py dry-run --model 200b --devices 2048 --dp 16 --tp 8 --pp 16 --micro-batches 32 \\
-      --optimizer-parallel level1 --recompute full --servers-per-rack 16 --all-stages --out report
-  plan.py replay --model tiny --dp 2 --tp 2 --pp 2 --micro-batches 4
-  plan.py replay --suite quick
-  plan.py replay --suite continued
-  plan.py strategies --model 2_6b --devices 8 --tp 8 --batch-size 8 --layers 4
-
-exit code: 0 good; 1 there is no plan, a replay failed, or a dry run found what formulas or the sharding table
-do not say; 2 wrong options, or a plan that MindSpore refuses
-"""
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="plan.py",
-        description="What a parallel plan does, shown on a CPU machine.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _search_parsers(commands)
-    one = commands.add_parser("dry-run", help="compile ranks of a plan: what they hold and send")
-    _model_options(one)
-    _plan_options(one)
-    which = one.add_mutually_exclusive_group()
-    which.add_argument("--rank", type=int, default=0, help="rank to compile (default: 0)")
-    which.add_argument("--all-stages", action="store_true", help="the first rank of every stage")
-    one.add_argument("--rank-table", metavar="FILE", help="where ranks stand (default: servers of 8 devices "
-        "in the order of the ranks)")  # fmt: skip
-    one.add_argument("--servers-per-rack", type=int, metavar="N", help="(default: one rack holds all)")
-    one.add_argument("--picture", metavar="PNG", help="draws what each stage sends")
-    _output_options(one)
-    one = commands.add_parser("replay", help="run a plan's graphs on CPU and compare with one device")
-    one.add_argument(
-        "--suite",
-        nargs="?",
-        const="quick",
-        choices=("quick", "full", "continued"),
-        help="the shipped plans instead of one; continued: changes of the plan in the midst of training",
-    )
-    one.add_argument("--steps", type=int, default=3, help="optimizer steps, of continued ones under each "
-        "plan (default: 3)")  # fmt: skip
-    one.add_argument("--model", metavar="NAME|YAML", help="its shape, in float32 without dropout (default: a "
-        "network of hidden size 32)")  # fmt: skip
-    one.add_argument("--layers", type=int, help="layers (default: the model's, or 2)")
-    one.add_argument("model_fields", nargs="*", metavar="field=value", help="of the network, such as "
-        "vocab_size=63 norm_order=query_then_norm")  # fmt: skip
-    _plan_options(one)
-    _output_options(one)
-    one = commands.add_parser("strategies", help="the sharding table beside MindSpore's own searches")
-    _model_options(one)
-    _plan_options(one)
-    _output_options(one)
-    return parser
-
-
-def _search_parsers(commands: argparse._SubParsersAction) -> None:
-    """The commands that compute and compile nothing."""
-    one = commands.add_parser("search", help="the fastest plans for a model on a cluster")
-    _network_options(one)
-    search_command.add_options(one)
-    one.add_argument("--timeout", type=float, default=1800.0, metavar="S", help="seconds a compilation of "
-        "--verify may take (default: 1800)")  # fmt: skip
-    _output_options(one)
-    one = commands.add_parser("operators", help="the best way to split each operator of a block")
-    _network_options(one)
-    one.add_argument("--devices", type=int, required=True, metavar="N", help="that share the block")
-    one.add_argument("--batch-size", type=int, default=1, metavar="B", help="sequences of a micro-batch on "
-        "all of them (default: 1)")  # fmt: skip
-    one.add_argument("--micro-batches", type=int, default=1, metavar="M", help="of a step (default: 1)")
-    one.add_argument("--limit", type=float, metavar="BYTES", help="of the block's matrices and their moments "
-        "on a device")  # fmt: skip
-    one.add_argument("--verify", action="store_true", help="compiles the found way and compares call by call")
-    one.add_argument("--picture", metavar="PNG", help="draws bytes by tokens for 2, 4, 8 devices")
-    one.add_argument(
-        "--timeout", type=float, default=1800.0, metavar="S", help="seconds a compilation may take"
-    )
-    one = commands.add_parser("calibrate", help="a cluster's constants from your own logged steps")
-    calibrate.add_options(one)
-
-
-def _network_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--model", required=True, metavar="NAME|YAML", help=f"{', '.join(MODEL_NAMES)}, or a YAML with a "
-        "section model")  # fmt: skip
-    add("--layers", type=int, metavar="L", help="this many layers instead of the model's")
-
-
-def _model_options(parser: argparse.ArgumentParser) -> None:
-    _network_options(parser)
-    add = parser.add_argument
-    add("--batch-size", type=int, metavar="B", help="rows of a micro-batch on each data-parallel rank "
-        "(default: run.batch_size of --plan, or 1)")  # fmt: skip
-    add("--timeout", type=float, default=1800.0, metavar="S", help="seconds a compilation may take "
-        "(default: 1800)")  # fmt: skip
-
-
-def _plan_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("plan").add_argument
-    add("--plan", metavar="YAML", help="the fields of a plan; options change single ones")
-    add("--devices", type=int, metavar="N", help="must be dp * tp * pp")
-    for name, text in (("dp", "data"), ("tp", "tensor"), ("pp", "pipeline")):
-        add(f"--{name}", type=int, help=f"degree of {text} parallelism (default: 1)")
-    add("--micro-batches", type=int, metavar="M", help="micro-batches of a step (default: 1)")
-    add("--schedule", help="order of a pipeline's micro-batches: 1f1b, gpipe")
-    add("--layers-per-stage", type=_integers, metavar="N,N,...", help="(default: as even as they go)")
-    add("--optimizer-parallel", metavar="LEVEL", help="none, level1, level2, level3")
-    add("--optimizer-threshold", type=int, metavar="KB", help="smallest parameter that is cut (default: 64)")
-    add("--recompute", metavar="MODE", help="none, selective, full; or one word for each layer, with commas")
-    add("--sequence-parallel", action="store_true", default=None, help="norms and residuals cut over tp by "
-        "rows")  # fmt: skip
-    add("--no-vocab-parallel", dest="vocab_parallel", action="store_false", default=None, help="table, "
-        "logits and loss whole on every rank of tp")  # fmt: skip
-    add("--gradient-fusion", type=int, metavar="MB", help="buckets of gradients (default: 0, none)")
-
-
-def _output_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keeps graphs, logs and report.json there")
-    parser.add_argument("--json", action="store_true", help="prints report.json instead of tables")
-
-
-def _integers(text: str) -> tuple[int, ...]:
-    return tuple(int(word) for word in text.split(","))
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs plan.py; raises ValueError for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    options = plan_parser().parse_args(arguments)
     if options.command == "calibrate":
         return calibrate.run(options)
     command = {
@@ -197,23 +68,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def plan_of(options: argparse.Namespace) -> ParallelPlan:
-    """The plan of the options.
+    """The plan of the options; says of a pipeline without micro-batches how many it takes.
 
     Raises:
         ConfigError: It breaks a rule, or its devices are not those asked for.
     """
-    values = read_yaml(options.plan) if options.plan else {}
-    values = values.get("parallel", values)
+    values = _plan_values(options)
     for field in fields(ParallelPlan):
         given = getattr(options, field.name, None)
         if given is not None:
             values[field.name] = given
+    stages = values.get("pp", 1)
+    if type(stages) is int and stages > 1 and values.get("micro_batches") is None:
+        values["micro_batches"] = stages
+        said = f"--micro-batches {stages}: none given, so the least that fills {stages} stages"
+        print(said, file=sys.stderr if options.json else sys.stdout)
     if isinstance(values.get("recompute"), str) and "," in values["recompute"]:
         values["recompute"] = tuple(values["recompute"].split(","))
     plan = build(ParallelPlan, values)
     if options.devices is not None and options.devices != plan.devices:
         raise ConfigError([_devices_problem(options.devices, plan)])
     return plan
+
+
+def _plan_values(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of the plan in the YAML of --plan."""
+    values = read_yaml(options.plan) if options.plan is not None else {}
+    values = values.get("parallel", values)
+    if not isinstance(values, dict):
+        raise ValueError(f"--plan: {options.plan}: parallel must be a mapping of fields, such as dp: 8")
+    return values
 
 
 def _devices_problem(devices: int, plan: ParallelPlan) -> str:
@@ -232,15 +116,22 @@ def job_of(options: argparse.Namespace) -> Job:
 
 def _batch_size(options: argparse.Namespace) -> int:
     """Rows of a micro-batch: as given, or as the YAML of the plan says, or 1."""
-    if options.batch_size is not None or not options.plan:
+    if options.batch_size is not None or options.plan is None:
         return 1 if options.batch_size is None else options.batch_size
-    return (read_yaml(options.plan).get("run") or {}).get("batch_size", 1)
+    run = read_yaml(options.plan).get("run")
+    size = run.get("batch_size", 1) if isinstance(run, dict) else 1
+    if type(size) is not int or size < 1:
+        raise ValueError(
+            f"--plan: {options.plan}: run.batch_size is {quoted(size)}; give a whole number above 0"
+        )
+    return size
 
 
 def _network(options: argparse.Namespace) -> tuple[ModelConfig, OptimConfig]:
     network = load_network(options.model)
-    model = replace(network.model, num_layers=options.layers) if options.layers else network.model
-    return model, network.optim
+    if options.layers is None:
+        return network.model, network.optim
+    return replace(network.model, num_layers=options.layers), network.optim
 
 
 def _search(options: argparse.Namespace, folder: Path) -> int:
@@ -267,7 +158,7 @@ def _operators(options: argparse.Namespace, folder: Path) -> int:
     model, _ = _network(options)
     asked = (model, options.devices, options.batch_size, options.micro_batches, options.limit)
     print(operators_text(*asked))
-    if options.picture:
+    if options.picture is not None:
         draw_operators(model, _SHOWN, options.picture)
     if not options.verify:
         return 0
@@ -285,7 +176,7 @@ def _dry_run(options: argparse.Namespace, folder: Path) -> int:
     mesh.coordinates(ranks[0])  # refuses a rank outside the grid
     summaries = _compile(job, ranks, cluster, folder, options.timeout)
     _report(options, folder, {"job": to_mapping(job), "ranks": [each.to_json() for each in summaries]})
-    if options.picture:
+    if options.picture is not None:
         draw_traffic(summaries, options.picture)
     if not options.json:
         print(f"{options.model}, {job.plan.devices} devices: dp {mesh.dp}, tp {mesh.tp}, pp {mesh.pp}")
@@ -294,7 +185,7 @@ def _dry_run(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _cluster(options: argparse.Namespace, plan: ParallelPlan) -> Cluster:
-    if not options.rank_table:
+    if options.rank_table is None:
         return Cluster.in_order(plan.devices, options.servers_per_rack)
     return Cluster.of(read_rank_table(options.rank_table, Mesh.of(plan)), options.servers_per_rack)
 
@@ -373,9 +264,10 @@ def _replayed(options: argparse.Namespace) -> dict[str, Job] | dict[str, Change]
     unknown = set(known) - {field.name for field in fields(ModelConfig)}
     if unknown:
         raise ConfigError([f"{name}: not a field of a model" for name in sorted(unknown)])
-    shape = _float32_shape(options.model) if options.model else {"num_layers": 2}
+    shape = {"num_layers": 2} if options.model is None else _float32_shape(options.model)
     layers = shape.pop("num_layers")
-    return {", ".join(differing): small_job(plan, options.layers or layers, **shape | known)}
+    layers = layers if options.layers is None else options.layers
+    return {", ".join(differing): small_job(plan, layers, **shape | known)}
 
 
 def _float32_shape(name: str) -> dict[str, Any]:
@@ -403,8 +295,8 @@ def _strategies_heading(job: Job) -> str:
 
 
 def _report(options: argparse.Namespace, folder: Path, values: dict[str, Any]) -> None:
-    text = json.dumps(values, indent=1)
+    text = json_text(values)
     if options.out:
-        (folder / "report.json").write_text(text + "\n", "utf-8")
+        write_text(folder / "report.json", text + "\n")
     if options.json:
         print(text)

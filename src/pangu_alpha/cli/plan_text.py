@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.parallel.mesh import RANK_ORDER, Mesh
 from pangu_alpha.planner.tables import table
 from pangu_alpha.proof.report import Placement, RankSummary
 from pangu_alpha.proof.search import Way, side_by_side, strategy_text
@@ -100,7 +100,7 @@ def stages_text(summaries: Sequence[RankSummary], mesh: Mesh, layers: Sequence[i
     """A row for every stage."""
     rows = []
     for each in summaries:
-        sent = dict.fromkeys(("tp", "dp", "pp"), 0.0)
+        sent = dict.fromkeys(RANK_ORDER, 0.0)
         for (axis, _), count in each.wire().items():
             key = axis.partition(" ")[0] if axis.startswith("pp") else axis
             sent["dp" if key in ("world", "dp+tp") and mesh.dp > 1 else key.partition("+")[0]] += count
@@ -123,7 +123,7 @@ def stages_text(summaries: Sequence[RankSummary], mesh: Mesh, layers: Sequence[i
             )
         )
     header = ("stage", "rank", "layers", "compile s", "host peak", "nodes", "weights", "moments", "sums")
-    header += ("sent tp", "sent dp", "sent pp", "as predicted")
+    header += (*(f"sent {axis}" for axis in RANK_ORDER), "as predicted")
     return table(header, rows, right=range(12))
 
 

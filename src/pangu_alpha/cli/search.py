@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -14,16 +13,18 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
+from pangu_alpha.cli.options import path_text, positive, positive_number
 from pangu_alpha.cli.plan_text import table
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build, parse_overrides, read_yaml, to_mapping
+from pangu_alpha.files.writing import json_text, write_text
 from pangu_alpha.parallel.draw import draw as draw_grid
-from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.parallel.mesh import RANK_ORDER, Mesh
 from pangu_alpha.parallel.rank_table import RankTable
 from pangu_alpha.parallel.rank_table import read as read_rank_table
 from pangu_alpha.parallel.rank_table import write as write_rank_table
-from pangu_alpha.planner import draw, explain, placing
+from pangu_alpha.planner import draw, explain, launching, placing
 from pangu_alpha.planner.cost import CostModel
 from pangu_alpha.planner.hardware import Cluster, load_cluster, load_stack
 from pangu_alpha.planner.memory import memory, state_bytes
@@ -37,12 +38,12 @@ _GIB = 1 << 30
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options but the model's and the output's."""
     add = parser.add_argument
-    add("--cluster", required=True, metavar="NAME|YAML|TABLE", help="FAMILY-COUNT such as 910a-2048, a YAML "
-        "with device, levels and count, or a rank table (.json; with --levels)")  # fmt: skip
-    add("--levels", metavar="FAMILY|YAML", help="device and links of a rank table's cluster")
-    add("--global-batch", type=int, required=True, metavar="N", help="sequences of an optimizer step")
+    add("--cluster", required=True, type=path_text, metavar="NAME|YAML|TABLE", help="FAMILY-COUNT such as "
+        "910a-2048, a YAML with device, levels, count, or a rank table (.json, with --levels)")  # fmt: skip
+    add("--levels", type=path_text, metavar="FAMILY|YAML", help="device and links of a rank table's cluster")
+    add("--global-batch", type=positive, required=True, metavar="N", help="sequences of an optimizer step")
     add("--stack", default="pangu-alpha", help="software whose habits hold (default: %(default)s)")
-    add("--top", type=int, default=5, metavar="K", help="grids that are shown (default: 5)")
+    add("--top", type=positive, default=5, metavar="K", help="grids that are shown (default: 5)")
     add(
         "--fix",
         nargs="+",
@@ -50,8 +51,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help=f"decisions that are given: {', '.join(FREE)}",
     )
-    add("--memory", type=float, metavar="GiB", help="of a device that may be used (default: all)")
-    add("--compare", metavar="YAML", help="a plan of yours: where it ranks, and why")
+    add("--memory", type=positive_number, metavar="GiB", help="of a device that may be used (default: all)")
+    add("--compare", type=path_text, metavar="YAML", help="a plan of yours: where it ranks, and why")
     add("--front", action="store_true", help="also the fastest plans for less memory")
     add("--pictures", action="store_true", help="draws timeline, parts, front and grid into --out")
     add("--verify", action="store_true", help="sends the best plan through the dry run of every stage")
@@ -74,7 +75,7 @@ def run(
     Returns:
         Exit code: 0; 1 where there is no plan, or verification found a difference.
     """
-    given = read_rank_table(options.cluster) if options.cluster.endswith(".json") else None
+    given = _given(options)
     question = _question(options, model, _cluster(options, given))
     mine = _own_plan(options.compare, question) if options.compare else None
     answer = None if problem(question) else _search(question, options)
@@ -96,6 +97,14 @@ def run(
         _draw(answer, front, folder, given)
     _report(options, folder, report, sections)
     return int(options.verify and not verify(best, folder))
+
+
+def _given(options: argparse.Namespace) -> RankTable | None:
+    """The rank table that --cluster may be, checked by the rules of the chip that --levels names."""
+    if not options.cluster.endswith(".json"):
+        return None
+    chip = placing.chip_of(load_cluster(options.levels, 1)) if options.levels else None
+    return read_rank_table(options.cluster, chip=chip)
 
 
 def _cluster(options: argparse.Namespace, given: RankTable | None) -> Cluster:
@@ -247,7 +256,7 @@ def _compared(answer: Answer, plan: ParallelPlan, path: str) -> str:
     question, best = answer.question, answer.best[0]
     model = CostModel(question.cluster, question.stack)
     lines = []
-    for order in (("tp", "dp", "pp"), ("tp", "pp", "dp")):
+    for order in (RANK_ORDER, ("tp", "pp", "dp")):
         mine = judge(question, plan, order)
         better = search(question, _ALL, within=mine.seconds).best
         own = next((each for each in better if each.grid == mine.grid), None)
@@ -271,29 +280,23 @@ def _front(front: tuple[Candidate, ...]) -> str:
 
 def _write(answer: Answer, folder: Path, given: RankTable | None) -> str:
     """Writes plan.yaml, and the rank table that places it; says how to go on."""
-    best = answer.best[0]
+    best, cluster = answer.best[0], answer.question.cluster
     job = best.job
-    placement = placing.placement_of(job, answer.question.cluster)
     changed = {
         name: value
         for name, value in to_mapping(best.plan).items()
         if value != to_mapping(ParallelPlan())[name]
     }
     document = {"parallel": changed, "run": {"batch_size": job.micro_batch}}
-    text = f"# {best.seconds:.4g} s a step, {_gib(best)} GiB a device by the planner; placement {placement}\n"
-    (folder / "plan.yaml").write_text(text + yaml.safe_dump(document, sort_keys=False), "utf-8")
+    where = launching.placement_text(job, cluster)
+    text = f"# {best.seconds:.4g} s a step, {_gib(best)} GiB a device by the planner; {where}\n"
+    write_text(folder / "plan.yaml", text + yaml.safe_dump(document, sort_keys=False))
     lines = [f"wrote {folder / 'plan.yaml'}"]
     if given is not None:
-        write_rank_table(placing.placed(given, job, answer.question.cluster), folder / "rank_table.json")
-        lines.append(f"wrote {folder / 'rank_table.json'}: ranks where the plan wants them")
-    elif not placing.in_rank_order(job):
-        racks = placing.rack_servers(answer.question.cluster, job.devices)
-        lines.append(
-            "MindSpore's own order of ranks does not place it so; give ranks out by\n"
-            f"  python src/rank_table.py permute TABLE.json --dp {job.dp} --tp {job.tp} --pp {job.pp} "
-            f"--servers-per-rack {racks} --placement '{placement}' --output rank_table.json"
-        )
-    return "\n".join(lines)
+        table = folder / "rank_table.json"
+        write_rank_table(placing.placed(given, job), table, placing.chip_of(cluster))
+        lines.append(f"wrote {table}: ranks where the plan wants them")
+    return "\n".join([*lines, *launching.commands(best, cluster, folder, given is not None)])
 
 
 def _draw(answer: Answer, front: tuple[Candidate, ...], folder: Path, given: RankTable | None) -> None:
@@ -304,15 +307,15 @@ def _draw(answer: Answer, front: tuple[Candidate, ...], folder: Path, given: Ran
     if front:
         draw.draw_front(front, question, folder / "front.png")
     job, cluster = best.job, question.cluster
-    table = placing.placed(given or placing.table_of(cluster, job.devices), job, cluster)
+    table = placing.placed(placing.table_of(cluster, job.devices) if given is None else given, job)
     mesh = Mesh(dp=job.dp, tp=job.tp, pp=job.pp)
     draw_grid(table, mesh, folder / "grid.png", placing.rack_servers(cluster, job.devices))
 
 
 def _report(options: argparse.Namespace, folder: Path, values: dict[str, Any], sections: list[str]) -> None:
-    text = json.dumps(values, indent=1)
+    text = json_text(values)
     if options.out:
-        (folder / "report.json").write_text(text + "\n", "utf-8")
+        write_text(folder / "report.json", text + "\n")
     print(text if options.json else "\n\n".join(sections))
 
 

@@ -62,27 +62,27 @@ def sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def replacing_file(path: str | Path) -> Iterator[IO[str]]:
-    """Writes a text file that takes the place of `path` when the block succeeds; else all stays as it was.
+def replacing_file(path: str | Path, binary: bool = False) -> Iterator[IO[Any]]:
+    """Writes a file that takes the place of `path` when the block succeeds; else all stays as it was.
 
     A link is followed, so that its target is replaced; an existing file keeps its permissions. What is no
     regular file (/dev/stdout, a pipe) is written as it is.
 
     Yields:
-        A UTF-8 text stream.
+        A UTF-8 text stream, or one of bytes.
 
     Raises:
         OSError: The disk does not take it; names `path`. The draft is gone.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8") as stream:
+        with _open(path, "w", binary) as stream:
             yield stream
         return
     target = Path(os.path.realpath(path))
     draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
     try:
-        with draft.open("x", encoding="utf-8") as stream:
+        with _open(draft, "x", binary) as stream:
             yield stream
             stream.flush()
             with suppress(FileNotFoundError):
@@ -150,6 +150,10 @@ def partial_file(path: str | Path) -> Path:
     return target.with_name(target.name + ".partial")
 
 
+def _open(path: Path, mode: str, binary: bool) -> IO[Any]:
+    return path.open(f"{mode}b") if binary else path.open(mode, encoding="utf-8")
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Puts a text in the place of what a file held, whole or not at all; see `replacing_file`."""
     with replacing_file(path) as stream:
@@ -158,8 +162,8 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Puts bytes in the place of what a file held, whole or not at all; see `replacing_file`."""
-    with replacing_file(path) as stream:
-        stream.buffer.write(content)
+    with replacing_file(path, binary=True) as stream:
+        stream.write(content)
 
 
 def json_text(value: Any, indent: int | None = 1) -> str:

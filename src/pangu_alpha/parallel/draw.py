@@ -6,12 +6,15 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.files.shown import shown
+from pangu_alpha.files.writing import replacing_file
+from pangu_alpha.parallel.mesh import AXES, COORDINATE_OF, Mesh
 from pangu_alpha.parallel.rank_table import RankTable, Server
-from pangu_alpha.parallel.rank_table_check import ranges
+from pangu_alpha.parallel.rank_table_problem import ranges
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # In units of a device's width.
 _HEIGHT, _MARGIN, _RACK_GAP = 0.82, 0.16, 0.55
@@ -42,7 +45,7 @@ def draw(table: RankTable, mesh: Mesh, path: str | Path, servers_per_rack: int |
 
     if table.size != mesh.size:
         raise ValueError(f"the table has {table.size} devices, {mesh} has {mesh.size}; change a degree")
-    per_rack = servers_per_rack or len(table.servers)
+    per_rack = len(table.servers) if servers_per_rack is None else servers_per_rack
     racks = [table.servers[i : i + per_rack] for i in range(0, len(table.servers), per_rack)]
     picture = _Picture(mesh, racks)
     width, height = picture.size
@@ -57,8 +60,29 @@ def draw(table: RankTable, mesh: Mesh, path: str | Path, servers_per_rack: int |
         ncols=min(mesh.pp, 16), frameon=False, fontsize=9, title_fontsize=9, handlelength=1.0,
         columnspacing=1.2,
     )  # fmt: skip
-    figure.savefig(path, dpi=110 if picture.labelled else 90, bbox_inches="tight")
-    pyplot.close(figure)
+    save_figure(figure, path, dpi=110 if picture.labelled else 90, bbox_inches="tight")
+
+
+def save_figure(figure: Figure, path: str | Path, **how: Any) -> None:
+    """Puts a picture in the place of what a file held, whole or not at all, and closes the figure.
+
+    Args:
+        figure: The picture.
+        path: File to write; its ending names the format, PNG where it has none.
+        how: Arguments of matplotlib's savefig.
+
+    Raises:
+        OSError: The disk does not take it; the old picture is still there.
+        ValueError: Matplotlib cannot write the format.
+    """
+    from matplotlib import pyplot
+
+    form = Path(path).suffix.removeprefix(".").lower() or "png"
+    try:
+        with replacing_file(path, binary=True) as stream:
+            figure.savefig(stream, format=form, **how)
+    finally:
+        pyplot.close(figure)
 
 
 def _title(mesh: Mesh, table: RankTable, racks: int) -> str:
@@ -147,17 +171,18 @@ class _Picture:
 
     def _shared(self, ranks: list[int] | tuple[int, ...]) -> str:
         """The coordinates that all the ranks have in common, and the range of the others."""
-        columns = zip(*(self._place(rank) for rank in ranks), strict=True)
-        names = ("stage", "data", "tensor")
+        places = [self.mesh.coordinates(rank) for rank in ranks]
         parts = []
-        for name, values, axis in zip(names, columns, ("pp", "dp", "tp"), strict=True):
-            if len(set(values)) < self.mesh.degree(axis):
-                parts.append(f"{name} {ranges(values)}")
+        for axis in AXES:
+            values = {place.along(axis) for place in places}
+            if len(values) < self.mesh.degree(axis):
+                parts.append(f"{COORDINATE_OF[axis]} {ranges(values)}")
         return ", ".join(parts) or "the whole grid"
 
     def _text(self, axes: Axes, x: float, y: float, text: str, scale: float, weight: str = "normal") -> None:
         size = (9.5 if self.labelled else 6.2) * scale
-        axes.text(x, y, text, ha="left", va="center", fontsize=size, weight=weight, color="#222222")
+        axes.text(x, y, shown(text), ha="left", va="center", fontsize=size, weight=weight, color="#222222",
+                  parse_math=False)  # fmt: skip
 
     @property
     def key(self) -> str:

@@ -12,7 +12,10 @@ from typing import NamedTuple
 
 from pangu_alpha.config.parallel import ParallelPlan
 
-AXES = ("pp", "dp", "tp")  # outermost first: a rank is a number whose digits are the coordinates
+# The one order of the axes: outermost first, as a rank is a number whose digits are the coordinates.
+AXES = ("pp", "dp", "tp")
+RANK_ORDER = AXES[::-1]  # from neighbouring ranks outwards, as MindSpore gives ranks out
+COORDINATE_OF = {"pp": "stage", "dp": "data", "tp": "tensor"}
 
 
 class Coordinates(NamedTuple):
@@ -30,7 +33,7 @@ class Coordinates(NamedTuple):
 
     def along(self, axis: str) -> int:
         """The coordinate of an axis by the name of its degree: "dp", "pp" or "tp"."""
-        return {"dp": self.data, "pp": self.stage, "tp": self.tensor}[axis]
+        return getattr(self, COORDINATE_OF[axis])
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Mesh:
         Raises:
             ValueError: a coordinate lies outside the grid.
         """
-        for axis, value in (("pp", stage), ("dp", data), ("tp", tensor)):
+        for axis, value in zip(AXES, (stage, data, tensor), strict=True):
             if not 0 <= value < self.degree(axis):
                 raise ValueError(
                     f"coordinate {value} along {axis} lies outside 0..{self.degree(axis) - 1} of {self}"

@@ -6,13 +6,14 @@ Ranks follow MindSpore's order, so a placement is reached by giving ranks to dev
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pangu_alpha.parallel.mesh import AXES, Mesh
+from pangu_alpha.parallel.mesh import AXES, COORDINATE_OF, RANK_ORDER, Mesh
 from pangu_alpha.parallel.rank_table import RankTable
 
 LEVELS = ("rack", "server", "device")
-_WORDS = {"data": "dp", "stage": "pp", "pipeline": "pp", "tensor": "tp", **{axis: axis for axis in AXES}}
+_WORDS = {word: axis for axis, word in COORDINATE_OF.items()} | {"pipeline": "pp"}
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,7 @@ class Placement:
 
     def rank_at(self, mesh: Mesh, position: int) -> int:
         """The rank of the device at a position: devices counted by rack, then server, then device."""
-        place = dict.fromkeys(AXES, 0)
-        for axis in reversed(self.order):
-            position, place[axis] = divmod(position, mesh.degree(axis))
-        return mesh.rank(data=place["dp"], stage=place["pp"], tensor=place["tp"])
+        return _rank_at(mesh, self.order[::-1], position)
 
 
 def permute(table: RankTable, mesh: Mesh, placement: Placement, servers_per_rack: int) -> RankTable:
@@ -94,20 +92,65 @@ def permute(table: RankTable, mesh: Mesh, placement: Placement, servers_per_rack
         ValueError: sizes of the grid and of the cluster do not fit.
     """
     per_server = _fits(table, mesh, servers_per_rack)
+    if problem := misplacement(placement, mesh, per_server, servers_per_rack):
+        raise ValueError(problem)
+    return table.with_ranks([placement.rank_at(mesh, position) for position in range(table.size)])
+
+
+def in_order(table: RankTable, mesh: Mesh, order: Sequence[str]) -> RankTable:
+    """Gives ranks to devices so that the axes run one after the other, whatever servers they are on.
+
+    Args:
+        table: A table that lists servers rack by rack; which ranks it has does not matter.
+        mesh: The grid.
+        order: All axes, from neighbouring devices outwards.
+
+    Returns:
+        The table in the same order, with new ranks.
+
+    Raises:
+        ValueError: the sizes of table and grid differ, or the order does not name every axis once.
+    """
+    if sorted(order) != sorted(AXES):
+        raise ValueError(f"order: {','.join(order)} must name {', '.join(RANK_ORDER)} once each")
+    if table.size != mesh.size:
+        raise ValueError(_other_size(table, mesh))
+    return table.with_ranks([_rank_at(mesh, order, position) for position in range(table.size)])
+
+
+def _rank_at(mesh: Mesh, order: Sequence[str], position: int) -> int:
+    """The rank of a device, counted in the order of the table; axes from neighbouring devices outwards."""
+    place = dict.fromkeys(AXES, 0)
+    for axis in order:
+        position, place[axis] = divmod(position, mesh.degree(axis))
+    return mesh.rank(**{COORDINATE_OF[axis]: number for axis, number in place.items()})
+
+
+def _other_size(table: RankTable, mesh: Mesh) -> str:
+    return f"the table has {table.size} devices, {mesh} has {mesh.size}; change a degree"
+
+
+def misplacement(placement: Placement, mesh: Mesh, per_server: int, servers_per_rack: int) -> str | None:
+    """Why a placement cannot be reached on racks of like servers; None if it can.
+
+    Args:
+        placement: Axes on levels.
+        mesh: The grid.
+        per_server: Devices of a server.
+        servers_per_rack: Servers of a rack.
+    """
     for axis in AXES:
         if axis not in placement.order and mesh.degree(axis) > 1:
-            raise ValueError(
-                f"placement {placement}: {axis} = {mesh.degree(axis)} has no level; name it on one"
-            )
-    _boundary(placement, mesh, "device", per_server)
-    _boundary(placement, mesh, "server", per_server * servers_per_rack)
-    return table.with_ranks([placement.rank_at(mesh, position) for position in range(table.size)])
+            return f"placement {placement}: {axis} = {mesh.degree(axis)} has no level; name it on one"
+    return _boundary(placement, mesh, "device", per_server) or _boundary(
+        placement, mesh, "server", per_server * servers_per_rack
+    )
 
 
 def _fits(table: RankTable, mesh: Mesh, servers_per_rack: int) -> int:
     """The number of devices of every server, once the whole cluster is regular and as large as the grid."""
     if table.size != mesh.size:
-        raise ValueError(f"the table has {table.size} devices, {mesh} has {mesh.size}; change a degree")
+        raise ValueError(_other_size(table, mesh))
     counts = {len(server.devices): server.server_id for server in table.servers}
     if len(counts) > 1:
         shown = ", ".join(f"{count} on {server}" for count, server in counts.items())
@@ -117,8 +160,8 @@ def _fits(table: RankTable, mesh: Mesh, servers_per_rack: int) -> int:
     return table.size // len(table.servers)
 
 
-def _boundary(placement: Placement, mesh: Mesh, level: str, size: int) -> None:
-    """Refuses a placement whose axes up to `level`, from inside, do not make up exactly `size` devices."""
+def _boundary(placement: Placement, mesh: Mesh, level: str, size: int) -> str | None:
+    """What is wrong where the axes up to `level`, from inside, do not make up exactly `size` devices."""
     inner = LEVELS[LEVELS.index(level) :]
     outer = [axis for name in LEVELS[: LEVELS.index(level)] for axis in getattr(placement, name)]
     axes = dict.fromkeys(axis for name in inner for axis in getattr(placement, name))
@@ -129,10 +172,10 @@ def _boundary(placement: Placement, mesh: Mesh, level: str, size: int) -> None:
         else:
             whole *= mesh.degree(axis)
     if split == 1 and whole == size or split > 1 and size % whole == 0 and split % (size // whole) == 0:
-        return
+        return None
     shown = ", ".join(f"{axis} {mesh.degree(axis)}" for axis in axes) or "no axis"
     holder = "server" if level == "device" else "rack"
-    raise ValueError(
+    return (
         f"placement {placement}: a {holder} has {size} devices, but the axes inside it are {shown}; "
         f"change degrees, servers per rack or the placement"
     )

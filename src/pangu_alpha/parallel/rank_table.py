@@ -12,10 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pangu_alpha.files.reading import ReadError, parse_json, read_text
+from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.files.writing import write_text
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.parallel.rank_table_check import Problem, RankTableError, check_document, ranges
+from pangu_alpha.parallel.rank_table_check import check_document
+from pangu_alpha.parallel.rank_table_problem import Problem, RankTableError, ranges
 
-_STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"|(//|/\*|#)')
+_COMMENT = re.compile(r"\s*(//|/\*|#)")
 
 
 @dataclass(frozen=True)
@@ -147,35 +151,30 @@ def parse(text: str, name: str) -> Any:
         The document, unchecked.
 
     Raises:
-        ValueError: it holds a comment or a key twice, or is no JSON; gives the line.
+        ReadError: it holds a comment or a key twice, or is no JSON; gives the line.
     """
-    for found in _STRING_OR_COMMENT.finditer(text):
-        if found.group(1):
-            line = text.count("\n", 0, found.start()) + 1
-            raise ValueError(
-                f"{name}, line {line}: a comment ({found.group(1)}), which JSON does not have; remove it"
-            )
     try:
-        return json.loads(text, object_pairs_hook=_once)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{name}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}"
-        ) from error
-    except _TwiceError as error:
-        raise ValueError(f"{name}: {error}; remove one of them") from error
+        return parse_json(text, name)
+    except ReadError as error:
+        cause = error.__cause__
+        if not isinstance(cause, json.JSONDecodeError):
+            raise
+        fault = _fault_of_hand(text, cause.pos)
+        if fault is None:
+            raise
+        place, what = fault
+        line = text.count("\n", 0, place) + 1
+        raise ReadError(f"{shown(name)}, line {line}: {what}, which JSON does not have; remove it") from error
 
 
-class _TwiceError(Exception):
-    pass
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            values = " and ".join(json.dumps(value)[:40] for name, value in pairs if name == key)
-            raise _TwiceError(f"key {key!r} twice in one object: {values}")
-    return dict(pairs)
+def _fault_of_hand(text: str, place: int) -> tuple[int, str] | None:
+    """A comment, or a comma behind the last entry, where a parser stops at a place."""
+    if found := _COMMENT.match(text, place):
+        return found.start(1), f"a comment ({found[1]})"
+    comma = place if text[place : place + 1] == "," else len(text[:place].rstrip()) - 1
+    if text[comma : comma + 1] == "," and text[comma + 1 :].lstrip()[:1] in ("}", "]"):
+        return comma, "a comma behind the last entry"
+    return None
 
 
 def from_document(document: Mapping[str, Any]) -> RankTable:
@@ -217,10 +216,11 @@ def read(
         partial: The file is of some servers of a cluster.
 
     Raises:
-        ValueError: the file is not strict JSON.
+        OSError: the file cannot be read.
+        ReadError: it is not UTF-8 or not strict JSON; a ValueError.
         RankTableError: the table breaks rules; a ValueError that lists them.
     """
-    document = parse(Path(path).read_text("utf-8"), str(path))
+    document = parse(read_text(path), str(path))
     if problems := check_document(document, mesh, chip, partial):
         raise RankTableError(path, problems)
     return from_document(document)
@@ -230,11 +230,12 @@ def write(table: RankTable, path: str | Path, chip: str | None = None, partial: 
     """Checks a table and writes it.
 
     Raises:
+        OSError: the disk does not take it; what the file held before is still there.
         RankTableError: the table breaks rules; nothing is written.
     """
     if problems := check(table, chip=chip, partial=partial):
         raise RankTableError(path, problems)
-    Path(path).write_text(to_text(table.to_document()), "utf-8")
+    write_text(path, to_text(table.to_document()))
 
 
 def to_text(document: Mapping[str, Any]) -> str:
@@ -284,11 +285,11 @@ def _refuse_clashes(tables: Iterable[tuple[str, RankTable]], renumber: bool) -> 
                 clashes.setdefault((claim[0], first, number), []).append(claim[1])
     problems = []
     for (kind, first, second), values in clashes.items():
-        shown = ranges(values) if kind == "rank" else ", ".join(values)
+        which = ranges(values) if kind == "rank" else ", ".join(quoted(value)[1:-1] for value in values)
         remedy = "write both with ranks of their own (build --first-rank), or ask for new ranks (--renumber)"
         remedy = remedy if kind == "rank" else "merge each server once"
         problems.append(
-            Problem(tables[second][0], f"{kind} {shown} is already that of {tables[first][0]}", remedy)
+            Problem(tables[second][0], f"{kind} {which} is already that of {tables[first][0]}", remedy)
         )
     if problems:
         raise RankTableError("merge", problems)

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pangu_alpha.config.schema import parse_yaml
+from pangu_alpha.files.reading import read_text
+from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.parallel.host_names import MOST_SERVERS, server_ids
 from pangu_alpha.parallel.rank_table import Device, RankTable, Server
 
 _HOST_KEYS = ("server", "devices", "device_ips", "hccn_conf", "super_pod", "super_device_ids")
-_PLACEHOLDER = re.compile(r"\{(server|device)((?:(?:\+|//|%)\d+)*)\}")
+_PLACEHOLDER = re.compile(r"\{(server|device)((?:(?:\+|//|%)[0-9]{1,9})*)\}")
+_MOST_DEVICES = 1024  # of a server; a number beyond is a slip that would fill the memory
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,13 @@ def by_rule(rule: str, server: int, device: int = 0) -> str:
 
 
 def hosts_by_rule(count: int, server_rule: str, devices: Sequence[int]) -> list[Host]:
-    """Like servers whose addresses follow a rule: servers 0 to count - 1, all with the same devices."""
+    """Like servers whose addresses follow a rule: servers 0 to count - 1, all with the same devices.
+
+    Raises:
+        ValueError: there are more servers than any cluster has, or the rule is none.
+    """
+    if count > MOST_SERVERS:
+        raise ValueError(f"{count:,} servers are more than the {MOST_SERVERS:,} that a table may have")
     return [Host(by_rule(server_rule, number), tuple(devices)) for number in range(count)]
 
 
@@ -110,60 +120,84 @@ def read_hosts(path: str | Path) -> list[Host]:
     """Reads a list of hosts.
 
     Args:
-        path: A text file with one server a line: its id, then its devices (a number of them, or ids such as
-            0-3 or 0,2; 8 where left out), then their addresses with commas between or the path of its
-            hccn.conf; # starts a comment. Or a YAML file with `hosts:`, a list of mappings with the keys
-            server, devices, device_ips, hccn_conf, super_pod, super_device_ids. Paths are relative to the
-            file.
+        path: A text file with one server a line: its id (see host_names for other spellings), then its
+            devices (a number of them, slots=8, or ids such as 0-3 or 0,2; 8 where left out), then their
+            addresses with commas between or the path of its hccn.conf; # starts a comment. Or a YAML file
+            with `hosts:`, a list of mappings with the keys server, devices, device_ips, hccn_conf, super_pod,
+            super_device_ids. Paths are relative to the file.
 
     Raises:
         ValueError: names the file, the entry and what it breaks.
     """
     path = Path(path)
     read_entries = _yaml_entries if path.suffix in (".yaml", ".yml") else _text_entries
-    entries = list(read_entries(path))
-    if not entries:
-        raise ValueError(f"{path}: names no server; write one a line")
-    return [_host(where, entry, path.parent) for where, entry in entries]
+    hosts: list[Host] = []
+    for where, entry in read_entries(path):
+        hosts += _entry_hosts(where, entry, path.parent)
+        if len(hosts) > MOST_SERVERS:
+            raise ValueError(f"{where}: more than {MOST_SERVERS:,} servers; no table may have so many")
+    if not hosts:
+        raise ValueError(f"{shown(path)}: names no server; write one a line")
+    return hosts
 
 
 def _text_entries(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        words = line.split("#", 1)[0].split()
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        words = [word for word in line.split("#", 1)[0].split() if not re.match(r"max[-_]slots=", word)]
         if len(words) > 3:
             raise ValueError(
-                f"{path}, line {number}: {len(words)} columns; use server, devices, addresses "
+                f"{shown(path)}, line {number}: {len(words)} columns; use server, devices, addresses "
                 "(commas between addresses, no blanks)"
             )
         if words:
             entry: dict[str, Any] = dict(zip(("server", "devices"), words, strict=False))
+            if len(words) > 1:
+                entry["devices"] = words[1].removeprefix("slots=")
             if len(words) == 3:
                 is_address = "," in words[2] or re.fullmatch(r"[0-9.]+|[0-9a-fA-F]*:[0-9a-fA-F:]+", words[2])
                 entry |= {"device_ips": words[2].split(",")} if is_address else {"hccn_conf": words[2]}
-            yield f"{path}, line {number}", entry
+            yield f"{shown(path)}, line {number}", entry
 
 
 def _yaml_entries(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
-    document = parse_yaml(path.read_text("utf-8"), str(path))
+    document = parse_yaml(read_text(path), str(path))
     if not isinstance(document, Mapping) or list(document) != ["hosts"] or not _is_list(document["hosts"]):
-        raise ValueError(f"{path}: must be `hosts:` and a list of mappings, nothing else")
+        raise ValueError(f"{shown(path)}: must be `hosts:` and a list of mappings, nothing else")
     for number, entry in enumerate(document["hosts"], 1):
-        where = f"{path}, host {number}"
-        if not isinstance(entry, Mapping) or "server" not in entry:
-            raise ValueError(f"{where}: must be a mapping with the key server")
+        where = f"{shown(path)}, host {number}"
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("server"), str | int | float):
+            raise ValueError(f"{where}: must be a mapping with the key server, a name or an address")
         for key in entry:
             if key not in _HOST_KEYS:
-                nearest = difflib.get_close_matches(str(key), _HOST_KEYS, n=1)
+                nearest = difflib.get_close_matches(str(key)[:64], _HOST_KEYS, n=1)
                 hint = f"did you mean {nearest[0]}?" if nearest else f"keys: {', '.join(_HOST_KEYS)}"
-                raise ValueError(f"{where}: unknown key {key!r}; {hint}")
+                raise ValueError(f"{where}: unknown key {quoted(key)}; {hint}")
         for key in ("device_ips", "super_device_ids"):
             if not _is_list(entry.get(key, [])):
                 raise ValueError(f"{where}: {key} must be a list")
+        if not isinstance(entry.get("hccn_conf", ""), str):
+            raise ValueError(f"{where}: hccn_conf must be the path of a file")
+        if not all(type(number) is int and number >= 0 for number in entry.get("super_device_ids", [])):
+            raise ValueError(f"{where}: super_device_ids must be whole numbers from 0")
         yield where, dict(entry)
 
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, list)
+
+
+def _entry_hosts(where: str, entry: Mapping[str, Any], folder: Path) -> Iterator[Host]:
+    try:
+        names = server_ids(str(entry["server"]))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    own = {"device_ips", "hccn_conf", "super_device_ids"} & entry.keys()
+    if len(names) > 1 and own:
+        raise ValueError(
+            f"{where}: {quoted(entry['server'])} names {len(names)} servers, which cannot share "
+            f"{' and '.join(sorted(own))}; give each an entry of its own"
+        )
+    yield from (_host(where, {**entry, "server": name}, folder) for name in names)
 
 
 def _host(where: str, entry: Mapping[str, Any], folder: Path) -> Host:
@@ -177,11 +211,11 @@ def _host(where: str, entry: Mapping[str, Any], folder: Path) -> Host:
             absent = min(set(devices) - set(conf))
             raise ValueError(f"{entry['hccn_conf']} has no address_{absent}; correct devices or the file")
         return Host(
-            server=str(entry["server"]),
+            server=entry["server"],
             devices=devices,
             device_ips=tuple(conf[i] for i in devices) if conf else ips,
             super_pod=str(entry["super_pod"]) if "super_pod" in entry else None,
-            super_device_ids=tuple(map(int, entry.get("super_device_ids", ()))),
+            super_device_ids=tuple(entry.get("super_device_ids", ())),
         )
     except ValueError as error:
         raise ValueError(f"{where}, server {entry['server']}: {error}") from error
@@ -193,16 +227,18 @@ def device_ids(value: Any) -> tuple[int, ...]:
     Raises:
         ValueError: it is none of these.
     """
-    if isinstance(value, list | tuple) and value and all(isinstance(i, int) for i in value):
+    if isinstance(value, list | tuple) and value and all(type(i) is int and i >= 0 for i in value):
         return tuple(value)
-    text = str(value).replace(" ", "")
-    if re.fullmatch(r"[1-9]\d*", text):
-        return tuple(range(int(text)))
-    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*,?", text):
-        raise ValueError(f"devices: {value!r} must be a number of devices, or ids such as 0-3 or 0,2")
+    text = str(value).replace(" ", "") if isinstance(value, str | int) else ""
+    if not re.fullmatch(r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*,?", text):
+        raise ValueError(f"devices: {quoted(value)} must be a number of devices, or ids such as 0-3 or 0,2")
+    if text.isdigit() and not text.startswith("0"):
+        text = f"0-{int(text) - 1}"
     ids: list[int] = []
     for part in text.rstrip(",").split(","):
         first, _, last = part.partition("-")
+        if not 0 <= int(last or first) - int(first) < _MOST_DEVICES or len(ids) > _MOST_DEVICES:
+            raise ValueError(f"devices: {quoted(value)}: write at most {_MOST_DEVICES}, from low to high")
         ids += range(int(first), int(last or first) + 1)
     return tuple(ids)
 
@@ -214,12 +250,13 @@ def read_hccn_conf(path: str | Path) -> dict[int, str]:
         ValueError: there is no such line, one is given twice, or one is misspelt.
     """
     addresses: dict[int, str] = {}
-    for number, line in enumerate(Path(path).read_text("utf-8").splitlines(), 1):
+    text, path = read_text(path), shown(path)
+    for number, line in enumerate(text.splitlines(), 1):
         key, equals, value = (part.strip() for part in line.split("#", 1)[0].partition("="))
-        found = re.fullmatch(r"address_(\d+)", key)
-        stem = re.sub(r"_?\d+$", "", key)
+        found = re.fullmatch(r"address_([0-9]{1,9})", key)
+        stem = re.sub(r"_?\d+$", "", key[:64])
         if not found and equals and difflib.get_close_matches(stem, ["address"], cutoff=0.85):
-            raise ValueError(f"{path}, line {number}: unknown key {key!r}; write address_N=IP")
+            raise ValueError(f"{path}, line {number}: unknown key {quoted(key)}; write address_N=IP")
         if found:
             device = int(found[1])
             if device in addresses:

@@ -6,83 +6,23 @@ those of the rank table chapters of Huawei's HCCL guide, versions "1.0" and "1.2
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
-import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.parallel.chips import CHIPS, likely_chip, wrong_devices
 from pangu_alpha.parallel.mesh import Mesh
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One broken rule.
-
-    Args:
-        where: "the table", or the server and, where it is one, the device.
-        what: What stands there, and the rule it breaks.
-        remedy: What to do about it.
-    """
-
-    where: str
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}; {self.remedy}"
-
-
-class RankTableError(ValueError):
-    """A rank table that breaks rules.
-
-    Args:
-        path: The file, or what the table is called.
-        problems: All of them.
-    """
-
-    def __init__(self, path: object, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
-        number = f"{len(self.problems)} problem{'s' * (len(self.problems) > 1)}"
-        super().__init__("\n  - ".join([f"{path}: {number}:", *map(str, self.problems)]))
-
-
-@dataclass(frozen=True)
-class Chip:
-    """What a server of this chip holds.
-
-    Args:
-        devices: NPUs (910C: dies) of a server.
-        group: NPUs that are linked directly with each other; a job takes NPUs of one such group, or all.
-    """
-
-    devices: int
-    group: int
-
-
-# Atlas 800 (9000): two groups of four. Atlas 800T A2: one full mesh of eight. Atlas 900 A3: eight NPUs of two
-# dies each.
-CHIPS = {"910A": Chip(8, 4), "910B": Chip(8, 8), "910C": Chip(16, 16)}
+from pangu_alpha.parallel.rank_table_format import list_of, usable_address, whole_number, wrong_format
+from pangu_alpha.parallel.rank_table_forms import other_form
+from pangu_alpha.parallel.rank_table_problem import Problem, device_name, plain_id, ranges, server_name
+from pangu_alpha.parallel.tensor_groups import runs_of
 
 VERSIONS = ("1.0", "1.2")
-
-# Required keys, then optional ones, by version.
-_TABLE = ({"status", "version", "server_count", "server_list"}, set())
-_SERVER = ({"server_id", "device"}, {"host_ip", "container_ip", "server_ip", "host_nic_ip", "hardware_type"})
-_DEVICE = (
-    {"device_id", "rank_id"},
-    {"device_ip", "device_port", "host_port", "device_logical_id", "backup_device_ip", "backup_device_port"},
-)
-_POD = ({"super_pod_id", "server_list"}, set())
-_POD_SERVER = ({"server_id"}, set())
-
-_LISTS = {"server_list", "device", "super_pod_list"}
-_INTEGERS = {"server_count", "device_id", "rank_id", "super_device_id", "device_logical_id"}
-_PORTS = {"device_port", "host_port", "backup_device_port"}
-_ADDRESSES = {"device_ip", "backup_device_ip", "host_ip", "container_ip", "server_ip"}
-_ID_LENGTH = 63  # the guide: fewer than 64 characters
+_LISTED = 10  # entries that a problem names
 
 
 @dataclass(frozen=True)
@@ -105,8 +45,9 @@ def check_document(
     Args:
         document: The JSON document.
         mesh: The grid it is for: then the number of devices must be its size, and a tensor parallel group
-            must lie in one server (version 1.2: one super pod).
-        chip: One of `CHIPS`; by default "910A", the strictest, for version 1.0 and "910C" for 1.2.
+            must lie in one server (version 1.2: one super pod), or all of them alike on several.
+        chip: One of `CHIPS`; by default "910C" for version 1.2. For 1.0, "910B-Box16" where a server has more
+            than 8 devices or those of its second ring (then also for "910B"), else "910A", the strictest.
         partial: The table is of some servers of a cluster: its ranks need not start at 0 or be whole.
 
     Returns:
@@ -114,120 +55,111 @@ def check_document(
     """
     if not isinstance(document, Mapping):
         return [Problem("the table", "is not a JSON object", "start it with { and give it server_list")]
-    pods = document.get("version") == "1.2"
-    chip = chip or ("910C" if pods else "910A")
-    if chip not in CHIPS:
+    if chip is not None and chip not in CHIPS:
         raise ValueError(f"chip: {chip!r} is not one of {', '.join(CHIPS)}")
-    problems = list(_format(document, pods))
-    servers = [s for s in _list(document, "server_list") if isinstance(s, Mapping)]
+    if (form := other_form(document)) is not None:
+        return [Problem("the table", *form)]
+    pods = document.get("version") == "1.2"
+    problems = list(wrong_format(document, pods))
+    servers = [s for s in list_of(document, "server_list") if isinstance(s, Mapping)]
     devices = list(_devices(servers))
     problems += _table(document, servers)
-    problems += _server_devices(servers, devices, CHIPS[chip], chip)
+    problems += _server_devices(servers, devices, _chip(devices, pods, chip))
     problems += _ranks(devices, partial)
     problems += _addresses(devices, len(servers))
     problems += _super_pods(document, servers, devices) if pods else []
     problems += _grid(document, servers, devices, mesh) if mesh else []
-    return problems
+    return _together(problems)
 
 
-def _format(document: Mapping, pods: bool) -> Iterator[Problem]:
-    """Keys and types of every object of the table."""
-    required, optional = _TABLE
-    yield from _object(document, "the table", (required | ({"super_pod_list"} if pods else set()), optional))
-    required, optional = _DEVICE
-    device_keys = (required | ({"super_device_id"} if pods else set()), optional)
-    for number, server in enumerate(_list(document, "server_list")):
-        where = _server_name(server, number)
-        yield from _object(server, where, _SERVER)
-        for place, device in enumerate(_list(server, "device")):
-            yield from _object(device, f"{where}, {_device_name(device, place)}", device_keys)
-    for number, pod in enumerate(_list(document, "super_pod_list") if pods else ()):
-        where = f"super pod number {number + 1}"
-        yield from _object(pod, where, _POD)
-        for server in _list(pod, "server_list"):
-            yield from _object(server, where, _POD_SERVER)
+def spread(document: Mapping, mesh: Mesh) -> str | None:
+    """What is worth knowing about a table without problems: tensor parallel groups that cross servers.
+
+    Args:
+        document: The JSON document, without problems for this grid.
+        mesh: The grid.
+
+    Returns:
+        A sentence; None if every group lies in one server (version 1.2: super pod).
+    """
+    servers = document["server_list"]
+    homes, _ = _homes(document, servers, list(_devices(servers)))
+    runs, _ = runs_of(_members_at(homes, mesh))
+    if runs == 1:
+        return None
+    return (
+        f"every tensor parallel group of {mesh.tp} lies on {runs} {_units(document)}, {mesh.tp // runs} "
+        "neighbours on each; that is slow unless the plan was searched for it"
+    )
 
 
-def _object(value: Any, where: str, keys: tuple[set[str], set[str]]) -> Iterator[Problem]:
-    required, optional = keys
-    if not isinstance(value, Mapping):
-        yield Problem(where, f"{value!r} is not a JSON object", "write { ... } with its keys")
-        return
-    for key in sorted(required - value.keys()):
-        yield Problem(where, f"{key} is missing", f"add {key}")
-    for key in value:
-        if key not in required | optional:
-            yield _unknown(key, where, required | optional)
-        elif problem := _wrong_value(key, value[key]):
-            yield Problem(where, *problem)
+def _chip(devices: Sequence[_Device], pods: bool, named: str | None) -> str:
+    """The chip by whose rules a table is judged; a 910B may be in servers of one ring or of two."""
+    ids: dict[int, set[int]] = defaultdict(set)
+    for device in devices:
+        if device.device_id is not None:
+            ids[device.server].add(device.device_id)
+    likely = likely_chip(ids.values(), pods)
+    return likely if named is None or (named, likely) == ("910B", "910B-Box16") else named
 
 
-def _unknown(key: str, where: str, known: set[str]) -> Problem:
-    if key in ("super_pod_list", "super_device_id"):
-        return Problem(where, f'{key} belongs to version "1.2"', 'set version to "1.2", or remove it')
-    nearest = difflib.get_close_matches(key, sorted(known), n=1)
-    remedy = f"did you mean {nearest[0]}?" if nearest else f"known keys: {', '.join(sorted(known))}"
-    return Problem(where, f"unknown key {key!r}", remedy)
-
-
-def _wrong_value(key: str, value: Any) -> tuple[str, str] | None:
-    """Rule and remedy for a value that is of the wrong type or form."""
-    if key in _LISTS:
-        if isinstance(value, list) and value:
-            return None
-        return f"{key} must be a list of at least one entry", "write [ ... ]"
-    if not isinstance(value, str):
-        kind = "number" if isinstance(value, int | float) and not isinstance(value, bool) else "value"
-        return f"{key} is the {kind} {value!r}, but every value must be a string", f'write "{value}"'
-    if not value:
-        return f"{key} is empty", "give it a value or remove the key"
-    if key in _INTEGERS and _integer(value) is None:
-        return f"{key} {value!r} is not a whole number from 0", "write digits only, without leading zeros"
-    if key in _PORTS and not 1 <= (_integer(value) or 0) <= 65535:
-        return f"{key} {value!r} is not a port", "use 1 to 65535"
-    if key in _ADDRESSES and not _usable(value):
-        return f"{key} {value!r} is not an IP address of a device", "write one like 10.0.0.1"
-    if key == "server_id" and len(value) > _ID_LENGTH:
-        return f"server_id has {len(value)} characters", f"use at most {_ID_LENGTH}"
-    return None
+def _together(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems, with one for all devices of a server that have the same."""
+    places: dict[tuple[str, str, str], list[int]] = {}
+    for number, problem in enumerate(problems := list(problems)):
+        head, device, place = problem.where.rpartition(", device ")
+        if device and place.isdigit():
+            places.setdefault((head, problem.what, problem.remedy), []).append(number)
+    merged: dict[int, Problem | None] = {}
+    for (head, what, remedy), numbers in places.items():
+        if len(numbers) > 1:
+            merged |= dict.fromkeys(numbers[1:])
+            ids = ranges(int(problems[number].where.rpartition(" ")[2]) for number in numbers)
+            merged[numbers[0]] = Problem(f"{head}, devices {ids}", what, remedy)
+    return [p for n, one in enumerate(problems) if (p := merged.get(n, one)) is not None]
 
 
 def _table(document: Mapping, servers: list[Mapping]) -> Iterator[Problem]:
     status, version, count = (document.get(key) for key in ("status", "version", "server_count"))
     if isinstance(status, str) and status != "completed":
-        yield Problem("the table", f"status is {status!r}, HCCL waits until it is 'completed'",
+        yield Problem("the table", f"status is {quoted(status)}, HCCL waits until it is 'completed'",
                       'complete the table, then write "completed"')  # fmt: skip
     if isinstance(version, str) and version not in VERSIONS:
-        yield Problem("the table", f"version {version!r} is unknown",
+        yield Problem("the table", f"version {quoted(version)} is unknown",
                       'write "1.0", or "1.2" for super pods of 910C')  # fmt: skip
-    if isinstance(count, str) and _integer(count) not in (None, len(servers)):
-        yield Problem("the table", f"server_count is {count}, server_list has {len(servers)}",
+    if isinstance(count, str) and whole_number(count) not in (None, len(servers)):
+        yield Problem("the table", f"server_count is {shown(count, 20)}, server_list has {len(servers)}",
                       f'write "{len(servers)}", or add the missing servers')  # fmt: skip
-    ids = [_name(server, "server_id") for server in servers]
-    for name in _doubles(ids):
-        places = [str(i + 1) for i, value in enumerate(ids) if value == name]
-        yield Problem(f"server {name}", f"is listed {len(places)} times (entries {', '.join(places)})",
-                      "give every server one entry with a server_id of its own")  # fmt: skip
-
-
-def _server_devices(
-    servers: list[Mapping], devices: list[_Device], chip: Chip, name: str
-) -> Iterator[Problem]:
+    entries: dict[str, list[int]] = defaultdict(list)
     for number, server in enumerate(servers):
-        where = _server_name(server, number)
-        ids = [d.device_id for d in devices if d.server == number and d.device_id is not None]
-        for device in _doubles(ids):
-            yield Problem(f"{where}, device {device}", f"is listed {ids.count(device)} times",
-                          "give every device one entry")  # fmt: skip
+        if (name := _name(server, "server_id")) is not None:
+            entries[name].append(number)
+    for numbers in entries.values():
+        if len(numbers) > 1:
+            which = ", ".join(str(number + 1) for number in numbers[:_LISTED])
+            places = f"{len(numbers)} times (entries {which}{', ...' * (len(numbers) > _LISTED)})"
+            yield Problem(server_name(servers[numbers[0]], numbers[0]), f"is listed {places}",
+                          "give every server one entry with a server_id of its own")  # fmt: skip
+
+
+def _server_devices(servers: list[Mapping], devices: list[_Device], name: str) -> Iterator[Problem]:
+    chip = CHIPS[name]
+    own: dict[int, list[int]] = defaultdict(list)
+    for device in devices:
+        if device.device_id is not None:
+            own[device.server].append(device.device_id)
+    for number, server in enumerate(servers):
+        where, ids = server_name(server, number), own[number]
+        for device, times in Counter(ids).items():
+            if times > 1:
+                yield Problem(f"{where}, device {device}", f"is listed {times} times",
+                              "give every device one entry")  # fmt: skip
         for device in sorted({i for i in ids if i >= chip.devices}):
             yield Problem(f"{where}, device {device}", f"a server of {name} has devices 0 to "
                           f"{chip.devices - 1}", "correct the id, or name the chip (--chip)")  # fmt: skip
-        groups = {i // chip.group for i in ids if i < chip.devices}
-        if len(groups) > 1 and len(set(ids)) < chip.devices:
-            yield Problem(where, f"devices {ranges(ids)} straddle the groups of {chip.group} that a {name} "
-                          "server links directly", "take devices of one group "
-                          f"(0-{chip.group - 1} or {chip.group}-{chip.devices - 1}), or all "
-                          f"{chip.devices}; other chips: --chip")  # fmt: skip
+        inside = {i for i in ids if i < chip.devices}
+        if (fault := wrong_devices(inside, name)) is not None:
+            yield Problem(where, f"devices {ranges(inside)} {fault[0]}", f"{fault[1]}; other chips: --chip")
 
 
 def _ranks(devices: list[_Device], partial: bool) -> Iterator[Problem]:
@@ -248,6 +180,8 @@ def _ranks(devices: list[_Device], partial: bool) -> Iterator[Problem]:
 
 def _addresses(devices: list[_Device], servers: int) -> Iterator[Problem]:
     for ip, holders in _by(devices, "ip").items():
+        if len(holders) == 1 or not usable_address(ip):  # an address that is none is named for that
+            continue
         for holder in holders[1:]:
             yield Problem(holder.where, f"device_ip {ip} is already that of {holders[0].where}",
                           "ask each device for its own: hccn_tool -i N -ip -g")  # fmt: skip
@@ -259,20 +193,24 @@ def _addresses(devices: list[_Device], servers: int) -> Iterator[Problem]:
 
 
 def _super_pods(document: Mapping, servers: list[Mapping], devices: list[_Device]) -> Iterator[Problem]:
-    pods = [pod for pod in _list(document, "super_pod_list") if isinstance(pod, Mapping)]
-    for name in _doubles([_name(pod, "super_pod_id") for pod in pods]):
-        yield Problem(f"super pod {name}", "is listed twice", "give every super pod one entry")
+    pods = [pod for pod in list_of(document, "super_pod_list") if isinstance(pod, Mapping)]
+    for name, times in Counter(_name(pod, "super_pod_id") for pod in pods).items():
+        if times > 1 and name is not None:
+            yield Problem(f"super pod {plain_id(name)}", f"is listed {_times(times)}",
+                          "give every super pod one entry")  # fmt: skip
     known = {_name(server, "server_id") for server in servers}
     members = _members(pods)
     for server, names in members.items():
         if server is not None and server not in known:
-            yield Problem(f"super pod {names[0]}", f"server {server} is not in server_list",
+            pod = f"super pod {plain_id(names[0])}"
+            yield Problem(pod, f"server {plain_id(server)} is not in server_list",
                           "correct its server_id, or add the server")  # fmt: skip
         if len(names) > 1:
-            yield Problem(f"server {server}", f"is in super_pod_list {len(names)} times (super pods "
-                          f"{', '.join(map(str, names))})", "name it in one super pod")  # fmt: skip
+            which = ", ".join(map(plain_id, names[:_LISTED]))
+            what = f"is in super_pod_list {len(names)} times (super pods {which})"
+            yield Problem(f"server {plain_id(server)}", what, "name it in one super pod")
     for server in sorted(str(name) for name in known - members.keys() if name is not None):
-        yield Problem(f"server {server}", "is in no super pod", "add it to super_pod_list")
+        yield Problem(f"server {plain_id(server)}", "is in no super pod", "add it to super_pod_list")
     yield from _super_devices(servers, devices, members)
 
 
@@ -280,7 +218,7 @@ def _members(pods: list[Mapping]) -> dict[str | None, list[str | None]]:
     """Super pods that name each server."""
     members = defaultdict(list)
     for pod in pods:
-        for server in _list(pod, "server_list"):
+        for server in list_of(pod, "server_list"):
             members[_name(server, "server_id")].append(_name(pod, "super_pod_id"))
     return members
 
@@ -295,7 +233,8 @@ def _super_devices(
             first = taken.setdefault((pod, device.super_id), device.where)
             if first != device.where:
                 yield Problem(device.where, f"super_device_id {device.super_id} is already that of {first} "
-                              f"in super pod {pod}", "ask the device: npu-smi info -t spod-info")  # fmt: skip
+                              f"in super pod {plain_id(pod)}",
+                              "ask the device: npu-smi info -t spod-info")  # fmt: skip
 
 
 def _grid(document: Mapping, servers: list[Mapping], devices: list[_Device], mesh: Mesh) -> Iterator[Problem]:
@@ -303,31 +242,58 @@ def _grid(document: Mapping, servers: list[Mapping], devices: list[_Device], mes
         yield Problem("the table", f"has {len(devices)} devices, {mesh} has {mesh.size}",
                       "change a degree, or the list of servers")  # fmt: skip
         return
-    pods = _members(_list(document, "super_pod_list"))
-    domain = "super pod" if document.get("version") == "1.2" else "server"
-    home = {}
-    for device in devices:
-        server = _name(servers[device.server], "server_id")
-        home[device.rank] = pods.get(server, [None])[0] if domain == "super pod" else server
-    for group in mesh.groups("tp"):
-        places = list(dict.fromkeys(str(home[rank]) for rank in group if rank in home))
-        if len(places) > 1:
-            yield Problem(f"{domain} {places[1]}", f"tensor parallel group of ranks {ranges(group)} crosses "
-                          f"from {domain} {places[0]}", "permute the table for the plan (rank_table.py "
-                          "permute), or lower tp to the devices of a server")  # fmt: skip
+    homes, names = _homes(document, servers, devices)
+    if len(homes) != mesh.size or set(homes) != set(range(mesh.size)):
+        return  # ranks that are missing or doubled are problems of their own
+    _, broken = runs_of(_members_at(homes, mesh))
+    for number in np.flatnonzero(broken):
+        group = range(int(number) * mesh.tp, (int(number) + 1) * mesh.tp)  # tp is the innermost axis
+        places = [names[home] for home in dict.fromkeys(homes[rank] for rank in group)]
+        if len(places) == 1:
+            what = f"lies in it whole, unlike the most, which are spread over several {_units(document)}"
+        else:
+            what = f"crosses from {places[0]} unlike the others, or not in equal runs of neighbours"
+        yield Problem(places[-1], f"tensor parallel group of ranks {ranges(group)} {what}",
+                      "permute the table for the plan (rank_table.py permute), or lower tp to the devices "
+                      "of a server")  # fmt: skip
+
+
+def _units(document: Mapping) -> str:
+    """What tensor parallel groups belong in."""
+    return "super pods" if document.get("version") == "1.2" else "servers"
+
+
+def _homes(
+    document: Mapping, servers: Sequence[Mapping], devices: Sequence[_Device]
+) -> tuple[dict[int, int], list[str]]:
+    """The number of the server (version 1.2: super pod) that each rank is in, and the names of these."""
+    if document.get("version") != "1.2":
+        names = [server_name(server, number) for number, server in enumerate(servers)]
+        return {d.rank: d.server for d in devices if d.rank is not None}, names
+    members = _members(list_of(document, "super_pod_list"))
+    pods = [(members.get(_name(server, "server_id")) or [None])[0] for server in servers]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(pods))}
+    homes = {d.rank: numbers[pods[d.server]] for d in devices if d.rank is not None}
+    return homes, [f"super pod {plain_id(name)}" for name in numbers]
+
+
+def _members_at(homes: Mapping[int, int], mesh: Mesh) -> np.ndarray:
+    """Numbers of the homes of the members of all tensor parallel groups. Shape: (groups, tp)."""
+    return np.array([homes[rank] for rank in range(mesh.size)]).reshape(-1, mesh.tp)
 
 
 def _devices(servers: list[Mapping]) -> Iterator[_Device]:
     for number, server in enumerate(servers):
-        for place, device in enumerate(_list(server, "device")):
+        name = server_name(server, number)
+        for place, device in enumerate(list_of(server, "device")):
             if isinstance(device, Mapping):
                 yield _Device(
                     server=number,
-                    where=f"{_server_name(server, number)}, {_device_name(device, place)}",
-                    device_id=_integer(device.get("device_id")),
-                    rank=_integer(device.get("rank_id")),
+                    where=f"{name}, {device_name(device, place)}",
+                    device_id=whole_number(device.get("device_id")),
+                    rank=whole_number(device.get("rank_id")),
                     ip=str(device["device_ip"]) if "device_ip" in device else None,
-                    super_id=_integer(device.get("super_device_id")),
+                    super_id=whole_number(device.get("super_device_id")),
                 )
 
 
@@ -339,54 +305,11 @@ def _by(devices: Sequence[_Device], field: str) -> dict[Any, list[_Device]]:
     return found
 
 
-def _doubles(values: Sequence[Any]) -> list[Any]:
-    return [v for v in dict.fromkeys(map(_hashable, values)) if v is not None and values.count(v) > 1]
-
-
-def _hashable(value: Any) -> Any:
-    return value if isinstance(value, str | int) else None
+def _times(number: int) -> str:
+    return "twice" if number == 2 else f"{number} times"
 
 
 def _name(value: Any, key: str) -> str | None:
     """The id of a server or super pod; None where it has no usable one."""
     found = value.get(key) if isinstance(value, Mapping) else None
     return found if isinstance(found, str) else None
-
-
-def _list(value: Any, key: str) -> list[Any]:
-    found = value.get(key) if isinstance(value, Mapping) else None
-    return found if isinstance(found, list) else []
-
-
-def _server_name(server: Any, number: int) -> str:
-    name = server.get("server_id") if isinstance(server, Mapping) else None
-    return f"server {name}" if name else f"server number {number + 1}"
-
-
-def _device_name(device: Any, place: int) -> str:
-    name = device.get("device_id") if isinstance(device, Mapping) else None
-    return f"device {name}" if name is not None else f"device number {place + 1}"
-
-
-def _integer(text: Any) -> int | None:
-    """The value of a number from 0 in its one spelling."""
-    return int(text) if isinstance(text, str) and re.fullmatch(r"0|[1-9][0-9]{0,8}", text) else None
-
-
-def _usable(text: str) -> bool:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return not (address.is_unspecified or address.is_loopback or address.is_multicast)
-
-
-def ranges(numbers: Iterable[int]) -> str:
-    """Numbers in short: "0-3, 7"."""
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)

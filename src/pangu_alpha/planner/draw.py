@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pangu_alpha.parallel.draw import save_figure
 from pangu_alpha.planner.cost import CostModel, Estimate
 from pangu_alpha.planner.explain import parts, reason
 from pangu_alpha.planner.job import Job
@@ -73,7 +74,7 @@ def draw_timeline(candidate: Candidate, question: Question, path: str | Path) ->
         f"{job.micro_batch}: {candidate.seconds:#.4g} s a step" + f", {share:.1%} bubble" * (job.pp > 1),
         fontsize=12,
     )
-    _save(figure, path)
+    save_figure(figure, path, dpi=_DPI)
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,7 @@ def draw_front(front: Sequence[Candidate], question: Question, path: str | Path)
         "(dp × tp × pp, micro-batches × size)",
         fontsize=12,
     )
-    _save(figure, path)
+    save_figure(figure, path, dpi=_DPI)
 
 
 def draw_breakdown(candidates: Sequence[Candidate], question: Question, path: str | Path) -> None:
@@ -289,7 +290,7 @@ def draw_breakdown(candidates: Sequence[Candidate], question: Question, path: st
     figure.suptitle(f"{question.cluster.name}, batch {question.batch}: where a step's time goes",
                     fontsize=12)  # fmt: skip
     _legend_below(figure, axes.get_legend_handles_labels()[0])
-    _save(figure, path)
+    save_figure(figure, path, dpi=_DPI)
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:
@@ -299,13 +300,6 @@ def _figure(height: float) -> tuple[Figure, Axes]:
     from matplotlib import pyplot
 
     return pyplot.subplots(figsize=(_WIDTH, height), layout="constrained")
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    from matplotlib import pyplot
-
-    figure.savefig(path, dpi=_DPI)
-    pyplot.close(figure)
 
 
 def _legend_below(figure: Figure, handles: list) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.parallel.draw import save_figure
 from pangu_alpha.planner.operators import MINDSPORE, block
 from pangu_alpha.planner.patterns import compared
 
@@ -42,8 +43,7 @@ def draw_operators(model: ModelConfig, devices: Sequence[int], path: str | Path)
         graph.spines[["top", "right"]].set_visible(False)
         graph.legend(frameon=False, fontsize="small")
     graphs[0].set_ylabel("sent by a device for a block, MB")
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    save_figure(figure, path, dpi=110)
 
 
 def _lines(model: ModelConfig, devices: int) -> dict[str, list[tuple[float, float]]]:

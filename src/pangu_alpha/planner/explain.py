@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from pangu_alpha.parallel.mesh import RANK_ORDER
 from pangu_alpha.planner.cost import CostModel
-from pangu_alpha.planner.job import AXES, Job
+from pangu_alpha.planner.job import Job
 from pangu_alpha.planner.search import Answer, Candidate, Question, peak, search
 
 _UNBOUNDED = 1 << 60  # bytes
@@ -64,10 +65,10 @@ def changes(winner: Candidate, question: Question) -> Iterator[Change]:
 
 
 def _others(job: Job) -> Iterator[tuple[str, Job]]:
-    for order in (AXES, ("tp", "pp", "dp"), ("dp", "tp", "pp")):
+    for order in (RANK_ORDER, ("tp", "pp", "dp"), ("dp", "tp", "pp")):
         here, there = ([axis for axis in one if getattr(job, axis) > 1] for one in (job.order, order))
         if here != there:
-            words = "MindSpore's rank order" if order == AXES else "placement"
+            words = "MindSpore's rank order" if order == RANK_ORDER else "placement"
             yield f"{words} {', '.join(there)}", dataclasses.replace(job, order=order)
     if job.dp > 1:
         for level in ("none", "level1", "level2", "level3"):

@@ -6,6 +6,8 @@ Knows no plan and no model. Units: FLOP/s, bytes, bytes/s, seconds.
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,6 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pangu_alpha.config.schema import ConfigError, build, nearest, read_yaml, validate
+from pangu_alpha.files.shown import quoted
+
+MOST_DEVICES = 1 << 20  # of a cluster
 
 _FOLDER = Path(__file__).parent
 
@@ -88,6 +93,15 @@ class Device:
     constants: Constants = Constants()
     sources: dict[str, str] = field(default_factory=dict, hash=False)
 
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def rules(self) -> Iterator[str]:
+        """Yields one sentence for every figure that no device can have."""
+        yield from _not_positive(self, "peak", "memory", "usable", "bandwidth")
+        if self.usable > 1.0:
+            yield f"usable: {self.usable} must be a share of at most 1"
+
     def with_constants(self, **changes: float) -> Device:
         """The same device with other constants."""
         return dataclasses.replace(self, constants=dataclasses.replace(self.constants, **changes))
@@ -115,6 +129,17 @@ class Level:
     inner: bool = False
     sources: dict[str, str] = field(default_factory=dict, hash=False)
 
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def rules(self) -> Iterator[str]:
+        """Yields one sentence for every figure that no link can have."""
+        yield from _not_positive(self, "bandwidth", "oversubscription")
+        if self.size < 0:
+            yield f"size: {self.size} must not be negative; 0 is all of the cluster"
+        if not 0.0 <= self.latency < math.inf:
+            yield f"latency: {self.latency} must be a number of at least 0"
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -133,7 +158,9 @@ class Cluster:
     count: int
 
     def __post_init__(self) -> None:
-        problems = [] if self.count >= 1 else [f"count: {self.count} devices; give at least 1"]
+        problems = []
+        if not 1 <= self.count <= MOST_DEVICES:
+            problems.append(f"count: {quoted(self.count)} devices; give at least 1, at most {MOST_DEVICES:,}")
         if not self.levels:
             problems.append("levels: none; give at least one, such as the server")
         for small, large in zip(self.levels, self.levels[1:], strict=False):
@@ -184,8 +211,16 @@ class Stack:
     source: str = "assumed"
 
 
+def _not_positive(config: Device | Level, *names: str) -> Iterator[str]:
+    for name in names:
+        if not 0.0 < getattr(config, name) < math.inf:
+            yield f"{name}: {getattr(config, name)} must be a number above 0"
+
+
 def _split(values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Splits {field: {value, source}} into values and sources; plain values have the source "none given"."""
+    if not isinstance(values, Mapping):
+        raise ConfigError([f"{where}: {quoted(values)} must be a mapping of fields, such as bandwidth: 25e9"])
     plain, sources = {}, {}
     for key, item in values.items():
         sourced = isinstance(item, Mapping) and set(item) == {"value", "source"}
@@ -253,11 +288,16 @@ def load_cluster(name: str, count: int | None = None) -> Cluster:
         ValueError: no such family, no count, or a broken file.
     """
     if name.endswith((".yaml", ".yml")):
-        return _cluster(name, read_yaml(name), count)
+        values = read_yaml(name)
+        try:
+            return _cluster(name, values, count)
+        except ConfigError as error:
+            own = [problem if name in problem else f"{name}: {problem}" for problem in error.problems]
+            raise ConfigError(own) from error
     family, dash, number = name.rpartition("-")
     families = _shipped("clusters.yaml")
-    if dash and number.isdigit() and family in families:
-        return _cluster(name, families[family], count or int(number))
+    if dash and re.fullmatch("[0-9]{1,4000}", number) and family in families:
+        return _cluster(name, families[family], int(number) if count is None else count)
     if count is None:
         raise ValueError(
             f"cluster {name!r}: write FAMILY-COUNT, as in 910a-2048 (families: {', '.join(families)}), "
@@ -269,7 +309,7 @@ def load_cluster(name: str, count: int | None = None) -> Cluster:
 def _cluster(name: str, values: Mapping[str, Any], count: int | None) -> Cluster:
     count = count if count is not None else values.get("count")
     unknown = set(values) - {"device", "levels", "count"}
-    if unknown or not isinstance(values.get("levels"), Mapping) or not isinstance(count, int):
+    if unknown or not isinstance(values.get("levels"), Mapping) or type(count) is not int:
         raise ConfigError(
             [f"cluster {name}: give the keys device (a name), levels (a mapping by name), count (a number)"]
         )
@@ -277,4 +317,6 @@ def _cluster(name: str, values: Mapping[str, Any], count: int | None) -> Cluster
     device = values.get("device", "")
     if isinstance(device, Mapping):
         return Cluster(name, _build(Device, name, device, "device"), levels, count)
+    if not isinstance(device, str):
+        raise ConfigError([f"cluster {name}: device: {quoted(device)} must be a name or a mapping of fields"])
     return Cluster(name, load_device(device), levels, count)

@@ -14,9 +14,8 @@ from typing import Literal
 
 from pangu_alpha.config.parallel import RECOMPUTE, ParallelPlan
 from pangu_alpha.config.schema import validate
+from pangu_alpha.parallel.mesh import RANK_ORDER
 from pangu_alpha.planner.shapes import Shape
-
-AXES = ("tp", "dp", "pp")
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Job:
     recompute: str | tuple[str, ...] = "none"
     sequence_parallel: bool = False
     vocab_parallel: bool = True
-    order: tuple[str, ...] = AXES
+    order: tuple[str, ...] = RANK_ORDER
 
     def __post_init__(self) -> None:
         validate(self)
@@ -80,11 +79,11 @@ class Job:
             yield f"recompute: {len(self.recompute)} words for {self.shape.layers} layers"
         if self.chunks > 1 and (self.schedule != "1f1b" or self.pp == 1):
             yield f"chunks: {self.chunks} pieces need schedule 1f1b and more than one stage"
-        if sorted(self.order) != sorted(AXES):
+        if sorted(self.order) != sorted(RANK_ORDER):
             yield f"order: {self.order} must name tp, dp and pp once each"
 
     @classmethod
-    def of(cls, shape: Shape, plan: ParallelPlan, batch: int, order: tuple[str, ...] = AXES) -> Job:
+    def of(cls, shape: Shape, plan: ParallelPlan, batch: int, order: tuple[str, ...] = RANK_ORDER) -> Job:
         """The job of a plan.
 
         Args:

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from pangu_alpha.config.parallel import ParallelPlan, unpartitionable
+from pangu_alpha.planner.hardware import MOST_DEVICES
 from pangu_alpha.planner.search import Candidate, Question, grids, judge, peak, search
 
-_MOST_DEVICES = 1 << 20
+_NEAR = 512  # numbers of devices below the asked one that are tried, before powers of two
 _FARTHEST = 4096  # sequences beyond twice the batch that are tried
 
 
@@ -88,12 +89,18 @@ def _smallest(question: Question, grid: tuple) -> Candidate:
 def _devices(question: Question) -> Iterator[Nearest]:
     """Fewer and more devices: the next numbers that have a plan."""
     count = question.cluster.count
-    doubled = (1 << power for power in range(count.bit_length(), _MOST_DEVICES.bit_length()))
+    doubled = (1 << power for power in range(count.bit_length(), MOST_DEVICES.bit_length()))
     ways: list[Iterable[int]] = [itertools.takewhile(lambda number: number <= 64 * count, doubled)]
     if problem(question) is not None:  # not for want of memory
         first = 8 * (count // 8)
-        below = (number for number in itertools.chain(range(first, 0, -8), (4, 2, 1)) if number < count)
-        above = (number for number in (2, 4, *range(first + 8, 2 * first + 17, 8)) if number > count)
+        powers = (1 << power for power in reversed(range(count.bit_length())))
+        near = range(first, max(first - 8 * _NEAR, 0), -8)  # of a huge number not all can be tried
+        below = (number for number in itertools.chain(near, powers) if number < count)
+        above = (
+            number
+            for number in (2, 4, *range(first + 8, 2 * first + 17, 8))
+            if count < number <= MOST_DEVICES
+        )
         ways = [below, above]
 
     def on(number: int) -> tuple[str, Question]:

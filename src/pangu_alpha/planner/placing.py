@@ -1,15 +1,25 @@
-"""From the order of a plan's axes to a rank table, and from a rank table to a cluster."""
+"""From the order of a plan's axes to a rank table, and from a rank table to a cluster.
+
+Also says which orders can be launched at all, by the rule of parallel.tensor_groups that checked rank tables
+keep, too: the search considers no others.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Protocol
 
-from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.parallel.placement import LEVELS, Placement, permute
+from pangu_alpha.parallel.chips import CHIPS
+from pangu_alpha.parallel.mesh import RANK_ORDER, Mesh
+from pangu_alpha.parallel.placement import LEVELS, Placement, in_order, misplacement
 from pangu_alpha.parallel.rank_table import RankTable
 from pangu_alpha.parallel.rank_table_build import build, hosts_by_rule
+from pangu_alpha.parallel.tensor_groups import lie_alike
 from pangu_alpha.planner.hardware import Cluster, load_cluster
-from pangu_alpha.planner.job import AXES, Job
+from pangu_alpha.planner.job import Job
+
+SUPER_POD = "super-pod"  # name of that level in clusters.yaml
 
 
 def cluster_of(table: RankTable, levels: str) -> Cluster:
@@ -47,7 +57,11 @@ def rack_servers(cluster: Cluster, devices: int) -> int:
 
 
 def placement_of(job: Job, cluster: Cluster) -> Placement:
-    """The placement of a job: each axis on every level that it reaches into."""
+    """The placement of a job: each axis on every level that it reaches into.
+
+    Raises:
+        ValueError: sizes do not nest, so that no words for levels say it; the order alone does.
+    """
     server = min(cluster.server, job.devices)
     bounds = {"device": (1, server), "server": (server, server * rack_servers(cluster, job.devices))}
     bounds["rack"] = (bounds["server"][1], job.devices)
@@ -58,26 +72,64 @@ def placement_of(job: Job, cluster: Cluster) -> Placement:
         for level, (low, high) in bounds.items():
             if max(inner, low) < min(outer, high):
                 axes[level].append(axis)
-    return Placement(**{level: tuple(names) for level, names in axes.items()})
+    placement = Placement(**{level: tuple(names) for level, names in axes.items()})
+    mesh = Mesh(dp=job.dp, tp=job.tp, pp=job.pp)
+    if problem := misplacement(placement, mesh, server, rack_servers(cluster, job.devices)):
+        raise ValueError(problem)
+    return placement
+
+
+def launchable(grid: Degrees, order: tuple[str, ...], cluster: Cluster) -> bool:
+    """Whether the rank table in which axes run in an order passes its check.
+
+    Args:
+        grid: What has the degrees.
+        order: Axes from neighbouring devices outwards.
+        cluster: Where.
+    """
+    degrees = {axis: getattr(grid, axis) for axis in order}
+    devices = math.prod(degrees.values())
+    stride = math.prod(degrees[axis] for axis in order[: order.index("tp")])
+    return lie_alike(degrees["tp"], stride, devices, min(_domain(cluster), devices))
+
+
+class Degrees(Protocol):
+    """What has the three degrees: a job, a grid, a plan."""
+
+    dp: int
+    tp: int
+    pp: int
+
+
+def _domain(cluster: Cluster) -> int:
+    """Devices of the unit in which tensor parallel groups belong: a server, or a super pod."""
+    return next((level.size for level in cluster.levels if level.name == SUPER_POD), 0) or cluster.server
+
+
+def chip_of(cluster: Cluster) -> str | None:
+    """The chip by whose rules a rank table of a cluster is checked; None for what is not Ascend's."""
+    return next((chip for chip in CHIPS if cluster.device.name.startswith(chip)), None)
 
 
 def in_rank_order(job: Job) -> bool:
     """Whether MindSpore's own order of ranks places the job as it wants to be placed."""
-    wanted, usual = ([axis for axis in order if getattr(job, axis) > 1] for order in (job.order, AXES))
+    wanted, usual = ([axis for axis in order if getattr(job, axis) > 1] for order in (job.order, RANK_ORDER))
     return wanted == usual
 
 
 def table_of(cluster: Cluster, devices: int) -> RankTable:
     """A rank table of the first devices of a cluster, for pictures: servers by number, no addresses."""
     server = min(cluster.server, devices)
-    return build(hosts_by_rule(devices // server, "server {server}", range(server)))
+    hosts = hosts_by_rule(math.ceil(devices / server), "server {server}", range(server))
+    if rest := devices % server:  # the last server is not full
+        hosts[-1] = replace(hosts[-1], devices=tuple(range(rest)))
+    return build(hosts)
 
 
-def placed(table: RankTable, job: Job, cluster: Cluster) -> RankTable:
+def placed(table: RankTable, job: Job) -> RankTable:
     """The table with ranks given out so that the job's axes run where its order wants them.
 
     Raises:
-        ValueError: the table's servers are not alike.
+        ValueError: the table is of another size.
     """
-    mesh = Mesh(dp=job.dp, tp=job.tp, pp=job.pp)
-    return permute(table, mesh, placement_of(job, cluster), rack_servers(cluster, job.devices))
+    return in_order(table, Mesh(dp=job.dp, tp=job.tp, pp=job.pp), job.order)

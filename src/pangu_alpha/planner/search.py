@@ -17,13 +17,18 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
+from pangu_alpha.config.parallel import RECOMPUTE, ParallelPlan, misfits, unpartitionable
+from pangu_alpha.files.shown import quoted
+from pangu_alpha.parallel.mesh import RANK_ORDER
 from pangu_alpha.planner.cost import CostModel
 from pangu_alpha.planner.hardware import Cluster, Stack
-from pangu_alpha.planner.job import AXES, Job
+from pangu_alpha.planner.job import Job
 from pangu_alpha.planner.memory import memory
+from pangu_alpha.planner.placing import launchable
 from pangu_alpha.planner.shapes import Shape
 from pangu_alpha.planner.stages import Pipeline, Stages
+
+_MOST_SEQUENCES = 10**9  # of a step; the divisors of much larger numbers take for ever
 
 LEVELS = ("none", "level1", "level2", "level3")
 FREE = ("dp", "tp", "pp", "micro_batches", "optimizer_parallel", "sequence_parallel", "recompute", "order")
@@ -52,13 +57,29 @@ class Question:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.fixed) - set(FREE)):
             raise ValueError(f"fixed: {', '.join(unknown)} cannot be fixed; {', '.join(FREE)} can")
-        if self.batch < 1:
-            raise ValueError(f"batch: {self.batch} sequences; give at least 1")
+        for name, value in self.fixed.items():
+            if (rule := _broken(name, value)) is not None:
+                raise ValueError(f"fixed: {name}: {quoted(value)} must {rule}")
+        if not 1 <= self.batch <= _MOST_SEQUENCES:
+            bounds = f"at least 1 and at most {_MOST_SEQUENCES:,}"
+            raise ValueError(f"batch: {self.batch} sequences; give {bounds}")
 
     @property
     def limit(self) -> int:
         """Bytes of a device that may be used."""
         return self.cluster.device.memory if self.capacity is None else self.capacity
+
+
+def _broken(name: str, value: Any) -> str | None:
+    """The rule that a value of FREE breaks."""
+    words = {"optimizer_parallel": LEVELS, "recompute": RECOMPUTE, "sequence_parallel": (True, False)}
+    if name == "order":
+        right = isinstance(value, tuple) and sorted(map(str, value)) == sorted(RANK_ORDER)
+        return None if right else "name tp, dp and pp once each"
+    if name in words:
+        right = any(value is word or (value == word and isinstance(value, str)) for word in words[name])
+        return None if right else f"be one of {', '.join(str(word).lower() for word in words[name])}"
+    return None if type(value) is int and value >= 1 else "be a whole number of at least 1"
 
 
 class Grid(NamedTuple):
@@ -181,7 +202,7 @@ def grids(question: Question) -> Iterator[Grid]:
                     yield grid
 
 
-def judge(question: Question, plan: ParallelPlan, order: tuple[str, ...] = AXES) -> Candidate:
+def judge(question: Question, plan: ParallelPlan, order: tuple[str, ...] = RANK_ORDER) -> Candidate:
     """What a given plan costs, whether it fits or not.
 
     Raises:
@@ -221,10 +242,11 @@ def _job(question: Question, grid: Grid, level: str, sequence: bool, order: tupl
 def _least(question: Question, model: CostModel, grid: Grid) -> float:
     """Seconds that no plan on a grid can undercut: that of nothing sharded, its gradients free."""
     ways = itertools.product(_sequences(question, grid), _orders(question, grid))
-    return min(
+    seconds = (
         Pipeline(model, _job(question, grid, "none", sequence, order)).least(once=False)
         for sequence, order in ways
     )
+    return min(seconds, default=math.inf)  # no way is left where what is fixed cannot be on this grid
 
 
 def _sequences(question: Question, grid: Grid) -> list[bool]:
@@ -233,13 +255,12 @@ def _sequences(question: Question, grid: Grid) -> list[bool]:
 
 
 def _orders(question: Question, grid: Grid) -> list[tuple[str, ...]]:
-    """Placements that differ: an axis of one device has no place."""
-    if "order" in question.fixed:
-        return [tuple(question.fixed["order"])]
+    """Placements that differ and can be launched: an axis of one device has no place."""
+    given = question.fixed.get("order")
     orders = {}
-    for order in itertools.permutations(AXES):
+    for order in itertools.permutations(RANK_ORDER) if given is None else [given]:
         orders.setdefault(tuple(axis for axis in order if getattr(grid, axis) > 1), order)
-    return list(orders.values())
+    return [order for order in orders.values() if launchable(grid, order, question.cluster)]
 
 
 def _modes(question: Question, grid: Grid, level: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.files.writing import write_text
 from pangu_alpha.parallel.sharding import SHARDING, Axes, Split
 from pangu_alpha.planner.operators import ROWS, Operator
 from pangu_alpha.planner.strategies import BlockStrategy
@@ -84,7 +85,7 @@ def verify(model: ModelConfig, strategy: BlockStrategy, folder: Path, timeout: f
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "splits.json"
-    path.write_text(json.dumps({row: _plain(entries) for row, entries in splits(strategy).items()}), "utf-8")
+    write_text(path, json.dumps({row: _plain(entries) for row, entries in splits(strategy).items()}))
     plan = ParallelPlan(tp=math.prod(strategy.block.axes), micro_batches=strategy.micro_batches)
     job = Job(model, plan, batch_size=strategy.block.lengths["b"], patch=f"{__name__}:install")
     with _environment(_TABLE, str(path)):

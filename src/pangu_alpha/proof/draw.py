@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pangu_alpha.parallel.draw import save_figure
 from pangu_alpha.proof.report import RankSummary
 
 _COLOURS = {
@@ -46,8 +47,7 @@ def draw_traffic(summaries: Sequence[RankSummary], path: str | Path) -> None:
     axes.set_ylabel("sent by a device in a step, GB")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    save_figure(figure, path, dpi=110)
 
 
 def _keys(summaries: Sequence[RankSummary]) -> set:

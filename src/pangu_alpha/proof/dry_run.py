@@ -21,6 +21,7 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
 from pangu_alpha.config.schema import ConfigError, build, to_mapping, validate
+from pangu_alpha.files.writing import write_text
 from pangu_alpha.proof.cann import dry_run_environment
 
 GRAPH, REPORT, _JOB = "graph.mindir", "report.json", "job.json"
@@ -129,7 +130,7 @@ def compile_rank(job: Job, rank: int, folder: Path, timeout: float = 1800.0) -> 
     """
     target = folder / f"rank_{rank:05d}"
     target.mkdir(parents=True, exist_ok=True)
-    (target / _JOB).write_text(json.dumps(to_mapping(job)), "utf-8")
+    write_text(target / _JOB, json.dumps(to_mapping(job)))
     (target / REPORT).unlink(missing_ok=True)
     environment = dry_run_environment(rank, job.plan.devices)
     command = [sys.executable, "-m", "pangu_alpha.proof.dry_run", str(target), str(rank)]
@@ -197,7 +198,7 @@ def _compile(job: Job, rank: int, folder: Path) -> None:
         "layouts": {name: asdict(_slice(row)) for name, row in step.parameter_layout_dict.items()},
         "strategies": private.strategies_of(step),
     }
-    (folder / REPORT).write_text(json.dumps(report), "utf-8")
+    write_text(folder / REPORT, json.dumps(report))
 
 
 def _build(job: Job, rank: int) -> Any:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from pangu_alpha.checkpoint.pieces import Box, Source
 from pangu_alpha.checkpoint.reading import read_box
 from pangu_alpha.config.schema import to_mapping
+from pangu_alpha.files.writing import write_text
 from pangu_alpha.parallel.layout import layouts, stage_of
 from pangu_alpha.proof import mindir, order
 from pangu_alpha.proof.compare import (
@@ -281,7 +282,7 @@ def _reference(job: Job, setting: Setting, folder: Path, again: bool) -> None:
     if again and asked.exists() and asked.read_text("utf-8") == text and (target / STATES).exists():
         return
     (target / STATES).unlink(missing_ok=True)
-    asked.write_text(text, "utf-8")
+    write_text(asked, text)
     run_child(["reference", str(target)], target / "log.txt", setting.timeout)
 
 
@@ -384,7 +385,7 @@ def _write_graphs(folder: Path, graphs: Mapping[int, mindir.Model]) -> None:
         (folder / f"rank_{rank:05d}" / CPU_GRAPH).write_bytes(content)
         groups |= named
     for rank in graphs:
-        (folder / f"rank_{rank:05d}" / GROUPS).write_text(json.dumps(groups), "utf-8")
+        write_text(folder / f"rank_{rank:05d}" / GROUPS, json.dumps(groups))
 
 
 def _values(initial: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], part: Region) -> np.ndarray:

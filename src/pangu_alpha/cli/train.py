@@ -45,9 +45,9 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as optim.learning_rate=1e-3")
     options = parser.parse_args(arguments)
-    given = {"run.resume": options.resume, "run.initial": options.init_from}
-    named = [f"{key}={value}" for key, value in given.items() if value is not None]
-    config = load_train_config(options.config, [*options.overrides, *named])
+    named = {"resume": options.resume, "initial": options.init_from}  # no YAML: a path may hold ": " or " #"
+    given = {key: value for key, value in named.items() if value is not None}
+    config = load_train_config(options.config, options.overrides, given)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     # MindSpore takes seconds: after the config is checked

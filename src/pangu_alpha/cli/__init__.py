@@ -7,6 +7,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from pangu_alpha.files.shown import shown
 
@@ -24,6 +25,8 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown is no failure
+    with suppress(ValueError):  # of `python cli/evaluate.py`: would hide Hugging Face's package of that name
+        sys.path.remove(os.path.dirname(__file__))
     try:
         code = main(sys.argv[1:]) or 0
         sys.stdout.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from pangu_alpha.cli import run_main
 from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
 
 _EPILOG = """\
@@ -64,3 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "there is one")  # fmt: skip
     add_source_options(parser)
     return parser
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -15,6 +15,7 @@ from pangu_alpha.checkpoint.pieces import Source
 from pangu_alpha.checkpoint.reshard import reshard
 from pangu_alpha.checkpoint.source import OpenOptions, open_source
 from pangu_alpha.checkpoint.summary import size_text, stored_bytes
+from pangu_alpha.cli import run_main
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build, read_yaml
 
@@ -159,3 +160,7 @@ def size_of(text: str) -> int:
 
 def _integers(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split(","))
+
+
+if __name__ == "__main__":
+    run_main(main)

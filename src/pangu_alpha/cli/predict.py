@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from pangu_alpha.cli import run_main
 from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
 from pangu_alpha.config.generate import SamplingConfig
 from pangu_alpha.config.schema import build
@@ -276,3 +277,7 @@ def _positive(word: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} must be at least 1")
     return number
+
+
+if __name__ == "__main__":
+    run_main(main)

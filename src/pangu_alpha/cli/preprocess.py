@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
+from pangu_alpha.cli import run_main
 from pangu_alpha.config.schema import build, parse_overrides, to_mapping
 from pangu_alpha.data.manifest import Manifest
 from pangu_alpha.data.preprocess import PreprocessConfig, preprocess
@@ -127,3 +128,7 @@ def summary(manifest: Manifest, folder: str) -> str:
     lines += [f"  skipped, replaced or removed: {', '.join(problems)}"] * bool(problems)
     lines += [f"  no document in {file.path}" for file in manifest.inputs if not file.documents]
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from pangu_alpha.cli import run_main
 from pangu_alpha.parallel.draw import draw
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.placement import Placement, permute
@@ -210,3 +211,7 @@ def _write(table: RankTable, options: argparse.Namespace, partial: bool = False)
         f"ranks {min(ranks)} to {max(ranks)}; checked"
     )
     return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -289,7 +289,7 @@ def _tagged(text: str, tag: str | None) -> Any:
 
 def _no_tag(tag: str) -> str:
     name = "!!" + tag.removeprefix(_TAG) if tag.startswith(_TAG) else tag
-    return f"the tag {shown(name, 60)} is none that is read here; leave it out, and write text in quotes"
+    return f"the tag {shown(name, 60)} is not supported; leave it out, and write text in quotes"
 
 
 class _Dumper(yaml.SafeDumper):

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pangu_alpha.cli import run_main
+from pangu_alpha.cli.options import path_text, user_path
 from pangu_alpha.cli.plan_text import table
+from pangu_alpha.files.writing import json_text, write_text
+from pangu_alpha.files.yaml_text import yaml_text
 from pangu_alpha.planner import calibrate
 from pangu_alpha.planner.hardware import BOUNDS, Cluster, Constants, Level, load_cluster, load_stack
 from pangu_alpha.planner.rows import Row
@@ -26,13 +25,14 @@ _LEAVE_OUT = 3  # runs from which on each is also predicted from the others
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     add = parser.add_argument
-    add("--from", dest="metrics", action="append", required=True, type=Path, metavar="JSONL", help="a run's "
-        "metrics.jsonl; once for each run")  # fmt: skip
-    add("--config", action="append", type=Path, metavar="YAML", help="the runs' configs, in the same order "
-        "(default: config.yaml beside each)")  # fmt: skip
-    add("--cluster", required=True, metavar="NAME|YAML", help="where they ran, such as 910b-64")
+    add("--from", dest="metrics", action="append", required=True, type=user_path, metavar="JSONL", help="a "
+        "run's metrics.jsonl; once for each run")  # fmt: skip
+    add("--config", action="append", type=user_path, metavar="YAML", help="the runs' configs, in the same "
+        "order (default: config.yaml beside each)")  # fmt: skip
+    add("--cluster", required=True, type=path_text, metavar="NAME|YAML", help="where they ran, such as "
+        "910b-64")  # fmt: skip
     add("--stack", default="pangu-alpha", help="software they ran with (default: %(default)s)")
-    add("--output", type=Path, metavar="YAML", help="writes the cluster with its new constants")
+    add("--output", type=user_path, metavar="YAML", help="writes the cluster with its new constants")
     add("--json", action="store_true", help="prints JSON instead of tables")
 
 
@@ -50,9 +50,9 @@ def run(options: argparse.Namespace) -> int:
     runs = [read_run(metrics, config) for metrics, config in zip(options.metrics, configs, strict=True)]
     rows = as_rows(runs, cluster, load_stack(options.stack))
     findings = _fit(rows, cluster.device.constants)
-    print(json.dumps(_as_json(runs, findings), indent=2) if options.json else _as_text(runs, findings))
+    print(json_text(_as_json(runs, findings), 2) if options.json else _as_text(runs, findings))
     if options.output:
-        options.output.write_text(_cluster_yaml(cluster, findings, len(runs)), "utf-8")
+        write_text(options.output, _cluster_yaml(cluster, findings, len(runs)))
         if not options.json:
             print(f"wrote {options.output}")
     return 0
@@ -152,7 +152,7 @@ def _cluster_yaml(cluster: Cluster, found: _Findings, runs: int) -> str:
     }
     values["constants"] = {"value": dataclasses.asdict(found.fitted), "source": what}
     levels = {level.name: _level(level) for level in cluster.levels}
-    return yaml.safe_dump({"device": values, "levels": levels, "count": cluster.count}, sort_keys=False)
+    return yaml_text({"device": values, "levels": levels, "count": cluster.count})
 
 
 def _level(level: Level) -> dict[str, Any]:

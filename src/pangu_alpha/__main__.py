@@ -10,7 +10,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 
 from pangu_alpha.cli import run_main
-from pangu_alpha.cli.options import Parser
+from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.schema import nearest
 
 VERBS = {

@@ -20,7 +20,6 @@ from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.store import CheckpointStore
 from pangu_alpha.checkpoint.summary import stored_bytes, summarize, summary_json, summary_lines
 from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError
-from pangu_alpha.cli import run_main
 from pangu_alpha.cli.merge_checkpoint import add_source_options, plan_fields, size_of, source_options
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build
@@ -220,4 +219,6 @@ def _command(commands, name: str, text: str, run, common: argparse.ArgumentParse
 
 
 if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
+
     run_main(main)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from pangu_alpha.cli import run_main
 from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
 
 _EPILOG = """\
@@ -68,4 +67,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
+
     run_main(main)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from pangu_alpha.cli import run_main
-from pangu_alpha.cli.options import Parser, user_path
+from pangu_alpha.cli.options import user_path
+from pangu_alpha.cli.parser import Parser
 from pangu_alpha.text.corpora import (
     corpora,
     default_directory,

@@ -24,7 +24,6 @@ from pathlib import Path
 import psutil
 
 import pangu_alpha
-from pangu_alpha.cli import run_main
 from pangu_alpha.config.run import TrainConfig, load_train_config, unrunnable
 from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.parallel.launch import Job, Node, commands, plain_nodes, refusals, table_nodes, topology
@@ -411,10 +410,10 @@ def _explain(failure: Failure) -> None:
 
 
 if __name__ == "__main__":
-    from pangu_alpha.cli import run_main
-
     run_main(main)
 
 
 if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
+
     run_main(main)

@@ -15,7 +15,6 @@ from pangu_alpha.checkpoint.pieces import Source
 from pangu_alpha.checkpoint.reshard import reshard
 from pangu_alpha.checkpoint.source import OpenOptions, open_source
 from pangu_alpha.checkpoint.summary import size_text, stored_bytes
-from pangu_alpha.cli import run_main
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build, read_yaml
 
@@ -163,4 +162,6 @@ def _integers(text: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
+
     run_main(main)

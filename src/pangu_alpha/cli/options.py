@@ -1,19 +1,17 @@
-"""What command lines share: the parser, and types of options that refuse a wrong word in a sentence.
+"""Types of options that commands share: each refuses a wrong word in a sentence.
 
-argparse puts the option's name in front of the sentence and ends with exit code 2.
+For `type=` of argparse, which puts the option's name in front of the sentence and ends with exit code 2.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
 from argparse import ArgumentTypeError
 from pathlib import Path
-from typing import Any, NoReturn
 
 from pangu_alpha.files.paths import expand_path
-from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.files.shown import quoted
 
 _MOST = 2**63 - 1  # what the numbers end up in has 64 bits
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -125,40 +123,3 @@ def path_text(text: str) -> str:
 def user_path(text: str) -> Path:
     """As `path_text`, as a Path."""
     return Path(path_text(text))
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser of command lines whose words may stand before, between and behind the options.
-
-    argparse's own refuses `train.py run.steps=2 --config c.yaml run.log_every=1`. The parsers of
-    subcommands are of this class, too.
-
-    Args:
-        prog: Name of the command.
-        epilog: What the help ends with.
-        settings: As argparse.ArgumentParser's.
-    """
-
-    called_as: str | None = None  # what was typed instead of the program's own name
-
-    def __init__(self, prog: str | None = None, epilog: str | None = None, **settings: Any) -> None:
-        if prog is not None and self.called_as is not None:
-            epilog, prog = epilog and epilog.replace(prog, self.called_as), self.called_as
-        super().__init__(prog, epilog=epilog, **settings)
-        self._splitting = False
-
-    def parse_known_args(self, args=None, namespace=None):
-        """As argparse's."""
-        words = self._get_positional_actions()
-        whole = any(action.nargs in (argparse.PARSER, argparse.REMAINDER) for action in words)
-        if self._splitting or whole or not words:
-            return super().parse_known_args(args, namespace)
-        self._splitting = True  # the method below calls this one, once for options and once for words
-        try:
-            return self.parse_known_intermixed_args(args, namespace)
-        finally:
-            self._splitting = False
-
-    def error(self, message: str) -> NoReturn:
-        """As argparse's, with control characters escaped."""
-        super().error(shown(message, 2000))

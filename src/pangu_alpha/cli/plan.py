@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pangu_alpha.cli import calibrate, run_main
+from pangu_alpha.cli import calibrate
 from pangu_alpha.cli import search as search_command
 from pangu_alpha.cli.plan_text import rank_text, size, stages_text, traffic_text, ways_text
 from pangu_alpha.config.model import ModelConfig
@@ -411,4 +411,6 @@ def _report(options: argparse.Namespace, folder: Path, values: dict[str, Any]) -
 
 
 if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
+
     run_main(main)

@@ -12,7 +12,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from pangu_alpha.cli import run_main
 from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
 from pangu_alpha.config.generate import SamplingConfig
 from pangu_alpha.config.schema import build
@@ -280,4 +279,6 @@ def _positive(word: str) -> int:
 
 
 if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
+
     run_main(main)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from pangu_alpha.cli import run_main
 from pangu_alpha.config.schema import build, parse_overrides, to_mapping
 from pangu_alpha.data.manifest import Manifest
 from pangu_alpha.data.preprocess import PreprocessConfig, preprocess
@@ -131,4 +130,6 @@ def summary(manifest: Manifest, folder: str) -> str:
 
 
 if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
+
     run_main(main)

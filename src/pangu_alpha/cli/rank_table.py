@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pangu_alpha.cli import run_main
 from pangu_alpha.parallel.draw import draw
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.placement import Placement, permute
@@ -214,4 +213,6 @@ def _write(table: RankTable, options: argparse.Namespace, partial: bool = False)
 
 
 if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
+
     run_main(main)

@@ -14,7 +14,6 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from pangu_alpha.cli import run_main
 from pangu_alpha.cli.plan_text import table
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
@@ -335,6 +334,7 @@ def _candidate_json(each: Candidate) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
     from pangu_alpha.cli.plan import main  # which imports this module
 
     run_main(lambda words: main(["search", *words]))

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from pangu_alpha.cli import run_main
-from pangu_alpha.cli.options import Parser, path_text
+from pangu_alpha.cli.options import path_text
+from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.run import load_train_config
 
 _EPILOG = """\

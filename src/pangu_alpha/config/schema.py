@@ -23,7 +23,7 @@ from pangu_alpha.files.shown import quoted, shown
 T = TypeVar("T")
 PathText = Annotated[str, "path"]  # of a field: `~` and $NAME in it are replaced
 _MOST_SHOWN = 30  # problems of one message, and unknown keys of one mapping whose nearest is looked for
-_MOST_WHOLE = 2**63  # whole numbers end up in 64 bits
+_MOST_WHOLE = {int: 2**63, float: 10**300}  # a whole number ends up in 64 bits or in a float
 
 
 class ConfigError(ValueError):
@@ -308,12 +308,12 @@ def _convert_plain(value: Any, hint: type, where: str) -> Any:
     if hint is bool and isinstance(value, str) and value in _YES_NO:
         return _YES_NO[value]
     if isinstance(value, int) and not isinstance(value, bool) and hint in (int, float):
-        if not -_MOST_WHOLE <= value < _MOST_WHOLE:
-            raise ConfigError([f"{where}: {quoted(value)} is beyond 64 bits"])
+        if not -_MOST_WHOLE[hint] <= value < _MOST_WHOLE[hint]:
+            raise ConfigError([f"{where}: {quoted(value)} is too large a number"])
         return hint(value)
     if hint is float and isinstance(value, float) and not math.isfinite(value):
-        hint = "" if math.isnan(value) else "; where no bound is meant give a large one, such as 1e9"
-        raise ConfigError([f"{where}: {value} must be a finite number{hint}"])
+        remedy = "" if math.isnan(value) else "; where no bound is meant give a large one, such as 1e9"
+        raise ConfigError([f"{where}: {value} must be a finite number{remedy}"])
     if isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
         return value
     raise ConfigError([f"{where}: expected {_describe(hint)}, found {quoted(value)}"])

@@ -51,8 +51,10 @@ def main(words: Sequence[str]) -> int | None:
     if verb not in VERBS:
         raise ValueError(f"{verb!r} is no command; {nearest(verb, VERBS)}")
     Parser.called_as = f"pangu-alpha {verb}"
-    program = import_module(f"pangu_alpha.cli.{verb.replace('-', '_')}")
-    return program.main(_launched(rest) if verb == "launch" else rest)
+    if verb == "launch":
+        rest = _launched(rest)
+        Parser.called_as += f" {words[1]}"
+    return import_module(f"pangu_alpha.cli.{verb.replace('-', '_')}").main(rest)
 
 
 def _launched(words: Sequence[str]) -> list[str]:

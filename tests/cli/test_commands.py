@@ -42,7 +42,7 @@ def test_a_module_runs_as_a_program(name):
     assert wrong.returncode == 2 and "no-such-option" in wrong.stderr or "required" in wrong.stderr
 
 
-@pytest.mark.parametrize("verb", ["train", "plan", "rank-table", "merge-checkpoint"])
+@pytest.mark.parametrize("verb", ["train", "fetch"])
 def test_a_verb_calls_its_program(verb):
     done = run("-m", "pangu_alpha", verb, "--help")
     assert done.returncode == 0 and done.stdout.startswith(f"usage: pangu-alpha {verb} ")
@@ -58,6 +58,8 @@ def test_the_launcher_gets_the_file_that_workers_run(tmp_path):
     assert done.returncode == 0, done.stderr
     program = str(Path(pangu_alpha.__file__).parent / "cli/train.py")
     assert f"{program} --config {config} run.steps=3 run.log_every=1 run.device=CPU" in done.stdout
+    other = run("-m", "pangu_alpha", "launch", "train", "--config", "nowhere.yaml")
+    assert other.returncode == 2 and "nowhere.yaml: cannot be read" in other.stderr
     help_of = run(program, "--help")
     assert help_of.returncode == 0 and help_of.stdout.startswith("usage: train.py")
 

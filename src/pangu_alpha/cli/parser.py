@@ -12,12 +12,11 @@ class Parser(argparse.ArgumentParser):
     """A parser of command lines whose words may stand before, between and behind the options.
 
     argparse's own refuses `train.py run.steps=2 --config c.yaml run.log_every=1`. The parsers of
-    subcommands are of this class, too.
+    subcommands are of this class, too. Further arguments are argparse.ArgumentParser's.
 
     Args:
         prog: Name of the command.
         epilog: What the help ends with.
-        settings: As argparse.ArgumentParser's.
     """
 
     called_as: str | None = None  # what was typed instead of the program's own name

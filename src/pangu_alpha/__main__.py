@@ -6,9 +6,10 @@ Imports a program when it is called, so that the help is there at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
+from pangu_alpha import __version__
 from pangu_alpha.cli import run_main
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.schema import nearest
@@ -46,7 +47,7 @@ def main(words: Sequence[str]) -> int | None:
         return 0 if words else 2
     verb, *rest = words
     if verb == "--version":
-        print(f"pangu-alpha {metadata.version('pangu-alpha-mindspore')}")
+        print(f"pangu-alpha {__version__}")
         return 0
     if verb not in VERBS:
         raise ValueError(f"{verb!r} is no command; {nearest(verb, VERBS)}")

@@ -42,7 +42,7 @@ def test_a_module_runs_as_a_program(name):
     assert wrong.returncode == 2 and "no-such-option" in wrong.stderr or "required" in wrong.stderr
 
 
-@pytest.mark.parametrize("verb", ["train", "fetch"])
+@pytest.mark.parametrize("verb", ["train"])
 def test_a_verb_calls_its_program(verb):
     done = run("-m", "pangu_alpha", verb, "--help")
     assert done.returncode == 0 and done.stdout.startswith(f"usage: pangu-alpha {verb} ")

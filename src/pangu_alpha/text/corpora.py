@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from pangu_alpha.files.yaml_text import parse_yaml
+import yaml
+
 from pangu_alpha.text.documents import DocumentReader, ReadOptions
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Corpus:
 def corpora() -> dict[str, Corpus]:
     """The table, name to entry, in its order."""
     text = importlib.resources.files("pangu_alpha.text").joinpath("corpora.yaml").read_text(encoding="utf-8")
-    return {name: Corpus(name=name, **entry) for name, entry in parse_yaml(text, "corpora.yaml").items()}
+    return {name: Corpus(name=name, **entry) for name, entry in yaml.safe_load(text).items()}
 
 
 def find_corpus(name: str) -> Corpus:

@@ -34,5 +34,6 @@ setup(
         "matplotlib>=3.7",
         "tensorboardX>=2.6",
     ],
+    entry_points={"console_scripts": ["pangu-alpha = pangu_alpha.__main__:run"]},
     extras_require={"benchmarks": BENCHMARKS, "dev": DEVELOPMENT},
 )

@@ -120,6 +120,13 @@ WITHOUT_MINDSPORE = [
     "pangu_alpha.cli.plan",
     "pangu_alpha.cli.predict",
     "pangu_alpha.cli.preprocess",
+    "pangu_alpha.cli.options",
+    "pangu_alpha.cli.parser",
+    "pangu_alpha.cli.vocab",
+    "pangu_alpha.cli.fetch",
+    "pangu_alpha.__main__",
+    "pangu_alpha.files.paths",
+    "pangu_alpha.files.yaml_text",
 ]
 HEAVY = ("mindspore", "mindformers", "torch", "transformers", "tensorboardX")
 

@@ -12,11 +12,18 @@ from pathlib import Path
 import pytest
 
 from pangu_alpha.config.run import TrainConfig, build_train_config
-from pangu_alpha.config.schema import parse_yaml, to_mapping
+from pangu_alpha.config.schema import PathText, parse_yaml, to_mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/configuration.md").read_text("utf-8")
-WORDS = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "null"}
+WORDS = {
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    str: "text",
+    PathText: "path",
+    type(None): "null",
+}
 
 
 def type_words(hint) -> str:
@@ -41,7 +48,7 @@ def default_of(field):
 
 def keys_of(cls, where: str = ""):
     """All keys of a dataclass and of those in it: name, type, default."""
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
         hint, name = hints[field.name], where + field.name
         if typing.get_origin(hint) is dict:

@@ -7,6 +7,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from pangu_alpha.files.shown import shown
 
@@ -22,6 +23,8 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
             printed in a sentence; 128 + the signal's number after Ctrl-C, or when whoever reads the
             output stops; other exceptions are ours and keep their traceback.
     """
+    with suppress(ValueError):  # of `python cli/evaluate.py`: would hide Hugging Face's package of that name
+        sys.path.remove(os.path.dirname(__file__))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown is no failure
     try:

@@ -273,3 +273,9 @@ def _command(commands, name: str, text: str, run, *parents: argparse.ArgumentPar
     parser = commands.add_parser(name, help=text, description=text, parents=parents)
     parser.set_defaults(run=run)
     return parser.add_argument
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
+
+    run_main(main)

@@ -71,3 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         "there is one")  # fmt: skip
     add_source_options(parser)
     return parser
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
+
+    run_main(main)

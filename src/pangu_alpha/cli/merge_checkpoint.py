@@ -162,3 +162,9 @@ def size_of(text: str) -> int:
 
 def _integers(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split(","))
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
+
+    run_main(main)

@@ -300,3 +300,9 @@ def _report(options: argparse.Namespace, folder: Path, values: dict[str, Any]) -
         write_text(folder / "report.json", text + "\n")
     if options.json:
         print(text)
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
+
+    run_main(main)

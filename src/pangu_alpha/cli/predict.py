@@ -292,3 +292,9 @@ def _whole(word: str) -> int:
         return int(word)
     except ValueError as error:  # also of more digits than Python converts
         raise argparse.ArgumentTypeError(f"{quoted(word)} is not a whole number") from error
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
+
+    run_main(main)

@@ -127,3 +127,9 @@ def summary(manifest: Manifest, folder: str) -> str:
     lines += [f"  skipped, replaced or removed: {', '.join(problems)}"] * bool(problems)
     lines += [f"  no document in {file.path}" for file in manifest.inputs if not file.documents]
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
+
+    run_main(main)

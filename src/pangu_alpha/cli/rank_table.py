@@ -261,3 +261,9 @@ def _write(table: RankTable, options: argparse.Namespace, partial: bool = False)
         f"ranks {min(ranks)} to {max(ranks)}; checked"
     )
     return 0
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
+
+    run_main(main)

@@ -7,6 +7,9 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from pangu_alpha.cli import run_main
+from pangu_alpha.cli.options import path_text
+from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.run import load_train_config
 
 _EPILOG = """\
@@ -30,24 +33,25 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         Exit code: 0; 128 + the signal's number when a signal stopped the run; 3 when it stopped itself.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="train.py",
         description="Trains PanGu-alpha.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--config", required=True, help="YAML with the sections model, data, run, optim and parallel"
-    )
-    parser.add_argument("--resume", help="never, auto, or the path of a checkpoint; short for run.resume=...")
-    parser.add_argument(
-        "--init-from", metavar="PATH", help="start a new run from these weights; short for run.initial=PATH"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as optim.learning_rate=1e-3")
+    add = parser.add_argument
+    add("--config", required=True, type=path_text, metavar="YAML", help="sections model, data, run, optim "
+        "and parallel")  # fmt: skip
+    add("--resume", type=path_text, metavar="HOW", help="never, auto, or the path of a checkpoint; short for "
+        "run.resume=...")  # fmt: skip
+    add("--init-from", type=path_text, metavar="PATH", help="start a new run from these weights; short for "
+        "run.initial=PATH")  # fmt: skip
+    add("overrides", nargs="*", metavar="key=value", help="such as optim.learning_rate=1e-3; before or "
+        "behind the options")  # fmt: skip
     options = parser.parse_args(arguments)
-    given = {"run.resume": options.resume, "run.initial": options.init_from}
-    named = [f"{key}={value}" for key, value in given.items() if value is not None]
-    config = load_train_config(options.config, [*options.overrides, *named])
+    named = {"resume": options.resume, "initial": options.init_from}  # no YAML: a path may hold ": " or " #"
+    given = {key: value for key, value in named.items() if value is not None}
+    config = load_train_config(options.config, options.overrides, given)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     # MindSpore takes seconds: after the config is checked
@@ -69,3 +73,7 @@ def main(arguments: Sequence[str]) -> int:
         code = 3
     world.barrier()  # a worker that leaves early takes the others' connections with it (MindSpore 2.9)
     return code
+
+
+if __name__ == "__main__":
+    run_main(main)

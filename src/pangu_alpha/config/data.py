@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pangu_alpha.config.schema import validate
+from pangu_alpha.config.schema import PathText, validate
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class SourceConfig:
         ConfigError: All fields that have the wrong type or break a rule.
     """
 
-    records: str
+    records: PathText
     weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -52,8 +52,8 @@ class DataConfig:
     """
 
     train: dict[str, SourceConfig]
-    validation: str | None = None
-    vocabulary: str | None = None
+    validation: PathText | None = None
+    vocabulary: PathText | None = None
     shuffle: bool = True
     document_mask: bool = True
 

@@ -10,7 +10,16 @@ from pangu_alpha.config.data import DataConfig
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
-from pangu_alpha.config.schema import ConfigError, build, merge, parse_overrides, read_yaml, validate
+from pangu_alpha.config.schema import (
+    ConfigError,
+    PathText,
+    build,
+    each_override,
+    merge,
+    read_yaml,
+    validate,
+    without_keys,
+)
 from pangu_alpha.config.zoo import load_model_config, with_named_model
 
 
@@ -104,13 +113,13 @@ class RunConfig:
         ConfigError: All fields that have the wrong type or break a rule.
     """
 
-    output: str
+    output: PathText
     steps: int
     batch_size: int = 8
     seed: int = 1
     device: Literal["auto", "CPU", "Ascend"] = "auto"
-    resume: str = "auto"
-    initial: str | None = None
+    resume: PathText = "auto"
+    initial: PathText | None = None
     evaluate_every: int = 1000
     evaluate_batches: int | None = None
     log_every: int = 1
@@ -175,17 +184,27 @@ class TrainConfig:
                 yield f"run.steps: these would read {samples:,} samples, which are counted up to 2^63 - 1"
 
 
-def load_train_config(path: str, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Reads a run's YAML, lays `key=value` overrides over it and checks the whole.
+def load_train_config(
+    path: str, overrides: Sequence[str] = (), run: Mapping[str, Any] | None = None
+) -> TrainConfig:
+    """Reads a run's YAML, lays `key=value` overrides over it, one by one, and checks the whole.
 
     Args:
         path: YAML file with the sections model, data, run, optim and parallel.
         overrides: Words such as "optim.learning_rate=1e-3".
+        run: Keys of the section run, as plain values; they win over the overrides.
 
     Raises:
         ConfigError: Every problem of file and overrides.
     """
-    return build_train_config(merge(read_yaml(path), parse_overrides(overrides)))
+    values = read_yaml(path)
+    for change in [*each_override(overrides), *([{"run": run}] if run else [])]:
+        if isinstance(values.get("model"), str) and isinstance(change.get("model"), Mapping):
+            values = {**values, "model": {"base": values["model"]}}
+        if problems := list(without_keys(values, change)):
+            raise ConfigError(problems)
+        values = merge(values, change)
+    return build_train_config(values)
 
 
 def build_train_config(values: Mapping[str, Any]) -> TrainConfig:
@@ -195,7 +214,7 @@ def build_train_config(values: Mapping[str, Any]) -> TrainConfig:
         ConfigError: Every problem found.
     """
     try:
-        values = with_named_model(values)
+        values = with_named_model(values) if isinstance(values, Mapping) else values
     except ConfigError as error:
         problems = list(error.problems)
     else:

@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
+import itertools
+import math
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import yaml
+from pangu_alpha.files import yaml_text
+from pangu_alpha.files.paths import expand_path
+from pangu_alpha.files.reading import MOST_DEPTH, ReadError, read_text
+from pangu_alpha.files.shown import quoted, shown
 
 T = TypeVar("T")
+PathText = Annotated[str, "path"]  # of a field: `~` and $NAME in it are replaced
+_MOST_SHOWN = 30  # problems of one message, and unknown keys of one mapping whose nearest is looked for
+_MOST_WHOLE = {int: 2**63, float: 10**300}  # a whole number ends up in 64 bits or in a float
 
 
 class ConfigError(ValueError):
@@ -30,34 +37,25 @@ class ConfigError(ValueError):
         self.problems = tuple(problems)
         count = len(self.problems)
         heading = "1 problem in the configuration" if count == 1 else f"{count} problems in the configuration"
-        super().__init__("\n  - ".join([f"{heading}:", *self.problems]))
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 floats: PyYAML reads 1e-4 (no dot) as a string."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)$"),
-    list("-+0123456789."),
-)
+        more = [f"and {count - _MOST_SHOWN:,} more"] if count > _MOST_SHOWN else []
+        first = (shown(problem, 2000) for problem in self.problems[:_MOST_SHOWN])
+        super().__init__("\n  - ".join([f"{heading}:", *first, *more]))
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Parses YAML 1.2 scalars and mappings.
+    """Parses YAML 1.2 scalars and mappings; see `pangu_alpha.files.yaml_text`.
 
     Args:
         text: The YAML text.
         where: File or option it comes from, for the error.
 
     Raises:
-        ConfigError: The text is not YAML.
+        ConfigError: The text is not YAML, or names a key twice.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{where}: not valid YAML: {' '.join(str(error).split())}"]) from error
+        return yaml_text.parse_yaml(text, where)
+    except yaml_text.YamlError as error:
+        raise ConfigError(error.problems) from error
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -68,20 +66,22 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, most=4 * yaml_text.MOST_LETTERS)
+    except ReadError as error:
+        raise ConfigError([str(error)]) from error
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError([f"{path}: cannot be read ({reason}); give the path of a YAML file"]) from error
     values = parse_yaml(text, str(path))
     if not isinstance(values, dict):
-        raise ConfigError([f"{path}: expected a mapping of keys, found {type(values).__name__}"])
+        raise ConfigError([f"{path}: expected a mapping of keys, found {quoted(values)}"])
     return values
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
     """Names the known word most like `name`, as the tail of an error message."""
     known = list(known)
-    match = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(str(name)[:80], known, n=1, cutoff=0.5)
     return f"did you mean {match[0]!r}?" if match else f"known are: {', '.join(known)}"
 
 
@@ -94,8 +94,16 @@ def _elsewhere(name: object, cls: type, where: str = "") -> Iterator[str]:
             yield from _elsewhere(name, hint, inside)
 
 
+def _unknowns(keys: Iterable[object], cls: type, where: str) -> list[str]:
+    """The errors about keys that are none of a dataclass's fields."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    keys = [key for key in keys if key not in names]
+    problems = [_unknown(key, cls, where) for key in itertools.islice(keys, _MOST_SHOWN)]
+    more = len(keys) - len(problems)
+    return [*problems, f"{where or cls.__name__}: {more:,} more unknown keys"] if more else problems
+
+
 def _unknown(key: object, cls: type, where: str) -> str:
-    """The error about a key that is none of a dataclass's fields."""
     paths = [repr(path) for path in _elsewhere(key, cls, where)]
     known = (field.name for field in dataclasses.fields(cls))
     hint = f"did you mean {' or '.join(paths)}?" if paths else nearest(key, known)
@@ -112,25 +120,67 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
-    """Turns `["optim.learning_rate=1e-3", "model=tiny"]` into a nested mapping.
+    """Turns `["optim.learning_rate=1e-3", "model=tiny"]` into a nested mapping; the last of two wins.
 
     Raises:
-        ConfigError: Words without a key or an equals sign, all of them named.
+        ConfigError: Words without a key or an equals sign, or whose value is no YAML, all of them named.
     """
     values: dict[str, Any] = {}
-    problems = []
+    for change in each_override(words):
+        values = merge(values, change)
+    return values
+
+
+def each_override(words: Iterable[str]) -> list[dict[str, Any]]:
+    """The nested mapping of every single override, in their order.
+
+    Raises:
+        ConfigError: As `parse_overrides`.
+    """
+    changes, problems = [], []
     for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not all(key.split(".")):
-            problems.append(f"override {word!r}: write it as key=value or section.key=value")
-            continue
-        nested = parse_yaml(text, f"override {word!r}") if text else ""
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        values = merge(values, nested)
+        try:
+            changes.append(_override(word))
+        except ConfigError as error:
+            problems.extend(error.problems)
     if problems:
         raise ConfigError(problems)
-    return values
+    return changes
+
+
+def _override(word: str) -> dict[str, Any]:
+    key, equals, text = word.partition("=")
+    parts, where = key.split("."), f"override {quoted(word)}"
+    if not equals or not all(parts) or len(parts) > MOST_DEPTH:
+        raise ConfigError([f"{where}: write it as key=value or section.key=value"])
+    nested = parse_yaml(text, where) if text else ""
+    if _commented(text, nested):
+        raise ConfigError(
+            [f"{where}: YAML takes all from # on for a comment; put the value in quotes: {key}='\"...\"'"]
+        )
+    for part in reversed(parts):
+        nested = {part: nested}
+    return nested
+
+
+def _commented(text: str, value: Any) -> bool:
+    """Whether a part of an override's value is lost as a comment."""
+    if text.lstrip().startswith("#"):
+        return True
+    try:
+        return " #" in text and parse_yaml(text.partition(" #")[0], "") == value
+    except ConfigError:  # the sign stands in quotes
+        return False
+
+
+def without_keys(base: Mapping[str, Any], changes: Mapping[str, Any], where: str = "") -> Iterator[str]:
+    """Yields why `changes` cannot be laid over `base`: a key is changed inside of what is no mapping."""
+    for key, value in changes.items():
+        old = base.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            yield from without_keys(old, value, _join(where, key))
+        elif isinstance(value, Mapping) and old is not None:
+            yield f"{_join(where, key)}: {quoted(old)} has no keys that an override could change"
 
 
 def build(cls: type[T], values: Any, where: str = "") -> T:
@@ -147,10 +197,10 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
     if isinstance(values, cls):
         return values
     if not isinstance(values, Mapping):
-        raise ConfigError([f"{where or cls.__name__}: expected a mapping of keys, found {values!r}"])
+        raise ConfigError([f"{where or cls.__name__}: expected a mapping of keys, found {quoted(values)}"])
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
-    problems = [_unknown(key, cls, where) for key in values if key not in fields]
+    hints = typing.get_type_hints(cls, include_extras=True)
+    problems = _unknowns(values, cls, where)
     arguments: dict[str, Any] = {}
     bad = set()
     for name, field in fields.items():
@@ -175,7 +225,7 @@ def validate(config: Any) -> None:
     Raises:
         ConfigError: All problems found.
     """
-    hints = typing.get_type_hints(type(config))
+    hints = typing.get_type_hints(type(config), include_extras=True)
     problems = []
     values, bad = {}, set()
     for field in dataclasses.fields(config):
@@ -228,11 +278,14 @@ def to_mapping(config: Any) -> Any:
 
 
 def _join(where: str, key: object) -> str:
-    return f"{where}.{key}" if where else str(key)
+    key = shown(key, 80).replace("\n", "\\n")
+    return f"{where}.{key}" if where else key
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is PathText and isinstance(value, str):
+        return _path(value, where)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, hint, where)
     if dataclasses.is_dataclass(hint):
@@ -240,16 +293,37 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if origin is typing.Literal:
         if value in arguments and type(value) in {type(argument) for argument in arguments}:
             return value
-        raise ConfigError([f"{where}: {value!r} is not one of {', '.join(map(repr, arguments))}"])
+        raise ConfigError([f"{where}: {quoted(value)} is not one of {', '.join(map(repr, arguments))}"])
     if origin is dict and isinstance(value, Mapping):
         return {str(key): _convert(item, arguments[1], _join(where, key)) for key, item in value.items()}
     if origin is tuple and isinstance(value, tuple | list):
         return tuple(_convert(item, arguments[0], f"{where}[{index}]") for index, item in enumerate(value))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if origin is None and isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
+    if origin is None and hint is not PathText:
+        return _convert_plain(value, hint, where)
+    raise ConfigError([f"{where}: expected {_describe(hint)}, found {quoted(value)}"])
+
+
+def _convert_plain(value: Any, hint: type, where: str) -> Any:
+    """A number, text or truth value."""
+    if hint is bool and isinstance(value, str) and value in _YES_NO:
+        return _YES_NO[value]
+    if isinstance(value, int) and not isinstance(value, bool) and hint in (int, float):
+        if not -_MOST_WHOLE[hint] <= value < _MOST_WHOLE[hint]:
+            raise ConfigError([f"{where}: {quoted(value)} is too large a number"])
+        return hint(value)
+    if hint is float and isinstance(value, float) and not math.isfinite(value):
+        remedy = "" if math.isnan(value) else "; where no bound is meant give a large one, such as 1e9"
+        raise ConfigError([f"{where}: {value} must be a finite number{remedy}"])
+    if isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
         return value
-    raise ConfigError([f"{where}: expected {_describe(hint)}, found {value!r}"])
+    raise ConfigError([f"{where}: expected {_describe(hint)}, found {quoted(value)}"])
+
+
+def _path(text: str, where: str) -> str:
+    try:
+        return expand_path(text)
+    except ReadError as error:
+        raise ConfigError([f"{where}: {error}"]) from error
 
 
 def _convert_union(value: Any, hint: Any, where: str) -> Any:
@@ -263,28 +337,28 @@ def _convert_union(value: Any, hint: Any, where: str) -> Any:
         except ConfigError:
             if len(real) == 1:
                 raise
-    raise ConfigError([f"{where}: expected {_describe(hint)}, found {value!r}"])
+    raise ConfigError([f"{where}: expected {_describe(hint)}, found {quoted(value)}"])
 
 
+# YAML 1.1's other words for true and false, which files have; for a text they are text
+_YES_NO = {
+    form: value
+    for word, value in (("yes", True), ("on", True), ("no", False), ("off", False))
+    for form in (word, word.capitalize(), word.upper())
+}
 _PLAIN = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
     str: "a text",
+    PathText: "a path",
     type(None): "null",
 }
 
 
 def _describe(hint: Any) -> str:
-    names = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "a text",
-        type(None): "null",
-    }
-    if hint in names:
-        return names[hint]
+    if hint in _PLAIN:
+        return _PLAIN[hint]
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_describe(option) for option in arguments)

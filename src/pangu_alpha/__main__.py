@@ -1,0 +1,91 @@
+"""The command `pangu-alpha VERB ...`, and `python -m pangu_alpha VERB ...`: one name for all programs.
+
+Imports a program when it is called, so that the help is there at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from pangu_alpha import __version__
+from pangu_alpha.cli import run_main
+from pangu_alpha.cli.parser import Parser
+from pangu_alpha.config.schema import nearest
+
+VERBS = {
+    "fetch": "fetch the released vocabulary and corpora by name",
+    "vocab": "train a vocabulary",
+    "preprocess": "turn text into records",
+    "train": "train a model on this device",
+    "launch": "train, or predict, on all devices of a node: launch train ..., launch predict ...",
+    "evaluate": "compare the perplexity of a model with baselines",
+    "predict": "continue prompts",
+    "plan": "search, explain and prove parallel plans",
+    "rank-table": "build, check and draw HCCL rank tables",
+    "checkpoint": "inspect, compare, verify and export checkpoints",
+    "merge-checkpoint": "merge a checkpoint, or cut it for another plan",
+}
+_LAUNCHED = ("train", "predict")
+
+
+def main(words: Sequence[str]) -> int | None:
+    """Runs the program of a verb.
+
+    Args:
+        words: The verb, then the words of its command line.
+
+    Returns:
+        The program's exit code.
+
+    Raises:
+        ValueError: There is no such verb; names the nearest one.
+    """
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if words else 2
+    verb, *rest = words
+    if verb == "--version":
+        print(f"pangu-alpha {__version__}")
+        return 0
+    if verb not in VERBS:
+        raise ValueError(f"{verb!r} is no command; {nearest(verb, VERBS)}")
+    Parser.called_as = f"pangu-alpha {verb}"
+    if verb == "launch":
+        rest = _launched(rest)
+        Parser.called_as += f" {words[1]}"
+    return import_module(f"pangu_alpha.cli.{verb.replace('-', '_')}").main(rest)
+
+
+def _launched(words: Sequence[str]) -> list[str]:
+    """The words of the launcher, whose first is the file that every worker runs."""
+    if not words or words[0] not in _LAUNCHED:
+        raise ValueError("launch: say what, as in `launch train --help` or `launch predict --help`")
+    program, *rest = words
+    return [str(Path(__file__).parent / "cli" / f"{program}.py"), *rest]
+
+
+def _help() -> str:
+    width = max(map(len, VERBS)) + 2
+    lines = [f"  {verb:{width}}{text}" for verb, text in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: pangu-alpha COMMAND ...",
+            "",
+            "PanGu-alpha for MindSpore: from raw text to generated text.",
+            "",
+            *lines,
+            "",
+            "pangu-alpha COMMAND --help says more; pangu-alpha --version says which this is.",
+        ]
+    )
+
+
+def run() -> None:
+    """The console command."""
+    run_main(main)
+
+
+if __name__ == "__main__":
+    run()

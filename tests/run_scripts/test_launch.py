@@ -162,10 +162,12 @@ def test_dry_of_a_prediction_refuses_what_every_worker_would(tmp_path, capsys):
         main([*words, "--checkpoint", "run", "--greedy", "--top-k", "3"])
 
 
-def test_a_start_outside_the_environment_is_explained(config, tmp_path, monkeypatch, port):
+def test_an_interpreter_without_mindspore_is_named(config, tmp_path, monkeypatch, port):
+    """msrun runs under this interpreter, not under one that the PATH finds, so only MindSpore can be missing."""
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("pangu_alpha.cli.launch.find_spec", lambda name: None)
     words = ("--device", "CPU", "--nproc", "2", "--log-dir", str(tmp_path / "logs"), "--master-port", port)
-    with pytest.raises(ValueError, match="msrun: not on the PATH; activate the environment"):
+    with pytest.raises(ValueError, match="MindSpore is not installed for this interpreter; give another"):
         main([TRAIN, "--config", config, *words])
 
 

@@ -1,7 +1,7 @@
-"""Which processes a launcher has started, through msrun or not, and what becomes of them when it ends. Linux only.
+"""Which processes a launcher has started, through msrun or not, and what becomes of them when it ends.
 
 All of them carry the launcher's mark in their environment. A process is known by its number and its birth,
-for numbers are handed out again. Of processes that end while they are looked at, nothing is said.
+for numbers are handed out again. Of processes that end while they are looked at, nothing is said. Linux only.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pangu_alpha.files.lock import process_birth
+from pangu_alpha.files.shown import shown
 
 MARK = "PANGU_LAUNCHER"
 OUTPUT = "PANGU_OUTPUT"  # folder of the run, so that the next start finds what is left of the last one
@@ -82,6 +83,35 @@ def orphans(output: str) -> list[int]:
     return found
 
 
+def wait_for_orphans(output: str, grace: float) -> None:
+    """Returns when no process whose launcher is gone works for a run's folder: they end by themselves.
+
+    Args:
+        output: The folder, without links.
+        grace: Seconds they get; they may have been started with another number.
+
+    Raises:
+        ValueError: Some are still there.
+    """
+    deadline = time.monotonic() + grace + _KILLED_WITHIN
+    said = False
+    while left := orphans(output):
+        names = ", ".join(map(str, left))
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"run.output: {shown(output)}: processes of an earlier start, whose launcher is gone, still "
+                f"work for it: {names}; end them (kill -9 {' '.join(map(str, left))}), then start again"
+            )
+        if not said:
+            said = True
+            print(
+                f"{shown(output)}: an earlier launcher is gone; waiting for its processes {names} to save "
+                f"and end, at most {grace:g} s (--grace)",
+                flush=True,
+            )
+        time.sleep(_POLL)
+
+
 def kill_marked(mark: str) -> None:
     """Ends all processes that carry a mark, and returns when they are gone."""
     deadline = time.monotonic() + _KILLED_WITHIN
@@ -93,7 +123,7 @@ def kill_marked(mark: str) -> None:
 
 
 def end_with_launcher() -> None:
-    """Makes this process end when its launcher does, if it has one: as after SIGTERM, so that a training saves.
+    """Makes this process end when its launcher does, if it has one: by SIGTERM, so that a training saves.
 
     What still runs after the launcher's grace is killed with its process group. The launcher may be gone
     already; that is seen at the first look.

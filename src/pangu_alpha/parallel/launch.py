@@ -22,7 +22,7 @@ from pangu_alpha.parallel.rank_table import RankTable
 from pangu_alpha.parallel.rank_table_check import ranges
 
 Start = Literal["msrun", "rank-table", "alone"]
-COMMANDS = Path(__file__).with_name("bin")  # holds "python" and "msrun", both of the interpreter that was given
+COMMANDS = Path(__file__).with_name("bin")  # "python" and "msrun" of the interpreter that was given
 _SHOWN = 16  # lines of a topology that are shown where not all are asked for
 
 

@@ -1,4 +1,4 @@
-"""How a process is told to stop: the first signal asks, a second one insists. Knows nothing of what is stopped."""
+"""How a process is told to stop: the first signal asks, a second one insists."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Signals:
         self.number = self.number or number
 
     def _listen(self, taken: frozenset[int]) -> None:
-        """Counts signals as they come; Python's own handlers run only when the main thread is back in Python."""
+        """Counts signals as they come; Python's own handlers wait until the main thread is back in Python."""
         first = None
         while byte := os.read(self._reading, 1):
             number = byte[0]
@@ -119,7 +119,10 @@ class _Forgiving:
         except OSError as error:
             if error.errno == errno.EPIPE:
                 self._on_unread()
-            if error.errno in (errno.EPIPE, errno.EIO):  # gone for good: what is left in the buffer goes nowhere
+            if error.errno in (
+                errno.EPIPE,
+                errno.EIO,
+            ):  # gone for good
                 with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
                     os.dup2(nowhere.fileno(), self._stream.fileno())
 

@@ -148,9 +148,9 @@ def _parsed(value: object, where: Path) -> Failure:
     if isinstance(value, dict) and value.keys() == Failure.__annotations__.keys():
         rank, code, node, log = (value[name] for name in ("rank", "code", "node", "log"))
         numbers = [code] if rank is None else [code, rank]
-        if all(type(number) is int and abs(number) < 1 << 31 for number in numbers) and isinstance(node, str):
-            if isinstance(log, str):
-                return Failure(rank, code, node, log)
+        whole = all(type(number) is int and abs(number) < 1 << 31 for number in numbers)
+        if whole and isinstance(node, str) and isinstance(log, str):
+            return Failure(rank, code, node, log)
     raise ReadError(f"{where}: names no failure, but {quoted(value)}")
 
 

@@ -166,7 +166,11 @@ class MsrunWorkers:
             except (psutil.Error, OSError):  # ended, or not yet what it is to become
                 continue
             rank = environment.get("RANK_ID", "")
-            if environment.get("MS_ROLE") == "MS_WORKER" and rank.isdecimal() and child.pid not in self._ranks:
+            if (
+                environment.get("MS_ROLE") == "MS_WORKER"
+                and rank.isdecimal()
+                and child.pid not in self._ranks
+            ):
                 self._births[child.pid] = process_birth(child.pid)
                 self._ranks[child.pid] = int(rank)
 

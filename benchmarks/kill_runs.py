@@ -1,12 +1,12 @@
 """Kills the launcher of a training, one of its workers, or both with SIGKILL at random moments; starts again.
 
-Two data parallel workers on the CPU, the whole way through run_distribute_train.sh and msrun. After each kill the
-same command runs again at once. It must wait for what the first start left, never train beside it, end well
-with the losses, weights and moments of the run that nobody disturbed, bit for bit, and leave no process
-behind; every checkpoint that stands must be whole. The files of another run in the folder beside it must stay as
-they are. Any breach ends the program with its traceback.
+Two data parallel workers on the CPU, the whole way through run_distribute_train.sh and msrun. After each kill
+the same command runs again at once. It must wait for what the first start left, never train beside it, end
+well with the losses, weights and moments of the run that nobody disturbed, bit for bit, and leave no process
+behind; every checkpoint that stands must be whole. The files of another run in the folder beside it must stay
+as they are. Any breach ends the program with its traceback.
 
-One line a moment; the last line is JSON: by victim, the moments, and how often the next start resumed or waited.
+One line a moment; the last line is JSON: by victim, the moments, and how often the next start waited or resumed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,10 +133,8 @@ def kill(started: Started, victim: str, rng: random.Random) -> str:
     if victim != "launcher" and children:
         victims.append(rng.choice(workers or children))
     for pid in victims:
-        try:
+        with suppress(ProcessLookupError):  # it has just ended
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it has just ended
     started.process.wait(timeout=120)
     return f"{victim:<8} of {len(children)} processes"
 
@@ -165,7 +164,7 @@ def start_again(config: Path, run: Path, output: Path, first: Started) -> dict[s
 
 
 def state(run: Path, steps: int) -> dict[str, bytes]:
-    """Losses by step and all tensors of the last checkpoint, as bytes; every checkpoint is read and verified."""
+    """Losses by step and all tensors of the last checkpoint, as bytes; every checkpoint is verified."""
     found = {}
     for folder in sorted((run / "checkpoints").glob("step_*")):
         checkpoint = read_checkpoint(folder)

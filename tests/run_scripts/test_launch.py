@@ -163,7 +163,7 @@ def test_dry_of_a_prediction_refuses_what_every_worker_would(tmp_path, capsys):
 
 
 def test_an_interpreter_without_mindspore_is_named(config, tmp_path, monkeypatch, port):
-    """msrun runs under this interpreter, not under one that the PATH finds, so only MindSpore can be missing."""
+    """msrun runs under this interpreter and not under one that the PATH finds."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("pangu_alpha.cli.launch.find_spec", lambda name: None)
     words = ("--device", "CPU", "--nproc", "2", "--log-dir", str(tmp_path / "logs"), "--master-port", port)

@@ -6,7 +6,8 @@ well with the losses, weights and moments of the run that nobody disturbed, bit 
 behind; every checkpoint that stands must be whole. The files of another run in the folder beside it must stay
 as they are. Any breach ends the program with its traceback.
 
-One line a moment; the last line is JSON: by victim, the moments, and how often the next start waited or resumed.
+One line a moment. The last line is JSON: for each victim its moments, and how often the next start waited or
+resumed.
 """
 
 from __future__ import annotations

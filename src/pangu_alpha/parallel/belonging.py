@@ -97,17 +97,17 @@ def wait_for_orphans(output: str, grace: float) -> None:
     said = False
     while left := orphans(output):
         names = ", ".join(map(str, left))
-        if time.monotonic() > deadline:
-            raise ValueError(
-                f"run.output: {shown(output)}: processes of an earlier start, whose launcher is gone, still "
-                f"work for it: {names}; end them (kill -9 {' '.join(map(str, left))}), then start again"
-            )
         if not said:
             said = True
             print(
                 f"{shown(output)}: an earlier launcher is gone; waiting for its processes {names} to save "
                 f"and end, at most {grace:g} s (--grace)",
                 flush=True,
+            )
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"run.output: {shown(output)}: processes of an earlier start, whose launcher is gone, still "
+                f"work for it: {names}; end them (kill -9 {' '.join(map(str, left))}), then start again"
             )
         time.sleep(_POLL)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from pangu_alpha.cli.launch import check_devices, dry, environment_of, new_folder, run_attempts
 from pangu_alpha.cli.predict import checked
+from pangu_alpha.files.reading import read_text
+from pangu_alpha.files.writing import write_text
 from pangu_alpha.parallel.launch import Job, plain_nodes
 
 
@@ -30,7 +31,7 @@ def launch_predict(program: str, options: argparse.Namespace, words: Sequence[st
     source = Path(options.prompt_file)
     size = options.nproc or 1
     checked([*words, "--prompt-file", options.prompt_file])  # every worker would refuse the same
-    prompts = [line for line in source.read_text("utf-8-sig").split("\n") if line.strip()]
+    prompts = [line for line in read_text(source).split("\n") if line.strip()]
     if len(prompts) < size:
         raise ValueError(f"{source}: {len(prompts)} prompts for {size} workers; lower --nproc")
     device = [] if options.device is None else ["--device", options.device]
@@ -67,6 +68,4 @@ def join_outputs(parts: Sequence[Path], output: Path) -> None:
         rows.sort(key=lambda row: row["index"])
         lines += [json.dumps(row | {"index": row["index"] + before}, ensure_ascii=False) for row in rows]
         before += len(rows)
-    scratch = output.with_name(output.name + f".{os.getpid()}")
-    scratch.write_text("".join(line + "\n" for line in lines), "utf-8")
-    scratch.replace(output)
+    write_text(output, "".join(line + "\n" for line in lines))

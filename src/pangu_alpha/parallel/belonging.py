@@ -126,25 +126,43 @@ def end_with_launcher() -> None:
     """Makes this process end when its launcher does, if it has one: by SIGTERM, so that a training saves.
 
     What still runs after the launcher's grace is killed with its process group. The launcher may be gone
-    already; that is seen at the first look.
+    already; that is seen at the first look. Call it before there are threads: MindSpore's scheduler, which
+    has to stay until the workers have saved, is watched by a forked process.
     """
     launcher = launcher_of_this_process()
-    if launcher is not None and process_birth(os.getpid()) is not None:
-        threading.Thread(target=_follow, args=(launcher,), daemon=True).start()
+    if launcher is None or process_birth(os.getpid()) is None:
+        return
+    if os.environ.get("MS_ROLE") != "MS_SCHED":
+        threading.Thread(target=_end_worker, args=(launcher,), daemon=True).start()
+        return
+    scheduler = os.getpid()
+    if os.fork() == 0:  # MindSpore 2.9's scheduler keeps Python's lock: no thread would run
+        try:
+            _end_scheduler(launcher, scheduler)
+        finally:
+            os._exit(0)
 
 
-def _follow(launcher: Launcher) -> None:
+def _end_worker(launcher: Launcher) -> None:
     while launcher.alive:
         time.sleep(_POLL)
     deadline = time.monotonic() + launcher.grace
-    schedules = os.environ.get("MS_ROLE") == "MS_SCHED"  # MindSpore's workers need it until they have saved
-    if not schedules:
-        with suppress(OSError):
-            print("the launcher has ended: this worker saves and stops", flush=True)
-        os.kill(os.getpid(), signal.SIGTERM)
-    while time.monotonic() < deadline and not (schedules and not _workers(launcher.mark)):
+    with suppress(OSError):
+        print("the launcher has ended: this worker saves and stops", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    while time.monotonic() < deadline:
         time.sleep(_POLL)
     os.killpg(0, signal.SIGKILL)
+
+
+def _end_scheduler(launcher: Launcher, scheduler: int) -> None:
+    while launcher.alive and os.getppid() == scheduler:
+        time.sleep(_POLL)
+    deadline = time.monotonic() + launcher.grace
+    while os.getppid() == scheduler:
+        if time.monotonic() > deadline or not _workers(launcher.mark):
+            os.killpg(0, signal.SIGKILL)  # msrun is of this group, too
+        time.sleep(_POLL)
 
 
 def _workers(mark: str) -> list[int]:

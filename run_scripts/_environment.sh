@@ -8,28 +8,30 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=${PANGU_VENV:-$ROOT/.venv}
 
 find_python() {
-    local candidate
-    for candidate in ${PYTHON:-python3.11 python3.10 python3 python}; do
+    local candidate candidates=(python3.11 python3.10 python3 python)
+    [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
+    for candidate in "${candidates[@]}"; do
         if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null; then
             echo "$candidate"
             return
         fi
     done
     echo "error: no Python 3.10 or 3.11 found (MindSpore 2.9 needs one); install it or set PYTHON=/path/to/python" >&2
-    return 1
+    return 2
 }
 
-# use_python PATH: makes an interpreter the "python" of all that is started; exit code 2 if it cannot be run.
+# use_python VARIABLE PATH: makes an interpreter, which a variable names, the "python" of all that is started; exit
+# code 2 if it cannot be run.
 use_python() {
-    local given=$1 found version
+    local from=$1 given=$2 found version
     found=$(type -P -- "$given") || found=
     if [[ -z $found ]]; then
         if [[ -d $given ]]; then
-            echo "error: PANGU_PYTHON: $given is a folder; give the path of the interpreter in it" >&2
+            echo "error: $from: $given is a folder; give the path of the interpreter in it" >&2
         elif [[ -e $given ]]; then
-            echo "error: PANGU_PYTHON: $given cannot be executed; give the path of an interpreter, or chmod +x it" >&2
+            echo "error: $from: $given cannot be executed; give the path of an interpreter, or chmod +x it" >&2
         else
-            echo "error: PANGU_PYTHON: there is no $given; give the path of an interpreter, or unset it" >&2
+            echo "error: $from: there is no $given; give the path of an interpreter, or unset it" >&2
         fi
         exit 2
     fi
@@ -38,11 +40,11 @@ use_python() {
     case $version in
     3.10 | 3.11) ;;
     "")
-        echo "error: PANGU_PYTHON: $found does not run as a Python interpreter" >&2
+        echo "error: $from: $found does not run as a Python interpreter" >&2
         exit 2
         ;;
     *)
-        echo "error: PANGU_PYTHON: $found is Python $version; MindSpore 2.9 needs 3.10 or 3.11" >&2
+        echo "error: $from: $found is Python $version; MindSpore 2.9 needs 3.10 or 3.11" >&2
         exit 2
         ;;
     esac
@@ -54,7 +56,7 @@ use_python() {
 prepare_environment() {
     local extra=${1:-} python stamp wanted
     if [[ -n ${PANGU_PYTHON:-} ]]; then
-        use_python "$PANGU_PYTHON"
+        use_python PANGU_PYTHON "$PANGU_PYTHON"
         return
     fi
     stamp=$VENV/.pangu_installed${extra:+_$extra}
@@ -66,7 +68,7 @@ prepare_environment() {
         "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$ROOT${extra:+[$extra]}"
         echo "$wanted" >"$stamp"
     fi
-    use_python "$VENV/bin/python"
+    use_python PANGU_VENV "$VENV/bin/python"
 }
 
 # run COMMAND...: prints a command, then runs it.

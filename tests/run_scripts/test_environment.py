@@ -56,6 +56,17 @@ def test_a_name_and_a_relative_path_are_made_whole(folder):
 
 
 @pytest.mark.parametrize(
+    ("given", "said"), [("a b/python3.11", "a b/python3.11"), ("nowhere", "error: no Python")]
+)
+def test_the_virtual_environment_is_made_with_the_interpreter_that_python_names(folder, given, said):
+    executable(folder / "python3.11", f'exec {sys.executable} "$@"')
+    environment = {**os.environ, "PYTHON": str(folder.parent / given)}
+    text = f"set -euo pipefail; source '{SCRIPTS}/_environment.sh'; python=$(find_python); echo \"$python\""
+    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, env=environment, check=False)
+    assert said in done.stdout + done.stderr and done.returncode == (2 if "error" in said else 0)
+
+
+@pytest.mark.parametrize(
     ("kind", "message"),
     [
         ("none", "there is no {}; give the path of an interpreter, or unset it"),

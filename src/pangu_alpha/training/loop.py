@@ -11,7 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,16 @@ def train(config: TrainConfig, device: str, world: World | None = None) -> int:
         FolderInUseError: Another run works in the folder.
     """
     first = world is None or world.rank == 0
-    with hold_folder(config.run.output, "training") if first else nullcontext():
-        return Trainer(config, device, world).run()
+    output = Path(config.run.output)
+    new = first and not output.exists()
+    try:
+        with hold_folder(output, "training") if first else nullcontext():
+            return Trainer(config, device, world).run()
+    except (ValueError, OSError):
+        if new:
+            with suppress(OSError):  # what was refused leaves no folder; what has begun is not empty
+                output.rmdir()
+        raise
 
 
 class Trainer:

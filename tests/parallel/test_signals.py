@@ -38,7 +38,7 @@ def run(body, **options):
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **options)
 
 
-def test_the_first_signal_asks_and_the_handlers_come_back():
+def test_the_first_signal_asks_and_the_handlers_come_back(hang_up):
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
     with Signals() as taken:
         for number in (signal.SIGHUP, signal.SIGTERM):  # in one second: one wish
@@ -47,7 +47,7 @@ def test_the_first_signal_asks_and_the_handlers_come_back():
     assert before == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
 
 
-def test_a_second_signal_insists_unless_it_is_a_hang_up(monkeypatch):
+def test_a_second_signal_insists_unless_it_is_a_hang_up(hang_up, monkeypatch):
     monkeypatch.setattr(signals, "TOGETHER", 0.0)
     insisted = []
     with Signals(insisted.append) as taken:

@@ -46,7 +46,7 @@ def wait_for_step(process, terminal, metrics, step):
             time.sleep(0.02)
 
 
-def test_a_hang_up_saves_and_stops_and_until_then_the_folder_is_in_use(cpu, config, tmp_path):
+def test_a_hang_up_saves_and_stops_and_until_then_the_folder_is_in_use(cpu, hang_up, config, tmp_path):
     from pangu_alpha.cli.train import main
 
     words = [

@@ -106,7 +106,7 @@ def test_a_second_signal_ends_workers_that_do_not_stop(tmp_path, capsys, monkeyp
     assert {first, second} == {"2", "15"} and "still runs in 1800 s (--grace) is killed" in output
 
 
-def test_a_hang_up_stops_the_workers_and_the_grace_ends_them(tmp_path, capsys):
+def test_a_hang_up_stops_the_workers_and_the_grace_ends_them(hang_up, tmp_path, capsys):
     workers = start(tmp_path, STUBBORN)
     send_when_ready(log_of(tmp_path, 0), signal.SIGHUP)
     assert watched(tmp_path, workers, grace=0.2) is None

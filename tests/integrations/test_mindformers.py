@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,20 @@ def test_tokenizer_saves_what_it_loads(tokenizer, tmp_path):
     assert again.get_vocab() == tokenizer.get_vocab() and again.eos_token == "<eot>"
 
 
+def test_a_vocabulary_is_replaced_whole_or_not_at_all(tokenizer, tmp_path, monkeypatch):
+    def full(descriptor, data):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "vocab.model").write_bytes(b"precious")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            tokenizer.save_vocabulary(str(tmp_path))
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"precious"]
+    tokenizer.save_vocabulary(str(tmp_path))
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [tokenizer.pangu.vocab_file.read_bytes()]
+
+
 def test_config_comes_back(exported, integration):
     from mindformers import AutoConfig
 
@@ -242,3 +257,24 @@ def test_export_refuses_what_it_cannot_do(exported, integration, tmp_path):
     with pytest.raises(ValueError, match="no checkpoint of a known form"):
         integration.save_for_mindformers(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", [1.0, np.inf, np.nan])
+def test_a_training_step_leaves_out_what_is_not_finite(integration, value):
+    from mindspore import Tensor, nn, ops
+
+    class Loss(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Dense(2, 1, weight_init="ones")
+
+        def construct(self, row):
+            return ops.square(self.linear(row)).mean()
+
+    network = Loss()
+    optimizer = nn.Momentum(network.trainable_params(), 0.1, 0.0)
+    step = integration.PanguAlphaTrainOneStepCell(network, optimizer, use_clip_grad=True)
+    overflow = step(Tensor(np.array([[1.0, value]], np.float32)))[1]
+    assert bool(overflow) == (not np.isfinite(value))
+    changed = not np.array_equal(network.linear.weight.asnumpy(), np.ones((1, 2), np.float32))
+    assert changed == bool(np.isfinite(value))

@@ -6,13 +6,13 @@ Opening looks at names, shapes and headers. Bytes are compared with their checks
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from pangu_alpha.checkpoint.distributed import part_name, part_pieces
+from pangu_alpha.checkpoint.distributed import part_pieces
+from pangu_alpha.checkpoint.folders import newest_first, part_name, rank_of
 from pangu_alpha.checkpoint.format import MANIFEST, MARKER, Manifest, read_checkpoint
 from pangu_alpha.checkpoint.naming import MOMENTS, given_model
 from pangu_alpha.checkpoint.pieces import Box, Piece, Source, Stored
@@ -22,20 +22,29 @@ from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError, ch
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError, build
+from pangu_alpha.files.shown import quoted, shown
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, slice_writers
 
 STEMS = ("model", "optimizer")
 
 # Modules of this package, each a Reader, asked in this order.
-READERS = ("released_folder", "mindspore_slices", "ckpt_file", "huggingface", "megatron")
+READERS = (
+    "released_folder", "mindspore_slices", "mindformers_folder", "ckpt_file", "huggingface", "megatron",
+)  # fmt: skip
 
-_PART = re.compile(r"rank_\d{5,}")  # never a path: what lies elsewhere is no part of the checkpoint
 _PLACED = ("released_folder", "mindspore_slices")  # of READERS, those that a strategy is for
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 # Fields of ModelConfig that say what the stored numbers mean; the others may be another run's.
-_MEANING = (
-    "vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length", "norm_order", "activation",
-)  # fmt: skip
+# Fields that change a network's shapes, or what its weights mean; and why no other value will do.
+_MEANING = {
+    "vocab_size": "its table of tokens has a row for each of its ids",
+    "hidden_size": "its tensors have that many columns",
+    "num_layers": "it has the tensors of that many layers",
+    "num_heads": "the weights of another number of heads mean nothing",
+    "seq_length": "its tables of positions and queries have that many rows, and are neither cut nor extended",
+    "norm_order": "its weights were trained in that order",
+    "activation": "its weights were trained with that function",
+}
 
 _MOST_RANKS = 1 << 20  # a damaged plan must not ask for more memory than there is
 Section = TypeVar("Section", ModelConfig, ParallelPlan)
@@ -143,13 +152,26 @@ def _refuse_others(source: Source, options: OpenOptions) -> None:
         return
     given, name = given_model(options.model), isinstance(options.model, str)
     given = replace(given, norm_order=order or given.norm_order)
-    for key in _MEANING:
-        if key in own and own[key] != getattr(given, key):
-            raise UnclearError(
-                f"{source.path}: model.{key} is {own[key]!r} there, {getattr(given, key)!r} in "
-                f"{options.model if name else 'this run'}; the weights mean nothing so: set "
-                f"model.{key}={own[key]}{', or leave --model out' if name else ''}"
-            )
+    if (said := other_network(own, given, str(options.model) if name else "this run")) is not None:
+        raise UnclearError(f"{source.path}: {said}{', or leave --model out' if name else ''}")
+
+
+def other_network(own: Mapping[str, Any], model: ModelConfig, where: str) -> str | None:
+    """Why the weights of one network cannot be those of another; None if they can.
+
+    Args:
+        own: What a checkpoint says of its network, by field of ModelConfig.
+        model: The other one.
+        where: Who asks for that.
+    """
+    keys = [key for key in _MEANING if key in own and own[key] != getattr(model, key)]
+    if not keys:
+        return None
+    differences = (
+        f"model.{key} is {quoted(own[key])} there, {getattr(model, key)!r} in {where}: {_MEANING[key]}"
+        for key in keys
+    )
+    return f"{'; '.join(differences)}; set {' '.join(f'model.{key}={shown(own[key], 80)}' for key in keys)}"
 
 
 def _refuse_integers(source: Source) -> None:
@@ -187,7 +209,8 @@ def _candidates(path: Path) -> Iterator[Path]:
 
 def _part_folders(path: Path) -> Iterator[Path]:
     if path.is_dir():
-        yield from sorted(each for each in path.glob("rank_" + "[0-9]" * 5) if (each / MARKER).is_file())
+        ranks = {rank: each for each in path.iterdir() if (rank := rank_of(each.name)) is not None}
+        yield from (ranks[rank] for rank in sorted(ranks) if (ranks[rank] / MARKER).is_file())
 
 
 def _open_ours(paths: Sequence[Path], boxes: Mapping[str, Box] | None) -> Source:
@@ -201,7 +224,7 @@ def _open_ours(paths: Sequence[Path], boxes: Mapping[str, Box] | None) -> Source
     if all(each == [path] for path, each in found.items()):
         return _open_folders(paths, boxes)
     passed: list[str] = []
-    for name in sorted({each.name for many in found.values() for each in many}, reverse=True):
+    for name in newest_first({each.name for many in found.values() for each in many}):
         try:
             folders = [each for many in found.values() for each in many if each.name == name]
             source = _open_folders(folders, boxes)
@@ -230,7 +253,8 @@ def _open_folders(folders: Sequence[Path], boxes: Mapping[str, Box] | None) -> S
 
 def _open_whole(path: Path, boxes: Mapping[str, Box] | None) -> Source:
     manifest = read_checkpoint(path, verify=False, parts=()).manifest
-    if strange := [name for name in manifest.parts if not _PART.fullmatch(name)]:
+    # Never a path: what lies elsewhere is no part of the checkpoint.
+    if strange := [name for name in manifest.parts if rank_of(name) is None]:
         raise CheckpointError(
             f"{path / MANIFEST}: malformed: a part is called {strange[0]!r}, not rank_00000"
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import shutil
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,19 @@ from mindformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeniz
 from mindformers.generation import GenerationConfig
 from mindformers.models import PretrainedConfig, PreTrainedModel, PreTrainedTokenizer
 from mindformers.tools.register import MindFormerModuleType, MindFormerRegister
+from mindformers.wrapper import MFTrainOneStepCell
 from mindspore import nn, ops
 
 from pangu_alpha.checkpoint.durable import appearing_folder
+from pangu_alpha.checkpoint.mindformers_folder import MODEL_TYPE
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import ConfigError, build
 from pangu_alpha.config.zoo import load_model_config
+from pangu_alpha.files.writing import durable_file, write_all
 from pangu_alpha.inference.load import VOCABULARY, load_for_inference
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.text.tokenizer import CONTROL_NAMES, UNKNOWN, PanguTokenizer
-
-MODEL_TYPE = "pangu_alpha"
 
 _SHAPE = dataclasses.asdict(load_model_config("2_6b"))
 _LIKENESS = 0.85  # of difflib; from here on an unknown key is taken for a misspelt field of ModelConfig
@@ -170,6 +171,39 @@ class PanguAlphaForCausalLM(PreTrainedModel):
         return (model, info) if output_loading_info else model
 
 
+_count_not_finite = ops.MultitypeFuncGraph("count_not_finite")
+
+
+@_count_not_finite.register("Tensor")
+def _count_not_finite_in(gradient):
+    return ops.logical_not(ops.isfinite(gradient)).astype(ms.float32).sum()
+
+
+@MindFormerRegister.register(MindFormerModuleType.WRAPPER)
+class PanguAlphaTrainOneStepCell(MFTrainOneStepCell):
+    """MindFormers' training step for any device: `runner_wrapper: {type: PanguAlphaTrainOneStepCell}`.
+
+    MindFormers' own asks Ascend's registers whether a gradient overflowed, which fails on a CPU. This one
+    looks at the gradients there. An update with a gradient that is not finite is left out.
+
+    Args:
+        network: Gives the loss, such as PanguAlphaForCausalLM.
+        optimizer: Updates its parameters.
+        **kwargs: As MFTrainOneStepCell takes them: use_clip_grad, max_grad_norm, scale_sense, ...
+    """
+
+    def __init__(self, network: nn.Cell, optimizer: nn.Optimizer, **kwargs: Any) -> None:
+        super().__init__(network, optimizer, **kwargs)
+        self.looks_at_gradients = ms.get_context("device_target") == "CPU"
+        self.count_not_finite = ops.HyperMap()
+
+    def get_overflow_status(self, status, compute_output):
+        """Whether a gradient is not finite, as a bool scalar."""
+        if not self.looks_at_gradients:
+            return super().get_overflow_status(status, compute_output)
+        return ops.addn(self.count_not_finite(_count_not_finite, compute_output)) > 0
+
+
 @MindFormerRegister.register(MindFormerModuleType.TOKENIZER)
 class PanguAlphaTokenizer(PreTrainedTokenizer):
     """A PanguTokenizer in MindFormers' form: same ids, no token added at either end.
@@ -230,7 +264,13 @@ class PanguAlphaTokenizer(PreTrainedTokenizer):
         name = VOCABULARY if filename_prefix is None else f"{filename_prefix}-{VOCABULARY}"
         target = Path(save_directory) / name
         if target.resolve() != self.pangu.vocab_file.resolve():
-            shutil.copyfile(self.pangu.vocab_file, target)
+            draft = target.with_name(f".{name}.{os.getpid()}.draft")
+            try:
+                with durable_file(draft) as descriptor:  # what lies there is replaced whole or not at all
+                    write_all(descriptor, self.pangu.vocab_file.read_bytes())
+                os.replace(draft, target)
+            finally:
+                draft.unlink(missing_ok=True)
         return (str(target),)
 
     def _convert_token_to_id(self, token: str) -> int:
@@ -263,7 +303,7 @@ def save_for_mindformers(
         OSError: The disk does not take it.
     """
     folder = Path(folder)
-    if folder.exists():
+    if os.path.lexists(folder):  # a link to nothing is something, too
         raise ValueError(f"{folder}: exists already; give the name of a new folder")
     loaded = load_for_inference(source, tokenizer)
     words = loaded.tokenizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,14 @@ def pytest_collection_modifyitems(items):
     items.sort(
         key=lambda item: SLOW.index(item.path.parent.name) if item.path.parent.name in SLOW else len(SLOW)
     )
+
+
+@pytest.fixture
+def hang_up():
+    """SIGHUP ends a process, whether or not the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

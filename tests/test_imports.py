@@ -28,6 +28,7 @@ ORDER = [
 ]
 WITHOUT_MINDSPORE = [
     "pangu_alpha",
+    "pangu_alpha.files.lock",
     "pangu_alpha.files.reading",
     "pangu_alpha.files.writing",
     "pangu_alpha.files.shown",
@@ -60,6 +61,9 @@ WITHOUT_MINDSPORE = [
     "pangu_alpha.parallel.sharding",
     "pangu_alpha.parallel.layout",
     "pangu_alpha.parallel.launch",
+    "pangu_alpha.parallel.signals",
+    "pangu_alpha.parallel.belonging",
+    "pangu_alpha.parallel.watch",
     "pangu_alpha.planner.calibrate",
     "pangu_alpha.planner.elimination",
     "pangu_alpha.planner.operators",

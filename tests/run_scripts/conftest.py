@@ -66,11 +66,15 @@ def config(records, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def script():
-    """Starts a script of run_scripts/ with this interpreter."""
+def script(tmp_path_factory):
+    """Starts a script of run_scripts/ with this interpreter, which has a name of its own in a folder with a
+    blank and no `python` beside it."""
+    interpreter = tmp_path_factory.mktemp("an interpreter") / "python3.11"
+    interpreter.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', "utf-8")
+    interpreter.chmod(0o755)
 
     def start(name, *words):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PANGU_PYTHON": sys.executable}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PANGU_PYTHON": str(interpreter)}
         command = ["bash", str(SCRIPTS / name), *words]
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import random
 import re
 import signal
 import socket
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -16,6 +20,14 @@ from pangu_alpha.checkpoint.format import read_checkpoint
 from pangu_alpha.training.report import read_metrics
 
 STEPS = 60
+
+
+_spec = importlib.util.spec_from_file_location(
+    "kill_runs", Path(__file__).parents[2] / "benchmarks" / "kill_runs.py"
+)
+kill_runs = importlib.util.module_from_spec(_spec)
+sys.modules["kill_runs"] = kill_runs  # its dataclass looks itself up there
+_spec.loader.exec_module(kill_runs)
 
 
 def free_port():
@@ -121,3 +133,18 @@ def test_a_signal_saves_and_stops_all(script, config, tmp_path):
     assert (tmp_path / "run" / "checkpoints" / f"step_{step:08d}").is_dir()
     left = [worker for worker in workers if worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE]
     assert not left
+
+
+@pytest.mark.parametrize("victim", ["launcher", "both"])
+def test_the_next_start_waits_for_orphans_and_goes_on_bit_for_bit(config, undisturbed, tmp_path, victim):
+    """benchmarks/kill_runs.py does it at as many moments as it is told."""
+    other = kill_runs.digest(undisturbed)
+    run = tmp_path / "run"
+    first = kill_runs.start(config, run, tmp_path / "first.out")
+    kill_runs.wait_until(first, run, 1.4, 0.0, STEPS)
+    kill_runs.kill(first, victim, random.Random(0))
+    assert first.process.returncode == -signal.SIGKILL
+    outcome = kill_runs.start_again(config, run, tmp_path / "again.out", first)
+    assert outcome["resumed"]
+    assert kill_runs.state(run, STEPS) == kill_runs.state(undisturbed, STEPS)
+    assert kill_runs.digest(undisturbed) == other

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ import yaml
 from pangu_alpha.cli.launch import main, new_folder, parse, wait_for_port
 from pangu_alpha.cli.launch_predict import join_outputs
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.parallel.launch import plain_nodes, topology
+from pangu_alpha.parallel.launch import log_dir_fault, plain_nodes, topology
 from pangu_alpha.parallel.rank_table import Device, RankTable, Server, write
 
 TRAIN, PREDICT = "src/train.py", "src/predict.py"
@@ -98,6 +100,98 @@ def test_one_device_starts_without_msrun(config, capsys):
     assert "msrun" not in output and "python src/train.py" in output and "run.device=CPU" in output
 
 
+NASTY = "a b;touch pwned $(touch pwned) `touch pwned` 'x\" &|<>* \\ ~\n# \x1b[31m红"
+
+
+@pytest.fixture
+def interpreter(tmp_path, monkeypatch):
+    """Stands in for this interpreter: notes the words it gets, in a folder with a blank in its name."""
+    path = tmp_path / "an interpreter" / "python3.11"
+    path.parent.mkdir()
+    noted = "json.dumps([sys.argv[1:], os.environ.get('MS_COMPILER_CACHE_PATH')])"
+    path.write_text(f"#!{sys.executable}\nimport json, os, sys\nprint({noted})\n", "utf-8")
+    path.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(path))
+    return path
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_what_dry_prints_does_in_a_shell_what_a_launch_does(
+    config, tmp_path, capsys, monkeypatch, interpreter, devices
+):
+    monkeypatch.chdir(tmp_path)
+    yaml_file, logs, cache = (f"{name} {NASTY}" for name in ("yaml", "logs", "cache"))
+    shutil.copyfile(config, yaml_file)
+    overrides = (f"parallel.dp={devices}", f"run.output={json.dumps(NASTY)}")
+    words = ("--config", yaml_file, "--log-dir", logs, "--compile-cache", cache, "--device", "CPU")
+    output = dry(capsys, *words, *overrides)
+    script = output[output.index("# every process") :] + "\nwait\n"
+    assert "\x1b" not in script  # no terminal shows another colour
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not list(tmp_path.rglob("pwned*"))
+    (log,) = (tmp_path / logs / "node_0" / "001").iterdir()
+    given, graphs = json.loads(log.read_text("utf-8"))
+    program = [TRAIN, "--config", yaml_file, *overrides, "run.device=CPU"]
+    if devices == 1:
+        assert given == program and log.name == "worker_0.log"
+    else:
+        assert given[:2] == ["-m", "mindspore.parallel.cluster.run"] and given[-len(program) :] == program
+    assert graphs.startswith(str(tmp_path / cache))
+
+
+@pytest.mark.parametrize("word", ["a b", "日志", "run-1_x.y", "[2026]*~#"])
+def test_log_folders_that_a_shell_only_reads_are_taken_by_msrun(word):
+    assert log_dir_fault(f"/logs/{word}") is None
+
+
+@pytest.mark.parametrize("word", [*";&|<>()`\"'\\", "$(true)", "\n", "\x1b"])
+def test_log_folders_that_a_shell_acts_on_are_refused_for_msrun(config, tmp_path, word, capsys):
+    words = ["--config", config, "--device", "CPU", "--log-dir", str(tmp_path / f"a{word}b")]
+    with pytest.raises(ValueError, match="--log-dir: .*msrun hands this path to a shell, which would act on"):
+        main([TRAIN, *words])
+    assert not list(tmp_path.iterdir())
+    assert main([TRAIN, "--dry", *words]) == 0
+    assert "warning: --log-dir: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("root@10.1.0.12", r"'root@10\.1\.0\.12' names a user; give the host alone: 10\.1\.0\.12"),
+        ("10.1.0.11:22", r"names a port; give the host alone, 10\.1\.0\.11, and a port by --master-port"),
+        ("[fe80::1]:22", r"names a port; give the host alone, \[fe80::1\]"),
+        ("node[01-04]", "is a pattern or a list; give one host"),
+        ("node01,node02", "is a pattern or a list"),
+        ("node01 node02", "is a pattern or a list"),
+        ("tcp://node01", "is no name or address of a host"),
+        ("10.1.0", "is no name or address of a host"),
+        ("300.1.0.1", "is no name or address of a host"),
+        ("", "is no name or address of a host"),
+        ("-node", "is no name or address of a host"),
+        ("$(reboot)", "is no name or address of a host"),
+        ("\x1b[31m", r"\\x1b"),
+    ],
+)
+def test_addresses_that_are_none_are_refused(config, address, message):
+    with pytest.raises(ValueError, match=f"--master-addr: .*{message}"):
+        main([TRAIN, "--config", config, "--dry", "--device", "CPU", f"--master-addr={address}"])
+
+
+@pytest.mark.parametrize(
+    "address", ["10.1.0.12", "::1", "[::1]", "fe80::1%eth0", "node01", "gpu_7.cluster.local"]
+)
+def test_addresses_are_taken(config, capsys, address):
+    words = ("--config", config, "--device", "CPU", "--master-addr", address)
+    assert f"--master_addr={address}" in dry(capsys, *words)
+
+
+def test_words_stand_on_both_sides_of_the_options(config, capsys):
+    words = ("run.steps=2", "--config", config, "run.log_every=1", "--device", "CPU", "run.seed=3")
+    output = dry(capsys, *words)
+    assert f"{TRAIN} --config {config} run.steps=2 run.log_every=1 run.seed=3 run.device=CPU" in output
+
+
 def test_a_long_topology_is_cut_around_this_node():
     nodes, plan = plain_nodes(256, 8), ParallelPlan(dp=16, tp=8, pp=16, micro_batches=16)
     lines = topology(nodes, plan, here=100).splitlines()
@@ -125,6 +219,9 @@ def test_a_long_topology_is_cut_around_this_node():
         (("--start", "rank-table"), "need each other"),
         (("--rank-table", "table.json"), "need each other"),
         (("parallel.dq=2",), "parallel.dq"),
+        (("--master-port", "65000", "--restarts", "600"), "65000 with 600 restarts goes beyond 65535"),
+        ((*NODE_0, "--nnodes", "9" * 18), "--nnodes, --nproc: 9{18} nodes of 1 workers are too many"),
+        (("--nproc", "9" * 18), "--nnodes, --nproc: 1 nodes of 9{18} workers are too many"),
     ],
 )
 def test_refusals(config, words, message):
@@ -163,10 +260,12 @@ def test_dry_of_a_prediction_refuses_what_every_worker_would(tmp_path, capsys):
         main([*words, "--checkpoint", "run", "--greedy", "--top-k", "3"])
 
 
-def test_a_start_outside_the_environment_is_explained(config, tmp_path, monkeypatch, port):
+def test_an_interpreter_without_mindspore_is_named(config, tmp_path, monkeypatch, port):
+    """msrun runs under this interpreter and not under one that the PATH finds."""
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("pangu_alpha.cli.launch.find_spec", lambda name: None)
     words = ("--device", "CPU", "--nproc", "2", "--log-dir", str(tmp_path / "logs"), "--master-port", port)
-    with pytest.raises(ValueError, match="msrun: not on the PATH; activate the environment"):
+    with pytest.raises(ValueError, match="MindSpore is not installed for this interpreter; give another"):
         main([TRAIN, "--config", config, *words])
 
 
@@ -193,7 +292,20 @@ def test_rank_tables_that_differ_from_the_request(config, table):
         main([*start, "parallel.dp=4", "--device", "CPU"])
 
 
-@pytest.mark.parametrize("words", [("--nproc", "0"), ("--restarts", "-1"), ("--start", "ssh")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--nproc", "0"),
+        ("--nproc", "9" * 5000),
+        ("--restarts", "-1"),
+        ("--start", "ssh"),
+        ("--grace", "-1"),
+        ("--grace", "soon"),
+        ("--master-port", "65536"),
+        ("--heartbeat", "²"),
+        ("--log-dir", ""),
+    ],
+)
 def test_values_out_of_range_are_refused(config, words, capsys):
     with pytest.raises(SystemExit):
         main([TRAIN, "--config", config, *words])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +15,10 @@ import time
 import pytest
 
 from pangu_alpha.cli.launch import main
+from pangu_alpha.files.lock import hold_folder
 from pangu_alpha.parallel.launch import Command
-from pangu_alpha.parallel.watch import Bulletin, Console, Failure, Signals, last_lines, watch
+from pangu_alpha.parallel.signals import Signals
+from pangu_alpha.parallel.watch import GRACE, Bulletin, Console, Failure, last_lines, watch
 from pangu_alpha.parallel.workers import OwnWorkers, log_of
 
 
@@ -22,10 +27,10 @@ def start(folder, *codes):
     return OwnWorkers(commands, {"PYTHONUNBUFFERED": "1"}, folder)
 
 
-def watched(folder, workers, root=None, name="node 0"):
+def watched(folder, workers, root=None, name="node 0", grace=GRACE):
     bulletin = Bulletin(root or folder, folder)
     with Signals() as signals:
-        return watch(workers, Console(log_of(folder, 0), 0), signals, bulletin, name, folder)
+        return watch(workers, Console(log_of(folder, 0), 0), signals, bulletin, name, folder, grace)
 
 
 SLEEP = "import time; time.sleep(60)"
@@ -66,6 +71,126 @@ time.sleep(60)
     assert watched(tmp_path, workers) is None
     assert list(workers.codes().values()) == [143, 143]
     assert "saved" in capsys.readouterr().out
+
+
+def send_when_ready(log, *numbers):
+    """Sends signals to this process as soon as a worker says that it is ready."""
+
+    def send():
+        while not log.exists() or "ready" not in log.read_text():
+            time.sleep(0.02)
+        for number in numbers:
+            os.kill(os.getpid(), number)
+
+    threading.Thread(target=send).start()
+
+
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("ready")
+time.sleep(60)
+"""
+
+
+def test_a_second_signal_ends_workers_that_do_not_stop(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pangu_alpha.parallel.signals.TOGETHER", 0.0)
+    workers = start(tmp_path, STUBBORN, "print('ready')")
+    send_when_ready(log_of(tmp_path, 0), signal.SIGINT, signal.SIGTERM)
+    assert watched(tmp_path, workers) is None
+    assert workers.codes()[0] == -signal.SIGKILL
+    output = capsys.readouterr().out
+    first, second = re.findall(
+        r"signal (\d+)(?:: the workers save and stop| again: killed .* rank 0;)", output
+    )
+    assert {first, second} == {"2", "15"} and "still runs in 1800 s (--grace) is killed" in output
+
+
+def test_a_hang_up_stops_the_workers_and_the_grace_ends_them(hang_up, tmp_path, capsys):
+    workers = start(tmp_path, STUBBORN)
+    send_when_ready(log_of(tmp_path, 0), signal.SIGHUP)
+    assert watched(tmp_path, workers, grace=0.2) is None
+    assert workers.codes() == {0: -signal.SIGKILL}
+    output = capsys.readouterr().out
+    assert "signal 1: the workers save and stop; what still runs in 0.2 s (--grace) is killed" in output
+    assert "the time to save is up (--grace): killed while they ran: rank 0;" in output
+
+
+@pytest.mark.parametrize(
+    ("ending", "words", "code"),
+    [
+        ("os.kill(os.getpid(), 34)", "ended by SIGRTMIN (34)", 162),
+        ("os.kill(os.getpid(), 40)", "ended by SIGRTMIN+6 (40)", 168),
+        ("os.kill(os.getpid(), 64)", "ended by SIGRTMAX (64)", 192),
+        ("os._exit(255)", "exit code 255", 255),
+    ],
+)
+def test_endings_of_all_kinds_are_named(tmp_path, ending, words, code):
+    failure = watched(tmp_path, start(tmp_path, f"import os; {ending}"))
+    assert words in str(failure) and failure.exit_code == code
+
+
+@pytest.mark.parametrize(("code", "shell"), [(0, 1), (256, 1), (-200, 1), (300, 1), (-32, 160), (-127, 255)])
+def test_an_exit_code_that_no_process_can_have_is_a_failure_all_the_same(code, shell):
+    failure = Failure(0, code, "node 0", "log")
+    assert failure.exit_code == shell and "rank 0 on node 0 failed first" in str(failure)
+
+
+def test_names_in_a_failure_are_escaped():
+    assert str(Failure(1, 1, "\x1b[31m", "\x9b")).count("\\x") == 2
+
+
+GOOD = {"rank": 1, "code": 7, "node": "node 1", "log": "/logs/1"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"half of {",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"[]",
+        b"{}",
+        json.dumps(GOOD | {"more": 1}).encode(),
+        json.dumps(GOOD | {"code": "7"}).encode(),
+        json.dumps(GOOD | {"code": True}).encode(),
+        json.dumps(GOOD | {"rank": 1.5}).encode(),
+        json.dumps(GOOD | {"code": 10**30}).encode(),
+        json.dumps(GOOD | {"node": None}).encode(),
+        json.dumps(GOOD | {"log": ["/logs/1"]}).encode(),
+    ],
+)
+def test_what_is_no_news_is_named_once_and_replaced_by_news(tmp_path, capsys, content):
+    marker = tmp_path / "001"
+    marker.mkdir()
+    os.utime(marker, (1, 1))
+    (tmp_path / "failed_0.json").write_bytes(content)
+    bulletin = Bulletin(tmp_path, marker)
+    assert bulletin.read() is None and bulletin.read() is None
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: {tmp_path / 'failed_0.json'}") and said.count("\n") == 1
+    bulletin.write(Failure(**GOOD))
+    assert Bulletin(tmp_path, marker).read() == Failure(**GOOD)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["001", "failed_0.json"]
+
+
+def test_a_pipe_in_the_place_of_news_is_not_waited_for(tmp_path, capsys):
+    marker = tmp_path / "001"
+    marker.mkdir()
+    os.utime(marker, (1, 1))
+    os.mkfifo(tmp_path / "failed_0.json")
+    assert Bulletin(tmp_path, marker).read() is None
+    assert "is a pipe" in capsys.readouterr().err
+
+
+def test_news_that_cannot_be_written_hide_no_failure(tmp_path, capsys):
+    marker = tmp_path / "logs" / "001"
+    marker.mkdir(parents=True)
+    bulletin = Bulletin(tmp_path / "logs", marker)
+    shutil.rmtree(tmp_path / "logs")
+    bulletin.write(Failure(**GOOD))
+    assert "the other nodes are not told of the failure" in capsys.readouterr().err
 
 
 def test_nodes_tell_each_other(tmp_path):
@@ -114,6 +239,9 @@ def test_last_lines_explain_the_code_of_hccl(tmp_path):
     lines = last_lines(log)
     assert lines[0].startswith("Traceback") and lines[-1].startswith("hint: HCCL: a rank did not arrive")
     assert "no log" in last_lines(tmp_path / "none")[0]
+    assert "is a folder" in last_lines(tmp_path)[0]
+    log.write_bytes(b"x" * 10_000_000 + b"\nthe end\n")  # only its end is read
+    assert last_lines(log)[-1] == "the end" and sum(map(len, last_lines(log))) < 1_100_000
 
 
 TRAIN = """
@@ -153,6 +281,33 @@ def test_a_rank_table_start_and_a_restart(program, config, tmp_path, monkeypatch
         assert log == f"{rank} 2 {rank} {tmp_path / 't.json'} 3600 {' '.join(words[-2:])} --resume auto\n"
 
 
+def test_the_given_interpreter_runs_the_workers_whatever_the_path_finds(config, tmp_path, monkeypatch):
+    other = tmp_path / "bin"
+    other.mkdir()
+    for name in ("python", "python3", "msrun"):
+        (other / name).write_text("#!/bin/sh\necho another one; exit 9\n", "utf-8")
+        (other / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(other), prepend=os.pathsep)
+    (tmp_path / "train.py").write_text("import os, sys; print(sys.executable, os.environ['PANGU_PYTHON'])")
+    words = ["--config", config, "parallel.dp=1", "--log-dir", str(tmp_path / "logs")]
+    assert main([str(tmp_path / "train.py"), *words]) == 0
+    log = (tmp_path / "logs" / "node_0" / "001" / "worker_0.log").read_text("utf-8")
+    assert log == f"{sys.executable} {sys.executable}\n"
+
+
+def test_a_run_in_use_is_refused_before_a_worker_starts(config, tmp_path):
+    (tmp_path / "train.py").write_text("exit(0)", "utf-8")
+    run = tmp_path / "run"
+    words = ["--config", config, "parallel.dp=1", "--log-dir", str(tmp_path / "logs"), f"run.output={run}"]
+    with (
+        hold_folder(run, "training"),
+        pytest.raises(ValueError, match=rf"{run}: in use since .* by training"),
+    ):
+        main([str(tmp_path / "train.py"), *words])
+    assert not (tmp_path / "logs").exists()
+    assert main([str(tmp_path / "train.py"), *words]) == 0
+
+
 @pytest.mark.parametrize(("code", "attempts"), [(2, 1), (3, 1), (9, 3)])
 def test_exit_codes_and_attempts(config, tmp_path, code, attempts):
     (tmp_path / "train.py").write_text(f"exit({code})", "utf-8")
@@ -182,7 +337,6 @@ with open(files["--output"], "w") as output:
 
 
 def test_scripts_are_clean():
-    import shutil
     from pathlib import Path
 
     scripts = sorted(str(path) for path in (Path(__file__).parents[2] / "run_scripts").glob("*.sh"))

@@ -102,6 +102,12 @@ def test_sigterm_saves_and_stops(settings, config_file, tmp_path):
     assert manifest.samples == 8 * step and f"saved at step {step} and stopped" in output
 
 
+def test_a_run_that_is_refused_leaves_no_folder(cpu, settings, config_file, tmp_path):
+    with pytest.raises(ValueError, match="no such folder"):
+        main(["--config", config_file(settings), "--resume", str(tmp_path / "nowhere")])
+    assert not (tmp_path / "run").exists()
+
+
 def test_resume_policies(cpu, settings, config_file, tmp_path, caplog, capsys):
     caplog.set_level(logging.INFO)
     settings["run"] |= {"steps": 4, "checkpoint": {"every": 2}, "resume": "never"}

@@ -36,6 +36,14 @@ def test_processes_and_plan_must_fit(alone):
         join_world(ParallelPlan())
 
 
+@pytest.mark.parametrize("text", ["", "two", "-1", "2.0", "²", "9" * 5000])
+def test_a_number_of_processes_that_is_none_is_refused(alone, text):
+    alone.setenv("RANK_TABLE_FILE", "table.json")
+    alone.setenv("RANK_SIZE", text)
+    with pytest.raises(ValueError, match="RANK_SIZE: .* in the environment is no number of processes"):
+        join_world(ParallelPlan())
+
+
 def test_bits_of_any_type_survive_the_sum_of_slots():
     """What `gather` sends is exact in float32; the sum with the other rank's zeros is done here by hand."""
     arrays = [np.array([np.pi, np.nan, -1e300]), np.array([-np.inf, 5e-324, 2.0**53 + 1])]

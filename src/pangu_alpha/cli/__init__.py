@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from pangu_alpha.files.shown import shown
+from pangu_alpha.parallel.belonging import end_with_launcher
 
 
 def run_main(main: Callable[[list[str]], int | None]) -> None:
@@ -27,6 +28,7 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
         sys.path.remove(os.path.dirname(__file__))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown is no failure
+    end_with_launcher()
     try:
         code = main(sys.argv[1:]) or 0
         sys.stdout.flush()

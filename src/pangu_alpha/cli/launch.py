@@ -6,7 +6,6 @@ Called as `launch PROGRAM [options] [words for the program]`, PROGRAM being src/
 from __future__ import annotations
 
 import argparse
-import difflib
 import hashlib
 import json
 import os
@@ -16,24 +15,44 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from glob import glob
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 
 import pangu_alpha
+from pangu_alpha.cli.launch_options import parse
 from pangu_alpha.config.run import TrainConfig, load_train_config, unrunnable
 from pangu_alpha.config.schema import ConfigError, to_mapping
-from pangu_alpha.parallel.launch import Job, Node, commands, plain_nodes, refusals, table_nodes, topology
+from pangu_alpha.files.lock import hold_folder
+from pangu_alpha.files.shown import shown
+from pangu_alpha.parallel.belonging import MARK, OUTPUT, Launcher, wait_for_orphans
+from pangu_alpha.parallel.launch import (
+    COMMANDS,
+    Job,
+    Node,
+    commands,
+    log_dir_fault,
+    one_line,
+    plain_nodes,
+    refusals,
+    shell_word,
+    table_nodes,
+    topology,
+)
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.rank_table import read
-from pangu_alpha.parallel.watch import Bulletin, Console, Failure, Signals, last_lines, watch
+from pangu_alpha.parallel.signals import Signals
+from pangu_alpha.parallel.watch import Bulletin, Console, Failure, last_lines, watch
 from pangu_alpha.parallel.workers import MsrunWorkers, OwnWorkers, log_of
 
 _NPU = "/dev/davinci"  # and the device's number
 _NOT_AGAIN = (2, 3)  # wrong input, and a run that stopped itself: another attempt would end the same way
+_MOST_DEVICES = 1 << 20  # more are a slip of the keyboard, and would be written out one by one
 _PORT_WAIT = 60.0  # seconds a port may take to become free after an attempt
 
 
@@ -69,118 +88,24 @@ def main(arguments: Sequence[str]) -> int:
     print(topology(job.nodes, config.parallel, here.place), flush=True)
     if on_ascend(config, options.start):
         check_devices(here)
-    return run_attempts(job, here, options)
+    output = os.path.realpath(config.run.output)
+    require_free(output, here, options.grace)
+    return run_attempts(replace(job, environment={**job.environment, OUTPUT: output}), here, options)
 
 
-def parse(words: Sequence[str], trains: bool) -> tuple[argparse.Namespace, list[str]]:
-    """Options of the launcher, and the words left for the program.
+def require_free(output: str, here: Node, grace: int) -> None:
+    """Refuses a run's folder in which another run works, before a worker is started.
+
+    What a launcher that was killed has left on this node is waited for: it saves and ends by itself. The
+    node of rank 0 looks for other runs; rank 0 itself then holds the folder for all.
 
     Raises:
-        ValueError: An unknown option, with the nearest one; options that exclude each other.
+        ValueError: Another process works in it, or does not end.
     """
-    parser = _parser(trains)
-    options, rest = parser.parse_known_args(words)
-    if not trains:
-        return options, rest  # predict.py knows its own options
-    known = re.findall(r"--[a-z-]+", parser.format_help())
-    for word in rest:
-        if word.startswith("-") or "=" not in word:
-            near = difflib.get_close_matches(word.partition("=")[0], known, 1)
-            hint = (
-                f"did you mean {near[0]}?" if near else "options are --words, see --help; the rest key=value"
-            )
-            raise ValueError(f"{word}: unknown; {hint}")
-    if options.start == "msrun" and (options.nnodes or 1) > 1 and options.master_addr is None:
-        raise ValueError(
-            f"--master-addr: needed with {options.nnodes} nodes: the address of node 0 that all nodes reach"
-        )
-    if (options.start == "rank-table") != (options.rank_table is not None):
-        raise ValueError("--start rank-table and --rank-table FILE need each other")
-    if options.rank_table is None:
-        options.nnodes = options.nnodes or 1
-    return options, rest
-
-
-def _parser(trains: bool) -> argparse.ArgumentParser:
-    name = "train" if trains else "predict"
-    words = "--config FILE [key=value ...]" if trains else "[options of predict.py]"
-    others = "Words key=value go to train.py." if trains else "Options not listed here go to predict.py."
-    parser = argparse.ArgumentParser(
-        prog=f"bash run_scripts/run_distribute_{name}.sh",
-        usage=f"%(prog)s [options] {words}",
-        description=f"Starts {name}.py on the devices of a node and watches over it; see docs/launching.md.",
-        epilog=others,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    if trains:
-        add("--config", required=True, metavar="FILE", help="YAML of the run")
-    else:
-        add("--prompt-file", required=True, metavar="FILE", help="prompts, one a line, shared out evenly")
-        add(
-            "--output", required=True, metavar="FILE", help="JSON lines of all workers, in the prompts' order"
-        )
-    _add_topology(parser, trains)
-    _add_environment(parser)
-    return parser
-
-
-def _add_topology(parser: argparse.ArgumentParser, trains: bool) -> None:
-    add = _adder(parser, "devices and nodes")
-    needed = "what the plan needs" if trains else "1"
-    add("--device", choices=("Ascend", "CPU"), help="device type; without it, the program's own choice")
-    add("--nproc", type=_positive, metavar="N", help=f"workers of a node; without it, {needed}")
-    if not trains:
-        parser.set_defaults(restarts=0)
-        return
-    add("--nnodes", type=_positive, metavar="N", help="nodes; without it 1, or the rank table's")
-    add("--node-rank", type=_natural, metavar="N", help="place of this node, from 0; needed with several")
-    add("--master-addr", metavar="HOST", help="address of node 0 that all nodes reach (msrun); needed with "
-        "several")  # fmt: skip
-    add(
-        "--master-port",
-        type=_positive,
-        default=8118,
-        metavar="PORT",
-        help="free port of node 0, and the next for each restart",
-    )
-    add("--start", choices=("msrun", "rank-table"), default="msrun", help="how workers find each other")
-    add("--rank-table", metavar="FILE", help="HCCL rank table, for --start rank-table")
-    add("--chip", metavar="NAME", help="chip whose rules the rank table must keep; see docs/rank_tables.md")
-    add("--cluster-timeout", type=_positive, default=600, metavar="S", help="wait for all workers (msrun)")
-    add("--restarts", type=_natural, default=0, metavar="N", help="attempts after a failure, --resume auto")
-    add("--compile-cache", metavar="DIR", help="keep compiled graphs there (MS_COMPILER_CACHE_*)")
-
-
-def _add_environment(parser: argparse.ArgumentParser) -> None:
-    add = _adder(parser, "environment and logs")
-    add("--log-dir", default="logs", metavar="DIR", help="logs of all attempts; best on shared storage")
-    add("--heartbeat", type=_natural, default=30, metavar="S", help="between signs of life of a compilation")
-    add("--hccl-connect-timeout", type=_positive, default=1200, metavar="S", help="HCCL_CONNECT_TIMEOUT")
-    add("--hccl-exec-timeout", type=_positive, default=3600, metavar="S", help="HCCL_EXEC_TIMEOUT")
-    add("--bind-cores", action="store_true", help="give every worker its own share of the cores")
-    add("--dry", action="store_true", help="print what would run on every node, run nothing")
-
-
-def _adder(parser: argparse.ArgumentParser, title: str) -> Callable[..., None]:
-    group = parser.add_argument_group(title)
-
-    def add(name: str, help: str, default: object = None, **rest: object) -> None:
-        if default is not None:
-            rest["default"], help = default, f"{help} (default: {default})"
-        group.add_argument(name, help=help, **rest)
-
-    return add
-
-
-def _positive(text: str) -> int:
-    return _natural(text, 1)
-
-
-def _natural(text: str, least: int = 0) -> int:
-    if not text.isdigit() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-    return int(text)
+    wait_for_orphans(output, grace)
+    if 0 in here.ranks and os.path.isdir(output):
+        with hold_folder(output, "launching a training"):
+            pass
 
 
 def _program_words(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[str, ...]:
@@ -190,12 +115,13 @@ def _program_words(options: argparse.Namespace, overrides: Sequence[str]) -> tup
 
 def environment_of(options: argparse.Namespace) -> dict[str, str]:
     """The variables all processes get; the one place where they are set."""
-    found = {
+    return {
         "HCCL_CONNECT_TIMEOUT": str(options.hccl_connect_timeout),
         "HCCL_EXEC_TIMEOUT": str(options.hccl_exec_timeout),
         "PYTHONUNBUFFERED": "1",  # a log that lags behind hides the last words
+        "PANGU_PYTHON": sys.executable,
+        "PATH": os.pathsep.join([str(COMMANDS), os.environ.get("PATH", os.defpath)]),  # "python" is the above
     }
-    return found
 
 
 def graph_digest(config: TrainConfig) -> str:
@@ -241,7 +167,10 @@ def make_job(program: str, options: argparse.Namespace, overrides: Sequence[str]
     if options.rank_table is not None:
         nodes = table_nodes(read(options.rank_table, Mesh.of(plan), options.chip))
     else:
-        nodes = plain_nodes(options.nnodes, options.nproc or max(plan.devices // options.nnodes, 1))
+        nproc = options.nproc or max(plan.devices // options.nnodes, 1)
+        if options.nnodes * nproc > max(_MOST_DEVICES, plan.devices):
+            raise ValueError(f"--nnodes, --nproc: {options.nnodes} nodes of {nproc} workers are too many")
+        nodes = plain_nodes(options.nnodes, nproc)
     if problems := list(refusals(nodes, plan, options.nnodes, options.nproc)):
         raise ValueError("\n".join(problems))
     if problems := list(unrunnable(config, plan.devices > 1 and on_ascend(config, options.start))):
@@ -259,14 +188,22 @@ def make_job(program: str, options: argparse.Namespace, overrides: Sequence[str]
 
 
 def dry(job: Job, log_dir: str) -> str:
-    """Every command of every node and the environment, as shell lines."""
-    lines = ["# every process", *(f"export {key}={value}" for key, value in job.environment.items())]
+    """Every command of every node and the environment, as shell lines.
+
+    A log folder that a real start refuses is named on standard error.
+    """
+    if job.start == "msrun" and (fault := log_dir_fault(str(Path(log_dir).absolute()))) is not None:
+        print(f"warning: {shown(fault)}", file=sys.stderr)
+    lines = ["# every process"]
+    for key, value in job.environment.items():
+        word = f'{shell_word(str(COMMANDS))}:"$PATH"' if key == "PATH" else shell_word(value)
+        lines.append(f"export {key}={word}")
     for node in job.nodes:
-        lines.append(f"# {node.name}")
         folder = Path(log_dir) / f"node_{node.place}" / "001"
+        lines += [f"# {one_line(node.name)}", f"mkdir -p -- {shell_word(str(folder))}"]
         for command in commands(job, node, folder, os.cpu_count() or 1):
             log = folder / "msrun.log" if command.rank is None else log_of(folder, command.rank)
-            lines.append(f"{command} >{log} 2>&1 &")
+            lines.append(f"{command} >{shell_word(str(log))} 2>&1 &")
     return "\n".join(lines)
 
 
@@ -327,19 +264,44 @@ def run_attempts(job: Job, here: Node, options: argparse.Namespace) -> int:
     Returns:
         Exit code.
     """
+    require_startable(job, options.log_dir)
+    job = replace(job, environment={**job.environment, MARK: Launcher.this(options.grace).mark})
     with Signals() as signals:
         for attempt in range(options.restarts + 1):
             if attempt:
                 print(f"restart {attempt} of {options.restarts}, from the last whole checkpoint", flush=True)
             failure = _attempt(_of_attempt(job, attempt), here, options, signals, attempt)
             if signals.number:
-                return 128 + signals.number
+                return 128 + (signals.again or signals.number)
             if failure is None:
                 return 0
             _explain(failure)
             if failure.code in _NOT_AGAIN:
                 break
     return failure.exit_code
+
+
+def require_startable(job: Job, log_dir: str) -> None:
+    """Refuses what would fail in every worker.
+
+    Raises:
+        ValueError: Something that the commands need is missing, or a path that they cannot take.
+    """
+    if job.start == "msrun":
+        if find_spec("mindspore") is None:
+            raise ValueError(
+                f"{sys.executable}: MindSpore is not installed for this interpreter; give another one by "
+                "PANGU_PYTHON, or start by run_scripts/ without it"
+            )
+        if (fault := log_dir_fault(str(Path(log_dir).absolute()))) is not None:
+            raise ValueError(fault)
+    if os.pathsep in str(COMMANDS) or not os.access(COMMANDS / "python", os.X_OK):
+        raise ValueError(
+            f"{COMMANDS / 'python'}: cannot be run by its name: it must be executable, and its path without "
+            f"{os.pathsep!r}; install the package elsewhere or anew"
+        )
+    if job.bind_cores and shutil.which("taskset") is None:
+        raise ValueError("--bind-cores: needs taskset (package util-linux), which is not on the PATH")
 
 
 def _of_attempt(job: Job, attempt: int) -> Job:
@@ -355,43 +317,50 @@ def _attempt(
     root = Path(options.log_dir).absolute()
     folder = new_folder(root / f"node_{here.place}")
     if job.start == "msrun" and here.place == 0:
-        wait_for_port(*job.master)
+        wait_for_port(*job.master, given_up=lambda: signals.number != 0)
+    if signals.number:
+        return None
     bulletin = Bulletin(root, folder, attempt)
     started = commands(job, here, folder, os.cpu_count() or 1)
-    if shutil.which(started[0].words[0]) is None:
-        raise ValueError(
-            f"{started[0].words[0]}: not on the PATH; activate the environment, or start by run_scripts/"
-        )
     for command in started:
         print(f"+ {command}", flush=True)
-    print(f"logs: {folder}", flush=True)
+    print(f"logs: {shown(folder)}", flush=True)
     if job.start == "msrun":
         workers = MsrunWorkers(started[0], job.environment, folder, len(here.workers))
     else:
         workers = OwnWorkers(started, job.environment, folder)
     console = Console(log_of(folder, here.ranks[0]), options.heartbeat)
-    return watch(workers, console, signals, bulletin, here.name, folder)
+    return watch(workers, console, signals, bulletin, here.name, folder, options.grace)
 
 
 def new_folder(parent: Path) -> Path:
     """Makes the next of the folders 001, 002, ... in `parent`; those that are there stay as they are."""
     parent.mkdir(parents=True, exist_ok=True)
-    taken = [int(path.name) for path in parent.iterdir() if path.name.isdigit()]
-    folder = parent / f"{max(taken, default=0) + 1:03d}"
-    folder.mkdir()
-    return folder
+    while True:
+        taken = [int(path.name) for path in parent.iterdir() if re.fullmatch("[0-9]{1,9}", path.name)]
+        folder = parent / f"{max(taken, default=0) + 1:03d}"
+        with suppress(FileExistsError):  # another launcher was quicker
+            folder.mkdir()
+            return folder
 
 
-def wait_for_port(address: str, port: int, seconds: float = _PORT_WAIT) -> None:
-    """Returns when a port of this machine can be listened on.
+def wait_for_port(
+    address: str,
+    port: int,
+    seconds: float = _PORT_WAIT,
+    given_up: Callable[[], bool] = lambda: False,
+) -> None:
+    """Returns when a port of this machine can be listened on, or when it no longer matters.
 
     Raises:
         ValueError: It stays taken, or the address is not this machine's.
     """
     deadline = time.monotonic() + seconds
-    while True:
+    host = address.strip("[]")
+    while not given_up():
         try:
-            with socket.create_server((address, port)):
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            with socket.create_server((host, port), family=family):
                 return
         except OSError as error:
             if time.monotonic() > deadline:
@@ -405,7 +374,7 @@ def wait_for_port(address: str, port: int, seconds: float = _PORT_WAIT) -> None:
 def _explain(failure: Failure) -> None:
     print(f"error: {failure}; the other workers are stopped", file=sys.stderr)
     for line in last_lines(Path(failure.log)):
-        print(f"  | {line}", file=sys.stderr)
+        print(f"  | {shown(line)}", file=sys.stderr)
     sys.stderr.flush()
 
 

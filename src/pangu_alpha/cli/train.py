@@ -20,7 +20,8 @@ examples:
 every key of the YAML, with its default: docs/configuration.md
 
 exit code: 0 done; 2 wrong input; 3 the run stopped itself, too many updates in a row were skipped;
-128 + n after signal n, saved where it can go on
+128 + n after signal n (Ctrl-C, SIGTERM, or SIGHUP unless it is ignored): saved where it can go on; a second
+Ctrl-C or SIGTERM stops at once, without saving
 """
 
 
@@ -64,10 +65,10 @@ def main(arguments: Sequence[str]) -> int:
         logging.getLogger().setLevel(logging.WARNING)  # rank 0 says it for all
 
     from pangu_alpha.training.guard import TrainingHaltedError
-    from pangu_alpha.training.loop import Trainer
+    from pangu_alpha.training.loop import train
 
     try:
-        code = Trainer(config, device, world).run()
+        code = train(config, device, world)
     except TrainingHaltedError as error:  # on all ranks at once: their norms are equal
         print(f"error: {error}", file=sys.stderr)
         code = 3

@@ -6,18 +6,23 @@ processes that need not know each other, neither.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.files.shown import quoted, shown
 from pangu_alpha.parallel.mesh import AXES, Mesh
 from pangu_alpha.parallel.rank_table import RankTable
 from pangu_alpha.parallel.rank_table_check import ranges
 
 Start = Literal["msrun", "rank-table", "alone"]
+COMMANDS = Path(__file__).with_name("bin")  # "python" and "msrun" of the interpreter that was given
 _SHOWN = 16  # lines of a topology that are shown where not all are asked for
 
 
@@ -87,8 +92,68 @@ class Command:
     rank: int | None = None
 
     def __str__(self) -> str:
-        return " ".join([*(f"{key}={shlex.quote(value)}" for key, value in self.environment.items()),
-                         shlex.join(self.words)])  # fmt: skip
+        return " ".join([*(f"{key}={shell_word(value)}" for key, value in self.environment.items()),
+                         *map(shell_word, self.words)])  # fmt: skip
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
+
+
+def shell_word(text: str) -> str:
+    """A word as bash reads it back, without a control character that a terminal would obey."""
+    if not _CONTROL.search(text):
+        return shlex.quote(text)
+    return "$'" + "".join(map(_in_bash, text)) + "'"
+
+
+def _in_bash(character: str) -> str:
+    if character in "\\'":
+        return "\\" + character
+    code = ord(character)
+    if code >= 0x80 and _CONTROL.match(character):
+        return f"\\u{code:04x}"
+    return f"\\x{code:02x}" if code < 0x20 or code == 0x7F else character
+
+
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
+
+
+def address_fault(text: str) -> str | None:
+    """What is wrong with a host's name or address as an option gives it; None if nothing is."""
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    with suppress(ValueError):
+        ipaddress.ip_address(inner)
+        return None
+    if _HOST.fullmatch(text) and not re.fullmatch(r"[0-9.]+", text):
+        return None
+    user, at, host = text.rpartition("@")
+    if at and address_fault(host) is None:
+        return f"{quoted(text)} names a user; give the host alone: {host}"
+    host, colon, port = text.rpartition(":")
+    if colon and port.isdecimal() and address_fault(host) is None:
+        return f"{quoted(text)} names a port; give the host alone, {host}, and a port by --master-port"
+    if re.search(r"[\[\],*{}]|\s", text):
+        return f"{quoted(text)} is a pattern or a list; give one host, such as 10.0.0.1 or node01"
+    return f"{quoted(text)} is no name or address of a host, such as node01 or 10.0.0.1"
+
+
+def one_line(text: str) -> str:
+    """A name in a table: its control characters are escaped, line feeds and tabs among them."""
+    return shown(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+_ACTIVE = re.compile(r"[;&|<>()$`\\\"'\x00-\x1f\x7f]")
+
+
+def log_dir_fault(path: str) -> str | None:
+    """Why msrun must not get a log folder: MindSpore 2.9 puts its path into a shell's command as it is."""
+    found = sorted(set(_ACTIVE.findall(path)))
+    if not found:
+        return None
+    return (
+        f"--log-dir: {quoted(path, 200)}: msrun hands this path to a shell, which would act on "
+        f"{' '.join(map(repr, found))}; give a folder without such characters"
+    )
 
 
 def plain_nodes(nnodes: int, nproc: int) -> tuple[Node, ...]:
@@ -155,7 +220,7 @@ def topology(nodes: Sequence[Node], plan: ParallelPlan, here: int | None = None,
         places = [mesh.coordinates(rank) for rank in node.ranks]
         parts = [f"{names[axis]} {ranges({place.along(axis) for place in places})}" for axis in AXES]
         mark = "   <- this node" if node.place == here else ""
-        lines.append(f"  {node.name:<16} ranks {ranges(node.ranks):<11} {'  '.join(parts)}{mark}")
+        lines.append(f"  {one_line(node.name):<16} ranks {ranges(node.ranks):<11} {'  '.join(parts)}{mark}")
     if cut:
         lines.append(f"  ({len(nodes) - len(lines) + 1} more nodes; --dry shows all)")
     return "\n".join(lines)

@@ -5,21 +5,24 @@ Launchers of other nodes are told by a file in the log folder, where they share 
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import signal
-import socket
+import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pangu_alpha.files.reading import ReadError, read_json, require_file
+from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.files.writing import write_json
+from pangu_alpha.parallel.signals import Signals, signal_name
 from pangu_alpha.parallel.workers import MsrunWorkers, OwnWorkers, log_of
 
 _POLL = 0.1  # seconds
 _LAST_LINES = 20
-_GRACE = 120.0  # seconds workers get to save after a signal
+_LAST_BYTES = 1 << 20  # of a log, in which its last lines are looked for
+GRACE = 1800  # seconds: a save that is under way, a step, a save; 200B's take minutes each on slow storage
+_MOST_NEWS = 1 << 16  # bytes
 _CHATTER = re.compile(r"\[INFO\] DISTRIBUTED")  # MindSpore 2.9 logs it at any level
 _NOISE = re.compile(rf"{_CHATTER.pattern}|^-*$|Call Stack: \(For framework|^mindspore/ccsrc/")
 _HINTS = {  # what HCCL's codes mean, told where they stand in a failing rank's log
@@ -48,15 +51,16 @@ class Failure:
 
     @property
     def exit_code(self) -> int:
-        """As a shell gives it: 128 + n after a signal n."""
-        return 128 - self.code if self.code < 0 else self.code
+        """As a shell gives it: 128 + n after a signal n; 1 for a number that no process can end with."""
+        code = 128 - self.code if self.code < 0 else self.code
+        return code if 0 < code < 256 else 1
 
     def __str__(self) -> str:
-        who = "msrun" if self.rank is None else f"rank {self.rank}"
+        who = f"{'msrun' if self.rank is None else f'rank {self.rank}'} on {shown(self.node)}"
         if self.code >= 0:
-            return f"{who} on {self.node} failed first, exit code {self.code}; its log: {self.log}"
-        name = signal.Signals(-self.code).name
-        return f"{who} on {self.node} failed first, ended by {name} ({-self.code}); its log: {self.log}"
+            return f"{who} failed first, exit code {self.code}; its log: {shown(self.log)}"
+        ended = f"ended by {signal_name(-self.code)} ({-self.code})"
+        return f"{who} failed first, {ended}; its log: {shown(self.log)}"
 
 
 class Console:
@@ -96,31 +100,10 @@ class Console:
             with self._log.open("rb") as file:
                 file.seek(self._offset)
                 whole = file.read().rpartition(b"\n")
-        except FileNotFoundError:
+        except OSError:  # not there yet, or on storage that is away for a while
             return ""
         self._offset += len(whole[0]) + len(whole[1])
         return (whole[0] + whole[1]).decode("utf-8", errors="replace")
-
-
-class Signals:
-    """Takes SIGTERM and SIGINT while it is entered; `number` is the first that came, 0 before."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._before: Mapping[int, object] = {}
-
-    def __enter__(self) -> Signals:
-        self._before = {
-            number: signal.signal(number, self._take) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _take(self, number: int, frame: object) -> None:
-        self.number = self.number or number
 
 
 class Bulletin:
@@ -135,22 +118,40 @@ class Bulletin:
     def __init__(self, root: Path, marker: Path, attempt: int = 0) -> None:
         self._file = root / f"failed_{attempt}.json"
         self._since = marker.stat().st_mtime_ns
+        self._complained = False
 
     def read(self) -> Failure | None:
-        """The failure another node has seen."""
+        """The failure another node has seen; a file that is no such news is named once and passed over."""
         try:
             if self._file.stat().st_mtime_ns <= self._since:
                 return None
-            return Failure(**json.loads(self._file.read_text("utf-8")))
+            return _parsed(read_json(require_file(self._file), most=_MOST_NEWS), self._file)
         except FileNotFoundError:
+            return None
+        except (OSError, ReadError) as error:
+            if not self._complained:
+                self._complained = True
+                print(f"warning: {shown(error)}; it is not taken as news of another node", file=sys.stderr)
             return None
 
     def write(self, failure: Failure) -> None:
         """Tells the others, unless one was faster."""
-        if self.read() is None:
-            scratch = self._file.with_suffix(f".{socket.gethostname()}.{os.getpid()}")
-            scratch.write_text(json.dumps(failure.__dict__), "utf-8")
-            scratch.replace(self._file)
+        if self.read() is not None:
+            return
+        try:
+            write_json(self._file, asdict(failure))
+        except OSError as error:
+            print(f"warning: {shown(error)}: the other nodes are not told of the failure", file=sys.stderr)
+
+
+def _parsed(value: object, where: Path) -> Failure:
+    if isinstance(value, dict) and value.keys() == Failure.__annotations__.keys():
+        rank, code, node, log = (value[name] for name in ("rank", "code", "node", "log"))
+        numbers = [code] if rank is None else [code, rank]
+        whole = all(type(number) is int and abs(number) < 1 << 31 for number in numbers)
+        if whole and isinstance(node, str) and isinstance(log, str):
+            return Failure(rank, code, node, log)
+    raise ReadError(f"{where}: names no failure, but {quoted(value)}")
 
 
 def watch(
@@ -160,16 +161,18 @@ def watch(
     bulletin: Bulletin,
     node: str,
     folder: Path,
+    grace: float = GRACE,
 ) -> Failure | None:
     """Waits until all workers have ended well or one has failed; no worker runs when it returns.
 
     Args:
         workers: Of this node.
         console: Shows a log.
-        signals: A signal is passed on as SIGTERM; workers then save and stop.
+        signals: The first is passed on as SIGTERM; workers then save and stop. A second one ends them.
         bulletin: News from and for other nodes.
         node: Name of this node.
         folder: Of the workers' logs.
+        grace: Seconds workers get to save after a signal.
 
     Returns:
         None when all ended well or were told to stop.
@@ -182,10 +185,9 @@ def watch(
             console.update()
             if signals.number:
                 if deadline is None:
-                    print(f"signal {signals.number}: the workers save and stop", flush=True)
-                    deadline = time.monotonic() + _GRACE
+                    deadline = _announced(signals.number, grace)
                 workers.terminate()
-                if None not in codes.values() or time.monotonic() > deadline:
+                if None not in codes.values() or _enough(signals.again, deadline, codes):
                     return None
             failure = None if deadline else _failed(workers, codes, done, node, folder) or bulletin.read()
             if failure is not None:
@@ -197,6 +199,26 @@ def watch(
     finally:
         workers.kill()
         console.update()
+
+
+def _announced(number: int, grace: float) -> float:
+    """Says what the signal leads to; the time at which the workers' time is up."""
+    print(
+        f"signal {number}: the workers save and stop; what still runs in {grace:g} s (--grace) is killed, "
+        "and all of it at once after a second signal",
+        flush=True,
+    )
+    return time.monotonic() + grace
+
+
+def _enough(again: int, deadline: float, codes: Mapping[int, int | None]) -> bool:
+    """Whether workers that still run are to be killed, which is said."""
+    late = time.monotonic() > deadline
+    if again or late:
+        ranks = ", ".join(str(rank) for rank, code in sorted(codes.items()) if code is None)
+        why = f"signal {again} again" if again else "the time to save is up (--grace)"
+        print(f"{why}: killed while they ran: rank {ranks}; the last whole checkpoint stands", flush=True)
+    return bool(again or late)
 
 
 def _failed(
@@ -219,9 +241,13 @@ def last_lines(log: Path) -> list[str]:
     """The end of a failing rank's log without MindSpore's chatter, from its last traceback on if there is
     one, and what to do about the codes in it."""
     try:
-        text = log.read_text("utf-8", errors="replace")
+        with require_file(log).open("rb") as file:
+            file.seek(max(log.stat().st_size - _LAST_BYTES, 0))
+            text = file.read(_LAST_BYTES).decode("utf-8", errors="replace")
     except FileNotFoundError:
         return [f"(no log {log})"]
+    except (OSError, ReadError) as error:
+        return [f"(the log cannot be read: {error})"]
     lines = [line for line in text.splitlines() if not _NOISE.search(line)][-200:]
     places = [place for place, line in enumerate(lines) if line.startswith("Traceback")]
     lines = lines[max(places[-1] if places else 0, len(lines) - _LAST_LINES) :]

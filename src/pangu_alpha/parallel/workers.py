@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from pangu_alpha.files.lock import process_birth
+from pangu_alpha.parallel.belonging import MARK, kill_marked
 from pangu_alpha.parallel.launch import Command
 
 _MSRUN_ERROR = re.compile(r"Worker process (\d+) exit with exception. Error code: (-?\d+)")
@@ -41,6 +43,12 @@ def _signal_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
+def _kill_started(environment: Mapping[str, str]) -> None:
+    """Ends what else this launcher has started: a scheduler without its msrun, children of workers."""
+    if (mark := environment.get(MARK)) is not None:
+        kill_marked(mark)
+
+
 class OwnWorkers:
     """Workers that are children of this process.
 
@@ -51,6 +59,7 @@ class OwnWorkers:
     """
 
     def __init__(self, commands: Sequence[Command], environment: Mapping[str, str], folder: Path) -> None:
+        self._environment = environment
         self._processes: dict[int, subprocess.Popen] = {}
         self._asked: set[int] = set()
         try:
@@ -87,6 +96,7 @@ class OwnWorkers:
             if process.poll() is None:
                 _signal_group(process.pid, signal.SIGKILL)
             process.wait()
+        _kill_started(self._environment)
 
 
 class MsrunWorkers:
@@ -101,9 +111,11 @@ class MsrunWorkers:
 
     def __init__(self, command: Command, environment: Mapping[str, str], folder: Path, size: int) -> None:
         self._log = folder / "msrun.log"
+        self._environment = environment
         self._size = size
         self._msrun = _start(command, environment, self._log)
         self._ranks: dict[int, int] = {}  # by process id
+        self._births: dict[int, str | None] = {}  # by process id
         self._codes: dict[int, int] = {}  # by process id
         self._asked: set[int] = set()
 
@@ -125,7 +137,8 @@ class MsrunWorkers:
         for pid in self._alive(self._ranks):
             if pid not in self._asked:
                 self._asked.add(pid)
-                os.kill(pid, signal.SIGTERM)  # the worker alone: its data readers must go on
+                with contextlib.suppress(ProcessLookupError):  # it ended by itself
+                    os.kill(pid, signal.SIGTERM)  # the worker alone: its data readers must go on
 
     def kill(self) -> None:
         """Ends the workers, the scheduler (which else waits half a minute for a dead worker) and msrun."""
@@ -135,6 +148,7 @@ class MsrunWorkers:
         if self._msrun.poll() is None:
             _signal_group(self._msrun.pid, signal.SIGKILL)
         self._msrun.wait()
+        _kill_started(self._environment)
 
     def first(self, ranks: Sequence[int]) -> int:
         """Of ranks seen to have ended between two looks, the one msrun saw end first."""
@@ -144,15 +158,21 @@ class MsrunWorkers:
     def _find(self) -> None:
         try:
             children = psutil.Process(self._msrun.pid).children()
-        except psutil.NoSuchProcess:
+        except psutil.Error:
             return
         for child in children:
             try:
                 environment = child.environ()
-            except psutil.Error:  # ended, or not yet what it is to become
+            except (psutil.Error, OSError):  # ended, or not yet what it is to become
                 continue
-            if environment.get("MS_ROLE") == "MS_WORKER" and "RANK_ID" in environment:
-                self._ranks.setdefault(child.pid, int(environment["RANK_ID"]))
+            rank = environment.get("RANK_ID", "")
+            if (
+                environment.get("MS_ROLE") == "MS_WORKER"
+                and rank.isdecimal()
+                and child.pid not in self._ranks
+            ):
+                self._births[child.pid] = process_birth(child.pid)
+                self._ranks[child.pid] = int(rank)
 
     def _alive(self, pids: Mapping[int, int]) -> list[int]:
         return [pid for pid in pids if pid not in self._codes and self._exit_code(pid) is None]
@@ -161,13 +181,19 @@ class MsrunWorkers:
         """Of a process that is not our child: the kernel tells it until msrun has asked for it, msrun's log
         after that."""
         try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            stat = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
         except OSError:
             return dict(self._logged()).get(pid, 0)
-        if fields[0] not in "ZX":
-            return None
-        return os.waitstatus_to_exitcode(int(fields[-1]))  # proc(5): the last field, in the form of waitpid
+        fields = stat.rpartition(")")[2].split()
+        if fields[0] in "ZX":
+            return os.waitstatus_to_exitcode(int(fields[-1]))  # proc(5): the last field, as of waitpid
+        if self._births.get(pid) not in (None, fields[19]):  # its number was handed out again
+            return dict(self._logged()).get(pid, 0)
+        return None
 
     def _logged(self) -> list[tuple[int, int]]:
-        text = self._log.read_text("utf-8", errors="replace")
+        try:
+            text = self._log.read_text("utf-8", errors="replace")
+        except OSError:
+            return []
         return [(int(pid), int(code)) for pid, code in _MSRUN_ERROR.findall(text)]

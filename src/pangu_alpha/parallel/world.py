@@ -6,11 +6,13 @@ Knows numpy arrays; what happens inside a step's graph is sums.py's.
 from __future__ import annotations
 
 import os
+import re
 
 import numpy as np
 from mindspore import Tensor, ops
 
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.files.shown import quoted
 
 _LAUNCHED = ("MS_ROLE", "RANK_TABLE_FILE")  # msrun sets the one, a rank table start the other
 
@@ -52,6 +54,20 @@ class World:
         self.gather(np.zeros(1, np.float32))
 
 
+def _number_started() -> int:
+    """The number of processes of this run, as what started them says."""
+    if not any(name in os.environ for name in _LAUNCHED):
+        return 1
+    name = "MS_WORKER_NUM" if "MS_WORKER_NUM" in os.environ else "RANK_SIZE"
+    text = os.environ.get(name, "1")
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise ValueError(
+            f"{name}: {quoted(text)} in the environment is no number of processes; start by run_scripts/, or "
+            "unset it"
+        )
+    return int(text)
+
+
 def join_world(plan: ParallelPlan, device: str = "CPU") -> World:
     """Joins the other workers of a run; call it after `use_device`.
 
@@ -62,8 +78,7 @@ def join_world(plan: ParallelPlan, device: str = "CPU") -> World:
     Raises:
         ValueError: The processes that were started are not those the plan needs.
     """
-    workers = int(os.environ.get("MS_WORKER_NUM", os.environ.get("RANK_SIZE", "1")))
-    started = workers if any(name in os.environ for name in _LAUNCHED) else 1
+    started = _number_started()
     if started != plan.devices:
         raise ValueError(
             f"parallel: dp {plan.dp}, tp {plan.tp}, pp {plan.pp} need {plan.devices} processes, {started} "

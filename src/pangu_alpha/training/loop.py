@@ -8,9 +8,9 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,11 @@ from pangu_alpha.config.run import TrainConfig, unrunnable, unused
 from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.data.batches import TrainingBatches, ValidationBatches, open_sources
 from pangu_alpha.data.position import changes
+from pangu_alpha.files.lock import hold_folder
 from pangu_alpha.files.writing import write_bytes, write_text
+from pangu_alpha.parallel.belonging import launcher_of_this_process
 from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.parallel.signals import Signals, stop_at_once
 from pangu_alpha.parallel.world import World
 from pangu_alpha.text.tokenizer import PanguTokenizer
 from pangu_alpha.training.checkpoints import (
@@ -63,6 +66,33 @@ class Place:
 
     step: int = 0
     samples: int = 0
+
+
+def train(config: TrainConfig, device: str, world: World | None = None) -> int:
+    """One process of a training run, whose folder rank 0 holds for all ranks from before it is read.
+
+    Args:
+        config: What to do.
+        device: Device in use, "CPU" or "Ascend".
+        world: The ranks that read the other rows.
+
+    Returns:
+        Exit code, see `Trainer.run`.
+
+    Raises:
+        FolderInUseError: Another run works in the folder.
+    """
+    first = world is None or world.rank == 0
+    output = Path(config.run.output)
+    new = first and not output.exists()
+    try:
+        with hold_folder(output, "training") if first else nullcontext():
+            return Trainer(config, device, world).run()
+    except (ValueError, OSError):
+        if new:
+            with suppress(OSError):  # what was refused leaves no folder; what has begun is not empty
+                output.rmdir()
+        raise
 
 
 class Trainer:
@@ -112,7 +142,8 @@ class Trainer:
         self.guard = make_guard(run.guard, config.optim.loss_scale, compute_dtype)
         self.place = Place()
         self.peak = _peak_flops(run.peak_tflops, device, self.world.size)
-        self._signal = 0  # sent to this rank
+        # under a launcher a second SIGTERM may be the first one, sent to the whole job: the launcher insists
+        self._signals = Signals(stop_at_once if launcher_of_this_process() is None else None)
         self._stop = 0  # sent to any rank, as all have agreed
         self._saving = -1  # newest step whose saving has begun
         self._saved = -1  # newest step that this rank has on the disk
@@ -125,18 +156,21 @@ class Trainer:
         """Trains to the last step.
 
         Returns:
-            0, or 128 + the signal's number after a SIGTERM or SIGINT, which saves and stops.
+            0, or 128 + the signal's number after a SIGTERM, SIGINT or SIGHUP, which saves and stops.
 
         Raises:
             TrainingHaltedError: Too many updates in a row were skipped; the last checkpoint stands.
         """
-        run, place = self.config.run, self.place
+        run = self.config.run
         if self.world.rank == 0:
             self._prepare_folder()
-        left = max(run.steps - place.step, 0) * self.config.samples_per_step
-        logger.info("\n%s", self.batches.plan(place.samples + left, place.samples))
-        report = self._report()
-        before = {name: signal.signal(name, self._request_stop) for name in (signal.SIGTERM, signal.SIGINT)}
+        left = max(run.steps - self.place.step, 0) * self.config.samples_per_step
+        logger.info("\n%s", self.batches.plan(self.place.samples + left, self.place.samples))
+        with self._signals:
+            return self._run(self._report())
+
+    def _run(self, report: Report | SilentReport) -> int:
+        run, place = self.config.run, self.place
         try:
             if place.step < run.steps:
                 report.say(
@@ -153,8 +187,6 @@ class Trainer:
                 return 128 + self._stop
             return 0
         finally:
-            for name, handler in before.items():
-                signal.signal(name, handler)
             report.close()
 
     def _train(self, report: Report | SilentReport, saver: BackgroundSaver) -> None:
@@ -180,7 +212,7 @@ class Trainer:
 
     def _stop_requested(self) -> bool:
         """Whether any rank was told to stop, which all do after the same step; also what all have saved."""
-        signals, saved = self.world.gather(np.array([self._signal, self._saved], np.int64)).T
+        signals, saved = self.world.gather(np.array([self._signals.number, self._saved], np.int64)).T
         self.checkpoints.settle(int(saved.min()))
         self._stop = int(signals.max())
         return self._stop != 0
@@ -321,9 +353,6 @@ class Trainer:
             content, copy = Path(self.config.data.vocabulary).read_bytes(), self.folder / VOCABULARY
             if not copy.is_file() or copy.read_bytes() != content:  # it may be the very file
                 write_bytes(copy, content)
-
-    def _request_stop(self, number: int, frame: Any) -> None:
-        self._signal = number
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:

@@ -208,3 +208,18 @@ def test_many_problems_are_not_all_shown():
     text = str(error.value)
     assert "Plain: 99,972 more unknown keys" in text or "more unknown keys" in error.value.problems[-1]
     assert len(text) < 10_000 and "\x1b" not in text
+
+
+def test_a_rule_is_told_whole():
+    """However long the sentence is: only keys and values are cut."""
+
+    @dataclass(frozen=True)
+    class Long:
+        size: int
+
+        def rules(self):
+            yield f"size: {self.size} is wrong, {'for a reason ' * 20}and that is the end"
+
+    for where in ("", "run"):
+        with pytest.raises(ConfigError, match="and that is the end"):
+            build(Long, {"size": 1}, where)

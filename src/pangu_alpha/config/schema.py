@@ -213,7 +213,8 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             problems.append(f"{_join(where, name)}: missing; it has no default ({_describe(hints[name])})")
             bad.add(name)
-    problems.extend(_join(where, problem) for problem in _broken_rules(cls, arguments, bad))
+    inside = f"{where}." if where else ""
+    problems.extend(inside + problem for problem in _broken_rules(cls, arguments, bad))
     if problems:
         raise ConfigError(problems)
     return cls(**arguments)

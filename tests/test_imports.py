@@ -28,6 +28,7 @@ ORDER = [
 ]
 WITHOUT_MINDSPORE = [
     "pangu_alpha",
+    "pangu_alpha.files.lock",
     "pangu_alpha.files.reading",
     "pangu_alpha.files.writing",
     "pangu_alpha.files.shown",

@@ -32,6 +32,8 @@ WITHOUT_MINDSPORE = [
     "pangu_alpha.files.reading",
     "pangu_alpha.files.writing",
     "pangu_alpha.files.shown",
+    "pangu_alpha.files.paths",
+    "pangu_alpha.cli.options",
     "pangu_alpha.config.run",
     "pangu_alpha.config.zoo",
     "pangu_alpha.text.tokenizer",

@@ -69,3 +69,15 @@ def test_json_is_json(tmp_path):
     read = json.loads((tmp_path / "x").read_text("utf-8"), parse_constant=pytest.fail)
     assert read == {"loss": None, "inner": [None, 1.5, [None]], "名": "一"}
     assert json_text({"a": 1}, None) == '{"a": 1}'
+
+
+def test_bytes_are_replaced_as_text_is(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), replacing_file(path, binary=True) as stream:
+        stream.write(b"\xff")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    with replacing_file(path, binary=True) as stream:
+        stream.write(b"\xff\r\n")
+    assert path.read_bytes() == b"\xff\r\n" and os.listdir(tmp_path) == ["x"]

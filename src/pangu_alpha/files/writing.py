@@ -47,27 +47,28 @@ def sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def replacing_file(path: str | Path) -> Iterator[IO[str]]:
-    """Writes a text file that takes the place of `path` when the block succeeds; else all stays as it was.
+def replacing_file(path: str | Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """Writes a file that takes the place of `path` when the block succeeds; else all stays as it was.
 
     A link is followed, so that its target is replaced; an existing file keeps its permissions. What is no
     regular file (/dev/stdout, a pipe) is written as it is.
 
     Yields:
-        A UTF-8 text stream.
+        A UTF-8 text stream, or one of bytes if `binary`.
 
     Raises:
         OSError: The disk does not take it; names `path`. The draft is gone.
     """
     path = Path(path)
+    kind, encoding = ("b", None) if binary else ("", "utf-8")
     if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8") as stream:
+        with path.open(f"w{kind}", encoding=encoding) as stream:
             yield stream
         return
     target = Path(os.path.realpath(path))
     draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
     try:
-        with draft.open("x", encoding="utf-8") as stream:
+        with draft.open(f"x{kind}", encoding=encoding) as stream:
             yield stream
             stream.flush()
             with suppress(FileNotFoundError):

@@ -102,6 +102,15 @@ class PanguTokenizer:
         return self._model.id_to_piece(self._checked(number))
 
     @property
+    def lost_pieces(self) -> tuple[str, ...]:
+        """Of "space" and "line feed", those that text never yields, though the vocabulary names a piece.
+
+        A piece of SentencePiece's kind "control" is such a one: all spaces then become <unk>.
+        """
+        pieces = (("space", " ", SPACE), ("line feed", "\n", NEWLINE))
+        return tuple(word for word, text, name in pieces if self.id_of(name) not in self.encode(text))
+
+    @property
     def vocab_size(self) -> int:
         """Number of pieces, controls included."""
         return self._size

@@ -155,6 +155,6 @@ def warnings(manifest: Manifest) -> list[str]:
     share, worst = max(strange)
     return [
         f"in {len(strange):,} of {len(shares):,} input file(s) more than {_MOST_UNKNOWN:.0%} of the tokens "
-        f"are <unk>, characters that the vocabulary does not have; most in {worst}: {share:.1%}. Look whether "
-        "its text is what it should be, and whether the vocabulary is made for such text"
+        f"are <unk>, characters that the vocabulary does not have; most in {worst}: {share:.1%}. Look "
+        "whether its text is what it should be, and whether the vocabulary is made for such text"
     ]

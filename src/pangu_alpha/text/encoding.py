@@ -22,11 +22,13 @@ NAMES = (UTF8, "gb18030", "gbk", "big5", "cp950", "big5hkscs", "utf-16", "utf-16
 _MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
           (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
 _STRETCH = 1 << 20  # bytes that are judged together
+_SAMPLE = 1 << 16  # bytes that are tried in other encodings
+_CONTINUED = bytes(range(0x80, 0xC0))  # bytes of UTF-8 that begin no character
 _FEW = 3  # bad places that even the shortest text may have
 _LIKELY = 0.75  # share of usual characters from which a text is taken for Chinese
 _BAD = "\udcff"  # stands for bytes that are no text; becomes the byte 0xff, which UTF-8 never has
 _HAN = re.compile("[\u4e00-\u9fff]")
-_NOT_TEXTS = {"idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape", "utf-7"}
+_NOT_TEXTS = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"}
 
 codecs.register_error("pangu_alpha.bad", lambda error: (_BAD, error.end))
 
@@ -39,7 +41,7 @@ def known_encoding(name: str) -> str:
     """
     try:
         codec = codecs.lookup(name)
-        b"".decode(codec.name)
+        b"text".decode(codec.name, "ignore")  # not every codec is one of texts
     except (LookupError, ValueError) as error:
         raise ValueError(f"no encoding named {quoted(name)}; {nearest(name, NAMES)}") from error
     if codec.name in _NOT_TEXTS:
@@ -101,10 +103,17 @@ class Judge:
         """
         if not self._bytes:
             self._refuse_mark(raw)
-        text = self._decoder.decode(raw, last)
+        pending = self._decoder.getstate()[0] if self._encoding == UTF8 else b""
+        try:
+            text = self._decoder.decode(raw, last)
+        except UnicodeError as error:  # UTF-16 or UTF-32 without a mark that says which of two it is
+            name = self._encoding
+            raise ValueError(
+                f"{shown(self._where)}: {error}; give --encoding {name}-le or {name}-be"
+            ) from error
         bad = text.count(_BAD)
         if bad and not self._tolerable(bad, raw, text, len(raw)):
-            raise ValueError(self._fault(bad, raw, text, len(raw)))
+            raise ValueError(self._fault(bad, raw, text, len(raw), len(pending)))
         if self._encoding != UTF8:
             self._refuse_utf8(raw, text)
         utf8 = raw if self._encoding == UTF8 else text.encode(UTF8, "surrogateescape")
@@ -143,69 +152,66 @@ class Judge:
         if bad > max(_FEW, self._most * size):
             return False
         # The shortest texts: a title in GBK has three bad places and nothing that is UTF-8.
-        return self._most >= 1 or bad > _FEW or bool(_HAN.search(text)) or not self._likely(raw)
+        return self._most >= 1 or bad > _FEW or bool(_HAN.search(text)) or not self._likely(raw, 0)
 
     def _refuse_mark(self, raw: bytes) -> None:
-        for mark, name in _MARKS:
-            if raw.startswith(mark) and not self._encoding.startswith(name):
-                raise ValueError(
-                    f"{shown(self._where)}: the file is {name.upper()}; convert it to UTF-8, or give "
-                    f"--encoding {name}"
-                )
+        name = next((name for mark, name in _MARKS if raw.startswith(mark)), self._encoding)
+        if not self._encoding.startswith(name):
+            raise ValueError(
+                f"{shown(self._where)}: the file is {name.upper()}; convert it to UTF-8, or give "
+                f"--encoding {name}"
+            )
 
     def _refuse_utf8(self, raw: bytes, text: str) -> None:
         """A UTF-8 file among those of another encoding often decodes in that one, to nonsense."""
-        try:
-            decoded = raw.decode(UTF8)
-        except UnicodeDecodeError:
+        if raw.isascii() or _first_bad(raw.lstrip(_CONTINUED)) is not None:
             return
-        if not raw.isascii() and _usual(decoded, UTF8) > _usual(text, self._encoding):
+        if _usual(raw.decode(UTF8, "ignore"), UTF8) > _usual(text, self._encoding):
             raise ValueError(
                 f"{shown(self._where)}: the file is UTF-8, not {self._encoding}; leave out --encoding for it"
             )
 
-    def _fault(self, bad: int, raw: bytes, text: str, size: int) -> str:
-        line = self._lines + text.count("\n", 0, text.index(_BAD)) + 1
-        byte = ""
-        if self._encoding == UTF8:
-            start = _first_bad(raw)
-            byte = f" (byte 0x{raw[start]:02x} at offset {self._bytes + start:,})"
-        head = (
-            f"{shown(self._where)}, line {line}: not {self._encoding} text{byte}, like {bad:,} places of "
-            f"{size:,} bytes read there"
-        )
-        if likely := self._likely(raw):
-            decoded = raw.decode(likely, "replace").removeprefix("\ufeff").strip()
-            remedy = f"leave out --encoding for it, or convert it to {self._encoding}"
+    def _fault(self, bad: int, raw: bytes, text: str, size: int, pending: int = 0) -> str:
+        before = text[: text.index(_BAD)]
+        start = max(len(before.encode(self._encoding, "replace")) - pending, 0)
+        line = self._lines + before.count("\n") + 1
+        name = "UTF-8" if self._encoding == UTF8 else self._encoding
+        byte = f"byte 0x{raw[start]:02x} at offset {self._bytes + start:,} " if name == "UTF-8" else ""
+        place = f"{shown(self._where)}, line {line}: {byte}is not {name}"
+        place += f", {bad:,} such places in {size:,} bytes"
+        if likely := self._likely(raw, start):
+            decoded = raw[raw.rfind(b"\n", 0, start) + 1 :] if likely[:6] != "utf-16" else raw
+            begins = decoded[:200].decode(likely, "ignore").removeprefix("\ufeff").strip()[:20]
+            remedy = f"leave out --encoding for it, or convert it to {name}"
             if likely != UTF8:
                 remedy = f"give --encoding {likely}, or convert it to UTF-8"
-            return f"{head}; in {likely} it is Chinese text, {quoted(decoded[:20])}: {remedy}"
+            return f"{place}; in {likely} it is Chinese text, {quoted(begins)}: {remedy}"
         return (
-            f"{head}; nor is it Chinese text in {', '.join(TRIED[:-1])}. Give --encoding NAME if you know "
+            f"{place}; nor is it Chinese text in {', '.join(TRIED[:-1])}. Give --encoding NAME if you know "
             "its encoding, take the file away if it is no text, or give a higher --invalid-share"
         )
 
-    def _likely(self, raw: bytes) -> str | None:
-        """The encoding in which the bytes are Chinese text, if there is one."""
-        odd = self._bytes % 2 == 1  # two-byte units begin elsewhere
+    def _likely(self, raw: bytes, start: int) -> str | None:
+        """The encoding in which what begins with the line of the first bad place is Chinese text, if any."""
+        line = raw.rfind(b"\n", 0, start) + 1
         best, found = _LIKELY, None
         for name in TRIED:
-            if name == self._encoding or (odd and name.startswith("utf-16")):
+            two_bytes = name.startswith("utf-16")
+            if name == self._encoding or (two_bytes and self._bytes % 2):
                 continue
-            text = codecs.getincrementaldecoder(name)("replace").decode(raw)
-            if text.count("\ufffd") <= max(0.001 * len(raw), 0):
-                score = _usual(text, name)
-                if score > best:
-                    best, found = score, name
+            sample = raw[:_SAMPLE] if two_bytes else raw[line : line + _SAMPLE]
+            text = codecs.getincrementaldecoder(name)("replace").decode(sample)
+            if text.count("\ufffd") <= 0.001 * len(sample) and (score := _usual(text, name)) > best:
+                best, found = score, name
         return found
 
 
-def _first_bad(raw: bytes) -> int:
+def _first_bad(raw: bytes) -> int | None:
     try:
         codecs.utf_8_decode(raw, "strict", False)
     except UnicodeDecodeError as error:
         return error.start
-    return max(len(raw) - 1, 0)  # a character cut in two at the end
+    return None
 
 
 def _usual(text: str, encoding: str) -> float:

@@ -111,7 +111,7 @@ class RecordStream:
 
     Args:
         chunks: UTF-8; places that are not are BAD in the records' texts.
-        most: Characters of the largest record.
+        most: Bytes of the largest record.
     """
 
     def __init__(self, chunks: Iterable[bytes], most: int) -> None:
@@ -158,11 +158,14 @@ class RecordStream:
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._place)
-                if end < len(self._text) or isinstance(value, dict | list | str) or not self._read_on():
-                    record = Record(self._text[self._place : end], value)
-                    self._place = end
-                    return record
-                continue  # a number that may go on
+                may_go_on = isinstance(value, int | float) and end > len(self._text) - _NEAR_END
+                if may_go_on and self._read_on():
+                    continue
+                record = Record(self._text[self._place : end], value)
+                if _size(record.source, self._most) > self._most:
+                    raise TooLargeError
+                self._place = end
+                return record
             except json.JSONDecodeError as error:
                 sure = error.pos < len(self._text) - _NEAR_END and not error.msg.startswith("Unterminated")
                 if sure or not self._read_more(wanted):
@@ -183,12 +186,12 @@ class RecordStream:
     def _read_on(self) -> bool:
         if self._ended:
             return False
+        if len(self._text) - self._place > self._most:
+            raise TooLargeError
         chunk = next(self._chunks, None)
         self._ended = chunk is None
         self._text = self._text[self._place :] + self._decoder.decode(chunk or b"", final=chunk is None)
         self._place = 0
-        if len(self._text) > self._most:
-            raise TooLargeError
         return True
 
 
@@ -227,6 +230,11 @@ def closest(name: str, names: list[str]) -> str:
     return f"; there is {', '.join(quoted(each, 40) for each in names[:8]) or 'none'}"
 
 
+def _size(text: str, most: int) -> int:
+    """Bytes of a text in UTF-8; not exact where it is surely at most `most`."""
+    return len(text) if 4 * len(text) <= most else len(text.encode("utf-8", "replace"))
+
+
 def _spellings(name: str) -> set[str]:
     return {json.dumps(name), json.dumps(name, ensure_ascii=False)}
 
@@ -237,7 +245,7 @@ def _each_once(pairs: list[tuple[str, Any]], names: Sequence[str]) -> dict[str, 
         keys = [key for key, _ in pairs]
         for name in names:
             if keys.count(name) > 1:
-                raise RecordError(f"key {quoted(name)} twice in one object; which of the two is meant?")
+                raise RecordError(f"key {quoted(name)} twice in one object, of which only one would be read")
     return values
 
 

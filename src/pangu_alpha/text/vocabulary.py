@@ -123,4 +123,3 @@ def _explain(message: str, vocab_size: int) -> str:
     if "sentences_.empty()" in message:
         return "the corpus holds no text to train a vocabulary on"
     return f"SentencePiece could not train a vocabulary of {vocab_size}: {message}"
-

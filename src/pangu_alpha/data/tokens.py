@@ -156,7 +156,7 @@ def write_tokens(job: TokenJob, advance: Advance) -> InputFile:
 def _write_receipt(path: Path, receipt: Receipt) -> None:
     """Without flushing: a corpus of 100,000 files would wait for the disk 200,000 times."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json_text(to_mapping(receipt)), encoding="utf-8")
+    partial.write_text(json_text(to_mapping(receipt), indent=None), encoding="utf-8")
     os.replace(partial, path)
 
 

@@ -484,3 +484,17 @@ def test_shares_and_missing_inputs_are_refused(vocab_file, corpus, tmp_path):
     (tmp_path / "list").write_text("\n")
     with pytest.raises(ValueError, match="names no file"):
         main([*fixed, "--input-list", str(tmp_path / "list")])
+
+
+def test_a_long_document_is_encoded_by_parts_to_the_same_ids(config, tmp_path, monkeypatch):
+    lines = ["天下大势，分久必合。", "", "周末七国分争", "😀"] * 500
+    source = tmp_path / "long.txt"
+    source.write_text("\n".join(lines), encoding="utf-8")
+    ours = dataclasses.replace(config, inputs=(str(source),), output=str(tmp_path / "records"))
+    expected = stream_of(ours)
+    monkeypatch.setattr("pangu_alpha.text.tokenizer._MAX_CHARACTERS", 1000)
+    monkeypatch.setattr("pangu_alpha.data.tokens._LOAD", 100)
+    manifest = preprocess(ours)
+    assert windows_of(ours.output).ravel().tolist() == expected[: manifest.windows * 17]
+    assert (manifest.tokens, manifest.documents) == (len(expected), 1)
+    assert manifest.unknown == expected.count(PanguTokenizer(config.tokenizer).unk_id) > 0

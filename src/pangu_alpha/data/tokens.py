@@ -91,6 +91,7 @@ class _Counts:
     """What was written of one file.
 
     Args:
+        end: The end-of-document id.
         characters: Of the documents encoded.
         documents: Documents with a token.
         tokens: Ids, the end-of-document ids included.
@@ -98,8 +99,10 @@ class _Counts:
         blank: Documents without a token.
         blank_characters: Their characters.
         digest: Over the bytes written.
+        ends: End-of-document ids among the tokens.
     """
 
+    end: int
     characters: int = 0
     documents: int = 0
     tokens: int = 0
@@ -107,6 +110,7 @@ class _Counts:
     blank: int = 0
     blank_characters: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
+    ends: int = 0
 
     @property
     def ledger(self) -> CharacterLedger:
@@ -193,13 +197,14 @@ def _encode_file(
     texts = meter.watch(reader)
     if cleaner is not None:
         texts = cleaner.clean_all(texts)
-    end, counts = tokenizer.id_of(job.end_of_document), _Counts()
+    counts = _Counts(tokenizer.id_of(job.end_of_document))
     with target.open("wb") as file:
         for load in _loads(texts):
             before = counts.tokens
-            _write_ids(file, load, tokenizer, end, counts)
+            _write_ids(file, load, tokenizer, counts)
             meter.tell(counts.tokens - before)
     meter.finish()
+    assert counts.ends == counts.documents, "the tokenizer made a control id of text"
     problems, ledger = dict(reader.report.problems), reader.ledger
     if cleaner is not None:
         problems |= _removed(cleaner.report)
@@ -209,21 +214,36 @@ def _encode_file(
     return counts, problems, ledger.then(counts.ledger).checked(job.source)
 
 
-def _write_ids(file: BinaryIO, load: list[str], tokenizer: PanguTokenizer, end: int, counts: _Counts) -> None:
+def _write_ids(file: BinaryIO, load: list[str], tokenizer: PanguTokenizer, counts: _Counts) -> None:
     """Appends the ids of some documents, and counts them."""
-    encoded = tokenizer.encode_batch(load)
-    rows = [[*ids, end] for ids in encoded if ids]
-    ids = np.fromiter(itertools.chain.from_iterable(rows), token_dtype(tokenizer.vocab_size))
-    assert np.count_nonzero(ids == end) == len(rows), "the tokenizer made a control id of text"
+    if len(load) == 1:  # lists of Python's numbers are far larger than the text: a long one goes by parts
+        rows = tokenizer.encode_parts(load[0])
+        lengths = [sum(_append(file, row, tokenizer, counts) for row in rows)]
+        _append(file, [counts.end] * bool(lengths[0]), tokenizer, counts)
+    else:
+        encoded = tokenizer.encode_batch(load)
+        lengths = list(map(len, encoded))
+        _append(
+            file,
+            itertools.chain.from_iterable([*ids, counts.end] for ids in encoded if ids),
+            tokenizer,
+            counts,
+        )
+    blank = [len(text) for text, length in zip(load, lengths, strict=True) if not length]
+    counts.characters += sum(map(len, load))
+    counts.documents += len(load) - len(blank)
+    counts.blank += len(blank)
+    counts.blank_characters += sum(blank)
+
+
+def _append(file: BinaryIO, row: Iterable[int], tokenizer: PanguTokenizer, counts: _Counts) -> int:
+    ids = np.fromiter(row, token_dtype(tokenizer.vocab_size))
     ids.tofile(file)
     counts.digest.update(ids)
-    counts.characters += sum(map(len, load))
-    counts.documents += len(rows)
     counts.tokens += len(ids)
     counts.unknown += int(np.count_nonzero(ids == tokenizer.unk_id))
-    counts.blank += len(load) - len(rows)
-    if len(rows) < len(load):
-        counts.blank_characters += sum(len(text) for text, ids in zip(load, encoded, strict=True) if not ids)
+    counts.ends += int(np.count_nonzero(ids == counts.end))
+    return len(ids)
 
 
 def _removed(report: CleanReport) -> dict[str, int]:
@@ -232,11 +252,16 @@ def _removed(report: CleanReport) -> dict[str, int]:
 
 
 def _loads(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Documents to be encoded together; a long one is alone."""
     load: list[str] = []
     size = 0
     for text in texts:
+        if load and len(text) >= _LOAD:
+            yield load
+            load, size = [], 0
         load.append(text)
         size += len(text)
+        del text
         if size >= _LOAD:
             yield load
             load, size = [], 0
@@ -259,7 +284,8 @@ class _Meter:
 
     def watch(self, texts: Iterable[str]) -> Iterator[str]:
         for text in texts:
-            self._read += len(text.encode("utf-8", "replace"))
+            # No second copy of a huge text for the sake of a progress bar.
+            self._read += len(text) if text.isascii() else 3 * len(text)
             yield text
 
     def tell(self, tokens: int) -> None:

@@ -60,9 +60,14 @@ class PanguTokenizer:
             list[int], none of them in `control_ids`.
         """
         ids: list[int] = []
-        for part in _parts(text):
-            ids += self._model.encode(_spaced(part))
+        for part in self.encode_parts(text):
+            ids += part
         return ids
+
+    def encode_parts(self, text: str) -> Iterator[list[int]]:
+        """`encode(text)` in parts, for a text whose ids are too many to be held as a list."""
+        for part in _parts(text):
+            yield self._model.encode(_spaced(part))
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """`[encode(text) for text in texts]`, several times faster for many short texts."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from pangu_alpha.cli import run_main
+from pangu_alpha.cli.options import user_path
 from pangu_alpha.text.corpora import (
     corpora,
     default_directory,
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pangu_alpha.cli.fetch", description=main.__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="a name of --list")
     parser.add_argument(
-        "--to", type=Path, default=None, metavar="DIR", help=f"default: {default_directory()}"
+        "--to", type=user_path, default=None, metavar="DIR", help=f"default: {default_directory()}"
     )
     parser.add_argument("--jsonl", action="store_true", help="also write the documents as NAME.jsonl")
     parser.add_argument("--list", action="store_true", help="show what there is, with size and licence")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from pangu_alpha.cli.options import byte_size, path_text
-from pangu_alpha.text.documents import LARGEST_DOCUMENT, SPLITS, ReadOptions
 from pangu_alpha.text.inputs import Inputs, find_inputs
 from pangu_alpha.text.ledger import CharacterLedger
 from pangu_alpha.text.opening import FORMATS
+from pangu_alpha.text.read_options import LARGEST_DOCUMENT, SPLITS, ReadOptions
 
 
 def add_corpus_options(parser: ArgumentParser) -> None:

@@ -28,7 +28,8 @@ import yaml
 
 from pangu_alpha.files.reading import read_json
 from pangu_alpha.files.writing import replacing_file
-from pangu_alpha.text.documents import DocumentReader, ReadOptions
+from pangu_alpha.text.documents import DocumentReader
+from pangu_alpha.text.read_options import ReadOptions
 
 logger = logging.getLogger(__name__)
 

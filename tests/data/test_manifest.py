@@ -7,7 +7,17 @@ import json
 
 import pytest
 
-from pangu_alpha.data.manifest import FileDigest, InputFile, Manifest, Shard, Vocabulary, open_records, verify
+from pangu_alpha.data.manifest import (
+    FileDigest,
+    InputFile,
+    Manifest,
+    Shard,
+    Vocabulary,
+    open_records,
+    recorded_name,
+    verify,
+)
+from pangu_alpha.text.ledger import CharacterLedger
 
 VOCABULARY = Vocabulary("d" * 64, 60, "<eod>", 8, 6)
 
@@ -110,3 +120,58 @@ def test_the_digest_follows_the_windows_alone(folder):
     assert moved.digest == manifest.digest
     swapped = dataclasses.replace(manifest, shards=manifest.shards[::-1])
     assert swapped.digest != manifest.digest
+
+
+def test_a_manifest_of_format_1_is_read_and_counts_neither_characters_nor_unknown(folder):
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text())
+    content["format_version"] = 1
+    for file in content["inputs"]:
+        del file["characters"], file["unknown"]
+    path.write_text(json.dumps(content))
+    manifest = open_records(folder, seq_length=4).manifest
+    assert manifest.characters is None and manifest.unknown is None and manifest.problems == {"x": 3, "y": 1}
+
+
+def counted(manifest, **changes):
+    files = [
+        InputFile("a.txt", 100, 1, 2, 40, {}, CharacterLedger(90, 80, {"spaces": 10}), 3),
+        InputFile("b.txt", 9, 1, 1, 12, {}, CharacterLedger(9, 9), 0),
+    ]
+    return dataclasses.replace(manifest, inputs=(dataclasses.replace(files[0], **changes), files[1]))
+
+
+def test_characters_and_unknown_ids_add_up(folder):
+    manifest = counted(Manifest.read(folder))
+    manifest.write(folder)
+    assert Manifest.read(folder) == manifest
+    assert manifest.characters == CharacterLedger(99, 89, {"spaces": 10}) and manifest.unknown == 3
+    with pytest.raises(ValueError, match="the characters of 'a.txt' do not add up"):
+        counted(manifest, characters=CharacterLedger(90, 80, {"spaces": 9}))
+    with pytest.raises(ValueError, match="'a.txt' cannot have 39 ids of <unk>"):
+        counted(manifest, unknown=39)  # two of the 40 ids end documents
+
+
+@pytest.mark.parametrize("name", ["../w0", "/etc/passwd", "..", "", "a/b", "w0\x00"])
+def test_a_manifest_names_files_of_its_folder_alone(folder, name):
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text())
+    content["shards"][0]["data"]["name"] = name
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="is not the name of a file in this folder"):
+        Manifest.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"[" * 100_000, "deep"), (b"\xff\xfe", "not UTF-8"), (b'{"tokens": 1, "tokens": 2}', "twice")],
+)
+def test_hostile_manifests_are_refused_in_words(folder, content, reason):
+    (folder / "manifest.json").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"manifest.json: damaged.*{reason}"):
+        Manifest.read(folder)
+
+
+def test_a_name_that_is_not_utf8_is_recorded_as_its_bytes():
+    assert recorded_name("新闻.txt") == "新闻.txt"
+    assert recorded_name(b"\xd0\xc2.txt".decode("utf-8", "surrogateescape")) == "\\xd0\\xc2.txt"

@@ -20,6 +20,7 @@ from pangu_alpha.cli.preprocess import main
 from pangu_alpha.data.manifest import Manifest, open_records, verify
 from pangu_alpha.data.packing import token_dtype
 from pangu_alpha.data.preprocess import PreprocessConfig, preprocess
+from pangu_alpha.files.lock import LOCK_NAME, FolderInUseError, hold_folder
 from pangu_alpha.text.clean import Cleaner
 from pangu_alpha.text.documents import DocumentReader
 from pangu_alpha.text.tokenizer import PanguTokenizer
@@ -303,3 +304,197 @@ def test_what_needs_no_mindspore_imports_none():
     modules = ["order", "packing", "manifest", "tokens", "workers", "records", "preprocess", "batches"]
     imports = "; ".join(f"import pangu_alpha.data.{module}" for module in modules)
     assert run_python(f"{imports}; import sys; assert 'mindspore' not in sys.modules").returncode == 0
+
+
+def test_characters_in_are_characters_kept_and_dropped_and_ids_are_kept_and_unknown(config, corpus, tmp_path):
+    odd = tmp_path / "odd.txt"
+    line = "分久必合" * 9
+    odd.write_bytes(f"天下大势\r\n\u200b\n天　下\0大势😀。\n\n{line}\n{line}".encode())
+    ours = dataclasses.replace(config, inputs=(*corpus, str(odd)), output=str(tmp_path / "records"))
+    manifest = preprocess(ours)
+    ledger = manifest.inputs[-1].characters
+    assert ledger.given == len(odd.read_bytes().decode()) and ledger.missing == 0
+    assert ledger.dropped == {
+        "nul_characters": 1,
+        "invisible_characters": 1,
+        "line_ends": 1,
+        "blank_lines": 2,
+        "duplicate_lines": 37,
+    }
+    assert manifest.inputs[-1].unknown == 1 == manifest.unknown  # the smile
+    whole = manifest.characters
+    assert whole.given == sum(file.characters.given for file in manifest.inputs) and whole.missing == 0
+    assert Manifest.read(ours.output).characters == whole
+
+
+def test_a_fault_in_the_count_of_characters_is_not_passed_over(config, tmp_path, monkeypatch):
+    real = Cleaner.clean
+    monkeypatch.setattr(Cleaner, "clean", lambda self, text: real(self, text)[:-1])
+    with pytest.raises(AssertionError, match="were handed on, .* arrived; please report this"):
+        preprocess(dataclasses.replace(config, output=str(tmp_path / "records")))
+    assert not (tmp_path / "records" / "manifest.json").exists()
+
+
+def test_a_vocabulary_that_loses_spaces_is_refused(config, tmp_path):
+    from sentencepiece import sentencepiece_model_pb2 as proto
+
+    model = proto.ModelProto()
+    model.ParseFromString(Path(config.tokenizer).read_bytes())
+    for piece in model.pieces:
+        if piece.piece in "\u2582\u2583":
+            piece.type = proto.ModelProto.SentencePiece.CONTROL
+    bad = tmp_path / "bad.model"
+    bad.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match="never yields its pieces for space and line feed"):
+        preprocess(dataclasses.replace(config, tokenizer=str(bad), output=str(tmp_path / "records")))
+    assert not (tmp_path / "records").exists()
+
+
+def test_all_files_of_another_encoding_are_named_before_any_work(config, corpus, tmp_path):
+    for name in ("1.txt", "2.txt"):
+        (tmp_path / name).write_bytes(("天下大势，分久必合。" * 20).encode("gbk"))
+    inputs = (str(tmp_path / "1.txt"), *corpus, str(tmp_path / "2.txt"))
+    with pytest.raises(ValueError) as caught:
+        preprocess(dataclasses.replace(config, inputs=inputs, output=str(tmp_path / "records")))
+    assert str(caught.value).count("in gb18030 it is Chinese text") == 2
+    assert not (tmp_path / "records").exists()
+
+
+def test_many_faults_are_cut(config, tmp_path):
+    missing = tuple(f"{number}.txt" for number in range(5000))
+    with pytest.raises(ValueError, match=r"19\.txt: no such file\n  - inputs: and 4,980 more like these"):
+        preprocess(dataclasses.replace(config, inputs=missing, output=str(tmp_path / "records")))
+
+
+def test_two_runs_into_one_folder(config, records, tmp_path):
+    output = tmp_path / "records"
+    with hold_folder(output, "preprocess.py"), pytest.raises(FolderInUseError, match="records: in use since"):
+        preprocess(dataclasses.replace(config, output=str(output)))
+    assert not output.exists() or os.listdir(output) == []
+    (output / LOCK_NAME).write_text("{}")  # of a process that was killed as it began
+    manifest = preprocess(dataclasses.replace(config, output=str(output)))
+    assert digests(manifest) == digests(Manifest.read(records)) and LOCK_NAME not in os.listdir(output)
+
+
+def test_two_real_runs_into_one_folder_make_the_records_once(config, records, tmp_path):
+    output = tmp_path / "records"
+    code = (
+        "import sys; from pangu_alpha.data.preprocess import PreprocessConfig, preprocess\n"
+        "try: preprocess(PreprocessConfig(tuple(sys.argv[3:]), sys.argv[1], sys.argv[2], seq_length=16, "
+        "windows_per_shard=50))\n"
+        "except ValueError as error: print(error)"
+    )
+    command = [sys.executable, "-c", code, config.tokenizer, str(output), *config.inputs]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = sorted(process.communicate()[0] for process in both)
+    assert said[0] == "" and (said[1] == "" or "in use since" in said[1])
+    assert digests(Manifest.read(output)) == digests(Manifest.read(records)) and verify(output) == []
+    assert sorted(os.listdir(output)) == sorted(os.listdir(records))
+
+
+def test_complete_records_on_a_read_only_disk_are_found(config, records, monkeypatch):
+    def no(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("pangu_alpha.data.preprocess.hold_folder", no)
+    assert preprocess(config) == Manifest.read(records)
+
+
+def test_names_that_are_not_utf8(config, corpus, tmp_path):
+    folder = os.path.join(os.fsencode(tmp_path), "新闻".encode("gbk"))
+    os.mkdir(folder)
+    source = os.fsdecode(os.path.join(folder, "三国.txt".encode("gbk")))
+    shutil.copy(corpus[0], source)
+    ours = dataclasses.replace(config, inputs=(source,), output=str(tmp_path / "records"))
+    manifest = preprocess(ours)
+    assert manifest.inputs[0].path.endswith(r"/\xd0\xc2\xce\xc5/\xc8\xfd\xb9\xfa.txt")
+    assert preprocess(ours) == manifest  # found complete
+    with pytest.raises(ValueError, match="output: .*the name is not UTF-8, which MindRecord needs"):
+        dataclasses.replace(config, output=os.fsdecode(folder))
+
+
+def test_records_made_before_the_newer_options_are_of_the_same_settings(config):
+    read = [key for key in config.settings("digest") if key.startswith("read.")]
+    assert read == ["read.split", "read.field", "read.invalid_utf8", "read.broken"]
+    other = dataclasses.replace(config.read, encoding="gbk", largest_document=10**9)
+    changed = dataclasses.replace(config, read=other).settings("digest")
+    assert changed["read.encoding"] == "gbk" and changed["read.largest_document"] == "1000000000"
+
+
+def test_a_damaged_token_file_of_an_interrupted_run_is_made_anew(config, records, tmp_path):
+    output = tmp_path / "records"
+    assert run_python(KILLED, "tokenizing", config.tokenizer, str(output), *config.inputs).returncode < 0
+    tokens = output / "unfinished" / "00002.tokens"
+    content = bytearray(tokens.read_bytes())
+    content[5] ^= 1
+    tokens.write_bytes(content)
+    assert digests(preprocess(dataclasses.replace(config, output=str(output)))) == digests(
+        Manifest.read(records)
+    )
+
+
+def test_the_command_line_takes_folders_and_lists_and_warns_of_unknown_characters(
+    vocab_file, corpus, tmp_path, capsys
+):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for name in corpus:
+        shutil.copy(name, folder)
+    (folder / "README.md").write_text("about")
+    (tmp_path / "list").write_text(f"{tmp_path}/smile.txt\n")
+    (tmp_path / "smile.txt").write_text("天下😀" * 20, encoding="utf-8")
+    fixed = ["--tokenizer", vocab_file, "--seq-length", "8", "--workers", "1"]
+    words = ["--input", str(folder), "--input-list", str(tmp_path / "list"), "--output", str(tmp_path / "r")]
+    assert main([*fixed, *words]) == 0
+    printed = capsys.readouterr()
+    manifest = Manifest.read(tmp_path / "r")
+    assert [Path(file.path).name for file in manifest.inputs] == [*map(os.path.basename, corpus), "smile.txt"]
+    assert f"= {manifest.tokens - manifest.documents - 20:,} of text + 20 <unk> + " in printed.out
+    ledger = manifest.characters
+    assert f"characters {ledger.given:,} in = {ledger.kept:,} kept" in printed.out
+    assert "not read, for their names say nothing of text:" in printed.out and "README.md" in printed.out
+    assert "warning: in 1 of 6 input file(s) more than 1% of the tokens are <unk>" in printed.err
+    assert "smile.txt: 25.0%" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--seq-length", "0"], "argument --seq-length: '0' is not a whole number of at least 1"),
+        (["--workers", "0"], "argument --workers"),
+        (["--workers", "9" * 5000], "argument --workers"),
+        (["--windows-per-shard", "-1"], "argument --windows-per-shard"),
+        (["--largest-document", "0"], "argument --largest-document"),
+    ],
+)
+def test_numbers_of_the_command_line(vocab_file, corpus, tmp_path, capsys, words, reason):
+    fixed = ["--input", corpus[0], "--tokenizer", vocab_file, "--output", str(tmp_path / "r")]
+    with pytest.raises(SystemExit) as caught:
+        main([*fixed, "--seq-length", "8", *words])
+    assert caught.value.code == 2 and reason in capsys.readouterr().err
+
+
+def test_shares_and_missing_inputs_are_refused(vocab_file, corpus, tmp_path):
+    fixed = ["--tokenizer", vocab_file, "--output", str(tmp_path / "r"), "--seq-length", "8"]
+    for share in ("nan", "-1", "2"):
+        with pytest.raises(ValueError, match="invalid_share = .*: must lie in"):
+            main([*fixed, "--input", corpus[0], "--invalid-share", share])
+    with pytest.raises(ValueError, match="no input; give --input FILE"):
+        main(fixed)
+    (tmp_path / "list").write_text("\n")
+    with pytest.raises(ValueError, match="names no file"):
+        main([*fixed, "--input-list", str(tmp_path / "list")])
+
+
+def test_a_long_document_is_encoded_by_parts_to_the_same_ids(config, tmp_path, monkeypatch):
+    lines = ["天下大势，分久必合。", "", "周末七国分争", "😀"] * 500
+    source = tmp_path / "long.txt"
+    source.write_text("\n".join(lines), encoding="utf-8")
+    ours = dataclasses.replace(config, inputs=(str(source),), output=str(tmp_path / "records"))
+    expected = stream_of(ours)
+    monkeypatch.setattr("pangu_alpha.text.tokenizer._MAX_CHARACTERS", 1000)
+    monkeypatch.setattr("pangu_alpha.data.tokens._LOAD", 100)
+    manifest = preprocess(ours)
+    assert windows_of(ours.output).ravel().tolist() == expected[: manifest.windows * 17]
+    assert (manifest.tokens, manifest.documents) == (len(expected), 1)
+    assert manifest.unknown == expected.count(PanguTokenizer(config.tokenizer).unk_id) > 0

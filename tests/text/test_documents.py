@@ -174,3 +174,87 @@ def test_bad_options_kinds_and_paths(tmp_path):
         DocumentReader(write(tmp_path / "a.pdf", b"x"))
     with pytest.raises(FileNotFoundError, match=r"a\.txt: no such file"):
         DocumentReader(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("split", ["file", "blank_line", "line"])
+def test_a_document_has_a_largest_size(tmp_path, split):
+    gap = {"file": "", "blank_line": "\n\n", "line": "\n"}[split]
+    parts = ["前" * 10, "大" * 40, "后" * 10] if gap else ["大" * 40]
+    path = write(tmp_path / "a.txt", gap.join(parts))
+    number = 2 if gap else 1
+    with pytest.raises(
+        ValueError, match=rf"a\.txt: document {number}: a document of more than 100 bytes.*--split"
+    ):
+        read(path, split=split, largest_document=100)
+    got, report = read(path, split=split, largest_document=100, broken="skip")
+    assert got == parts[:1] + parts[2:] if gap else got == []
+    lost = 120 + (split == "blank_line")  # with its line end
+    assert (report.oversized_documents, report.lost_bytes) == (1, lost)
+    assert read(path, split=split, largest_document=120 + 1)[0] == parts
+
+
+def test_a_bomb_is_refused_as_soon_as_it_is_one(tmp_path):
+    path = tmp_path / "a.txt.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(64):
+            file.write(bytes(1 << 20))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="document 1: a document of more than 4,194,304 bytes"):
+        read(path, largest_document=4 << 20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 << 20
+
+
+def test_a_bomb_that_is_left_out_is_counted_without_being_held(tmp_path):
+    path = tmp_path / "a.jsonl.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(b'{"text": "before"}\n')
+        for _ in range(32):
+            file.write(bytes(1 << 20))
+        file.write(b'\n{"text": "after"}\n')
+    tracemalloc.start()
+    got, report = read(path, largest_document=1 << 20, broken="skip")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert got == ["before", "after"] and peak < 12 << 20
+    assert report.problems == {"oversized_documents": 1, "lost_bytes": 32 << 20}
+
+
+def test_parquet_cells_have_a_largest_size_and_may_be_nested(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [{"parts": [{"text": "甲"}, {"text": "乙"}]}, {"parts": [{"text": "丙"}]}]
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"doc": rows, "text": ["x" * 200, "y"]}), path)
+    assert read(path, field="doc.parts.text")[0] == ["甲\n乙", "丙"]
+    with pytest.raises(ValueError, match="row 1: no field 'title'; there is 'parts'"):
+        read(path, field="doc.title")
+    with pytest.raises(ValueError, match="row 1: a document of more than 100 bytes"):
+        read(path, largest_document=100)
+    path.write_bytes(b"PAR1" + b"\xff" * 100 + b"PAR1")
+    with pytest.raises(ValueError, match=r"a\.parquet: "):
+        read(path)
+
+
+def test_marks_of_files_put_together(tmp_path):
+    path = write(tmp_path / "a.txt", "\ufeff甲\n\n\ufeff乙\n\n丙")
+    got, report = read(path, split="blank_line")
+    assert got == ["甲", "乙", "丙"] and report.problems == {"byte_order_marks": 2}
+
+
+def test_lines_of_an_old_system(tmp_path):
+    assert read(write(tmp_path / "a.txt", "甲\r乙\r\r丙"), split="line")[0] == ["甲", "乙", "丙"]
+    assert read(write(tmp_path / "a.txt", "甲\r乙\n丙"), split="line")[0] == ["甲\r乙", "丙"]
+
+
+def test_options_that_cannot_be():
+    for changes in (
+        {"invalid_share": float("nan")},
+        {"largest_document": 0},
+        {"field": ""},
+        {"format": "csv"},
+    ):
+        with pytest.raises(ValueError, match=next(iter(changes))):
+            ReadOptions(**changes)

@@ -81,3 +81,41 @@ def test_vocab_errors_in_one_line(tmp_path):
     assert done.stderr.startswith("error: vocab_size = 9999 is too large") and done.stderr.count("\n") == 1
     done = run("pangu_alpha.cli.vocab", "--input", tmp_path / "c.txt", "--size", 50, "--output", "v.model")
     assert done.returncode == 2 and "c.txt: no such file" in done.stderr
+
+
+def test_vocab_refuses_text_of_another_encoding_and_reads_it_when_told(tmp_path, capsys):
+    (tmp_path / "a.txt").write_bytes(TEXT.encode("gbk"))
+    words = ["--input", str(tmp_path), "--size", "42", "--output", str(tmp_path / "gbk.model")]
+    with pytest.raises(ValueError, match=r"a\.txt, line 1: byte 0xbb .* in gb18030 it is Chinese text"):
+        vocab.main(words)
+    assert vocab.main([*words, "--encoding", "gb18030"]) == 0
+    (tmp_path / "a.txt").write_bytes(TEXT.encode())
+    assert vocab.main([*words[:-1], str(tmp_path / "utf8.model")]) == 0
+    digests = [PanguTokenizer(tmp_path / name).digest for name in ("gbk.model", "utf8.model")]
+    assert digests[0] == digests[1]
+    assert f"characters {len(TEXT)} in = {len(TEXT) - 3} kept + 3 dropped" in capsys.readouterr().out
+
+
+def test_vocab_says_what_it_cannot_learn(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text(TEXT + "▅" * 3, encoding="utf-8")
+    words = ["--input", str(tmp_path / "*.txt"), "--size", "42", "--output", str(tmp_path / "v.model")]
+    assert vocab.main(words) == 0
+    assert "not learnt: 3 times U+2585 (▅)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [(["--size", "-1"], "--size"), (["--threads", "0"], "--threads"), (["--size", "x"], "--size")],
+)
+def test_vocab_refuses_numbers(tmp_path, capsys, words, reason):
+    with pytest.raises(SystemExit) as caught:
+        vocab.main(["--input", "a.txt", "--size", "42", "--output", str(tmp_path / "v.model"), *words])
+    assert caught.value.code == 2 and f"argument {reason}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("share", ["2", "0.5", "nan"])
+def test_vocab_refuses_shares(tmp_path, share):
+    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
+    words = ["--input", str(tmp_path / "a.txt"), "--size", "42", "--output", str(tmp_path / "v.model")]
+    with pytest.raises((ValueError, SystemExit), match=r"character_coverage = .*|2"):
+        vocab.main([*words, "--coverage", share])

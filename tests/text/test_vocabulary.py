@@ -3,8 +3,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from sentencepiece import sentencepiece_model_pb2 as proto
 
-from pangu_alpha.text.vocabulary import train_vocabulary
+from pangu_alpha.text.tokenizer import PanguTokenizer
+from pangu_alpha.text.vocabulary import SkippedCharacters, train_vocabulary
 
 LINES = [
     "话说天下大势，分久必合，合久必分。",
@@ -60,3 +62,33 @@ def test_empty_corpus_and_bad_coverage(tmp_path):
         train_vocabulary(["", " \n"], tmp_path / "v.model", 100)
     with pytest.raises(ValueError, match="character_coverage = 2"):
         train_vocabulary(LINES, tmp_path / "v.model", 100, character_coverage=2)
+
+
+def test_lines_with_the_character_that_the_trainer_keeps_for_itself_are_learnt_from(tmp_path):
+    marked = [f"▅{line}▅" for line in LINES]
+    skipped = SkippedCharacters()
+    tokenizer = train_vocabulary(marked, tmp_path / "v.model", 54, skipped=skipped)
+    assert skipped.count == 8
+    for line in LINES:  # the trainer would drop all four, without a word
+        assert tokenizer.unk_id not in tokenizer.encode(line)
+    assert tokenizer.digest == train_vocabulary(LINES, tmp_path / "w.model", 54).digest
+
+
+@pytest.mark.parametrize(
+    "changes", [{"vocab_size": 0}, {"vocab_size": 2**40}, {"threads": 0}, {"threads": 10**5}]
+)
+def test_numbers_that_the_trainer_cannot_take(tmp_path, changes):
+    options = {"vocab_size": 54, "threads": 1} | changes
+    with pytest.raises(ValueError, match=rf"{next(iter(changes))} = \d+: it must be from 1 to"):
+        train_vocabulary(LINES, tmp_path / "v.model", options["vocab_size"], threads=options["threads"])
+
+
+def test_a_vocabulary_whose_space_is_a_control_piece_says_so(small, tmp_path):
+    assert small.lost_pieces == ()
+    model = proto.ModelProto()
+    model.ParseFromString(small.vocab_file.read_bytes())
+    for piece in model.pieces:
+        if piece.piece == "\u2582":
+            piece.type = proto.ModelProto.SentencePiece.CONTROL
+    (tmp_path / "v.model").write_bytes(model.SerializeToString())
+    assert PanguTokenizer(tmp_path / "v.model").lost_pieces == ("space",)

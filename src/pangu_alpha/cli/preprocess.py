@@ -9,16 +9,25 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
+from pangu_alpha.cli.corpus_options import (
+    add_corpus_options,
+    described_characters,
+    described_inputs,
+    found_inputs,
+    read_options,
+)
+from pangu_alpha.cli.options import path_text, positive
 from pangu_alpha.config.schema import build, parse_overrides, to_mapping
 from pangu_alpha.data.manifest import Manifest
 from pangu_alpha.data.preprocess import PreprocessConfig, preprocess
 from pangu_alpha.data.workers import Advance
 from pangu_alpha.text.clean import CleanRules
-from pangu_alpha.text.documents import SPLITS, ReadOptions
+from pangu_alpha.text.inputs import few
 
+_MOST_UNKNOWN = 0.01  # share of <unk> in a file's tokens that is worth a warning
 _EXAMPLE = """\
 example:
-  python src/preprocess.py --input corpus/*.jsonl --tokenizer vocab.model --output records --seq-length 1024
+  python src/preprocess.py --input 'corpus/*.jsonl' --tokenizer vocab.model --output records --seq-length 1024
 
 An interrupted run is continued by the same command; finished inputs are not read again.
 """
@@ -32,16 +41,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--input", nargs="+", required=True, metavar="FILE", help="*.txt, *.jsonl (also .gz), *.parquet")
-    add("--tokenizer", required=True, metavar="VOCAB", help="SentencePiece vocabulary")
-    add("--output", required=True, metavar="DIR", help="new or empty folder for the records")
-    add("--seq-length", required=True, type=int, metavar="N", help="tokens a sample trains on")
-    add("--workers", type=int, default=os.cpu_count(), metavar="K", help="processes, one input file each")
-    add("--split", choices=SPLITS, default="file", help="what is a document in a .txt file (default: file)")
-    add("--field", default="text", help="JSON field or parquet column of the text (default: text)")
-    add("--invalid-utf8", choices=("replace", "skip", "error"), default="replace", help="(default: replace)")
-    add("--broken", choices=("error", "skip"), default="error", help="what to do about records that are not "
-        "JSON or lack the field, and damaged archives (default: error)")  # fmt: skip
+    add_corpus_options(parser)
+    add("--tokenizer", required=True, type=path_text, metavar="VOCAB", help="SentencePiece vocabulary")
+    add("--output", required=True, type=path_text, metavar="DIR", help="new or empty folder for the records")
+    add("--seq-length", required=True, type=positive, metavar="N", help="tokens a sample trains on")
+    add("--workers", type=positive, default=os.cpu_count(), metavar="K", help="processes, one input file "
+        "each (default: %(default)s)")  # fmt: skip
     add("--end-of-document", default="<eod>", metavar="PIECE", help="control piece after each document; "
         "the card of a released model names its own (default: <eod>)")  # fmt: skip
     add("--clean", nargs="+", default=[], metavar="RULE=VALUE", help="change cleaning rules: "
@@ -50,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pad-last", action="store_true", help="keep the last, unfilled window (for a validation set)")
     add(
         "--windows-per-shard",
-        type=int,
+        type=positive,
         metavar="N",
         help="windows of a MindRecord file (default: 60 to 500 MB)",
     )
@@ -63,13 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.no_clean and options.clean:
         parser.error("--clean and --no-clean exclude each other")
+    inputs = found_inputs(options)
     config = PreprocessConfig(
-        inputs=tuple(options.input),
+        inputs=inputs.files,
         tokenizer=options.tokenizer,
         output=options.output,
         seq_length=options.seq_length,
         end_of_document=options.end_of_document,
-        read=ReadOptions(options.split, options.field, options.invalid_utf8, options.broken),
+        read=read_options(options),
         clean=None if options.no_clean else build(CleanRules, parse_overrides(options.clean), "clean"),
         pad_last=options.pad_last,
         windows_per_shard=options.windows_per_shard,
@@ -77,7 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     with _Bars() as bars:
         manifest = preprocess(config, bars.stage)
-    print(summary(manifest, options.output))
+    print("\n  ".join([summary(manifest, options.output), *described_inputs(inputs)]))
+    for warning in warnings(manifest):
+        print(f"warning: {warning}", file=sys.stderr)
     return 0
 
 
@@ -117,16 +125,39 @@ def summary(manifest: Manifest, folder: str) -> str:
     size = sum(shard.data.bytes + shard.index.bytes for shard in manifest.shards)
     lines = [
         f"{folder}: complete, {len(manifest.shards)} MindRecord file(s), {size:,} bytes",
-        f"  documents  {manifest.documents:,} from {len(manifest.inputs)} input file(s)",
+        f"  documents  {manifest.documents:,} from {len(manifest.inputs):,} input file(s)",
         f"  tokens     {manifest.tokens:,}, each document ended by {manifest.vocabulary.end_of_document}"
         f" (id {manifest.vocabulary.end_of_document_id})",
         f"  windows    {manifest.windows:,} of {manifest.seq_length} + 1 tokens",
         f"  remainder  {manifest.remainder:,} tokens left out, {manifest.padding:,} <pad> added",
     ]
+    if manifest.characters is not None and manifest.unknown is not None:
+        known = manifest.tokens - manifest.documents - manifest.unknown
+        lines[3:3] = [
+            f"             = {known:,} of text + {manifest.unknown:,} <unk> + {manifest.documents:,} ends"
+        ]
+        lines += [f"  {line}" for line in described_characters(manifest.characters)]
     problems = [f"{count:,} {kind.replace('_', ' ')}" for kind, count in manifest.problems.items()]
     lines += [f"  skipped, replaced or removed: {', '.join(problems)}"] * bool(problems)
-    lines += [f"  no document in {file.path}" for file in manifest.inputs if not file.documents]
+    empty = [file.path for file in manifest.inputs if not file.documents]
+    lines += [f"  no document in {path}" for path in few(empty)]
     return "\n".join(lines)
+
+
+def warnings(manifest: Manifest) -> list[str]:
+    """What most likely is not as it should be, though nothing failed."""
+    shares = [
+        ((file.unknown or 0) / max(file.tokens - file.documents, 1), file.path) for file in manifest.inputs
+    ]
+    strange = [share for share in shares if share[0] > _MOST_UNKNOWN]
+    if not strange:
+        return []
+    share, worst = max(strange)
+    return [
+        f"in {len(strange):,} of {len(shares):,} input file(s) more than {_MOST_UNKNOWN:.0%} of the tokens "
+        f"are <unk>, characters that the vocabulary does not have; most in {worst}: {share:.1%}. Look "
+        "whether its text is what it should be, and whether the vocabulary is made for such text"
+    ]
 
 
 if __name__ == "__main__":

@@ -9,16 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pangu_alpha.config.schema import ConfigError, build, to_mapping, validate
+from pangu_alpha.files.reading import ReadError, read_json
+from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.files.writing import write_json
+from pangu_alpha.text.ledger import CharacterLedger, total
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READABLE = (1, FORMAT_VERSION)  # 1 counts neither characters nor <unk>
 MANIFEST_NAME = "manifest.json"
+_PLAIN_NAME = re.compile(r"(?!\.\.?$)[^/\0]+")
 _CHUNK = 1 << 22
 
 
@@ -66,12 +72,14 @@ class InputFile:
     """One corpus file and what became of it.
 
     Args:
-        path: As given by the user.
+        path: As given by the user; see `recorded_name`.
         bytes: Size when it was read.
         modified_ns: Modification time when it was read, ns since 1970.
         documents: Documents kept; each is followed by one end-of-document id.
         tokens: Ids, the end-of-document ids included.
         problems: Number of occurrences of everything that was skipped, replaced or removed, by kind.
+        characters: What became of every character; None in records of format 1.
+        unknown: Ids of <unk> among the tokens; None likewise.
     """
 
     path: str
@@ -80,6 +88,8 @@ class InputFile:
     documents: int
     tokens: int
     problems: dict[str, int] = field(default_factory=dict)
+    characters: CharacterLedger | None = None
+    unknown: int | None = None
 
 
 @dataclass(frozen=True)
@@ -143,13 +153,24 @@ class Manifest:
             raise ConfigError(problems)
 
     def _contradictions(self) -> Iterator[str]:
-        if self.format_version != FORMAT_VERSION:
-            yield f"format_version: {self.format_version}; this program reads {FORMAT_VERSION}"
+        if self.format_version not in _READABLE:
+            readable = " and ".join(map(str, _READABLE))
+            yield f"format_version: {self.format_version}; this program reads {readable}"
         if self.tokens != self.windows * (self.seq_length + 1) + self.remainder - self.padding:
             yield "tokens: differ from windows * (seq_length + 1) + remainder - padding"
         for name, parts in (("tokens", self.inputs), ("documents", self.inputs), ("windows", self.shards)):
             if getattr(self, name) != sum(getattr(part, name) for part in parts):
                 yield f"{name}: {getattr(self, name)} is not the sum over its files"
+        for file in self.inputs:
+            if file.characters is not None and file.characters.missing:
+                yield f"inputs: the characters of {quoted(file.path)} do not add up"
+            if not 0 <= (file.unknown or 0) <= file.tokens - file.documents:
+                yield f"inputs: {quoted(file.path)} cannot have {file.unknown} ids of <unk>"
+        for name in (file.name for shard in self.shards for file in (shard.data, shard.index)):
+            if not _PLAIN_NAME.fullmatch(name):  # nothing outside of the folder is opened
+                yield f"shards: {quoted(name)} is not the name of a file in this folder"
+        if self.seq_length < 1 or min(self.windows, self.remainder, self.padding) < 0:
+            yield "seq_length must be at least 1, and windows, remainder and padding at least 0"
 
     @property
     def problems(self) -> dict[str, int]:
@@ -159,6 +180,18 @@ class Manifest:
             for kind, count in file.problems.items():
                 total[kind] = total.get(kind, 0) + count
         return total
+
+    @property
+    def characters(self) -> CharacterLedger | None:
+        """What became of the characters of all inputs; None where that was not counted."""
+        ledgers = [file.characters for file in self.inputs]
+        return None if None in ledgers else total(ledgers)
+
+    @property
+    def unknown(self) -> int | None:
+        """Ids of <unk> in all inputs; None where they were not counted."""
+        counts = [file.unknown for file in self.inputs]
+        return None if None in counts else sum(counts)
 
     @property
     def digest(self) -> str:
@@ -185,23 +218,18 @@ class Manifest:
                 "run the same preprocess.py command again to complete them"
             )
         try:
-            return build(cls, json.loads(path.read_text(encoding="utf-8")))
-        except (UnicodeDecodeError, json.JSONDecodeError, ConfigError) as error:
-            raise ValueError(f"{path}: damaged; make the records anew. {error}") from error
+            return build(cls, read_json(path))
+        except (ReadError, ConfigError) as error:
+            raise ValueError(f"{shown(path)}: damaged; make the records anew. {error}") from error
 
     def write(self, folder: str | Path) -> None:
         """Writes manifest.json atomically."""
         write_json(Path(folder) / MANIFEST_NAME, to_mapping(self))
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON so that the path holds either the old content or the new, whatever happens."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(content, file, ensure_ascii=False, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+def recorded_name(path: str | Path) -> str:
+    """A path as JSON can hold it: bytes of a name that are not UTF-8 are written as \\xd6."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def verify(folder: str | Path, full: bool = True) -> list[str]:

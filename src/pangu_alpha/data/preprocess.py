@@ -19,15 +19,21 @@ from pangu_alpha.data.manifest import (
     InputFile,
     Manifest,
     Vocabulary,
+    recorded_name,
     verify,
-    write_json,
 )
 from pangu_alpha.data.packing import Cut, cut, token_dtype
 from pangu_alpha.data.records import ShardJob, max_windows, remove_leftovers, shard_name, write_shard
 from pangu_alpha.data.tokens import TokenJob, write_tokens
 from pangu_alpha.data.workers import Advance, run_jobs
+from pangu_alpha.files.lock import LOCK_NAME, hold_folder
+from pangu_alpha.files.reading import read_json
+from pangu_alpha.files.shown import shown
+from pangu_alpha.files.writing import write_json
 from pangu_alpha.text.clean import CleanRules
-from pangu_alpha.text.documents import ReadOptions, file_kind
+from pangu_alpha.text.documents import DocumentReader
+from pangu_alpha.text.inputs import few
+from pangu_alpha.text.read_options import ReadOptions
 from pangu_alpha.text.tokenizer import PanguTokenizer
 
 _UNFINISHED = "unfinished"
@@ -88,13 +94,19 @@ class PreprocessConfig:
                 yield f"{name}: {value} must be at least 1"
         if not self.inputs:
             yield "inputs: empty; name at least one corpus file"
+        if recorded_name(self.output) != self.output:
+            yield (
+                f"output: {self.output}: the name is not UTF-8, which MindRecord needs; give a folder with "
+                "another name"
+            )
 
     def settings(self, tokenizer_digest: str) -> dict[str, str]:
         """What decides the windows, flat and as text: equal settings and inputs make equal records."""
-        fixed = {"tokenizer": tokenizer_digest, "inputs": json.dumps(self.inputs, ensure_ascii=False)}
+        names = [recorded_name(name) for name in self.inputs]
+        fixed = {"tokenizer": tokenizer_digest, "inputs": json.dumps(names, ensure_ascii=False)}
         plain = ("seq_length", "end_of_document", "pad_last", "windows_per_shard")
         fixed |= {name: str(getattr(self, name)) for name in plain}
-        fixed |= {f"read.{key}": str(value) for key, value in to_mapping(self.read).items()}
+        fixed |= {f"read.{key}": str(value) for key, value in self.read.changed().items()}
         clean = to_mapping(self.clean) or {"": None}
         return fixed | {f"clean.{key}".rstrip("."): str(value) for key, value in clean.items()}
 
@@ -115,15 +127,30 @@ def preprocess(config: PreprocessConfig, progress: Progress | None = None) -> Ma
     """
     tokenizer = PanguTokenizer(config.tokenizer)
     vocabulary = _vocabulary(tokenizer, config.end_of_document)
-    _check_inputs(config.inputs)
+    _check_inputs(config)
     settings = config.settings(tokenizer.digest)
-    finished = _claim(Path(config.output), settings)
+    output = Path(config.output)
+    finished = _found(output, settings)
     if finished is not None:
-        _check_unchanged(config.output, finished)
+        _check_unchanged(config, finished)
+        if not (output / _UNFINISHED).is_dir():
+            return finished
+    with hold_folder(output, "preprocess.py"):
+        finished = _found(output, settings)  # another process may have completed it meanwhile
+        if finished is None:
+            finished = _make(config, vocabulary, settings, progress or (lambda *_: lambda *__: None))
         _remove_intermediate(config.output, finished)
-        return finished
-    progress = progress or (lambda *_: lambda *__: None)
-    jobs = _token_jobs(config, tokenizer.digest)
+    return finished
+
+
+def _make(
+    config: PreprocessConfig, vocabulary: Vocabulary, settings: dict[str, str], progress: Progress
+) -> Manifest:
+    notes = Path(config.output) / _UNFINISHED / _SETTINGS
+    if not notes.is_file():
+        notes.parent.mkdir(exist_ok=True)
+        write_json(notes, settings)
+    jobs = _token_jobs(config, vocabulary.digest)
     inputs = _tokenize(jobs, config.workers, progress)
     plan = _plan(config, inputs)
     shard_jobs = _shard_jobs(config, jobs, vocabulary, plan)
@@ -141,7 +168,6 @@ def preprocess(config: PreprocessConfig, progress: Progress | None = None) -> Ma
         settings=settings,
     )
     manifest.write(config.output)
-    _remove_intermediate(config.output, manifest)
     return manifest
 
 
@@ -151,57 +177,89 @@ def _vocabulary(tokenizer: PanguTokenizer, end_of_document: str) -> Vocabulary:
         raise ValueError(
             f"end_of_document: {end_of_document!r} may occur in text; use a control piece such as '<eod>'"
         )
+    if lost := tokenizer.lost_pieces:
+        raise ValueError(
+            f"{shown(tokenizer.vocab_file)}: text never yields its pieces for {' and '.join(lost)}, so each "
+            "of these would become <unk>; make them user-defined pieces, as they are in the released "
+            "vocabulary and in those of python -m pangu_alpha.cli.vocab"
+        )
     return Vocabulary(tokenizer.digest, tokenizer.vocab_size, end_of_document, end, tokenizer.pad_id)
 
 
-def _check_inputs(inputs: Sequence[str]) -> None:
-    """Every input exists, has a known ending and is named once; all faults at once."""
+def _check_inputs(config: PreprocessConfig) -> None:
+    """Every input exists, is of a known kind, begins as it should and is named once; all faults at once."""
     faults = []
-    seen: set[Path] = set()
-    for name in inputs:
+    seen: set[str] = set()
+    for name in config.inputs:
         path = Path(name)
         if not path.is_file():
-            faults.append(f"{name}: " + ("a folder; name its files" if path.is_dir() else "no such file"))
+            faults.append(f"{shown(name)}: " + _why_no_file(path))
             continue
         try:
-            file_kind(path)
+            DocumentReader(path, config.read).check_beginning()
         except ValueError as error:
             faults.append(str(error))
-        if path.resolve() in seen:
-            faults.append(f"{name}: named twice; its text would be in the records twice")
-        seen.add(path.resolve())
+        real = os.path.realpath(path)
+        if real in seen:
+            faults.append(f"{shown(name)}: named twice; its text would be in the records twice")
+        seen.add(real)
     if faults:
-        raise ConfigError(f"inputs: {fault}" for fault in faults)
+        raise ConfigError(f"inputs: {fault}" for fault in few(faults))
 
 
-def _claim(output: Path, settings: dict[str, str]) -> Manifest | None:
-    """Takes the folder for these settings; returns the manifest if they were completed in it before."""
+def _why_no_file(path: Path) -> str:
+    if path.is_dir():
+        return "a folder; name its files"
+    return "a pipe or a device; give a file" if path.exists() else "no such file"
+
+
+def _found(output: Path, settings: dict[str, str]) -> Manifest | None:
+    """The manifest if records of these settings are complete; None if they can be made here.
+
+    Raises:
+        ValueError: The folder holds something else.
+    """
     notes = output / _UNFINISHED / _SETTINGS
     manifest = Manifest.read(output) if (output / MANIFEST_NAME).exists() else None
     if manifest is None and not notes.is_file():
-        if output.exists() and (not output.is_dir() or any(p.name != _UNFINISHED for p in output.iterdir())):
-            raise ValueError(f"{output}: holds other files; give an --output that is new or empty")
-        notes.parent.mkdir(parents=True, exist_ok=True)
-        write_json(notes, settings)
+        if output.exists() and (not output.is_dir() or any(map(_is_of_others, output.iterdir()))):
+            raise ValueError(f"{shown(output)}: holds other files; give an --output that is new or empty")
         return None
-    theirs = manifest.settings if manifest else json.loads(notes.read_text(encoding="utf-8"))
+    theirs = manifest.settings if manifest else _noted(notes)
     changed = [key for key in {**theirs, **settings} if theirs.get(key) != settings.get(key)]
     if changed:
-        differences = [f"{key}: {theirs.get(key)} there, {settings.get(key)} now" for key in changed]
-        heading = f"{output}: holds records of other settings; give another --output. They differ in:"
+        differences = [
+            f"{key}: {_cut(theirs.get(key))} there, {_cut(settings.get(key))} now" for key in changed
+        ]
+        heading = f"{shown(output)}: holds records of other settings; give another --output. They differ in:"
         raise ValueError("\n  - ".join([heading, *differences]))
     return manifest
 
 
-def _check_unchanged(output: str, manifest: Manifest) -> None:
-    faults = verify(output, full=False)
-    for file in manifest.inputs:
-        now = os.stat(file.path)
+def _is_of_others(path: Path) -> bool:
+    return path.name != _UNFINISHED and not path.name.startswith(LOCK_NAME)
+
+
+def _noted(notes: Path) -> dict[str, str]:
+    content = read_json(notes)
+    if not isinstance(content, dict):
+        raise ValueError(f"{shown(notes)}: damaged; remove {shown(notes.parent)} to make the records anew")
+    return content
+
+
+def _cut(setting: object) -> str:
+    return shown(setting, 300)  # the names of 100,000 inputs are no message
+
+
+def _check_unchanged(config: PreprocessConfig, manifest: Manifest) -> None:
+    faults = verify(config.output, full=False)
+    for name, file in zip(config.inputs, manifest.inputs, strict=True):
+        now = os.stat(name)
         if (now.st_size, now.st_mtime_ns) != (file.bytes, file.modified_ns):
-            faults.append(f"{file.path}: changed since these records were made")
+            faults.append(f"{shown(name)}: changed since these records were made")
     if faults:
-        heading = f"{output}: complete, but out of date or damaged; give another --output:"
-        raise ValueError("\n  - ".join([heading, *faults]))
+        heading = f"{shown(config.output)}: complete, but out of date or damaged; give another --output:"
+        raise ValueError("\n  - ".join([heading, *few(faults)]))
 
 
 def _token_jobs(config: PreprocessConfig, digest: str) -> list[TokenJob]:
@@ -271,7 +329,8 @@ def _remove_intermediate(output: str, manifest: Manifest) -> None:
         return
     remove_leftovers(folder, manifest.shards)
     tokens = [_token_name(place) for place in range(len(manifest.inputs))]
-    for name in (*tokens, *(f"{name}.json" for name in tokens), _SETTINGS):
+    ours = (f"{name}{ending}" for name in tokens for ending in ("", ".partial", ".json", ".json.partial"))
+    for name in (*ours, _SETTINGS):
         (folder / name).unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()

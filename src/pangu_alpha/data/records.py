@@ -6,7 +6,6 @@ processes that write them. Memory O(_BLOCK * S). MindSpore is imported where a f
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -14,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pangu_alpha.config.schema import ConfigError, build, to_mapping
-from pangu_alpha.data.manifest import FileDigest, Shard, write_json
+from pangu_alpha.data.manifest import FileDigest, Shard
 from pangu_alpha.data.packing import TokenStream, read_windows
 from pangu_alpha.data.workers import Advance
+from pangu_alpha.files.reading import ReadError, read_json
+from pangu_alpha.files.writing import write_json
 
 COLUMN = "input_ids"
 INDEX_SUFFIX = ".db"
@@ -92,6 +93,7 @@ def write_shard(job: ShardJob, advance: Advance) -> Shard:
     _write_windows(job, made, advance)
     for path in (made, _index(made)):
         shutil.copymode(job.tokens[0], path)  # MindRecord lets nobody but the owner read its files
+        _flush(path)  # the receipt below must not outlive it in a power cut
     shard = Shard(FileDigest.of(made), FileDigest.of(_index(made)), job.last - job.first)
     write_json(job.receipt, to_mapping(shard))  # before the target, so that every target has one
     os.replace(_index(made), _index(job.target))
@@ -124,6 +126,14 @@ def _remove(path: Path) -> None:
     _index(path).unlink(missing_ok=True)
 
 
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _index(path: Path) -> Path:
     return path.with_name(path.name + INDEX_SUFFIX)
 
@@ -132,8 +142,8 @@ def _finished(job: ShardJob) -> Shard | None:
     if not job.receipt.is_file():
         return None
     try:
-        shard = build(Shard, json.loads(job.receipt.read_text(encoding="utf-8")))
-    except (ConfigError, json.JSONDecodeError, UnicodeDecodeError):
+        shard = build(Shard, read_json(job.receipt))
+    except (ConfigError, ReadError):
         return None  # not one of ours any more: write the shard anew
     newest = max(file.stat().st_mtime_ns for file in job.tokens)
     whole = all(

@@ -14,17 +14,23 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from pangu_alpha.config.schema import ConfigError, build, to_mapping
-from pangu_alpha.data.manifest import InputFile, write_json
+from pangu_alpha.data.manifest import FileDigest, InputFile, recorded_name
 from pangu_alpha.data.packing import token_dtype
 from pangu_alpha.data.workers import Advance
+from pangu_alpha.files.reading import ReadError, read_json
+from pangu_alpha.files.writing import json_text
 from pangu_alpha.text.clean import Cleaner, CleanReport, CleanRules
-from pangu_alpha.text.documents import DocumentReader, ReadOptions
+from pangu_alpha.text.documents import DocumentReader
+from pangu_alpha.text.ledger import CharacterLedger
+from pangu_alpha.text.opening import kind_by_name
+from pangu_alpha.text.read_options import ReadOptions
 from pangu_alpha.text.tokenizer import PanguTokenizer
 
 # Characters of the documents that are encoded together.
@@ -62,7 +68,7 @@ class TokenJob:
     def recipe(self) -> str:
         """Digest of everything but the source that decides the ids."""
         clean = to_mapping(self.clean)
-        recipe = [self.tokenizer_digest, self.end_of_document, to_mapping(self.read), clean]
+        recipe = [self.tokenizer_digest, self.end_of_document, self.read.changed(), clean]
         return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
@@ -73,12 +79,44 @@ class Receipt:
     Args:
         recipe: See TokenJob.recipe.
         input: The corpus file.
-        token_bytes: Size of the token file.
+        token_sha256: Of the token file: nothing flushes either of them, and a power cut may take one.
     """
 
     recipe: str
     input: InputFile
-    token_bytes: int
+    token_sha256: str
+
+
+@dataclass
+class _Counts:
+    """What was written of one file.
+
+    Args:
+        end: The end-of-document id.
+        characters: Of the documents encoded.
+        documents: Documents with a token.
+        tokens: Ids, the end-of-document ids included.
+        unknown: Ids of <unk>.
+        blank: Documents without a token.
+        blank_characters: Their characters.
+        digest: Over the bytes written.
+        ends: End-of-document ids among the tokens.
+    """
+
+    end: int
+    characters: int = 0
+    documents: int = 0
+    tokens: int = 0
+    unknown: int = 0
+    blank: int = 0
+    blank_characters: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+    ends: int = 0
+
+    @property
+    def ledger(self) -> CharacterLedger:
+        dropped = {"documents_without_tokens": self.blank_characters} if self.blank_characters else {}
+        return CharacterLedger(self.characters, self.characters - self.blank_characters, dropped)
 
 
 def write_tokens(job: TokenJob, advance: Advance) -> InputFile:
@@ -101,28 +139,44 @@ def write_tokens(job: TokenJob, advance: Advance) -> InputFile:
         return finished
     tokenizer = _tokenizer(job.vocab_file, job.tokenizer_digest)
     partial = job.target.with_name(f"{job.target.name}.partial")
-    documents, tokens, blank, problems = _encode_file(job, tokenizer, partial, advance)
+    counts, problems, characters = _encode_file(job, tokenizer, partial, advance)
     after = os.stat(job.source)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise ValueError(f"{job.source}: changed while it was read; run again when it is complete")
     os.replace(partial, job.target)
-    problems = {**problems, **({"documents_without_tokens": blank} if blank else {})}
-    made = InputFile(job.source, before.st_size, before.st_mtime_ns, documents, tokens, problems)
-    write_json(job.receipt, to_mapping(Receipt(job.recipe, made, job.target.stat().st_size)))
+    made = InputFile(
+        path=recorded_name(job.source),
+        bytes=before.st_size,
+        modified_ns=before.st_mtime_ns,
+        documents=counts.documents,
+        tokens=counts.tokens,
+        problems=problems,
+        characters=characters,
+        unknown=counts.unknown,
+    )
+    _write_receipt(job.receipt, Receipt(job.recipe, made, counts.digest.hexdigest()))
     return made
+
+
+def _write_receipt(path: Path, receipt: Receipt) -> None:
+    """Without flushing: a corpus of 100,000 files would wait for the disk 200,000 times."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json_text(to_mapping(receipt), indent=None), encoding="utf-8")
+    os.replace(partial, path)
 
 
 def _finished(job: TokenJob, source: os.stat_result) -> InputFile | None:
     if not (job.receipt.is_file() and job.target.is_file()):
         return None
     try:
-        receipt = build(Receipt, json.loads(job.receipt.read_text(encoding="utf-8")))
-    except (ConfigError, json.JSONDecodeError, UnicodeDecodeError):
+        receipt = build(Receipt, read_json(job.receipt))
+    except (ConfigError, ReadError):
         return None  # not one of ours any more: make it anew
-    now = (job.source, source.st_size, source.st_mtime_ns, job.recipe, job.target.stat().st_size)
+    now = (recorded_name(job.source), source.st_size, source.st_mtime_ns, job.recipe)
     then = receipt.input
-    made_of = (then.path, then.bytes, then.modified_ns, receipt.recipe, receipt.token_bytes)
-    return receipt.input if now == made_of else None
+    if now != (then.path, then.bytes, then.modified_ns, receipt.recipe):
+        return None
+    return then if FileDigest.of(job.target).sha256 == receipt.token_sha256 else None
 
 
 @functools.lru_cache(maxsize=1)
@@ -136,29 +190,61 @@ def _tokenizer(vocab_file: str, digest: str) -> PanguTokenizer:
 
 def _encode_file(
     job: TokenJob, tokenizer: PanguTokenizer, target: Path, advance: Advance
-) -> tuple[int, int, int, dict[str, int]]:
-    """Writes the ids; returns documents, tokens, documents that had no token, and problems by kind."""
+) -> tuple[_Counts, dict[str, int], CharacterLedger]:
+    """Writes the ids; returns counts, problems by kind, and what became of the file's characters."""
     reader = DocumentReader(job.source, job.read)
     cleaner = Cleaner(job.clean) if job.clean is not None else None
     meter = _Meter(job.source, advance)
     texts = meter.watch(reader)
     if cleaner is not None:
         texts = cleaner.clean_all(texts)
-    end, dtype = tokenizer.id_of(job.end_of_document), token_dtype(tokenizer.vocab_size)
-    documents = tokens = blank = 0
+    counts = _Counts(tokenizer.id_of(job.end_of_document))
     with target.open("wb") as file:
         for load in _loads(texts):
-            rows = [[*ids, end] for ids in tokenizer.encode_batch(load) if ids]
-            ids = np.fromiter(itertools.chain.from_iterable(rows), dtype)
-            assert np.count_nonzero(ids == end) == len(rows), "the tokenizer made a control id of text"
-            ids.tofile(file)
-            documents, tokens, blank = documents + len(rows), tokens + len(ids), blank + len(load) - len(rows)
-            meter.tell(len(ids))
+            before = counts.tokens
+            _write_ids(file, load, tokenizer, counts)
+            meter.tell(counts.tokens - before)
     meter.finish()
-    problems = dict(reader.report.problems)
+    assert counts.ends == counts.documents, "the tokenizer made a control id of text"
+    problems, ledger = dict(reader.report.problems), reader.ledger
     if cleaner is not None:
         problems |= _removed(cleaner.report)
-    return documents, tokens, blank, problems
+        ledger = ledger.then(cleaner.ledger)
+    if counts.blank:
+        problems["documents_without_tokens"] = counts.blank
+    return counts, problems, ledger.then(counts.ledger).checked(job.source)
+
+
+def _write_ids(file: BinaryIO, load: list[str], tokenizer: PanguTokenizer, counts: _Counts) -> None:
+    """Appends the ids of some documents, and counts them."""
+    if len(load) == 1:  # lists of Python's numbers are far larger than the text: a long one goes by parts
+        rows = tokenizer.encode_parts(load[0])
+        lengths = [sum(_append(file, row, tokenizer, counts) for row in rows)]
+        _append(file, [counts.end] * bool(lengths[0]), tokenizer, counts)
+    else:
+        encoded = tokenizer.encode_batch(load)
+        lengths = list(map(len, encoded))
+        _append(
+            file,
+            itertools.chain.from_iterable([*ids, counts.end] for ids in encoded if ids),
+            tokenizer,
+            counts,
+        )
+    blank = [len(text) for text, length in zip(load, lengths, strict=True) if not length]
+    counts.characters += sum(map(len, load))
+    counts.documents += len(load) - len(blank)
+    counts.blank += len(blank)
+    counts.blank_characters += sum(blank)
+
+
+def _append(file: BinaryIO, row: Iterable[int], tokenizer: PanguTokenizer, counts: _Counts) -> int:
+    ids = np.fromiter(row, token_dtype(tokenizer.vocab_size))
+    ids.tofile(file)
+    counts.digest.update(ids)
+    counts.tokens += len(ids)
+    counts.unknown += int(np.count_nonzero(ids == tokenizer.unk_id))
+    counts.ends += int(np.count_nonzero(ids == counts.end))
+    return len(ids)
 
 
 def _removed(report: CleanReport) -> dict[str, int]:
@@ -167,11 +253,16 @@ def _removed(report: CleanReport) -> dict[str, int]:
 
 
 def _loads(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Documents to be encoded together; a long one is alone."""
     load: list[str] = []
     size = 0
     for text in texts:
+        if load and len(text) >= _LOAD:
+            yield load
+            load, size = [], 0
         load.append(text)
         size += len(text)
+        del text
         if size >= _LOAD:
             yield load
             load, size = [], 0
@@ -187,13 +278,15 @@ class _Meter:
 
     def __init__(self, source: str, advance: Advance) -> None:
         self._left = os.path.getsize(source)
-        self._packed = source.endswith((".gz", ".parquet"))
+        kind = kind_by_name(Path(source))
+        self._packed = kind is not None and bool(kind.packing or kind.format == "parquet")
         self._advance = advance
         self._read = 0
 
     def watch(self, texts: Iterable[str]) -> Iterator[str]:
         for text in texts:
-            self._read += len(text.encode("utf-8", "replace"))
+            # No second copy of a huge text for the sake of a progress bar.
+            self._read += len(text) if text.isascii() else 3 * len(text)
             yield text
 
     def tell(self, tokens: int) -> None:

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
+from pangu_alpha.text.ledger import CharacterLedger
+
 _LINE_END = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 # Controls, soft hyphen, zero-width and direction marks, byte order mark, replacement and non-characters.
 _INVISIBLE = re.compile(
@@ -98,11 +100,19 @@ class Cleaner:
         self.rules = rules or CleanRules()
         self._seen: set[bytes] = set()
         self._counts: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()  # characters, by reason
 
     @property
     def report(self) -> CleanReport:
         """Counts so far."""
         return CleanReport(**self._counts)
+
+    @property
+    def ledger(self) -> CharacterLedger:
+        """What became of the characters so far; of a dropped line its line end is counted with it."""
+        counts = self._counts
+        dropped = {reason: count for reason, count in self._dropped.items() if count}
+        return CharacterLedger(counts["characters_in"], counts["characters_out"], dropped)
 
     def clean(self, text: str) -> str:
         """The cleaned document, or "" when nothing of it is left."""
@@ -110,11 +120,21 @@ class Cleaner:
         counts.update(documents_in=1, characters_in=len(text))
         if self.rules.strip_invisible:
             kept = _INVISIBLE.sub("", text)
-            counts["invisible_characters"] += len(text) - len(kept)
+            gone = len(text) - len(kept)
+            if gone:
+                counts["invisible_characters"] += gone
+                replacements = text.count("\ufffd")  # what the reader put in the place of bad bytes
+                self._dropped["replacement_characters"] += replacements
+                self._dropped["invisible_characters"] += gone - replacements
             text = kept
-        cleaned = "\n".join(self._lines(_LINE_END.sub("\n", text).split("\n"))).strip("\n")
+        unified = _LINE_END.sub("\n", text)
+        self._dropped["line_ends"] += len(text) - len(unified)
+        joined = "\n".join(self._lines(unified.split("\n")))
+        cleaned = joined.strip("\n")
+        self._dropped["blank_lines"] += len(joined) - len(cleaned)
         if len(cleaned) < max(self.rules.min_document_characters, 1):
             counts["short_documents"] += 1
+            self._dropped["short_documents"] += len(cleaned)
             return ""
         lines_out = cleaned.count("\n") + 1
         counts.update(documents_out=1, characters_out=len(cleaned), lines_out=lines_out)
@@ -126,10 +146,14 @@ class Cleaner:
 
     def _lines(self, lines: list[str]) -> Iterator[str]:
         self._counts["lines_in"] += len(lines)
-        after_blank = False
+        after_blank, dropped = False, self._dropped
+        kept, problem = 0, None
         for line in lines:
             if self.rules.fold_spaces:
-                line = _SPACES.sub(" ", line).strip(" ")
+                folded = _SPACES.sub(" ", line).strip(" ")
+                if len(folded) != len(line):
+                    dropped["spaces"] += len(line) - len(folded)
+                line = folded
             if line.strip():
                 problem = self._problem(line)
             else:
@@ -138,8 +162,12 @@ class Cleaner:
             after_blank = not line.strip()
             if problem:
                 self._counts[problem] += 1
+                dropped[problem] += len(line) + 1
             else:
+                kept += 1
                 yield line
+        if not kept:  # n lines have n - 1 line ends between them
+            dropped[problem] -= 1
 
     def _problem(self, line: str) -> str | None:
         """Name of the count under which a line with text is dropped, if any."""

@@ -18,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -25,7 +26,10 @@ from pathlib import Path
 
 import yaml
 
-from pangu_alpha.text.documents import DocumentReader, ReadOptions
+from pangu_alpha.files.reading import read_json
+from pangu_alpha.files.writing import replacing_file
+from pangu_alpha.text.documents import DocumentReader
+from pangu_alpha.text.read_options import ReadOptions
 
 logger = logging.getLogger(__name__)
 
@@ -134,16 +138,11 @@ def write_jsonl(texts: Iterable[str], path: str | Path) -> int:
     """Write documents as JSONL records {"text": ...}, whole or not at all; returns their number."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     count = 0
-    try:
-        with draft.open("w", encoding="utf-8") as stream:
-            for text in texts:
-                stream.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-                count += 1
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing_file(path) as stream:
+        for text in texts:
+            stream.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+            count += 1
     return count
 
 
@@ -209,12 +208,12 @@ def _extract(archive: Path, corpus: Corpus) -> bytes:
             return stream.read() if stream else b""
     except KeyError as error:
         raise ValueError(f"{corpus.name}: {archive.name} holds no {corpus.member}") from error
-    except (zipfile.BadZipFile, tarfile.TarError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(f"{corpus.name}: {archive.name} is damaged ({error})") from error
 
 
 def _json_strings(path: Path) -> Iterator[str]:
-    yield from json.loads(path.read_text(encoding="utf-8"))
+    yield from read_json(path)
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -241,7 +240,7 @@ def _sqlite_statutes(path: Path) -> Iterator[str]:
 
 def _json_idioms(path: Path) -> Iterator[str]:
     """One document an idiom; `～` stands for the idiom in the example, `无` for no entry."""
-    for entry in json.loads(path.read_text(encoding="utf-8")):
+    for entry in read_json(path):
         word = entry["word"]
         told = [entry["explanation"], entry["derivation"], entry["example"].replace("～", word)]
         yield "\n".join([word, *(part for part in told if part not in ("", "无"))])

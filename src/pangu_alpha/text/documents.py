@@ -1,105 +1,48 @@
-"""Documents out of .txt, .jsonl (both also .gz) and .parquet files, streamed; problems are counted or raised.
+"""Documents out of text, JSON and parquet files, packed or not, streamed; problems are counted or raised.
 
 Knows nothing about cleaning or tokens. Memory is bounded by the largest document, not by the file.
 """
 
 from __future__ import annotations
 
-import difflib
-import gzip
-import json
 import re
-import zlib
 from collections import Counter
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
-SPLITS = ("file", "blank_line", "line")
-_BOM = b"\xef\xbb\xbf"
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.text.encoding import UTF8, Judge, as_utf8, known_encoding
+from pangu_alpha.text.json_records import (
+    BAD,
+    RecordError,
+    RecordStream,
+    TooLargeError,
+    closest,
+    is_stream,
+    parse,
+    text_of,
+)
+from pangu_alpha.text.ledger import CharacterLedger
+from pangu_alpha.text.opening import ArchiveError, byte_chunks, file_kind
+from pangu_alpha.text.read_options import ReadOptions, ReadReport
+from pangu_alpha.text.splitting import Splitter
+
+_BOM = "\ufeff"
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_DAMAGED_ARCHIVE = (EOFError, gzip.BadGzipFile, zlib.error)
 _PARQUET_ROWS = 256  # rows held at a time
-_CHUNK = 1 << 20  # bytes read at a time
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """How files become documents and what to do with bad input.
-
-    Args:
-        split (str): a .txt file is one document ("file"), or one a paragraph ("blank_line"), or one a "line".
-        field (str): name of the text in a JSONL record or of a parquet column.
-        invalid_utf8 (str): "replace" bad bytes by U+FFFD, "skip" the document, or "error".
-        broken (str): "error", or "skip" records that are not JSON or lack the field, and what a damaged
-            archive no longer holds whole.
-    """
-
-    split: str = "file"
-    field: str = "text"
-    invalid_utf8: str = "replace"
-    broken: str = "error"
-
-    def __post_init__(self) -> None:
-        allowed = {"split": SPLITS, "invalid_utf8": ("replace", "skip", "error"), "broken": ("error", "skip")}
-        wrong = [
-            f"{name} = {getattr(self, name)!r}: must be one of {', '.join(values)}"
-            for name, values in allowed.items()
-            if getattr(self, name) not in values
-        ]
-        if wrong:
-            raise ValueError("; ".join(wrong))
-
-
-@dataclass(frozen=True)
-class ReadReport:
-    """What was read and every problem met; reports add up with `+`.
-
-    Args:
-        documents, characters (int): what was handed out.
-        invalid_utf8 (int): documents with bad bytes (replaced or skipped as the options say).
-        skipped_documents (int): documents left out for bad bytes.
-        byte_order_marks, nul_characters, lone_surrogates (int): taken out; surrogates became U+FFFD.
-        empty_documents (int): blank ones, not handed out.
-        broken_records (int): records that are not JSON objects or whose field is no text.
-        missing_fields (int): records without the field, or with a null in it.
-        damaged_archives (int): gzip streams that end early or fail their check.
-        lost_bytes (int): bytes of the document that such a stream cut in two.
-    """
-
-    documents: int = 0
-    characters: int = 0
-    invalid_utf8: int = 0
-    skipped_documents: int = 0
-    byte_order_marks: int = 0
-    nul_characters: int = 0
-    lone_surrogates: int = 0
-    empty_documents: int = 0
-    broken_records: int = 0
-    missing_fields: int = 0
-    damaged_archives: int = 0
-    lost_bytes: int = 0
-
-    def __add__(self, other: ReadReport) -> ReadReport:
-        return ReadReport(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-    @property
-    def problems(self) -> dict[str, int]:
-        """The counts that are not zero, documents and characters aside."""
-        return {f.name: count for f in fields(self)[2:] if (count := getattr(self, f.name))}
 
 
 class DocumentReader:
     """Iterates over the documents of one file, in order; `report` counts what it met so far.
 
     Args:
-        path (str | Path): a file ending in .txt, .jsonl, .txt.gz, .jsonl.gz or .parquet.
+        path (str | Path): a file of one of the kinds that `opening.file_kind` knows.
         options (ReadOptions): see there.
 
     Raises:
-        ValueError: the ending is not known; while iterating: bad input, with file and place.
+        ValueError: the kind is not known; while iterating: bad input, with file and place.
         FileNotFoundError: there is no such file.
     """
 
@@ -108,9 +51,13 @@ class DocumentReader:
         self.options = options or ReadOptions()
         if not self.path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
-        self._kind = file_kind(self.path)
+        self._kind = file_kind(self.path, self.options.format)
+        self._start()
+
+    def _start(self) -> None:
         self._counts: Counter[str] = Counter()
-        self._at_start = True
+        self._given = 0  # characters
+        self._dropped: Counter[str] = Counter()
         self._damage: Exception | None = None
 
     @property
@@ -118,213 +65,265 @@ class DocumentReader:
         """Counts so far; final once the iteration has ended."""
         return ReadReport(**self._counts)
 
+    @property
+    def ledger(self) -> CharacterLedger:
+        """What became of the characters of the documents read so far.
+
+        A record that is no JSON, or a document that is too large or cut in two, never became text: the
+        report counts it.
+        """
+        dropped = {reason: count for reason, count in self._dropped.items() if count}
+        return CharacterLedger(self._given, self._counts["characters"], dropped)
+
     def __iter__(self) -> Iterator[str]:
-        self._counts.clear()
-        self._at_start, self._damage = True, None
-        readers = {"txt": self._plain_texts, "jsonl": self._json_texts, "parquet": self._parquet_texts}
-        for text in readers[self._kind]():
+        self._start()
+        readers = {"txt": self._plain_texts, "json": self._json_texts, "parquet": self._parquet_texts}
+        for text in readers[self._kind.format]():
             text = self._repaired(text)
             if not text.strip():
-                self._counts["empty_documents"] += 1
+                self._drop("empty_documents", len(text))
                 continue
             self._counts.update(documents=1, characters=len(text))
             yield text
 
+    def check_beginning(self) -> None:
+        """Reads the first MiB, to refuse a file in another encoding before hours of work.
+
+        Raises:
+            ValueError: As while iterating.
+        """
+        if self._kind.format != "parquet":
+            next(self._chunks(), None)
+        self._start()
+
     # No frame below keeps a name for raw bytes while the caller works on their text: a huge one is held once.
 
     def _plain_texts(self) -> Iterator[str]:
-        for number, raw in enumerate(self._units(self.options.split), 1):
-            text = self._decoded(raw, f"document {number}")
+        for number, raw in enumerate(self._units(self._chunks(), self.options.split, "document"), 1):
+            text = self._decoded(raw, f"document {number}") if raw is not None else None
             del raw
-            if text is not None:
-                yield text.replace("\r\n", "\n").removesuffix("\n")
+            if text is None:
+                continue
+            self._given += len(text)
+            length = len(text)
+            text = text.replace("\r\n", "\n").removesuffix("\n")
+            self._dropped["line_ends"] += length - len(text)
+            if text.startswith(_BOM):  # files put together keep the mark of each
+                text = text[1:]
+                self._drop("byte_order_marks", 1)
+            yield text
 
     def _json_texts(self) -> Iterator[str]:
-        for number, raw in enumerate(self._units("line"), 1):
-            line = self._decoded(raw, f"record {number}")
+        chunks = self._chunks()
+        head = next(chunks, b"")
+        chunks = chain([head], chunks)
+        for text in self._streamed_texts(chunks) if is_stream(head) else self._line_texts(chunks):
+            self._given += len(text)
+            yield text
+
+    def _line_texts(self, chunks: Iterator[bytes]) -> Iterator[str]:
+        for number, raw in enumerate(self._units(chunks, "line", "record"), 1):
+            line = self._decoded(raw, f"record {number}") if raw is not None else None
             del raw
-            text = self._json_text(line, f"record {number}") if line is not None else None
+            text = self._line_text(line, f"record {number}") if line is not None else None
             del line
             if text is not None:
                 yield text
 
-    def _json_text(self, line: str, place: str) -> str | None:
-        field = self.options.field
+    def _line_text(self, line: str, place: str) -> str | None:
+        if line.startswith(_BOM):
+            self._counts["byte_order_marks"] += 1
+            line = line[1:]
         if not line.strip():
             return ""
+        return self._text_of(lambda: text_of(parse(line, self.options.path), self.options.path), place)
+
+    def _streamed_texts(self, chunks: Iterator[bytes]) -> Iterator[str]:
+        stream = RecordStream(chunks, self.options.largest_document)
+        number = 0
         try:
-            record = json.loads(line)
-        except ValueError as error:
-            return self._broken("broken_records", f"{place}: not JSON ({error})")
-        if not isinstance(record, dict):
-            return self._broken("broken_records", f"{place}: a JSON {type(record).__name__}, not an object")
-        text = record.get(field)
-        if text is None:
-            nearest = _nearest(field, list(record))
-            return self._broken("missing_fields", f"{place}: no field {field!r}{nearest}")
-        if not isinstance(text, str):
-            return self._broken("broken_records", f"{place}: field {field!r} holds {type(text).__name__}")
-        return text
+            for number, record in enumerate(stream, 1):
+                text = self._streamed_text(record.source, record.value, f"record {number}")
+                del record
+                if text is not None:
+                    yield text
+        except TooLargeError:
+            self._too_large(f"record {number + 1}")(len(stream.rest.encode(UTF8, "replace")))
+            self._lose(chunks)
+        except RecordError as error:
+            if not self._damage:  # else the archive ends in the middle of a record, and that is said below
+                self._broken("broken_records", f"record {number + 1}: {error}")
+            self._counts["lost_bytes"] += len(stream.rest.encode(UTF8, "replace"))
+            self._lose(chunks)
+        self._counts["byte_order_marks"] += stream.byte_order_marks
+        self._settle_damage()
+
+    def _streamed_text(self, source: str, value: Any, place: str) -> str | None:
+        if BAD in source:
+            kept = self._with_bad_bytes(source.replace(BAD, "\ufffd"), place, "bytes that are no text")
+            return self._line_text(kept, place) if kept is not None else None
+        if isinstance(value, str):  # of a list of texts
+            return value
+        path = self.options.path
+        return self._text_of(lambda: text_of(_parsed_again(source, value, path), path), place)
+
+    def _text_of(self, found: Callable[[], str], place: str) -> str | None:
+        try:
+            return found()
+        except RecordError as error:
+            return self._broken("missing_fields" if error.missing else "broken_records", f"{place}: {error}")
+
+    def _lose(self, chunks: Iterator[bytes]) -> None:
+        """What follows a record that cannot be told from the next one."""
+        for chunk in chunks:
+            self._counts["lost_bytes"] += len(chunk)
 
     def _parquet_texts(self) -> Iterator[str]:
         import pyarrow
         import pyarrow.parquet
 
-        field = self.options.field
         try:
-            with pyarrow.parquet.ParquetFile(self.path) as table:
-                names = table.schema_arrow.names
-                if field not in names:
-                    raise ValueError(f"no column {field!r}{_nearest(field, names)}")
-                row = 0
-                for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=[field]):
-                    for value in batch.column(0).to_pylist():
+            with self.path.open("rb") as file, pyarrow.parquet.ParquetFile(file) as table:
+                path = self._column(table.schema_arrow.names)
+                row, judge = 0, Judge(self.options.encoding, self.options.invalid_share, self.path.name)
+                for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=[path[0]]):
+                    for value in _values(batch.column(0)):
                         row += 1
-                        text = self._parquet_text(value, f"row {row}")
+                        text = self._parquet_text(value, path, f"row {row}", judge)
                         if text is not None:
+                            self._given += len(text)
                             yield text
+                judge.settle()
         except (pyarrow.ArrowException, ValueError) as error:
             raise ValueError(_located(self.path, str(error))) from error
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise ValueError(_located(self.path, f"not a whole parquet file ({error})")) from error
 
-    def _parquet_text(self, value: object, place: str) -> str | None:
+    def _column(self, names: list[str]) -> tuple[str, ...]:
+        """The column of the text and the keys within it."""
+        field = self.options.field
+        if field in names:
+            return (field,)
+        if self.options.path[0] in names:
+            return self.options.path
+        raise ValueError(f"no column {quoted(field)}{closest(field, names)}")
+
+    def _parquet_text(self, value: object, path: tuple[str, ...], place: str, judge: Judge) -> str | None:
         field = self.options.field
         if value is None:
-            return self._broken("missing_fields", f"{place}: column {field!r} is null")
+            return self._broken("missing_fields", f"{place}: column {quoted(field)} is null")
+        if isinstance(value, str | bytes) and len(value) > self.options.largest_document:
+            self._too_large(place)(len(value))
+            return None
         if isinstance(value, bytes):
-            return self._decoded(value, place)
-        if not isinstance(value, str):
-            return self._broken("broken_records", f"{place}: column {field!r} holds {type(value).__name__}")
-        return value
+            return self._decoded(judge.converted_value(value, place), place)
+        if isinstance(value, str):
+            return value
+        return self._text_of(lambda: text_of(value, path[1:]), place)
 
-    def _units(self, split: str) -> Iterator[bytes]:
-        """Bytes of one document or record after another."""
-        gather = {"file": _whole, "blank_line": _paragraphs, "line": _lines}[split]
-        tail = yield from gather(self._chunks())
+    def _units(self, chunks: Iterator[bytes], split: str, name: str) -> Iterator[bytes | None]:
+        """Bytes of one document or record after another; None for one that was too large."""
+        number = 1
+        splitter = Splitter(
+            chunks, self.options.largest_document, lambda: self._too_large(f"{name} {number}")
+        )
+        for unit in splitter.split(split):
+            number += 1
+            yield unit
         if self._damage is not None:
-            self._counts["lost_bytes"] += len(tail)
-            before = (
-                f"{self._counts['documents']} whole documents and {len(tail)} bytes of one more came before"
-            )
-            self._broken("damaged_archives", f"damaged archive ({self._damage}); {before}")
-        elif tail:
-            yield tail
+            self._settle_damage(splitter.tail or b"")
+        elif splitter.tail or splitter.tail is None:
+            yield splitter.tail
+
+    def _settle_damage(self, tail: bytes = b"") -> None:
+        if self._damage is None:
+            return
+        self._counts["lost_bytes"] += len(tail)
+        before = f"{self._counts['documents']} whole documents and {len(tail)} bytes of one more came before"
+        self._broken("damaged_archives", f"damaged archive ({self._damage}); {before}")
 
     def _chunks(self) -> Iterator[bytes]:
-        with _opened(self.path) as stream:
-            while True:
-                try:
-                    chunk = stream.read1(_CHUNK)
-                except _DAMAGED_ARCHIVE as error:
-                    self._damage = error
-                    return
-                if not chunk:
-                    return
-                yield chunk
+        """The file as UTF-8 with line feeds between its lines."""
+        options = self.options
+        chunks = as_utf8(self._raw_chunks(), options.encoding, options.invalid_share, self.path)
+        first = next(chunks, b"")
+        old = b"\r" in first and b"\n" not in first  # as files of the first Macintosh
+        for chunk in chain([first], chunks):
+            yield chunk.replace(b"\r", b"\n") if old else chunk
+
+    def _raw_chunks(self) -> Iterator[bytes]:
+        try:
+            yield from byte_chunks(self.path, self._kind.packing)
+        except ArchiveError as error:
+            self._damage = error
 
     def _decoded(self, raw: bytes, place: str) -> str | None:
         """Text of a document's bytes, or None if bad bytes make it one to skip."""
-        if self._at_start:
-            self._at_start = False
-            raw = self._without_mark(raw)
         try:
-            return raw.decode("utf-8")
+            return raw.decode(UTF8)
         except UnicodeDecodeError as error:
-            if self.options.invalid_utf8 == "error":
-                raise ValueError(_located(self.path, f"{place}: not UTF-8 ({error})")) from error
+            return self._with_bad_bytes(raw.decode(UTF8, "replace"), place, error)
+
+    def _with_bad_bytes(self, text: str, place: str, why: object) -> str | None:
+        if self.options.invalid_utf8 == "error":
+            raise ValueError(_located(self.path, f"{place}: not {self._encoding_name} ({why})"))
         self._counts["invalid_utf8"] += 1
         if self.options.invalid_utf8 == "replace":
-            return raw.decode("utf-8", "replace")
-        self._counts["skipped_documents"] += 1
+            return text
+        self._given += len(text)
+        self._drop("skipped_documents", len(text))
         return None
 
-    def _without_mark(self, raw: bytes) -> bytes:
-        if raw.startswith(_UTF16_MARKS):
-            raise ValueError(_located(self.path, "the file is UTF-16; convert it to UTF-8"))
-        if raw.startswith(_BOM):
-            self._counts["byte_order_marks"] += 1
-            return raw[len(_BOM) :]
-        return raw
+    @property
+    def _encoding_name(self) -> str:
+        return "UTF-8" if known_encoding(self.options.encoding) == UTF8 else self.options.encoding
 
     def _repaired(self, text: str) -> str:
         if "\0" in text:
-            self._counts["nul_characters"] += text.count("\0")
+            self._drop("nul_characters", text.count("\0"), text.count("\0"))
             text = text.replace("\0", "")
         if _SURROGATE.search(text):
             text, found = _SURROGATE.subn("\ufffd", text)
             self._counts["lone_surrogates"] += found
         return text
 
+    def _drop(self, reason: str, characters: int, count: int = 1) -> None:
+        self._counts[reason] += count
+        self._dropped[reason] += characters
+
+    def _too_large(self, place: str) -> Callable[[int], None]:
+        """Raises for a document that is too large, or gives what counts its bytes."""
+        most = self.options.largest_document
+        remedy = "a .txt file can be several documents (--split), and --largest-document allows more"
+        self._broken("oversized_documents", f"{place}: a document of more than {most:,} bytes; {remedy}")
+
+        def lose(size: int) -> None:
+            self._counts["lost_bytes"] += size
+
+        return lose
+
     def _broken(self, count: str, message: str) -> None:
         if self.options.broken == "error":
-            raise ValueError(_located(self.path, f"{message}; broken='skip' counts such cases and goes on"))
+            raise ValueError(_located(self.path, f"{message}; --broken skip counts such cases and goes on"))
         self._counts[count] += 1
 
 
-def file_kind(path: Path) -> str:
-    """ "txt", "jsonl" or "parquet" by the file's name.
-
-    Raises:
-        ValueError: another ending.
-    """
-    name = path.name.lower().removesuffix(".gz")
-    kind = name.rpartition(".")[2]
-    if kind in ("txt", "jsonl") or (kind == "parquet" and name == path.name.lower()):
-        return kind
-    raise ValueError(f"{path}: unknown kind of file; known are .txt, .jsonl, .txt.gz, .jsonl.gz and .parquet")
+def _parsed_again(source: str, value: Any, names: tuple[str, ...]) -> Any:
+    """The value of a record, parsed a second time where a key of the path might stand in it twice."""
+    return parse(source, names) if any(source.count(name) > 1 for name in names) else value
 
 
-def _opened(path: Path) -> BinaryIO:
-    return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
-
-
-# Each of these yields the documents that are surely whole and returns what is left at the end of the stream.
-
-
-def _whole(chunks: Iterator[bytes]) -> Generator[bytes, None, bytes]:
-    yield from ()
-    return b"".join(chunks)
-
-
-def _lines(chunks: Iterator[bytes]) -> Generator[bytes, None, bytes]:
-    begun: list[bytes] = []
-    for chunk in chunks:
-        *ends, rest = chunk.split(b"\n")
-        for end in ends:
-            begun.append(end)
-            yield _taken(begun)
-        begun.append(rest)
-    return _taken(begun)
-
-
-def _paragraphs(chunks: Iterator[bytes]) -> Generator[bytes, None, bytes]:
-    begun: list[bytes] = []
-    lines = _lines(chunks)
-    while True:
+def _values(column: Any) -> Iterator[object]:
+    """The values of a column one by one; a text that is not UTF-8 as its bytes."""
+    for cell in column:
         try:
-            line = next(lines)
-        except StopIteration as end:
-            return b"\n".join([*begun, end.value])
-        if line.strip():
-            begun.append(line)
-        elif begun:
-            begun, paragraph = [], b"\n".join(begun)
-            yield paragraph
-
-
-def _taken(parts: list[bytes]) -> bytes:
-    joined = b"".join(parts)
-    parts.clear()
-    return joined
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    found = difflib.get_close_matches(name, names, n=1)
-    return (
-        f"; did you mean {found[0]!r}?"
-        if found
-        else f"; there is {', '.join(map(repr, names[:8])) or 'none'}"
-    )
+            value = cell.as_py()
+        except UnicodeDecodeError:
+            value = bytes(cell.as_buffer())
+        yield value
 
 
 def _located(path: Path, message: str) -> str:
-    return f"{path}: {message}"
+    return f"{shown(path)}: {message}"

@@ -60,9 +60,14 @@ class PanguTokenizer:
             list[int], none of them in `control_ids`.
         """
         ids: list[int] = []
-        for part in _parts(text):
-            ids += self._model.encode(_spaced(part))
+        for part in self.encode_parts(text):
+            ids += part
         return ids
+
+    def encode_parts(self, text: str) -> Iterator[list[int]]:
+        """`encode(text)` in parts, for a text whose ids are too many to be held as a list."""
+        for part in _parts(text):
+            yield self._model.encode(_spaced(part))
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """`[encode(text) for text in texts]`, several times faster for many short texts."""
@@ -100,6 +105,15 @@ class PanguTokenizer:
     def piece_of(self, number: int) -> str:
         """Piece of one id, in SentencePiece's notation (U+2581 begins a word)."""
         return self._model.id_to_piece(self._checked(number))
+
+    @property
+    def lost_pieces(self) -> tuple[str, ...]:
+        """Of "space" and "line feed", those that text never yields, though the vocabulary names a piece.
+
+        A piece of SentencePiece's kind "control" is such a one: all spaces then become <unk>.
+        """
+        pieces = (("space", " ", SPACE), ("line feed", "\n", NEWLINE))
+        return tuple(word for word, text, name in pieces if self.id_of(name) not in self.encode(text))
 
     @property
     def vocab_size(self) -> int:

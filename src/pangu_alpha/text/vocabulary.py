@@ -6,13 +6,14 @@ SentencePiece unigram over jieba's words, with the release's normalisation and i
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import sentencepiece
 
+from pangu_alpha.files.writing import replacing_file
 from pangu_alpha.text.segment import cut
 from pangu_alpha.text.tokenizer import NEWLINE, SPACE, UNKNOWN, PanguTokenizer
 
@@ -20,6 +21,21 @@ from pangu_alpha.text.tokenizer import NEWLINE, SPACE, UNKNOWN, PanguTokenizer
 _USER_DEFINED = (NEWLINE, SPACE, "<sep>", "<pad>", "<mask>", "<eod>", "<eot>")
 _WORDS_PER_SENTENCE = 2000  # longer lines are cut: the trainer holds each sentence whole
 _LONGEST_SENTENCE = 1 << 24  # bytes; the trainer drops longer ones without a word
+_MOST_PIECES = 1 << 24  # far beyond what a corpus gives; the trainer's numbers have 32 bits
+_MOST_THREADS = 1024  # the trainer's own bound
+# SentencePiece writes U+2585 for what it does not know; the trainer drops every line with it, without a word.
+UNLEARNABLE = "\u2585"
+
+
+@dataclass
+class SkippedCharacters:
+    """What a training could not learn from.
+
+    Args:
+        count: Times that UNLEARNABLE stood in the texts.
+    """
+
+    count: int = 0
 
 
 def train_vocabulary(
@@ -29,6 +45,7 @@ def train_vocabulary(
     *,
     character_coverage: float = 1.0,
     threads: int = 1,
+    skipped: SkippedCharacters | None = None,
 ) -> PanguTokenizer:
     """Train a vocabulary and write it, whole or not at all.
 
@@ -40,6 +57,7 @@ def train_vocabulary(
         vocab_size (int): number of pieces, the ten special ones included.
         character_coverage (float): share of the text's characters that get pieces; 1.0 is every character.
         threads (int): the trainer's threads.
+        skipped (SkippedCharacters | None): counts what cannot be learnt; the rest of its line is.
 
     Returns:
         PanguTokenizer reading the new file.
@@ -49,10 +67,13 @@ def train_vocabulary(
     """
     if not 0.9 <= character_coverage <= 1.0:
         raise ValueError(f"character_coverage = {character_coverage}: it must lie in [0.9, 1.0]")
+    for name, value, most in (("vocab_size", vocab_size, _MOST_PIECES), ("threads", threads, _MOST_THREADS)):
+        if not 1 <= value <= most:
+            raise ValueError(f"{name} = {value}: it must be from 1 to {most}")
     sink = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_sentences(texts),
+            sentence_iterator=_sentences(texts, skipped or SkippedCharacters()),
             model_writer=sink,
             model_type="unigram",
             vocab_size=vocab_size,
@@ -72,13 +93,18 @@ def train_vocabulary(
         )
     except RuntimeError as error:
         raise ValueError(_explain(str(error), vocab_size)) from error
-    _write_atomically(Path(vocab_file), sink.getvalue())
+    Path(vocab_file).parent.mkdir(parents=True, exist_ok=True)
+    with replacing_file(vocab_file, binary=True) as file:
+        file.write(sink.getvalue())
     return PanguTokenizer(vocab_file)
 
 
-def _sentences(texts: Iterable[str]) -> Iterator[str]:
+def _sentences(texts: Iterable[str], skipped: SkippedCharacters) -> Iterator[str]:
     """Lines as words joined by spaces; spaces and line feeds have pieces of their own, nothing to learn."""
     for text in texts:
+        if UNLEARNABLE in text:
+            skipped.count += text.count(UNLEARNABLE)
+            text = text.replace(UNLEARNABLE, " ")
         for line in text.splitlines():
             words = [word for word in cut(line) if not word.isspace()]
             for start in range(0, len(words), _WORDS_PER_SENTENCE):
@@ -97,13 +123,3 @@ def _explain(message: str, vocab_size: int) -> str:
     if "sentences_.empty()" in message:
         return "the corpus holds no text to train a vocabulary on"
     return f"SentencePiece could not train a vocabulary of {vocab_size}: {message}"
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

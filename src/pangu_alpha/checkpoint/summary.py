@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pangu_alpha.checkpoint.errors import CheckpointError
 from pangu_alpha.checkpoint.pieces import Source, Stored
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import build, to_mapping
@@ -76,8 +77,15 @@ class Summary:
 
 
 def summarize(source: Source) -> Summary:
-    """The figures of a checkpoint that was opened."""
+    """The figures of a checkpoint that was opened.
+
+    Raises:
+        CheckpointError: It does not say which model it is of.
+        ConfigError: What it says of the model breaks a rule.
+    """
     manifest = source.manifest
+    if "model" not in manifest.config:
+        raise CheckpointError(f"{source.path}: it does not say which model it is of")
     model = build(ModelConfig, manifest.config["model"], "model")
     stored = [tensor for group in source.tensors.values() for tensor in group.values()]
     return Summary(

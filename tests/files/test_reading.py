@@ -60,3 +60,16 @@ def test_a_pipe_is_no_file(tmp_path):
         require_file("/dev/zero")
     with pytest.raises(FileNotFoundError):
         require_file(tmp_path / "nothing")
+
+
+def test_a_git_lfs_pointer_is_not_the_file(tmp_path):
+    (tmp_path / "x.json").write_text(
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1234567\n"
+    )
+    with pytest.raises(
+        ReadError, match=r"x.json: a git-LFS pointer of a file of 1,234,567 bytes.*git lfs pull"
+    ):
+        read_json(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ReadError, match="a git-LFS pointer of another file"):
+        read_json(tmp_path / "x.json")

@@ -23,7 +23,7 @@ from pangu_alpha.checkpoint.opening import MOST_AXES, check_file, few, is_shape,
 from pangu_alpha.checkpoint.pieces import Piece, Source, Stored, whole
 from pangu_alpha.checkpoint.protobuf_wire import FileBytes, WireError, length_field, length_head, number_field
 from pangu_alpha.checkpoint.reading import stored_dtype
-from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.files.shown import quoted, shown_name
 
 if TYPE_CHECKING:
     from pangu_alpha.checkpoint.source import OpenOptions
@@ -195,10 +195,10 @@ def _collect(path: Path, data: FileBytes, values: Iterable[_Value]) -> CkptFile:
         elif dtype is None:
             aside[value.tag] = None
         elif value.tag in tensors and value.tag != last:
-            raise CheckpointError(f"{path}: damaged: {shown(value.tag, 200)} is there twice")
+            raise CheckpointError(f"{path}: damaged: {shown_name(value.tag)} is there twice")
         elif not is_shape(value.dims):
             raise CheckpointError(
-                f"{path}: damaged: {shown(value.tag, 200)} has the shape {shape_text(value.dims)}, which no "
+                f"{path}: damaged: {shown_name(value.tag)} has the shape {shape_text(value.dims)}, which no "
                 "memory holds"
             )
         else:
@@ -216,7 +216,7 @@ def _collect(path: Path, data: FileBytes, values: Iterable[_Value]) -> CkptFile:
 def _number(path: Path, data: FileBytes, name: str, tensor: FileTensor) -> Info:
     start, length = tensor.extents[0]
     if length != stored_dtype(tensor.dtype).itemsize:
-        raise CheckpointError(f"{path}: damaged: {shown(name, 200)}: {length} bytes for one {tensor.dtype}")
+        raise CheckpointError(f"{path}: damaged: {shown_name(name)}: {length} bytes for one {tensor.dtype}")
     raw = data.read(start, start + length)
     if tensor.dtype == "bfloat16":
         return np.frombuffer(b"\0\0" + raw, np.float32)[0].item()
@@ -228,7 +228,7 @@ def _check_sizes(path: Path, tensors: Mapping[str, FileTensor]) -> None:
         needed = math.prod(tensor.shape) * stored_dtype(tensor.dtype).itemsize
         if needed != tensor.stored:
             raise CheckpointError(
-                f"{path}: damaged: {shown(name, 200)}: {tensor.stored:,} bytes, {needed:,} are needed for "
+                f"{path}: damaged: {shown_name(name)}: {tensor.stored:,} bytes, {needed:,} are needed for "
                 f"{tensor.dtype} {list(tensor.shape)}"
             )
 

@@ -29,7 +29,7 @@ from pangu_alpha.checkpoint.tensor_file import (
     map_tensors,
     write_tensors,
 )
-from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.files.shown import quoted, shown_name
 from pangu_alpha.files.writing import durable_file, sync_folder, write_all
 
 FORMAT_VERSION = 1
@@ -305,17 +305,19 @@ def _wrong_entries(values: Mapping[str, Any]) -> list[str]:
     wrong = [*(values.keys() - _KINDS.keys()), *(_NEEDED - values.keys())]
     wrong += [name for name in values.keys() & _KINDS.keys() if not isinstance(values[name], _KINDS[name])]
     if wrong:
-        return sorted(shown(name, 80) for name in wrong)
+        return sorted(shown_name(name, 80) for name in wrong)
     wrong += [name for name in ("step", "samples") if not are_sizes([values[name]])]
     slices, config, parts = values.get("slices", {}), values["config"], values.get("parts", {})
     # Names of files and folders: none leads out of the checkpoint.
     names = (*values["files"], *parts)
     wrong += [quoted(name) for name in names if Path(name).name != name or name == ".." or "\0" in name]
-    wrong += [f"parts.{shown(name, 80)}" for name, digest in parts.items() if not isinstance(digest, str)]
+    wrong += [
+        f"parts.{shown_name(name, 80)}" for name, digest in parts.items() if not isinstance(digest, str)
+    ]
     wrong += [f"config.{key}" for key in ("model", "parallel") if not isinstance(config.get(key, {}), dict)]
     for stem, group in slices.items():
         if not isinstance(group, dict) or not all(map(_is_slice, group.values())):
-            wrong.append(f"slices.{shown(stem, 80)}")
+            wrong.append(f"slices.{shown_name(stem, 80)}")
     return wrong
 
 
@@ -349,7 +351,7 @@ def _fits(expected: Spec, found: Spec) -> bool:
 
 def _tensor(name: str, specs: Mapping[str, Spec], key: str | None = None) -> str:
     shape, dtype = specs[name if key is None else key]
-    return " ".join(filter(None, [name, str(list(shape)), dtype and _type(dtype)]))
+    return " ".join(filter(None, [shown_name(name), str(list(shape)), dtype and _type(dtype)]))
 
 
 def _type(dtype: Any) -> str:

@@ -88,9 +88,9 @@ def recognises(path: Path) -> bool:
     """Whether an index, config.json or the tensors' names at a path are the port's."""
     try:
         for name in _FILES:
-            if (path / f"{name}.index.json").is_file():
+            if (path / f"{name}.index.json").exists():
                 return _QUERIES in _base_names(unwrapped(_index(path / f"{name}.index.json"), _ANCHORS)[0])
-        if (path / _FILES[1]).is_file():  # no other form's; what is wrong with it is said when it is opened
+        if (path / _FILES[1]).exists():  # no other form's; what is wrong with it is said when it is opened
             return True
         if _is_the_ports(path / CONFIG):
             return True
@@ -181,12 +181,12 @@ def _weights_of(path: Path) -> list[Path]:
         return [path]
     for name in _FILES:
         index = path / f"{name}.index.json"
-        if index.is_file():
+        if index.exists():
             files = files_below(path, index, _index(index))
-            if missing := [file.name for file in files if not file.is_file()]:
+            if missing := [file.name for file in files if not file.exists()]:
                 raise CheckpointError(f"{path}: {index.name} names files that are missing: {few(missing)}")
             return files
-        if (path / name).is_file():
+        if (path / name).exists():  # what is no file is refused when it is opened
             return [path / name]
     raise CheckpointError(f"{path}: neither {' nor '.join(_FILES)}, nor an index of such files")
 
@@ -235,9 +235,9 @@ def _said(path: Path, files: list[Path]) -> tuple[dict[str, Any], list[Statement
     said: dict[str, Any] = {}
     statements: list[Statement] = []
     if files[0].suffix == ".safetensors" and (said := exported_model(files[0])):
-        statements = stated(f"the header of {files[0].name}", said, {name: (name,) for name in FIELDS})
+        statements = stated(f"the header of {files[0]}", said, {name: (name,) for name in FIELDS})
     folders = dict.fromkeys((path if path.is_dir() else path.parent, files[0].parent))
-    configs = [folder / CONFIG for folder in folders if (folder / CONFIG).is_file()]
+    configs = [folder / CONFIG for folder in folders if (folder / CONFIG).exists()]
     values = [read_mapping(file) for file in configs]
     for file, each in zip(configs, values, strict=True):
         statements += stated(str(file), each, _SIZES)
@@ -252,6 +252,11 @@ def _said(path: Path, files: list[Path]) -> tuple[dict[str, Any], list[Statement
 def _network(file: Path, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """What config.json says of the network beside its sizes; and remarks."""
     said = {ours: values[theirs] for theirs, ours in _FIELDS.items() if theirs in values}
+    for theirs in (name for name in _FIELDS if name in values):
+        if type(values[theirs]) not in (int, float) or not 0 <= values[theirs] < 1:
+            raise CheckpointError(
+                f"{file}: {theirs} is {quoted(values[theirs])}, not a number from 0 to below 1"
+            )
     activation = values.get("activation_function", "gelu")
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise CheckpointError(
@@ -275,11 +280,15 @@ def _sizes(found: Mapping[str, Stored], where: Path) -> dict[str, int]:
             f"{where}: missing: {', '.join(missing)}; it has {few(found, 3) or 'no tensors'}"
         )
     vocabulary, hidden = matrix(found, word, where)
+    layer = PORT.layer.removesuffix("{}")
+    layers = layer_count(found, layer, where)
+    if not layers:
+        raise CheckpointError(f"{where}: missing: all layers, named {layer}0 ...; it has {few(found, 3)}")
     return {
         "vocab_size": vocabulary,
         "hidden_size": hidden,
         "seq_length": matrix(found, position, where)[0],
-        "num_layers": layer_count(found, PORT.layer.removesuffix("{}"), where),
+        "num_layers": layers,
     }
 
 

@@ -124,7 +124,7 @@ def open_(path: Path, options: OpenOptions) -> Source:
         said, step, form, aside = exported_model(path), 0, "Megatron-style, one safetensors file", []
         tensors, notes = _bare(tensors_of(path), path)
         ranks = [tensors]
-        statements = stated(f"the header of {path.name}", said, {name: (name,) for name in FIELDS})
+        statements = stated(f"the header of {path}", said, {name: (name,) for name in FIELDS})
     else:
         files = _rank_files(path) if path.is_dir() else [path]
         values = [read_torch_file(file) for file in files]
@@ -154,7 +154,7 @@ def _rank_files(path: Path) -> list[Path]:
     for entry in _iteration(path).iterdir():
         match = _RANK.fullmatch(entry.name)
         file = entry / _INSIDE if entry.is_dir() else entry
-        if match and file.is_file() and entry.is_dir() == (match[2] is None):
+        if match and file.exists() and entry.is_dir() == (match[2] is None):
             found[int(match[1])] = file
     if missing := sorted(set(range(max(found, default=0) + 1)) - set(found)):
         listed = ", ".join(f"mp_rank_{rank:02d}" for rank in missing)

@@ -94,6 +94,8 @@ def recognises(path: Path) -> bool:
     """Whether there are rank folders with checkpoints, or safetensors with names of PanGu-alpha."""
     if path.is_dir() and any(saved_files(folder) for folder in rank_folders(path).values()):
         return True
+    if (path / NAME_MAP).exists():  # no other form's; what is wrong with it is said when it is opened
+        return True
     try:
         return any(map(_is_known, _unified_files(path)))
     except (CheckpointError, OSError):
@@ -488,12 +490,12 @@ def _open_unified(path: Path, options: OpenOptions) -> Source:
     form = f"MindSpore's unified safetensors, {len(files)} files"
     refuse_strategy(path, form, options)
     for file in files:
-        if not file.is_file():
+        if not file.exists():
             raise CheckpointError(f"{file}: missing, though {NAME_MAP} names it")
         for name, one in _located(file).items():
             if name in stored:
                 raise CheckpointError(f"{file}: {name} is in another file, too")
             box = Box((0,) * len(one.shape), one.shape)
             stored[name] = Stored(one.shape, (Piece(box, file, one.extents, one.dtype, label=file.name),))
-    info = _step(path / HYPER) if (path / HYPER).is_file() else {}
+    info = _step(path / HYPER) if (path / HYPER).exists() else {}
     return as_source(path, form, stored, options, info)

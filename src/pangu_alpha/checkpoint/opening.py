@@ -14,10 +14,10 @@ from typing import Any
 from pangu_alpha.checkpoint.errors import CheckpointError
 from pangu_alpha.files.reading import POINTER_BYTES, ReadError, parse_json, refuse_pointer, require_file
 from pangu_alpha.files.reading import read_bytes as read_within_bounds
-from pangu_alpha.files.shown import quoted
+from pangu_alpha.files.shown import quoted, shown_name
 
 MOST_AXES = 32  # numpy's; a shape of thousands of dimensions takes for ever to multiply
-MOST_LAYERS = 10_000  # of a network; its names are listed before they are compared with those that are there
+MOST_LAYERS = 2_000  # of a network; its names are listed before they are compared with those that are there
 _MOST_ELEMENTS = 1 << 63  # numpy's
 
 
@@ -121,9 +121,9 @@ def files_below(folder: Path, index: Path, files: Mapping[str, Any]) -> list[Pat
 
 def few(names: Iterable[object], most: int = 5) -> str:
     """The first of some names, each cut, and how many more there are."""
-    names = [str(name) for name in names]
+    names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(name if len(name) <= 200 else f"{name[:197]}..." for name in names[:most]) + more
+    return ", ".join(map(shown_name, names[:most])) + more
 
 
 def _is_below(name: str) -> bool:

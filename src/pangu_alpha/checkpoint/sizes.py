@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
+from pangu_alpha.checkpoint.opening import MOST_LAYERS
 from pangu_alpha.checkpoint.pieces import Stored
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.files.shown import quoted
@@ -113,7 +114,7 @@ def layer_count(found: Iterable[str], layer: str, where: Path) -> int:
         where: What is opened, for the error.
 
     Raises:
-        CheckpointError: There are none, or some are missing between others; says which.
+        CheckpointError: Some are missing between others, or there are more than any network has; says which.
     """
     pattern = re.compile(re.escape(layer) + r"([0-9]{1,9})\..+")
     numbers = sorted({int(match[1]) for name in found if (match := pattern.fullmatch(name))})
@@ -127,6 +128,8 @@ def layer_count(found: Iterable[str], layer: str, where: Path) -> int:
         raise CheckpointError(
             f"{where}: missing: layers {', '.join(gaps[:5])}{more}; {len(numbers)} are there, named {layer}N"
         )
+    if len(numbers) > MOST_LAYERS:
+        raise CheckpointError(f"{where}: {len(numbers):,} layers, named {layer}N, which no network has")
     return len(numbers)
 
 

@@ -269,6 +269,12 @@ def _open_whole(path: Path, boxes: Mapping[str, Box] | None) -> Source:
     form = f"slices of {len(manifest.parts)} ranks"
     if boxes is not None and (tensors := _tensors_for(boxes, path, manifest)):
         return Source(path, form, manifest, tensors)
+    if "parallel" in manifest.config:
+        devices = _built(path, manifest, ParallelPlan, "parallel").devices
+        if devices != len(manifest.parts):
+            raise CheckpointError(
+                f"{path / MANIFEST}: names the parts of {len(manifest.parts)} ranks, its plan is of {devices}"
+            )
     parts = [_open_part(path / name, digest) for name, digest in sorted(manifest.parts.items())]
     return Source(path, form, manifest, _tensors(parts))
 

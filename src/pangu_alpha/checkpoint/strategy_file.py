@@ -107,6 +107,7 @@ def read_strategy(paths: Iterable[Path]) -> Strategy:
         OSError: One cannot be read.
     """
     stages: dict[int, dict[str, Cut]] = {}
+    paths = list(paths)
     for path in paths:
         cuts = _read_json(path) if path.suffix == ".json" else _read_protobuf(path)
         if not cuts:
@@ -117,8 +118,8 @@ def read_strategy(paths: Iterable[Path]) -> Strategy:
     devices = {cut.devices for cuts in stages.values() for cut in cuts.values()}
     if len(devices) > 1 or sorted(stages) != list(range(len(stages))):
         raise CheckpointError(
-            f"the strategy files are of stages {sorted(stages)} with {sorted(devices)} devices; give "
-            "those of all stages of one run"
+            f"{', '.join(map(str, paths[:3]))}: the strategy files are of stages {quoted(sorted(stages))} "
+            f"with {quoted(sorted(devices))} devices; give those of all stages of one run"
         )
     return stages
 

@@ -13,6 +13,7 @@ from pangu_alpha.checkpoint.pieces import Source, Stored
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import build, to_mapping
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config
+from pangu_alpha.files.shown import shown_name
 
 _GROUPS = {"embedding.table": "embeddings", "attention.": "attention", "feed_forward.": "feed-forward"}
 _KEPT = ("vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length")
@@ -160,7 +161,7 @@ def summary_lines(summary: Summary, tensors: bool) -> Iterator[str]:
         for group in summary.tensors.values():
             for name, entry in group.items():
                 pieces = f"  {entry['pieces']} pieces" if entry["pieces"] > 1 else ""
-                yield f"  {name:<56}{entry['shape']!s:>16}  {', '.join(entry['dtypes'])}{pieces}"
+                yield f"  {shown_name(name):<56}{entry['shape']!s:>16}  {', '.join(entry['dtypes'])}{pieces}"
 
 
 def _plan(plan: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ import xxhash
 
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
 from pangu_alpha.checkpoint.opening import are_sizes, check_file, is_shape, mapping_of, shape_text
-from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.files.shown import quoted, shown_name
 from pangu_alpha.files.writing import durable_file, write_all
 
 __all__ = [
@@ -156,7 +156,7 @@ def map_tensors(path: Path) -> dict[str, np.ndarray]:
     arrays = {}
     for name, (shape, dtype, offset, size) in extents.items():
         if dtype == "bfloat16":
-            raise CheckpointError(f"{path}: {name}: type BF16 is not one of {', '.join(_DTYPES)}")
+            raise CheckpointError(f"{path}: {shown_name(name)}: type BF16 is not one of {', '.join(_DTYPES)}")
         arrays[name] = data[offset : offset + size].view(dtype).reshape(shape)
     return arrays
 
@@ -176,9 +176,13 @@ def locate_tensors(path: Path) -> dict[str, Extent]:
     for name, entry in _parse_header(path, raw).items():
         code, (start, end) = entry["dtype"], entry["data_offsets"]
         if code not in _NAMES:
-            raise CheckpointError(f"{path}: {name}: type {shown(code, 80)} is not one of {', '.join(_NAMES)}")
+            raise CheckpointError(
+                f"{path}: {shown_name(name)}: type {shown_name(code, 80)} is not one of {', '.join(_NAMES)}"
+            )
         if end - start != _WIDTHS[code] * math.prod(entry["shape"]) or not 0 <= start <= end <= size:
-            raise CheckpointError(f"{path}: {name}: bytes {start} to {end} of {size} are not its data")
+            raise CheckpointError(
+                f"{path}: {shown_name(name)}: bytes {start} to {end} of {size} are not its data"
+            )
         found[name] = Extent(tuple(entry["shape"]), _NAMES[code], len(raw) + start, end - start)
     _refuse_overlaps(path, found)
     return found
@@ -335,7 +339,7 @@ def _refuse_overlaps(path: Path, extents: Mapping[str, Extent]) -> None:
     for name, extent in sorted(extents.items(), key=lambda item: item[1].offset):
         if extent.bytes:
             if extent.offset < end:
-                raise _foreign(path, f"{shown(before, 200)} and {shown(name, 200)} share bytes")
+                raise _foreign(path, f"{shown_name(before)} and {shown_name(name)} share bytes")
             end, before = extent.offset + extent.bytes, name
 
 

@@ -143,7 +143,7 @@ def read_torch_file(path: Path) -> Any:
     except CheckpointError:
         raise
     except _ZIP_ERRORS as error:
-        raise CheckpointError(f"{path}: no file of torch.save, or cut short ({error})") from error
+        raise CheckpointError(f"{path}: no file of torch.save, or cut short ({shown(error, 300)})") from error
 
 
 def damaged_entries(path: Path) -> Iterator[str]:
@@ -158,7 +158,7 @@ def damaged_entries(path: Path) -> Iterator[str]:
             elif bad := archive.testzip():
                 yield f"{path.name}: {bad}: the zip's CRC-32 does not fit its bytes"
     except _ZIP_ERRORS as error:
-        yield f"{path.name}: {error}"
+        yield f"{path.name}: {shown(error, 300)}"
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, TorchTensor]:

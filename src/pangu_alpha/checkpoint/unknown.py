@@ -8,10 +8,11 @@ from typing import Any
 
 from pangu_alpha.checkpoint.ckpt_file import read_ckpt
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
-from pangu_alpha.checkpoint.opening import check_file, few, read_mapping
+from pangu_alpha.checkpoint.mindspore_slices import NAME_MAP
+from pangu_alpha.checkpoint.opening import check_file, few, files_below, read_mapping
 from pangu_alpha.checkpoint.ports import tensors_of
-from pangu_alpha.files.shown import shown
 
+_INDICES = (".index.json", NAME_MAP)
 _MOST = 8  # files that are looked at
 
 # What is asked of a file, by its ending: the names of what is in it.
@@ -41,7 +42,7 @@ def unknown_form(path: Path, looked_for: str) -> CheckpointError:
             reason = getattr(error, "strerror", None)
             return CheckpointError(f"{file}: cannot be read ({reason})" if reason else str(error))
         if names:
-            seen.append(f"{file.name} has {few((shown(name, 200) for name in names), 3)}")
+            seen.append(f"{file.name} has {few(names, 3)}")
     found = f"; {'; '.join(seen[:3])}" if seen else ""
     return UnclearError(f"{path}: no checkpoint of a known form{found}; looked for {looked_for}")
 
@@ -51,9 +52,13 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path] if path.suffix in _ASKED else []
     files = (file for file in path.iterdir() if file.suffix in _ASKED)
-    return sorted(file for file in files if file.suffix != ".json" or file.name.endswith(".index.json"))
+    return sorted(file for file in files if file.suffix != ".json" or file.name.endswith(_INDICES))
 
 
 def _indexed(path: Path) -> dict[str, Any]:
-    found = read_mapping(path).get("weight_map")
-    return found if isinstance(found, dict) else {}
+    content = read_mapping(path)
+    found = content.get("weight_map", content)
+    if not isinstance(found, dict):
+        return {}
+    files_below(path.parent, path, found)
+    return found

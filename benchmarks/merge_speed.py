@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pangu_alpha.checkpoint.copying import Limits
-from pangu_alpha.checkpoint.distributed import part_name
+from pangu_alpha.checkpoint.folders import part_name
 from pangu_alpha.checkpoint.format import MANIFEST, Manifest, seal_folder, write_checkpoint
 from pangu_alpha.checkpoint.mindspore_export import export_slices
 from pangu_alpha.checkpoint.reshard import MOMENTS

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
+import io
 import math
+import os
 import struct
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,33 @@ from pangu_alpha.config.model import ModelConfig
 
 ORACLE = ModelConfig(vocab_size=1000, hidden_size=64, num_layers=3, num_heads=4, seq_length=32)
 STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "uint8": "ByteStorage"}
+
+
+@pytest.fixture
+def stingy_disk(monkeypatch):
+    """A context in which a single write takes so many bytes at most, as a filling disk's or a quota's may."""
+
+    @contextmanager
+    def stingy(most):
+        write, pwrite, opened = os.write, os.pwrite, builtins.open
+
+        class File(io.FileIO):
+            def write(self, data):
+                return super().write(memoryview(data)[:most])
+
+        def opening(file, mode="r", buffering=-1, **options):
+            raw = buffering == 0 and set(mode) & set("wxa+")
+            return File(file, mode) if raw else opened(file, mode, buffering, **options)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:most]))
+            patched.setattr(
+                os, "pwrite", lambda descriptor, data, place: pwrite(descriptor, data[:most], place)
+            )
+            patched.setattr(builtins, "open", opening)
+            yield
+
+    return stingy
 
 
 @pytest.fixture(scope="session")

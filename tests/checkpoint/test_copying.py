@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import xxhash
 
-from pangu_alpha.checkpoint import copying, streaming
+from pangu_alpha.checkpoint import copying, resumable, streaming
 from pangu_alpha.checkpoint.copying import Limits, Slot, copy_into, file_record, safetensors_file
 from pangu_alpha.checkpoint.format import Manifest
 from pangu_alpha.checkpoint.pieces import Box, Piece, Source, Stored, whole
@@ -275,27 +275,28 @@ def test_all_that_decides_the_bytes_tells_one_work_from_another(tmp_path):
 
 
 @pytest.mark.parametrize("only", [None, "w.safetensors"])
-@pytest.mark.parametrize("moment", ["rename", "rmtree", "emptied"])
+@pytest.mark.parametrize("moment", ["rename", "removal", "emptied"])
 def test_a_stop_after_the_rename_is_recognised(tmp_path, monkeypatch, moment, only):
     """Before the scratch folder gets its last name, before that is removed, and half-way in that."""
     _, source, files = many(tmp_path, 2)
     less = [safetensors_file(Path("w.safetensors"), files[0].slots[:1])]
-    rename, rmtree = os.rename, shutil.rmtree
+    rename, remove = os.rename, resumable.remove_own_folder
 
     def renaming(old, new):
         if moment == "rename" and new.name.startswith(".merged-"):
             raise KeyboardInterrupt
         rename(old, new)
 
-    def removing(path, **options):
-        if moment == "emptied":
-            rmtree(path)
-            path.mkdir()
-        raise KeyboardInterrupt
+    def removing(path, names):
+        if path.is_dir():
+            if moment == "emptied":
+                remove(path, names)
+                path.mkdir()
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "rename", renaming)
-        patched.setattr(shutil, "rmtree", removing)
+        patched.setattr(resumable, "remove_own_folder", removing)
         with pytest.raises(KeyboardInterrupt):
             copy_into(tmp_path / "made", source, files, limits=QUIET, only=only)
     left = {path.name[:8] for path in tmp_path.iterdir()} - {"a", "made"}
@@ -401,6 +402,28 @@ def test_a_lock_of_a_folder_that_is_gone_is_none(tmp_path, monkeypatch):
     monkeypatch.setattr(ResumableFolder, "_lock", losing)
     copy_into(tmp_path / "made", source, files, limits=QUIET)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "made"] and gone[0].is_dir()
+
+
+def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_them_all(tmp_path, stingy_disk):
+    """What stands between the tensors, too, which was once written without a look at the count."""
+    array = numbers((6, 4))
+    source = source_of(tmp_path, w=store(tmp_path / "a", "w", array, [whole((6, 4))]))
+    slot = Slot("model", "w", whole((6, 4)), ((1000, 96),))
+    head, tail = bytes(range(250)) * 4, b"tail" * 30
+    file = copying.TargetFile(Path("x.ckpt"), 1216, ((0, head), (1096, tail)), (slot,))
+    with stingy_disk(7):
+        copy_into(tmp_path / "made.ckpt", source, [file], limits=QUIET, only="x.ckpt")
+    assert (tmp_path / "made.ckpt").read_bytes() == head + array.tobytes() + tail
+
+
+def test_a_disk_that_takes_nothing_is_an_error(tmp_path, stingy_disk):
+    _, source, files = many(tmp_path, 2)
+    with (
+        stingy_disk(0),
+        pytest.raises(CheckpointError, match="not written: the disk takes no more"),
+    ):
+        copy_into(tmp_path / "made", source, files, limits=QUIET)
+    assert not (tmp_path / "made").exists()
 
 
 def test_memory_is_bounded(tmp_path):

@@ -320,3 +320,22 @@ def test_an_empty_part_counts(tmp_path):
     path = Path(tmp_path / "step_00000001")
     assert sorted(each.name for each in (path / part_name(1)).iterdir()) == ["COMPLETE", "manifest.json"]
     read_checkpoint(path)
+
+
+def test_parts_behind_links_are_never_removed(tmp_path, caplog):
+    """A rank's part that is a link loses the link; a step that is a link keeps all that lies in it."""
+    parts = local(tmp_path, 0, keep_last=1)
+    for step in (1, 2):
+        parts.save(*part_of(0, step))
+    far = tmp_path / "far"
+    parts.store.path(1).rename(far)
+    parts.store.path(1).symlink_to(far)
+    parts.part(2).rename(tmp_path / "part")
+    parts.part(2).symlink_to(tmp_path / "part")
+    parts.settled = 3
+    for step in (3, 4):
+        parts.save(*part_of(0, step))
+    assert (far / part_name(0) / "COMPLETE").is_file() and (tmp_path / "part" / "COMPLETE").is_file()
+    assert parts.store.steps() == [1, 3, 4] and parts.store.path(1).is_symlink()
+    assert "step_00000001: a link, left with all in it; remove it by hand" in caplog.text
+    assert "rank_00000: a link, removed; what it points to" in caplog.text and "(None)" not in caplog.text

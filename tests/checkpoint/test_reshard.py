@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pangu_alpha.checkpoint.copying import Limits
-from pangu_alpha.checkpoint.distributed import part_name
+from pangu_alpha.checkpoint.folders import part_name
 from pangu_alpha.checkpoint.format import (
     Manifest,
     read_checkpoint,

@@ -320,3 +320,40 @@ for line in sys.stdin:
 
     yield run
     process.communicate()
+
+
+def test_a_link_in_the_place_of_an_old_step_is_removed_alone(tmp_path: Path, caplog):
+    """Someone moved a checkpoint to a larger disk; another link has a dead process's scratch name."""
+    store, far, victim = CheckpointStore(tmp_path / "run", keep_last=1), tmp_path / "far", tmp_path / "victim"
+    save(store, 1).rename(far)
+    store.path(1).symlink_to(far)
+    victim.mkdir()
+    (victim / "thesis.txt").write_text("precious")
+    scratch = store.root / f".tmp-step_00000009-999999-1@{socket.gethostname()}"
+    scratch.symlink_to(victim)
+    for step in (2, 3):
+        save(store, step)
+    assert sorted(path.name for path in store.root.iterdir()) == [scratch.name, "step_00000003"]
+    assert filled(far) == 1.0 and [path.name for path in victim.iterdir()] == ["thesis.txt"]
+    assert caplog.text.count("WARNING") == 1
+    assert f"step_00000001: a link, removed; what it points to, {far}, stays" in caplog.text
+
+
+def test_a_link_to_nothing_in_the_place_of_an_old_step_is_named(tmp_path: Path, caplog):
+    store = CheckpointStore(tmp_path / "run", keep_last=1)
+    save(store, 1).rename(tmp_path / "gone")
+    store.path(1).symlink_to(tmp_path / "nowhere")
+    save(store, 2)
+    assert store.path(1).is_symlink() and "left where it is, remove it by hand" in caplog.text
+
+
+@pytest.mark.parametrize("target", ["far", "nowhere"])
+def test_a_link_in_the_place_of_the_saved_step_gives_way(tmp_path: Path, target: str, caplog):
+    store, far = CheckpointStore(tmp_path / "run"), tmp_path / "far"
+    save(store, 4, fill=1.0).rename(far)
+    store.path(4).symlink_to(tmp_path / target)
+    save(store, 4, fill=2.0)
+    assert not store.path(4).is_symlink() and filled(store.path(4)) == 2.0 and filled(far) == 1.0
+    names = sorted(path.name for path in store.root.iterdir())
+    assert names == ["step_00000004", "step_00000004.damaged-1"][: 1 + (target == "nowhere")]
+    assert "None" not in caplog.text

@@ -242,3 +242,24 @@ def test_export_refuses_what_it_cannot_do(exported, integration, tmp_path):
     with pytest.raises(ValueError, match="no checkpoint of a known form"):
         integration.save_for_mindformers(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", [1.0, np.inf, np.nan])
+def test_a_training_step_leaves_out_what_is_not_finite(integration, value):
+    from mindspore import Tensor, nn, ops
+
+    class Loss(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Dense(2, 1, weight_init="ones")
+
+        def construct(self, row):
+            return ops.square(self.linear(row)).mean()
+
+    network = Loss()
+    optimizer = nn.Momentum(network.trainable_params(), 0.1, 0.0)
+    step = integration.PanguAlphaTrainOneStepCell(network, optimizer, use_clip_grad=True)
+    overflow = step(Tensor(np.array([[1.0, value]], np.float32)))[1]
+    assert bool(overflow) == (not np.isfinite(value))
+    changed = not np.array_equal(network.linear.weight.asnumpy(), np.ones((1, 2), np.float32))
+    assert changed == bool(np.isfinite(value))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.distributed import part_name
+from pangu_alpha.checkpoint.folders import part_name
 from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.proof.dry_run import read_report

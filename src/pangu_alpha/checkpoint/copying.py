@@ -9,6 +9,7 @@ import dataclasses
 import errno
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -19,12 +20,13 @@ import numpy as np
 import xxhash
 from tqdm import tqdm
 
+from pangu_alpha.checkpoint.durable import is_real_folder
 from pangu_alpha.checkpoint.pieces import Box, Piece, Source
 from pangu_alpha.checkpoint.reading import Files, advise, coverage_problems
 from pangu_alpha.checkpoint.resumable import ResumableFolder
 from pangu_alpha.checkpoint.streaming import CHUNK, Route, stream
 from pangu_alpha.checkpoint.tensor_file import CheckpointError, FileRecord, TensorRecord, checksum, header_of
-from pangu_alpha.files.writing import sync_folder
+from pangu_alpha.files.writing import durable_file, sync_folder, write_all_at
 
 _FLUSH = 256 << 20  # bytes written between two flushes to the disk, each a point to go on from
 _PROCESS = 128 << 20  # bytes that interpreter and libraries take
@@ -349,7 +351,7 @@ def _lay_out(folder: ResumableFolder, files: Sequence[TargetFile], begun: bool) 
         known = {content / file.path for file in files}
         for path in [path for path in content.rglob("*") if path.is_file() and path not in known]:
             path.unlink()  # of a finish that was killed
-        if not all((content / file.path).is_file() for file in files):
+        if not all(_is_real_file(content, file.path) for file in files):
             raise CheckpointError(f"{folder.scratch}: files are missing in it; remove it and run again")
         return
     needed = sum(file.size for file in files) + _MARGIN
@@ -358,15 +360,19 @@ def _lay_out(folder: ResumableFolder, files: Sequence[TargetFile], begun: bool) 
     for file in files:
         target = content / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        with open(target, "xb", buffering=0) as opened:
-            opened.truncate(file.size)
+        with durable_file(target) as descriptor:
+            os.ftruncate(descriptor, file.size)
             for offset, data in file.literals:
-                opened.seek(offset)
-                opened.write(data)
-            os.fsync(opened.fileno())
+                write_all_at(descriptor, data, offset)
     for made in {content, *(content / file.path.parent for file in files)}:
         sync_folder(made)
     folder.begin()
+
+
+def _is_real_file(content: Path, path: Path) -> bool:
+    """Whether a file lies there, and no link to a file or to a folder on the way."""
+    around = (content / parent for parent in path.parents)
+    return all(map(is_real_folder, around)) and stat.S_ISREG(os.lstat(content / path).st_mode)
 
 
 def _sums(folder: ResumableFolder, tasks: Sequence[_Task], files: Sequence[TargetFile]) -> Sums:

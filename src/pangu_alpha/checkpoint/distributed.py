@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pangu_alpha.checkpoint.durable import is_abandoned, scratch_folders, scratch_path, writer_name
+from pangu_alpha.checkpoint.folders import part_name
 from pangu_alpha.checkpoint.format import (
     MANIFEST,
     Manifest,
@@ -42,11 +44,6 @@ _PATIENCE = 1800.0  # seconds that rank 0 waits for the last part after its own
 _POLL = (0.02, 1.0)  # seconds between two looks, at first and at most
 _OTHER_PLAN = -1  # in the place of a fingerprint, which is positive
 _NAME_BYTES = 512  # of a writer's name as it travels between ranks
-
-
-def part_name(rank: int) -> str:
-    """Folder of a rank's part in that of the step."""
-    return f"rank_{rank:05d}"
 
 
 def agree_on_attempt(group: Group) -> str:
@@ -225,7 +222,7 @@ class LocalParts:
         self._tidy()
         manifest = dataclasses.replace(manifest, kind="part", attempt=self.attempt)
         part = self.part(manifest.step)
-        aside = _aside(part) if part.exists() else None
+        aside = _aside(part) if os.path.lexists(part) else None
         write_checkpoint(part, tensors, manifest, aside)
         if aside is not None:
             remove_quietly(aside)
@@ -296,9 +293,9 @@ class LocalParts:
     def _tidy(self) -> None:
         for step in self.store.steps():
             part = self.part(step)
-            if _aside(part).exists() and part.exists():
+            if os.path.lexists(_aside(part)) and os.path.lexists(part):
                 remove_quietly(_aside(part))
-            elif _aside(part).exists():
+            elif os.path.lexists(_aside(part)):
                 logger.warning("%s: back in its place: the save that was to replace it was killed", part)
                 _aside(part).rename(part)
             for scratch in scratch_folders(self.store.path(step)):
@@ -308,6 +305,9 @@ class LocalParts:
 
     def _prune(self) -> None:
         for step in self.store.outdated(step for step in self._steps() if step <= self.settled):
+            if self.store.path(step).is_symlink():  # the part lies somewhere else, with other ranks'
+                logger.warning("%s: a link, left with all in it; remove it by hand", self.store.path(step))
+                continue
             remove_quietly(self.part(step))
             try:
                 self.store.path(step).rmdir()

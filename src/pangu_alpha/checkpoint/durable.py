@@ -10,13 +10,20 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from pangu_alpha.files.writing import sync_folder
 
-_SCRATCH = re.compile(r"\.tmp-(?P<name>.+)-(?P<pid>\d+)-(?P<birth>\d+)@(?P<host>.+)")
+_SCRATCH = re.compile(r"\.tmp-(?P<name>.+)-(?P<pid>[0-9]+)-(?P<birth>[0-9]+)@(?P<host>.+)")
+
+
+class ForeignFolderError(OSError):
+    """What lies in the place of a folder that this user made before is none."""
 
 
 @contextmanager
@@ -55,9 +62,15 @@ def publish_folder(scratch: Path, path: Path, aside: Path | None = None) -> None
 def remove_folder(path: Path) -> None:
     """Removes a folder so that a kill half-way leaves a recognised scratch folder, never half of `path`.
 
+    Of a link only the link is removed, never what it points to.
+
     Raises:
         OSError: It cannot be renamed or removed.
     """
+    if path.is_symlink():
+        path.unlink()
+        sync_folder(path.parent)
+        return
     if not _SCRATCH.fullmatch(path.name):
         scratch = scratch_path(path)
         os.rename(path, scratch)
@@ -67,10 +80,10 @@ def remove_folder(path: Path) -> None:
 
 
 def scratch_folders(root: Path) -> list[Path]:
-    """The scratch folders in `root`, of live and dead processes; nothing a user named himself."""
+    """The scratch folders in `root`, of live and dead processes; no links, nothing a user named himself."""
     if not root.is_dir():
         return []
-    return sorted(path for path in root.iterdir() if _SCRATCH.fullmatch(path.name) and path.is_dir())
+    return sorted(path for path in root.iterdir() if _SCRATCH.fullmatch(path.name) and is_real_folder(path))
 
 
 def is_abandoned(scratch: Path) -> bool:
@@ -79,11 +92,39 @@ def is_abandoned(scratch: Path) -> bool:
     A process is known by its number and its birth, because a container started again hands out the same
     numbers. That of another machine, or of a system without /proc, is never known to be gone.
     """
-    writer = _SCRATCH.fullmatch(scratch.name)
+    writer = writer_of(scratch.name)
     assert writer is not None, f"{scratch} is not a scratch folder"
-    if writer["host"] != socket.gethostname() or _birth(os.getpid()) is None:
-        return False
-    return _birth(int(writer["pid"])) != writer["birth"]
+    return writer.is_gone
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What the name of a scratch folder says.
+
+    Args:
+        name: Of the folder that it was to become.
+        pid: Number of the process that made it.
+        birth: Its start in clock ticks since boot, which tells it from a later process of that number.
+        host: Where it ran.
+    """
+
+    name: str
+    pid: int
+    birth: str
+    host: str
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is known to have ended; see `is_abandoned`."""
+        if self.host != socket.gethostname() or _birth(os.getpid()) is None:
+            return False
+        return _birth(self.pid) != self.birth
+
+
+def writer_of(name: str) -> Writer | None:
+    """Who made a scratch folder, by its name; None for any other name."""
+    match = _SCRATCH.fullmatch(name)
+    return Writer(match["name"], int(match["pid"]), match["birth"], match["host"]) if match else None
 
 
 def writer_name() -> str:
@@ -110,3 +151,62 @@ def _birth(pid: int) -> str | None:
         return None
     state, *rest = stat.rpartition(")")[2].split()  # the name before ")" may hold blanks
     return None if state == "Z" else rest[18]
+
+
+def is_real_folder(path: Path) -> bool:
+    """Whether a folder itself lies at a path, not a link to one."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def open_own_folder(path: Path) -> int:
+    """Opens a folder that this user made; a link is not followed.
+
+    Returns:
+        Its descriptor.
+
+    Raises:
+        ForeignFolderError: It is a link, a file, or another user's; says which.
+        OSError: There is nothing, or it cannot be opened.
+    """
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        raise ForeignFolderError("is a link" if path.is_symlink() else "is no folder")
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    if not _is_own(os.fstat(descriptor).st_uid, path.parent):
+        os.close(descriptor)
+        raise ForeignFolderError("is another user's")
+    return descriptor
+
+
+def _is_own(owner: int, parent: Path) -> bool:
+    """Whether what this process makes in a folder gets that owner: a server may write root's as nobody's."""
+    if owner == os.geteuid():
+        return True
+    with suppress(OSError), tempfile.TemporaryDirectory(prefix=".tmp-owner-", dir=parent) as probe:
+        return os.stat(probe).st_uid == owner
+    return False
+
+
+def remove_own_folder(path: Path, names: Collection[str]) -> None:
+    """Removes the folders and files of these names from a folder of this user's, and it, if it is empty then.
+
+    Never raises: what cannot be removed, what is a link or another user's, and what has another name stays.
+    """
+    with suppress(OSError):
+        descriptor = open_own_folder(path)
+        try:
+            remove_names(descriptor, names)
+        finally:
+            os.close(descriptor)
+        os.rmdir(path)
+
+
+def remove_names(descriptor: int, names: Collection[str]) -> None:
+    """Removes the folders, with all in them, and files of these names from an open folder; nothing else."""
+    for name in sorted({*os.listdir(descriptor)} & {*names}):
+        if stat.S_ISDIR(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
+            shutil.rmtree(name, dir_fd=descriptor)
+        else:
+            os.unlink(name, dir_fd=descriptor)

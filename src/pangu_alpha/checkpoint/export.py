@@ -9,7 +9,6 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from pangu_alpha.checkpoint.copying import Limits, Slot, TargetFile, copy_into, safetensors_file
 from pangu_alpha.checkpoint.huggingface import CONFIG, HEAD, port_json
@@ -22,12 +21,13 @@ from pangu_alpha.checkpoint.mindspore_export import (
     export_unified,
 )
 from pangu_alpha.checkpoint.pieces import Source, whole
-from pangu_alpha.checkpoint.ports import END_OF_DOCUMENT, model_metadata, vocabulary_places
+from pangu_alpha.checkpoint.ports import END_OF_DOCUMENT, model_metadata
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.vocabulary import find_vocabulary
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build
-from pangu_alpha.files.writing import durable_file, write_all
+from pangu_alpha.files.writing import json_text
 from pangu_alpha.parallel.layout import parameter_shapes
 from pangu_alpha.text.tokenizer import PanguTokenizer
 
@@ -68,26 +68,12 @@ def export_huggingface(source: Source, path: Path, options: ExportOptions) -> No
     slots = _slots(config, names, options.dtype)
     # Tied, yet written twice: not every version of transformers ties what is not there.
     slots += _slots(config, {"word_embedding.table": HEAD}, options.dtype)
-    vocabulary = _vocabulary(source)
-    values = port_json(config, options.dtype, _end_of_text(source, vocabulary))
-    others = {CONFIG: json.dumps(values, indent=2).encode() + b"\n"}
-    if vocabulary is not None:
-        others[vocabulary.name] = vocabulary.read_bytes()
-
-    def finish(folder: Path, _: Any) -> None:
-        for name, data in others.items():
-            with durable_file(folder / name) as descriptor:
-                write_all(descriptor, data)
-
+    vocabulary = find_vocabulary(source)
+    values = port_json(config, options.dtype, _end_of_text(source, vocabulary.path))
+    text = json_text(values, 2).encode() + b"\n"
     file = _with_metadata(safetensors_file(Path(WEIGHTS), slots), config)
-    copy_into(path, source, [file], finish, options.limits)
-
-
-def _vocabulary(source: Source) -> Path | None:
-    """The vocabulary in or near a checkpoint: that of its training, where it says which that was."""
-    found = [file for file in vocabulary_places(source.path) if file.is_file()]
-    expected = source.manifest.tokenizer
-    return next((file for file in found if expected in (None, PanguTokenizer(file).digest)), None)
+    said = TargetFile(Path(CONFIG), len(text), ((0, text),), ())
+    copy_into(path, source, [file, said, *vocabulary.target_files()], limits=options.limits)
 
 
 def _end_of_text(source: Source, vocabulary: Path | None) -> int | None:
@@ -138,9 +124,9 @@ FORMS: Mapping[str, tuple[str, Callable[[Source, Path, ExportOptions], None]]] =
     ),
     "megatron": ("one safetensors file in Megatron-LM's names", export_megatron),
     "ckpt": ("one .ckpt of MindSpore in official names", _export_ckpt),
-    "released": ("512 slices and three .npy, as the weights were released", _export_released),
-    "mindspore": ("MindSpore's slices of a plan with their strategy file", _export_mindspore),
-    "unified": ("MindSpore's unified safetensors", _export_unified),
+    "released": ("512 slices, three .npy and vocab.model, as the weights were released", _export_released),
+    "mindspore": ("MindSpore's slices of a plan with their strategy file, vocab.model", _export_mindspore),
+    "unified": ("MindSpore's unified safetensors, vocab.model", _export_unified),
 }
 
 # Forms of one file, and how its name must end: by it what opens checkpoints tells the form.
@@ -170,6 +156,14 @@ def export(source: Source, path: str | Path, form: str, options: ExportOptions |
     if (suffix := _SUFFIXES.get(form)) and Path(path).suffix != suffix:
         raise CheckpointError(f"{path}: give a name that ends with {suffix}, by which it is opened again")
     FORMS[form][1](source, Path(path), options)
+
+
+def vocabulary_note(source: Source, form: str) -> str:
+    """What the user should know of the vocabulary after an export."""
+    found = find_vocabulary(source)
+    if form in _SUFFIXES and found.path is not None:
+        return f"{found.path.name}: has no place in one file; put a copy of {found.path} beside it"
+    return found.said
 
 
 def _port_model(source: Source, port: str) -> ModelConfig:

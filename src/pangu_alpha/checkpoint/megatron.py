@@ -85,7 +85,7 @@ _CUT = {
     "attention.dense.weight": 1,
     "mlp.dense_4h_to_h.weight": 1,
 }
-_RANK = re.compile(r"mp_rank_(\d\d)(_model_states\.pt)?")
+_RANK = re.compile(r"mp_rank_(\d{2,4})(_model_states\.pt)?")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _INSIDE = "model_optim_rng.pt"
 _LATEST = "latest_checkpointed_iteration.txt"

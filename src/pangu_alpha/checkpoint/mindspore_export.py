@@ -26,6 +26,7 @@ from pangu_alpha.checkpoint.released import released_names
 from pangu_alpha.checkpoint.released_folder import TABLE_FILES
 from pangu_alpha.checkpoint.strategy_file import Cut, Strategy, strategy_bytes, strategy_of
 from pangu_alpha.checkpoint.tensor_file import CheckpointError, header_of
+from pangu_alpha.checkpoint.vocabulary import find_vocabulary
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits
 from pangu_alpha.config.schema import build
@@ -116,7 +117,8 @@ def export_released(
     files += [
         _npy_file(Path(f"{stems[one.ours]}.npy"), one.slot(label, "float32")) for label, one in tables.items()
     ]
-    copy_into(Path(folder), source, [*files, _strategy_file({0: cuts})], limits=limits)
+    files += [_strategy_file({0: cuts}), *find_vocabulary(source).target_files()]
+    copy_into(Path(folder), source, files, limits=limits)
 
 
 def export_slices(
@@ -149,7 +151,7 @@ def export_slices(
         exports, strategy = _our_cuts(exports, plan, config)
     else:
         strategy = _official_cuts(exports, plan, config, sharded=plan.optimizer_parallel != "none")
-    files = [_strategy_file(strategy)]
+    files = [_strategy_file(strategy), *find_vocabulary(source).target_files()]
     for rank in range(plan.devices):
         stage, place = divmod(rank, plan.dp * plan.tp)
         slots = [exports[label].slice(label, cut, place) for label, cut in strategy[stage].items()]
@@ -194,6 +196,7 @@ def export_unified(
     text = json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=4).encode()
     files.append(TargetFile(Path(NAME_MAP), len(text), ((0, text),), ()))
     files.append(_with_step(Path(HYPER), (), source.manifest.step))
+    files += find_vocabulary(source).target_files()
     copy_into(Path(folder), source, files, limits=limits)
 
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pangu_alpha.checkpoint.ckpt_file import FileTensor, read_ckpt
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
 from pangu_alpha.checkpoint.naming import (
-    ANCHORS,
     MOMENTS,
     Names,
     as_source,
@@ -33,7 +32,6 @@ from pangu_alpha.checkpoint.rank_saves import choose_save, ranges, rank_folders,
 from pangu_alpha.checkpoint.replicas import Replica, strangers
 from pangu_alpha.checkpoint.strategy_file import Cut, Strategy, read_strategy, refuse_strategy
 from pangu_alpha.checkpoint.tensor_file import locate_tensors
-from pangu_alpha.checkpoint.wrappers import unwrapped
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.files.shown import quoted
 from pangu_alpha.parallel.layout import axes_of, is_tied, parameter_shapes
@@ -479,7 +477,7 @@ def _unified_files(path: Path) -> list[Path]:
 
 def _is_known(path: Path) -> bool:
     try:
-        return bool(read_names(unwrapped(locate_tensors(path), ANCHORS)[0], path).ours)
+        return bool(read_names(locate_tensors(path), path).ours)
     except (CheckpointError, OSError):
         return False
 

@@ -19,7 +19,6 @@ from pangu_alpha.checkpoint.opening import MOST_LAYERS, few, read_bytes
 from pangu_alpha.checkpoint.pieces import Source, Stored
 from pangu_alpha.checkpoint.released import LAYER, SHARED, TABLES, released_names
 from pangu_alpha.checkpoint.sizes import shipped_layers
-from pangu_alpha.checkpoint.wrappers import unwrapped
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config, load_network
 from pangu_alpha.files.shown import quoted
@@ -38,11 +37,12 @@ _TABLES_2023 = {
 _OUTSIDE = {
     theirs: ours for table in (*TABLES.values(), SHARED, _TABLES_2023) for ours, theirs in table.items()
 }
-ANCHORS = ("query_embedding.table", SHARED["query_embedding.table"])  # of every network, by ours and theirs
 _INSIDE = {theirs: (ours, flip) for ours, (theirs, flip) in LAYER.items()}
 _OFFICIAL = re.compile(r"backbone\.(?:blocks\.(?P<index>[0-9]{1,9})|(?P<top>top_query_layer))\.(?P<rest>.+)")
 _OURS = re.compile(r"(?:blocks\.(?P<index>[0-9]{1,9})|query_layer)\.(?P<rest>.+)")
 _CACHES = re.compile(r".*\.(?:key_past|value_past)")  # of the 2023 code's incremental decoding: no weights
+_PREFIXES = {moment: moment for moment in MOMENTS} | {"moment1.": MOMENTS[0], "moment2.": MOMENTS[1]}
+_DEEPEST = 8  # parts of a name before the network's own, at most
 _WEIGHTS = re.compile(r"(?:adam_[mv]\.)?(?:backbone\.|blocks\.|query_layer\.|final_norm\.|\w*embedding)")
 
 
@@ -56,6 +56,7 @@ class Names:
         norm_order: What the official class of these names computes; None where the names do not tell.
         year: 2021 or 2023, whose code has such names; None for our own.
         aside: Names of tensors that are no weights or moments.
+        front: What stands before all names, put there by a cell around the network.
     """
 
     ours: Mapping[tuple[str, str], tuple[str, bool]]
@@ -63,6 +64,7 @@ class Names:
     norm_order: str | None
     year: int | None
     aside: tuple[str, ...]
+    front: str = ""
 
 
 def read_names(names: Iterable[str], where: object) -> Names:
@@ -76,6 +78,65 @@ def read_names(names: Iterable[str], where: object) -> Names:
         CheckpointError: They are not of a PanGu-alpha, or some look like weights and are unknown.
     """
     names = list(names)
+    front = _front(names, where)
+    found: dict[str, str] = {}  # by the names without what is around the network
+    for name in names:
+        plain = _plain(name, front)
+        if plain in found:
+            raise CheckpointError(f"{where}: {found[plain]} and {name} are the same tensor")
+        found[plain] = name
+    read = _read_plain(list(found), where)
+    ours = {key: (found[plain], flip) for key, (plain, flip) in read.ours.items()}
+    aside = tuple(found[plain] for plain in read.aside)
+    return dataclasses.replace(read, ours=ours, aside=aside, front=front)
+
+
+def _front(names: Iterable[str], where: object) -> str:
+    """What stands before the network's own names: a cell that holds it as `network` puts "network." there.
+
+    Raises:
+        CheckpointError: There are several networks.
+    """
+    fronts: dict[str, str] = {}
+    for name in names:
+        base = name.removeprefix(_prefix(name))
+        parts = base.split(".", _DEEPEST)
+        for count in range(len(parts)):
+            if _is_known(".".join(parts[count:])):
+                fronts.setdefault("".join(f"{part}." for part in parts[:count]), name)
+                break
+    if len(fronts) > 1 and "" not in fronts:
+        raise CheckpointError(
+            f"{where}: names of {len(fronts)} networks, such as {few(fronts.values(), 2)}; give the "
+            "weights of one"
+        )
+    return "" if "" in fronts else next(iter(fronts), "")
+
+
+def _prefix(name: str) -> str:
+    """How MindSpore's optimizers call a moment; empty for a weight."""
+    return next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
+
+
+def _plain(name: str, front: str) -> str:
+    """A name as the network itself would have it, moments under our prefixes."""
+    prefix = _prefix(name)
+    base = name.removeprefix(prefix)
+    if front and not base.startswith(front):
+        return name
+    return _PREFIXES.get(prefix, "") + base.removeprefix(front)
+
+
+def _is_known(base: str) -> bool:
+    """Whether it is the name of a parameter of the network, ours or official."""
+    if base in _OUTSIDE or base in _OUTSIDE.values():
+        return True
+    ours, official = _OURS.fullmatch(base), _OFFICIAL.fullmatch(base)
+    return bool(ours and ours["rest"] in LAYER) or bool(official and official["rest"] in _INSIDE)
+
+
+def _read_plain(names: Sequence[str], where: object) -> Names:
+    """As `read_names`, of names without what is around the network."""
     theirs = next((name for name in names if name.startswith("backbone.")), None)
     official = theirs is not None
     own = next((name for name in names if _OURS.fullmatch(name)), None)
@@ -263,7 +324,6 @@ def as_source(
         CheckpointError: Tensors are missing, unknown or of another shape than the model's; all are listed.
         ConfigError: The model that the user names does not exist.
     """
-    stored, taken = _unwrapped(stored, path)
     names = read_names(stored, path)
     check_axes(names, {name: (each.shape, each.pieces[0].file) for name, each in stored.items()})
     shapes = {name: tensor.shape for name, tensor in stored.items()}
@@ -275,6 +335,7 @@ def as_source(
     if options.model is not None and table is not None and table.shape[0] > config.vocab_size:
         tensors = _without_padding(tensors, config.vocab_size)
     left = [f"left aside: {few(names.aside)}"] if names.aside else []
+    left += [f"names begin with {names.front}, which was taken off"] if names.front else []
     _check_weights(path, config, names, tensors["model"])
     left += _check_moments(config, tensors)
     step = (info or {}).get("step_num", 0)
@@ -285,15 +346,7 @@ def as_source(
         tokenizer=vocabulary_digest(path),
         kind="training" if "optimizer" in tensors else "weights",
     )
-    return Source(path, form, manifest, tensors, (*notes, *taken, *assumed, *left))
-
-
-def _unwrapped(stored: Mapping[str, Stored], where: Path) -> tuple[dict[str, Stored], tuple[str, ...]]:
-    """The tensors by their names without what a program around the network put in front."""
-    try:
-        return unwrapped(stored, ANCHORS)
-    except CheckpointError as error:
-        raise CheckpointError(f"{where}: {error}") from error
+    return Source(path, form, manifest, tensors, (*notes, *assumed, *left))
 
 
 def vocabulary_digest(path: Path) -> str | None:

@@ -1,6 +1,6 @@
 """Makes a checkpoint of another plan, or of no plan, out of any source.
 
-Weights, moments, position, guard state, tokenizer and configuration travel; its plan becomes the new one.
+Weights, moments, position, guard state, vocabulary and configuration travel; its plan becomes the new one.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from pangu_alpha.checkpoint.copying import (
     file_record,
     safetensors_file,
 )
-from pangu_alpha.checkpoint.distributed import part_name
+from pangu_alpha.checkpoint.folders import part_name
 from pangu_alpha.checkpoint.format import MANIFEST, Manifest, compare_tensors, seal_folder
 from pangu_alpha.checkpoint.naming import MOMENTS
 from pangu_alpha.checkpoint.pieces import Box, Source, whole
 from pangu_alpha.checkpoint.tensor_file import checksum
+from pangu_alpha.checkpoint.vocabulary import find_vocabulary
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits
 from pangu_alpha.config.schema import ConfigError, build, to_mapping
@@ -38,7 +39,7 @@ def reshard(
     weights_only: bool = False,
     limits: Limits | None = None,
 ) -> None:
-    """Writes a source as a checkpoint that a run under a plan resumes from.
+    """Writes a source as a checkpoint that a run under a plan resumes from, its vocabulary beside it.
 
     Args:
         source: Of any form.
@@ -70,7 +71,8 @@ def reshard(
         files, finish = _whole_files(names, model), _finish_whole
     else:
         files, finish = _part_files(names, model, plan), partial(_finish_parts, plan=plan)
-    copy_into(path, source, files, partial(finish, files=files, manifest=manifest), limits)
+    finish = partial(finish, files=files, manifest=manifest)
+    copy_into(path, source, [*files, *find_vocabulary(source).target_files()], finish, limits)
 
 
 def parameter_of(name: str) -> str:

@@ -3,6 +3,7 @@
 Beside DST lies .merging-DST with the folder `content` and a journal of the steps whose bytes are on the disk.
 `content` becomes DST by rename; then .merging-DST becomes .merged-DST-DIGEST, whose name alone says what was
 done, until it is gone, too. Unlike other scratch folders these are never removed as abandoned.
+Links in the place of any of these are not followed, and nothing but `content` and the journal is removed.
 """
 
 from __future__ import annotations
@@ -11,15 +12,26 @@ import errno
 import fcntl
 import json
 import os
-import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pangu_alpha.checkpoint.durable import (
+    ForeignFolderError,
+    is_real_folder,
+    open_own_folder,
+    remove_names,
+    remove_own_folder,
+)
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.files.writing import durable_file, sync_folder, write_all
 
-_CONTENT, _JOURNAL = "content", "journal.jsonl"
+MERGING, MERGED = ".merging-", ".merged-"  # begin the names of scratch folders, before and after the rename
+JOURNAL = "journal.jsonl"
+_CONTENT = "content"
+MADE_NAMES = (_CONTENT, JOURNAL)
+_SILLY = ".nfs"  # begins the names that NFS gives to removed files that are still open
 
 
 class ResumableFolder:
@@ -33,11 +45,11 @@ class ResumableFolder:
 
     def __init__(self, path: Path, digest: str, only: str | None = None) -> None:
         self.path = path.absolute()
-        self.scratch = self.path.with_name(f".merging-{path.name}")
+        self.scratch = self.path.with_name(f"{MERGING}{path.name}")
         self.content = self.scratch / _CONTENT
-        self._tidied = self.path.with_name(f".merged-{path.name}-{digest[:16]}")
+        self._tidied = self.path.with_name(f"{MERGED}{path.name}-{digest[:16]}")
         self._digest, self._only = digest, only
-        self._journal = self.scratch / _JOURNAL
+        self._journal = self.scratch / JOURNAL
         self.done: dict[str, list[str]] = {}  # step -> what was recorded of it
 
     def is_finished(self) -> bool:
@@ -49,7 +61,7 @@ class ResumableFolder:
         if not os.path.lexists(self.path):  # a link to nothing is something, too
             return False
         renamed = self._read_journal() is not None and not self._made.exists()
-        if renamed or self._tidied.exists():
+        if renamed or is_real_folder(self._tidied):
             self._tidy(renamed)
             return True
         raise self._exists()
@@ -63,21 +75,20 @@ class ResumableFolder:
         """
         descriptor = self._locked()
         try:
+            self._refuse_strangers(descriptor)
             if os.path.lexists(self.path):  # made before the lock was ours
                 raise self._exists()
-            if self._tidied.exists():  # what was made then has been removed since
-                shutil.rmtree(self._tidied)
+            remove_own_folder(self._tidied, MADE_NAMES)  # what was made then has been removed since
             done = self._read_journal()
             if done is None:
-                for stale in self.scratch.iterdir():
-                    shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+                remove_names(descriptor, MADE_NAMES)
             else:
                 self._end_journal()
             self.done = done or {}
             yield done is not None
         finally:
             if self._is_scratch(descriptor) and not self._journal.exists():  # nothing to go on from
-                shutil.rmtree(self.scratch, ignore_errors=True)
+                remove_own_folder(self.scratch, MADE_NAMES)
             os.close(descriptor)
 
     def begin(self) -> None:
@@ -90,7 +101,7 @@ class ResumableFolder:
     def record(self, steps: Mapping[str, list[str]]) -> None:
         """Adds finished steps, whose bytes must be on the disk already, to the journal."""
         text = "".join(json.dumps([step, values]) + "\n" for step, values in steps.items())
-        descriptor = os.open(self._journal, os.O_WRONLY | os.O_APPEND)
+        descriptor = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
         try:
             write_all(descriptor, text.encode())
             os.fsync(descriptor)
@@ -122,18 +133,22 @@ class ResumableFolder:
         An error is none of the user's: the work is done, and by what remains the same command knows it.
         """
         if renames:
-            with suppress(OSError):
+            try:
                 os.rename(self.scratch, self._tidied)
-        shutil.rmtree(self._tidied, ignore_errors=True)
+            except OSError:  # something else has that name
+                remove_own_folder(self.scratch, MADE_NAMES)
+        remove_own_folder(self._tidied, MADE_NAMES)
 
     def _locked(self) -> int:
         """Makes the scratch folder and locks it; gives its descriptor."""
         while True:
             try:
-                self.scratch.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(self.scratch, os.O_RDONLY | os.O_DIRECTORY)
+                self.scratch.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileExistsError):
+                    self.scratch.mkdir(0o700)  # nobody else can put a link into it
+                descriptor = self._opened()
             except OSError as error:
-                vanished = isinstance(error, FileNotFoundError | FileExistsError)
+                vanished = isinstance(error, FileNotFoundError)
                 if vanished and self.path.parent.is_dir() and not os.path.lexists(self.scratch):
                     continue  # another process has just removed it
                 where = error.filename or self.scratch
@@ -147,6 +162,28 @@ class ResumableFolder:
                 return descriptor
             os.close(descriptor)  # its last owner has just renamed or removed it
 
+    def _opened(self) -> int:
+        try:
+            return open_own_folder(self.scratch)
+        except ForeignFolderError as error:
+            raise self._refused(str(error)) from error
+
+    def _refuse_strangers(self, descriptor: int) -> None:
+        """Makes sure that all in the scratch folder is of a merge or an export, and no link."""
+        for name in sorted(os.listdir(descriptor)):
+            kind = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
+            known = {_CONTENT: stat.S_ISDIR, JOURNAL: stat.S_ISREG}.get(name)
+            if not (known and known(kind)) and not name.startswith(_SILLY):
+                raise self._refused(
+                    f"holds {name}{', a link' * stat.S_ISLNK(kind)}, which is not of this work"
+                )
+
+    def _refused(self, why: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self.scratch}: {why}; the work on {self.path.name} goes there until it is done. Nothing was "
+            "touched; move it away, or give the target another name"
+        )
+
     def _lock(self, descriptor: int) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -157,12 +194,14 @@ class ResumableFolder:
 
     def _is_scratch(self, descriptor: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(descriptor), os.stat(self.scratch))
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self.scratch))
         except FileNotFoundError:
             return False
 
     def _read_journal(self) -> dict[str, list[str]] | None:
         """The finished steps of this work; None where there is no journal of it."""
+        if not is_real_folder(self.scratch) or self._journal.is_symlink():
+            return None
         try:
             head, *lines = self._journal.read_bytes().split(b"\n")
         except FileNotFoundError:

@@ -6,14 +6,14 @@ Opening looks at names, shapes and headers. Bytes are compared with their checks
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
-from pangu_alpha.checkpoint.distributed import part_name, part_pieces
+from pangu_alpha.checkpoint.distributed import part_pieces
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
+from pangu_alpha.checkpoint.folders import newest_first, part_name, rank_of
 from pangu_alpha.checkpoint.format import MANIFEST, MARKER, Manifest, read_checkpoint
 from pangu_alpha.checkpoint.naming import MOMENTS, given_model
 from pangu_alpha.checkpoint.opening import MOST_LAYERS, check_file, few, read_bytes
@@ -32,9 +32,10 @@ from pangu_alpha.parallel.layout import layouts, parameter_shapes, slice_writers
 STEMS = ("model", "optimizer")
 
 # Modules of this package, each a Reader, asked in this order.
-READERS = ("released_folder", "mindspore_slices", "ckpt_file", "huggingface", "megatron")
+READERS = (
+    "released_folder", "mindspore_slices", "mindformers_folder", "ckpt_file", "huggingface", "megatron",
+)  # fmt: skip
 
-_PART = re.compile(r"rank_\d{5,}")  # never a path: what lies elsewhere is no part of the checkpoint
 _PLACED = ("released_folder", "mindspore_slices")  # of READERS, those that a strategy is for
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 # Fields of ModelConfig that say what the stored numbers mean; the others may be another run's.
@@ -214,7 +215,8 @@ def _candidates(path: Path) -> Iterator[Path]:
 
 def _part_folders(path: Path) -> Iterator[Path]:
     if path.is_dir():
-        yield from sorted(each for each in path.glob("rank_" + "[0-9]" * 5) if (each / MARKER).is_file())
+        ranks = {rank: each for each in path.iterdir() if (rank := rank_of(each.name)) is not None}
+        yield from (ranks[rank] for rank in sorted(ranks) if (ranks[rank] / MARKER).is_file())
 
 
 def _open_ours(paths: Sequence[Path], boxes: Mapping[str, Box] | None) -> Source:
@@ -228,7 +230,7 @@ def _open_ours(paths: Sequence[Path], boxes: Mapping[str, Box] | None) -> Source
     if all(each == [path] for path, each in found.items()):
         return _open_folders(paths, boxes)
     passed: list[str] = []
-    for name in sorted({each.name for many in found.values() for each in many}, reverse=True):
+    for name in newest_first({each.name for many in found.values() for each in many}):
         try:
             folders = [each for many in found.values() for each in many if each.name == name]
             source = _open_folders(folders, boxes)
@@ -257,7 +259,8 @@ def _open_folders(folders: Sequence[Path], boxes: Mapping[str, Box] | None) -> S
 
 def _open_whole(path: Path, boxes: Mapping[str, Box] | None) -> Source:
     manifest = read_checkpoint(path, verify=False, parts=()).manifest
-    if strange := [name for name in manifest.parts if not _PART.fullmatch(name)]:
+    # Never a path: what lies elsewhere is no part of the checkpoint.
+    if strange := [name for name in manifest.parts if rank_of(name) is None]:
         raise CheckpointError(
             f"{path / MANIFEST}: malformed: a part is called {quoted(strange[0])}, not rank_00000"
         )

@@ -7,7 +7,7 @@ that the rule lets go, and what dead processes left half-written; anything else 
 from __future__ import annotations
 
 import logging
-import re
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from pangu_alpha.checkpoint.durable import is_abandoned, publish_folder, remove_folder, scratch_folders
+from pangu_alpha.checkpoint.folders import replaced_name, step_name, step_of
 from pangu_alpha.checkpoint.format import (
     MANIFEST,
     MARKER,
@@ -28,9 +29,6 @@ from pangu_alpha.checkpoint.format import (
 from pangu_alpha.checkpoint.tensor_file import CheckpointError, Tensors, checksum
 
 logger = logging.getLogger(__name__)
-
-_FOLDER = re.compile(r"step_(\d{8,})")
-_ASIDE = re.compile(r"(step_\d{8,})\.aside-\d+")
 
 
 class Group(Protocol):
@@ -70,13 +68,13 @@ class CheckpointStore:
 
     def path(self, step: int) -> Path:
         """Folder of a step's checkpoint, whether it is there or not."""
-        return Path(self.root) / f"step_{step:08d}"
+        return Path(self.root) / step_name(step)
 
     def steps(self) -> list[int]:
         """Steps that have a folder, whole or not, in ascending order."""
         root = Path(self.root)
-        matches = (_FOLDER.fullmatch(path.name) for path in (root.iterdir() if root.is_dir() else ()))
-        return sorted(int(match[1]) for match in matches if match)
+        found = (step_of(path.name) for path in (root.iterdir() if root.is_dir() else ()))
+        return sorted(step for step in found if step is not None)
 
     def save(self, tensors: Mapping[str, Tensors], manifest: Manifest) -> Path:
         """Writes the checkpoint of `manifest.step`, then removes those the rule lets go.
@@ -95,7 +93,7 @@ class CheckpointStore:
         """
         path = self.path(manifest.step)
         self.tidy()
-        aside = _free_name(path, "aside") if path.exists() else None
+        aside = _free_name(path, "aside") if os.path.lexists(path) else None
         write_checkpoint(path, tensors, manifest, aside)
         self._settle(path, aside, manifest.step)
         return path
@@ -107,7 +105,7 @@ class CheckpointStore:
             OSError: The disk does not take it; then `scratch` is still there.
         """
         path = self.path(step)
-        aside = _free_name(path, "aside") if path.exists() else None
+        aside = _free_name(path, "aside") if os.path.lexists(path) else None
         publish_folder(scratch, path, aside)
         self._settle(path, aside, step)
         return path
@@ -157,8 +155,8 @@ class CheckpointStore:
         """Gives back its name to what was set aside by a save killed before the new one took its place."""
         root = Path(self.root)
         for aside in sorted(root.iterdir() if root.is_dir() else (), reverse=True):
-            match = _ASIDE.fullmatch(aside.name)
-            if match and not (path := root / match[1]).exists():
+            name = replaced_name(aside.name)
+            if name is not None and not os.path.lexists(path := root / name):
                 logger.warning("%s: back in its place: the save that was to replace it was killed", path)
                 aside.rename(path)
 
@@ -284,7 +282,7 @@ def _verified(path: Path, store: CheckpointStore, group: Group) -> Path:
 
 def _free_name(path: Path, word: str) -> Path:
     names = (path.with_name(f"{path.name}.{word}-{number}") for number in count(1))
-    return next(name for name in names if not name.exists())
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _dispose(aside: Path, path: Path) -> None:
@@ -300,8 +298,10 @@ def _dispose(aside: Path, path: Path) -> None:
 
 
 def remove_quietly(path: Path) -> None:
-    """Removes a folder, or logs a warning that it could not be."""
+    """Removes a folder, or logs a warning that it could not be; of a link, only the link."""
+    if path.is_symlink():
+        logger.warning("%s: a link, removed; what it points to, %s, stays", path, os.readlink(path))
     try:
         remove_folder(path)
     except OSError as error:  # the new checkpoint stands: the run goes on
-        logger.warning("%s: could not be removed (%s); remove it by hand", path, error.strerror)
+        logger.warning("%s: could not be removed (%s); remove it by hand", path, error.strerror or error)

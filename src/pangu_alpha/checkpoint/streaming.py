@@ -6,7 +6,6 @@ Knows pieces and bytes; files, threads and what is done already are copying.py's
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ import xxhash
 
 from pangu_alpha.checkpoint.pieces import Box, Piece, Stored, spans, whole
 from pangu_alpha.checkpoint.reading import Files, PieceReader, convert, is_transposed, row_boxes, stored_dtype
+from pangu_alpha.files.writing import write_all_at
 
 CHUNK = 8 << 20  # bytes of a tensor handled at a time, where nothing has to be turned
 _AHEAD = 256 << 20  # bytes of a tensor whose pieces are asked for beforehand; those of larger ones are long
@@ -152,7 +152,7 @@ class PieceWriter:
         data = memoryview(values.reshape(-1).view(np.uint8))
         with self._files.use(self.piece.file) as descriptor:
             for place, first, length in spans(self.piece.extents, begin, len(data)):
-                _write_at(descriptor, data[first : first + length], place)
+                write_all_at(descriptor, data[first : first + length], place)
 
 
 def _gather(reader: PieceReader, rows: Box, values: np.ndarray, route: Route) -> None:
@@ -202,9 +202,3 @@ def _turned(values: np.ndarray) -> np.ndarray:
             tile = values[first : first + _TILE, second : second + _TILE]
             made[second : second + _TILE, first : first + _TILE] = tile.T
     return made
-
-
-def _write_at(descriptor: int, data: memoryview, place: int) -> None:
-    while data:
-        count = os.pwrite(descriptor, data, place)
-        data, place = data[count:], place + count

@@ -1,29 +1,33 @@
-"""Command line of checkpoint.py: inspect, diff, verify and export checkpoints of any form."""
+"""Command line of checkpoint.py: inspects, compares, verifies and exports checkpoints, lists leftovers."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
+import os
+import shlex
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
+from pangu_alpha.checkpoint.cleaning import Leftover, leftovers, remove
 from pangu_alpha.checkpoint.compare import Difference, compare, damage, unchecked
 from pangu_alpha.checkpoint.copying import Limits
-from pangu_alpha.checkpoint.export import DTYPES, FORMS, ExportOptions, export
+from pangu_alpha.checkpoint.export import DTYPES, FORMS, ExportOptions, export, vocabulary_note
 from pangu_alpha.checkpoint.pieces import Source
 from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.store import CheckpointStore
-from pangu_alpha.checkpoint.summary import stored_bytes, summarize, summary_json, summary_lines
+from pangu_alpha.checkpoint.summary import size_text, stored_bytes, summarize, summary_json, summary_lines
 from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError
 from pangu_alpha.cli.merge_checkpoint import add_source_options, plan_fields, size_of, source_options
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build
 from pangu_alpha.files.shown import shown, shown_json, shown_name
+from pangu_alpha.files.writing import json_text
 
 _EPILOG = """\
 PATH is a run's output folder (its newest whole checkpoint is taken), a checkpoint, the folder of the released
@@ -51,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     summary = summarize(_open(options.path, options))
     if options.json:
-        print(shown_json(json.dumps(summary_json(summary, options.tensors), indent=1, ensure_ascii=False)))
+        print(shown_json(json_text(summary_json(summary, options.tensors))))
     else:
         print(shown("\n".join(summary_lines(summary, options.tensors))))
     return 0
@@ -108,7 +112,53 @@ def _export(options: argparse.Namespace) -> int:
     print(shown("\n".join(lines)), flush=True)
     export(source, options.target, options.to, made)
     print(f"{shown(options.target)}: written, {FORMS[options.to][0]}")
+    print(shown(f"  {vocabulary_note(source, options.to)}"))
     return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    if options.host and not options.remove:
+        raise ValueError("--host: says whose folders are to be removed, too; give --remove with it")
+    found = leftovers(options.path)
+    if not options.remove:
+        print("\n".join([*map(_leftover_line, found), *_advice(options.path, found)]))
+        return 0
+    for one, reason in remove(found, options.host):
+        said = f"not removed: {reason}" if reason else f"removed, {size_text(one.bytes)}"
+        print(shown(f"{one.path}: {said}"))
+    left = [one for one in found if os.path.lexists(one.path)]
+    print("\n".join([*map(_leftover_line, left), *_advice(options.path, left)]))
+    return 0
+
+
+_STATES = {
+    "gone": "nobody needs it: --remove removes it",
+    "alive": "its writer runs on this host",
+    "elsewhere": "whether its writer runs cannot be seen from here",
+    "interrupted": "the same command goes on with it; to give it up, remove it by hand",
+    "kept": "remove it by hand when it is not needed",
+}
+
+
+def _leftover_line(one: Leftover) -> str:
+    days = (time.time() - one.written) / 86400
+    age = f"{days:.1f} days" if days >= 1 else f"{max(0.0, days) * 24:.1f} hours"
+    what = f"{one.what}, of host {one.host}" if one.host else one.what
+    size = size_text(one.bytes)
+    return shown(f"{one.path}: {what}; {size}, last written {age} ago; {_STATES[one.state]}")
+
+
+def _advice(path: Path, found: Sequence[Leftover]) -> list[str]:
+    if not found:
+        return [shown(f"{path}: nothing is left behind")]
+    hosts = sorted({one.host for one in found if one.state == "elsewhere"})
+    lines = [f"{len(found)} found, {size_text(sum(one.bytes for one in found))}"]
+    lines += [
+        shown(f"of host {host}: if you know that none of its processes writes here any more: ")
+        + shown(f"--remove --host {shlex.quote(host)}")
+        for host in hosts
+    ]
+    return lines
 
 
 def _open(path: Path, options: argparse.Namespace) -> Source:
@@ -161,7 +211,7 @@ def _bar(total: int, unit: str, options: argparse.Namespace) -> tqdm:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="checkpoint.py",
-        description="Inspects, compares, verifies and exports checkpoints of any form.",
+        description="Inspects, compares, verifies and exports checkpoints of any form; lists what was left.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -188,6 +238,12 @@ def _parser() -> argparse.ArgumentParser:
     add = _command(commands, "verify", "reads everything and compares every checksum", _verify, common)
     add("path", type=Path, metavar="PATH", help="of a run's folder, every checkpoint")
 
+    add = _command(commands, "clean", "lists, and removes on request, what killed programs left", _clean)
+    add("path", type=Path, metavar="RUN", help="a run's output folder, or one where merges were made")
+    add("--remove", action="store_true", help="removes what processes of this host left that are gone")
+    text = "with --remove: also what this other host left; only if none of its processes still writes there"
+    add("--host", action="append", default=[], metavar="NAME", help=text)
+
     forms = "; ".join(f"{name}: {text}" for name, (text, _) in FORMS.items())
     add = _command(commands, "export", "writes one in another form", _export, common)
     add("source", type=Path, metavar="SRC")
@@ -210,7 +266,7 @@ def _common() -> argparse.ArgumentParser:
     return common
 
 
-def _command(commands, name: str, text: str, run, common: argparse.ArgumentParser):
-    parser = commands.add_parser(name, help=text, description=text, parents=[common])
+def _command(commands, name: str, text: str, run, *parents: argparse.ArgumentParser):
+    parser = commands.add_parser(name, help=text, description=text, parents=parents)
     parser.set_defaults(run=run)
     return parser.add_argument

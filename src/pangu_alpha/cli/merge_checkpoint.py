@@ -15,8 +15,10 @@ from pangu_alpha.checkpoint.pieces import Source
 from pangu_alpha.checkpoint.reshard import reshard
 from pangu_alpha.checkpoint.source import OpenOptions, open_source
 from pangu_alpha.checkpoint.summary import size_text, stored_bytes
+from pangu_alpha.checkpoint.vocabulary import find_vocabulary
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build, read_yaml
+from pangu_alpha.files.shown import quoted, shown
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -87,10 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = plan_of(options)
     began = time.perf_counter()
     source = open_source(options.source, source_options(options))
-    print(_found(source), flush=True)
+    print(shown(_found(source)), flush=True)
     limits = Limits(options.budget, options.workers, not options.quiet)
     reshard(source, options.target, plan, options.weights_only, limits)
-    print(_made(options.target, plan, time.perf_counter() - began))
+    print(shown(_made(options.target, plan, time.perf_counter() - began)))
+    print(shown(f"  {find_vocabulary(source).said}"))
     return 0
 
 
@@ -121,7 +124,7 @@ def plan_fields(file: str) -> dict[str, Any]:
     values = read_yaml(file)
     values = values.get("parallel", values)
     if not isinstance(values, dict) or not values:
-        raise ValueError(f"{file}: no fields of a plan (dp, tp, pp, ...), but {values!r}")
+        raise ValueError(f"{file}: no fields of a plan (dp, tp, pp, ...), but {quoted(values)}")
     return values
 
 

@@ -18,9 +18,11 @@ from mindformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeniz
 from mindformers.generation import GenerationConfig
 from mindformers.models import PretrainedConfig, PreTrainedModel, PreTrainedTokenizer
 from mindformers.tools.register import MindFormerModuleType, MindFormerRegister
+from mindformers.wrapper import MFTrainOneStepCell
 from mindspore import nn, ops
 
 from pangu_alpha.checkpoint.durable import appearing_folder
+from pangu_alpha.checkpoint.mindformers_folder import MODEL_TYPE
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import ConfigError, build
@@ -28,8 +30,6 @@ from pangu_alpha.config.zoo import load_model_config
 from pangu_alpha.inference.load import VOCABULARY, load_for_inference
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.text.tokenizer import CONTROL_NAMES, UNKNOWN, PanguTokenizer
-
-MODEL_TYPE = "pangu_alpha"
 
 _SHAPE = dataclasses.asdict(load_model_config("2_6b"))
 _LIKENESS = 0.85  # of difflib; from here on an unknown key is taken for a misspelt field of ModelConfig
@@ -168,6 +168,39 @@ class PanguAlphaForCausalLM(PreTrainedModel):
         )
         _refuse_unfit(pretrained_model_name_or_path, info["missing_keys"], info["unexpected_keys"])
         return (model, info) if output_loading_info else model
+
+
+_count_not_finite = ops.MultitypeFuncGraph("count_not_finite")
+
+
+@_count_not_finite.register("Tensor")
+def _count_not_finite_in(gradient):
+    return ops.logical_not(ops.isfinite(gradient)).astype(ms.float32).sum()
+
+
+@MindFormerRegister.register(MindFormerModuleType.WRAPPER)
+class PanguAlphaTrainOneStepCell(MFTrainOneStepCell):
+    """MindFormers' training step for any device: `runner_wrapper: {type: PanguAlphaTrainOneStepCell}`.
+
+    MindFormers' own asks Ascend's registers whether a gradient overflowed, which fails on a CPU. This one
+    looks at the gradients there. An update with a gradient that is not finite is left out.
+
+    Args:
+        network: Gives the loss, such as PanguAlphaForCausalLM.
+        optimizer: Updates its parameters.
+        **kwargs: As MFTrainOneStepCell takes them: use_clip_grad, max_grad_norm, scale_sense, ...
+    """
+
+    def __init__(self, network: nn.Cell, optimizer: nn.Optimizer, **kwargs: Any) -> None:
+        super().__init__(network, optimizer, **kwargs)
+        self.looks_at_gradients = ms.get_context("device_target") == "CPU"
+        self.count_not_finite = ops.HyperMap()
+
+    def get_overflow_status(self, status, compute_output):
+        """Whether a gradient is not finite, as a bool scalar."""
+        if not self.looks_at_gradients:
+            return super().get_overflow_status(status, compute_output)
+        return ops.addn(self.count_not_finite(_count_not_finite, compute_output)) > 0
 
 
 @MindFormerRegister.register(MindFormerModuleType.TOKENIZER)

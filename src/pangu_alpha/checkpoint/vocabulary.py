@@ -1,0 +1,60 @@
+"""The vocabulary of a checkpoint: where it lies, whether it is the right one, and as a file to copy along."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pangu_alpha.checkpoint.copying import TargetFile
+from pangu_alpha.checkpoint.naming import VOCABULARY
+from pangu_alpha.checkpoint.pieces import Source
+from pangu_alpha.checkpoint.ports import vocabulary_places
+from pangu_alpha.files.reading import read_bytes
+
+_MOST = 256 << 20  # bytes; the released one has half a megabyte
+
+
+@dataclass(frozen=True)
+class FoundVocabulary:
+    """What was found of a checkpoint's vocabulary.
+
+    Args:
+        path: The file; None where there is none, or none that is the right one.
+        content: Its bytes.
+        said: A sentence for the user, about what a copy of the checkpoint has of it.
+    """
+
+    path: Path | None
+    content: bytes
+    said: str
+
+    def target_files(self) -> list[TargetFile]:
+        """The file as a part of the folder that is made; nothing where there is none."""
+        if self.path is None:
+            return []
+        return [TargetFile(Path(VOCABULARY), len(self.content), ((0, self.content),), ())]
+
+
+def find_vocabulary(source: Source) -> FoundVocabulary:
+    """Looks in a checkpoint, beside it and in the two folders around it, as predict.py does.
+
+    Raises:
+        OSError: A file cannot be read.
+        ReadError: It is no vocabulary by its size.
+    """
+    expected, others = source.manifest.tokenizer, []
+    for path in vocabulary_places(source.path):
+        if not path.is_file():
+            continue
+        content = read_bytes(path, most=_MOST)
+        digest = hashlib.sha256(content).hexdigest()
+        if expected is None:
+            said = f"{VOCABULARY}: copied from {path}; the checkpoint does not say which is its own"
+            return FoundVocabulary(path, content, said)
+        if digest == expected:
+            return FoundVocabulary(path, content, f"{VOCABULARY}: copied from {path}")
+        others.append(f"{path} is another one (digest {digest[:12]}, not {expected[:12]})")
+    found = "; ".join(others) if others else f"none in {source.path} or the two folders around it"
+    advice = "put the right one into the new folder, or give it to predict.py with --tokenizer FILE"
+    return FoundVocabulary(None, b"", f"{VOCABULARY}: not copied: {found}; {advice}")

@@ -179,6 +179,13 @@ def test_tables_of_another_rank_beside_slices(form):
             open_source(path, OpenOptions(model=MODEL))
 
 
+def test_a_table_is_cut_to_a_vocabulary_only_where_the_rest_may_be_padding(form, tmp_path):
+    from pangu_alpha.checkpoint.naming import _is_padded
+
+    assert _is_padded(40_960, 40_000) and not _is_padded(40_000, 40_000)
+    assert not _is_padded(40_000, 24) and not _is_padded(24, 40_000)
+
+
 def layout(*fields):
     return number_field(1, 1) + length_field(3, length_field(1, b"w") + length_field(2, b"".join(fields)))
 

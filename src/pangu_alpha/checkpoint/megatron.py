@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
-from pangu_alpha.checkpoint.naming import given_model
+from pangu_alpha.checkpoint.naming import MOST_PADDING, given_model
 from pangu_alpha.checkpoint.opening import few
 from pangu_alpha.checkpoint.pieces import Box, Source, Stored
 from pangu_alpha.checkpoint.ports import (
@@ -91,7 +91,6 @@ _INSIDE = "model_optim_rng.pt"
 _LATEST = "latest_checkpointed_iteration.txt"
 _ROOTS = ("model", "module")  # Megatron-LM's key of the weights, and DeepSpeed's
 _PIECES = 40000  # of the released vocabulary; rows of the table beyond them are padding
-_MOST_PADDING = 1 << 10  # Megatron-LM pads to a multiple of 128 times the model-parallel size
 
 
 def recognises(path: Path) -> bool:
@@ -311,8 +310,8 @@ def _vocabulary(
         return rows, ()
     if options.model is not None:
         vocabulary = given_model(options.model).vocab_size
-        return vocabulary if rows - vocabulary < _MOST_PADDING else rows, ()
-    if _PIECES <= rows <= _PIECES + _MOST_PADDING:
+        return vocabulary if rows - vocabulary < MOST_PADDING else rows, ()
+    if _PIECES <= rows <= _PIECES + MOST_PADDING:
         padding = rows - _PIECES
         return _PIECES, (
             f"{padding} rows of the table beyond {_PIECES} left aside: padding",

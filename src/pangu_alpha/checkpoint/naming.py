@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pangu_alpha.checkpoint.source import OpenOptions
 
 VOCABULARY = "vocab.model"
+MOST_PADDING = 1 << 10  # rows of a table; it is padded for the devices that share it
 MOMENTS = ("adam_m.", "adam_v.")
 
 _TABLES_2023 = {
@@ -332,7 +333,7 @@ def as_source(
     for (stem, ours), (theirs, flip) in names.ours.items():
         tensors[stem][ours] = stored[theirs].flipped if flip else stored[theirs]
     table = tensors["model"].get("word_embedding.table")
-    if options.model is not None and table is not None and table.shape[0] > config.vocab_size:
+    if options.model is not None and table is not None and _is_padded(table.shape[0], config.vocab_size):
         tensors = _without_padding(tensors, config.vocab_size)
     left = [f"left aside: {few(names.aside)}"] if names.aside else []
     left += [f"names begin with {names.front}, which was taken off"] if names.front else []
@@ -357,6 +358,11 @@ def vocabulary_digest(path: Path) -> str | None:
     """
     file = (path if path.is_dir() else path.parent) / VOCABULARY
     return hashlib.sha256(read_bytes(file)).hexdigest() if file.is_file() else None
+
+
+def _is_padded(rows: int, vocabulary: int) -> bool:
+    """Whether rows beyond the vocabulary may be padding: those of another vocabulary are never cut off."""
+    return vocabulary < rows < vocabulary + MOST_PADDING
 
 
 def _without_padding(tensors: Mapping[str, Mapping[str, Stored]], rows: int) -> dict[str, dict[str, Stored]]:

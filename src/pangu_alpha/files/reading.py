@@ -146,6 +146,7 @@ def parse_json(text: str | bytes, where: object, *, numbers_only: bool = True) -
     return value
 
 
+_NESTING = (dict, list)
 _TOO_DEEP = f"mappings and lists in one another more than {MOST_DEPTH} deep; such a file is not read"
 
 
@@ -155,15 +156,16 @@ def nesting_fault(value: Any, most: int = MOST_DEPTH) -> str | None:
     A part that stands in several places (YAML's aliases) is looked at once, so that references to
     references cost nothing.
     """
-    level, seen, depth = [value], set(), 0
+    level, seen, depth = [value] if isinstance(value, _NESTING) else [], set(), 0
     while level:
-        if depth > most:
+        if depth >= most:
             return _TOO_DEEP
-        deeper = []
+        deeper: list[Any] = []
         for item in level:
-            if isinstance(item, dict | list) and id(item) not in seen:
+            if id(item) not in seen:
                 seen.add(id(item))
-                deeper.extend(item.values() if isinstance(item, dict) else item)
+                parts = item.values() if isinstance(item, dict) else item
+                deeper += [part for part in parts if isinstance(part, _NESTING)]
         level, depth = deeper, depth + 1
     return None
 

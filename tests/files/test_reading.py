@@ -73,3 +73,9 @@ def test_a_git_lfs_pointer_is_not_the_file(tmp_path):
     (tmp_path / "x.json").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(ReadError, match="a git-LFS pointer of another file"):
         read_json(tmp_path / "x.json")
+
+
+def test_a_hundred_lists_in_one_another_are_read_and_no_more():
+    assert parse_json("[" * 100 + "1" + "]" * 100, "x")
+    with pytest.raises(ReadError, match="x: mappings and lists in one another more than 100 deep"):
+        parse_json('{"a": ' + "[" * 100 + "]" * 100 + "}", "x")

@@ -35,6 +35,7 @@ def run(tmp_path):
     fill(checkpoints / "step_00000001.aside-1")
     fill(checkpoints / "step_00000001.damaged-2")
     (checkpoints / f".shared-{DEAD}").touch()
+    (run / ".config.yaml.77.draft").write_text("half")
     merging = fill(run / ".merging-whole" / "content").parent
     (merging / "journal.jsonl").write_bytes(b'{"digest": "a"}\n["model/a", ["b"]]\n["model/b", ["c"]]\n["mod')
     fill(run / ".merged-whole-0123456789abcdef" / "content")
@@ -63,6 +64,7 @@ def test_everything_is_found_and_told_apart(run):
     assert states(run) == {
         ".merged-whole-0123456789abcdef": ("gone", ""),
         ".merging-whole": ("interrupted", ""),
+        ".config.yaml.77.draft": ("kept", ""),
         f"checkpoints/.shared-{DEAD}": ("gone", HOST),
         f"checkpoints/.tmp-step_00000004-{FAR}": ("elsewhere", "node7"),
         f"checkpoints/.tmp-step_00000006-{DEAD}": ("gone", HOST),
@@ -137,7 +139,7 @@ def test_the_command(run, capsys):
     assert [line.rpartition(": ")[2] for line in said if "of host node7: if" in line] == [
         "--remove --host node7"
     ]
-    assert len(leftovers(run)) == 9  # nothing was removed
+    assert len(leftovers(run)) == 10  # nothing was removed
 
     with pytest.raises(ValueError, match="--host: says whose folders are to be removed, too; give --remove"):
         main(["clean", str(run), "--host", "node7"])

@@ -91,6 +91,14 @@ def test_a_folder_of_mindformers_is_the_checkpoint_it_was_made_of(run, tmp_path,
     assert any("begin with network., which was taken off" in note for note in source.notes)
 
 
+@pytest.mark.parametrize("said", ["<eot>", {"content": "<eot>"}])
+def test_what_ends_a_document_is_that_of_its_tokenizer(run, tmp_path, said):
+    folder = folder_of(run, tmp_path / "out")
+    assert open_source(folder).manifest.state == {}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": said}))
+    assert open_source(folder).manifest.state == {"end_of_document": "<eot>"}
+
+
 def test_what_is_wrong_with_such_a_folder_is_said(run, tmp_path):
     folder = folder_of(run, tmp_path / "a", num_layers=2)
     with pytest.raises(CheckpointError, match=r"extra: blocks\.1|extra: network\.blocks\.1"):

@@ -126,6 +126,17 @@ def test_what_appears_in_it_meanwhile_stays_too(tmp_path, monkeypatch):
     assert names(tmp_path) == [MERGED, "made"] and names(tmp_path / MERGED) == ["notes.txt"]
 
 
+def test_a_pipe_in_the_place_of_the_journal_is_not_waited_for(tmp_path):
+    folder = half_done(tmp_path)
+    (folder.scratch / "journal.jsonl").unlink()
+    os.mkfifo(folder.scratch / "journal.jsonl")
+    with pytest.raises(CheckpointError, match=r"holds journal\.jsonl, which is not of this work"):
+        work(tmp_path)
+    (tmp_path / "made").mkdir()
+    with pytest.raises(CheckpointError, match="made: exists already"):
+        work(tmp_path)
+
+
 def test_another_users_folder_is_not_used(tmp_path, monkeypatch):
     half_done(tmp_path)
     monkeypatch.setattr(durable, "_is_own", lambda owner, parent: False)
@@ -151,6 +162,9 @@ def test_a_file_in_its_place_is_named(tmp_path):
 
 def test_nobody_else_can_put_anything_into_it(tmp_path):
     folder = half_done(tmp_path)
+    assert folder.scratch.stat().st_mode & 0o777 == 0o700
+    folder.scratch.chmod(0o777)  # as an older version left it under a umask of 0
+    half_done(tmp_path, "other work")
     assert folder.scratch.stat().st_mode & 0o777 == 0o700
     mask = os.umask(0o022)
     os.umask(mask)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.run import build_train_config, load_train_config, unrunnable, unused
 from pangu_alpha.config.schema import ConfigError
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_card, load_model_config, load_network
@@ -126,3 +127,25 @@ def test_overrides_reach_the_file(tmp_path):
     path.write_text("model: tiny\ndata: {train: {a: {records: x}}}\nrun: {output: o, steps: 3}\n", "utf-8")
     config = load_train_config(str(path), ["run.steps=5", "model.base=350m", "optim.learning_rate=2e-4"])
     assert (config.run.steps, config.model.num_layers, config.optim.learning_rate) == (5, 24, 2e-4)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epsilon": 1e-46}, r"epsilon: 1e-46 is beyond what .* must lie in \[1e-30, 1e\+30\]"),
+        ({"learning_rate": 1e39}, "learning_rate: 1e\\+39 is beyond"),
+        ({"clip_norm": 1e-60}, "clip_norm: 1e-60 is beyond"),
+        ({"beta2": 0.99999999}, "beta2: 0.99999999 is 1 in float32, so the moment would never change"),
+    ],
+)
+def test_a_recipe_that_float32_cannot_hold_is_refused(values, message):
+    """The first one made NaN of every weight without a gradient: 0 / (0 + 0)."""
+    with pytest.raises(ConfigError, match=message):
+        OptimConfig(**values)
+
+
+def test_a_run_counts_its_samples_in_64_bits():
+    run = {"output": "o", "batch_size": 8}
+    build_train_config({**RUN, "model": "tiny", "run": run | {"steps": 2**60 - 1}})
+    with pytest.raises(ConfigError, match="run.steps: these would read 9,223,372,036,854,775,808 samples"):
+        build_train_config({**RUN, "model": "tiny", "run": run | {"steps": 2**60}})

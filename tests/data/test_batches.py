@@ -93,6 +93,29 @@ def test_devices_share_a_batch_by_rank(sources, expected):
     assert same(merged, Batch(*(field[60:84] for field in expected)))
 
 
+def test_ranks_and_batch_sizes_agree_on_a_changed_mixture(sources, windows):
+    """21 samples at 0.7 / 0.3, then half of each: both go on with the window that comes next."""
+    before = TrainingBatches(sources, 3, SEED)
+    taken = np.bincount(rows(before, 0, 7).source_ids)
+    halves = [dataclasses.replace(source, weight=1.0) for source in sources]
+    found = []
+    for batch_size, ranks in ((4, 1), (2, 3), (1, 4)):
+        streams = [
+            TrainingBatches(halves, batch_size, SEED, rank=rank, world_size=ranks) for rank in range(ranks)
+        ]
+        for stream in streams:
+            stream.resume(21, before.position)
+        parts = [list(islice(stream.batches(21), 24 // batch_size // ranks)) for stream in streams]
+        together = [part[step] for step in range(len(parts[0])) for part in parts]
+        found.append(Batch(*(np.concatenate(field) for field in zip(*together, strict=True))))
+    assert all(same(found[0], other) for other in found[1:])
+    for place, size in enumerate(map(len, windows)):
+        mine = found[0].input_ids[found[0].source_ids == place]
+        draws = range(taken[place], taken[place] + len(mine))
+        order = [window_at(draw, size, SEED, sources[place].name) for draw in draws]
+        assert len(mine) == 12 and np.array_equal(mine, windows[place][order][:, :-1])
+
+
 def test_the_end_of_a_leg_is_no_seam(sources, expected, monkeypatch):
     monkeypatch.setattr(batches, "_LEG", 12)
     assert same(rows(TrainingBatches(sources, 5, SEED), 0, 60), expected)

@@ -1,4 +1,4 @@
-"""The order of samples: a true permutation, proportions kept at every prefix, a plan that warns."""
+"""The order of samples: a true permutation, proportions kept at every prefix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pangu_alpha.data.order import Mixture, Permutation, plan_table, window_at
+from pangu_alpha.data.order import Mixture, Permutation, window_at
 
 PINNED = [1, 7, 0, 2, 8, 4, 3, 5, 9, 6, 3, 4, 8, 5, 0, 6, 1, 9, 7, 2]
 
@@ -112,12 +112,3 @@ def test_a_named_source_is_read_however_small_its_weight():
 def test_bad_weights_are_refused(weight):
     with pytest.raises(ValueError, match="'b'.*positive and finite"):
         Mixture({"a": 1.0, "b": weight})
-
-
-def test_the_plan_shows_tokens_and_epochs_and_warns_of_many():
-    plan = plan_table(Mixture({"novel": 1, "news": 3}), {"novel": 100, "news": 100_000}, 10_000, 1024)
-    lines = plan.splitlines()
-    assert lines[1].split() == ["novel", "25.00%", "100", "2,560,000", "25.00"]
-    assert lines[2].split() == ["news", "75.00%", "100,000", "7,680,000", "0.07"]
-    assert lines[3].split() == ["total", "100,100", "10,240,000"]
-    assert len(lines) == 5 and lines[4].startswith("warning: 'novel' is read 25.0 times")

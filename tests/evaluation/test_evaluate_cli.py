@@ -30,3 +30,11 @@ def test_help_tells_the_exit_codes_and_defaults(capsys):
     assert "exit code: 0 the trained network wins against both; 1 it does not; 2 wrong input" in printed
     assert "rows at once (default: 16)" in printed
     assert "auto (default): Ascend where there is one" in printed
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "x", "1.5", "9" * 5000])
+def test_a_batch_size_that_is_none_is_refused(size, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*WORDS, f"--batch-size={size}"])
+    said = capsys.readouterr().err.split("error:")[1]
+    assert ended.value.code == 2 and "is not a whole number of at least 1" in said and len(said) < 200

@@ -4,7 +4,14 @@ import os
 
 import pytest
 
-from pangu_alpha.files.reading import ReadError, parse_json, read_json, read_text, require_file
+from pangu_alpha.files.reading import (
+    ReadError,
+    parse_json,
+    read_json,
+    read_json_lines,
+    read_text,
+    require_file,
+)
 
 HOSTILE = {
     "nested lists": ("[" * 100_000, "deep"),
@@ -27,6 +34,12 @@ def test_json_is_refused_in_a_sentence_that_names_the_file(text, word, tmp_path)
         read_json(tmp_path / "x.json")
     assert str(caught.value).startswith(f"{tmp_path}/x.json")
     assert word in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_a_line_of_a_file_is_named():
+    for text, place in (("{", "line 3, column 2"), ("[" * 100_000, "line 3"), ("NaN", "line 3")):
+        with pytest.raises(ReadError, match=f"^x.jsonl, {place}: "):
+            parse_json(text, "x.jsonl", line=3)
 
 
 def test_what_is_json_is_read(tmp_path):
@@ -79,3 +92,16 @@ def test_a_hundred_lists_in_one_another_are_read_and_no_more():
     assert parse_json("[" * 100 + "1" + "]" * 100, "x")
     with pytest.raises(ReadError, match="x: mappings and lists in one another more than 100 deep"):
         parse_json('{"a": ' + "[" * 100 + "]" * 100 + "}", "x")
+
+
+def test_lines_of_json_come_one_by_one_and_broken_ones_as_errors(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes('{"a": "\u2028"}\n\n[1]\nnot\n{"b": NaN}\n{"c": "一'.encode()[:-1])
+    (one, two, broken, nan, cut) = read_json_lines(path)
+    assert [one, two] == [(1, {"a": "\u2028"}), (3, [1])]
+    assert [number for number, _ in (broken, nan, cut)] == [4, 5, 6]
+    assert "lines.jsonl, line 4, line 1, column 1: not JSON" in str(broken[1])
+    assert "NaN" in str(nan[1]) and "not UTF-8" in str(cut[1])
+    assert isinstance(dict(read_json_lines(path, numbers_only=False))[5]["b"], float)
+    with pytest.raises(ReadError, match="is a folder"):
+        next(read_json_lines(tmp_path))

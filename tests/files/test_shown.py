@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -18,6 +20,15 @@ from pangu_alpha.files.shown import quoted, shown, shown_json, shown_name
 )
 def test_control_characters_are_escaped(text, seen):
     assert shown(text) == seen
+
+
+def test_log_messages_are_escaped_and_below_the_level_silent():
+    code = (
+        "import logging; from pangu_alpha.files.shown import log_to_stderr; log_to_stderr(logging.WARNING); "
+        "log = logging.getLogger('x'); log.info('no'); log.warning('%s: read', 'a\\x1b[2J')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "a\\x1b[2J: read\n"
 
 
 def test_long_texts_are_cut_in_the_middle():

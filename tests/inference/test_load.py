@@ -38,6 +38,15 @@ def test_weights_are_the_checkpoints(run_folder, load, build_model):
         np.testing.assert_array_equal(ten[name].asnumpy(), parameter.asnumpy() * 0.5)
 
 
+def test_whole_sequences_and_single_tokens_get_their_own_operators(run_folder, load):
+    from pangu_alpha.model.operators import cpu
+
+    assert load(run_folder).model.operators.affine is cpu.DenseAffine
+    whole = load(run_folder, decoding=False).model
+    assert (whole.operators.affine, whole.operators.attention) == (cpu.Affine, cpu.AttentionCore)
+    assert whole.config.dropout == 0.0  # or Ascend would not take flash attention
+
+
 def test_a_damaged_newest_gives_way_and_says_so(run, load, caplog):
     (run / "checkpoints/step_00000020/COMPLETE").unlink()
     assert load(run).step == 10

@@ -76,6 +76,50 @@ def test_logits_that_are_no_numbers_are_refused():
         Sampler(SamplingConfig(), [1], NONE)(np.full(6, np.nan, np.float32))
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-320, 1e-300, 1e-40, 1e300, 1.7e308])
+@pytest.mark.parametrize("top_p", [5e-324, 1e-320, 1e-17, 1.0])
+@pytest.mark.filterwarnings("error")
+def test_extreme_temperatures_are_exact(temperature, top_p):
+    config = SamplingConfig(temperature=temperature, top_p=top_p)
+    ids, probabilities = candidates(LOGITS, config)
+    assert np.isfinite(probabilities).all() and probabilities.sum() == pytest.approx(1)
+    if temperature < 1 or top_p < 0.1:  # the limit is the likeliest token
+        assert ids[0] == 1 and probabilities[0] == 1.0
+        assert Sampler(config, [1], NONE)(LOGITS) == 1
+    else:  # and all tokens alike
+        np.testing.assert_allclose(probabilities, np.full(6, 1 / 6), rtol=1e-12)
+
+
+def test_equals_share_the_limit_of_a_low_temperature():
+    scores = np.array([-1.0, -0.5, -0.5, -2.0], np.float32)
+    ids, probabilities = candidates(scores, SamplingConfig(temperature=1e-320, top_p=1.0))
+    assert ids[:2].tolist() == [1, 2] and probabilities[:2].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("name", ["frequency_penalty", "presence_penalty"])
+@pytest.mark.parametrize("greedy", [True, False])
+@pytest.mark.filterwarnings("error")
+def test_extreme_penalties_are_finite(name, greedy):
+    options = {"greedy": True} if greedy else {"top_p": 1.0}
+    away = Sampler(SamplingConfig(**{name: 1e308}, **options), [1], NONE)
+    assert sorted(away(LOGITS) for _ in range(6)) == [0, 1, 2, 3, 4, 5]  # none twice while there are others
+    assert all(0 <= away(LOGITS) < 6 for _ in range(6))
+    back = Sampler(SamplingConfig(**{name: -1e308}, **options), [1], NONE)
+    assert len({back(LOGITS) for _ in range(6)}) == 1
+    both = SamplingConfig(frequency_penalty=1e308, presence_penalty=-1e308)
+    assert np.isfinite(penalize(LOGITS, np.array([0, 1, 2, 3, 1e6, 0]), both)).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), -0.0])
+def test_numbers_that_are_not_finite_are_refused(value):
+    for name in ("temperature", "top_p", "frequency_penalty", "presence_penalty"):
+        if name.endswith("penalty") and value == 0.0:
+            assert penalize(LOGITS, np.ones(6), SamplingConfig(**{name: value})).tolist() == LOGITS.tolist()
+        else:
+            with pytest.raises(ConfigError, match=f"{name}: {value} must"):
+                SamplingConfig(**{name: value})
+
+
 def test_log_softmax_survives_large_logits():
     found = log_softmax(np.array([1e4, 1e4 - 1.0], np.float32))
     np.testing.assert_allclose(found, [-0.3132617, -1.3132617], rtol=1e-5)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -124,6 +125,20 @@ def test_tokenizer_saves_what_it_loads(tokenizer, tmp_path):
     tokenizer.save_pretrained(str(tmp_path / "again"), save_json=True)
     again = AutoTokenizer.from_pretrained(str(tmp_path / "again"))
     assert again.get_vocab() == tokenizer.get_vocab() and again.eos_token == "<eot>"
+
+
+def test_a_vocabulary_is_replaced_whole_or_not_at_all(tokenizer, tmp_path, monkeypatch):
+    def full(descriptor, data):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "vocab.model").write_bytes(b"precious")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            tokenizer.save_vocabulary(str(tmp_path))
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"precious"]
+    tokenizer.save_vocabulary(str(tmp_path))
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [tokenizer.pangu.vocab_file.read_bytes()]
 
 
 def test_config_comes_back(exported, integration):

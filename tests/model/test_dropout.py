@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from pangu_alpha.model.operators import ascend
 from pangu_alpha.model.operators.plain import Dropout
 
 SHAPE = (512, 384)
@@ -52,7 +53,16 @@ def test_neighbours_are_independent(kept):
     assert abs(corners.mean()) < slack  # a mask that is row xor column alone would fail here
 
 
-def test_off_without_seed_or_rate(cpu):
+@pytest.mark.parametrize("kind", [Dropout, ascend.Dropout])
+def test_off_without_seed_or_rate(cpu, kind):
     x = Tensor(np.ones(SHAPE, np.float32))
-    assert Dropout(0.5, 1)(x) is x or np.array_equal(Dropout(0.5, 1)(x).asnumpy(), x.asnumpy())
-    assert np.array_equal(Dropout(0.0, 1)(x, Tensor(1, ms.int32)).asnumpy(), x.asnumpy())
+    assert kind(0.5, 1)(x) is x or np.array_equal(kind(0.5, 1)(x).asnumpy(), x.asnumpy())
+    assert np.array_equal(kind(0.0, 1)(x, Tensor(1, ms.int32)).asnumpy(), x.asnumpy())
+
+
+@pytest.mark.parametrize("kind", [Dropout, ascend.Dropout])
+@pytest.mark.parametrize("training", [False, True])
+def test_the_seed_alone_switches_it_on(cpu, kind, training):
+    x, cell = Tensor(np.ones(SHAPE, np.float32)), kind(0.5, 1).set_train(training)
+    assert np.array_equal(cell(x).asnumpy(), x.asnumpy())
+    assert (cell(x, Tensor(1, ms.int32)).asnumpy() == 0.0).mean() == pytest.approx(0.5, abs=0.01)

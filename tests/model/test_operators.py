@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from pangu_alpha.model.operators import ascend, plain
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.model.operators import ascend, operators_for, plain
 from pangu_alpha.model.operators import cpu as cpu_operators
 from pangu_alpha.model.operators.plain import Dropout
 
@@ -126,3 +127,19 @@ def test_affine_for_decoding(cpu):
     inputs = CASES["affine"][1]
     expected, found = plain.Affine()(*inputs), cpu_operators.DenseAffine()(*inputs)
     assert np.abs(found.asnumpy() - expected.asnumpy()).max() <= 1e-5 * np.abs(expected.asnumpy()).max()
+
+
+def test_which_operators_serve_which_use(cpu):
+    def chosen(device, decoding=False, **shape):
+        config = ModelConfig(vocab_size=64, hidden_size=8, num_layers=2, num_heads=2, seq_length=16, **shape)
+        return operators_for(config, device, decoding)
+
+    whole, token = chosen("CPU"), chosen("CPU", decoding=True)
+    assert (whole.affine, token.affine) == (cpu_operators.Affine, cpu_operators.DenseAffine)
+    for name in ("layer_norm", "activation", "mask", "split_heads", "join_heads", "attention"):
+        assert getattr(whole, name).__module__.endswith("operators.cpu"), name
+        assert getattr(token, name).__module__.endswith("operators.plain"), name
+    assert whole.cross_entropy is cpu_operators.TiedCrossEntropy
+    assert chosen("CPU", compute_dtype="float16").affine is plain.Affine
+    assert chosen("Ascend", dropout=0.0).attention is ascend.FlashAttention
+    assert chosen("Ascend", decoding=True, dropout=0.0).attention is plain.AttentionCore

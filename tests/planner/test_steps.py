@@ -93,6 +93,15 @@ def test_a_last_line_cut_by_a_kill_is_left_out(tmp_path):
     assert read_run(path) == whole
 
 
+def test_logs_of_old_and_new_versions_are_read(tmp_path):
+    """A loss that was not finite: NaN in older logs, null in newer ones; a source's name may break lines."""
+    path = log(folder(tmp_path / "run", {"dp": 8}), noisy(0.5), 32)
+    whole, text = read_run(path), path.read_text()
+    for loss in ("NaN", "Infinity", "null", '1.0, "loss/a\u2028b": 2.0'):
+        path.write_text(text.replace('"loss": 1.0', f'"loss": {loss}'))
+        assert read_run(path) == whole
+
+
 def test_broken_logs_say_what_is_wrong(tmp_path):
     where = folder(tmp_path / "run", {"dp": 8})
     path = where / "metrics.jsonl"

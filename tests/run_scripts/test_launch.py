@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -231,6 +232,39 @@ def test_outputs_of_shares_are_joined_in_the_prompts_order(tmp_path):
     assert (tmp_path / "all").read_text("utf-8").splitlines() == [
         f'{{"index": {index}, "text": "{text}"}}' for index, text in enumerate("甲乙丙")
     ]
+
+
+def test_joining_leaves_the_old_file_or_the_whole_new_one(tmp_path):
+    lines = ['{"index": 0, "text": "甲\u2028乙\x85"}\n', '{"index": 0, "te']
+    (tmp_path / "all").write_text("old\n")
+    for name, line in zip("ab", lines, strict=True):
+        (tmp_path / name).write_text(line, "utf-8")
+    with pytest.raises(ValueError, match="b, line 1, column 14: not JSON"):
+        join_outputs([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
+    assert (tmp_path / "all").read_text() == "old\n"
+    assert sorted(os.listdir(tmp_path)) == ["a", "all", "b"]
+    join_outputs([tmp_path / "a"], tmp_path / "all")
+    assert (tmp_path / "all").read_text("utf-8") == lines[0]
+
+
+def test_a_prediction_that_could_not_be_shared_out_is_refused(tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("甲\n乙\n", "utf-8")
+    words = [PREDICT, "--dry", "--checkpoint", "run", "--output"]
+    for output, more, message in (
+        ("all.jsonl", ("--prompt", "丙"), "--prompt: every worker would continue it"),
+        ("all.jsonl", ("--nproc", "3"), "2 prompts for 3 workers"),
+        (tmp_path, (), "is a folder"),
+        (tmp_path / "absent" / "all.jsonl", (), "absent: there is no such folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            main([*words, str(output), "--prompt-file", str(prompts), *more])
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe: is a pipe"):
+        main([*words, "all.jsonl", "--prompt-file", str(tmp_path / "pipe")])
+    prompts.write_bytes(b"a\n\xff")
+    with pytest.raises(ValueError, match="prompts.txt, line 2: not UTF-8"):
+        main([*words, "all.jsonl", "--prompt-file", str(prompts)])
 
 
 def test_the_launcher_needs_no_mindspore():

@@ -21,6 +21,15 @@ def test_loss_scale_halves_on_overflow_and_doubles_after_a_clean_window():
     assert guard.scale.value == 2.0**10
 
 
+def test_the_loss_scale_never_becomes_infinite():
+    """It would stay so: every later step overflows, and half of infinity is infinity."""
+    guard = make_guard(GuardConfig(), LossScaleConfig(factor=1e300, window=1), "float16")
+    guard.observe(1.0, True)
+    assert guard.scale.value == 3.0e38
+    guard.observe(math.inf, False)
+    assert guard.scale.value == 1.0
+
+
 def test_no_scaling_outside_float16_unless_asked_for():
     assert make_guard(GuardConfig(), LossScaleConfig(), "float32").scale.value == 1.0
     assert make_guard(GuardConfig(), LossScaleConfig(), "bfloat16").scale.value == 1.0
@@ -59,5 +68,25 @@ def test_state_survives_json_bit_for_bit():
     for norm in (0.1, 0.7, 1.0 / 3.0):
         guard.observe(norm, True)
     other = make_guard(GuardConfig(spike_factor=5.0), LossScaleConfig(), "float16")
+    assert isinstance(guard.state()["scale"]["value"], float)
     other.restore(json.loads(json.dumps(guard.state())))
     assert other.state() == guard.state() and other.largest_norm() == guard.largest_norm()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": -1},
+        {"steps": 1.5},
+        {"mean_norm": math.inf},
+        {"mean_norm": None},
+        {"skipped": True},
+        {"scale": {"value": "high", "clean_steps": 0}},
+        {"scale": 1.0},
+        {"config": {}},
+    ],
+)
+def test_what_is_no_state_is_refused(change):
+    guard = make_guard(GuardConfig(), LossScaleConfig(), "float16")
+    with pytest.raises(ValueError, match="not the state of a guard"):
+        guard.restore(guard.state() | change)

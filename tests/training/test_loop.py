@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import errno
-import json
 import logging
 import os
 import signal
@@ -137,8 +136,20 @@ def test_resume_policies(cpu, settings, config_file, tmp_path, caplog, capsys):
     samples = [entry["samples"] for entry in curve(tmp_path / "run") if "loss" in entry]
     assert samples == [4, 8, 10, 12, 14]
 
-    with pytest.raises(ValueError, match="hidden_size|tensors do not fit"):
-        main(["--config", config, "--resume", "auto", "model.hidden_size=64"])
+    # a shorter context is refused for what it is, before the records are asked to be of that length
+    why = "its tables of positions and queries have that many rows, and are neither cut nor extended"
+    for key, value, old, reason in (
+        ("seq_length", 8, 16, why),
+        ("seq_length", 32, 16, why),
+        ("vocab_size", 64, 60, "its table of tokens has a row for each of its ids"),
+        ("num_layers", 2, 3, "it has the tensors of that many layers"),
+        ("hidden_size", 64, 32, "its tensors have that many columns"),
+    ):
+        said = f"model.{key} is {old} there, {value} in this run: {reason}; set model.{key}={old}"
+        for how in ("--resume", "--init-from"):
+            words = [how, str(newest.parent / "step_00000005"), f"model.{key}={value}"]
+            with pytest.raises(ValueError, match=f"{said}$"):
+                main(["--config", config, *words, f"run.output={tmp_path / 'new'}"])
 
 
 def test_any_form_of_checkpoint_can_be_begun_from(cpu, settings, config_file, tmp_path, caplog):
@@ -189,14 +200,48 @@ def test_any_form_of_checkpoint_can_be_begun_from(cpu, settings, config_file, tm
         main(["--config", config, "--resume", str(sliced), "model.num_heads=8", "run.output=/nowhere"])
 
 
+def test_a_changed_mixture_goes_on_where_each_source_is(cpu, settings, config_file, tmp_path, caplog):
+    """8 samples of 3 : 1, then 1 : 1; from a checkpoint of today and from one that says only its weights."""
+    settings["run"] |= {"steps": 1, "batch_size": 8}
+    settings["parallel"], settings["data"] = {"micro_batches": 1}, settings["data"] | {"validation": None}
+    settings["model"]["num_layers"] = 1
+    config = config_file(settings)
+    assert main(["--config", config]) == 0
+    manifest, _ = state_of(tmp_path / "run", 1)
+    assert [each["draws"] for each in manifest.state["mixture"]["sources"]] == [0, 0]
+    older = {key: value for key, value in manifest.state.items() if key != "mixture"}
+    first = tmp_path / "run" / "checkpoints" / "step_00000001"
+    arrays = {stem: dict(read_checkpoint(first).load(stem)) for stem in ("model", "optimizer")}
+    write_checkpoint(tmp_path / "older", arrays, dataclasses.replace(manifest, state=older))
+    words = ["run.steps=2", "data.train.one.weight=1", "run.seed=2"]
+    assert main(["--config", config, *words]) == 0
+    assert (
+        "run.seed was 1, is 2 now: the epoch that each source is in goes on in another order" in caplog.text
+    )
+    words.append(f"run.output={tmp_path / 'from_older'}")
+    assert main(["--config", config, "--resume", str(tmp_path / "older"), *words]) == 0
+    one, other = (state_of(tmp_path / name, 2)[0] for name in ("run", "from_older"))
+    assert one.state["mixture"]["since"] == 8
+    assert [each["draws"] for each in one.state["mixture"]["sources"]] == [6, 2]
+    assert one.state == other.state
+    broken = dataclasses.replace(manifest, state=manifest.state | {"mixture": {"since": 8, "sources": []}})
+    write_checkpoint(tmp_path / "broken", arrays, broken)
+    with pytest.raises(ValueError, match="broken: what it says of its data does not add up.*state.mixture"):
+        main(["--config", config, "--resume", str(tmp_path / "broken"), f"run.output={tmp_path / 'no'}"])
+
+
 @pytest.mark.parametrize("background", ["true", "false"])
 def test_a_failed_save_ends_the_run(cpu, settings, config_file, tmp_path, background, monkeypatch):
     settings["run"] |= {"steps": 50, "checkpoint": {"every": 2}, "evaluate_every": 100}
     settings["parallel"] = {"micro_batches": 1}
     settings["model"]["num_layers"] = 1
 
+    fsync = os.fsync
+
     def full(descriptor):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        if "checkpoints" in os.readlink(f"/proc/self/fd/{descriptor}"):  # config.yaml is flushed, too
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
 
     monkeypatch.setattr(durable.os, "fsync", full)
     with pytest.raises(ValueError, match="step_00000002: not written: No space left on device"):
@@ -229,12 +274,3 @@ def test_records_and_vocabulary_must_fit(settings, config_file, tmp_path):
     train_vocabulary(["大江东去浪淘尽千古风流人物" * 5, "故垒西边人道是三国周郎赤壁"], str(other), 36)
     with pytest.raises(ValueError, match="tokenizer"):
         main(["--config", config_file(settings), f"data.vocabulary={other}"])
-
-
-def test_metrics_of_a_killed_run_are_rewound(tmp_path):
-    from pangu_alpha.training.report import Report
-
-    lines = [json.dumps({"step": step, "loss": 1.0}) for step in (1, 2, 3)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 4, "lo', "utf-8")
-    Report(tmp_path, step=2, steps=5, log_every=1, tensorboard=False).close()
-    assert [entry["step"] for entry in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]

@@ -138,6 +138,18 @@ def test_a_step_feeds_all_micro_batches_and_its_controls(engine, config):
     assert (result.norm, result.applied, result.row_losses.size) == (3.0, True, 0)
 
 
+def test_the_bias_correction_counts_applied_updates(engine_of, settings):
+    optim = settings["optim"] | {"bias_correction": True}
+    config = build_train_config(settings | {"parallel": PLAN, "optim": optim})
+    guard, engine = make_guard(config.run.guard, config.optim.loss_scale, "float16"), engine_of(config)
+    guard.observe(np.inf, False)
+    engine.step(5, [micro_batch(0), micro_batch(1)], guard)
+    scalars = update_scalars(5, config.optim, skipped=1)
+    assert scalars != update_scalars(5, config.optim)
+    wanted = np.float32([*vars(scalars).values()])
+    np.testing.assert_array_equal(engine._step.controls.asnumpy()[3:], wanted)
+
+
 def save(config, engine_of, fill, root):
     """A checkpoint by all ranks of a plan, one after the other, rank 0 last."""
     ranks = config.parallel.devices

@@ -9,10 +9,12 @@ import pytest
 
 from pangu_alpha.checkpoint.distributed import LocalParts, SharedParts, part_name
 from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
+from pangu_alpha.checkpoint.pieces import Source
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.config.run import build_train_config
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.training.checkpoints import RunCheckpoints, check_fits
+from pangu_alpha.training.checkpoints import RunCheckpoints, check_fits, data_position, restore_guard
+from pangu_alpha.training.guard import make_guard
 
 RANKS = 4
 
@@ -113,13 +115,50 @@ def test_a_new_run_from_weights_gives_way_to_its_own_checkpoints(ranks, config, 
 def test_what_does_not_fit_is_refused(config, caplog):
     run = config()
     start = Manifest(1, 8, config={"model": to_mapping(run.model)}, tokenizer="ab")
-    from pangu_alpha.checkpoint.pieces import Source
-
     check_fits(Source("there", "ours", start, {}), run, "ab")
     with pytest.raises(ValueError, match="trained with the tokenizer ab, the records are of cd"):
         check_fits(Source("there", "ours", start, {}), run, "cd")
     check_fits(Source("there", "theirs", dataclasses.replace(start, tokenizer=None), {}), run, "cd")
     assert "does not say its vocabulary" in caplog.text
-    other = {"model": to_mapping(run.model) | {"norm_order": "query_then_norm"}}
-    with pytest.raises(ValueError, match="model.norm_order is 'query_then_norm' there"):
+    other = {"model": to_mapping(run.model) | {"norm_order": "query_then_norm", "num_layers": 7}}
+    with pytest.raises(
+        ValueError,
+        match="^there: model.num_layers is 7 there, 3 in this run: .*; model.norm_order is 'query_then_norm' "
+        "there, 'norm_then_query' in this run: .*; set model.num_layers=7 model.norm_order=query_then_norm$",
+    ):
         check_fits(Source("there", "ours", dataclasses.replace(start, config=other), {}), run, "ab")
+
+
+def test_a_place_that_cannot_be_is_refused():
+    assert data_position(Source("there", "theirs", Manifest(1, 2**63 - 1, config={}), {})) is None
+    for values in ({"samples": 2**63}, {"samples": -1}, {"step": 2**63}):
+        manifest = Manifest(**{"step": 1, "samples": 8} | values, config={})
+        (name, value), *_ = values.items()
+        with pytest.raises(CheckpointError, match=f"there: {name} is {value}, which is no place in a run"):
+            data_position(Source("there", "ours", manifest, {}))
+    state = {"mixture": {"since": 8, "sources": []}}
+    with pytest.raises(
+        CheckpointError, match="there: what it says of its data does not add up.*state.mixture"
+    ):
+        data_position(Source("there", "ours", Manifest(1, 8, config={}, state=state), {}))
+
+
+def test_loss_scale_and_counters_come_back_or_are_refused(config, caplog):
+    run = config()
+    before, guard = (make_guard(run.run.guard, run.optim.loss_scale, "float16") for _ in range(2))
+    before.observe(1.0, True)
+    before.observe(float("inf"), False)
+    manifest = Manifest(2, 8, config={}, state={"guard": before.state()})
+    restore_guard(guard, Source("there", "ours", manifest, {}))
+    assert guard.state() == before.state() and guard.skipped == 1
+    restore_guard(guard, Source("there", "theirs", Manifest(2, 8, config={}), {}))
+    assert "says nothing of loss scale and skipped updates" in caplog.text
+    with pytest.raises(
+        CheckpointError, match="state.guard: 1 updates applied and 1 skipped in 1 steps; resume"
+    ):
+        restore_guard(guard, Source("there", "ours", dataclasses.replace(manifest, step=1), {}))
+    damaged = dataclasses.replace(manifest, state={"guard": {"scale": None}})
+    with pytest.raises(
+        CheckpointError, match="state.guard: not the state of a guard: {'scale': None}; resume"
+    ):
+        restore_guard(guard, Source("there", "ours", damaged, {}))

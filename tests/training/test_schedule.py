@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pangu_alpha.config.optim import OptimConfig
-from pangu_alpha.training.schedule import dropout_seed, learning_rate, update_scalars
+from pangu_alpha.training.schedule import dropout_seed, learning_rate, schedule_note, update_scalars
 
 
 def test_learning_rate_is_the_official_one(oracle_training):
@@ -38,3 +38,21 @@ def test_dropout_seeds_differ_and_repeat():
     seeds = {dropout_seed(seed, step, micro) for seed in (1, 2) for step in range(50) for micro in range(4)}
     assert len(seeds) == 400 and all(-(2**31) <= seed < 2**31 for seed in seeds)
     assert dropout_seed(1, 2, 3) == dropout_seed(1, 2, 3)
+
+
+def test_a_warm_up_beyond_the_cosine_is_said():
+    assert schedule_note(OptimConfig()) is schedule_note(OptimConfig(warmup_steps=0, decay_steps=1)) is None
+    optim = OptimConfig(learning_rate=1e-3, end_learning_rate=1e-5, warmup_steps=10, decay_steps=8)
+    rates = [learning_rate(step, optim) for step in range(12)]
+    assert rates[9] == pytest.approx(9e-4) and rates[10] == rates[11] == 1e-5
+    assert schedule_note(optim).endswith("from the peak the learning rate falls to 1e-05 at once")
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.9, 0.9999999])
+@pytest.mark.parametrize("step, skipped", [(0, 0), (7, 7), (7, 0), (10**18, 5)])
+def test_no_recipe_gives_numbers_that_are_not_finite(beta, step, skipped):
+    extremes = ({}, {"epsilon": 1e-30}, {"learning_rate": 1e30}, {"decay_steps": 1, "warmup_steps": 0})
+    for values in extremes:
+        optim = OptimConfig(beta1=beta, beta2=beta, bias_correction=True, **values)
+        scalars = np.float32([*vars(update_scalars(step, optim, skipped)).values()])
+        assert np.isfinite(scalars).all() and scalars[1] > 0, (values, scalars)

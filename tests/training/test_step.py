@@ -96,9 +96,13 @@ def test_six_official_steps(case, oracle_training):
         assert np.abs(found - oracle_training[f"train/final/{theirs}"]).max() <= tolerance, theirs
 
 
+@pytest.mark.parametrize("skipped", [(), (0, 1), (2, 5, 6)])
 @pytest.mark.parametrize("corrected", [False, True])
-def test_optimizer_alone(cpu, corrected):
-    """Fed equal gradients it follows the formula, in float64, with and without bias correction."""
+def test_optimizer_alone(cpu, corrected, skipped):
+    """Fed equal gradients it follows the formula, in float64, with and without bias correction.
+
+    A skipped update changes nothing, and the correction does not count it; the learning rate does.
+    """
     rng = np.random.default_rng(0)
     start = {
         name: rng.standard_normal((5, 7)).astype(np.float32) for name in ("x.weight", "x.bias", "norm.gamma")
@@ -108,16 +112,20 @@ def test_optimizer_alone(cpu, corrected):
     optimizer = AdamW(parameters, recipe)
     p = {name: value.astype(np.float64) for name, value in start.items()}
     m, v = dict.fromkeys(p, 0.0), dict.fromkeys(p, 0.0)
+    updates = 0
     for step in range(8):
         gradients = {name: rng.standard_normal((5, 7)).astype(np.float32) for name in p}
-        scalars = update_scalars(step, recipe)
+        scalars = update_scalars(step, recipe, step - updates)
         factors = [scale(x) for x in (scalars.learning_rate, scalars.epsilon, scalars.decay)]
-        optimizer(tuple(Tensor(g) for g in gradients.values()), *factors, Tensor(True))
+        optimizer(tuple(Tensor(g) for g in gradients.values()), *factors, Tensor(step not in skipped))
         rate = learning_rate(step, recipe)
+        if step in skipped:
+            continue
+        updates += 1
         for name, g in gradients.items():
             m[name] = 0.9 * m[name] + 0.1 * g
             v[name] = 0.95 * v[name] + 0.05 * g.astype(np.float64) ** 2
-            c1, c2 = (1 - 0.9 ** (step + 1), 1 - 0.95 ** (step + 1)) if corrected else (1.0, 1.0)
+            c1, c2 = (1 - 0.9**updates, 1 - 0.95**updates) if corrected else (1.0, 1.0)
             decay = 0.1 * p[name] if name == "x.weight" else 0.0
             p[name] = p[name] - rate * (m[name] / c1 / (np.sqrt(v[name] / c2) + 1e-8) + decay)
     for parameter in parameters:

@@ -32,6 +32,7 @@ from pangu_alpha.checkpoint.tensor_file import CheckpointError
 _SIGN = re.compile(r"\.shared-(?P<writer>.+)")
 _MERGING = re.compile(re.escape(MERGING) + r"(?P<name>.+)")
 _MERGED = re.compile(re.escape(MERGED) + r"(?P<name>.+)-[0-9a-f]{16}")
+_DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]+)\.draft")  # as files.writing calls them
 _DAMAGED = re.compile(r"(?P<name>.+)\.damaged-[0-9]+")
 
 State = Literal["gone", "alive", "elsewhere", "interrupted", "kept"]
@@ -151,13 +152,14 @@ def _described(path: Path) -> Leftover | None:
     if path.is_symlink():
         return None
     name, is_folder = path.name, is_real_folder(path)
-    sign = _SIGN.fullmatch(name)
+    sign = _SIGN.fullmatch(name) if path.is_file() else None
     writer = writer_of(name) if is_folder else writer_of(f".tmp-sign-{sign['writer']}") if sign else None
     if writer is not None:
         what = f"an unfinished {writer.name}" if is_folder else "a sign for other ranks"
         return _leftover(path, what, writer.host, _state_of(writer))
     if not is_folder:
-        return None
+        match = _DRAFT.fullmatch(name) if path.is_file() else None
+        return _leftover(path, _draft_of(match), "", "kept") if match else None
     if (match := _MERGED.fullmatch(name)) is not None:
         return _leftover(path, f"of the merge or export into {match['name']}, which was finished", "", "gone")
     if (match := _MERGING.fullmatch(name)) is not None:
@@ -168,6 +170,10 @@ def _described(path: Path) -> Leftover | None:
     if (match := _DAMAGED.fullmatch(name)) is not None and step_of(match["name"]) is not None:
         return _leftover(path, "a damaged checkpoint that another of its step replaced", "", "kept")
     return None
+
+
+def _draft_of(match: re.Match[str]) -> str:
+    return f"a draft of {match['name']} by process {match['pid']} of a host that it does not say"
 
 
 def _state_of(writer: Writer) -> State:

@@ -30,7 +30,7 @@ from pangu_alpha.checkpoint.tensor_file import (
     write_tensors,
 )
 from pangu_alpha.files.shown import quoted, shown_name
-from pangu_alpha.files.writing import durable_file, sync_folder, write_all
+from pangu_alpha.files.writing import durable_file, finite, sync_folder, write_all
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -57,7 +57,7 @@ class Manifest:
         config: The whole configuration of the run, as nested plain mappings.
         tokenizer: Digest of the vocabulary; None where the run has none.
         state: The rest of the training state (loss scale, counters, running means): plain mappings, lists,
-            numbers and texts. Numbers come back bit for bit.
+            finite numbers and texts. Numbers come back bit for bit.
         kind: What the files together are: "training" one process's weights and optimizer, "weights" the
             model alone, "slices" the parts of all ranks of a plan, "part" those of one of them.
         files: Stem of each file and what is in it; filled in by `write_checkpoint`.
@@ -157,7 +157,8 @@ def seal_folder(folder: Path, manifest: Manifest) -> None:
     Raises:
         OSError: The disk does not take them.
     """
-    text = json.dumps(dataclasses.asdict(manifest), indent=1).encode()
+    # in ASCII, for a configuration's paths may hold bytes that are no UTF-8; a NaN in it is null
+    text = json.dumps(finite(dataclasses.asdict(manifest)), indent=1, allow_nan=False).encode()
     _write_text(folder / MANIFEST, text)
     sync_folder(folder)  # on a file system that reorders, the marker must not be there before the rest
     _write_text(folder / MARKER, _marker(text))
@@ -329,8 +330,10 @@ def _is_slice(value: Any) -> bool:
 
 
 def _check_plain(values: Mapping[str, Any]) -> None:
-    # repr also tells -0.0 from 0.0, a tuple from a list, 1 from "1" as a key, and accepts NaN
+    # repr also tells -0.0 from 0.0, a tuple from a list, and 1 from "1" as a key
     assert repr(json.loads(json.dumps(values))) == repr(values), f"not plain JSON data: {values}"
+    state = values["state"]
+    assert repr(finite(state)) == repr(state), f"not plain JSON data, which has no NaN: {state}"
 
 
 def _explain(error: OSError, path: Path, needed: int) -> str:

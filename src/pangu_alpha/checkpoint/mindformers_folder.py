@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pangu_alpha.checkpoint.ckpt_file import read_ckpt
 from pangu_alpha.checkpoint.naming import as_source, given_model
 from pangu_alpha.checkpoint.pieces import Piece, Source, Stored, whole
+from pangu_alpha.checkpoint.ports import END_OF_DOCUMENT
 from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import build
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 MODEL_TYPE = "pangu_alpha"  # as our integration registers it there
 WEIGHTS = "mindspore_model.ckpt"
-_CONFIG, _INDEX = "config.json", f"{WEIGHTS}.index.json"
+_CONFIG, _TOKENIZER, _INDEX = "config.json", "tokenizer_config.json", f"{WEIGHTS}.index.json"
 _MOST = 64 << 20  # bytes of config.json or of the index
 
 
@@ -56,7 +57,19 @@ def open_(path: Path, options: OpenOptions) -> Source:
                 raise CheckpointError(f"{file}: {quoted(name)} is in another file, too")
             stored[name] = Stored(one.shape, (Piece(whole(one.shape), file, one.extents, one.dtype),))
     form = f"MindFormers folder, {len(files)} file{'s' * (len(files) > 1)}"
-    return as_source(path, form, stored, dataclasses.replace(options, model=config), info)
+    source = as_source(path, form, stored, dataclasses.replace(options, model=config), info)
+    manifest = dataclasses.replace(source.manifest, state=_state(path))
+    return dataclasses.replace(source, manifest=manifest)
+
+
+def _state(path: Path) -> dict[str, str]:
+    """What ends a document: the end of a sequence of its tokenizer, which is not the same in all runs."""
+    if not (path / _TOKENIZER).is_file():
+        return {}
+    said = read_json(path / _TOKENIZER, most=_MOST)
+    end = said.get("eos_token") if isinstance(said, dict) else None
+    end = end.get("content") if isinstance(end, dict) else end
+    return {END_OF_DOCUMENT: end} if isinstance(end, str) else {}
 
 
 def _config(path: Path, options: OpenOptions) -> ModelConfig:

@@ -238,7 +238,7 @@ def convert(values: np.ndarray, stored: str, dtype: Any, name: str = "tensor") -
         values = (values.astype(np.uint32) << 16).view(np.float32)
     if values.dtype == dtype:
         return values
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         made = values.astype(dtype)
     if dtype.itemsize < values.dtype.itemsize and not np.array_equal(np.isfinite(made), np.isfinite(values)):
         largest = np.abs(values[np.isfinite(values)]).max()

@@ -147,6 +147,8 @@ class ResumableFolder:
                 with suppress(FileExistsError):
                     self.scratch.mkdir(0o700)  # nobody else can put a link into it
                 descriptor = self._opened()
+                with suppress(OSError):  # one of an older version may be open to others
+                    os.fchmod(descriptor, 0o700)
             except OSError as error:
                 vanished = isinstance(error, FileNotFoundError)
                 if vanished and self.path.parent.is_dir() and not os.path.lexists(self.scratch):
@@ -200,9 +202,11 @@ class ResumableFolder:
 
     def _read_journal(self) -> dict[str, list[str]] | None:
         """The finished steps of this work; None where there is no journal of it."""
-        if not is_real_folder(self.scratch) or self._journal.is_symlink():
+        if not is_real_folder(self.scratch):
             return None
         try:
+            if not stat.S_ISREG(os.lstat(self._journal).st_mode):  # a pipe would be waited for
+                return None
             head, *lines = self._journal.read_bytes().split(b"\n")
         except FileNotFoundError:
             return None

@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pangu_alpha.checkpoint.distributed import part_pieces
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
@@ -39,9 +39,16 @@ READERS = (
 _PLACED = ("released_folder", "mindspore_slices")  # of READERS, those that a strategy is for
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 # Fields of ModelConfig that say what the stored numbers mean; the others may be another run's.
-_MEANING = (
-    "vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length", "norm_order", "activation",
-)  # fmt: skip
+# Fields that change a network's shapes, or what its weights mean; and why no other value will do.
+_MEANING = {
+    "vocab_size": "its table of tokens has a row for each of its ids",
+    "hidden_size": "its tensors have that many columns",
+    "num_layers": "it has the tensors of that many layers",
+    "num_heads": "the weights of another number of heads mean nothing",
+    "seq_length": "its tables of positions and queries have that many rows, and are neither cut nor extended",
+    "norm_order": "its weights were trained in that order",
+    "activation": "its weights were trained with that function",
+}
 
 _MOST_RANKS = 1 << 20  # a damaged plan must not ask for more memory than there is
 Section = TypeVar("Section", ModelConfig, ParallelPlan)
@@ -152,13 +159,26 @@ def _refuse_others(source: Source, options: OpenOptions) -> None:
         return
     given, name = given_model(options.model), isinstance(options.model, str)
     given = replace(given, norm_order=order or given.norm_order)
-    for key in _MEANING:
-        if key in own and own[key] != getattr(given, key):
-            raise UnclearError(
-                f"{source.path}: model.{key} is {own[key]!r} there, {getattr(given, key)!r} in "
-                f"{options.model if name else 'this run'}; the weights mean nothing so: set "
-                f"model.{key}={own[key]}{', or leave --model out' if name else ''}"
-            )
+    if (said := other_network(own, given, str(options.model) if name else "this run")) is not None:
+        raise UnclearError(f"{source.path}: {said}{', or leave --model out' if name else ''}")
+
+
+def other_network(own: Mapping[str, Any], model: ModelConfig, where: str) -> str | None:
+    """Why the weights of one network cannot be those of another; None if they can.
+
+    Args:
+        own: What a checkpoint says of its network, by field of ModelConfig.
+        model: The other one.
+        where: Who asks for that.
+    """
+    keys = [key for key in _MEANING if key in own and own[key] != getattr(model, key)]
+    if not keys:
+        return None
+    differences = (
+        f"model.{key} is {quoted(own[key])} there, {getattr(model, key)!r} in {where}: {_MEANING[key]}"
+        for key in keys
+    )
+    return f"{'; '.join(differences)}; set {' '.join(f'model.{key}={shown(own[key], 80)}' for key in keys)}"
 
 
 def _compare_with_config(source: Source) -> None:

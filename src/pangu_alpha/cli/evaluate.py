@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 
 from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
+from pangu_alpha.cli.options import path_text, positive
+from pangu_alpha.files.shown import log_to_stderr
 
 _EPILOG = """\
 perplexity is that of a token; bits/character (-log2 p of all tokens over all characters) can be compared
@@ -25,6 +28,7 @@ def main(arguments: Sequence[str]) -> int:
         Exit code: 0, or 1 if the trained network does not win against both baselines.
     """
     options = _parser().parse_args(arguments)
+    log_to_stderr(logging.WARNING)
 
     from pangu_alpha.parallel.context import use_device
 
@@ -55,11 +59,14 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, metavar="PATH", help="a run's folder, or a checkpoint of any form")
-    add("--records", required=True, metavar="DIR", help="held-out records")
-    add("--train-records", required=True, metavar="DIR", help="records the bigram is counted on")
-    add("--tokenizer", metavar="FILE", help="vocab.model; by default the one beside the checkpoint")
-    add("--batch-size", type=int, default=16, metavar="N", help="rows at once (default: %(default)s)")
+    add("--checkpoint", required=True, type=path_text, metavar="PATH", help="a run's folder, or a checkpoint "
+        "of any form")  # fmt: skip
+    add("--records", required=True, type=path_text, metavar="DIR", help="held-out records")
+    add("--train-records", required=True, type=path_text, metavar="DIR", help="records the bigram is counted "
+        "on")  # fmt: skip
+    add("--tokenizer", type=path_text, metavar="FILE", help="vocab.model; by default the one beside the "
+        "checkpoint")  # fmt: skip
+    add("--batch-size", type=positive, default=16, metavar="N", help="rows at once (default: %(default)s)")
     add("--device", default="auto", choices=("auto", "CPU", "Ascend"), help="auto (default): Ascend where "
         "there is one")  # fmt: skip
     add_source_options(parser)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
+from pangu_alpha.cli.options import number, path_text, positive
 from pangu_alpha.config.generate import SamplingConfig
 from pangu_alpha.config.schema import build
-from pangu_alpha.inference.tasks import TASKS, Task, find_task
+from pangu_alpha.files.shown import log_to_stderr, quoted, shown
+from pangu_alpha.files.writing import gathering_file, partial_file
+from pangu_alpha.inference.prompts import parse_fields, read_prompt_file, require_text
+from pangu_alpha.inference.tasks import TASKS, find_task
 
 if TYPE_CHECKING:
     from pangu_alpha.inference.load import LoadedModel
-    from pangu_alpha.inference.text import TextGenerator
+    from pangu_alpha.inference.text import Piece, TextGenerator
 
 _EPILOG = """\
 PanGu-alpha is a base language model: it continues a text and follows no instructions. A --task puts your
@@ -41,25 +43,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words of the command line.
     """
     options, prompts, sampling = checked(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
+    if options.interactive:
+        generator = _load(options).text_generator()
+        _converse(sys.stdin, lambda prompt: _show(generator, [prompt], sampling, options))
+        return 0
+    prompts = [prompt for prompt in prompts for _ in range(options.samples)]
+    with _output(options.output) as file:  # opened before the model, which takes long
+        loaded = _load(options)
+        context = context_needed(loaded, prompts, sampling)
+        _show(loaded.text_generator(min(len(prompts), _BATCH), context), prompts, sampling, options, file)
+    return 0
 
+
+def _load(options: argparse.Namespace) -> LoadedModel:
     # MindSpore takes seconds: after the command line is checked.
     from pangu_alpha.inference.load import load_for_inference
     from pangu_alpha.parallel.context import use_device
 
     use_device(options.device)
-    loaded = load_for_inference(
+    return load_for_inference(
         options.checkpoint, options.tokenizer, options.end_of_document, source_options(options)
     )
-    if options.interactive:
-        generator = loaded.text_generator()
-        _converse(sys.stdin, lambda prompt: _show(generator, [prompt], sampling, options))
-        return 0
-    prompts = [prompt for prompt in prompts for _ in range(options.samples)]
-    generator = loaded.text_generator(min(len(prompts), _BATCH), context_needed(loaded, prompts, sampling))
-    with Path(options.output).open("w", encoding="utf-8") if options.output else nullcontext() as file:
-        _show(generator, prompts, sampling, options, file)
-    return 0
+
+
+@contextmanager
+def _output(path: str | None) -> Iterator[TextIO | None]:
+    """The file of --output, or None; says where the lines are if the run does not come to its end."""
+    if path is None:
+        yield None
+        return
+    try:
+        with gathering_file(path) as file:
+            yield file
+    except FileExistsError:
+        raise  # of an earlier run
+    except BaseException:
+        if (partial := partial_file(path)).exists():
+            print(f"{shown(partial)}: holds the continuations that were finished", file=sys.stderr)
+        raise
 
 
 def checked(
@@ -86,19 +108,34 @@ def read_prompts(options: argparse.Namespace) -> tuple[list[str], tuple[str, ...
     """
     task = find_task(options.task) if options.task else None
     prompts = list(options.prompt)
+    for option in ("prompt", "field", "stop"):
+        for word in getattr(options, option):
+            require_text(word, f"--{option}")
     if task and prompts:
         raise ValueError("--prompt and --task exclude each other: a task makes the prompt from --field")
     if options.field and not task:
         raise ValueError("--field is for a --task; give one of " + ", ".join(TASKS))
+    if options.field and options.prompt_file:
+        raise ValueError("--field and --prompt-file exclude each other: the file's objects hold the fields")
     if options.prompt_file:
-        prompts += _read_file(Path(options.prompt_file), task)
+        prompts += read_prompt_file(options.prompt_file, task)
     elif task and not options.interactive:
-        prompts.append(task.render(_fields(options.field)))
-    if options.interactive and (prompts or task):
-        raise ValueError("--interactive reads its prompts from the terminal; leave out the other ones")
+        prompts.append(task.render(parse_fields(options.field)))
+    _check_interactive(options, bool(prompts or task))
     if not prompts and not options.interactive:
         raise ValueError("no prompt: give --prompt, --prompt-file, --task or --interactive")
     return prompts, task.stop if task else ()
+
+
+def _check_interactive(options: argparse.Namespace, prompted: bool) -> None:
+    if not options.interactive:
+        return
+    if prompted:
+        raise ValueError("--interactive reads its prompts from the terminal; leave out the other ones")
+    if options.output is not None or options.samples != 1:
+        raise ValueError(
+            "--interactive continues each line once, on the screen; leave out --output and --samples"
+        )
 
 
 def context_needed(loaded: LoadedModel, prompts: Sequence[str], sampling: SamplingConfig) -> int:
@@ -112,48 +149,6 @@ def context_needed(loaded: LoadedModel, prompts: Sequence[str], sampling: Sampli
     return min(size, limit)
 
 
-def _read_file(path: Path, task: Task | None) -> list[str]:
-    try:
-        lines = path.read_text("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 at byte {error.start}") from error
-    numbered = [(number, line.rstrip("\r")) for number, line in enumerate(lines, 1) if line.strip()]
-    if not numbered:
-        raise ValueError(f"{path}: holds no prompt")
-    if path.suffix != ".jsonl":
-        if task:
-            raise ValueError(f"{path}: --task takes its fields from a .jsonl file")
-        return [line for _, line in numbered]
-    prompts, problems = [], []
-    for number, line in numbered:
-        try:
-            prompts.append(_from_json(line, task))
-        except ValueError as error:
-            problems += [f"{path}:{number}: {problem}" for problem in str(error).split("\n")]
-    if problems:
-        raise ValueError("\n".join(problems))
-    return prompts
-
-
-def _from_json(line: str, task: Task | None) -> str:
-    values = json.loads(line)
-    if not isinstance(values, dict):
-        raise ValueError("not a JSON object")
-    if task:
-        examples = values.pop("examples", [])
-        return task.render(values, examples)
-    if not isinstance(values.get("prompt"), str):
-        raise ValueError('no text under "prompt"')
-    return values["prompt"]
-
-
-def _fields(words: Iterable[str]) -> dict[str, str]:
-    bad = [word for word in words if "=" not in word]
-    if bad:
-        raise ValueError(f"--field {bad[0]!r}: write it as key=value")
-    return dict(word.split("=", 1) for word in words)
-
-
 def _sampling_values(options: argparse.Namespace, stop: tuple[str, ...]) -> dict:
     names = [field.name for field in fields(SamplingConfig) if field.name != "stop"]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
@@ -162,6 +157,8 @@ def _sampling_values(options: argparse.Namespace, stop: tuple[str, ...]) -> dict
 
 class _Screen:
     """Prints prompts with their continuations one below the other, although they come all at once.
+
+    A terminal gets control characters written out (\\x1b), a file or a pipe every character as it is.
 
     Args:
         prompts: All of them.
@@ -173,6 +170,7 @@ class _Screen:
         self._done = [False] * len(prompts)
         self._stream = stream
         self._top = 0
+        self._terminal = sys.stdout.isatty()
 
     def add(self, prompt: int, text: str, reason: str | None) -> None:
         """Takes the next bit of a continuation."""
@@ -181,7 +179,8 @@ class _Screen:
             self._pending[prompt] += f"\n[{reason}]\n"
             self._done[prompt] = True
         while self._top < len(self._done) and (self._stream or self._done[self._top]):
-            sys.stdout.write(self._pending[self._top])
+            pending = self._pending[self._top]
+            sys.stdout.write(shown(pending) if self._terminal else pending)
             self._pending[self._top] = ""
             if not self._done[self._top]:
                 break
@@ -199,7 +198,7 @@ def _show(
     """Prints every prompt with its continuation in order, and writes JSON lines where a file is given."""
     screen = _Screen(prompts, options.stream)
     texts = [""] * len(prompts)
-    for piece in generator.stream(prompts, sampling, options.truncate_left):
+    for piece in _pieces(generator, prompts, sampling, options):
         screen.add(*piece)
         texts[piece.prompt] += piece.text
         if file and piece.reason:
@@ -207,15 +206,27 @@ def _show(
             file.write(json.dumps({"index": piece.prompt, **line}, ensure_ascii=False) + "\n")
 
 
+def _pieces(
+    generator: TextGenerator, prompts: Sequence[str], sampling: SamplingConfig, options: argparse.Namespace
+) -> Iterable[Piece]:
+    from pangu_alpha.inference.text import with_chinese_punctuation
+
+    pieces = generator.stream(prompts, sampling, options.truncate_left)
+    return with_chinese_punctuation(pieces, prompts) if options.punctuation == "chinese" else pieces
+
+
 def _converse(lines: Iterable[str], answer: Callable[[str], None]) -> None:
     """Continues every line; a bad one is reported and the next one read."""
     print("Each line is continued on its own; the model remembers nothing. Ctrl-D ends.", file=sys.stderr)
+    if hasattr(lines, "reconfigure"):
+        lines.reconfigure(errors="surrogateescape")  # a line that is not UTF-8 is refused below
     for line in lines:
         if line.strip():
             try:
+                require_text(line, "line")
                 answer(line.rstrip("\r\n"))
             except ValueError as error:
-                print(f"error: {error}", file=sys.stderr)
+                print(f"error: {shown(error)}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -231,25 +242,29 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, metavar="PATH", help="a run's output folder (its newest whole "
-        "checkpoint is taken), or a checkpoint of any form that checkpoint.py opens")  # fmt: skip
-    add("--tokenizer", metavar="FILE", help="vocabulary (default: vocab.model beside the checkpoint)")
+    add("--checkpoint", required=True, type=path_text, metavar="PATH", help="a run's output folder (its "
+        "newest whole checkpoint is taken), or a checkpoint of any form checkpoint.py opens")  # fmt: skip
+    add("--tokenizer", type=path_text, metavar="FILE", help="vocabulary (default: vocab.model beside the "
+        "checkpoint)")  # fmt: skip
     add(
         "--end-of-document",
         metavar="PIECE",
         help="between documents (default: the checkpoint's)",
     )
     add("--prompt", action="append", default=[], metavar="TEXT", help="may be repeated")
-    add("--prompt-file", metavar="FILE", help="a prompt a line, or JSON lines; see below")
+    add("--prompt-file", type=path_text, metavar="FILE", help="a prompt a line, or JSON lines; see below")
     add("--interactive", action="store_true", help="continue line after line from the terminal")
     add("--task", metavar="NAME", help="one of those below")
     add("--field", action="append", default=[], metavar="KEY=VALUE", help="of the task; may be repeated")
     _add_sampling(add)
     add_source_options(parser)
-    add("--samples", type=_positive, default=1, metavar="N", help="continuations of each prompt (default: 1)")
+    add("--samples", type=positive, default=1, metavar="N", help="continuations of each prompt (default: 1)")
     add("--truncate-left", action="store_true", help="cut off the beginning of prompts that are too long")
+    add("--punctuation", choices=("chinese", "as-is"), default="chinese", help="chinese (default): "
+        "full-width marks between Chinese characters; as-is: as the vocabulary has them")  # fmt: skip
     add("--stream", action=argparse.BooleanOptionalAction, default=True, help="print text as it comes")
-    add("--output", metavar="FILE", help="also write JSON lines, as prompts end: index, prompt, text, reason")
+    add("--output", type=path_text, metavar="FILE", help="also write JSON lines, as prompts end: index, "
+        "prompt, text, reason; into FILE.partial until all have ended")  # fmt: skip
     add("--device", choices=("auto", "CPU", "Ascend"), default="auto", help="(default: auto)")
     return parser
 
@@ -259,20 +274,21 @@ def _add_sampling(add: Callable) -> None:
     default = SamplingConfig()
     add("--greedy", action="store_true", help="always the likeliest token")
     for name, kind, text in (
-        ("temperature", float, "below 1 is more cautious"),
-        ("top_k", int, "draw from the K likeliest tokens, 0 from all"),
-        ("top_p", float, "draw from the likeliest tokens that make up this probability"),
-        ("frequency_penalty", float, "taken off a token's log-probability for each time it was generated"),
-        ("presence_penalty", float, "taken off once it was generated"),
-        ("max_new_tokens", int, "longest continuation"),
-        ("seed", int, "of the random draws"),
+        ("temperature", number, "below 1 is more cautious"),
+        ("top_k", _whole, "draw from the K likeliest tokens, 0 from all"),
+        ("top_p", number, "draw from the likeliest tokens that make up this probability"),
+        ("frequency_penalty", number, "taken off a token's log-probability for each time it was generated"),
+        ("presence_penalty", number, "taken off once it was generated"),
+        ("max_new_tokens", _whole, "longest continuation"),
+        ("seed", _whole, "of the random draws"),
     ):
         add(f"--{name.replace('_', '-')}", type=kind, help=f"{text} (default: {getattr(default, name)})")
     add("--stop", action="append", default=[], metavar="TEXT", help="end at this text; may be repeated")
 
 
-def _positive(word: str) -> int:
-    number = int(word)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
-    return number
+def _whole(word: str) -> int:
+    """Any whole number; SamplingConfig says which ones are taken."""
+    try:
+        return int(word)
+    except ValueError as error:  # also of more digits than Python converts
+        raise argparse.ArgumentTypeError(f"{quoted(word)} is not a whole number") from error

@@ -44,11 +44,14 @@ class SamplingConfig:
     def rules(self) -> Iterator[str]:
         """Yields one sentence for every rule the values break."""
         if not 0.0 < self.temperature < math.inf:
-            yield f"temperature: {self.temperature} must be positive; for the likeliest token use greedy"
+            yield (
+                f"temperature: {self.temperature} must be a finite number above 0; for the likeliest token "
+                "use greedy"
+            )
         if self.top_k < 0:
-            yield f"top_k: {self.top_k} must be positive, or 0 for all tokens"
+            yield f"top_k: {self.top_k} must be at least 1, or 0 for all tokens"
         if not 0.0 < self.top_p <= 1.0:
-            yield f"top_p: {self.top_p} must lie in (0, 1]"
+            yield f"top_p: {self.top_p} must lie above 0 and not above 1"
         for name in ("frequency_penalty", "presence_penalty"):
             if not -math.inf < getattr(self, name) < math.inf:
                 yield f"{name}: {getattr(self, name)} must be a finite number"

@@ -8,6 +8,10 @@ from typing import Literal
 
 from pangu_alpha.config.schema import validate
 
+# What the optimizer takes comes to it in float32, times factors of the bias correction.
+_LEAST, _MOST = 1e-30, 1e30
+_BELOW_ONE = 1.0 - 2.0**-25  # what is above is rounded to 1
+
 
 @dataclass(frozen=True)
 class LossScaleConfig:
@@ -92,3 +96,11 @@ class OptimConfig:
         for name in ("beta1", "beta2"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 yield f"{name}: {getattr(self, name)} must lie in [0, 1)"
+            elif getattr(self, name) > _BELOW_ONE:
+                yield f"{name}: {getattr(self, name)} is 1 in float32, so the moment would never change"
+        for name in ("learning_rate", "epsilon", "clip_norm"):
+            if 0.0 < getattr(self, name) < _LEAST or getattr(self, name) > _MOST:
+                yield (
+                    f"{name}: {getattr(self, name)} is beyond what the optimizer computes with, which is "
+                    f"float32; it must lie in [{_LEAST}, {_MOST}]"
+                )

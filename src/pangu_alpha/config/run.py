@@ -168,6 +168,11 @@ class TrainConfig:
         """Yields one sentence for every way in which the plan does not fit the model."""
         if isinstance(self.model, ModelConfig) and isinstance(self.parallel, ParallelPlan):
             yield from (f"parallel.{problem}" for problem in misfits(self.parallel, self.model))
+        if isinstance(self.run, RunConfig):
+            plan = self.parallel if isinstance(self.parallel, ParallelPlan) else ParallelPlan()
+            samples = self.run.steps * self.run.batch_size * plan.dp * plan.micro_batches
+            if samples >= 2**63:
+                yield f"run.steps: these would read {samples:,} samples, which are counted up to 2^63 - 1"
 
 
 def load_train_config(path: str, overrides: Sequence[str] = ()) -> TrainConfig:

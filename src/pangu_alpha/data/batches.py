@@ -1,7 +1,7 @@
 """Training and validation batches: windows read by MindSpore's dataset in our order, with the model's fields.
 
-Batch n is a pure function of (seed, n, manifests). MindSpore reads, batches and prefetches by index; what is
-computed here is whole-array numpy. Memory: MindSpore's own index, O(windows); ours O(leg).
+Batch n is a pure function of (seed, n, manifests, position). MindSpore reads, batches and prefetches by
+index; what is computed here is whole-array numpy. Memory: MindSpore's own index, O(windows); ours O(leg).
 Legend: B rows, S sequence length.
 """
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from pangu_alpha.config.data import DataConfig
 from pangu_alpha.data.manifest import Records, Vocabulary, open_records
-from pangu_alpha.data.order import Mixture, Permutation, plan_table
+from pangu_alpha.data.order import Mixture, Permutation
+from pangu_alpha.data.position import Position, SourcePlace, plan_table
 from pangu_alpha.data.records import COLUMN
 
 # MindSpore takes the indices of a dataset as one list, so the endless stream is read in legs. Each opens the
@@ -113,7 +114,8 @@ class TrainingBatches:
 
     The run's place is the number of samples read so far by all devices together; the batch at place n holds
     samples n to n + batch_size * world_size - 1, of which rank r takes the r-th batch_size. So a resume needs
-    one integer, and the batch size or the number of devices may change at it.
+    that number, and the batch size or the number of devices may change at it. Where the mixture may have
+    changed, it also needs the `position` and begins with `resume`.
 
     Args:
         sources: Sets of records, all of one vocabulary and sequence length.
@@ -137,22 +139,41 @@ class TrainingBatches:
     ) -> None:
         assert batch_size >= 1 and 0 <= rank < world_size, (batch_size, rank, world_size)
         self.sources = tuple(sources)
-        self.mixture = Mixture({source.name: source.weight for source in sources})
         self.samples_per_batch = batch_size * world_size
         self._batch_size = batch_size
         self._rank = rank
         self._document_mask = document_mask
         self._vocabulary = sources[0].records.manifest.vocabulary
-        sizes = [source.records.manifest.windows for source in sources]
+        self._seed, self._shuffle = seed, shuffle
+        self._bases = np.cumsum([0, *(source.records.manifest.windows for source in sources)])
+        self._total = int(self._bases[-1])
+        self._new = [_unread(source) for source in self.sources]
+        self._set(Position(0, tuple(self._new)))
+
+    def resume(self, samples: int, position: Position) -> None:
+        """Goes on from another stream's place.
+
+        Args:
+            samples: That have been read.
+            position: Of that stream, whose sources may be others, or have other weights or names.
+        """
+        self._set(position.change(samples, self._new))
+
+    def _set(self, position: Position) -> None:
+        self.position = position
         self._orders = [
-            Permutation(size, seed, source.name, shuffle) for size, source in zip(sizes, sources, strict=True)
+            Permutation(source.windows, self._seed, source.order, self._shuffle)
+            for source in position.present
         ]
-        self._bases = np.concatenate([[0], np.cumsum(sizes)])
-        self._total = sum(sizes)
+
+    @property
+    def mixture(self) -> Mixture:
+        """Deals out the samples since the mixture last changed."""
+        return self.position.mixture
 
     def indices(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Source of each sample, and window counted over the files of all sources; int64 arrays."""
-        sources, draws = self.mixture(samples)
+        sources, draws = self.position(samples)
         windows = np.empty_like(draws)
         for place, order in enumerate(self._orders):
             mine = sources == place
@@ -173,11 +194,14 @@ class TrainingBatches:
                 yield make_batch(ids, source_ids, self._vocabulary, self._document_mask)
             position += leg * self.samples_per_batch
 
-    def plan(self, samples: int) -> str:
+    def plan(self, samples: int, now: int = 0) -> str:
         """The table of what `samples` samples read from each source; see `plan_table`."""
-        manifests = {source.name: source.records.manifest for source in self.sources}
-        windows = {name: manifest.windows for name, manifest in manifests.items()}
-        return plan_table(self.mixture, windows, samples, self.sources[0].records.manifest.seq_length)
+        return plan_table(self.position, samples, self.sources[0].records.manifest.seq_length, now)
+
+
+def _unread(source: Source) -> SourcePlace:
+    manifest = source.records.manifest
+    return SourcePlace.new(source.name, source.weight, manifest.windows, manifest.digest)
 
 
 class ValidationBatches:

@@ -1,8 +1,9 @@
-"""The order of training samples: a pure function of (seed, position), with one integer as its whole state.
+"""The order of training samples: a pure function of the seed and the sample's number.
 
-Sample n of a run names a source (`Mixture`) and a window of it (`Permutation`). Both are closed forms over
-whole arrays of positions: O(1) memory in the size of the corpus, and the batch size, the number of devices
-and the moment of a resume play no part. Knows no files and no MindSpore.
+Sample n of a mixture names a source (`Mixture`) and a window of it (`Permutation`). Both are closed forms
+over whole arrays of positions: O(1) memory in the size of the corpus, and the batch size, the number of
+devices and the moment of a resume play no part. What a changed mixture goes on from is position.py's. Knows
+no files and no MindSpore.
 """
 
 from __future__ import annotations
@@ -120,6 +121,11 @@ class Mixture:
         self._owner, self._number = owner[order], number[order]
 
     @property
+    def slots(self) -> tuple[int, ...]:
+        """How many of a period's samples each source gives; two mixtures of equal slots deal out alike."""
+        return tuple(self._slots.tolist())
+
+    @property
     def shares(self) -> dict[str, float]:
         """The share of each source that the table really gives; the shares add up to 1."""
         return {name: int(slots) / self.period for name, slots in zip(self.names, self._slots, strict=True)}
@@ -165,39 +171,3 @@ def _slots(weights: list[float]) -> np.ndarray:
                 slots[i] += step
                 left -= step
     return np.array(slots)
-
-
-# Repeating data up to about four times is nearly as good as new data, more loses value quickly
-# (Muennighoff et al., "Scaling Data-Constrained Language Models", 2023).
-_EPOCHS_WORTH = 4.0
-
-
-def plan_table(mixture: Mixture, windows: Mapping[str, int], samples: int, seq_length: int) -> str:
-    """What a run will read from each source, as plain text for the log before the first step.
-
-    Args:
-        mixture: The run's mixture.
-        windows: Number of windows of each source.
-        samples: Samples of the whole run: steps * global batch.
-        seq_length: Tokens a sample trains on, S.
-
-    Returns:
-        A table of share, tokens and epochs, one line per source, and a warning for every source read more
-        than 4 times.
-    """
-    counts = dict(zip(mixture.names, mixture.counts(samples).tolist(), strict=True))
-    width = max(len(name) for name in (*mixture.names, "source", "total"))
-    lines = [f"{'source':<{width}}  {'share':>7}  {'windows':>11}  {'tokens to read':>15}  {'epochs':>8}"]
-    warnings = []
-    for name, share in mixture.shares.items():
-        epochs = counts[name] / windows[name]
-        tokens = counts[name] * seq_length
-        lines.append(f"{name:<{width}}  {share:>7.2%}  {windows[name]:>11,}  {tokens:>15,}  {epochs:>8.2f}")
-        if epochs > _EPOCHS_WORTH:
-            warnings.append(
-                f"warning: {name!r} is read {epochs:.1f} times; beyond {_EPOCHS_WORTH:.0f} repeats teach "
-                "little: give it a smaller weight, add text, or train for fewer steps"
-            )
-    total = sum(windows[name] for name in mixture.names)
-    lines.append(f"{'total':<{width}}  {'':>7}  {total:>11,}  {samples * seq_length:>15,}")
-    return "\n".join([*lines, *warnings])

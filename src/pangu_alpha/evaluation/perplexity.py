@@ -10,8 +10,9 @@ import numpy as np
 
 from pangu_alpha.checkpoint.source import OpenOptions
 from pangu_alpha.data.batches import Batch, ValidationBatches
-from pangu_alpha.data.manifest import open_records
+from pangu_alpha.data.manifest import Records, open_records
 from pangu_alpha.evaluation.kneser_ney import KneserNeyBigram
+from pangu_alpha.files.shown import shown
 from pangu_alpha.inference.load import load_for_inference
 from pangu_alpha.model.initialization import initialize
 from pangu_alpha.text.tokenizer import PanguTokenizer
@@ -91,21 +92,30 @@ def compare_with_baselines(
         options: What a checkpoint of another world may not say itself.
 
     Raises:
-        ValueError: Checkpoint or records are damaged or do not fit each other.
+        ValueError: Checkpoint or records are damaged or do not fit each other; the records hold no token to
+            score; or the network's losses are not finite.
     """
-    loaded = load_for_inference(checkpoint, tokenizer, options=options)
+    loaded = load_for_inference(checkpoint, tokenizer, options=options, decoding=False)
     config = loaded.model.config
     fit = {
         "seq_length": config.seq_length,
         "vocab_size": config.vocab_size,
         "tokenizer_digest": loaded.tokenizer.digest,
     }
-    held_out = list(ValidationBatches(open_records(records, **fit), batch_size))
-    training = ValidationBatches(open_records(train_records, **fit), batch_size)
-    bigram = KneserNeyBigram(config.vocab_size, token_pairs(training))
+    held_out = list(_batches(open_records(records, **fit), batch_size))
+    training = token_pairs(_batches(open_records(train_records, **fit), batch_size))
+    for folder, pairs in ((records, token_pairs(held_out)), (train_records, training)):
+        if not any(len(previous) for previous, _ in pairs):
+            raise ValueError(f"{shown(folder)}: all of it is padding, no token counts; name other records")
+    bigram = KneserNeyBigram(config.vocab_size, training)
     characters = count_characters(held_out, loaded.tokenizer)
     loss = TokenLoss(loaded.model)
     trained, tokens = mean_loss(loss, held_out)
+    if not math.isfinite(trained):
+        raise ValueError(
+            f"{shown(loaded.checkpoint)}: the loss of the held-out tokens is {trained}: its weights hold NaN "
+            "or are too large; use an earlier checkpoint of the run"
+        )
     initialize(loaded.model, seed=0)
     untrained, _ = mean_loss(loss, held_out)
     return (
@@ -113,6 +123,11 @@ def compare_with_baselines(
         Score("PanGu-alpha untrained", untrained, tokens, characters),
         Score("interpolated Kneser-Ney bigram", score_bigram(bigram, held_out), tokens, characters),
     )
+
+
+def _batches(records: Records, batch_size: int) -> ValidationBatches:
+    """All windows of a set, in batches no larger than the set: a row of padding costs as much as text."""
+    return ValidationBatches(records, min(batch_size, records.manifest.windows))
 
 
 def format_scores(scores: Iterable[Score]) -> str:

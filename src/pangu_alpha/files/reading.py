@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,13 +112,16 @@ def read_json(path: str | Path, *, most: int = MOST_BYTES, numbers_only: bool = 
     return parse_json(read_text(path, most=most), path, numbers_only=numbers_only)
 
 
-def parse_json(text: str | bytes, where: object, *, numbers_only: bool = True) -> Any:
+def parse_json(
+    text: str | bytes, where: object, *, numbers_only: bool = True, line: int | None = None
+) -> Any:
     """The value of a JSON text.
 
     Args:
         text: UTF-8 if bytes.
         where: File or option it comes from, for errors.
         numbers_only: Refuse NaN and Infinity, which are no JSON.
+        line: Number of the line that the text is, in a file of one value a line.
 
     Raises:
         ReadError: The text is not JSON, names a key twice in one object, nests more than MOST_DEPTH deep,
@@ -126,13 +129,13 @@ def parse_json(text: str | bytes, where: object, *, numbers_only: bool = True) -
     """
     if isinstance(text, bytes):
         text = decode(text, where)
-    where = shown(where)
+    where = shown(where) if line is None else f"{shown(where)}, line {line}"
     try:
         value = json.loads(
             text, object_pairs_hook=_each_once, parse_constant=_no_number if numbers_only else None
         )
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
+        place = f"column {error.colno}" if line else f"line {error.lineno}, column {error.colno}"
         raise ReadError(f"{where}, {place}: not JSON: {error.msg}") from error
     except RecursionError as error:
         raise ReadError(f"{where}: {_TOO_DEEP}") from error
@@ -144,6 +147,31 @@ def parse_json(text: str | bytes, where: object, *, numbers_only: bool = True) -
     if "\\u" in text or "\\U" in text:
         _refuse_halves(value, where)
     return value
+
+
+def read_json_lines(path: str | Path, *, numbers_only: bool = True) -> Iterator[tuple[int, Any]]:
+    """The values of a file with one on each line, as each is reached; blank lines are left out.
+
+    Args:
+        path: Of a regular file.
+        numbers_only: See `parse_json`.
+
+    Yields:
+        Numbers of lines from 1, and values; for a line that is none, such as one that a kill has cut, the
+        ReadError that says why.
+
+    Raises:
+        OSError: It cannot be read.
+        ReadError: It is no regular file.
+    """
+    with require_file(path).open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield number, parse_json(line, f"{path}, line {number}", numbers_only=numbers_only)
+            except ReadError as error:
+                yield number, error
 
 
 _NESTING = (dict, list)

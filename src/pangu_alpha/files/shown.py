@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -27,6 +29,22 @@ def shown_name(name: object, most: int = 200) -> str:
 def shown_json(text: str) -> str:
     r"""A text of JSON with the same characters written as JSON writes them, so that it is read as before."""
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
+
+
+def log_to_stderr(level: int = logging.INFO) -> None:
+    """Lets a command's log messages go to standard error, as a terminal may show them.
+
+    Args:
+        level: Least important one to be shown.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("%(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def quoted(value: object, most: int = 80) -> str:

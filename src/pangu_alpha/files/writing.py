@@ -98,10 +98,68 @@ def replacing_file(path: str | Path) -> Iterator[IO[str]]:
         draft.unlink(missing_ok=True)
 
 
+@contextmanager
+def gathering_file(path: str | Path) -> Iterator[IO[str]]:
+    """Writes a text file that grows for hours: into NAME.partial, which takes the place of `path` at the end.
+
+    A block that fails leaves the old file, and in NAME.partial what it wrote, which nothing overwrites. What
+    is no regular file (/dev/stdout, a pipe) is written as it is.
+
+    Yields:
+        A UTF-8 text stream; each line is flushed.
+
+    Raises:
+        FileExistsError: There is a NAME.partial.
+        OSError: The disk does not take it; names the file.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8", buffering=1) as stream:
+            yield stream
+        return
+    target, partial = Path(os.path.realpath(path)), partial_file(path)
+    try:
+        stream = partial.open("x", encoding="utf-8", buffering=1)
+    except FileExistsError as error:
+        raise FileExistsError(
+            f"{partial}: is there already: what was to write {path.name} was interrupted, or is still "
+            "running; rename the file to keep its lines, or remove it, and start again"
+        ) from error
+    try:
+        with stream:
+            yield stream
+            stream.flush()
+            with suppress(FileNotFoundError):
+                os.fchmod(stream.fileno(), stat.S_IMODE(target.stat().st_mode))
+            os.fsync(stream.fileno())
+        os.replace(partial, target)
+        sync_folder(target.parent)
+    except OSError as error:
+        if error.filename is None and error.errno not in (None, errno.EPIPE):
+            raise OSError(error.errno, error.strerror, str(partial)) from error
+        raise
+    finally:
+        with suppress(OSError):
+            if partial.stat().st_size == 0:
+                partial.unlink()
+
+
+def partial_file(path: str | Path) -> Path:
+    """Where `gathering_file` writes until all is there."""
+    target = Path(os.path.realpath(path))
+    return target.with_name(target.name + ".partial")
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Puts a text in the place of what a file held, whole or not at all; see `replacing_file`."""
     with replacing_file(path) as stream:
         stream.write(text)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Puts bytes in the place of what a file held, whole or not at all; see `replacing_file`."""
+    with replacing_file(path) as stream:
+        stream.buffer.write(content)
 
 
 def json_text(value: Any, indent: int | None = 1) -> str:

@@ -131,11 +131,15 @@ class Generator:
         self.decoder.close()
 
     def _check(self, prompts: Sequence[Sequence[int]]) -> None:
-        problems = []
-        for number, prompt in enumerate(prompts):
+        problems, seen = [], set()
+        for number, prompt in enumerate(map(tuple, prompts)):
+            if prompt in seen:  # another sample of a prompt that was looked at
+                continue
+            seen.add(prompt)
             if not prompt:
                 problems.append(
-                    f"prompt {number}: empty; give some text, or the end-of-document id to begin a document"
+                    f"prompt {number}: empty, or only of characters that the vocabulary drops, such as tabs; "
+                    "give some text, or the end-of-document id to begin a document"
                 )
             elif len(prompt) > self.decoder.context:
                 problems.append(

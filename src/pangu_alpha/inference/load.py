@@ -6,7 +6,7 @@ Never starts from random weights: whatever is missing, damaged or does not fit i
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mindspore import Tensor
@@ -72,6 +72,7 @@ def load_for_inference(
     tokenizer: str | Path | None = None,
     end_of_document: str | None = None,
     options: OpenOptions | None = None,
+    decoding: bool = True,
 ) -> LoadedModel:
     """Loads a model and its tokenizer.
 
@@ -82,6 +83,8 @@ def load_for_inference(
         end_of_document: Name of the control piece between documents; by default what the checkpoint says,
             else the card of the shipped model of this shape, else that of a card that says nothing.
         options: What a checkpoint of another world may not say itself.
+        decoding: Take the operators that are fast for a token a row; False for whole sequences, as scoring
+            given texts has them, and a model without dropout. Both compute the same function.
 
     Raises:
         ValueError: There is no whole checkpoint, no vocabulary, or they do not fit together.
@@ -95,7 +98,9 @@ def load_for_inference(
     config = build(ModelConfig, manifest.config["model"], "model")
     vocabulary = _open_tokenizer(source, tokenizer, config)
     ends = _end_of_document(source, config, vocabulary, end_of_document)
-    model = PanguAlpha(config, seed=None, operators=operators_for(config, decoding=True))
+    if not decoding:  # flash attention, which Ascend has for whole sequences, takes no dropout
+        config = replace(config, dropout=0.0)
+    model = PanguAlpha(config, seed=None, operators=operators_for(config, decoding=decoding))
     load_weights(model, source)
     logger.info("%s: loaded, %s, step %d", source.path, source.form, manifest.step)
     return LoadedModel(model, vocabulary, ends, source.path, manifest.step, source.form, source.notes)

@@ -13,6 +13,8 @@ import numpy as np
 
 from pangu_alpha.config.generate import SamplingConfig
 
+_MOST = 1e300  # of a penalty in all; beyond it, float64 would make an infinity of a sum
+
 
 class Sampler:
     """Chooses the tokens of one continuation and remembers them for the penalties.
@@ -79,10 +81,16 @@ def penalize(scores: np.ndarray, counts: np.ndarray, config: SamplingConfig) -> 
         scores: Log-probabilities [V].
         counts: How often each id was *generated* [V]; the prompt does not count.
         config: The two penalties.
+
+    Returns:
+        The new scores [V]; finite whatever the penalties, since float64 and a bound hold their sum.
     """
     if config.frequency_penalty == config.presence_penalty == 0.0:
         return scores.copy()
-    return scores - counts * config.frequency_penalty - (counts > 0) * config.presence_penalty
+    with np.errstate(over="ignore"):
+        frequency = np.clip(counts.astype(np.float64) * config.frequency_penalty, -_MOST, _MOST)
+        presence = np.clip((counts > 0) * config.presence_penalty, -_MOST, _MOST)
+    return scores - frequency - presence
 
 
 def candidates(scores: np.ndarray, config: SamplingConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -97,12 +105,14 @@ def candidates(scores: np.ndarray, config: SamplingConfig) -> tuple[np.ndarray, 
     Returns:
         (int [K], float64 [K] whose sum is 1).
     """
-    scores = scores.astype(np.float64) / config.temperature
     ids = np.flatnonzero(scores > -np.inf)
+    scores = scores.astype(np.float64)
+    with np.errstate(over="ignore", under="ignore"):  # the likeliest id's 0 stays 0 at any temperature
+        scores = (scores - scores.max()) / config.temperature
     if 0 < config.top_k < len(ids):
         ids = ids[np.argpartition(-scores[ids], config.top_k - 1)[: config.top_k]]
     ids = ids[np.argsort(-scores[ids], kind="stable")]
-    probabilities = np.exp(scores[ids] - scores[ids[0]])
+    probabilities = np.exp(scores[ids])
     cumulative = np.cumsum(probabilities)
     if config.top_p < 1.0:
         kept = int(np.searchsorted(cumulative, config.top_p * cumulative[-1])) + 1

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from string import Formatter
 
 from pangu_alpha.config.schema import nearest
+from pangu_alpha.files.shown import quoted
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,12 @@ class Task:
         known = f"the fields are {', '.join(needed)}"
         missing = [f"{where}: field {name!r} is missing; {known}" for name in needed if name not in given]
         extra = [
-            f"{where}: unknown field {name!r}; {nearest(name, needed)}"
+            f"{where}: unknown field {quoted(name)}; {nearest(name, needed)}"
             for name in given
             if name not in needed
         ]
         wrong = [
-            f"{where}: field {name!r} is no text: {value!r}"
+            f"{where}: field {name!r} is no text: {quoted(value)}"
             for name, value in given.items()
             if name in needed and not isinstance(value, str)
         ]
@@ -97,5 +98,5 @@ def find_task(name: str) -> Task:
         ValueError: There is none of that name; the message names the nearest or lists them.
     """
     if name not in TASKS:
-        raise ValueError(f"task: there is none called {name!r}; {nearest(name, TASKS)}")
+        raise ValueError(f"task: there is none called {quoted(name)}; {nearest(name, TASKS)}")
     return TASKS[name]

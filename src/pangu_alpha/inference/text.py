@@ -6,11 +6,13 @@ PanGu-alpha is a base language model: it continues text and follows no instructi
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from pangu_alpha.config.generate import SamplingConfig
+from pangu_alpha.files.shown import quoted
 from pangu_alpha.inference.generate import Generator, Reason
+from pangu_alpha.text.punctuation import ChinesePunctuation
 from pangu_alpha.text.tokenizer import CONTROL_NAMES, PanguTokenizer
 
 logger = logging.getLogger(__name__)
@@ -143,9 +145,13 @@ class TextGenerator:
 
     def _as_generated(self, stop: str) -> str:
         """A stop text in the form the vocabulary gives it: a full-width comma, say, comes out as ASCII's."""
-        text = self.tokenizer.decode(self.tokenizer.encode(stop))
-        if not text:
-            raise ValueError(f"stop: {stop!r} cannot be generated; the vocabulary drops these characters")
+        ids = self.tokenizer.encode(stop)
+        text = self.tokenizer.decode(ids)
+        if not text or self.tokenizer.unk_id in ids:
+            what = "has no piece for one of" if text else "drops"
+            raise ValueError(
+                f"stop: {quoted(stop)} cannot be generated; the vocabulary {what} these characters"
+            )
         return text
 
     def _pieces(self, events: Iterator, texts: list[GrowingText]) -> Iterator[Piece]:
@@ -153,6 +159,21 @@ class TextGenerator:
             text = texts[event.prompt].take(final=event.reason is not None)
             if text or event.reason is not None:
                 yield Piece(event.prompt, text, event.reason)
+
+
+def with_chinese_punctuation(pieces: Iterable[Piece], prompts: Sequence[str]) -> Iterator[Piece]:
+    """The same continuations with Chinese punctuation between Chinese characters; see ChinesePunctuation.
+
+    Args:
+        pieces: Of `TextGenerator.stream`.
+        prompts: The texts that are continued; they count as what stands before.
+    """
+    writers = [ChinesePunctuation(prompt) for prompt in prompts]
+    for piece in pieces:
+        writer = writers[piece.prompt]
+        text = writer.feed(piece.text) + (writer.flush() if piece.reason is not None else "")
+        if text or piece.reason is not None:
+            yield piece._replace(text=text)
 
 
 def encode_prompt(tokenizer: PanguTokenizer, prompt: str, number: int = 0) -> list[int]:

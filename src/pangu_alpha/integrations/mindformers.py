@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import shutil
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import ConfigError, build
 from pangu_alpha.config.zoo import load_model_config
+from pangu_alpha.files.writing import durable_file, write_all
 from pangu_alpha.inference.load import VOCABULARY, load_for_inference
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.text.tokenizer import CONTROL_NAMES, UNKNOWN, PanguTokenizer
@@ -263,7 +264,13 @@ class PanguAlphaTokenizer(PreTrainedTokenizer):
         name = VOCABULARY if filename_prefix is None else f"{filename_prefix}-{VOCABULARY}"
         target = Path(save_directory) / name
         if target.resolve() != self.pangu.vocab_file.resolve():
-            shutil.copyfile(self.pangu.vocab_file, target)
+            draft = target.with_name(f".{name}.{os.getpid()}.draft")
+            try:
+                with durable_file(draft) as descriptor:  # what lies there is replaced whole or not at all
+                    write_all(descriptor, self.pangu.vocab_file.read_bytes())
+                os.replace(draft, target)
+            finally:
+                draft.unlink(missing_ok=True)
         return (str(target),)
 
     def _convert_token_to_id(self, token: str) -> int:
@@ -296,7 +303,7 @@ def save_for_mindformers(
         OSError: The disk does not take it.
     """
     folder = Path(folder)
-    if folder.exists():
+    if os.path.lexists(folder):  # a link to nothing is something, too
         raise ValueError(f"{folder}: exists already; give the name of a new folder")
     loaded = load_for_inference(source, tokenizer)
     words = loaded.tokenizer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ import numpy as np
 
 from pangu_alpha.config.run import TrainConfig, load_train_config
 from pangu_alpha.config.schema import ConfigError
+from pangu_alpha.files.reading import ReadError, parse_json, read_bytes
+from pangu_alpha.files.shown import quoted, shown
 from pangu_alpha.planner.hardware import Cluster, Stack, device_names
 from pangu_alpha.planner.job import Job
 from pangu_alpha.planner.rows import Row
@@ -122,7 +123,8 @@ def _rates(path: Path, samples: int) -> list[float]:
         if rate is None:
             continue  # a validation
         if not isinstance(rate, int | float) or not 0 < rate < math.inf:
-            raise ValueError(f"{path}: line {number}: tokens_per_s is {rate!r}, expected a positive number")
+            found = f"tokens_per_s is {quoted(rate)}, expected a positive number"
+            raise ValueError(f"{path}: line {number}: {found}")
         read = (entry["step"], entry["samples"]) if {"step", "samples"} <= set(entry) else None
         if read and before and read[0] == before[0] + 1 and read[1] - before[1] != samples:
             raise ValueError(
@@ -136,16 +138,20 @@ def _rates(path: Path, samples: int) -> list[float]:
 
 def _entries(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """Line numbers and entries; a last line cut by a kill is left out."""
-    lines, entries = path.read_text("utf-8").splitlines(), []
+    lines, entries = read_bytes(path).rstrip(b"\n").split(b"\n"), []
     for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line) if line.strip() else {}
-        except json.JSONDecodeError as error:
+        where = f"{shown(path)}: line {number}"
+        try:  # logs of former versions hold NaN
+            entry = parse_json(line, "it", numbers_only=False) if line.strip() else {}
+        except ReadError as error:
             if number == len(lines):
                 break
-            raise ValueError(f"{path}: line {number} is not JSON ({error.msg})") from error
+            raise ValueError(f"{where} is not JSON ({error})") from error
         if not isinstance(entry, dict):
-            raise ValueError(f"{path}: line {number} is {type(entry).__name__}, expected an object")
+            raise ValueError(f"{where} is {type(entry).__name__}, expected an object")
+        for name in ("step", "samples"):
+            if not isinstance(entry.get(name, 0), int):
+                raise ValueError(f"{where}: {name} is {quoted(entry[name])}, expected a whole number")
         entries.append((number, entry))
     return entries
 

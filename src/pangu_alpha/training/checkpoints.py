@@ -6,10 +6,8 @@ Knows files and configurations; the numbers are the engine's, the place in the r
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,18 +19,18 @@ from pangu_alpha.checkpoint.distributed import (
     open_part,
 )
 from pangu_alpha.checkpoint.pieces import Box, Source
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.source import OpenOptions, open_source, other_network
 from pangu_alpha.checkpoint.store import CheckpointStore, Group, is_foreign, resolve_resume
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import TrainConfig
-from pangu_alpha.config.schema import to_mapping
+from pangu_alpha.config.schema import ConfigError, to_mapping
+from pangu_alpha.data.position import Position, kept_position
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
+from pangu_alpha.training.guard import Guard
 
 logger = logging.getLogger(__name__)
-
-_MEANING = ("num_heads", "norm_order", "activation")  # fields that change the function, not the shapes
 
 
 @dataclass(frozen=True)
@@ -139,12 +137,12 @@ def check_fits(source: Source, config: TrainConfig, tokenizer: str) -> None:
     """Makes sure that a checkpoint's numbers mean the same in this run.
 
     Args:
-        source: The checkpoint; its tensors' shapes are compared when they are loaded.
+        source: The checkpoint; its tensors are compared when they are loaded.
         config: The run.
         tokenizer: Digest of the vocabulary of its records.
 
     Raises:
-        ValueError: Another vocabulary, or another network of the same shapes.
+        ValueError: Another vocabulary, or another network.
     """
     theirs = source.manifest.tokenizer
     if theirs is None:
@@ -154,11 +152,51 @@ def check_fits(source: Source, config: TrainConfig, tokenizer: str) -> None:
             f"{source.path}: trained with the tokenizer {theirs}, the records are of {tokenizer}; resume "
             "with records of the same vocab.model"
         )
-    model: Mapping[str, Any] = source.manifest.config.get("model", {})
-    mine = to_mapping(config.model)
-    for key in _MEANING:
-        if key in model and model[key] != mine[key]:
+    own = source.manifest.config.get("model", {})
+    if (said := other_network(own, config.model, "this run")) is not None:
+        raise ValueError(f"{source.path}: {said}")
+
+
+def restore_guard(guard: Guard, source: Source) -> None:
+    """Loss scale, running mean and counters go on as a checkpoint has them.
+
+    Raises:
+        CheckpointError: What it says of them cannot be.
+    """
+    manifest = source.manifest
+    if "guard" not in manifest.state:
+        logger.warning("%s: says nothing of loss scale and skipped updates: both anew", source.path)
+        return
+    try:
+        guard.restore(manifest.state["guard"])
+        if guard.steps + guard.skipped > manifest.step:
             raise ValueError(
-                f"{source.path}: model.{key} is {model[key]!r} there, {mine[key]!r} in this run; the weights "
-                f"mean nothing so: set model.{key}={model[key]}"
+                f"{guard.steps} updates applied and {guard.skipped} skipped in {manifest.step} steps"
             )
+    except ValueError as error:
+        raise CheckpointError(
+            f"{source.path}: state.guard: {error}; resume from another checkpoint, or start a new run from "
+            "its weights by run.initial (--init-from)"
+        ) from error
+
+
+def data_position(source: Source) -> Position | None:
+    """Where a checkpoint's run stood in its sources; None if it does not say.
+
+    Raises:
+        CheckpointError: What it says of its place does not add up.
+    """
+    manifest = source.manifest
+    for name in ("step", "samples"):
+        if not 0 <= getattr(manifest, name) < 2**63:
+            raise CheckpointError(
+                f"{source.path}: {name} is {getattr(manifest, name)}, which is no place in a run; resume "
+                "from another checkpoint, or start a new run from its weights by run.initial (--init-from)"
+            )
+    try:
+        return kept_position(manifest.config, manifest.state, manifest.samples)
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{source.path}: what it says of its data does not add up, so no run goes on from it: "
+            f"{'; '.join(error.problems)}"
+        ) from error

@@ -93,10 +93,11 @@ class Engine:
         Args:
             step: Steps done before, which gives learning rate and dropout masks.
             micro_batches: This rank's, as many as the run accumulates.
-            guard: Gives the loss scale and the largest acceptable norm; not changed.
+            guard: Gives the loss scale, the largest acceptable norm, and how many updates were skipped; not
+                changed.
             before_update: Called when nothing is left to do but what changes parameters and moments.
         """
-        scalars = update_scalars(step, self.config.optim)
+        scalars = update_scalars(step, self.config.optim, guard.skipped)
         recipe = _float([scalars.learning_rate, scalars.epsilon, scalars.decay])
         scale = _float(guard.scale.value / self._nominal_tokens)
         largest = _float(guard.largest_norm())

@@ -11,8 +11,9 @@ from typing import Any
 
 from pangu_alpha.config.optim import LossScaleConfig
 from pangu_alpha.config.run import GuardConfig
+from pangu_alpha.files.shown import quoted
 
-_LARGEST = 3.0e38  # a finite float32 that no acceptable norm exceeds
+_LARGEST = 3.0e38  # a finite float32 that no acceptable norm exceeds, nor any loss scale
 _NORM_DECAY = 0.99  # of the running mean of the gradient norm; about the last 100 steps
 _NORM_WARMUP = 20  # steps before the mean is trusted to tell a spike
 
@@ -39,7 +40,7 @@ class LossScale:
         if not finite:
             self.value, self.clean_steps = max(self.value / config.factor, 1.0), 0
         elif self.clean_steps >= config.window:
-            self.value, self.clean_steps = self.value * config.factor, 0
+            self.value, self.clean_steps = min(self.value * config.factor, _LARGEST), 0
 
 
 @dataclass
@@ -100,10 +101,25 @@ class Guard:
         names = ("steps", "mean_norm", "skipped", "skipped_in_row")
         return {name: getattr(self, name) for name in names} | {"scale": asdict(self.scale)}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continues from `state()` of another process."""
+    def restore(self, state: Any) -> None:
+        """Continues from `state()` of another process.
+
+        Raises:
+            ValueError: It is none.
+        """
+        if not _is_state(state, self.state()):
+            raise ValueError(f"not the state of a guard: {quoted(state, 200)}")
         for name, value in state.items():
             setattr(self, name, LossScale(**value) if name == "scale" else value)
+
+
+def _is_state(value: Any, known: Any) -> bool:
+    """Whether a value is built as a state that is known, of numbers that are finite and not negative."""
+    if isinstance(known, dict):
+        same = isinstance(value, dict) and value.keys() == known.keys()
+        return same and all(_is_state(value[key], known[key]) for key in known)
+    kinds = int if isinstance(known, int) else int | float
+    return isinstance(value, kinds) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def make_guard(guard: GuardConfig, scaling: LossScaleConfig, compute_dtype: str) -> Guard:

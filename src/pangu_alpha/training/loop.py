@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -21,22 +20,36 @@ import yaml
 
 from pangu_alpha.checkpoint.background import BackgroundSaver, Saved
 from pangu_alpha.checkpoint.format import Manifest
+from pangu_alpha.checkpoint.pieces import Source
 from pangu_alpha.config.run import TrainConfig, unrunnable, unused
 from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.data.batches import TrainingBatches, ValidationBatches, open_sources
+from pangu_alpha.data.position import changes
+from pangu_alpha.files.writing import write_bytes, write_text
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.world import World
 from pangu_alpha.text.tokenizer import PanguTokenizer
-from pangu_alpha.training.checkpoints import RunCheckpoints, Start, check_fits
+from pangu_alpha.training.checkpoints import (
+    RunCheckpoints,
+    Start,
+    check_fits,
+    data_position,
+    restore_guard,
+)
 from pangu_alpha.training.engine import Engine, StepResult
 from pangu_alpha.training.guard import make_guard
 from pangu_alpha.training.partitioned_engine import PartitionedEngine
 from pangu_alpha.training.report import Report, SilentReport
-from pangu_alpha.training.schedule import learning_rate
+from pangu_alpha.training.schedule import learning_rate, schedule_note
 
 logger = logging.getLogger(__name__)
 
 VOCABULARY = "vocab.model"
+_ORDER_KEYS = ("run.seed", "data.shuffle")
+_OTHER_ORDER = (
+    "the epoch that each source is in goes on in another order, so some of its windows are read twice in it, "
+    "others not at all"
+)
 
 
 @dataclass
@@ -74,6 +87,8 @@ class Trainer:
             raise ConfigError(problems)
         for key in unused(config, self.partitioned):
             logger.warning("%s: without effect: only several Ascend devices are partitioned by a plan", key)
+        if (note := schedule_note(config.optim)) is not None:
+            logger.warning("%s", note)
         self.config = config
         self.folder = Path(run.output)
         self.checkpoints = RunCheckpoints(config, self.world, self.partitioned)
@@ -118,7 +133,8 @@ class Trainer:
         run, place = self.config.run, self.place
         if self.world.rank == 0:
             self._prepare_folder()
-        logger.info("\n%s", self.batches.plan(run.steps * self.config.samples_per_step))
+        left = max(run.steps - place.step, 0) * self.config.samples_per_step
+        logger.info("\n%s", self.batches.plan(place.samples + left, place.samples))
         report = self._report()
         before = {name: signal.signal(name, self._request_stop) for name in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -238,6 +254,7 @@ class Trainer:
                 "guard": self.guard.state(),
                 "end_of_document": self.vocabulary.end_of_document,
                 "records": self._record_digests(),
+                "mixture": to_mapping(self.batches.position),
             },
             slices=self.engine.slices(),
         )
@@ -256,24 +273,38 @@ class Trainer:
             logger.info("new run from the weights of %s", source.path)
             return
         self.engine.load(source, ["model", "optimizer"], verify=not start.verified)
-        if "guard" in manifest.state:
-            self.guard.restore(manifest.state["guard"])
-        else:
-            logger.warning("%s: says nothing of loss scale and skipped updates: both anew", source.path)
+        restore_guard(self.guard, source)
+        self._resume_data(source)
         self.place = Place(manifest.step, manifest.samples)
         logger.info("resumed from %s: step %d, sample %d", source.path, manifest.step, manifest.samples)
         for key, old, new in _differences(manifest.config, to_mapping(self.config)):
-            if key != "run.initial":
+            if key in _ORDER_KEYS and old is not None:
+                logger.warning("  %s was %r, is %r now: %s", key, old, new, _OTHER_ORDER)
+            elif key != "run.initial":
                 logger.info("  %s was %r, is %r now", key, old, new)
             elif new is not None:
                 logger.warning("  %s: not used: the run goes on from its own step %d", new, manifest.step)
-        for name, old, new in _differences(manifest.state.get("records", {}), self._record_digests()):
-            logger.warning("  records of %s are others than before (%s, now %s)", name, old, new)
+
+    def _resume_data(self, source: Source) -> None:
+        """Every source goes on where the checkpoint left it, whatever the mixture was then and is now."""
+        before, samples = data_position(source), source.manifest.samples
+        if before is None:
+            if samples:
+                logger.warning(
+                    "%s: does not say how its data were mixed; the present weights are taken to have held "
+                    "from the first sample on",
+                    source.path,
+                )
+            return
+        self.batches.resume(samples, before)
+        for note in changes(before, self.batches.position):
+            logger.warning("  %s", note)
 
     def _agree_on_place(self, start: Start | None) -> None:
-        places = self.world.gather(np.array([self.place.step, self.place.samples], np.int64))
+        data = self.batches.position.fingerprint
+        places = self.world.gather(np.array([self.place.step, self.place.samples, data], np.int64))
         if (places != places[0]).any():
-            steps = ", ".join(f"rank {rank} at step {step}" for rank, (step, _) in enumerate(places))
+            steps = ", ".join(f"rank {rank} at step {step}" for rank, (step, *_) in enumerate(places))
             raise ValueError(
                 f"run.output: {self.folder}: the ranks resume from different checkpoints ({steps}; this one "
                 f"from {start and start.source.path}); it must lie on storage that all nodes share"
@@ -285,9 +316,11 @@ class Trainer:
     def _prepare_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(to_mapping(self.config), allow_unicode=True, sort_keys=False)
-        (self.folder / "config.yaml").write_text(text, "utf-8")
+        write_text(self.folder / "config.yaml", text)
         if self.config.data.vocabulary:
-            shutil.copyfile(self.config.data.vocabulary, self.folder / VOCABULARY)
+            content, copy = Path(self.config.data.vocabulary).read_bytes(), self.folder / VOCABULARY
+            if not copy.is_file() or copy.read_bytes() != content:  # it may be the very file
+                write_bytes(copy, content)
 
     def _request_stop(self, number: int, frame: Any) -> None:
         self._signal = number

@@ -53,11 +53,14 @@ class MicroBatchLoss(nn.Cell):
     def __init__(self, token_loss: TokenLoss) -> None:
         super().__init__(auto_prefix=False)
         self.token_loss = token_loss
+        # A seed is what switches dropout on. This one is a constant, because every input of the graph would
+        # be cut like rows of the batch; the device's kernel draws from a stream of its own.
+        self.dropout_seed = Tensor(0, ms.int32) if token_loss.model.config.dropout else None
         self.mul = ops.Mul()
         self.sum = ops.ReduceSum()
 
     def construct(self, input_ids, labels, loss_mask, position_ids, document_ids):
-        nll = self.token_loss(input_ids, labels, position_ids, document_ids, None)
+        nll = self.token_loss(input_ids, labels, position_ids, document_ids, self.dropout_seed)
         return self.sum(self.mul(nll, loss_mask))
 
 

@@ -70,7 +70,7 @@ class PartitionedEngine(Engine):
     ) -> StepResult:
         """One optimizer step; see Engine.step. Row losses stay on the devices, so there are none."""
         rows = Batch(*(np.concatenate(arrays) for arrays in zip(*micro_batches, strict=True)))
-        scalars = update_scalars(step, self.config.optim)
+        scalars = update_scalars(step, self.config.optim, guard.skipped)
         controls = (
             rows.loss_mask.sum(dtype=np.float64),
             guard.scale.value / self._nominal_tokens,

@@ -5,28 +5,52 @@ Knows numbers and files; knows nothing of MindSpore.
 
 from __future__ import annotations
 
-import json
+import io
+import logging
 import math
+import os
+import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from pangu_alpha.files.reading import read_json_lines, require_file
+from pangu_alpha.files.writing import json_text, replacing_file, write_all, write_bytes
+from pangu_alpha.training.events import Events
+
+logger = logging.getLogger(__name__)
+
 METRICS = "metrics.jsonl"
 CURVE = "loss.png"
+NOT_FINITE = "not_finite"
+
+
+class ReportError(ValueError):
+    """The disk does not take what a run reports."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The entries of a metrics.jsonl; a last line cut by a kill is left out."""
-    entries = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return entries
+    """The entries of a metrics.jsonl; lines that are none, as a last one cut by a kill, are left out.
+
+    A number that was not finite is None, and its key stands in the entry's list "not_finite"; files of
+    older versions hold NaN and Infinity instead, which come as such.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return [entry for _, entry in read_json_lines(path, numbers_only=False) if isinstance(entry, dict)]
+
+
+def metrics_line(entry: dict[str, Any]) -> str:
+    """An entry as a line of metrics.jsonl: JSON, which has no NaN and no Infinity, so they are null.
+
+    The list "not_finite" names their keys.
+    """
+    wrong = [key for key, value in entry.items() if isinstance(value, float) and not math.isfinite(value)]
+    return json_text(entry | ({NOT_FINITE: wrong} if wrong else {}), indent=None) + "\n"
 
 
 class Report:
@@ -45,8 +69,10 @@ class Report:
         self._folder = folder
         self._log_every = log_every
         self._steps = steps
-        self._file = _rewound(folder / METRICS, step).open("a", encoding="utf-8")
-        self._events = _event_writer(folder / "events", step) if tensorboard else None
+        self._path = _rewound(folder / METRICS, step)
+        # without a buffer, so that a line that the disk does not take is not tried again at the end
+        self._file = self._path.open("ab", buffering=0)
+        self._events = Events(folder / "events", step) if tensorboard else None
         self._bar = tqdm(
             total=steps, initial=step, unit="step", disable=not sys.stderr.isatty(), smoothing=0.1
         )
@@ -77,16 +103,24 @@ class Report:
         self._file.close()
         if self._events is not None:
             self._events.close()
-        draw_curve(read_metrics(self._folder / METRICS), self._folder / CURVE)
+        try:
+            draw_curve(read_metrics(self._path), self._folder / CURVE)
+        except OSError as error:  # the run itself is done, or ends with an error of its own
+            logger.warning("%s: not drawn: %s", self._folder / CURVE, error.strerror)
 
     def _write(self, kind: str, entry: dict[str, Any]) -> None:
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        try:
+            write_all(self._file.fileno(), metrics_line(entry).encode())
+        except OSError as error:
+            raise ReportError(
+                f"{self._path}: not written: {error.strerror}; the run ends here, and its last checkpoint "
+                "stands: make room, and start it again with the same command"
+            ) from error
         if self._events is None:
             return
         for name, value in entry.items():
             if isinstance(value, int | float) and name != "step":
-                self._events.add_scalar(f"{kind}/{name}", value, entry["step"])
+                self._events.add(f"{kind}/{name}", value, entry["step"])
 
 
 class SilentReport:
@@ -136,29 +170,60 @@ def draw_curve(entries: Iterable[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     entries = list(entries)
-    train = [(e["step"], e["loss"]) for e in entries if "loss" in e and math.isfinite(e["loss"])]
-    validation = [(e["step"], e["validation_loss"]) for e in entries if "validation_loss" in e]
+    train, validation = ([*_points(entries, key)] for key in ("loss", "validation_loss"))
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     for points, label, style in ((train, "training", "-"), (validation, "validation", "o-")):
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1, markersize=4)
     axes.set(xlabel="step", ylabel="loss, nats per token", title="PanGu-α")
     axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=120)
+    if train or validation:
+        axes.legend()
+    content = io.BytesIO()
+    figure.savefig(content, dpi=120)
     pyplot.close(figure)
+    write_bytes(path, content.getvalue())
+
+
+def _points(entries: Iterable[dict[str, Any]], key: str) -> Iterator[tuple[int, float]]:
+    """(step, value) of the entries that have the value, and a finite one."""
+    for entry in entries:
+        value = entry.get(key)
+        if isinstance(value, int | float) and math.isfinite(value) and isinstance(entry.get("step"), int):
+            yield entry["step"], value
 
 
 def _rewound(path: Path, step: int) -> Path:
-    if path.exists():
-        kept = [entry for entry in read_metrics(path) if entry["step"] <= step]
-        scratch = path.with_suffix(".tmp")
-        scratch.write_text("".join(json.dumps(entry) + "\n" for entry in kept), "utf-8")
-        scratch.replace(path)
+    """Takes away entries beyond a step, and what is no entry; all others stay."""
+    if not path.exists():
+        return path
+    require_file(path)
+    lines = [*read_json_lines(path, numbers_only=False)]  # older versions wrote NaN
+    broken = [number for number, entry in lines if not isinstance(entry, dict)]
+    if broken and broken != [lines[-1][0]]:  # more than the end that a kill cuts
+        copy = _free_name(path.with_name(f"{path.name}.damaged"))
+        shutil.copyfile(path, copy)
+        logger.warning(
+            "%s: %d lines are damaged, the first is line %d; they are left out, and the file as it was is %s",
+            path,
+            len(broken),
+            broken[0],
+            copy.name,
+        )
+    with replacing_file(path) as stream:
+        for _, entry in lines:
+            if isinstance(entry, dict) and not _is_beyond(entry, step):
+                stream.write(metrics_line(entry))
     return path
 
 
-def _event_writer(folder: Path, step: int) -> Any:
-    from tensorboardX import SummaryWriter  # after mindspore: both bring a protobuf
+def _is_beyond(entry: dict[str, Any], step: int) -> bool:
+    return isinstance(entry.get("step"), int) and entry["step"] > step
 
-    return SummaryWriter(str(folder), purge_step=step + 1)
+
+def _free_name(path: Path) -> Path:
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free

@@ -11,13 +11,13 @@ from pangu_alpha.config.optim import OptimConfig
 
 
 def learning_rate(step: int, optim: OptimConfig) -> float:
-    """Learning rate of the update that follows `step` finished ones (2021 code).
+    """Learning rate of the step that follows `step` finished ones (2021 code).
 
     Linear warm-up from 0, so that the first update changes nothing but the moments; then a cosine that is
     counted from step 0 as well, so that it begins a little below the peak.
 
     Args:
-        step: Updates done, from 0.
+        step: Steps done, from 0.
         optim: The recipe.
     """
     if step < optim.warmup_steps:
@@ -25,6 +25,18 @@ def learning_rate(step: int, optim: OptimConfig) -> float:
     progress = min(step, optim.decay_steps) / optim.decay_steps
     span = optim.learning_rate - optim.end_learning_rate
     return optim.end_learning_rate + 0.5 * span * (1.0 + math.cos(math.pi * progress))
+
+
+def schedule_note(optim: OptimConfig) -> str | None:
+    """What a user may not expect of a recipe's learning rates; None if there is nothing."""
+    warmup, decay = optim.warmup_steps, optim.decay_steps
+    if warmup < decay or optim.end_learning_rate == optim.learning_rate:
+        return None
+    return (
+        f"optim.warmup_steps: the warm-up ends at step {warmup}, where the cosine, which is counted from "
+        f"step 0 and ends at optim.decay_steps {decay}, is at its floor: from the peak the learning rate "
+        f"falls to {optim.end_learning_rate:g} at once"
+    )
 
 
 @dataclass(frozen=True)
@@ -42,21 +54,24 @@ class UpdateScalars:
     decay: float
 
 
-def update_scalars(step: int, optim: OptimConfig) -> UpdateScalars:
+def update_scalars(step: int, optim: OptimConfig, skipped: int = 0) -> UpdateScalars:
     """Learning rate, epsilon and decay of a step, with Adam's bias correction folded in where it is on.
 
     p -= lr (m' / (sqrt(v') + eps) + wd p) with m' = m / c1, v' = v / c2 equals the kernel's uncorrected
-    update for lr' = lr sqrt(c2) / c1, eps' = eps sqrt(c2), wd' = wd c1 / sqrt(c2).
+    update for lr' = lr sqrt(c2) / c1, eps' = eps sqrt(c2), wd' = wd c1 / sqrt(c2). A skipped update leaves
+    the moments as they are, so c1 and c2 count the applied ones; the learning rate goes by all steps.
 
     Args:
-        step: Updates done, from 0.
+        step: Steps done, from 0.
         optim: The recipe.
+        skipped: Steps among them whose update was not applied.
     """
     rate = learning_rate(step, optim)
     if not optim.bias_correction:
         return UpdateScalars(rate, optim.epsilon, optim.weight_decay)
-    root = math.sqrt(1.0 - optim.beta2 ** (step + 1))
-    ratio = root / (1.0 - optim.beta1 ** (step + 1))
+    number = step - skipped + 1  # of the update that follows, from 1
+    root = math.sqrt(1.0 - optim.beta2**number)
+    ratio = root / (1.0 - optim.beta1**number)
     return UpdateScalars(rate * ratio, optim.epsilon * root, optim.weight_decay / ratio)
 
 

@@ -29,7 +29,8 @@ class Operators:
         split_heads: (heads) -> cell of (x, batch).
         join_heads: (heads) -> cell of (heads).
         attention: (heads, head size, dropout) -> cell of (query, key, value, mask, dropout seed).
-        dropout: (rate, salt) -> cell of (x, dropout seed).
+        dropout: (rate, salt) -> cell of (x, dropout seed); without a seed it passes x through, whether the
+            cell is set to training or not.
         cross_entropy: (vocabulary) -> cell of (x, table, labels).
         square_sum: () -> cell of (x).
         keep_if: () -> cell of (condition, x).

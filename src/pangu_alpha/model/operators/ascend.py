@@ -68,7 +68,7 @@ class FlashAttention(nn.Cell):
 
 
 class Dropout(nn.Cell):
-    """Dropout by the device's own kernel, in a cell set to training.
+    """Dropout by the device's own kernel; as plain.Dropout it applies if a seed is given, and only then.
 
     Ranks draw for their own slices. The stream is the device's: a resumed run gets other masks than one that
     was never stopped, unlike plain.Dropout, which would cost some fifteen passes over the attention weights.
@@ -79,7 +79,7 @@ class Dropout(nn.Cell):
 
     Inputs:
         - **x** (Tensor) - any shape, floating point.
-        - **seed** (Tensor) - not used.
+        - **seed** (Tensor) - any; its value is not used. None passes x through.
 
     Outputs:
         Tensor of the shape and type of `x`.
@@ -93,6 +93,6 @@ class Dropout(nn.Cell):
     def construct(self, x, seed=None):
         if self.off:
             return x
-        if self.training:
-            return self.dropout(x)[0]
-        return x
+        if seed is None:
+            return x
+        return self.dropout(x)[0]

@@ -1,0 +1,75 @@
+"""The engine: dropout in its steps and never in its validation, whatever operator the device has for it."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from pangu_alpha.config.run import build_train_config
+from pangu_alpha.data.batches import Batch
+from pangu_alpha.model import operators
+from pangu_alpha.model.operators import ascend, plain
+from pangu_alpha.training.engine import Engine
+from pangu_alpha.training.guard import make_guard
+from pangu_alpha.training.schedule import update_scalars
+
+B, S = 4, 16
+
+
+@pytest.fixture
+def engine_of(cpu, settings):
+    """Makes the engine of a small network with the given rate of dropout."""
+
+    def make(dropout, **optim):
+        values = copy.deepcopy(settings)
+        values["optim"] |= optim
+        values["model"] |= {"num_layers": 2, "dropout": dropout}
+        values["parallel"] = {"micro_batches": 1}
+        return Engine(build_train_config(values))
+
+    return make
+
+
+def batch():
+    random = np.random.default_rng(0)
+    ids, labels = random.integers(7, 60, (2, B, S)).astype(np.int32)
+    positions, documents = np.tile(np.arange(S, dtype=np.int32), (B, 1)), np.zeros((B, S), np.int32)
+    return Batch(ids, labels, np.ones((B, S), np.float32), positions, documents, np.zeros(B, np.int32))
+
+
+def first_step(engine):
+    """Loss of a step at place 0, whose learning rate is 0, so that the weights stay as they are."""
+    config = engine.config
+    return engine.step(0, [batch()], make_guard(config.run.guard, config.optim.loss_scale, "float32")).loss
+
+
+@pytest.mark.parametrize("kernel", [ascend.Dropout, plain.Dropout])
+def test_steps_drop_and_validation_does_not(engine_of, monkeypatch, kernel):
+    monkeypatch.setitem(operators._FAST["CPU"], "dropout", kernel)  # ascend's has a kernel on CPU, too
+    undropped, engine = engine_of(0.0), engine_of(0.5)
+    expected = undropped.evaluate([batch()])
+    assert engine.evaluate([batch()]) == expected
+    without = first_step(undropped)
+    assert without == pytest.approx(expected[0], rel=1e-6)
+    assert abs(first_step(engine) - without) > 1e-3
+    assert engine.evaluate([batch()]) == engine.evaluate([batch()]) == expected
+
+
+def test_the_bias_correction_counts_applied_updates(engine_of, monkeypatch):
+    engine, fed = engine_of(0.0, bias_correction=True), []
+
+    def step(inputs, scale, largest, recipe, before_update):
+        fed.append(recipe.asnumpy())
+        return np.zeros(B, np.float32), Tensor(1.0), Tensor(True)
+
+    monkeypatch.setattr(engine, "_step", step)
+    guard = make_guard(engine.config.run.guard, engine.config.optim.loss_scale, "float16")
+    engine.step(5, [batch()], guard)
+    guard.observe(np.inf, False)
+    engine.step(6, [batch()], guard)
+    scalars = [update_scalars(5, engine.config.optim), update_scalars(6, engine.config.optim, skipped=1)]
+    np.testing.assert_array_equal(fed, np.float32([[*vars(each).values()] for each in scalars]))
+    assert scalars[0].epsilon == scalars[1].epsilon  # both are the sixth applied update

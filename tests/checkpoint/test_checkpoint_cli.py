@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
+from pangu_alpha.checkpoint.format import Manifest, compare_tensors, write_checkpoint
 from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError
 from pangu_alpha.cli.checkpoint import main
 from pangu_alpha.config.schema import to_mapping
@@ -151,3 +151,38 @@ def test_errors_reach_the_exit_code(run, tmp_path):
         done = subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True)
         assert done.returncode == 2
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_control_characters_of_a_checkpoint_never_reach_the_terminal(ours, tmp_path, capsys):
+    from pangu_alpha.config.model import ModelConfig
+
+    model = to_mapping(ModelConfig(vocab_size=1000, hidden_size=64, num_layers=3, num_heads=4, seq_length=32))
+    strange = ours | {"surplus\x1b[2J\n\u202e": np.zeros(2, np.float32)}
+    write_checkpoint(tmp_path / "one", {"model": ours}, Manifest(1, 1, {"model": model}, "\x1b[31m"))
+    write_checkpoint(tmp_path / "two", {"model": strange}, Manifest(1, 1, {"model": model}, "\x9b31m"))
+    seen = r"surplus\x1b[2J\n\u202e"
+    assert main(["inspect", str(tmp_path / "two"), "--tensors"]) == 0
+    assert main(["diff", str(tmp_path / "one"), str(tmp_path / "two"), "--quiet"]) == 1
+    lines = capsys.readouterr().out
+    assert lines.count(seen) == 2 and r"\x9b31m" in lines
+    assert main(["inspect", str(tmp_path / "two"), "--tensors", "--json"]) == 0
+    text = capsys.readouterr().out
+    assert "surplus\x1b[2J\n\u202e" in json.loads(text)["tensors"]["model"]
+    path = tmp_path / "two/model.safetensors"
+    path.write_bytes(path.read_bytes().replace(b"surplus", b"surplux"))
+    assert main(["verify", str(tmp_path / "two"), "--quiet"]) == 1
+    lines += text + capsys.readouterr().out
+    assert not set("\x1b\x9b\u202e") & set(lines)
+
+
+def test_a_checkpoint_that_says_no_model_is_refused_in_words(ours, tmp_path):
+    write_checkpoint(tmp_path / "one", {"model": ours}, Manifest(1, 1, {}))
+    with pytest.raises(CheckpointError, match="one: it does not say which model it is of"):
+        main(["inspect", str(tmp_path / "one")])
+
+
+def test_a_list_of_thousands_of_tensors_is_cut():
+    found = {f"x{number}": ((1,), None) for number in range(20_000)}
+    with pytest.raises(CheckpointError, match="20000 tensors do not fit the 0 expected") as error:
+        compare_tensors({}, found, "here")
+    assert len(str(error.value).splitlines()) == 102 and "and 19,900 more" in str(error.value)

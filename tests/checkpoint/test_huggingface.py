@@ -193,7 +193,7 @@ def test_code_in_the_port_is_refused(tmp_path, write_torch):
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("config.json", '{"num_heads": 4', r"config\.json: not JSON"),
+        ("config.json", '{"num_heads": 4', r"config\.json, line 1, column 16: not JSON"),
         ("config.json", "[4]", r"config\.json: not a JSON object"),
         ("config.json", '{"num_heads": 4, "activation_function": "relu"}', "'relu' is none of gelu"),
     ],

@@ -219,3 +219,106 @@ def test_heads_and_iteration_are_read_from_what_torch_wrote():
 
     real = Path(__file__).parent / "torch_2_13.pt"
     assert _said(read_torch_file(real)) == ({"num_heads": 4}, 1000)
+
+
+@pytest.fixture
+def arguments(monkeypatch):
+    """Lets every rank's file hold the program's arguments, as Megatron-LM's own files do."""
+    from pangu_alpha.checkpoint import megatron
+    from pangu_alpha.checkpoint.torch_file import read_torch_file
+
+    def put(**said):
+        def reading(path):
+            args = read_torch_file(Path(__file__).parent / "torch_2_13.pt")["args"]
+            args.state = said
+            return {**read_torch_file(path), "args": args}
+
+        monkeypatch.setattr(megatron, "read_torch_file", reading)
+
+    return put
+
+
+ARGUMENTS = {
+    "num_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "max_position_embeddings": 32,
+    "ffn_hidden_size": None, "padded_vocab_size": PADDED, "model_parallel_size": 2,
+}  # fmt: skip
+
+
+def test_sizes_among_the_arguments_that_fit(write, ours, model_yaml, arguments):
+    arguments(**ARGUMENTS)
+    assert_same(open_source(write(2), OpenOptions(model=model_yaml)), ours)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_layers": 3}, "num_layers with the query layer: args in .*00.* says 4, the tensors show 3"),
+        ({"hidden_size": 128}, "hidden_size: .* says 128, the tensors show 64"),
+        ({"num_attention_heads": 8}, "num_heads: --model says 4, args in .* says 8"),
+        ({"max_position_embeddings": 1024}, "max_position_embeddings: .* says 1024, the tensors show 32"),
+        ({"ffn_hidden_size": 128}, "ffn_hidden_size: .* says 128, PanGu-alpha has 256"),
+        ({"padded_vocab_size": 40960}, "padded_vocab_size: .* says 40960, the tensors show 1024"),
+        ({"model_parallel_size": 4}, "model_parallel_size: .* says 4, the tensors show 2"),
+        ({"num_layers": "2"}, "args in .*: num_layers is '2', which is no size"),
+    ],
+)
+def test_sizes_among_the_arguments_are_compared(write, model_yaml, arguments, change, said):
+    arguments(**{**ARGUMENTS, **change})
+    with pytest.raises(CheckpointError, match=said):
+        open_source(write(2), OpenOptions(model=model_yaml))
+
+
+def test_a_table_is_not_cut_to_a_fraction(write, tmp_path):
+    small = tmp_path / "small.yaml"
+    small.write_text(
+        "model: {vocab_size: 1000, hidden_size: 64, num_layers: 3, num_heads: 4, seq_length: 32}\n"
+    )
+    path = write(1)
+    assert open_source(path, OpenOptions(model=str(small))).manifest.config["model"]["vocab_size"] == 1000
+    from pangu_alpha.checkpoint.megatron import _vocabulary
+    from pangu_alpha.checkpoint.pieces import Stored
+
+    found = {"embedding.word_embeddings.weight": Stored((40960, 64), ())}
+    assert _vocabulary(found, {}, OpenOptions(model=str(small)), tmp_path) == (40960, ())
+
+
+@pytest.mark.parametrize("front", ["module.", "_orig_mod."])
+def test_a_wrapper_around_the_language_model(whole_tensors, ours, model_yaml, tmp_path, write_torch, front):
+    tensors = {f"{front}{name}": array for name, (array, _) in whole_tensors.items()}
+    write_torch(tmp_path / "mp_rank_00/model_optim_rng.pt", {"model": {"language_model": tensors}})
+    source = open_source(tmp_path, OpenOptions(model=model_yaml))
+    assert_same(source, ours)
+    assert f"{front!r} taken off the names of {len(tensors)} tensors" in source.notes
+
+
+def test_a_lost_layer_of_a_rank_is_named(write, whole_tensors, model_yaml):
+    lost = {name: whole_tensors.pop(name) for name in [*whole_tensors] if "layers.0." in name}
+    try:
+        with pytest.raises(
+            CheckpointError, match="missing: layers 0; 1 are there, named transformer.layers.N"
+        ):
+            open_source(write(2), OpenOptions(model=model_yaml))
+    finally:
+        whole_tensors.update(lost)
+
+
+@pytest.mark.parametrize(
+    "word", ["../iter_0001000", "/etc", "..", "iter_0001000/mp_rank_00", "a" * 5000, "9" * 5000]
+)
+def test_the_newest_iteration_is_a_folder_here(write, ours, model_yaml, word):
+    path = write(1)
+    (path / "latest_checkpointed_iteration.txt").write_text(word)
+    with pytest.raises(CheckpointError, match="no checkpoint of a known form"):
+        open_source(path, OpenOptions(model=model_yaml))
+
+
+@pytest.mark.parametrize("shape", [(), (64,)])
+def test_a_table_of_another_rank_is_named(whole_tensors, model_yaml, tmp_path, write_torch, shape):
+    tensors = {name: array for name, (array, _) in whole_tensors.items()}
+    tensors["embedding.word_embeddings.weight"] = np.zeros(shape, np.float32)
+    for rank in range(2):
+        write_torch(tmp_path / f"mp_rank_{rank:02d}/model_optim_rng.pt", {"model": tensors})
+    with pytest.raises(
+        CheckpointError, match=f"embedding.word_embeddings.weight.*{'few dim' if not shape else ''}"
+    ):
+        open_source(tmp_path, OpenOptions(model=model_yaml))

@@ -158,8 +158,11 @@ def entry(start, stop, shape=None):
     [
         (f'{{"a": {entry(0, 4)}, "b": {entry(3, 4)}}}', "a and b share bytes"),
         (f'{{"b": {entry(0, 2)}, "a": {entry(0, 4)}}}', "share bytes"),
-        (f'{{"a": {entry(0, 2)}, "b": {entry(2, 4)}, "a": {entry(2, 4)}}}', "its header says 'a' twice"),
-        (f'{{"a": {entry(0, 4)[:-1]}, "shape": [4]}}}}', "its header says 'shape' twice"),
+        (
+            f'{{"a": {entry(0, 2)}, "b": {entry(2, 4)}, "a": {entry(2, 4)}}}',
+            "its header: key 'a' twice in one object",
+        ),
+        (f'{{"a": {entry(0, 4)[:-1]}, "shape": [4]}}}}', "its header: key 'shape' twice in one object"),
         (f'{{"a": {entry(0, 4, [-2, -2])}}}', "its header says .* of 'a'"),
         (f'{{"__metadata__": 0, "a": {entry(0, 4)}}}', "its metadata is no mapping of texts"),
         (f'{{"__metadata__": {{"a": 3}}, "a": {entry(0, 4)}}}', "its metadata is no mapping of texts"),

@@ -75,6 +75,25 @@ def test_a_pipe_is_no_file(tmp_path):
         require_file(tmp_path / "nothing")
 
 
+def test_a_git_lfs_pointer_is_not_the_file(tmp_path):
+    (tmp_path / "x.json").write_text(
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1234567\n"
+    )
+    with pytest.raises(
+        ReadError, match=r"x.json: a git-LFS pointer of a file of 1,234,567 bytes.*git lfs pull"
+    ):
+        read_json(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ReadError, match="a git-LFS pointer of another file"):
+        read_json(tmp_path / "x.json")
+
+
+def test_a_hundred_lists_in_one_another_are_read_and_no_more():
+    assert parse_json("[" * 100 + "1" + "]" * 100, "x")
+    with pytest.raises(ReadError, match="x: mappings and lists in one another more than 100 deep"):
+        parse_json('{"a": ' + "[" * 100 + "]" * 100 + "}", "x")
+
+
 def test_lines_of_json_come_one_by_one_and_broken_ones_as_errors(tmp_path):
     path = tmp_path / "lines.jsonl"
     path.write_bytes('{"a": "\u2028"}\n\n[1]\nnot\n{"b": NaN}\n{"c": "一'.encode()[:-1])

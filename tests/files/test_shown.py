@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 
 import pytest
 
-from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.files.shown import quoted, shown, shown_json, shown_name
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,14 @@ def test_short_values_are_their_repr(value):
 
 def test_a_number_of_many_digits_is_described():
     assert quoted(10**5000) == "a whole number of 16,610 bits"
+
+
+def test_a_name_stays_on_its_line():
+    assert shown_name("a\tb\nc\x1b") == r"a\tb\nc\x1b"
+    assert len(shown_name("x" * 10_000)) == 200
+
+
+def test_json_is_read_as_before():
+    text = json.dumps({"名\x9b": "a\u202eb\x7f"}, indent=1, ensure_ascii=False)
+    assert json.loads(shown_json(text)) == json.loads(text)
+    assert shown_json(text) == '{\n "名\\u009b": "a\\u202eb\\u007f"\n}'

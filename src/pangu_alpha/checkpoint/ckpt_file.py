@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pangu_alpha.checkpoint.copying import Slot, TargetFile
+from pangu_alpha.checkpoint.errors import CheckpointError
 from pangu_alpha.checkpoint.naming import as_source
+from pangu_alpha.checkpoint.opening import MOST_AXES, check_file, few, is_shape, shape_text
 from pangu_alpha.checkpoint.pieces import Piece, Source, Stored, whole
 from pangu_alpha.checkpoint.protobuf_wire import FileBytes, WireError, length_field, length_head, number_field
 from pangu_alpha.checkpoint.reading import stored_dtype
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.files.shown import quoted, shown_name
 
 if TYPE_CHECKING:
     from pangu_alpha.checkpoint.source import OpenOptions
@@ -89,12 +91,12 @@ def read_ckpt(path: Path) -> CkptFile:
         CheckpointError: The file is cut, damaged, encrypted, a pickle, or something else altogether.
         OSError: It cannot be read.
     """
-    with open(path, "rb", buffering=0) as file:
+    with open(check_file(path), "rb", buffering=0) as file:
         data = FileBytes(file.fileno())
         _refuse_foreign(path, data)
         end = _without_crc(path, data, file.fileno())
         try:
-            values = [_value(data, one.start, one.stop) for one in data.fields(0, end) if one.number == 1]
+            values = (_value(data, one.start, one.stop) for one in data.fields(0, end) if one.number == 1)
             return _collect(path, data, values)
         except (WireError, UnicodeDecodeError) as error:
             raise CheckpointError(
@@ -103,7 +105,7 @@ def read_ckpt(path: Path) -> CkptFile:
             ) from error
 
 
-@dataclass
+@dataclass(slots=True)
 class _Value:
     """One message of the file."""
 
@@ -150,12 +152,19 @@ def _without_crc(path: Path, data: FileBytes, descriptor: int) -> int:
 
 
 def _value(data: FileBytes, start: int, stop: int) -> _Value:
+    """One tensor's message.
+
+    Raises:
+        WireError: It has no name. MindSpore writes none without; millions of empty ones fill a small file.
+    """
     value = _Value()
     for one in data.fields(start, stop):
         if one.number == 1:
             value.tag = data.read(one.start, one.stop).decode()
         elif one.number == 2:
             _tensor(data, one.start, one.stop, value)
+    if not value.tag:
+        raise WireError(f"byte {start}: a tensor without a name")
     return value
 
 
@@ -164,6 +173,8 @@ def _tensor(data: FileBytes, start: int, stop: int, value: _Value) -> None:
     for one in data.fields(start, stop):
         if one.number == 1 and one.value is not None:
             dims.append(one.value)
+            if len(dims) > MOST_AXES:
+                raise WireError(f"{quoted(value.tag)}: more than {MOST_AXES} dimensions")
         elif one.number == 2:
             value.type = data.read(one.start, one.stop).decode()
         elif one.number == 3:
@@ -171,35 +182,41 @@ def _tensor(data: FileBytes, start: int, stop: int, value: _Value) -> None:
     value.dims = tuple(dims)
 
 
-def _collect(path: Path, data: FileBytes, values: list[_Value]) -> CkptFile:
+def _collect(path: Path, data: FileBytes, values: Iterable[_Value]) -> CkptFile:
     tensors: dict[str, FileTensor] = {}
+    extents: dict[str, list[tuple[int, int]]] = {}
     info: dict[str, Info] = {}
-    aside: list[str] = []
+    aside: dict[str, None] = {}
     last = None
     for value in values:
         dtype = _TYPES.get(value.type or "")
         if value.type == _TEXT:
             info[value.tag] = data.read(value.start, value.stop).decode("utf-32-le").rstrip("\0")
         elif dtype is None:
-            aside.append(value.tag)
+            aside[value.tag] = None
         elif value.tag in tensors and value.tag != last:
-            raise CheckpointError(f"{path}: damaged: {value.tag} is there twice")
+            raise CheckpointError(f"{path}: damaged: {shown_name(value.tag)} is there twice")
+        elif not is_shape(value.dims):
+            raise CheckpointError(
+                f"{path}: damaged: {shown_name(value.tag)} has the shape {shape_text(value.dims)}, which no "
+                "memory holds"
+            )
         else:
-            extents = tensors[value.tag].extents if value.tag in tensors else ()
-            extent = (value.start, value.stop - value.start)
-            tensors[value.tag] = FileTensor(value.dims, dtype, (*extents, extent))
+            extents.setdefault(value.tag, []).append((value.start, value.stop - value.start))
+            tensors[value.tag] = FileTensor(value.dims, dtype, ())
         last = value.tag
+    tensors = {name: dataclasses.replace(one, extents=tuple(extents[name])) for name, one in tensors.items()}
     for name in [name for name, tensor in tensors.items() if tensor.shape in ((), (0,))]:
         tensor = tensors.pop(name)  # a number of the training state; MindSpore stores some as [0]
         info[name] = _number(path, data, name, tensor)
     _check_sizes(path, tensors)
-    return CkptFile(path, tensors, info, tuple(dict.fromkeys(aside)))
+    return CkptFile(path, tensors, info, tuple(aside))
 
 
 def _number(path: Path, data: FileBytes, name: str, tensor: FileTensor) -> Info:
     start, length = tensor.extents[0]
     if length != stored_dtype(tensor.dtype).itemsize:
-        raise CheckpointError(f"{path}: damaged: {name}: {length} bytes for one {tensor.dtype}")
+        raise CheckpointError(f"{path}: damaged: {shown_name(name)}: {length} bytes for one {tensor.dtype}")
     raw = data.read(start, start + length)
     if tensor.dtype == "bfloat16":
         return np.frombuffer(b"\0\0" + raw, np.float32)[0].item()
@@ -211,8 +228,8 @@ def _check_sizes(path: Path, tensors: Mapping[str, FileTensor]) -> None:
         needed = math.prod(tensor.shape) * stored_dtype(tensor.dtype).itemsize
         if needed != tensor.stored:
             raise CheckpointError(
-                f"{path}: damaged: {name}: {tensor.stored:,} bytes, {needed:,} are needed for {tensor.dtype} "
-                f"{list(tensor.shape)}"
+                f"{path}: damaged: {shown_name(name)}: {tensor.stored:,} bytes, {needed:,} are needed for "
+                f"{tensor.dtype} {list(tensor.shape)}"
             )
 
 
@@ -266,7 +283,7 @@ def open_(path: Path, options: OpenOptions) -> Source:
         name: Stored(one.shape, (Piece(whole(one.shape), file.path, one.extents, one.dtype),))
         for name, one in file.tensors.items()
     }
-    notes = [f"left aside, of no plain type: {', '.join(file.aside)}"] if file.aside else []
+    notes = [f"left aside, of no plain type: {few(file.aside)}"] if file.aside else []
     types = ", ".join(sorted({one.dtype for one in file.tensors.values()}))
     form = f"MindSpore checkpoint in one .ckpt file, {types}"
     return as_source(path, form, stored, options, file.info, notes)
@@ -275,5 +292,7 @@ def open_(path: Path, options: OpenOptions) -> Source:
 def _only_file(path: Path) -> Path | None:
     if path.is_file():
         return path if path.suffix == ".ckpt" else None
-    files = [one for one in path.glob("*.ckpt") if "strategy" not in one.name] if path.is_dir() else []
+    if not path.is_dir():
+        return None
+    files = [one for one in path.glob("*.ckpt") if "strategy" not in one.name and not one.is_dir()]
     return files[0] if len(files) == 1 else None

@@ -18,17 +18,18 @@ from typing import Any
 import numpy as np
 
 from pangu_alpha.checkpoint.durable import appearing_folder
+from pangu_alpha.checkpoint.errors import CheckpointError
+from pangu_alpha.checkpoint.opening import are_sizes, few, is_shape, mapping_of, read_bytes
 from pangu_alpha.checkpoint.tensor_file import (
-    CheckpointError,
     FileRecord,
     Tensors,
-    are_sizes,
     checksum,
     file_bytes,
     find_damage,
     map_tensors,
     write_tensors,
 )
+from pangu_alpha.files.shown import quoted, shown_name
 from pangu_alpha.files.writing import durable_file, finite, sync_folder, write_all
 
 FORMAT_VERSION = 1
@@ -200,11 +201,11 @@ def read_manifest(path: Path) -> Manifest:
     if not (path / MARKER).exists():
         raise CheckpointError(f"{path}: unfinished or no checkpoint: it has no file {MARKER}{_hint(path)}")
     try:
-        text, marker = (path / MANIFEST).read_bytes(), (path / MARKER).read_bytes()
+        text, marker = read_bytes(path / MANIFEST), read_bytes(path / MARKER)
     except OSError as error:
         raise CheckpointError(f"{error.filename}: cannot be read ({error.strerror})") from error
     if marker != _marker(text):
-        expected = marker.decode("ascii", errors="backslashreplace").strip()
+        expected = marker[:200].decode("ascii", errors="backslashreplace").strip()
         found = _marker(text).decode().strip()
         raise CheckpointError(f"{path}: damaged: {MARKER} says {expected!r}, {MANIFEST} gives {found!r}")
     return _parse_manifest(path, text)
@@ -227,7 +228,10 @@ def compare_tensors(expected: Mapping[str, Spec], found: Mapping[str, Spec], whe
         if name in found and not _fits(expected[name], found[name]):
             lines.append(f"differs: {_tensor(name, expected)}, found {_tensor('', found, name)}")
     if lines:
-        heading = f"{where}: {len(lines)} tensors do not fit the {len(expected)} expected; nothing was loaded"
+        count, most = len(lines), 100
+        if count > most:
+            lines = [*lines[:most], f"and {count - most:,} more"]
+        heading = f"{where}: {count} tensors do not fit the {len(expected)} expected; nothing was loaded"
         raise CheckpointError("\n  - ".join([f"{heading}:", *lines]))
 
 
@@ -279,19 +283,16 @@ def _hint(path: Path) -> str:
 
 
 def _parse_manifest(path: Path, text: bytes) -> Manifest:
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise CheckpointError(f"{path / MANIFEST}: not JSON ({error})") from error
-    version = values.get("version") if isinstance(values, dict) else None
+    values = mapping_of(text, path / MANIFEST)
+    version = values.get("version")
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: {MANIFEST} is of format version {version}, this program reads {FORMAT_VERSION}; "
-            "read it with the version of pangu_alpha that wrote it, or a newer one"
+            f"{path}: {MANIFEST} is of format version {quoted(version)}, this program reads "
+            f"{FORMAT_VERSION}; read it with the version of pangu_alpha that wrote it, or a newer one"
         )
     if wrong := _wrong_entries(values):
         raise CheckpointError(
-            f"{path / MANIFEST}: not as this program writes it, whatever its checksum: {', '.join(wrong)}"
+            f"{path / MANIFEST}: not as this program writes it, whatever its checksum: {few(wrong)}"
         )
     try:
         files = {stem: FileRecord.from_mapping(record) for stem, record in values["files"].items()}
@@ -305,15 +306,19 @@ def _wrong_entries(values: Mapping[str, Any]) -> list[str]:
     wrong = [*(values.keys() - _KINDS.keys()), *(_NEEDED - values.keys())]
     wrong += [name for name in values.keys() & _KINDS.keys() if not isinstance(values[name], _KINDS[name])]
     if wrong:
-        return sorted(wrong)
+        return sorted(shown_name(name, 80) for name in wrong)
+    wrong += [name for name in ("step", "samples") if not are_sizes([values[name]])]
     slices, config, parts = values.get("slices", {}), values["config"], values.get("parts", {})
     # Names of files and folders: none leads out of the checkpoint.
-    wrong += [repr(name) for name in (*values["files"], *parts) if Path(name).name != name or name == ".."]
-    wrong += [f"parts.{name}" for name, digest in parts.items() if not isinstance(digest, str)]
+    names = (*values["files"], *parts)
+    wrong += [quoted(name) for name in names if Path(name).name != name or name == ".." or "\0" in name]
+    wrong += [
+        f"parts.{shown_name(name, 80)}" for name, digest in parts.items() if not isinstance(digest, str)
+    ]
     wrong += [f"config.{key}" for key in ("model", "parallel") if not isinstance(config.get(key, {}), dict)]
     for stem, group in slices.items():
         if not isinstance(group, dict) or not all(map(_is_slice, group.values())):
-            wrong.append(f"slices.{stem}")
+            wrong.append(f"slices.{shown_name(stem, 80)}")
     return wrong
 
 
@@ -321,7 +326,7 @@ def _is_slice(value: Any) -> bool:
     if not isinstance(value, dict) or value.keys() != {"start", "shape"}:
         return False
     start, shape = value["start"], value["shape"]
-    return are_sizes(start) and are_sizes(shape) and len(start) == len(shape)
+    return are_sizes(start) and is_shape(shape) and len(start) == len(shape)
 
 
 def _check_plain(values: Mapping[str, Any]) -> None:
@@ -343,10 +348,15 @@ def _explain(error: OSError, path: Path, needed: int) -> str:
 
 
 def _fits(expected: Spec, found: Spec) -> bool:
-    types = {np.dtype(spec[1]) for spec in (expected, found) if spec[1] is not None}
+    types = {_type(spec[1]) for spec in (expected, found) if spec[1] is not None}
     return tuple(expected[0]) == tuple(found[0]) and len(types) < 2
 
 
 def _tensor(name: str, specs: Mapping[str, Spec], key: str | None = None) -> str:
     shape, dtype = specs[name if key is None else key]
-    return " ".join(filter(None, [name, str(list(shape)), dtype and np.dtype(dtype).name]))
+    return " ".join(filter(None, [shown_name(name), str(list(shape)), dtype and _type(dtype)]))
+
+
+def _type(dtype: Any) -> str:
+    """numpy's name of a type; bfloat16 it does not know."""
+    return dtype if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype).name

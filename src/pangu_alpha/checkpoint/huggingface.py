@@ -5,24 +5,29 @@ Its graph is that of the released 2.6B and 13B. Nothing here runs code of a chec
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pangu_alpha.checkpoint.pieces import Piece, Source, Stored
+import numpy as np
+
+from pangu_alpha.checkpoint.errors import CheckpointError
+from pangu_alpha.checkpoint.opening import few, files_below, read_bytes, read_mapping
+from pangu_alpha.checkpoint.pieces import Source, Stored, whole
 from pangu_alpha.checkpoint.ports import (
     Port,
     both,
-    count_layers,
     exported_model,
     port_config,
     port_source,
     tensors_of,
 )
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.reading import read_box, row_boxes
+from pangu_alpha.checkpoint.sizes import FEED_FORWARD, FIELDS, TIED, Statement, layer_count, matrix, stated
+from pangu_alpha.checkpoint.wrappers import unwrapped
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.files.shown import quoted
 
 if TYPE_CHECKING:
     from pangu_alpha.checkpoint.source import OpenOptions
@@ -56,6 +61,7 @@ PORT = Port(
 )
 
 _FILES = ("model.safetensors", "pytorch_model.bin")  # each single, or several with an index
+_ANCHORS = (_QUERIES, _QUERIES.removeprefix("transformer."))
 _MASKS = re.compile(r"transformer\.h\.\d+\.attn\.(masked_)?bias")  # of causal attention: no weights
 _OLDER = re.compile(r"(transformer\.h\.\d+\.attn\.)out_proj(\..+)")  # the port's first name of c_proj
 # transformers' activations -> ours. Its "gelu" is that of the error function.
@@ -63,23 +69,41 @@ _ACTIVATIONS = {
     "gelu": "gelu", "gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu_fast": "gelu",
     "quick_gelu": "fast_gelu",
 }  # fmt: skip
-_FIELDS = {
-    "num_heads": "num_heads", "resid_pdrop": "dropout", "layer_norm_epsilon": "layer_norm_epsilon",
-}  # fmt: skip
+_FIELDS = {"resid_pdrop": "dropout", "layer_norm_epsilon": "layer_norm_epsilon"}
+# Our name of a size -> its names in config.json: the port's, and those of GPT-2 and of newer configurations.
+_SIZES = {
+    "vocab_size": ("vocab_size",),
+    "hidden_size": ("hidden_size", "n_embd"),
+    "num_layers": ("num_layers", "n_layer", "num_hidden_layers"),
+    "num_heads": ("num_heads", "n_head", "num_attention_heads"),
+    "seq_length": ("max_position_embeddings", "n_positions", "n_ctx"),
+    FEED_FORWARD: ("intermediate_size", "n_inner"),
+    TIED: ("tie_word_embeddings",),
+}
+_BASE = "transformer."  # before all names but the head's; the base model's own files go without
+_COMPARED = 1 << 20  # numbers of the head and of the table that are compared at a time
 
 
 def recognises(path: Path) -> bool:
     """Whether an index, config.json or the tensors' names at a path are the port's."""
     try:
         for name in _FILES:
-            if (path / f"{name}.index.json").is_file():
-                return _QUERIES in _index(path / f"{name}.index.json")
-        if (path / _FILES[1]).is_file():  # no other form's; what is wrong with it is said when it is opened
+            if (path / f"{name}.index.json").exists():
+                return _QUERIES in _base_names(unwrapped(_index(path / f"{name}.index.json"), _ANCHORS)[0])
+        if (path / _FILES[1]).exists():  # no other form's; what is wrong with it is said when it is opened
             return True
-        if (path / CONFIG).is_file() and _MODEL_TYPE in (path / CONFIG).read_text("utf-8"):
+        if _is_the_ports(path / CONFIG):
             return True
-        return _QUERIES in _locate(_weights_of(path))
+        return _QUERIES in _locate(_weights_of(path), path)[0]
     except (OSError, ValueError):
+        return False
+
+
+def _is_the_ports(config: Path) -> bool:
+    """Whether a config.json names the port; one that cannot be read tells nothing here."""
+    try:
+        return config.is_file() and _MODEL_TYPE.encode() in read_bytes(config)
+    except (OSError, CheckpointError):
         return False
 
 
@@ -96,14 +120,13 @@ def open_(path: Path, options: OpenOptions) -> Source:
         ConfigError: config.json or the model given breaks a rule.
     """
     weights = _weights_of(path)
-    tensors = _locate(weights)
+    tensors, notes = _locate(weights, path)
     masks = [name for name in tensors if _MASKS.fullmatch(name)]
     head = tensors.pop(HEAD, None)
     found = {name: stored for name, stored in tensors.items() if not _MASKS.fullmatch(name)}
-    notes = [f"{len(masks)} causal masks left aside"] if masks else []
-    said, remarks = _said(weights)
-    sizes = _sizes(found, path)
-    config, assumed = port_config(sizes, said, options, path)
+    notes += [f"{len(masks)} causal masks left aside"] if masks else []
+    said, statements, remarks = _said(path, weights)
+    config, assumed = port_config(_sizes(found, path), said, statements, options, path)
     if head is not None:
         _check_head(head, found[PORT.outside["word_embedding.table"]], path)
     form = f"Hugging Face port, {len(weights)} file{'s' * (len(weights) > 1)}"
@@ -158,90 +181,120 @@ def _weights_of(path: Path) -> list[Path]:
         return [path]
     for name in _FILES:
         index = path / f"{name}.index.json"
-        if index.is_file():
-            files = sorted({path / file for file in _index(index).values()})
-            if missing := [file.name for file in files if not file.is_file()]:
-                raise CheckpointError(
-                    f"{path}: {index.name} names files that are missing: {', '.join(missing)}"
-                )
+        if index.exists():
+            files = files_below(path, index, _index(index))
+            if missing := [file.name for file in files if not file.exists()]:
+                raise CheckpointError(f"{path}: {index.name} names files that are missing: {few(missing)}")
             return files
-        if (path / name).is_file():
+        if (path / name).exists():  # what is no file is refused when it is opened
             return [path / name]
     raise CheckpointError(f"{path}: neither {' nor '.join(_FILES)}, nor an index of such files")
 
 
-def _index(file: Path) -> dict[str, str]:
+def _index(file: Path) -> dict[str, Any]:
     """File of every tensor."""
-    found = _read_json(file).get("weight_map")
+    found = read_mapping(file).get("weight_map")
     if not isinstance(found, dict):
         raise CheckpointError(f"{file}: no index: it has no weight_map")
     return found
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{file}: not JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{file}: not a JSON object")
-    return values
-
-
-def _locate(files: list[Path]) -> dict[str, Stored]:
-    """All tensors of some files, under the port's newer names."""
+def _locate(files: list[Path], where: Path) -> tuple[dict[str, Stored], list[str]]:
+    """All tensors of some files, under the port's newer names; and what was taken off them."""
     found: dict[str, Stored] = {}
     for file in files:
         for name, stored in tensors_of(file).items():
-            name = _OLDER.sub(r"\1c_proj\2", name)
             if name in found:
                 raise CheckpointError(f"{file}: {name} is in {found[name].pieces[0].file.name}, too")
             found[name] = stored
-    return found
+    try:
+        inside, notes = unwrapped(found, _ANCHORS)
+    except CheckpointError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+    named = _base_names(inside)
+    if named.keys() != inside.keys():
+        notes += (f"names of the base model, without {_BASE!r}",)
+    renamed: dict[str, Stored] = {}
+    for name, stored in named.items():
+        name = _OLDER.sub(r"\1c_proj\2", name)
+        if name in renamed:
+            raise CheckpointError(f"{stored.pieces[0].file}: {name} is there under two names")
+        renamed[name] = stored
+    return renamed, [*notes]
 
 
-def _said(files: list[Path]) -> tuple[dict[str, Any], list[str]]:
-    """What the header of one of our exports, else config.json, says of the shape; and remarks."""
+def _base_names(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors by the names of the whole model, if they are by those of its base."""
+    if _QUERIES in found or _QUERIES.removeprefix(_BASE) not in found:
+        return dict(found)
+    return {name if name == HEAD else _BASE + name: each for name, each in found.items()}
+
+
+def _said(path: Path, files: list[Path]) -> tuple[dict[str, Any], list[Statement], list[str]]:
+    """What the header of one of our exports, else config.json, says of the model; its sizes; and remarks."""
+    said: dict[str, Any] = {}
+    statements: list[Statement] = []
     if files[0].suffix == ".safetensors" and (said := exported_model(files[0])):
-        return said, []
-    file = files[0].parent / CONFIG
-    if not file.is_file():
-        return {}, [f"no {CONFIG} beside it"]
-    values = _read_json(file)
+        statements = stated(f"the header of {files[0]}", said, {name: (name,) for name in FIELDS})
+    folders = dict.fromkeys((path if path.is_dir() else path.parent, files[0].parent))
+    configs = [folder / CONFIG for folder in folders if (folder / CONFIG).exists()]
+    values = [read_mapping(file) for file in configs]
+    for file, each in zip(configs, values, strict=True):
+        statements += stated(str(file), each, _SIZES)
+    if said:
+        return said, statements, []
+    if not configs:
+        return {}, [], [f"no {CONFIG} beside it"]
+    said, remarks = _network(configs[0], values[0])
+    return said, statements, remarks
+
+
+def _network(file: Path, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What config.json says of the network beside its sizes; and remarks."""
     said = {ours: values[theirs] for theirs, ours in _FIELDS.items() if theirs in values}
+    for theirs in (name for name in _FIELDS if name in values):
+        if type(values[theirs]) not in (int, float) or not 0 <= values[theirs] < 1:
+            raise CheckpointError(
+                f"{file}: {theirs} is {quoted(values[theirs])}, not a number from 0 to below 1"
+            )
     activation = values.get("activation_function", "gelu")
-    if activation not in _ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise CheckpointError(
-            f"{file}: activation_function {activation!r} is none of {', '.join(_ACTIVATIONS)}"
+            f"{file}: activation_function {quoted(activation)} is none of {', '.join(_ACTIVATIONS)}"
         )
     said["activation"] = _ACTIVATIONS[activation]
-    remarks = []
-    if activation == "gelu":
-        remarks.append("the port computes gelu by the error function; here by tanh, as the model was trained")
-    return said, remarks
+    if activation != "gelu":
+        return said, []
+    return said, ["the port computes gelu by the error function; here by tanh, as the model was trained"]
 
 
 def _sizes(found: Mapping[str, Stored], where: Path) -> dict[str, int]:
     """Fields of ModelConfig that shapes show.
 
     Raises:
-        CheckpointError: A table is missing.
+        CheckpointError: A table is missing or no matrix, or there are gaps between the layers.
     """
-    tables = [PORT.outside[f"{name}_embedding.table"] for name in ("word", "position")]
-    if missing := [name for name in tables if name not in found]:
-        raise CheckpointError(f"{where}: missing: {', '.join(missing)}")
-    (vocab, hidden), (positions, _) = (found[name].shape for name in tables)
+    word, position = (PORT.outside[f"{name}_embedding.table"] for name in ("word", "position"))
+    if missing := [name for name in (word, position) if name not in found]:
+        raise CheckpointError(
+            f"{where}: missing: {', '.join(missing)}; it has {few(found, 3) or 'no tensors'}"
+        )
+    vocabulary, hidden = matrix(found, word, where)
+    layer = PORT.layer.removesuffix("{}")
+    layers = layer_count(found, layer, where)
+    if not layers:
+        raise CheckpointError(f"{where}: missing: all layers, named {layer}0 ...; it has {few(found, 3)}")
     return {
-        "vocab_size": vocab,
+        "vocab_size": vocabulary,
         "hidden_size": hidden,
-        "seq_length": positions,
-        "num_layers": count_layers(found, PORT.layer),
+        "seq_length": matrix(found, position, where)[0],
+        "num_layers": layers,
     }
 
 
 def _check_head(head: Stored, table: Stored, where: Path) -> None:
     """Makes sure that the head is the table, as it is here."""
-    if head.shape == table.shape and _same_bytes(head.pieces[0], table.pieces[0]):
+    if head.shape == table.shape and _same_numbers(head, table):
         return
     raise CheckpointError(
         f"{where}: {HEAD} differs from {PORT.outside['word_embedding.table']}: its head is not tied to the "
@@ -249,14 +302,13 @@ def _check_head(head: Stored, table: Stored, where: Path) -> None:
     )
 
 
-def _same_bytes(one: Piece, other: Piece, chunk: int = 8 << 20) -> bool:
-    ((begin, length),), ((other_begin, other_length),) = one.extents, other.extents
-    if (one.file, begin) == (other.file, other_begin):
-        return length == other_length
-    if (one.dtype, length) != (other.dtype, other_length):
-        return False
-    with open(one.file, "rb") as first, open(other.file, "rb") as second:
-        first.seek(begin)
-        second.seek(other_begin)
-        sizes = (min(chunk, length - done) for done in range(0, length, chunk))
-        return all(first.read(size) == second.read(size) for size in sizes)
+def _same_numbers(one: Stored, other: Stored) -> bool:
+    """Whether two tensors of one shape hold the same numbers, of whatever types."""
+    first, second = one.pieces[0], other.pieces[0]
+    if (first.file, first.extents, first.dtype) == (second.file, second.extents, second.dtype):
+        return True
+    for rows in row_boxes(whole(one.shape), _COMPARED):
+        left, right = (read_box(each, rows, np.float64, verify=False, name=HEAD) for each in (one, other))
+        if not np.array_equal(left, right, equal_nan=True):
+            return False
+    return True

@@ -15,19 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
+from pangu_alpha.checkpoint.naming import MOST_PADDING, given_model
+from pangu_alpha.checkpoint.opening import few
 from pangu_alpha.checkpoint.pieces import Box, Source, Stored
 from pangu_alpha.checkpoint.ports import (
     Port,
     both,
-    count_layers,
     exported_model,
     port_config,
     port_source,
     tensors_of,
 )
 from pangu_alpha.checkpoint.reading import read_box
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError
+from pangu_alpha.checkpoint.sizes import FEED_FORWARD, FIELDS, Statement, layer_count, matrix, stated
 from pangu_alpha.checkpoint.torch_file import Inert, TorchTensor, flatten, is_torch_file, read_torch_file
+from pangu_alpha.checkpoint.wrappers import unwrapped
+from pangu_alpha.files.reading import read_text
+from pangu_alpha.files.shown import quoted
 
 if TYPE_CHECKING:
     from pangu_alpha.checkpoint.source import OpenOptions
@@ -58,6 +63,18 @@ PORT = Port(
     query_layer="transformer.topQueryLayer",
 )
 
+# Our name of a size -> its names among the arguments in the file. The query layer is none of num_layers.
+_PADDED, _RANKS = "padded_vocab_size", "ranks"
+_ARGUMENTS = {
+    "hidden_size": ("hidden_size",),
+    "num_layers": ("num_layers",),
+    "num_heads": ("num_attention_heads",),
+    "seq_length": ("max_position_embeddings",),
+    FEED_FORWARD: ("ffn_hidden_size",),
+    _PADDED: (_PADDED,),
+    _RANKS: ("tensor_model_parallel_size", "model_parallel_size"),
+}
+
 # Dimension over which ranks share a tensor, by the end of its name; what is not here is the same on all.
 _CUT = {
     "embedding.word_embeddings.weight": 0,
@@ -69,11 +86,11 @@ _CUT = {
     "mlp.dense_4h_to_h.weight": 1,
 }
 _RANK = re.compile(r"mp_rank_(\d{2,4})(_model_states\.pt)?")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _INSIDE = "model_optim_rng.pt"
 _LATEST = "latest_checkpointed_iteration.txt"
 _ROOTS = ("model", "module")  # Megatron-LM's key of the weights, and DeepSpeed's
 _PIECES = 40000  # of the released vocabulary; rows of the table beyond them are padding
-_MOST_PADDING = 1 << 10  # Megatron-LM pads to a multiple of 128 times the model-parallel size
 
 
 def recognises(path: Path) -> bool:
@@ -82,7 +99,7 @@ def recognises(path: Path) -> bool:
         if path.is_dir():
             return any(_RANK.fullmatch(entry.name) for entry in _iteration(path).iterdir())
         if path.suffix == ".safetensors":
-            return PORT.outside["query_embedding.table"] in tensors_of(path)
+            return PORT.outside["query_embedding.table"] in _bare(tensors_of(path), path)[0]
         return is_torch_file(path)
     except (OSError, ValueError):
         return False
@@ -103,22 +120,27 @@ def open_(path: Path, options: OpenOptions) -> Source:
         ConfigError: The model given breaks a rule.
     """
     if path.suffix == ".safetensors":
-        ranks, said, step, aside = [tensors_of(path)], exported_model(path), 0, ()
-        form = "Megatron-style, one safetensors file"
+        said, step, form, aside = exported_model(path), 0, "Megatron-style, one safetensors file", []
+        tensors, notes = _bare(tensors_of(path), path)
+        ranks = [tensors]
+        statements = stated(f"the header of {path}", said, {name: (name,) for name in FIELDS})
     else:
         files = _rank_files(path) if path.is_dir() else [path]
         values = [read_torch_file(file) for file in files]
-        ranks = [_weights(value, file) for value, file in zip(values, files, strict=True)]
-        said, step = _all_say(values, files, path)
-        aside = ("the optimizer's state is left aside",) if "optimizer" in values[0] else ()
+        opened = [_weights(value, file) for value, file in zip(values, files, strict=True)]
+        ranks, notes = [tensors for tensors, _ in opened], opened[0][1]
+        (_, step), said = _all_say(values, files, path), {}
+        statements = [each for pair in zip(values, files, strict=True) for each in _statements(*pair)]
+        aside = ["the optimizer's state is left aside"] if "optimizer" in values[0] else []
         form = f"Megatron-style, model-parallel size {len(files)}"
     found, joined = _join(ranks, path)
-    rows, config_notes = _vocabulary(found, said, options, path)
-    config, assumed = port_config(_sizes(found, rows, path), said, options, path)
+    rows, padding = _vocabulary(found, said, options, path)
+    sizes = _sizes(found, rows, path) | {_RANKS: len(ranks)}
+    config, assumed = port_config(sizes, said, statements, options, path)
     if found[_TABLE].shape[0] > config.vocab_size:
         found[_TABLE] = Stored((config.vocab_size, config.hidden_size), found[_TABLE].pieces)
     names = PORT.names(config.num_layers)
-    return port_source(path, form, config, names, found, (*aside, *joined, *config_notes, *assumed), step)
+    return port_source(path, form, config, names, found, (*notes, *aside, *joined, *padding, *assumed), step)
 
 
 def _rank_files(path: Path) -> list[Path]:
@@ -131,7 +153,7 @@ def _rank_files(path: Path) -> list[Path]:
     for entry in _iteration(path).iterdir():
         match = _RANK.fullmatch(entry.name)
         file = entry / _INSIDE if entry.is_dir() else entry
-        if match and file.is_file() and entry.is_dir() == (match[2] is None):
+        if match and file.exists() and entry.is_dir() == (match[2] is None):
             found[int(match[1])] = file
     if missing := sorted(set(range(max(found, default=0) + 1)) - set(found)):
         listed = ", ".join(f"mp_rank_{rank:02d}" for rank in missing)
@@ -142,25 +164,49 @@ def _rank_files(path: Path) -> list[Path]:
 def _iteration(path: Path) -> Path:
     """The folder of the iteration that latest_checkpointed_iteration.txt names, if there is one."""
     if (path / _LATEST).is_file():
-        word = (path / _LATEST).read_text().strip()
-        folder = path / (f"iter_{int(word):07d}" if word.isdigit() else word)
-        return folder if folder.is_dir() else path
+        word = read_text(path / _LATEST, most=1000).strip()
+        name = f"iter_{int(word):07d}" if _NUMBER.fullmatch(word) else word
+        below = Path(name).name == name and name != ".." and "\0" not in name
+        return path / name if below and (path / name).is_dir() else path
     return path
 
 
-def _weights(value: Any, file: Path) -> dict[str, Stored]:
-    """The language model's tensors of one rank's file, by names without what is around them."""
+def _weights(value: Any, file: Path) -> tuple[dict[str, Stored], list[str]]:
+    """The language model's tensors of one rank's file, by names without what is around them; and notes."""
     root = value
     for key in (*_ROOTS, "language_model"):
         root = root.get(key, root) if isinstance(root, dict) else root
     tensors = {name.removeprefix("language_model."): each for name, each in flatten(root).items()}
     label = file.parent.name if file.name == _INSIDE else file.name
-    found = {name: each.stored(label) for name, each in tensors.items() if isinstance(each, TorchTensor)}
+    stored = {name: each.stored(label) for name, each in tensors.items() if isinstance(each, TorchTensor)}
+    found, notes = _bare(stored, file)
     if PORT.outside["query_embedding.table"] not in found:
         raise CheckpointError(
             f"{file}: not PanGu-alpha for Megatron-LM: no {PORT.outside['query_embedding.table']}; it has "
-            f"{', '.join([*found][:3]) or 'no tensors'}"
+            f"{few(found, 3) or 'no tensors'}"
         )
+    return found, notes
+
+
+def _bare(found: Mapping[str, Stored], where: Path) -> tuple[dict[str, Stored], list[str]]:
+    """Tensors by their names without a known front; and notes."""
+    try:
+        tensors, notes = unwrapped(found, [PORT.outside["query_embedding.table"]], ["language_model."])
+    except CheckpointError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+    return tensors, [*notes]
+
+
+def _statements(value: Any, file: Path) -> list[Statement]:
+    """The sizes that the program's arguments in a rank's file say."""
+    arguments = value.get("args") if isinstance(value, dict) else None
+    if not isinstance(arguments, Inert) or not isinstance(arguments.state, dict):
+        return []
+    found = stated(f"args in {file}", arguments.state, _ARGUMENTS)
+    for statement in found:
+        if "num_layers" in statement.sizes:
+            statement.sizes["num_layers"] += 1
+            statement.names["num_layers"] = "num_layers with the query layer"
     return found
 
 
@@ -169,7 +215,8 @@ def _said(value: Any) -> tuple[dict[str, Any], int]:
     arguments = value.get("args") if isinstance(value, dict) else None
     state = arguments.state if isinstance(arguments, Inert) and isinstance(arguments.state, dict) else {}
     heads, step = state.get("num_attention_heads"), value.get("iteration", 0)
-    return ({"num_heads": heads} if isinstance(heads, int) else {}), step if isinstance(step, int) else 0
+    known = type(step) is int and 0 <= step < 1 << 63
+    return ({"num_heads": heads} if isinstance(heads, int) else {}), step if known else 0
 
 
 def _all_say(values: Sequence[Any], files: Sequence[Path], where: Path) -> tuple[dict[str, Any], int]:
@@ -189,7 +236,7 @@ def _all_say(values: Sequence[Any], files: Sequence[Path], where: Path) -> tuple
 
 
 def _words(said: Mapping[str, Any], step: int) -> str:
-    return ", ".join([f"iteration {step}", *(f"{count} heads" for count in said.values())])
+    return ", ".join([f"iteration {step}", *(f"{quoted(count)} heads" for count in said.values())])
 
 
 def _join(ranks: Sequence[Mapping[str, Stored]], where: Path) -> tuple[dict[str, Stored], tuple[str, ...]]:
@@ -200,7 +247,9 @@ def _join(ranks: Sequence[Mapping[str, Stored]], where: Path) -> tuple[dict[str,
     """
     for number, rank in enumerate(ranks):
         if unlike := sorted(set(rank) ^ set(ranks[0])):
-            raise CheckpointError(f"{where}: rank {number} and rank 0 differ in what they hold: {unlike[0]}")
+            raise CheckpointError(
+                f"{where}: rank {number} and rank 0 differ in what they hold: {few(unlike, 3)}"
+            )
     positions = ranks[0].get(PORT.outside["position_embedding.table"])
     found, apart, problems = {}, 0.0, []
     for name in ranks[0]:
@@ -209,6 +258,9 @@ def _join(ranks: Sequence[Mapping[str, Stored]], where: Path) -> tuple[dict[str,
             # Cut in some versions of the port, whole in others; its rows are as many as the positions'.
             axis = axis if ranks[0][name].shape != positions.shape else None
         slices = [rank[name] for rank in ranks]
+        if (axis or 0) >= len(slices[0].shape):
+            file = slices[0].pieces[0].file
+            raise CheckpointError(f"{file}: {name} is {list(slices[0].shape)}: it has too few dimensions")
         if len(shapes := {each.shape for each in slices}) > 1:
             raise CheckpointError(f"{where}: {name}: its slices differ in shape: {sorted(shapes)}")
         if axis is None and len(ranks) > 1:
@@ -253,12 +305,13 @@ def _vocabulary(
     found: Mapping[str, Stored], said: Mapping[str, Any], options: OpenOptions, where: Path
 ) -> tuple[int, tuple[str, ...]]:
     """Rows of the table that are pieces of the vocabulary, and a sentence where that is assumed."""
-    if _TABLE not in found:
-        raise CheckpointError(f"{where}: missing: {_TABLE}")
-    rows = found[_TABLE].shape[0]
-    if "vocab_size" in said or options.model is not None:
-        return said.get("vocab_size", rows), ()
-    if _PIECES <= rows <= _PIECES + _MOST_PADDING:
+    rows = matrix(found, _TABLE, where)[0]
+    if "vocab_size" in said:  # by our own export, which has no padding
+        return rows, ()
+    if options.model is not None:
+        vocabulary = given_model(options.model).vocab_size
+        return vocabulary if rows - vocabulary < MOST_PADDING else rows, ()
+    if _PIECES <= rows <= _PIECES + MOST_PADDING:
         padding = rows - _PIECES
         return _PIECES, (
             f"{padding} rows of the table beyond {_PIECES} left aside: padding",
@@ -269,12 +322,10 @@ def _vocabulary(
 
 
 def _sizes(found: Mapping[str, Stored], rows: int, where: Path) -> dict[str, int]:
-    positions = found.get(PORT.outside["position_embedding.table"])
-    if positions is None:
-        raise CheckpointError(f"{where}: missing: {PORT.outside['position_embedding.table']}")
     return {
         "vocab_size": rows,
-        "hidden_size": found[_TABLE].shape[1],
-        "seq_length": positions.shape[0],
-        "num_layers": count_layers(found, PORT.layer) + 1,
+        _PADDED: found[_TABLE].shape[0],
+        "hidden_size": matrix(found, _TABLE, where)[1],
+        "seq_length": matrix(found, PORT.outside["position_embedding.table"], where)[0],
+        "num_layers": layer_count(found, PORT.layer.removesuffix("{}"), where) + 1,
     }

@@ -7,7 +7,6 @@ which their shapes confirm.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -18,13 +17,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pangu_alpha.checkpoint.ckpt_file import FileTensor, read_ckpt
-from pangu_alpha.checkpoint.naming import MOMENTS, Names, as_source, find_config, read_names
+from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
+from pangu_alpha.checkpoint.naming import (
+    MOMENTS,
+    Names,
+    as_source,
+    check_axes,
+    find_config,
+    read_names,
+)
+from pangu_alpha.checkpoint.opening import files_below, read_bytes, read_mapping
 from pangu_alpha.checkpoint.pieces import Box, Piece, Source, Stored
 from pangu_alpha.checkpoint.rank_saves import choose_save, ranges, rank_folders, saved_files
 from pangu_alpha.checkpoint.replicas import Replica, strangers
 from pangu_alpha.checkpoint.strategy_file import Cut, Strategy, read_strategy, refuse_strategy
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError, locate_tensors
+from pangu_alpha.checkpoint.tensor_file import locate_tensors
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.files.shown import quoted
 from pangu_alpha.parallel.layout import axes_of, is_tied, parameter_shapes
 
 if TYPE_CHECKING:
@@ -82,6 +91,8 @@ class Assembled(NamedTuple):
 def recognises(path: Path) -> bool:
     """Whether there are rank folders with checkpoints, or safetensors with names of PanGu-alpha."""
     if path.is_dir() and any(saved_files(folder) for folder in rank_folders(path).values()):
+        return True
+    if (path / NAME_MAP).exists():  # no other form's; what is wrong with it is said when it is opened
         return True
     try:
         return any(map(_is_known, _unified_files(path)))
@@ -150,7 +161,7 @@ def find_strategy(folders: Iterable[Path], options: OpenOptions) -> tuple[Strate
         files = next((found for folder in folders if (found := _strategies(folder))), [])
     if not files:
         return None, "placed by the official rule"
-    different = {hashlib.sha256(file.read_bytes()).digest(): file for file in reversed(files)}
+    different = {hashlib.sha256(read_bytes(file)).digest(): file for file in reversed(files)}
     return read_strategy(different.values()), f"placed by the strategy {files[0].name}"
 
 
@@ -382,7 +393,9 @@ def _pieces(
 
 def _by_rule(names: Names, files: Mapping[int, SliceFile], options: OpenOptions, where: Path) -> Strategy:
     """The cuts of the official code, whose sizes the slices' shapes tell."""
-    shapes = {name: one.shape for file in files.values() for name, one in file.tensors.items()}
+    found = {name: (one.shape, file.path) for file in files.values() for name, one in file.tensors.items()}
+    check_axes(names, found)
+    shapes = {name: shape for name, (shape, _) in found.items()}
     config, _ = find_config(names, shapes, options, where, sliced=True)
     tp = _tensor_parallel(names, config, shapes, where)
     cuts = _rule_cuts(names, config, shapes, tp, where)
@@ -455,12 +468,11 @@ def _unified_files(path: Path) -> list[Path]:
     if not indices:
         files = sorted(one for one in path.glob("*.safetensors") if one.name != HYPER)
         return files if len(files) == 1 else []
-    index = indices[0]
-    try:
-        content = json.loads(index.read_text("utf-8"))
-        return [path / name for name in sorted(set(content.get("weight_map", content).values()))]
-    except (ValueError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{index}: damaged, or no map of names to files ({error!r})") from error
+    content = read_mapping(indices[0])
+    names = content.get("weight_map", content)
+    if not isinstance(names, dict):
+        raise CheckpointError(f"{indices[0]}: damaged, or no map of names to files: it has {quoted(names)}")
+    return files_below(path, indices[0], names)
 
 
 def _is_known(path: Path) -> bool:
@@ -476,12 +488,12 @@ def _open_unified(path: Path, options: OpenOptions) -> Source:
     form = f"MindSpore's unified safetensors, {len(files)} files"
     refuse_strategy(path, form, options)
     for file in files:
-        if not file.is_file():
+        if not file.exists():
             raise CheckpointError(f"{file}: missing, though {NAME_MAP} names it")
         for name, one in _located(file).items():
             if name in stored:
                 raise CheckpointError(f"{file}: {name} is in another file, too")
             box = Box((0,) * len(one.shape), one.shape)
             stored[name] = Stored(one.shape, (Piece(box, file, one.extents, one.dtype, label=file.name),))
-    info = _step(path / HYPER) if (path / HYPER).is_file() else {}
+    info = _step(path / HYPER) if (path / HYPER).exists() else {}
     return as_source(path, form, stored, options, info)

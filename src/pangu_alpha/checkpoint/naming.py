@@ -13,18 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
 from pangu_alpha.checkpoint.format import Manifest, compare_tensors
+from pangu_alpha.checkpoint.opening import MOST_LAYERS, few, read_bytes
 from pangu_alpha.checkpoint.pieces import Source, Stored
 from pangu_alpha.checkpoint.released import LAYER, SHARED, TABLES, released_names
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError
+from pangu_alpha.checkpoint.sizes import shipped_layers
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config, load_network
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.files.shown import quoted
+from pangu_alpha.parallel.layout import axes_of, parameter_shapes
 
 if TYPE_CHECKING:
     from pangu_alpha.checkpoint.source import OpenOptions
 
 VOCABULARY = "vocab.model"
+MOST_PADDING = 1 << 10  # rows of a table; it is padded for the devices that share it
 MOMENTS = ("adam_m.", "adam_v.")
 
 _TABLES_2023 = {
@@ -35,8 +39,8 @@ _OUTSIDE = {
     theirs: ours for table in (*TABLES.values(), SHARED, _TABLES_2023) for ours, theirs in table.items()
 }
 _INSIDE = {theirs: (ours, flip) for ours, (theirs, flip) in LAYER.items()}
-_OFFICIAL = re.compile(r"backbone\.(?:blocks\.(?P<index>\d+)|(?P<top>top_query_layer))\.(?P<rest>.+)")
-_OURS = re.compile(r"(?:blocks\.(?P<index>\d+)|query_layer)\.(?P<rest>.+)")
+_OFFICIAL = re.compile(r"backbone\.(?:blocks\.(?P<index>[0-9]{1,9})|(?P<top>top_query_layer))\.(?P<rest>.+)")
+_OURS = re.compile(r"(?:blocks\.(?P<index>[0-9]{1,9})|query_layer)\.(?P<rest>.+)")
 _CACHES = re.compile(r".*\.(?:key_past|value_past)")  # of the 2023 code's incremental decoding: no weights
 _PREFIXES = {moment: moment for moment in MOMENTS} | {"moment1.": MOMENTS[0], "moment2.": MOMENTS[1]}
 _DEEPEST = 8  # parts of a name before the network's own, at most
@@ -49,7 +53,7 @@ class Names:
 
     Args:
         ours: (stem, our name) -> (name found, whether it is stored as our transpose).
-        layers: Number of layers, the query layer included.
+        layers: Number of layers found, the query layer included.
         norm_order: What the official class of these names computes; None where the names do not tell.
         year: 2021 or 2023, whose code has such names; None for our own.
         aside: Names of tensors that are no weights or moments.
@@ -104,7 +108,7 @@ def _front(names: Iterable[str], where: object) -> str:
                 break
     if len(fronts) > 1 and "" not in fronts:
         raise CheckpointError(
-            f"{where}: names of {len(fronts)} networks, such as {_few([*fronts.values()], 2)}; give the "
+            f"{where}: names of {len(fronts)} networks, such as {few(fronts.values(), 2)}; give the "
             "weights of one"
         )
     return "" if "" in fronts else next(iter(fronts), "")
@@ -134,20 +138,28 @@ def _is_known(base: str) -> bool:
 
 def _read_plain(names: Sequence[str], where: object) -> Names:
     """As `read_names`, of names without what is around the network."""
-    matches = [match for name in names if (match := _OFFICIAL.fullmatch(name) or _OURS.fullmatch(name))]
-    official = any(name.startswith("backbone.") for name in names)
+    theirs = next((name for name in names if name.startswith("backbone.")), None)
+    official = theirs is not None
+    own = next((name for name in names if _OURS.fullmatch(name)), None)
+    if official and own is not None:
+        raise CheckpointError(
+            f"{where}: names of two kinds, such as {quoted(theirs)} and {quoted(own)}; give the tensors of "
+            "one checkpoint"
+        )
+    pattern = _OFFICIAL if official else _OURS
+    matches = [match for name in names if (match := pattern.fullmatch(name))]
     if not matches:
-        examples = ", ".join(names[:3]) or "none"
+        examples = few(names, 3) or "none"
         raise CheckpointError(
             f"{where}: not a PanGu-alpha: no tensor is named like backbone.blocks.0.layernorm1.gamma or "
             f"blocks.0.attention_norm.gamma; it has {examples}"
         )
     indices = {int(match["index"]) for match in matches if match["index"]}
     top = not official or any(match["top"] for match in matches)
-    layers = max(indices, default=-1) + 1 + top
+    last = None if top else max(indices)
     found, aside, unknown = {}, [], []
     for name in names:
-        place = _place(name, official, top, layers)
+        place = _place(name, official, last)
         if place is not None:
             stem, ours, flip = place
             if (stem, ours) in found:
@@ -159,21 +171,21 @@ def _read_plain(names: Sequence[str], where: object) -> Names:
             aside.append(name)
     if unknown:
         raise CheckpointError(
-            f"{where}: {len(unknown)} tensors are not of the official network of 2021 or 2023: "
-            f"{_few(unknown)}"
+            f"{where}: {len(unknown)} tensors are not of the official network of 2021 or 2023: {few(unknown)}"
         )
     year = (2023 if any(name in _TABLES_2023.values() for name in names) else 2021) if official else None
     order = ("norm_then_query" if top else "query_then_norm") if official else None
-    return Names(found, layers, order, year, tuple(aside))
+    return Names(found, len(indices) + top, order, year, tuple(aside))
 
 
-def _few(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _place(name: str, official: bool, last: int | None) -> tuple[str, str, bool] | None:
+    """Stem, our name and transposition of a tensor; None for one that is unknown.
 
-
-def _place(name: str, official: bool, top: bool, layers: int) -> tuple[str, str, bool] | None:
-    """Stem, our name and transposition of a tensor; None for one that is unknown."""
+    Args:
+        name: As found.
+        official: Whether it is one of the official code's.
+        last: Number of the block that is the query layer; None where that has a name of its own.
+    """
     prefix = next((prefix for prefix in MOMENTS if name.startswith(prefix)), "")
     stem, base = ("optimizer" if prefix else "model"), name.removeprefix(prefix)
     if not official:
@@ -185,8 +197,26 @@ def _place(name: str, official: bool, top: bool, layers: int) -> tuple[str, str,
     if match is None or match["rest"] not in _INSIDE:
         return None
     ours, flip = _INSIDE[match["rest"]]
-    last = match["top"] or (not top and int(match["index"]) == layers - 1)
-    return stem, prefix + (f"query_layer.{ours}" if last else f"blocks.{match['index']}.{ours}"), flip
+    query = match["top"] or (last is not None and int(match["index"]) == last)
+    return stem, prefix + (f"query_layer.{ours}" if query else f"blocks.{match['index']}.{ours}"), flip
+
+
+def check_axes(names: Names, found: Mapping[str, tuple[Sequence[int], Path]]) -> None:
+    """Makes sure that vectors are vectors and matrices matrices, before their sizes are asked for.
+
+    Args:
+        names: How the tensors are called.
+        found: Shape and file by the name found.
+
+    Raises:
+        CheckpointError: One has another number of dimensions; names tensor, shape and file.
+    """
+    for (_, ours), (theirs, _flip) in names.ours.items():
+        (shape, file), expected = found[theirs], len(axes_of(ours))
+        if len(shape) != expected:
+            raise CheckpointError(
+                f"{file}: {theirs} is {list(shape)}: {len(shape)} dimensions, PanGu-alpha's has {expected}"
+            )
 
 
 def find_config(
@@ -215,6 +245,10 @@ def find_config(
     notes = []
     if options.model is not None:
         config = given_model(options.model)
+        if config.num_layers > MOST_LAYERS:
+            raise UnclearError(
+                f"{where}: {names.layers} layers; --model says {config.num_layers:,}, which no network has"
+            )
     else:
         config = _guess(names, shapes, where, sliced)
         notes.append(
@@ -253,6 +287,7 @@ def _guess(names: Names, shapes: Mapping[str, Sequence[int]], where: object, sli
             "its number of heads is unknown; name the model with --model"
         )
     model = known[hidden]
+    shipped_layers(names.layers, model, where)
     rows = {
         field: _rows(names, shapes, f"{table}_embedding.table", getattr(model, field), sliced)
         for field, table in (("vocab_size", "word"), ("seq_length", "position"))
@@ -291,15 +326,16 @@ def as_source(
         ConfigError: The model that the user names does not exist.
     """
     names = read_names(stored, path)
+    check_axes(names, {name: (each.shape, each.pieces[0].file) for name, each in stored.items()})
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     config, assumed = find_config(names, shapes, options, path)
     tensors: dict[str, dict[str, Stored]] = {"model": {}, "optimizer": {}}
     for (stem, ours), (theirs, flip) in names.ours.items():
         tensors[stem][ours] = stored[theirs].flipped if flip else stored[theirs]
     table = tensors["model"].get("word_embedding.table")
-    if options.model is not None and table is not None and table.shape[0] > config.vocab_size:
+    if options.model is not None and table is not None and _is_padded(table.shape[0], config.vocab_size):
         tensors = _without_padding(tensors, config.vocab_size)
-    left = [f"left aside: {_few(names.aside)}"] if names.aside else []
+    left = [f"left aside: {few(names.aside)}"] if names.aside else []
     left += [f"names begin with {names.front}, which was taken off"] if names.front else []
     _check_weights(path, config, names, tensors["model"])
     left += _check_moments(config, tensors)
@@ -315,9 +351,18 @@ def as_source(
 
 
 def vocabulary_digest(path: Path) -> str | None:
-    """Digest of the vocabulary beside or in a checkpoint; None where there is none."""
+    """Digest of the vocabulary beside or in a checkpoint; None where there is none.
+
+    Raises:
+        CheckpointError: It is a git-LFS pointer.
+    """
     file = (path if path.is_dir() else path.parent) / VOCABULARY
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+    return hashlib.sha256(read_bytes(file)).hexdigest() if file.is_file() else None
+
+
+def _is_padded(rows: int, vocabulary: int) -> bool:
+    """Whether rows beyond the vocabulary may be padding: those of another vocabulary are never cut off."""
+    return vocabulary < rows < vocabulary + MOST_PADDING
 
 
 def _without_padding(tensors: Mapping[str, Mapping[str, Stored]], rows: int) -> dict[str, dict[str, Stored]]:

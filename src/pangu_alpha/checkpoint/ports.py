@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pangu_alpha.checkpoint.errors import UnclearError
 from pangu_alpha.checkpoint.format import Manifest, compare_tensors
 from pangu_alpha.checkpoint.naming import VOCABULARY, given_model, vocabulary_digest
+from pangu_alpha.checkpoint.opening import mapping_of
 from pangu_alpha.checkpoint.pieces import Piece, Source, Stored, whole
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError, locate_tensors, read_metadata
+from pangu_alpha.checkpoint.sizes import (
+    FIELDS,
+    Statement,
+    model_statement,
+    refuse_contradictions,
+    shipped_layers,
+)
+from pangu_alpha.checkpoint.tensor_file import locate_tensors, read_metadata
 from pangu_alpha.checkpoint.torch_file import flatten, is_torch_file, read_torch_file
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import build, to_mapping
@@ -65,25 +73,19 @@ def both(ours: str, theirs: str, last: tuple[str, str] = ("weight", "bias")) -> 
     return {f"{ours}.{own}": f"{theirs}.{name}" for own, name in zip(last, ("weight", "bias"), strict=True)}
 
 
-def count_layers(found: Mapping[str, Any], layer: str) -> int:
-    """1 + the highest number in names of layers.
-
-    Args:
-        found: By the port's names.
-        layer: As in Port.
-    """
-    pattern = re.compile(re.escape(layer).replace(r"\{\}", r"(\d+)") + r"\..+")
-    return 1 + max((int(match[1]) for name in found if (match := pattern.fullmatch(name))), default=-1)
-
-
 def port_config(
-    sizes: Mapping[str, int], said: Mapping[str, Any], options: OpenOptions, where: Path
+    sizes: Mapping[str, Any],
+    said: Mapping[str, Any],
+    statements: Sequence[Statement],
+    options: OpenOptions,
+    where: Path,
 ) -> tuple[ModelConfig, tuple[str, ...]]:
     """The network's shape.
 
     Args:
-        sizes: Fields of ModelConfig that the tensors' shapes show.
-        said: Fields that a file beside them says.
+        sizes: Sizes that the tensors show; see `sizes.refuse_contradictions`.
+        said: Fields of ModelConfig that a file beside them says.
+        statements: What files say of the sizes.
         options: What the user says, which comes first.
         where: Where the tensors are, for errors.
 
@@ -91,23 +93,40 @@ def port_config(
         The shape, and a sentence for everything that was assumed.
 
     Raises:
-        CheckpointError: The number of heads, which no shape shows, is said nowhere.
+        CheckpointError: The number of heads, which no shape shows, is said nowhere; or what is said
+            contradicts the tensors or what another place says.
         ConfigError: The model that the user names does not exist, or a field breaks a rule.
     """
-    if options.model is not None:
-        config, notes = given_model(options.model), ()
-    elif "num_heads" in said:
-        config, notes = build(ModelConfig, {**sizes, **said}, "model"), ()
-    else:
-        shipped = {config.hidden_size: config for config in map(load_model_config, MODEL_NAMES)}
-        if sizes["hidden_size"] not in shipped:
-            raise UnclearError(
-                f"{where}: its number of attention heads is said nowhere, and hidden size "
-                f"{sizes['hidden_size']} is none of the shipped models'; name the model with --model"
+    own = {name: sizes[name] for name in FIELDS if name in sizes}
+    given = given_model(options.model) if options.model is not None else None
+    asked = (
+        []
+        if given is None
+        else [model_statement(given, "--model" if isinstance(options.model, str) else "this run")]
+    )
+    refuse_contradictions(sizes, [*statements, *asked], where)
+    heads = next((each.sizes["num_heads"] for each in statements if "num_heads" in each.sizes), None)
+    shipped = {config.hidden_size: config for config in map(load_model_config, MODEL_NAMES)}
+    usual, notes = shipped.get(sizes["hidden_size"]), ()
+    if given is not None:
+        config = given
+    elif heads is not None:
+        config = build(ModelConfig, {"num_heads": heads, **own, **said}, "model")
+        if usual is not None and heads != usual.num_heads:
+            notes = (
+                f"{heads} heads, as is stated; the shipped model of this hidden size has {usual.num_heads}",
             )
-        heads = shipped[sizes["hidden_size"]].num_heads
-        config = build(ModelConfig, {"num_heads": heads, **sizes, **said}, "model")
-        notes = (f"{heads} heads assumed, as the shipped model of hidden size {config.hidden_size} has",)
+    elif usual is None:
+        raise UnclearError(
+            f"{where}: its number of attention heads is said nowhere, and hidden size "
+            f"{sizes['hidden_size']} is none of the shipped models'; name the model with --model"
+        )
+    else:
+        shipped_layers(sizes["num_layers"], usual, where)
+        config = build(ModelConfig, {"num_heads": usual.num_heads, **own, **said}, "model")
+        notes = (
+            f"{usual.num_heads} heads assumed, as the shipped model of hidden size {usual.hidden_size} has",
+        )
     order = options.norm_order or "norm_then_query"
     if order != config.norm_order:
         notes += (f"norm order {order}, that of this port",)
@@ -166,13 +185,7 @@ def exported_model(file: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It is none, cut or damaged.
     """
-    try:
-        said = json.loads(read_metadata(file).get(METADATA, "{}"))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{file}: damaged: what its header says of the model is no JSON") from error
-    if not isinstance(said, dict):
-        raise CheckpointError(f"{file}: damaged: what its header says of the model is no mapping")
-    return said
+    return mapping_of(read_metadata(file).get(METADATA, "{}"), f"{file}: what its header says of the model")
 
 
 def tensors_of(file: Path) -> dict[str, Stored]:

@@ -174,7 +174,9 @@ def read_box(
             too large for the type.
     """
     if missing := stored.missing(box):
-        raise CheckpointError(f"{name}: {missing:,} elements of {box} are in none of the opened files")
+        raise CheckpointError(
+            f"{_place(stored)}{name}: {missing:,} elements of {box} are in none of the opened files"
+        )
     if is_transposed(stored):
         flipped = read_box(stored.flipped, box.flipped, dtype, verify, name)
         return np.ascontiguousarray(flipped.T)
@@ -192,6 +194,11 @@ def read_box(
                         part = convert(read[common.within(rows)], piece.dtype, dtype, name)
                         values[common.within(box)] = part
     return values
+
+
+def _place(stored: Stored) -> str:
+    """Where a tensor is stored, for errors about what is not: the folder around its pieces."""
+    return f"{stored.pieces[0].file.parent}: " if stored.pieces else ""
 
 
 def row_boxes(box: Box, elements: int) -> Iterator[Box]:
@@ -231,7 +238,7 @@ def convert(values: np.ndarray, stored: str, dtype: Any, name: str = "tensor") -
         values = (values.astype(np.uint32) << 16).view(np.float32)
     if values.dtype == dtype:
         return values
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         made = values.astype(dtype)
     if dtype.itemsize < values.dtype.itemsize and not np.array_equal(np.isfinite(made), np.isfinite(values)):
         largest = np.abs(values[np.isfinite(values)]).max()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from numpy.lib import format as npy
 
+from pangu_alpha.checkpoint.errors import CheckpointError
 from pangu_alpha.checkpoint.mindspore_slices import (
     SliceFile,
     assemble,
@@ -26,10 +27,10 @@ from pangu_alpha.checkpoint.mindspore_slices import (
     refuse,
 )
 from pangu_alpha.checkpoint.naming import as_source
+from pangu_alpha.checkpoint.opening import check_file, is_shape, shape_text
 from pangu_alpha.checkpoint.pieces import Piece, Source, Stored, whole
 from pangu_alpha.checkpoint.rank_saves import ranges
 from pangu_alpha.checkpoint.released import SHARED, TABLES
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
 
 if TYPE_CHECKING:
     from pangu_alpha.checkpoint.source import OpenOptions
@@ -155,13 +156,17 @@ def _npy(path: Path) -> Stored:
     """Finds the array of a .npy file, by numpy's own reading of its head."""
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     try:
-        with open(path, "rb") as file:
+        with open(check_file(path), "rb") as file:
             version = npy.read_magic(file)
             shape, by_columns, dtype = readers[version](file)
             begin, size = file.tell(), os.fstat(file.fileno()).st_size
+    except CheckpointError:
+        raise
     except _NPY_ERRORS as error:
         raise CheckpointError(f"{path}: no .npy file, or damaged ({error})") from error
-    needed = dtype.itemsize * math.prod(shape) if min(shape, default=0) >= 0 else -1
+    if not is_shape(shape):
+        raise CheckpointError(f"{path}: no .npy file, or damaged (its shape is {shape_text(shape)})")
+    needed = dtype.itemsize * math.prod(shape)
     if dtype.hasobject:
         raise CheckpointError(f"{path}: a pickle inside a .npy, which could run code; it is not opened")
     if size - begin != needed or not dtype.isnative:

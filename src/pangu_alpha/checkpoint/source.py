@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pangu_alpha.checkpoint.distributed import part_pieces
+from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
 from pangu_alpha.checkpoint.folders import newest_first, part_name, rank_of
 from pangu_alpha.checkpoint.format import MANIFEST, MARKER, Manifest, read_checkpoint
 from pangu_alpha.checkpoint.naming import MOMENTS, given_model
+from pangu_alpha.checkpoint.opening import MOST_LAYERS, check_file, few, read_bytes
 from pangu_alpha.checkpoint.pieces import Box, Piece, Source, Stored
+from pangu_alpha.checkpoint.sizes import model_statement, refuse_contradictions, sizes_of_ours
 from pangu_alpha.checkpoint.store import CheckpointStore
 from pangu_alpha.checkpoint.strategy_file import refuse_strategy
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError, checksum
+from pangu_alpha.checkpoint.tensor_file import checksum
+from pangu_alpha.checkpoint.unknown import unknown_form
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError, build
@@ -115,13 +119,16 @@ def open_source(
     for each in paths:
         if not each.exists():
             raise CheckpointError(f"{each}: there is no such file or folder")
+        if not each.is_dir():
+            check_file(each)
     if len(paths) > 1 or _is_ours(paths[0]):
         source = _open_ours(paths, boxes)
         _refuse_others(source, options)
+        _compare_with_config(source)
     else:
         source = _open_foreign(paths[0], options)
     _refuse_integers(source)
-    return source
+    return replace(source, notes=tuple(shown(note, 2000) for note in source.notes))
 
 
 def _open_foreign(path: Path, options: OpenOptions) -> Source:
@@ -132,7 +139,7 @@ def _open_foreign(path: Path, options: OpenOptions) -> Source:
             if name not in _PLACED:
                 refuse_strategy(path, source.form, options)
             return source
-    raise UnclearError(f"{path}: no checkpoint of a known form; looked for {_LOOKED_FOR}")
+    raise unknown_form(path, _LOOKED_FOR)
 
 
 def _refuse_others(source: Source, options: OpenOptions) -> None:
@@ -174,6 +181,25 @@ def other_network(own: Mapping[str, Any], model: ModelConfig, where: str) -> str
     return f"{'; '.join(differences)}; set {' '.join(f'model.{key}={shown(own[key], 80)}' for key in keys)}"
 
 
+def _compare_with_config(source: Source) -> None:
+    """Makes sure that a checkpoint of ours holds a network of the sizes that its manifest says.
+
+    Raises:
+        CheckpointError: It does not; every difference is named.
+    """
+    where, tensors = source.path / MANIFEST, source.tensors.get("model")
+    if not tensors:
+        raise CheckpointError(f"{where}: names no tensors of a model: no checkpoint to be opened")
+    for group in source.tensors.values():
+        for name, stored in group.items():
+            if not stored.shape:
+                raise CheckpointError(f"{where}: {quoted(name)} is a single number, not a tensor of a model")
+    if "model" in source.manifest.config:
+        model = _built(source.path, source.manifest, ModelConfig, "model")
+        said = [model_statement(model, MANIFEST)]
+        refuse_contradictions(sizes_of_ours(tensors, source.path), said, source.path)
+
+
 def _refuse_integers(source: Source) -> None:
     """Refuses what a quantised file holds: integers, whose scales are not read.
 
@@ -189,7 +215,7 @@ def _refuse_integers(source: Source) -> None:
     ]
     if names:
         raise CheckpointError(
-            f"{source.path}: {len(names)} tensors are no floating point numbers: {_few(names, 3)}; if it is "
+            f"{source.path}: {len(names)} tensors are no floating point numbers: {few(names, 3)}; if it is "
             "quantised, turn it into floating point first, by what quantised it"
         )
 
@@ -256,7 +282,7 @@ def _open_whole(path: Path, boxes: Mapping[str, Box] | None) -> Source:
     # Never a path: what lies elsewhere is no part of the checkpoint.
     if strange := [name for name in manifest.parts if rank_of(name) is None]:
         raise CheckpointError(
-            f"{path / MANIFEST}: malformed: a part is called {strange[0]!r}, not rank_00000"
+            f"{path / MANIFEST}: malformed: a part is called {quoted(strange[0])}, not rank_00000"
         )
     if manifest.kind == "part":
         raise CheckpointError(f"{path}: one rank's part of a checkpoint; give the folder around it")
@@ -266,6 +292,12 @@ def _open_whole(path: Path, boxes: Mapping[str, Box] | None) -> Source:
     form = f"slices of {len(manifest.parts)} ranks"
     if boxes is not None and (tensors := _tensors_for(boxes, path, manifest)):
         return Source(path, form, manifest, tensors)
+    if "parallel" in manifest.config:
+        devices = _built(path, manifest, ParallelPlan, "parallel").devices
+        if devices != len(manifest.parts):
+            raise CheckpointError(
+                f"{path / MANIFEST}: names the parts of {len(manifest.parts)} ranks, its plan is of {devices}"
+            )
     parts = [_open_part(path / name, digest) for name, digest in sorted(manifest.parts.items())]
     return Source(path, form, manifest, _tensors(parts))
 
@@ -276,6 +308,8 @@ def _tensors_for(
     """All tensors, with the pieces that the parts of the boxes' writers hold; None if that is not enough."""
     model = _built(path, manifest, ModelConfig, "model")
     plan = _built(path, manifest, ParallelPlan, "parallel")
+    if plan.devices != len(manifest.parts):
+        return None
     shapes = parameter_shapes(model)
     placed = layouts(shapes, model, plan)
     writers = slice_writers(placed, plan, boxes)
@@ -303,7 +337,7 @@ def _open_part(path: Path, expected: str) -> _Part:
     """A rank's part, whose manifest has the checksum `expected`."""
     if not path.is_dir():
         raise CheckpointError(f"{path}: missing: a rank's part of a checkpoint that was whole")
-    found = checksum((path / MANIFEST).read_bytes()) if (path / MANIFEST).is_file() else "none"
+    found = checksum(read_bytes(path / MANIFEST)) if (path / MANIFEST).is_file() else "none"
     if found != expected:
         raise CheckpointError(
             f"{path / MANIFEST}: damaged, or of another save: expected xxh3_128 {expected}, found {found}"
@@ -321,8 +355,8 @@ def _put_together(path: Path, where: str, parts: Mapping[str, _Part]) -> Source:
     missing = [name for name in wanted if name not in parts]
     if missing:
         raise CheckpointError(
-            f"{where}: {len(missing)} of the plan's {plan.devices} parts are missing: {_few(missing)}; give "
-            "the folders of all nodes"
+            f"{where}: {len(missing)} of the plan's {plan.devices} parts are missing: {few(missing, 8)}; "
+            "give the folders of all nodes"
         )
     for part in (parts[name] for name in wanted):
         for what in ("step", "attempt"):
@@ -343,9 +377,14 @@ def _built(path: Path, manifest: Manifest, kind: type[Section], key: str) -> Sec
         CheckpointError: It is missing or breaks a rule.
     """
     try:
-        return build(kind, manifest.config.get(key, {}), key)
+        section = build(kind, manifest.config.get(key, {}), key)
     except ConfigError as error:
         raise CheckpointError(f"{path / MANIFEST}: {error}") from error
+    if isinstance(section, ModelConfig) and section.num_layers > MOST_LAYERS:
+        raise CheckpointError(
+            f"{path / MANIFEST}: model.num_layers is {section.num_layers:,}, which no network has"
+        )
+    return section
 
 
 def _tensors(parts: Iterable[_Part]) -> dict[str, dict[str, Stored]]:
@@ -367,8 +406,3 @@ def _tensors(parts: Iterable[_Part]) -> dict[str, dict[str, Stored]]:
         for stem in STEMS
         if stem in pieces
     }
-
-
-def _few(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -6,7 +6,6 @@ Reads the protobuf (node_strategy.proto) and the JSON form and writes the protob
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
+from pangu_alpha.checkpoint.opening import MOST_AXES, check_file, read_mapping
 from pangu_alpha.checkpoint.pieces import Box
 from pangu_alpha.checkpoint.protobuf_wire import (
     FileBytes,
@@ -24,8 +25,8 @@ from pangu_alpha.checkpoint.protobuf_wire import (
     number_field,
     signed,
 )
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.files.shown import quoted
 from pangu_alpha.parallel.layout import Layout
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def read_strategy(paths: Iterable[Path]) -> Strategy:
         OSError: One cannot be read.
     """
     stages: dict[int, dict[str, Cut]] = {}
+    paths = list(paths)
     for path in paths:
         cuts = _read_json(path) if path.suffix == ".json" else _read_protobuf(path)
         if not cuts:
@@ -116,8 +118,8 @@ def read_strategy(paths: Iterable[Path]) -> Strategy:
     devices = {cut.devices for cuts in stages.values() for cut in cuts.values()}
     if len(devices) > 1 or sorted(stages) != list(range(len(stages))):
         raise CheckpointError(
-            f"the strategy files are of stages {sorted(stages)} with {sorted(devices)} devices; give "
-            "those of all stages of one run"
+            f"{', '.join(map(str, paths[:3]))}: the strategy files are of stages {quoted(sorted(stages))} "
+            f"with {quoted(sorted(devices))} devices; give those of all stages of one run"
         )
     return stages
 
@@ -188,7 +190,7 @@ def _dims(values: Iterable[int]) -> bytes:
 
 
 def _read_protobuf(path: Path) -> dict[tuple[int, str], Cut]:
-    with open(path, "rb", buffering=0) as file:
+    with open(check_file(path), "rb", buffering=0) as file:
         data = FileBytes(file.fileno())
         try:
             return _strategy_map(path, data)
@@ -218,6 +220,8 @@ def _raw_layout(data: FileBytes, start: int, stop: int) -> dict[str, Any]:
             raw["dev_matrix"] = _read_dims(data, one.start, one.stop)
         elif one.number == 2:
             raw["tensor_map"].append(_read_dims(data, one.start, one.stop))
+            if len(raw["tensor_map"]) > MOST_AXES:
+                raise WireError(f"byte {one.start}: a tensor of more than {MOST_AXES} dimensions")
         elif one.number == 3:
             raw["split"] = _read_dims(data, one.start, one.stop)
         elif one.number in (6, 7):
@@ -232,21 +236,23 @@ def _read_dims(data: FileBytes, start: int, stop: int) -> list[int]:
             dims.append(signed(one.value))
         else:  # packed: numbers in a row
             dims += [signed(value) for value in data.varints(one.start, one.stop)]
+        if len(dims) > MOST_AXES:
+            raise WireError(f"byte {one.start}: more than {MOST_AXES} dimensions")
     return dims
 
 
 def _read_json(path: Path) -> dict[tuple[int, str], Cut]:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = read_mapping(path)
         items = content["parallel_layout_item"]
         operators = list(content.get("parallel_strategy_item", {}).values())
         own = _number(operators[0].get("stage", 0)) if operators else 0
         raws = {
             name: {
-                "dev_matrix": [_number(one) for one in item["dev_matrix"]],
+                "dev_matrix": _numbers(item["dev_matrix"]),
                 "tensor_map": [
-                    [_number(axis) for axis in one] if isinstance(one, list) else _number(one)
-                    for one in item["tensor_map"]
+                    _numbers(one) if isinstance(one, list) else _number(one)
+                    for one in _list(item["tensor_map"])
                 ],
                 "step": _number(item.get("opt_weight_shard_step", 0)),
                 "size": _number(item.get("opt_weight_shard_size", 0)),
@@ -254,8 +260,10 @@ def _read_json(path: Path) -> dict[tuple[int, str], Cut]:
             }
             for name, item in items.items()
         }
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged, or no strategy file of MindSpore ({error!r})") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: damaged, or no strategy file of MindSpore ({type(error).__name__}: {error})"
+        ) from error
     return {_titled(name, own): _cut(path, name, raw) for name, raw in raws.items()}
 
 
@@ -266,8 +274,28 @@ def _number(value: Any) -> int:
         TypeError: It is something else.
     """
     if type(value) is not int:
-        raise TypeError(f"{value!r} in the place of a number")
+        raise TypeError(f"{quoted(value)} in the place of a number")
+    if not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"{quoted(value)} is beyond 64 bits")
     return value
+
+
+def _list(value: Any) -> list[Any]:
+    """The value, if it is a list of at most as many entries as a tensor has dimensions.
+
+    Raises:
+        TypeError: It is something else.
+        ValueError: It is longer.
+    """
+    if not isinstance(value, list):
+        raise TypeError(f"{quoted(value)} in the place of a list")
+    if len(value) > MOST_AXES:
+        raise ValueError(f"{len(value):,} dimensions")
+    return value
+
+
+def _numbers(value: Any) -> list[int]:
+    return [_number(one) for one in _list(value)]
 
 
 def _titled(name: str, stage: int) -> tuple[int, str]:
@@ -290,7 +318,7 @@ def _cut(path: Path, name: str, raw: Mapping[str, Any]) -> Cut:
         or any(axis >= len(matrix) for axis in used)
         or len(set(used)) < len(used)
     ):
-        raise CheckpointError(f"{path}: {name}: tensor map {raw['tensor_map']} on a grid {list(matrix)}")
+        raise CheckpointError(f"{path}: {name}: tensor map {quoted(maps, 200)} on a grid {quoted(matrix)}")
     cut = Cut(matrix, axes)
     if raw["step"] == 0 or raw["size"] == 0:
         return cut

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pangu_alpha.checkpoint.errors import CheckpointError
 from pangu_alpha.checkpoint.pieces import Source, Stored
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import build, to_mapping
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config
+from pangu_alpha.files.shown import shown_name
 
 _GROUPS = {"embedding.table": "embeddings", "attention.": "attention", "feed_forward.": "feed-forward"}
 _KEPT = ("vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length")
@@ -76,8 +78,15 @@ class Summary:
 
 
 def summarize(source: Source) -> Summary:
-    """The figures of a checkpoint that was opened."""
+    """The figures of a checkpoint that was opened.
+
+    Raises:
+        CheckpointError: It does not say which model it is of.
+        ConfigError: What it says of the model breaks a rule.
+    """
     manifest = source.manifest
+    if "model" not in manifest.config:
+        raise CheckpointError(f"{source.path}: it does not say which model it is of")
     model = build(ModelConfig, manifest.config["model"], "model")
     stored = [tensor for group in source.tensors.values() for tensor in group.values()]
     return Summary(
@@ -152,7 +161,7 @@ def summary_lines(summary: Summary, tensors: bool) -> Iterator[str]:
         for group in summary.tensors.values():
             for name, entry in group.items():
                 pieces = f"  {entry['pieces']} pieces" if entry["pieces"] > 1 else ""
-                yield f"  {name:<56}{entry['shape']!s:>16}  {', '.join(entry['dtypes'])}{pieces}"
+                yield f"  {shown_name(name):<56}{entry['shape']!s:>16}  {', '.join(entry['dtypes'])}{pieces}"
 
 
 def _plan(plan: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import xxhash
 
+from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
+from pangu_alpha.checkpoint.opening import are_sizes, check_file, is_shape, mapping_of, shape_text
+from pangu_alpha.files.shown import quoted, shown_name
 from pangu_alpha.files.writing import durable_file, write_all
+
+__all__ = [
+    "CheckpointError", "Extent", "FileRecord", "TensorRecord", "Tensors", "UnclearError", "are_sizes",
+    "checksum", "file_bytes", "find_damage", "header_of", "locate_tensors", "map_tensors", "read_metadata",
+    "write_tensors",
+]  # fmt: skip
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -38,16 +46,7 @@ _WIDTHS = {code: dtype.itemsize for code, dtype in _DTYPES.items()} | {"BF16": 2
 # Bytes of a header, by the limit of the safetensors library (MAX_HEADER_SIZE): one flipped bit in its length
 # must not ask for the memory of the whole file.
 _MOST_HEADER = 100_000_000
-_MOST_SIZE = 1 << 63  # numpy's for a dimension
 _CHUNK = 4 << 20  # bytes; small enough to be still in the cache when written after hashing
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be written, read or used: which file, which tensor, what to do."""
-
-
-class UnclearError(CheckpointError):
-    """Nothing is known to be damaged: what it is, or what is said of it, does not suffice to open it."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class FileRecord:
             CheckpointError: It is not of that form.
         """
         if not _is_record(values):
-            raise CheckpointError(f"no record of a file: {values!r:.200}")
+            raise CheckpointError(f"no record of a file: {quoted(values, 200)}")
         tensors = {
             name: TensorRecord(tuple(entry["shape"]), entry["dtype"], entry["checksum"])
             for name, entry in values["tensors"].items()
@@ -114,11 +113,6 @@ class Extent(NamedTuple):
 def checksum(data: bytes) -> str:
     """The hexadecimal xxh3_128 of `data`."""
     return xxhash.xxh3_128_hexdigest(data)
-
-
-def are_sizes(values: Any) -> bool:
-    """Whether parsed JSON is a list of sizes that an array may have."""
-    return isinstance(values, list) and all(type(each) is int and 0 <= each < _MOST_SIZE for each in values)
 
 
 def file_bytes(tensors: Tensors) -> int:
@@ -162,7 +156,7 @@ def map_tensors(path: Path) -> dict[str, np.ndarray]:
     arrays = {}
     for name, (shape, dtype, offset, size) in extents.items():
         if dtype == "bfloat16":
-            raise CheckpointError(f"{path}: {name}: type BF16 is not one of {', '.join(_DTYPES)}")
+            raise CheckpointError(f"{path}: {shown_name(name)}: type BF16 is not one of {', '.join(_DTYPES)}")
         arrays[name] = data[offset : offset + size].view(dtype).reshape(shape)
     return arrays
 
@@ -175,16 +169,20 @@ def locate_tensors(path: Path) -> dict[str, Extent]:
             tensors that they lie at the same bytes.
         OSError: It cannot be read.
     """
-    with open(path, "rb", buffering=0) as file:
+    with open(check_file(path), "rb", buffering=0) as file:
         raw = _read_header(file)
         size = os.fstat(file.fileno()).st_size - len(raw)
     found = {}
     for name, entry in _parse_header(path, raw).items():
         code, (start, end) = entry["dtype"], entry["data_offsets"]
         if code not in _NAMES:
-            raise CheckpointError(f"{path}: {name}: type {code} is not one of {', '.join(_NAMES)}")
+            raise CheckpointError(
+                f"{path}: {shown_name(name)}: type {shown_name(code, 80)} is not one of {', '.join(_NAMES)}"
+            )
         if end - start != _WIDTHS[code] * math.prod(entry["shape"]) or not 0 <= start <= end <= size:
-            raise CheckpointError(f"{path}: {name}: bytes {start} to {end} of {size} are not its data")
+            raise CheckpointError(
+                f"{path}: {shown_name(name)}: bytes {start} to {end} of {size} are not its data"
+            )
         found[name] = Extent(tuple(entry["shape"]), _NAMES[code], len(raw) + start, end - start)
     _refuse_overlaps(path, found)
     return found
@@ -197,7 +195,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         CheckpointError: The file is cut or no safetensors.
         OSError: It cannot be read.
     """
-    with open(path, "rb", buffering=0) as file:
+    with open(check_file(path), "rb", buffering=0) as file:
         found = _load_header(path, _read_header(file)).get(_METADATA)
     return {} if found is None else found
 
@@ -232,7 +230,7 @@ def find_damage(path: Path, record: FileRecord, deep: bool) -> Iterator[str]:
         One sentence for every difference: file, tensor, expected, found.
     """
     try:
-        size = path.stat().st_size
+        size = check_file(path).stat().st_size
         if size != record.bytes:
             yield f"{path.name}: expected {record.bytes} bytes, found {size}"
             return
@@ -248,6 +246,8 @@ def find_damage(path: Path, record: FileRecord, deep: bool) -> Iterator[str]:
                 yield from _find_flips(file, path.name, entries, record)
     except OSError as error:
         yield f"{path.name}: cannot be read ({error.strerror})"
+    except CheckpointError as error:
+        yield str(error)
 
 
 def _find_flips(file: Any, where: str, entries: Mapping[str, Any], record: FileRecord) -> Iterator[str]:
@@ -303,21 +303,23 @@ def _read_header(file: Any) -> bytes:
 
 def _load_header(path: Path, raw: bytes) -> dict[str, Any]:
     """The header's JSON as it is, metadata and all."""
+    length = int.from_bytes(raw[:8], "little")
+    if length > _MOST_HEADER:
+        raise _foreign(path, f"its header of {length:,} bytes is beyond the format's {_MOST_HEADER:,}")
+    if len(raw) < 8 or len(raw) != 8 + length:
+        raise _foreign(path, "cut short")
     try:
-        length = int.from_bytes(raw[:8], "little")
-        if length > _MOST_HEADER:
-            raise ValueError(f"its header of {length:,} bytes is beyond the format's {_MOST_HEADER:,}")
-        if len(raw) < 8 or len(raw) != 8 + length:
-            raise ValueError("cut short")
-        values = json.loads(raw[8:], object_pairs_hook=_each_once)
-        if not isinstance(values, dict):
-            raise ValueError("its header is no mapping of tensors")
-        texts = {} if values.get(_METADATA) is None else values[_METADATA]
-        if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
-            raise ValueError(f"its metadata is no mapping of texts: {texts!r:.200}")
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file ({error})") from error
+        values = mapping_of(raw[8:], "its header")
+    except CheckpointError as error:
+        raise _foreign(path, str(error)) from error
+    texts = {} if values.get(_METADATA) is None else values[_METADATA]
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise _foreign(path, f"its metadata is no mapping of texts: {quoted(texts, 200)}")
     return values
+
+
+def _foreign(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path}: not a safetensors file ({reason})")
 
 
 def _parse_header(path: Path, raw: bytes) -> dict[str, Any]:
@@ -326,18 +328,10 @@ def _parse_header(path: Path, raw: bytes) -> dict[str, Any]:
     entries.pop(_METADATA, None)
     for name, entry in entries.items():
         if not _is_entry(entry):
-            raise CheckpointError(
-                f"{path}: not a safetensors file (its header says {entry!r:.200} of {name!r:.200})"
-            )
+            raise _foreign(path, f"its header says {quoted(entry, 200)} of {quoted(name, 200)}")
+        if not is_shape(entry["shape"]):
+            raise _foreign(path, f"{quoted(name, 200)} has the shape {shape_text(entry['shape'])}")
     return entries
-
-
-def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):  # JSON would keep the last
-        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"its header says {twice!r:.200} twice")
-    return values
 
 
 def _refuse_overlaps(path: Path, extents: Mapping[str, Extent]) -> None:
@@ -345,7 +339,7 @@ def _refuse_overlaps(path: Path, extents: Mapping[str, Extent]) -> None:
     for name, extent in sorted(extents.items(), key=lambda item: item[1].offset):
         if extent.bytes:
             if extent.offset < end:
-                raise CheckpointError(f"{path}: not a safetensors file ({before} and {name} share bytes)")
+                raise _foreign(path, f"{shown_name(before)} and {shown_name(name)} share bytes")
             end, before = extent.offset + extent.bytes, name
 
 
@@ -365,7 +359,7 @@ def _is_record(values: Any) -> bool:
     return (
         are_sizes([values.get("bytes")])
         and isinstance(values.get("header"), str)
-        and all(isinstance(entry, dict) and are_sizes(entry.get("shape")) for entry in entries)
+        and all(isinstance(entry, dict) and is_shape(entry.get("shape")) for entry in entries)
         and all(entry.get("dtype") in _NAMES.values() for entry in entries)
         and all(isinstance(entry.get("checksum"), str) for entry in entries)
     )

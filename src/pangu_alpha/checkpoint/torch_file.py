@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pangu_alpha.checkpoint.errors import CheckpointError
+from pangu_alpha.checkpoint.opening import are_sizes, check_file, is_shape, shape_text
 from pangu_alpha.checkpoint.pieces import Piece, Stored, whole
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.files.shown import quoted, shown
 
 # torch's storage classes -> numpy's name of the type, or "bfloat16"
 _STORAGES = {
@@ -52,7 +54,10 @@ _PICKLE_ERRORS = (
 _SMALL_PICKLE, _SHARE, _MOST_PICKLE = 1 << 20, 64, 16 << 20  # bytes; a checkpoint's has some 200 a tensor
 _DEEPEST = 50  # mappings in mappings
 _MOST_LETTERS = 4 << 20  # of all names together, joined by dots
-_MOST_AXES = 32  # numpy's
+# Numbers below which no two keys have the same hash, by which a mapping would become a list to be searched.
+_MOST_KEY = 1 << 60
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile inflates the others without a bound
+_MOST_ARGUMENTS = 1 << 20  # of all calls; one tuple of them may be given to as many calls as there are bytes
 
 
 class TorchTensor(NamedTuple):
@@ -108,7 +113,7 @@ class Inert:
 def is_torch_file(path: Path) -> bool:
     """Whether a file is one of torch.save, of the zip form or of the older one."""
     try:
-        with open(path, "rb") as file:
+        with open(check_file(path), "rb") as file:
             if file.read(len(_LEGACY)) == _LEGACY:
                 return True
         return zipfile.is_zipfile(path) and any(_is_pickle(name) for name in _names(path))
@@ -126,7 +131,7 @@ def read_torch_file(path: Path) -> Any:
             is not on the list, holds a tensor that is not contiguous, or mappings without end.
     """
     path = Path(path)
-    with open(path, "rb") as file:
+    with open(check_file(path), "rb") as file:
         if file.read(len(_LEGACY)) == _LEGACY:
             raise CheckpointError(
                 f"{path}: written by torch before 1.6, as a bare pickle, which is not read; write it anew: "
@@ -138,17 +143,22 @@ def read_torch_file(path: Path) -> Any:
     except CheckpointError:
         raise
     except _ZIP_ERRORS as error:
-        raise CheckpointError(f"{path}: no file of torch.save, or cut short ({error})") from error
+        raise CheckpointError(f"{path}: no file of torch.save, or cut short ({shown(error, 300)})") from error
 
 
 def damaged_entries(path: Path) -> Iterator[str]:
     """Reads a torch file whole and yields a sentence for the first entry that its zip checksum refutes."""
     try:
         with zipfile.ZipFile(path) as archive:
-            if bad := archive.testzip():
+            said, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+            if strange := _strange_entry(archive):
+                yield f"{path.name}: {strange}"
+            elif said > size + _MOST_PICKLE:  # of entries that share bytes, or inflate without end
+                yield f"{path.name}: its entries of {said:,} bytes do not fit a file of {size:,}"
+            elif bad := archive.testzip():
                 yield f"{path.name}: {bad}: the zip's CRC-32 does not fit its bytes"
     except _ZIP_ERRORS as error:
-        yield f"{path.name}: {error}"
+        yield f"{path.name}: {shown(error, 300)}"
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, TorchTensor]:
@@ -167,6 +177,8 @@ class _Archive:
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, file: Any) -> None:
         self._path, self._archive, self._file = path, archive, file
+        if strange := _strange_entry(archive):
+            raise self.refuse(strange)
         pickles = [name for name in archive.namelist() if _is_pickle(name)]
         if not pickles:
             raise CheckpointError(f"{path}: a zip without data.pkl: no file of torch.save")
@@ -182,13 +194,14 @@ class _Archive:
         size = self._archive.getinfo(self._pickle).file_size
         if size > min(_MOST_PICKLE, _SMALL_PICKLE + os.fstat(self._file.fileno()).st_size // _SHARE):
             raise self.refuse(f"its pickle of {size:,} bytes is beyond any weights'; save the weights alone")
-        data = self._archive.read(self._pickle)
+        with self._archive.open(self._pickle) as entry:
+            data = entry.read(size)  # no more than it says: `read` of all would inflate whatever there is
         try:
             value = _Unpickler(io.BytesIO(data), self).load()
         except CheckpointError:
             raise
         except _PICKLE_ERRORS as error:
-            raise self.refuse(f"its pickle is damaged ({error!r:.200})") from error
+            raise self.refuse(f"its pickle is damaged ({_words(error)})") from error
         self._check_names(value)
         return value
 
@@ -218,9 +231,8 @@ class _Archive:
         if not isinstance(storage, _Storage):
             raise self.refuse("a tensor of something that is no storage")
         shape, strides = tuple(shape), tuple(strides)
-        sizes = (first, *shape, *strides)
-        if len(shape) > _MOST_AXES or not all(type(each) is int and 0 <= each < 1 << 63 for each in sizes):
-            raise pickle.UnpicklingError("a tensor of sizes that are none")
+        if not (is_shape(shape) and are_sizes((first, *strides)) and len(strides) == len(shape)):
+            raise pickle.UnpicklingError(f"a tensor of the shape {shape_text(shape)}")
         if not _contiguous(shape, strides):
             raise self.refuse(
                 f"a tensor of shape {list(shape)} has strides {list(strides)}; save it contiguous: "
@@ -230,7 +242,7 @@ class _Archive:
         begin, length = self._place(storage.key)
         offset, count = first * size, math.prod(shape) * size
         if offset + count > length:
-            raise self.refuse(f"a tensor of shape {list(shape)} exceeds its storage {storage.key!r}")
+            raise self.refuse(f"a tensor of shape {list(shape)} exceeds its storage {quoted(storage.key)}")
         return TorchTensor(self._path, shape, storage.dtype, begin + offset, count)
 
     def _place(self, key: str) -> tuple[int, int]:
@@ -245,7 +257,10 @@ class _Archive:
             self._file.seek(info.header_offset)
             head = self._file.read(30)  # of a zip's entry; name and extra field follow (APPNOTE 4.3.7)
             names = int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
-            self._places[key] = info.header_offset + 30 + names, info.file_size
+            begin = info.header_offset + 30 + names
+            if begin + info.file_size > os.fstat(self._file.fileno()).st_size:
+                raise self.refuse(f"{quoted(info.filename)} ends behind the file's end: cut short")
+            self._places[key] = begin, info.file_size
         return self._places[key]
 
 
@@ -265,6 +280,7 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: damaged bytes cannot 
     def __init__(self, data: io.BytesIO, archive: _Archive) -> None:
         super().__init__(data)
         self._archive = archive
+        self._arguments = 0  # given to calls until now
         self._inert: dict[str, type[Inert]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
@@ -281,11 +297,14 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: damaged bytes cannot 
                 self._inert[name] = type(name, (Inert,), {})
             return self._inert[name]
         raise self._archive.refuse(
-            f"its pickle names {module:.80}.{name:.80}, which is not needed for weights; nothing was run; "
-            "load it where you trust it and save the weights alone: torch.save(state_dict, NEW)"
+            f"its pickle names {shown(module, 80)}.{shown(name, 80)}, which is not needed for weights; "
+            "nothing was run; load it where you trust it and save the weights alone: "
+            "torch.save(state_dict, NEW)"
         )
 
     def persistent_load(self, pid: Any) -> _Storage:
+        if not isinstance(pid, tuple) or not 3 <= len(pid) <= 8:
+            raise pickle.UnpicklingError("refers to something that is no storage of torch")
         kind, storage, key, *_ = pid
         if kind != "storage" or not isinstance(storage, _StorageType) or not isinstance(key, str):
             raise pickle.UnpicklingError("refers to something that is no storage of torch")
@@ -298,6 +317,8 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: damaged bytes cannot 
         # The hash of a tuple walks all it holds: of tuples in each other, for ever or beyond the C stack.
         if any(isinstance(key, tuple) for key in keys):
             raise pickle.UnpicklingError("a key that is a tuple")
+        if any(isinstance(key, int) and abs(key) >= _MOST_KEY for key in keys):
+            raise pickle.UnpicklingError("a key that is a number beyond all counting")
 
     def load_setitem(self) -> None:
         self._refuse_keys(self.stack[-2:-1])
@@ -310,6 +331,31 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: damaged bytes cannot 
     def load_dict(self) -> None:
         self._refuse_keys(self.stack[::2])
         super().load_dict()
+
+    def _count_arguments(self, given: Any) -> None:
+        self._arguments += len(given)
+        if self._arguments > _MOST_ARGUMENTS:
+            raise pickle.UnpicklingError("calls of more arguments than any weights need")
+
+    def load_reduce(self) -> None:
+        self._count_arguments(self.stack[-1])
+        super().load_reduce()
+
+    def load_newobj(self) -> None:
+        self._count_arguments(self.stack[-1])
+        super().load_newobj()
+
+    def load_newobj_ex(self) -> None:
+        self._count_arguments(self.stack[-1])
+        self._count_arguments(self.stack[-2])
+        super().load_newobj_ex()
+
+    def load_put(self) -> None:
+        # By a decimal number; the memo is a mapping, too.
+        number = int(self.readline())
+        if not 0 <= number < _MOST_KEY:
+            raise pickle.UnpicklingError("a number of a memo beyond all counting")
+        self.memo[number] = self.stack[-1]
 
     def load_build(self) -> None:
         if not isinstance(self.stack[-2], Inert | _Mapping):
@@ -325,6 +371,10 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: damaged bytes cannot 
         pickle.SETITEMS[0]: load_setitems,
         pickle.DICT[0]: load_dict,
         pickle.BUILD[0]: load_build,
+        pickle.PUT[0]: load_put,
+        pickle.REDUCE[0]: load_reduce,
+        pickle.NEWOBJ[0]: load_newobj,
+        pickle.NEWOBJ_EX[0]: load_newobj_ex,
         pickle.BYTEARRAY8[0]: load_other,
         pickle.EMPTY_SET[0]: load_other,
         pickle.FROZENSET[0]: load_other,
@@ -338,6 +388,22 @@ def _contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
             return False
         expected *= size
     return True
+
+
+def _words(error: BaseException) -> str:
+    """An error's kind and text; of what it holds no more than can be written soon."""
+    return f"{type(error).__name__}: {quoted(error.args[0] if error.args else '', 150)}"
+
+
+def _strange_entry(archive: zipfile.ZipFile) -> str | None:
+    """The entry of a zip that is compressed in a way torch does not use."""
+    for entry in archive.infolist():
+        if entry.compress_type not in _METHODS:
+            name = zipfile.compressor_names.get(entry.compress_type, f"method {entry.compress_type}")
+            return (
+                f"its entry {quoted(entry.filename)} is compressed by {name}; torch stores them as they are"
+            )
+    return None
 
 
 def _is_pickle(name: str) -> bool:

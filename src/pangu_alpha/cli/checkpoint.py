@@ -26,7 +26,7 @@ from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError
 from pangu_alpha.cli.merge_checkpoint import add_source_options, plan_fields, size_of, source_options
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build
-from pangu_alpha.files.shown import shown
+from pangu_alpha.files.shown import shown, shown_json, shown_name
 from pangu_alpha.files.writing import json_text
 
 _EPILOG = """\
@@ -55,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     summary = summarize(_open(options.path, options))
     if options.json:
-        print(json_text(summary_json(summary, options.tensors)))
+        print(shown_json(json_text(summary_json(summary, options.tensors))))
     else:
-        print("\n".join(summary_lines(summary, options.tensors)))
+        print(shown("\n".join(summary_lines(summary, options.tensors))))
     return 0
 
 
@@ -71,11 +71,11 @@ def _diff(options: argparse.Namespace) -> int:
     with _bar(total, "elements", options) as bar:
         for difference in compare(first, second, options.tolerance, bar.update):
             found, worst = found + 1, max(worst, difference.largest)
-            bar.write(_sentence(difference), file=sys.stdout)
+            bar.write(shown(_sentence(difference)), file=sys.stdout)
     sides = (f"{sum(map(len, side.tensors.values()))} tensors of {side.path}" for side in (first, second))
     values = f", values by up to {worst:g}" if worst else ""
     said = f"{found} difference{'s' * (found > 1)}{values}" if found else "the same"
-    print(f"{', '.join(sides)}: {said}")
+    print(shown(f"{', '.join(sides)}: {said}"))
     return 1 if found else 0
 
 
@@ -88,15 +88,14 @@ def _verify(options: argparse.Namespace) -> int:
             raise
         except (CheckpointError, OSError) as error:
             bad += 1
-            print(error)
+            print(shown(error))
             continue
         total = sum(stored_bytes(stored) for group in source.tensors.values() for stored in group.values())
         with _bar(total, "B", options) as bar:
             found = list(damage(source, bar.update))
         bad += bool(found)
-        print(
-            "\n".join([f"{path}: damaged:", *(f"  - {line}" for line in found)] if found else [_well(source)])
-        )
+        lines = [f"{path}: damaged:", *(f"  - {line}" for line in found)] if found else [_well(source)]
+        print(shown("\n".join(lines)))
     return 1 if bad else 0
 
 
@@ -109,12 +108,10 @@ def _export(options: argparse.Namespace) -> int:
     source = _open(options.source, options)
     limits = Limits(options.budget, options.workers, not options.quiet)
     made = ExportOptions(options.dtype, plan, options.official_names, limits)
-    print(
-        "\n".join([f"{source.path}: {source.form}", *(f"  note: {note}" for note in source.notes)]),
-        flush=True,
-    )
+    lines = [f"{source.path}: {source.form}", *(f"  note: {note}" for note in source.notes)]
+    print(shown("\n".join(lines)), flush=True)
     export(source, options.target, options.to, made)
-    print(f"{options.target}: written, {FORMS[options.to][0]}")
+    print(f"{shown(options.target)}: written, {FORMS[options.to][0]}")
     print(shown(f"  {vocabulary_note(source, options.to)}"))
     return 0
 
@@ -190,7 +187,7 @@ def _weights(source: Source) -> Source:
 
 
 def _sentence(difference: Difference) -> str:
-    line = f"{difference.kind}: {difference.name or difference.stem}: {difference.detail}"
+    line = f"{difference.kind}: {shown_name(difference.name or difference.stem)}: {difference.detail}"
     if difference.kind != "values":
         return line
     return f"{line}, largest {difference.largest:g} at {list(difference.place)}"

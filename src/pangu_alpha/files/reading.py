@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from pangu_alpha.files.shown import quoted, shown
 
 MOST_BYTES = 1 << 30  # of a file that is read whole; no manifest, table or configuration comes near
 MOST_DEPTH = 100  # of mappings and lists in one another; our own files have at most 8
+POINTER_BYTES = 1024  # a pointer of git-LFS is shorter, by its specification
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class ReadError(ValueError):
@@ -54,7 +57,26 @@ def read_bytes(path: str | Path, *, most: int = MOST_BYTES) -> bytes:
         content = file.read(most + 1)
     if len(content) > most:
         raise ReadError(f"{shown(path)}: has more than {most:,} bytes, so it is no file of this kind")
+    refuse_pointer(content[:POINTER_BYTES], path)
     return content
+
+
+def refuse_pointer(head: bytes, where: object) -> None:
+    """Refuses what git leaves in the place of a large file that was not fetched.
+
+    Args:
+        head: The first POINTER_BYTES of the file.
+        where: The file, for the error.
+
+    Raises:
+        ReadError: It is such a pointer; says how large the file itself is.
+    """
+    if head.startswith(_POINTER):
+        size = re.search(rb"^size (\d{1,18})$", head, re.MULTILINE)
+        of = f"a file of {int(size[1]):,} bytes" if size else "another file"
+        raise ReadError(
+            f"{shown(where)}: a git-LFS pointer of {of}, not the file itself; run git lfs pull in its folder"
+        )
 
 
 def read_text(path: str | Path, *, most: int = MOST_BYTES) -> str:
@@ -152,6 +174,7 @@ def read_json_lines(path: str | Path, *, numbers_only: bool = True) -> Iterator[
                 yield number, error
 
 
+_NESTING = (dict, list)
 _TOO_DEEP = f"mappings and lists in one another more than {MOST_DEPTH} deep; such a file is not read"
 
 
@@ -161,15 +184,16 @@ def nesting_fault(value: Any, most: int = MOST_DEPTH) -> str | None:
     A part that stands in several places (YAML's aliases) is looked at once, so that references to
     references cost nothing.
     """
-    level, seen, depth = [value], set(), 0
+    level, seen, depth = [value] if isinstance(value, _NESTING) else [], set(), 0
     while level:
-        if depth > most:
+        if depth >= most:
             return _TOO_DEEP
-        deeper = []
+        deeper: list[Any] = []
         for item in level:
-            if isinstance(item, dict | list) and id(item) not in seen:
+            if id(item) not in seen:
                 seen.add(id(item))
-                deeper.extend(item.values() if isinstance(item, dict) else item)
+                parts = item.values() if isinstance(item, dict) else item
+                deeper += [part for part in parts if isinstance(part, _NESTING)]
         level, depth = deeper, depth + 1
     return None
 

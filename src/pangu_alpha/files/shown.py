@@ -21,6 +21,16 @@ def shown(text: object, most: int | None = None) -> str:
     return escaped if most is None or len(escaped) <= most else _cut(escaped, most)
 
 
+def shown_name(name: object, most: int = 200) -> str:
+    """A name in a line of its own or of a table: as `shown`, on one line, and cut."""
+    return shown(str(name).replace("\t", "\\t").replace("\n", "\\n"), most)
+
+
+def shown_json(text: str) -> str:
+    r"""A text of JSON with the same characters written as JSON writes them, so that it is read as before."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return shown(super().format(record))

@@ -1,0 +1,188 @@
+"""The sizes of a network as its tensors show them and as files and options beside them say them: all one?
+
+A checkpoint that lost a layer opens as a smaller model if nobody compares them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
+from pangu_alpha.checkpoint.opening import MOST_LAYERS
+from pangu_alpha.checkpoint.pieces import Stored
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.files.shown import quoted
+
+# Sizes by our names; the last two are no fields of ModelConfig: its networks have them by definition.
+FIELDS = ("vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length")
+FEED_FORWARD, TIED = "ffn_size", "tied_head"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What one place says of the sizes.
+
+    Args:
+        where: The place, for errors: "config.json", "--model".
+        sizes: By our names; what it does not say is not in it.
+        names: Its own name of a size, where that is another.
+    """
+
+    where: str
+    sizes: Mapping[str, Any]
+    names: Mapping[str, str]
+
+
+def stated(where: str, values: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> list[Statement]:
+    """What a file says of the sizes, under one or more names of each.
+
+    Args:
+        where: The file, for errors.
+        values: Of the file.
+        names: Our name -> its names for the same. A value of null says nothing.
+
+    Returns:
+        One statement, or more where it says a size under several names.
+
+    Raises:
+        CheckpointError: A size is no whole number above 0.
+    """
+    found: list[Statement] = []
+    for ours, theirs in names.items():
+        known = [name for name in theirs if values.get(name) is not None]
+        for number, name in enumerate(known):
+            value = values[name]
+            right = isinstance(value, bool) if ours == TIED else _is_size(value)
+            if not right:
+                raise CheckpointError(f"{where}: {name} is {quoted(value)}, which is no size of a network")
+            if number == len(found):
+                found.append(Statement(where, {}, {}))
+            found[number].sizes[ours] = value
+            found[number].names[ours] = name
+    return found
+
+
+def model_statement(model: ModelConfig, where: str) -> Statement:
+    """The sizes that a whole configuration says."""
+    return Statement(where, {name: getattr(model, name) for name in FIELDS}, {})
+
+
+def refuse_contradictions(shown_by_tensors: Mapping[str, Any], said: Iterable[Statement], path: Path) -> None:
+    """Makes sure that all places say the same, and that the tensors show it.
+
+    Args:
+        shown_by_tensors: Sizes that no place needs to say.
+        said: What the places say.
+        path: What is opened, for the error.
+
+    Raises:
+        CheckpointError: They do not; every difference is named.
+    """
+    first = {name: (value, "the tensors show") for name, value in shown_by_tensors.items()}
+    first[TIED] = (True, "PanGu-alpha has")
+    if "hidden_size" in shown_by_tensors:
+        first[FEED_FORWARD] = (4 * shown_by_tensors["hidden_size"], "PanGu-alpha has")
+    problems = []
+    for statement in said:
+        for name, value in statement.sizes.items():
+            own = statement.names.get(name, name)
+            known, by = first.setdefault(name, (value, f"{statement.where} says"))
+            if value != known:
+                problems.append(f"{own}: {statement.where} says {_word(value)}, {by} {_word(known)}")
+    if problems:
+        raise CheckpointError(
+            "\n  - ".join(
+                [
+                    f"{path}: the sizes that are stated do not agree; fetch all files of one model again, or "
+                    "correct the one that is wrong:",
+                    *problems,
+                ]
+            )
+        )
+
+
+def layer_count(found: Iterable[str], layer: str, where: Path) -> int:
+    """Number of layers, whose numbers must be 0, 1, 2, ...
+
+    Args:
+        found: Names of the tensors.
+        layer: What stands before the number, as in "transformer.h.".
+        where: What is opened, for the error.
+
+    Raises:
+        CheckpointError: Some are missing between others, or there are more than any network has; says which.
+    """
+    pattern = re.compile(re.escape(layer) + r"([0-9]{1,9})\..+")
+    numbers = sorted({int(match[1]) for name in found if (match := pattern.fullmatch(name))})
+    gaps, expected = [], 0
+    for number in numbers:
+        if number > expected:
+            gaps.append(f"{expected} to {number - 1}" if number - 1 > expected else str(expected))
+        expected = number + 1
+    if gaps:
+        more = f" and {len(gaps) - 5} more gaps" if len(gaps) > 5 else ""
+        raise CheckpointError(
+            f"{where}: missing: layers {', '.join(gaps[:5])}{more}; {len(numbers)} are there, named {layer}N"
+        )
+    if len(numbers) > MOST_LAYERS:
+        raise CheckpointError(f"{where}: {len(numbers):,} layers, named {layer}N, which no network has")
+    return len(numbers)
+
+
+def sizes_of_ours(found: Mapping[str, Stored], where: Path) -> dict[str, int]:
+    """The sizes that tensors by our names show, as far as they are there.
+
+    Raises:
+        CheckpointError: There are gaps between the layers, or a table is no matrix.
+    """
+    query = any(name.startswith("query_layer.") for name in found)
+    layers = layer_count(found, "blocks.", where) + query
+    sizes = {"num_layers": layers} if layers else {}
+    tables = {"vocab_size": "word_embedding.table", "seq_length": "position_embedding.table"}
+    for size, name in tables.items():
+        if name in found:
+            sizes[size], sizes["hidden_size"] = matrix(found, name, where)
+    return sizes
+
+
+def matrix(found: Mapping[str, Stored], name: str, where: Path) -> tuple[int, int]:
+    """Rows and columns of a table.
+
+    Raises:
+        CheckpointError: It is missing or no matrix; names the tensor, its shape and its file.
+    """
+    if name not in found:
+        raise CheckpointError(f"{where}: missing: {name}")
+    shape = found[name].shape
+    if len(shape) != 2:
+        file = found[name].pieces[0].file
+        raise CheckpointError(
+            f"{file}: {name} is {list(shape)}: {len(shape)} dimensions, not rows and columns"
+        )
+    return shape
+
+
+def shipped_layers(layers: int, shipped: ModelConfig, where: Path) -> None:
+    """Refuses to take the number of heads from a shipped model of which some layers seem to be lost.
+
+    Raises:
+        UnclearError: More than half of its layers are there, but not all: they would make a smaller model.
+    """
+    if shipped.num_layers / 2 < layers < shipped.num_layers:
+        raise UnclearError(
+            f"{where}: {layers} layers; the shipped model of hidden size {shipped.hidden_size}, whose number "
+            f"of heads would be taken, has {shipped.num_layers}: are layers lost? If none is, name the model "
+            "with --model"
+        )
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 < value < 1 << 31
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else quoted(value)

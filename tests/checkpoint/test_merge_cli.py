@@ -20,7 +20,8 @@ from pangu_alpha.checkpoint.reading import read_box
 from pangu_alpha.checkpoint.reshard import MOMENTS
 from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
-from pangu_alpha.cli.merge_checkpoint import main, size_of
+from pangu_alpha.cli.merge_checkpoint import main
+from pangu_alpha.cli.options import byte_size
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError, to_mapping
@@ -175,7 +176,7 @@ def test_refusals(single, slices, tmp_path):
             with pytest.raises(ValueError, match=f"{number}.yaml: no fields of a plan"):
                 merge(single, tmp_path / "made", "--plan", str(tmp_path / f"{number}.yaml"), *more)
     assert not (tmp_path / "made").exists()
-    assert [size_of(text) for text in ("2GB", "1.5 mb", "7", "3k")] == [2 * 10**9, 1500000, 7, 3000]
+    assert [byte_size(text) for text in ("2GB", "1.5 mb", "7", "3k")] == [2 * 10**9, 1500000, 7, 3000]
 
 
 def test_tensors_that_are_not_the_models(arrays, tmp_path):

@@ -154,15 +154,3 @@ def test_a_disk_that_takes_nothing_is_an_error_not_a_loop(tmp_path, monkeypatch)
         with pytest.raises(OSError, match="takes no more bytes"), durable_file(tmp_path / "a") as descriptor:
             write(descriptor, b"x")
         (tmp_path / "a").unlink()
-
-
-def test_bytes_are_replaced_as_text_is(tmp_path):
-    path = tmp_path / "x"
-    path.write_bytes(b"old")
-    with pytest.raises(RuntimeError), replacing_file(path, binary=True) as stream:
-        stream.write(b"\xff")
-        raise RuntimeError
-    assert path.read_bytes() == b"old"
-    with replacing_file(path, binary=True) as stream:
-        stream.write(b"\xff\r\n")
-    assert path.read_bytes() == b"\xff\r\n" and os.listdir(tmp_path) == ["x"]

@@ -8,11 +8,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from pangu_alpha.cli.options import path_text, user_path
 from pangu_alpha.cli.plan_text import table
 from pangu_alpha.files.writing import json_text, write_text
+from pangu_alpha.files.yaml_text import yaml_text
 from pangu_alpha.planner import calibrate
 from pangu_alpha.planner.hardware import BOUNDS, Cluster, Constants, Level, load_cluster, load_stack
 from pangu_alpha.planner.rows import Row
@@ -157,7 +156,7 @@ def _cluster_yaml(cluster: Cluster, found: _Findings, runs: int) -> str:
     }
     values["constants"] = {"value": dataclasses.asdict(found.fitted), "source": what}
     levels = {level.name: _level(level) for level in cluster.levels}
-    return yaml.safe_dump({"device": values, "levels": levels, "count": cluster.count}, sort_keys=False)
+    return yaml_text({"device": values, "levels": levels, "count": cluster.count})
 
 
 def _level(level: Level) -> dict[str, Any]:

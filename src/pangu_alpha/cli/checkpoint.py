@@ -23,7 +23,9 @@ from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.store import CheckpointStore
 from pangu_alpha.checkpoint.summary import size_text, stored_bytes, summarize, summary_json, summary_lines
 from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError
-from pangu_alpha.cli.merge_checkpoint import add_source_options, plan_fields, size_of, source_options
+from pangu_alpha.cli.merge_checkpoint import add_source_options, plan_fields, source_options
+from pangu_alpha.cli.options import byte_size, nonnegative_number, path_text, positive, user_path
+from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build
 from pangu_alpha.files.shown import shown, shown_json, shown_name
@@ -165,13 +167,6 @@ def _open(path: Path, options: argparse.Namespace) -> Source:
     return open_source(path, source_options(options))
 
 
-def _tolerance(text: str) -> float:
-    value = float(text)
-    if not value >= 0.0:
-        raise argparse.ArgumentTypeError(f"{text}: give a number that is not negative")
-    return value
-
-
 def _checkpoints(path: Path) -> list[Path]:
     """All checkpoints of a run, or the one at a path."""
     if not path.exists():
@@ -209,7 +204,7 @@ def _bar(total: int, unit: str, options: argparse.Namespace) -> tqdm:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="checkpoint.py",
         description="Inspects, compares, verifies and exports checkpoints of any form; lists what was left.",
         epilog=_EPILOG,
@@ -219,16 +214,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     add = _command(commands, "inspect", "says what a checkpoint is", _inspect, common)
-    add("path", type=Path, metavar="PATH")
+    add("path", type=user_path, metavar="PATH")
     add("--tensors", action="store_true", help="every tensor: shape, type, pieces")
     add("--json", action="store_true", help="as JSON")
 
     add = _command(commands, "diff", "compares two, tensor by tensor", _diff, common)
-    add("first", type=Path, metavar="A")
-    add("second", type=Path, metavar="B")
+    add("first", type=user_path, metavar="A")
+    add("second", type=user_path, metavar="B")
     add(
         "--tolerance",
-        type=_tolerance,
+        type=nonnegative_number,
         default=0.0,
         metavar="X",
         help="absolute difference let pass (default: 0)",
@@ -236,30 +231,31 @@ def _parser() -> argparse.ArgumentParser:
     add("--weights-only", action="store_true", help="leaves the optimizer out")
 
     add = _command(commands, "verify", "reads everything and compares every checksum", _verify, common)
-    add("path", type=Path, metavar="PATH", help="of a run's folder, every checkpoint")
+    add("path", type=user_path, metavar="PATH", help="of a run's folder, every checkpoint")
 
     add = _command(commands, "clean", "lists, and removes on request, what killed programs left", _clean)
-    add("path", type=Path, metavar="RUN", help="a run's output folder, or one where merges were made")
+    add("path", type=user_path, metavar="RUN", help="a run's output folder, or one where merges were made")
     add("--remove", action="store_true", help="removes what processes of this host left that are gone")
     text = "with --remove: also what this other host left; only if none of its processes still writes there"
     add("--host", action="append", default=[], metavar="NAME", help=text)
 
     forms = "; ".join(f"{name}: {text}" for name, (text, _) in FORMS.items())
     add = _command(commands, "export", "writes one in another form", _export, common)
-    add("source", type=Path, metavar="SRC")
-    add("target", type=Path, metavar="DST", help="file or folder to make; DST.safetensors for --to megatron, "
-        "DST.ckpt for --to ckpt")  # fmt: skip
+    add("source", type=user_path, metavar="SRC")
+    add("target", type=user_path, metavar="DST", help="file or folder to make; DST.safetensors for --to "
+        "megatron, DST.ckpt for --to ckpt")  # fmt: skip
     add("--to", required=True, choices=tuple(FORMS), help=forms)
     add("--dtype", choices=DTYPES, default="float32", help="of the weights (default: %(default)s)")
-    add("--plan", metavar="YAML", help="for --to mindspore: the plan to cut for")
+    add("--plan", type=path_text, metavar="YAML", help="for --to mindspore: the plan to cut for")
     add("--official-names", action="store_true", help="for --to mindspore and unified: the release's names")
-    add("--budget", type=size_of, default=Limits().budget, metavar="SIZE", help="memory (default: 2GB)")
-    add("--workers", type=int, default=Limits().workers, metavar="N", help="threads (default: %(default)s)")
+    add("--budget", type=byte_size, default=Limits().budget, metavar="SIZE", help="memory (default: 2GB)")
+    add("--workers", type=positive, default=Limits().workers, metavar="N", help="threads (default: "
+        "%(default)s)")  # fmt: skip
     return parser
 
 
 def _common() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     add = common.add_argument
     add("--quiet", action="store_true", help="shows no progress")
     add_source_options(common)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from pangu_alpha.cli.options import byte_size, path_text
+from pangu_alpha.cli.options import byte_size, nonnegative_number, path_text
 from pangu_alpha.text.inputs import Inputs, find_inputs
 from pangu_alpha.text.ledger import CharacterLedger
 from pangu_alpha.text.opening import FORMATS
@@ -27,8 +27,8 @@ def add_corpus_options(parser: ArgumentParser) -> None:
         "their names (default: auto)")  # fmt: skip
     add("--invalid-utf8", choices=("replace", "skip", "error"), default="replace", help="what to do about a "
         "few bad bytes: replace them, skip the document, or end (default: replace)")  # fmt: skip
-    add("--invalid-share", type=float, default=0.001, metavar="SHARE", help="a file with a larger share of "
-        "bad bytes is in another encoding and is refused (default: 0.001)")  # fmt: skip
+    add("--invalid-share", type=nonnegative_number, default=0.001, metavar="SHARE", help="a file with a "
+        "larger share of bad bytes is in another encoding and is refused (default: 0.001)")  # fmt: skip
     add("--broken", choices=("error", "skip"), default="error", help="what to do about records that "
         "are not JSON or lack the field, damaged archives, too large documents (default: error)")  # fmt: skip
     add("--largest-document", type=byte_size, default=LARGEST_DOCUMENT, metavar="SIZE", help="a larger "

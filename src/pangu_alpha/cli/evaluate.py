@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
 from pangu_alpha.cli.options import path_text, positive
+from pangu_alpha.cli.parser import Parser
 from pangu_alpha.files.shown import log_to_stderr
 
 _EPILOG = """\
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="evaluate.py",
         description="Perplexity of a trained PanGu-alpha, of the untrained one and of a Kneser-Ney bigram.",
         epilog=_EPILOG,

@@ -6,6 +6,7 @@ import argparse
 
 from pangu_alpha.cli import run_main
 from pangu_alpha.cli.options import user_path
+from pangu_alpha.cli.parser import Parser
 from pangu_alpha.text.corpora import (
     corpora,
     default_directory,
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pangu_alpha.cli.fetch", description=main.__doc__)
+    parser = Parser(prog="python -m pangu_alpha.cli.fetch", description=main.__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="a name of --list")
     parser.add_argument(
         "--to", type=user_path, default=None, metavar="DIR", help=f"default: {default_directory()}"

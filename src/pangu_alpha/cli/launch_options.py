@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from pangu_alpha.cli.options import natural, path_text, port, positive
+from pangu_alpha.cli.parser import Parser
 from pangu_alpha.parallel.launch import address_fault
 from pangu_alpha.parallel.watch import GRACE
 
@@ -52,7 +53,7 @@ def _parser(trains: bool) -> argparse.ArgumentParser:
     name = "train" if trains else "predict"
     words = "--config FILE [key=value ...]" if trains else "[options of predict.py]"
     others = "Words key=value go to train.py." if trains else "Options not listed here go to predict.py."
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"bash run_scripts/run_distribute_{name}.sh",
         usage=f"%(prog)s [options] {words}",
         description=f"Starts {name}.py on the devices of a node and watches over it; see docs/launching.md.",
@@ -63,9 +64,19 @@ def _parser(trains: bool) -> argparse.ArgumentParser:
     if trains:
         add("--config", type=path_text, required=True, metavar="FILE", help="YAML of the run")
     else:
-        add("--prompt-file", required=True, metavar="FILE", help="prompts, one a line, shared out evenly")
         add(
-            "--output", required=True, metavar="FILE", help="JSON lines of all workers, in the prompts' order"
+            "--prompt-file",
+            type=path_text,
+            required=True,
+            metavar="FILE",
+            help="prompts, one a line, shared out evenly",
+        )
+        add(
+            "--output",
+            type=path_text,
+            required=True,
+            metavar="FILE",
+            help="JSON lines of all workers, in the prompts' order",
         )
     _add_topology(parser, trains)
     _add_environment(parser)

@@ -16,11 +16,11 @@ from pangu_alpha.checkpoint.reshard import reshard
 from pangu_alpha.checkpoint.source import OpenOptions, open_source
 from pangu_alpha.checkpoint.summary import size_text, stored_bytes
 from pangu_alpha.checkpoint.vocabulary import find_vocabulary
+from pangu_alpha.cli.options import byte_size, natural, path_text, positive, positives, user_path
+from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build, read_yaml
 from pangu_alpha.files.shown import quoted, shown
-
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 _EXAMPLES = """\
 examples:
@@ -35,20 +35,21 @@ A command that was killed goes on where it was when it is run again. exit code: 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="merge_checkpoint.py",
         description="Merges a checkpoint of any form, or cuts it for another parallel plan. Needs no device.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("source", nargs="+", type=Path, metavar="SRC", help="a checkpoint, a run's output folder (its newest "
-        "is taken), or the folders of all nodes")  # fmt: skip
-    add("target", type=Path, metavar="DST", help="the folder to make")
+    add("source", nargs="+", type=user_path, metavar="SRC", help="a checkpoint, a run's output folder (its "
+        "newest is taken), or the folders of all nodes")  # fmt: skip
+    add("target", type=user_path, metavar="DST", help="the folder to make")
     add("--weights-only", action="store_true", help="leaves the optimizer out")
-    add("--budget", type=size_of, default=Limits().budget, metavar="SIZE", help="memory of the whole process "
-        "(default: 2GB)")  # fmt: skip
-    add("--workers", type=int, default=Limits().workers, metavar="N", help="threads (default: %(default)s)")
+    add("--budget", type=byte_size, default=Limits().budget, metavar="SIZE", help="memory of the whole "
+        "process (default: 2GB)")  # fmt: skip
+    add("--workers", type=positive, default=Limits().workers, metavar="N", help="threads (default: "
+        "%(default)s)")  # fmt: skip
     add("--quiet", action="store_true", help="shows no progress")
     _plan_options(parser)
     add_source_options(parser)
@@ -58,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
 def add_source_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `source_options`."""
     add = parser.add_argument_group("of checkpoints that do not say it").add_argument
-    add("--model", metavar="NAME|YAML", help="the network's shape")
-    add("--strategy", type=Path, metavar="FILE", help="MindSpore's strategy file")
+    add("--model", type=path_text, metavar="NAME|YAML", help="the network's shape")
+    add("--strategy", type=user_path, metavar="FILE", help="MindSpore's strategy file")
     add("--norm-order", choices=("norm_then_query", "query_then_norm"), help="where the final norm stands")
 
 
@@ -71,14 +72,15 @@ def source_options(options: argparse.Namespace) -> OpenOptions:
 def _plan_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("plan of the new checkpoint").add_argument
     add("--full", action="store_true", help="none: one process's checkpoint (default)")
-    add("--plan", metavar="YAML", help="fields of a plan, or a run's YAML with a section parallel; options "
-        "change single ones")  # fmt: skip
+    add("--plan", type=path_text, metavar="YAML", help="fields of a plan, or a run's YAML with a section "
+        "parallel; options change single ones")  # fmt: skip
     for name, text in (("dp", "data"), ("tp", "tensor"), ("pp", "pipeline")):
-        add(f"--{name}", type=int, metavar="N", help=f"degree of {text} parallelism (default: 1)")
-    add("--micro-batches", type=int, metavar="N", help="(default: pp)")
-    add("--layers-per-stage", type=_integers, metavar="N,N,...", help="(default: as even as they go)")
+        add(f"--{name}", type=positive, metavar="N", help=f"degree of {text} parallelism (default: 1)")
+    add("--micro-batches", type=positive, metavar="N", help="(default: pp)")
+    add("--layers-per-stage", type=positives, metavar="N,N,...", help="(default: as even as they go)")
     add("--optimizer-parallel", metavar="LEVEL", help="none, level1, level2, level3")
-    add("--optimizer-threshold", type=int, metavar="KB", help="smallest parameter that is cut (default: 64)")
+    add("--optimizer-threshold", type=natural, metavar="KB", help="smallest parameter that is "
+        "cut (default: 64)")  # fmt: skip
     add("--no-vocab-parallel", dest="vocab_parallel", action="store_false", default=None, help="every rank "
         "of tp holds the whole embedding table")  # fmt: skip
 
@@ -103,7 +105,7 @@ def plan_of(options: argparse.Namespace) -> ParallelPlan | None:
     Raises:
         ValueError: It breaks a rule, or --full comes with a plan.
     """
-    values = plan_fields(options.plan) if options.plan else {}
+    values = plan_fields(options.plan) if options.plan is not None else {}
     for field in fields(ParallelPlan):
         given = getattr(options, field.name, None)
         if given is not None:
@@ -149,19 +151,6 @@ def _memory() -> str:
     status = Path("/proc/self/status")
     peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text("ascii")) if status.is_file() else None
     return f"; peak memory {int(peak[1]) * 1024 / 1e6:.0f} MB" if peak else ""
-
-
-def size_of(text: str) -> int:
-    """Bytes in a size such as 2GB; decimal units."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)", text.upper())
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 2GB or 500MB")
-    unit = match[2] if match[2] in _UNITS else match[2] + "B"
-    return int(float(match[1]) * _UNITS.get(unit, 1))
-
-
-def _integers(text: str) -> tuple[int, ...]:
-    return tuple(int(word) for word in text.split(","))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pangu_alpha.cli.options import (
     positives,
     user_path,
 )
+from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.zoo import MODEL_NAMES
 
 _EXAMPLES = """\
@@ -37,7 +38,7 @@ do not say; 2 wrong options, or a plan that MindSpore refuses
 
 def plan_parser() -> argparse.ArgumentParser:
     """The parser of plan.py's command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="plan.py",
         description="What a parallel plan does, shown on a CPU machine.",
         epilog=_EXAMPLES,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
 from pangu_alpha.cli.options import number, path_text, positive
+from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.generate import SamplingConfig
 from pangu_alpha.config.schema import build
 from pangu_alpha.files.shown import log_to_stderr, quoted, shown
@@ -235,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
         f"  {name:{width}}  {task.summary}: {', '.join(task.fields)}; answer: {task.answer}"
         for name, task in TASKS.items()
     )
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="predict.py",
         description="Continue prompts with a trained PanGu-alpha.",
         epilog=_EPILOG.format(tasks=tasks),

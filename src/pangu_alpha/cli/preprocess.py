@@ -17,6 +17,7 @@ from pangu_alpha.cli.corpus_options import (
     read_options,
 )
 from pangu_alpha.cli.options import path_text, positive
+from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.schema import build, parse_overrides, to_mapping
 from pangu_alpha.data.manifest import Manifest
 from pangu_alpha.data.preprocess import PreprocessConfig, preprocess
@@ -34,7 +35,7 @@ An interrupted run is continued by the same command; finished inputs are not rea
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="preprocess.py",
         description="Turn text into MindRecord files of token windows, with a manifest.",
         epilog=_EXAMPLE,

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from pangu_alpha.cli.options import natural, path_text, positive
+from pangu_alpha.cli.parser import Parser
 from pangu_alpha.files.paths import expand_path
 from pangu_alpha.files.reading import read_text
 from pangu_alpha.files.shown import quoted, shown
@@ -55,7 +56,7 @@ left: 10.{device%4}.{server}.{device+1}
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="rank_table.py",
         description="Build, merge, permute, check and draw HCCL rank tables.",
         epilog=_EXAMPLES,

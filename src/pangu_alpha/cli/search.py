@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
 from pangu_alpha.cli.options import path_text, positive, positive_number
@@ -19,6 +18,7 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build, parse_overrides, read_yaml, to_mapping
 from pangu_alpha.files.writing import json_text, write_text
+from pangu_alpha.files.yaml_text import yaml_text
 from pangu_alpha.parallel.draw import draw as draw_grid
 from pangu_alpha.parallel.mesh import RANK_ORDER, Mesh
 from pangu_alpha.parallel.rank_table import RankTable
@@ -290,7 +290,7 @@ def _write(answer: Answer, folder: Path, given: RankTable | None) -> str:
     document = {"parallel": changed, "run": {"batch_size": job.micro_batch}}
     where = launching.placement_text(job, cluster)
     text = f"# {best.seconds:.4g} s a step, {_gib(best)} GiB a device by the planner; {where}\n"
-    write_text(folder / "plan.yaml", text + yaml.safe_dump(document, sort_keys=False))
+    write_text(folder / "plan.yaml", text + yaml_text(document))
     lines = [f"wrote {folder / 'plan.yaml'}"]
     if given is not None:
         table = folder / "rank_table.json"

@@ -14,6 +14,7 @@ from pangu_alpha.cli.corpus_options import (
     read_options,
 )
 from pangu_alpha.cli.options import number, positive, user_path
+from pangu_alpha.cli.parser import Parser
 from pangu_alpha.text.clean import Cleaner
 from pangu_alpha.text.documents import DocumentReader
 from pangu_alpha.text.ledger import total
@@ -63,7 +64,7 @@ def _documents(readers: list[DocumentReader]) -> Iterator[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pangu_alpha.cli.vocab", description=main.__doc__)
+    parser = Parser(prog="python -m pangu_alpha.cli.vocab", description=main.__doc__)
     add_corpus_options(parser)
     parser.add_argument("--size", required=True, type=positive, help="number of pieces")
     parser.add_argument("--output", required=True, type=user_path, help="the SentencePiece model to write")

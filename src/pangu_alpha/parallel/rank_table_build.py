@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pangu_alpha.config.schema import parse_yaml
+from pangu_alpha.files.paths import expand_path
 from pangu_alpha.files.reading import read_text
 from pangu_alpha.files.shown import quoted, shown
 from pangu_alpha.parallel.host_names import MOST_SERVERS, server_ids
@@ -203,7 +204,7 @@ def _entry_hosts(where: str, entry: Mapping[str, Any], folder: Path) -> Iterator
 def _host(where: str, entry: Mapping[str, Any], folder: Path) -> Host:
     try:
         ips = tuple(map(str, entry.get("device_ips", ())))
-        conf = read_hccn_conf(folder / entry["hccn_conf"]) if "hccn_conf" in entry else None
+        conf = read_hccn_conf(folder / expand_path(str(entry["hccn_conf"]))) if "hccn_conf" in entry else None
         if conf and ips:
             raise ValueError("device_ips and hccn_conf exclude each other")
         devices = device_ids(entry.get("devices", tuple(conf) if conf else 8))

@@ -24,10 +24,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-import yaml
-
 from pangu_alpha.files.reading import read_json
 from pangu_alpha.files.writing import replacing_file
+from pangu_alpha.files.yaml_text import parse_yaml
 from pangu_alpha.text.documents import DocumentReader
 from pangu_alpha.text.read_options import ReadOptions
 
@@ -67,7 +66,7 @@ class Corpus:
 def corpora() -> dict[str, Corpus]:
     """The table, name to entry, in its order."""
     text = importlib.resources.files("pangu_alpha.text").joinpath("corpora.yaml").read_text(encoding="utf-8")
-    return {name: Corpus(name=name, **entry) for name, entry in yaml.safe_load(text).items()}
+    return {name: Corpus(name=name, **entry) for name, entry in parse_yaml(text, "corpora.yaml").items()}
 
 
 def find_corpus(name: str) -> Corpus:

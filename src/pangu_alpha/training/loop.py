@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from pangu_alpha.checkpoint.background import BackgroundSaver, Saved
 from pangu_alpha.checkpoint.format import Manifest
@@ -27,6 +26,7 @@ from pangu_alpha.data.batches import TrainingBatches, ValidationBatches, open_so
 from pangu_alpha.data.position import changes
 from pangu_alpha.files.lock import hold_folder
 from pangu_alpha.files.writing import write_bytes, write_text
+from pangu_alpha.files.yaml_text import yaml_text
 from pangu_alpha.parallel.belonging import launcher_of_this_process
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.signals import Signals, stop_at_once
@@ -347,7 +347,7 @@ class Trainer:
 
     def _prepare_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(to_mapping(self.config), allow_unicode=True, sort_keys=False)
+        text = yaml_text(to_mapping(self.config))
         write_text(self.folder / "config.yaml", text)
         if self.config.data.vocabulary:
             content, copy = Path(self.config.data.vocabulary).read_bytes(), self.folder / VOCABULARY

@@ -1,0 +1,118 @@
+"""Every option of every command: wrong words are refused in a sentence, and paths are expanded."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from argparse import ArgumentTypeError
+from pathlib import Path
+
+import pytest
+
+import pangu_alpha
+from pangu_alpha.__main__ import VERBS
+from pangu_alpha.cli import options
+from pangu_alpha.cli.parser import Parser
+
+PROGRAMS = Path(pangu_alpha.__file__).parent / "cli"
+PATHS = (options.path_text, options.user_path)
+PATH_WORDS = set("FILE DIR PATH YAML PNG TABLE SRC DST JSONL VOCAB RUN LIST".split())  # noqa: SIM905
+NEVER = ("x", "1e400", "nan", "-inf", "", "9" * 5000)  # no number of any option
+# Options for which 0, or a negative number, says something; all others refuse it as they read it.
+ZERO = {
+    "--heartbeat": "none",
+    "--restarts": "no further attempt",
+    "--grace": "kill at once",
+    "--node-rank": "the first",
+    "--rank": "the first",
+    "--first-rank": "the first",
+    "--optimizer-threshold": "cut all",
+    "--gradient-fusion": "merge none",
+    "--tolerance": "equal",
+    "--invalid-share": "none",
+}
+CHECKED_LATER = {  # by SamplingConfig and by the cleaner's and the vocabulary's own rules, in words
+    "--temperature", "--top-k", "--top-p", "--frequency-penalty", "--presence-penalty", "--max-new-tokens",
+    "--seed", "--coverage", "--invalid-share",
+}  # fmt: skip
+
+
+class FoundError(Exception):
+    """Carries a parser out of the command that made it."""
+
+
+def parsers():
+    """Every parser of every command, those of subcommands included, by what is typed."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def found(self, *_):
+            raise FoundError(self)
+
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", found)
+        for verb in VERBS:
+            module = importlib.import_module(f"pangu_alpha.cli.{verb.replace('-', '_')}")
+            for program in ("train", "predict") if verb == "launch" else ("",):
+                with pytest.raises(FoundError) as error:
+                    module.main([str(PROGRAMS / f"{program}.py")] if program else [])
+                yield from _with_inner(f"{verb} {program}".strip(), error.value.args[0])
+
+
+def _with_inner(name, parser):
+    inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not inner:
+        yield name, parser
+    for action in inner:
+        for word, each in action.choices.items():
+            yield from _with_inner(f"{name} {word}", each)
+
+
+PARSERS = list(parsers())
+ACTIONS = [
+    pytest.param(action, id=f"{name} {action.option_strings[0] if action.option_strings else action.dest}")
+    for name, parser in PARSERS
+    for action in parser._actions
+    if action.type is not None
+]
+
+
+def test_every_command_is_seen():
+    assert {name.split()[0] for name, _ in PARSERS} == set(VERBS) and len(PARSERS) > 20 and len(ACTIONS) > 100
+    assert all(isinstance(parser, Parser) for _, parser in PARSERS)
+
+
+def taken(kind, word):
+    """What a type makes of a word; None if it is refused in a sentence."""
+    try:
+        return kind(word)
+    except ArgumentTypeError as error:
+        assert 10 < len(str(error)) < 250 and "\n" not in str(error)
+        return None
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_wrong_words_are_refused_in_a_sentence(action):
+    assert action.type not in (int, float, Path), "use a type of cli/options.py"
+    name = action.option_strings[0] if action.option_strings else action.dest
+    if action.type in PATHS:
+        assert taken(action.type, "") is None and taken(action.type, "$NO_SUCH_VARIABLE/x") is None
+        return
+    one = taken(action.type, "1")
+    if not isinstance(one, int | float) and one != (1,):
+        return  # no number
+    for word in NEVER:
+        assert taken(action.type, word) is None, word
+    for word in ("0", "-1"):
+        value = taken(action.type, word)
+        assert value is None or name in CHECKED_LATER or (word == "0" and name in ZERO), (name, word, value)
+
+
+def test_options_that_take_a_path_expand_it():
+    missing = [
+        f"{name} {action.option_strings or action.dest}"
+        for name, parser in PARSERS
+        for action in parser._actions
+        if isinstance(action.metavar, str)
+        and set(action.metavar.split("|")) & PATH_WORDS
+        and action.type not in PATHS
+    ]
+    assert not missing

@@ -132,8 +132,8 @@ def _heads(
         return heads, (only,) if len(places) == 1 else ()
     if usual is None:
         raise UnclearError(
-            f"{where}: its number of attention heads is said nowhere, and hidden size {hidden} is none of the "
-            "shipped models'; name the model with --model"
+            f"{where}: its number of attention heads is said nowhere, and hidden size {hidden} is none of "
+            "the shipped models'; name the model with --model"
         )
     shipped_layers(sizes["num_layers"], usual, where)
     return usual.num_heads, (

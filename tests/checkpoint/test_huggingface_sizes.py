@@ -130,7 +130,9 @@ def test_heads_that_no_tensor_shows_are_noted(put):
     said = stated("config.json", {"num_heads": 8}, {"num_heads": ("num_heads",)})
     config, notes = port_config(sizes, {}, said, OpenOptions(), put)
     assert config.num_heads == 8
-    assert notes == ("8 heads, as is stated; the shipped model of this hidden size has 16",)
+    only = "8 heads, as config.json alone says: no tensor shows their number"
+    assert notes == (f"{only}; the shipped model of this hidden size has 16",)
+    assert port_config(sizes, {}, said * 2, OpenOptions(), put)[1] == ()
 
 
 def test_lost_layers_are_suspected_where_heads_are_assumed(tmp_path):

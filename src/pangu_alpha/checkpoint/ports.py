@@ -105,32 +105,40 @@ def port_config(
         else [model_statement(given, "--model" if isinstance(options.model, str) else "this run")]
     )
     refuse_contradictions(sizes, [*statements, *asked], where)
-    heads = next((each.sizes["num_heads"] for each in statements if "num_heads" in each.sizes), None)
-    shipped = {config.hidden_size: config for config in map(load_model_config, MODEL_NAMES)}
-    usual, notes = shipped.get(sizes["hidden_size"]), ()
     if given is not None:
-        config = given
-    elif heads is not None:
-        config = build(ModelConfig, {"num_heads": heads, **own, **said}, "model")
-        if usual is not None and heads != usual.num_heads:
-            notes = (
-                f"{heads} heads, as is stated; the shipped model of this hidden size has {usual.num_heads}",
-            )
-    elif usual is None:
-        raise UnclearError(
-            f"{where}: its number of attention heads is said nowhere, and hidden size "
-            f"{sizes['hidden_size']} is none of the shipped models'; name the model with --model"
-        )
+        config, notes = given, ()
     else:
-        shipped_layers(sizes["num_layers"], usual, where)
-        config = build(ModelConfig, {"num_heads": usual.num_heads, **own, **said}, "model")
-        notes = (
-            f"{usual.num_heads} heads assumed, as the shipped model of hidden size {usual.hidden_size} has",
-        )
+        heads, notes = _heads(sizes, statements, where)
+        config = build(ModelConfig, {"num_heads": heads, **own, **said}, "model")
     order = options.norm_order or "norm_then_query"
     if order != config.norm_order:
         notes += (f"norm order {order}, that of this port",)
     return dataclasses.replace(config, norm_order=order), notes
+
+
+def _heads(
+    sizes: Mapping[str, Any], statements: Sequence[Statement], where: Path
+) -> tuple[int, tuple[str, ...]]:
+    """The number of heads that is stated, or that of the shipped model of this width; and a note."""
+    shipped = {config.hidden_size: config for config in map(load_model_config, MODEL_NAMES)}
+    hidden = sizes["hidden_size"]
+    usual = shipped.get(hidden)
+    places = [each for each in statements if "num_heads" in each.sizes]
+    if places:
+        heads = places[0].sizes["num_heads"]
+        only = f"{heads} heads, as {places[0].where} alone says: no tensor shows their number"
+        if usual is not None and heads != usual.num_heads:
+            only += f"; the shipped model of this hidden size has {usual.num_heads}"
+        return heads, (only,) if len(places) == 1 else ()
+    if usual is None:
+        raise UnclearError(
+            f"{where}: its number of attention heads is said nowhere, and hidden size {hidden} is none of "
+            "the shipped models'; name the model with --model"
+        )
+    shipped_layers(sizes["num_layers"], usual, where)
+    return usual.num_heads, (
+        f"{usual.num_heads} heads assumed, as the shipped model of hidden size {hidden} has",
+    )
 
 
 def port_source(

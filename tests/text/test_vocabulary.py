@@ -6,7 +6,7 @@ import pytest
 from sentencepiece import sentencepiece_model_pb2 as proto
 
 from pangu_alpha.text.tokenizer import PanguTokenizer
-from pangu_alpha.text.vocabulary import SkippedCharacters, train_vocabulary
+from pangu_alpha.text.vocabulary import SkippedCharacters, _sentences, train_vocabulary
 
 LINES = [
     "话说天下大势，分久必合，合久必分。",
@@ -92,3 +92,10 @@ def test_a_vocabulary_whose_space_is_a_control_piece_says_so(small, tmp_path):
             piece.type = proto.ModelProto.SentencePiece.CONTROL
     (tmp_path / "v.model").write_bytes(model.SerializeToString())
     assert PanguTokenizer(tmp_path / "v.model").lost_pieces == ("space",)
+
+
+def test_a_word_without_an_end_reaches_the_trainer_in_parts():
+    """As one word, a megabyte without a space takes the trainer minutes."""
+    text = "1e999" * 1000
+    words = " ".join(_sentences([text], SkippedCharacters())).split(" ")
+    assert "".join(words) == text and max(map(len, words)) == 32

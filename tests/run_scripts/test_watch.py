@@ -74,9 +74,11 @@ time.sleep(60)
 
 
 def send_when_ready(log, *numbers):
-    """Sends signals to this process as soon as a worker says that it is ready."""
+    """Sends signals to this process as soon as it takes them and a worker says that it is ready."""
 
     def send():
+        while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            time.sleep(0.02)
         while not log.exists() or "ready" not in log.read_text():
             time.sleep(0.02)
         for number in numbers:

@@ -88,7 +88,7 @@ def _change(content: bytearray, random: Random) -> None:
 
 def _replaced(value: Any, random: Random) -> Any:
     if not isinstance(value, dict | list) or not value or random.random() < 0.15:
-        return random.choice(_VALUES)
+        return copy.deepcopy(random.choice(_VALUES))  # it may be changed in its turn
     places: Sequence[Any] = list(value) if isinstance(value, dict) else range(len(value))
     place, kind = random.choice(places), random.random()
     if kind < 0.1:

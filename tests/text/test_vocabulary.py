@@ -92,3 +92,10 @@ def test_a_vocabulary_whose_space_is_a_control_piece_says_so(small, tmp_path):
             piece.type = proto.ModelProto.SentencePiece.CONTROL
     (tmp_path / "v.model").write_bytes(model.SerializeToString())
     assert PanguTokenizer(tmp_path / "v.model").lost_pieces == ("space",)
+
+
+def test_a_pointer_of_git_lfs_is_no_vocabulary(tmp_path):
+    path = tmp_path / "vocab.model"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 879697\n")
+    with pytest.raises(ValueError, match="vocab.model: a git-LFS pointer of a file of 879,697 bytes"):
+        PanguTokenizer(path)

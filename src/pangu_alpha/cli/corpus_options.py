@@ -14,8 +14,9 @@ from pangu_alpha.text.read_options import LARGEST_DOCUMENT, SPLITS, ReadOptions
 def add_corpus_options(parser: ArgumentParser) -> None:
     """Adds the options that `found_inputs` and `read_options` look at."""
     add = parser.add_argument
-    add("--input", nargs="+", default=[], type=path_text, metavar="FILE", help="files; folders, of which all "
-        "text, JSON and parquet files are taken; patterns in quotes: 'news/**/*.jsonl.xz'")  # fmt: skip
+    add("--input", nargs="+", action="extend", default=[], type=path_text, metavar="FILE", help="files; "
+        "folders, of which all text, JSON and parquet files are taken; patterns in quotes: "
+        "'news/**/*.jsonl.xz'")  # fmt: skip
     add("--input-list", action="append", default=[], type=path_text, metavar="LIST", help="a file with one "
         "such name a line (- is the standard input): for more files than a command line holds")  # fmt: skip
     add("--split", choices=SPLITS, default="file", help="what is a document in a .txt file (default: file)")

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import stat
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -80,9 +81,9 @@ def replacing_file(path: str | Path, binary: bool = False) -> Iterator[IO[Any]]:
             yield stream
         return
     target = Path(os.path.realpath(path))
-    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
+    draft, stream = _new_draft(target, binary)
     try:
-        with _open(draft, "x", binary) as stream:
+        with stream:
             yield stream
             stream.flush()
             with suppress(FileNotFoundError):
@@ -95,7 +96,16 @@ def replacing_file(path: str | Path, binary: bool = False) -> Iterator[IO[Any]]:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
-        draft.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)  # ours: its name is of this call alone
+
+
+def _new_draft(target: Path, binary: bool) -> tuple[Path, IO[Any]]:
+    """A file beside `target` that no other call has, on any host: numbers of processes come again."""
+    draft = target.with_name(f".{target.name[:50]}.{os.getpid()}-{uuid.uuid4().hex[:16]}.draft")
+    try:
+        return draft, _open(draft, "x", binary)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error
 
 
 @contextmanager

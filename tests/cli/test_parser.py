@@ -76,7 +76,9 @@ def test_of_an_option_given_twice_the_last_one_holds_and_a_note_says_so(parser, 
 
 def test_an_abbreviation_is_refused_with_the_option_it_may_mean(parser, capsys):
     outer = Parser(prog="x")
-    outer.add_subparsers(dest="command").add_parser("search").add_argument("--global-batch")
+    commands = outer.add_subparsers(dest="command")
+    commands.add_parser("search").add_argument("--global-batch")
+    commands.add_parser("replay")
     for each, words, near in (
         (parser, ["--conf", "a", "--config", "b"], "--config"),
         (parser, ["--config", "b", "--stps=3"], "--steps"),
@@ -85,3 +87,6 @@ def test_an_abbreviation_is_refused_with_the_option_it_may_mean(parser, capsys):
         with pytest.raises(SystemExit):
             each.parse_args(words)
         assert capsys.readouterr().err.endswith(f"; did you mean {near}?\n")
+    with pytest.raises(SystemExit):  # the option of another command is no remedy
+        outer.parse_args(["replay", "--global-batch", "3"])
+    assert capsys.readouterr().err.endswith("unrecognized arguments: --global-batch 3\n")

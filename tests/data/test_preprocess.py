@@ -452,7 +452,10 @@ def test_the_command_line_takes_folders_and_lists_and_warns_of_unknown_character
     assert f"= {manifest.tokens - manifest.documents - 20:,} of text + 20 <unk> + " in printed.out
     ledger = manifest.characters
     assert f"characters {ledger.given:,} in = {ledger.kept:,} kept" in printed.out
-    assert "not read, for their names say nothing of text:" in printed.out and "README.md" in printed.out
+    assert (
+        "not read, as their names say nothing of text, or as links to folders:" in printed.out
+        and "README.md" in printed.out
+    )
     assert "warning: in 1 of 6 input file(s) more than 1% of the tokens are <unk>" in printed.err
     assert "smile.txt: 25.0%" in printed.err
 

@@ -39,15 +39,9 @@ class Parser(argparse.ArgumentParser):
         """As argparse's, with the nearest option where one is unknown."""
         options, rest = self.parse_known_args(args, namespace)
         if rest:
-            self.error(f"unrecognized arguments: {' '.join(rest)}{self._nearest(rest)}")
+            known = list(_options(self, options))
+            self.error(f"unrecognized arguments: {' '.join(rest)}{_nearest(rest, known)}")
         return options
-
-    def _nearest(self, rest: list[str]) -> str:
-        word = next((word.partition("=")[0] for word in rest if word.startswith("--")), "")
-        known = list(_options(self))
-        longer = [option for option in known if len(word) > 2 and option.startswith(word)]
-        near = longer[:1] or difflib.get_close_matches(word[:80], known, 1)
-        return f"; did you mean {near[0]}?" if near else ""
 
     def parse_known_args(self, args=None, namespace=None):
         """As argparse's."""
@@ -81,10 +75,17 @@ class _Store(argparse._StoreAction):
         super().__call__(parser, namespace, values, option_string)
 
 
-def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """All options of a parser and of its subcommands."""
+def _options(parser: argparse.ArgumentParser, line: argparse.Namespace) -> Iterator[str]:
+    """All options of a parser and of the subcommand that a line names."""
     for action in parser._actions:
         yield from (option for option in action.option_strings if option.startswith("--"))
         if isinstance(action, argparse._SubParsersAction):
-            for inner in action.choices.values():
-                yield from _options(inner)
+            yield from _options(action.choices[getattr(line, action.dest)], line)
+
+
+def _nearest(rest: list[str], known: list[str]) -> str:
+    """The option that the first unknown one of a line may mean, as the tail of an error message."""
+    word = next((word.partition("=")[0] for word in rest if word.startswith("--")), "")
+    longer = [option for option in known if len(word) > 2 and option.startswith(word)]
+    near = longer[:1] or difflib.get_close_matches(word[:80], known, 1)
+    return f"; did you mean {near[0]}?" if near else ""

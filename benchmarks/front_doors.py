@@ -40,7 +40,7 @@ from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.rank_table import read, to_text
 from pangu_alpha.parallel.rank_table_build import build, hosts_by_rule, read_hosts
 from pangu_alpha.text.clean import CleanRules
-from pangu_alpha.text.documents import SPLITS, ReadOptions
+from pangu_alpha.text.read_options import SPLITS, ReadOptions
 from pangu_alpha.text.tokenizer import PanguTokenizer
 from pangu_alpha.text.vocabulary import train_vocabulary
 
@@ -74,7 +74,7 @@ class Documents:
                        for kind, content in (("txt", text), ("jsonl", lines))}  # fmt: skip
         self.files["a.parquet"] = _parquet(["甲乙", "丙丁", None, NOVEL])
         self.vocabulary = _vocabulary(seeds)
-        self.digest = PanguTokenizer(self.vocabulary).digest
+        self.tokenizer = PanguTokenizer(self.vocabulary)
 
     def __call__(self, random: Random, folder: Path) -> Case:
         name = random.choice(list(self.files))
@@ -86,7 +86,13 @@ class Documents:
         )
         clean = random.choice((None, CleanRules()))
         job = TokenJob(
-            str(folder / name), folder / "ids", str(self.vocabulary), self.digest, "<eod>", options, clean
+            str(folder / name),
+            folder / "ids",
+            str(self.vocabulary),
+            self.tokenizer.digest,
+            "<eod>",
+            options,
+            clean,
         )
         return lambda: self.enter(job)
 
@@ -95,8 +101,15 @@ class Documents:
             old.unlink(missing_ok=True)
         made = write_tokens(job, lambda *_: None)
         ids = np.fromfile(job.target, np.uint16)
-        if len(ids) != made.tokens:
-            raise LossError(f"{made.tokens} ids counted, {len(ids)} written")
+        unknown = int((ids == self.tokenizer.unk_id).sum())
+        if (len(ids), unknown) != (made.tokens, made.unknown):
+            raise LossError(f"{made.tokens}, {made.unknown} <unk> counted; {len(ids)}, {unknown} written")
+        if made.characters.missing:
+            raise LossError(f"characters do not add up: {made.characters}")
+        if job.source.endswith(".txt") and job.read.split == "file":
+            given = len(Path(job.source).read_bytes().decode("utf-8", "replace"))
+            if made.characters.given != given:
+                raise LossError(f"{given} characters in the file, {made.characters.given} counted")
 
 
 class Vocabulary:

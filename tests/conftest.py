@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+# MindSpore 2.9 ends the process ("Descriptors cannot be created directly") if another protobuf came first.
+os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SLOW = ("run_scripts", "proof", "training", "inference")

@@ -479,10 +479,11 @@ def test_numbers_of_the_command_line(vocab_file, corpus, tmp_path, capsys, words
 
 def test_shares_and_missing_inputs_are_refused(vocab_file, corpus, tmp_path):
     fixed = ["--tokenizer", vocab_file, "--output", str(tmp_path / "r"), "--seq-length", "8"]
-    for share in ("nan", "-1"):
-        with pytest.raises(SystemExit):
+    for share in ("nan", "-1"):  # no number of the option
+        with pytest.raises(SystemExit) as caught:
             main([*fixed, "--input", corpus[0], "--invalid-share", share])
-    with pytest.raises(ValueError, match="invalid_share = .*: must lie in"):
+        assert caught.value.code == 2
+    with pytest.raises(ValueError, match="invalid_share = 2.0: must lie in"):
         main([*fixed, "--input", corpus[0], "--invalid-share", "2"])
     with pytest.raises(ValueError, match="no input; give --input FILE"):
         main(fixed)

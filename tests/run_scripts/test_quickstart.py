@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "run_scripts" / "quickstart.sh"
 PYTHON = """#!/usr/bin/env bash
-[[ $1 != -c ]] || { echo 3.11; exit; }
+[[ $1 != -c ]] || echo 3.11
 [[ $* != *cli.fetch* ]] || seq 120 >data/sanguo.jsonl
 [[ $* != *evaluate.py* ]] || exit "$EVALUATION"
 """

@@ -74,9 +74,11 @@ time.sleep(60)
 
 
 def send_when_ready(log, *numbers):
-    """Sends signals to this process as soon as a worker says that it is ready."""
+    """Sends signals to this process as soon as it takes them and a worker says that it is ready."""
 
     def send():
+        while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            time.sleep(0.02)
         while not log.exists() or "ready" not in log.read_text():
             time.sleep(0.02)
         for number in numbers:
@@ -96,6 +98,7 @@ time.sleep(60)
 def test_a_second_signal_ends_workers_that_do_not_stop(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("pangu_alpha.parallel.signals.TOGETHER", 0.0)
     workers = start(tmp_path, STUBBORN, "print('ready')")
+    workers._processes[1].wait()  # so that rank 0 alone is left to be killed
     send_when_ready(log_of(tmp_path, 0), signal.SIGINT, signal.SIGTERM)
     assert watched(tmp_path, workers) is None
     assert workers.codes()[0] == -signal.SIGKILL

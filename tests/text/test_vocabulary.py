@@ -6,7 +6,7 @@ import pytest
 from sentencepiece import sentencepiece_model_pb2 as proto
 
 from pangu_alpha.text.tokenizer import PanguTokenizer
-from pangu_alpha.text.vocabulary import SkippedCharacters, train_vocabulary
+from pangu_alpha.text.vocabulary import SkippedCharacters, _sentences, train_vocabulary
 
 LINES = [
     "话说天下大势，分久必合，合久必分。",
@@ -109,3 +109,10 @@ def test_a_place_that_cannot_be_written_is_found_before_the_training(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         train_vocabulary(texts(), tmp_path / "file" / "v.model", 54)
+
+
+def test_a_word_without_an_end_reaches_the_trainer_in_parts():
+    """As one word, a megabyte without a space takes the trainer minutes."""
+    text = "1e999" * 1000
+    words = " ".join(_sentences([text], SkippedCharacters())).split(" ")
+    assert "".join(words) == text and max(map(len, words)) == 32

@@ -180,7 +180,8 @@ def test_any_form_of_checkpoint_can_be_begun_from(cpu, settings, config_file, tm
         part = dataclasses.replace(manifest, kind="part", slices=slices, attempt="x")
         write_checkpoint(sliced / f"rank_{rank:05d}", groups, part)
     parts = {p.name: checksum((p / "manifest.json").read_bytes()) for p in sliced.iterdir()}
-    seal_folder(sliced, dataclasses.replace(manifest, kind="slices", files={}, parts=parts))
+    plan = manifest.config | {"parallel": manifest.config["parallel"] | {"dp": 2}}  # of two ranks
+    seal_folder(sliced, dataclasses.replace(manifest, config=plan, kind="slices", files={}, parts=parts))
     weights = {name: array for name, array in arrays.items() if not name.startswith("adam")}
     write_checkpoint(tmp_path / "weights", {"model": weights}, dataclasses.replace(manifest, kind="weights"))
 

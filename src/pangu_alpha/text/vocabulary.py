@@ -19,6 +19,7 @@ from pangu_alpha.text.tokenizer import NEWLINE, SPACE, UNKNOWN, PanguTokenizer
 # Order of the released vocabulary: ids 3.. after <unk> <s> </s>.
 _USER_DEFINED = (NEWLINE, SPACE, "<sep>", "<pad>", "<mask>", "<eod>", "<eot>")
 _WORDS_PER_SENTENCE = 2000  # longer lines are cut: the trainer holds each sentence whole
+_LONGEST_WORD = 32  # characters; pieces have at most 16, and the time grows with the square of this
 _LONGEST_SENTENCE = 1 << 24  # bytes; the trainer drops longer ones without a word
 _MOST_PIECES = 1 << 24  # far beyond what a corpus gives; the trainer's numbers have 32 bits
 _MOST_THREADS = 1024  # the trainer's own bound
@@ -103,9 +104,14 @@ def _sentences(texts: Iterable[str], skipped: SkippedCharacters) -> Iterator[str
             skipped.count += text.count(UNLEARNABLE)
             text = text.replace(UNLEARNABLE, " ")
         for line in text.splitlines():
-            words = [word for word in cut(line) if not word.isspace()]
+            words = [part for word in cut(line) if not word.isspace() for part in _parts(word)]
             for start in range(0, len(words), _WORDS_PER_SENTENCE):
                 yield " ".join(words[start : start + _WORDS_PER_SENTENCE])
+
+
+def _parts(word: str) -> Iterator[str]:
+    """A word in parts that the trainer takes quickly; a megabyte without a space would take it minutes."""
+    return (word[start : start + _LONGEST_WORD] for start in range(0, len(word), _LONGEST_WORD))
 
 
 def _explain(message: str, vocab_size: int) -> str:

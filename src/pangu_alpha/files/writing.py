@@ -160,6 +160,15 @@ def partial_file(path: str | Path) -> Path:
     return target.with_name(target.name + ".partial")
 
 
+def free_name(path: Path) -> Path:
+    """The path, or with -2, -3, ... at its end where something is there already."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
 def _open(path: Path, mode: str, binary: bool) -> IO[Any]:
     return path.open(f"{mode}b") if binary else path.open(mode, encoding="utf-8")
 

@@ -28,6 +28,12 @@ VERBS = {
     "merge-checkpoint": "merge a checkpoint, or cut it for another plan",
 }
 _LAUNCHED = ("train", "predict")
+_HELP = ("-h", "--help")
+_LAUNCH_HELP = """\
+usage: pangu-alpha launch train ...
+       pangu-alpha launch predict ...
+
+pangu-alpha launch train --help says more, and likewise for predict."""
 
 
 def main(words: Sequence[str]) -> int | None:
@@ -42,7 +48,7 @@ def main(words: Sequence[str]) -> int | None:
     Raises:
         ValueError: There is no such verb; names the nearest one.
     """
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in _HELP:
         print(_help())
         return 0 if words else 2
     verb, *rest = words
@@ -51,6 +57,9 @@ def main(words: Sequence[str]) -> int | None:
         return 0
     if verb not in VERBS:
         raise ValueError(f"{verb!r} is no command; {nearest(verb, VERBS)}")
+    if verb == "launch" and rest and rest[0] in _HELP:
+        print(_LAUNCH_HELP)
+        return 0
     Parser.called_as = f"pangu-alpha {verb}"
     if verb == "launch":
         rest = _launched(rest)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,7 +37,8 @@ def run(tmp_path):
     fill(checkpoints / "step_00000001.aside-1")
     fill(checkpoints / "step_00000001.damaged-2")
     (checkpoints / f".shared-{DEAD}").touch()
-    (run / ".config.yaml.77.draft").write_text("half")
+    (run / ".config.yaml.77.draft").write_text("half")  # as earlier versions called them
+    (run / ".plan.json.77-0123456789abcdef.draft").write_text("half")
     merging = fill(run / ".merging-whole" / "content").parent
     (merging / "journal.jsonl").write_bytes(b'{"digest": "a"}\n["model/a", ["b"]]\n["model/b", ["c"]]\n["mod')
     fill(run / ".merged-whole-0123456789abcdef" / "content")
@@ -65,6 +68,7 @@ def test_everything_is_found_and_told_apart(run):
         ".merged-whole-0123456789abcdef": ("gone", ""),
         ".merging-whole": ("interrupted", ""),
         ".config.yaml.77.draft": ("kept", ""),
+        ".plan.json.77-0123456789abcdef.draft": ("kept", ""),
         f"checkpoints/.shared-{DEAD}": ("gone", HOST),
         f"checkpoints/.tmp-step_00000004-{FAR}": ("elsewhere", "node7"),
         f"checkpoints/.tmp-step_00000006-{DEAD}": ("gone", HOST),
@@ -139,7 +143,7 @@ def test_the_command(run, capsys):
     assert [line.rpartition(": ")[2] for line in said if "of host node7: if" in line] == [
         "--remove --host node7"
     ]
-    assert len(leftovers(run)) == 10  # nothing was removed
+    assert len(leftovers(run)) == 11  # nothing was removed
 
     with pytest.raises(ValueError, match="--host: says whose folders are to be removed, too; give --remove"):
         main(["clean", str(run), "--host", "node7"])
@@ -164,3 +168,11 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path, capsys
     main(["clean", str(tmp_path)])
     said = capsys.readouterr().out
     assert "\x1b" not in said and "\x07" not in said and r".tmp-step\x1b[31m-1-1@host\x07" in said
+
+
+def test_a_draft_that_was_left_is_listed_by_the_name_it_has_today(tmp_path):
+    script = "import os, sys; from pangu_alpha.files.writing import replacing_file as r\n"
+    script += "with r(sys.argv[1] + '/config.yaml') as file: file.flush(); os._exit(1)"
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    (found,) = leftovers(tmp_path)
+    assert found.state == "kept" and found.what.startswith("a draft of config.yaml by process ")

@@ -109,3 +109,16 @@ def test_a_wheel_has_the_command_and_the_yamls(tmp_path):
     call = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pangu_alpha.__main__ import run; run()"
     listed = run("-c", call, str(tmp_path / "installed"), "plan", "search", "--help")
     assert listed.returncode == 0 and "--global-batch" in listed.stdout
+
+
+def test_the_launcher_has_a_help_of_its_own(capsys):
+    from pangu_alpha.__main__ import main
+
+    assert main(["launch", "--help"]) == 0
+    assert "pangu-alpha launch train --help" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_the_launcher_by_itself_wants_a_program(words):
+    done = run("-m", "pangu_alpha.cli.launch", *words)
+    assert done.returncode == 2 and "give the program first" in done.stderr

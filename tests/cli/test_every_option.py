@@ -116,3 +116,28 @@ def test_options_that_take_a_path_expand_it():
         and action.type not in PATHS
     ]
     assert not missing
+
+
+def test_options_that_take_a_list_may_be_given_again():
+    """`--input a --input b` would lose a without a word."""
+    lost = [
+        f"{name} {action.option_strings}"
+        for name, parser in PARSERS
+        for action in parser._actions
+        if action.option_strings
+        and action.nargs in ("+", "*")
+        and not isinstance(action, argparse._ExtendAction)
+    ]
+    assert not lost
+
+
+@pytest.mark.parametrize("words", [[]] + [[verb] for verb in VERBS if verb != "launch"])
+def test_no_command_takes_abbreviations(words):
+    assert all(not parser.allow_abbrev for name, parser in PARSERS if name.split()[:1] == words or not words)
+
+
+@pytest.mark.parametrize("name, parser", PARSERS, ids=[name for name, _ in PARSERS])
+def test_every_command_has_a_help(name, parser, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(["--help"])
+    assert ended.value.code == 0 and "usage: " in capsys.readouterr().out

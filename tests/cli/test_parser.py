@@ -64,3 +64,29 @@ def test_the_help_names_what_was_typed(parser, monkeypatch):
     again = Parser(prog="train.py", epilog="  train.py --config run.yaml")
     assert again.format_help().startswith("usage: pangu-alpha train")
     assert "pangu-alpha train --config" in again.format_help()
+
+
+def test_of_an_option_given_twice_the_last_one_holds_and_a_note_says_so(parser, capsys):
+    found = parser.parse_args(["--config", "a", "w=1", "--steps", "3", "--config=b", "--steps", "3"])
+    assert (found.config, found.steps, found.words) == ("b", 3, ["w=1"])
+    assert capsys.readouterr().err == "note: --config is given twice, 'a' does not count\n"
+    parser.parse_args(["--config", "c"])  # another line
+    assert capsys.readouterr().err == ""
+
+
+def test_an_abbreviation_is_refused_with_the_option_it_may_mean(parser, capsys):
+    outer = Parser(prog="x")
+    commands = outer.add_subparsers(dest="command")
+    commands.add_parser("search").add_argument("--global-batch")
+    commands.add_parser("replay")
+    for each, words, near in (
+        (parser, ["--conf", "a", "--config", "b"], "--config"),
+        (parser, ["--config", "b", "--stps=3"], "--steps"),
+        (outer, ["search", "--glob", "3"], "--global-batch"),
+    ):
+        with pytest.raises(SystemExit):
+            each.parse_args(words)
+        assert capsys.readouterr().err.endswith(f"; did you mean {near}?\n")
+    with pytest.raises(SystemExit):  # the option of another command is no remedy
+        outer.parse_args(["replay", "--global-batch", "3"])
+    assert capsys.readouterr().err.endswith("unrecognized arguments: --global-batch 3\n")

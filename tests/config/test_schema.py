@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import pytest
 
+from pangu_alpha.config.run import RunConfig
 from pangu_alpha.config.schema import (
     ConfigError,
     PathText,
@@ -223,3 +225,10 @@ def test_a_rule_is_told_whole():
     for where in ("", "run"):
         with pytest.raises(ConfigError, match="and that is the end"):
             build(Long, {"size": 1}, where)
+
+
+def test_a_path_of_a_variable_is_utf8(monkeypatch):
+    """No manifest can hold another one: a checkpoint that says where it is from could not be opened."""
+    monkeypatch.setenv("FOLDER", os.fsdecode("数据".encode("gbk")))
+    with pytest.raises(ConfigError, match=r"run.output: .* is not UTF-8; give a path with another name"):
+        build(RunConfig, {"output": "${FOLDER}/run", "steps": 1}, "run")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 
 import pytest
 
@@ -175,3 +176,13 @@ def test_hostile_manifests_are_refused_in_words(folder, content, reason):
 def test_a_name_that_is_not_utf8_is_recorded_as_its_bytes():
     assert recorded_name("新闻.txt") == "新闻.txt"
     assert recorded_name(b"\xd0\xc2.txt".decode("utf-8", "surrogateescape")) == "\\xd0\\xc2.txt"
+
+
+def test_a_folder_that_mindrecord_cannot_open_is_refused_in_words(folder):
+    other = folder.with_name(os.fsdecode("训练集".encode("gbk")))
+    folder.rename(other)
+    try:
+        with pytest.raises(ValueError, match="the name is not UTF-8, which MindRecord needs"):
+            open_records(other)
+    finally:
+        other.rename(folder)

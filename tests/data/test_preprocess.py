@@ -452,7 +452,10 @@ def test_the_command_line_takes_folders_and_lists_and_warns_of_unknown_character
     assert f"= {manifest.tokens - manifest.documents - 20:,} of text + 20 <unk> + " in printed.out
     ledger = manifest.characters
     assert f"characters {ledger.given:,} in = {ledger.kept:,} kept" in printed.out
-    assert "not read, for their names say nothing of text:" in printed.out and "README.md" in printed.out
+    assert (
+        "not read, as their names say nothing of text, or as links to folders:" in printed.out
+        and "README.md" in printed.out
+    )
     assert "warning: in 1 of 6 input file(s) more than 1% of the tokens are <unk>" in printed.err
     assert "smile.txt: 25.0%" in printed.err
 
@@ -501,3 +504,23 @@ def test_a_long_document_is_encoded_by_parts_to_the_same_ids(config, tmp_path, m
     assert windows_of(ours.output).ravel().tolist() == expected[: manifest.windows * 17]
     assert (manifest.tokens, manifest.documents) == (len(expected), 1)
     assert manifest.unknown == expected.count(PanguTokenizer(config.tokenizer).unk_id) > 0
+
+
+def test_inputs_and_rules_given_one_by_one_all_count(vocab_file, corpus, tmp_path):
+    words = [word for path in corpus for word in ("--input", path)]
+    rules = ["--clean", "min_line_characters=1", "--clean", "min_line_han=0.01"]
+    fixed = ["--tokenizer", vocab_file, "--output", str(tmp_path / "r"), "--seq-length", "8"]
+    assert main([*words, *rules, *fixed]) == 0
+    manifest = Manifest.read(tmp_path / "r")
+    assert [file.path for file in manifest.inputs] == list(corpus) and len(corpus) > 1
+    assert manifest.settings["clean.min_line_characters"] == "1"
+    assert manifest.settings["clean.min_line_han"] == "0.01"
+
+
+def test_a_working_folder_that_is_not_utf8_is_refused_in_words(vocab_file, corpus, tmp_path, monkeypatch):
+    """MindRecord writes to the whole path of a folder that is given by a part of it."""
+    folder = tmp_path / os.fsdecode("新闻".encode("gbk"))
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(ValueError, match="output: .*the name is not UTF-8, which MindRecord needs"):
+        main(["--input", corpus[0], "--tokenizer", vocab_file, "--output", "r", "--seq-length", "8"])

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -135,6 +136,13 @@ def test_another_host_s_lock_is_respected_until_it_has_been_silent(tmp_path, cap
     with hold_folder(tmp_path, "training"):
         assert holder_of(tmp_path).pid == os.getpid()
     assert "taken over from training, process 4711 on node-7" in caplog.text
+
+
+def test_what_a_process_of_the_same_number_and_host_left_is_in_nobody_s_way(tmp_path):
+    """In containers process 1 is always there, and hosts may have one name."""
+    (tmp_path / f"{LOCK_NAME}.{socket.gethostname()}.{os.getpid()}").write_text("left by a kill")
+    leave(tmp_path, **ELSEWHERE)
+    refused(tmp_path, "4711 on host 'node-7'")
 
 
 def test_a_living_process_of_this_host_is_respected_however_long_it_was_silent(tmp_path):

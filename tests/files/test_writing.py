@@ -154,3 +154,32 @@ def test_a_disk_that_takes_nothing_is_an_error_not_a_loop(tmp_path, monkeypatch)
         with pytest.raises(OSError, match="takes no more bytes"), durable_file(tmp_path / "a") as descriptor:
             write(descriptor, b"x")
         (tmp_path / "a").unlink()
+
+
+def test_writers_of_one_file_never_share_a_draft(tmp_path, monkeypatch):
+    """Two hosts may have a process of one number, and a number of a process that was killed comes again."""
+    monkeypatch.setattr(os, "getpid", lambda: 77)
+    path, left = tmp_path / "x", tmp_path / ".x.77.draft"
+    left.write_text("of an earlier version, killed")
+    with replacing_file(path) as outer:
+        outer.write("outer")
+        outer.flush()
+        write_text(path, "inner")
+        with pytest.raises(RuntimeError), replacing_file(path) as failing:
+            failing.write("half")
+            raise RuntimeError
+        assert path.read_text() == "inner" and len(os.listdir(tmp_path)) == 3  # the outer draft is there
+    assert path.read_text() == "outer" and sorted(os.listdir(tmp_path)) == [".x.77.draft", "x"]
+    assert left.read_text() == "of an earlier version, killed"
+
+
+def test_the_longest_name_can_be_written(tmp_path):
+    for name in ("n" * 255, "字" * 85):
+        write_text(tmp_path / name, "text")
+        assert (tmp_path / name).read_text() == "text"
+
+
+def test_a_folder_that_cannot_be_written_is_named_by_the_file(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        write_text(tmp_path / "absent" / "x", "text")
+    assert error.value.filename == str(tmp_path / "absent" / "x")

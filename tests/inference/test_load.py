@@ -98,3 +98,13 @@ def test_tensors_that_do_not_fit_are_listed(run, load):
     write_checkpoint(run / "good", {"model": arrays}, manifest)
     loaded = load(run / "good")
     assert loaded.end_of_document == loaded.tokenizer.eot_id
+
+
+def test_a_vocabulary_that_loses_spaces_is_warned_of(run, load, caplog, monkeypatch):
+    """Its network has seen <unk> for them, so the two fit each other; who writes prompts must know."""
+    from pangu_alpha.text.tokenizer import PanguTokenizer
+
+    assert load(run).step == 20 and "never yields" not in caplog.text
+    monkeypatch.setattr(PanguTokenizer, "lost_pieces", ("space", "line feed"))
+    assert load(run).step == 20
+    assert "vocab.model: text never yields its pieces for space and line feed" in caplog.text

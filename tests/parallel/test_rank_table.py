@@ -226,3 +226,18 @@ def test_optional_keys_survive(tmp_path):
     table = read(tmp_path / "a.json")
     assert table.servers[0].devices[0].other == (("device_port", "16667"),)
     assert table.to_document() == document
+
+
+@pytest.mark.parametrize("line", ["server: 1.10", "{server: a, super_pod: 1.10}", "server: true", "server:",
+                                  "{server: a, super_pod: }", "server: 0e10", "server: [a]"])  # fmt: skip
+def test_names_of_a_yaml_that_are_no_text_are_not_guessed(line, tmp_path):
+    (tmp_path / "h.yaml").write_text(f"hosts:\n- {line}\n")
+    with pytest.raises(ValueError, match=r"h.yaml, host 1: (server|super_pod) is read as .*in quotes"):
+        read_hosts(tmp_path / "h.yaml")
+
+
+def test_names_of_a_yaml_stay_as_they_are_written(tmp_path):
+    text = 'hosts:\n- {server: "1.10", super_pod: 0}\n- {server: 12, super_pod: 010}\n'
+    (tmp_path / "h.yaml").write_text(text)
+    hosts = read_hosts(tmp_path / "h.yaml")
+    assert [(host.server, host.super_pod) for host in hosts] == [("1.10", "0"), ("12", "010")]

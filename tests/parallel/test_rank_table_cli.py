@@ -226,7 +226,7 @@ def test_hosts_as_ssh_slurm_and_mpi_list_them(tmp_path):
         ("hosts.txt", "node[01-02] 2 10.0.0.1,10.0.0.2\n", "names 2 servers, which cannot share device_ips"),
         ("hosts.txt", "a 99999999\n", "line 1, server a: devices: '99999999': write at most 1024"),
         ("hosts.txt", "a 5-2\n", "devices: '5-2': write at most 1024, from low to high"),
-        ("hosts.yaml", "hosts: [{server: [a]}]", "host 1: must be a mapping with the key server"),
+        ("hosts.yaml", "hosts: [{server: [a]}]", "host 1: server is read as .*, which is no name"),
         ("hosts.yaml", "hosts: [{server: a, hccn_conf: 5}]", "host 1: hccn_conf must be the path of a file"),
         ("hosts.yaml", "hosts: [{server: a, super_device_ids: [null]}]", "must be whole numbers from 0"),
         ("hosts.yaml", "hosts: [{server: a, devices: [-1]}]", r"devices: \[-1\] must be a number of devices"),

@@ -93,6 +93,10 @@ def test_another_file_of_that_name_is_set_aside(tmp_path, toys, caplog):
     with caplog.at_level(logging.WARNING, "pangu_alpha"):
         assert fetch("a", tmp_path).read_bytes() == FILES["toy/data/a.json"]
     assert "sha256 differs" in caplog.text and (tmp_path / "a.json.other").read_bytes() == b"[]"
+    (tmp_path / "a.json").write_bytes(b"[1]")
+    fetch("a", tmp_path)
+    assert (tmp_path / "a.json.other").read_bytes() == b"[]"  # the first one stays
+    assert (tmp_path / "a.json.other-2").read_bytes() == b"[1]"
 
 
 def test_another_content_is_refused(tmp_path, toys, monkeypatch):

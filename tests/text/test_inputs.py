@@ -75,3 +75,19 @@ def test_what_names_nothing_is_refused_all_at_once(tree):
 def test_few_of_many():
     assert few(["a"]) == ["a"]
     assert few([str(number) for number in range(1000)])[-2:] == ["19", "and 980 more like these"]
+
+
+def test_links_of_a_folder_are_named_or_missed(tmp_path, monkeypatch):
+    """Text behind them would be lost without a word."""
+    for name in ("corpus", "elsewhere"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.txt").write_text("text")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "corpus" / "up").symlink_to(tmp_path / "corpus")
+    (tmp_path / "corpus" / "text.txt").symlink_to(tmp_path / "elsewhere" / "elsewhere.txt")
+    found = find_inputs(["corpus"])
+    assert found.files == ("corpus/corpus.txt", "corpus/text.txt")
+    assert found.passed_over == ("corpus/linked", "corpus/up")
+    (tmp_path / "corpus" / "annex.txt").symlink_to("nowhere")  # as git-annex leaves it
+    assert "corpus/annex.txt" in find_inputs(["corpus"]).files  # so that it is refused as missing

@@ -121,3 +121,10 @@ def test_kinds_by_the_first_line_or_the_option(tmp_path):
             file_kind(path)
     with pytest.raises(ValueError, match="WikiExtractor's --json"):
         file_kind(write(tmp_path / "wiki", b'<doc id="1">\n'))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.jsonl.gz", "a.txt.xz", "a.parquet"])
+def test_a_pointer_of_git_lfs_is_no_text(tmp_path, name):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5242880\n"
+    with pytest.raises(ValueError, match=f"{name}: a git-LFS pointer of a file of 5,242,880 bytes"):
+        file_kind(write(tmp_path / name, pointer))

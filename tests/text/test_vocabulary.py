@@ -94,6 +94,23 @@ def test_a_vocabulary_whose_space_is_a_control_piece_says_so(small, tmp_path):
     assert PanguTokenizer(tmp_path / "v.model").lost_pieces == ("space",)
 
 
+def test_a_pointer_of_git_lfs_is_no_vocabulary(tmp_path):
+    path = tmp_path / "vocab.model"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 879697\n")
+    with pytest.raises(ValueError, match="vocab.model: a git-LFS pointer of a file of 879,697 bytes"):
+        PanguTokenizer(path)
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_training(tmp_path):
+    def texts():
+        raise AssertionError("the corpus is not read")
+        yield ""
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        train_vocabulary(texts(), tmp_path / "file" / "v.model", 54)
+
+
 def test_a_word_without_an_end_reaches_the_trainer_in_parts():
     """As one word, a megabyte without a space takes the trainer minutes."""
     text = "1e999" * 1000

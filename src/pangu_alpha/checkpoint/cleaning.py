@@ -32,7 +32,8 @@ from pangu_alpha.checkpoint.tensor_file import CheckpointError
 _SIGN = re.compile(r"\.shared-(?P<writer>.+)")
 _MERGING = re.compile(re.escape(MERGING) + r"(?P<name>.+)")
 _MERGED = re.compile(re.escape(MERGED) + r"(?P<name>.+)-[0-9a-f]{16}")
-_DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]+)\.draft")  # as files.writing calls them
+# As files.writing calls them, and in earlier versions called them.
+_DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]+)(-[0-9a-f]{16})?\.draft")
 _DAMAGED = re.compile(r"(?P<name>.+)\.damaged-[0-9]+")
 
 State = Literal["gone", "alive", "elsewhere", "interrupted", "kept"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, Namespace
 
 from pangu_alpha.cli.options import byte_size, nonnegative_number, path_text
@@ -14,8 +15,9 @@ from pangu_alpha.text.read_options import LARGEST_DOCUMENT, SPLITS, ReadOptions
 def add_corpus_options(parser: ArgumentParser) -> None:
     """Adds the options that `found_inputs` and `read_options` look at."""
     add = parser.add_argument
-    add("--input", nargs="+", default=[], type=path_text, metavar="FILE", help="files; folders, of which all "
-        "text, JSON and parquet files are taken; patterns in quotes: 'news/**/*.jsonl.xz'")  # fmt: skip
+    add("--input", nargs="+", action="extend", default=[], type=path_text, metavar="FILE", help="files; "
+        "folders, of which all text, JSON and parquet files are taken; patterns in quotes: "
+        "'news/**/*.jsonl.xz'")  # fmt: skip
     add("--input-list", action="append", default=[], type=path_text, metavar="LIST", help="a file with one "
         "such name a line (- is the standard input): for more files than a command line holds")  # fmt: skip
     add("--split", choices=SPLITS, default="file", help="what is a document in a .txt file (default: file)")
@@ -64,12 +66,13 @@ def read_options(options: Namespace) -> ReadOptions:
 
 
 def described_inputs(inputs: Inputs) -> list[str]:
-    """A sentence about files of the folders that were not taken."""
+    """A sentence about what lies in the folders and was not taken."""
     names = inputs.passed_over
     if not names:
         return []
     more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-    return [f"not read, for their names say nothing of text: {', '.join(names[:3])}{more}"]
+    shown_names = ", ".join(f"{name}/" if os.path.isdir(name) else name for name in names[:3])
+    return [f"not read, as their names say nothing of text, or as links to folders: {shown_names}{more}"]
 
 
 def described_characters(ledger: CharacterLedger) -> list[str]:

@@ -68,6 +68,8 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ValueError: Options that are wrong or do not fit the plan.
     """
+    if not arguments or arguments[0].startswith("-"):
+        raise ValueError("give the program first: src/train.py or src/predict.py, then --help says more")
     program, *words = arguments
     trains = Path(program).stem == "train"
     options, rest = parse(words, trains)
@@ -376,12 +378,6 @@ def _explain(failure: Failure) -> None:
     for line in last_lines(Path(failure.log)):
         print(f"  | {shown(line)}", file=sys.stderr)
     sys.stderr.flush()
-
-
-if __name__ == "__main__":
-    from pangu_alpha.cli import run_main
-
-    run_main(main)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,6 @@ def _parser(trains: bool) -> argparse.ArgumentParser:
         usage=f"%(prog)s [options] {words}",
         description=f"Starts {name}.py on the devices of a node and watches over it; see docs/launching.md.",
         epilog=others,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     if trains:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import sys
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from pangu_alpha.files.shown import shown
+from pangu_alpha.files.shown import quoted, shown
 
 
 class Parser(argparse.ArgumentParser):
     """A parser of command lines whose words may stand before, between and behind the options.
 
-    argparse's own refuses `train.py run.steps=2 --config c.yaml run.log_every=1`. The parsers of
-    subcommands are of this class, too. Further arguments are argparse.ArgumentParser's.
+    argparse's own refuses `train.py run.steps=2 --config c.yaml run.log_every=1`. Options are written out:
+    an abbreviation means another option, or none, as soon as there is a new one. Of an option that is given
+    twice the last one holds, and a note says so. The parsers of subcommands are of this class, too. Further
+    arguments are argparse.ArgumentParser's.
 
     Args:
         prog: Name of the command.
@@ -24,14 +29,28 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str | None = None, epilog: str | None = None, **settings: Any) -> None:
         if prog is not None and self.called_as is not None:
             epilog, prog = epilog and epilog.replace(prog, self.called_as), self.called_as
-        super().__init__(prog, epilog=epilog, **settings)
+        super().__init__(prog, epilog=epilog, **{"allow_abbrev": False, **settings})
+        for name in (None, "store"):
+            self.register("action", name, _Store)
         self._splitting = False
+        self._given: dict[str, Any] = {}  # by the actions of this class, in the line that is being parsed
+
+    def parse_args(self, args=None, namespace=None):
+        """As argparse's, with the nearest option where one is unknown."""
+        options, rest = self.parse_known_args(args, namespace)
+        if rest:
+            known = list(_options(self, options))
+            self.error(f"unrecognized arguments: {' '.join(rest)}{_nearest(rest, known)}")
+        return options
 
     def parse_known_args(self, args=None, namespace=None):
         """As argparse's."""
         words = self._get_positional_actions()
         whole = any(action.nargs in (argparse.PARSER, argparse.REMAINDER) for action in words)
-        if self._splitting or whole or not words:
+        if self._splitting:
+            return super().parse_known_args(args, namespace)
+        self._given = {}
+        if whole or not words:
             return super().parse_known_args(args, namespace)
         self._splitting = True  # the method below calls this one, once for options and once for words
         try:
@@ -42,3 +61,31 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """As argparse's, with control characters escaped."""
         super().error(shown(message, 2000))
+
+
+class _Store(argparse._StoreAction):
+    """Keeps a value, and says when an earlier one of the same line is lost by that."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if option_string is not None:
+            if parser._given.setdefault(self.dest, values) != values:
+                before = quoted(parser._given[self.dest])
+                print(f"note: {option_string} is given twice, {before} does not count", file=sys.stderr)
+            parser._given[self.dest] = values
+        super().__call__(parser, namespace, values, option_string)
+
+
+def _options(parser: argparse.ArgumentParser, line: argparse.Namespace) -> Iterator[str]:
+    """All options of a parser and of the subcommand that a line names."""
+    for action in parser._actions:
+        yield from (option for option in action.option_strings if option.startswith("--"))
+        if isinstance(action, argparse._SubParsersAction):
+            yield from _options(action.choices[getattr(line, action.dest)], line)
+
+
+def _nearest(rest: list[str], known: list[str]) -> str:
+    """The option that the first unknown one of a line may mean, as the tail of an error message."""
+    word = next((word.partition("=")[0] for word in rest if word.startswith("--")), "")
+    longer = [option for option in known if len(word) > 2 and option.startswith(word)]
+    near = longer[:1] or difflib.get_close_matches(word[:80], known, 1)
+    return f"; did you mean {near[0]}?" if near else ""

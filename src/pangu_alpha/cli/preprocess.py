@@ -50,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
         "each (default: %(default)s)")  # fmt: skip
     add("--end-of-document", default="<eod>", metavar="PIECE", help="control piece after each document; "
         "the card of a released model names its own (default: <eod>)")  # fmt: skip
-    add("--clean", nargs="+", default=[], metavar="RULE=VALUE", help="change cleaning rules: "
+    add("--clean", nargs="+", action="extend", default=[], metavar="RULE=VALUE", help="change cleaning "
+        "rules: "
         + ", ".join(f"{rule}={value}" for rule, value in to_mapping(CleanRules()).items()))  # fmt: skip
     add("--no-clean", action="store_true", help="leave the text as it is")
     add("--pad-last", action="store_true", help="keep the last, unfilled window (for a validation set)")

@@ -119,7 +119,8 @@ def _build_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--hosts", type=path_text, metavar="FILE", help="host list, text or YAML")
-    source.add_argument("--hccn", nargs="+", metavar="SERVER=FILE", help="the hccn.conf of each server")
+    source.add_argument("--hccn", nargs="+", action="extend", metavar="SERVER=FILE", help="the hccn.conf of "
+        "each server")  # fmt: skip
     source.add_argument("--from", dest="source", type=path_text, metavar="FILE", help="a table of another "
         "form: group_list of ModelArts and of template 2")  # fmt: skip
     source.add_argument("--servers", type=positive, metavar="N", help="N like servers with addresses by rule")

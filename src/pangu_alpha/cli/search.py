@@ -47,6 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--fix",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=VALUE",
         help=f"decisions that are given: {', '.join(FREE)}",

@@ -322,9 +322,13 @@ def _convert_plain(value: Any, hint: type, where: str) -> Any:
 
 def _path(text: str, where: str) -> str:
     try:
-        return expand_path(text)
+        path = expand_path(text)
+        path.encode("utf-8")  # a variable may hold other bytes, and no manifest can
     except ReadError as error:
         raise ConfigError([f"{where}: {error}"]) from error
+    except UnicodeEncodeError as error:
+        raise ConfigError([f"{where}: {quoted(path)} is not UTF-8; give a path with another name"]) from error
+    return path
 
 
 def _convert_union(value: Any, hint: Any, where: str) -> Any:

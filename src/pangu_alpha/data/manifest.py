@@ -232,6 +232,13 @@ def recorded_name(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def name_fault(folder: str | Path) -> str | None:
+    """Why MindRecord can neither write nor read in a folder of this name; None if it can."""
+    if recorded_name(folder) == str(folder):
+        return None
+    return f"{folder}: the name is not UTF-8, which MindRecord needs; give a folder with another name"
+
+
 def verify(folder: str | Path, full: bool = True) -> list[str]:
     """Compares a folder's files with its manifest.
 
@@ -304,6 +311,8 @@ def open_records(
     Raises:
         ValueError: All reasons why the records cannot be used.
     """
+    if fault := name_fault(folder):
+        raise ValueError(fault)
     manifest = Manifest.read(folder)
     faults = list(_misfits(manifest, seq_length, vocab_size, tokenizer_digest)) + verify(folder, full)
     if manifest.windows == 0:

@@ -232,7 +232,7 @@ def _in_use(path: Path, holder: Holder | None, silent: float | None = None) -> s
 
 def _now_there(path: Path) -> float:
     """The present by the clock of the file system, which on shared storage is not this host's."""
-    probe = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
+    probe = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         os.write(descriptor, b"\n")

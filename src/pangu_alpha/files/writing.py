@@ -7,6 +7,7 @@ import json
 import math
 import os
 import stat
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -80,9 +81,9 @@ def replacing_file(path: str | Path, binary: bool = False) -> Iterator[IO[Any]]:
             yield stream
         return
     target = Path(os.path.realpath(path))
-    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
+    draft, stream = _new_draft(target, binary)
     try:
-        with _open(draft, "x", binary) as stream:
+        with stream:
             yield stream
             stream.flush()
             with suppress(FileNotFoundError):
@@ -95,7 +96,16 @@ def replacing_file(path: str | Path, binary: bool = False) -> Iterator[IO[Any]]:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
-        draft.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)  # ours: its name is of this call alone
+
+
+def _new_draft(target: Path, binary: bool) -> tuple[Path, IO[Any]]:
+    """A file beside `target` that no other call has, on any host: numbers of processes come again."""
+    draft = target.with_name(f".{target.name[:50]}.{os.getpid()}-{uuid.uuid4().hex[:16]}.draft")
+    try:
+        return draft, _open(draft, "x", binary)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error
 
 
 @contextmanager
@@ -148,6 +158,15 @@ def partial_file(path: str | Path) -> Path:
     """Where `gathering_file` writes until all is there."""
     target = Path(os.path.realpath(path))
     return target.with_name(target.name + ".partial")
+
+
+def free_name(path: Path) -> Path:
+    """The path, or with -2, -3, ... at its end where something is there already."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
 
 
 def _open(path: Path, mode: str, binary: bool) -> IO[Any]:

@@ -22,6 +22,7 @@ from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import build
 from pangu_alpha.config.zoo import TokenizerCard, load_model_card
+from pangu_alpha.files.shown import shown
 from pangu_alpha.inference.generate import Generator
 from pangu_alpha.inference.text import TextGenerator
 from pangu_alpha.model.operators import operators_for
@@ -152,6 +153,13 @@ def _open_tokenizer(source: Source, given: str | Path | None, config: ModelConfi
         raise ValueError(
             f"{file}: not the vocabulary {source.path} was trained with (digest {tokenizer.digest[:12]}, "
             f"not {expected[:12]}); name the right one with --tokenizer FILE"
+        )
+    if lost := tokenizer.lost_pieces:  # a network trained with it has seen <unk> there, so it is usable
+        logger.warning(
+            "%s: text never yields its pieces for %s, each of these in a prompt becomes <unk>; its network "
+            "cannot write them either",
+            shown(file),
+            " and ".join(lost),
         )
     if tokenizer.vocab_size > config.vocab_size:
         raise ValueError(

@@ -20,6 +20,7 @@ from pangu_alpha.parallel.host_names import MOST_SERVERS, server_ids
 from pangu_alpha.parallel.rank_table import Device, RankTable, Server
 
 _HOST_KEYS = ("server", "devices", "device_ips", "hccn_conf", "super_pod", "super_device_ids")
+_HOST_NAMES = ("server", "super_pod")  # texts; to YAML 1.10 without quotes is the number 1.1
 _PLACEHOLDER = re.compile(r"\{(server|device)((?:(?:\+|//|%)[0-9]{1,9})*)\}")
 _MOST_DEVICES = 1024  # of a server; a number beyond is a slip that would fill the memory
 
@@ -166,13 +167,19 @@ def _yaml_entries(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
         raise ValueError(f"{shown(path)}: must be `hosts:` and a list of mappings, nothing else")
     for number, entry in enumerate(document["hosts"], 1):
         where = f"{shown(path)}, host {number}"
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("server"), str | int | float):
+        if not isinstance(entry, Mapping) or "server" not in entry:
             raise ValueError(f"{where}: must be a mapping with the key server, a name or an address")
         for key in entry:
             if key not in _HOST_KEYS:
                 nearest = difflib.get_close_matches(str(key)[:64], _HOST_KEYS, n=1)
                 hint = f"did you mean {nearest[0]}?" if nearest else f"keys: {', '.join(_HOST_KEYS)}"
                 raise ValueError(f"{where}: unknown key {quoted(key)}; {hint}")
+        for key in _HOST_NAMES:
+            if key in entry and not isinstance(entry[key], str) and type(entry[key]) is not int:
+                raise ValueError(
+                    f"{where}: {key} is read as {quoted(entry[key])}, which is no name; put it in quotes as "
+                    f'it is meant, such as {key}: "1.10"'
+                )
         for key in ("device_ips", "super_device_ids"):
             if not _is_list(entry.get(key, [])):
                 raise ValueError(f"{where}: {key} must be a list")

@@ -25,7 +25,7 @@ from itertools import groupby
 from pathlib import Path
 
 from pangu_alpha.files.reading import read_json
-from pangu_alpha.files.writing import replacing_file
+from pangu_alpha.files.writing import free_name, replacing_file
 from pangu_alpha.files.yaml_text import parse_yaml
 from pangu_alpha.text.documents import DocumentReader
 from pangu_alpha.text.read_options import ReadOptions
@@ -155,7 +155,7 @@ def _is_whole(path: Path, corpus: Corpus) -> bool:
         return False
     if hashlib.sha256(path.read_bytes()).hexdigest() == corpus.sha256:
         return True
-    aside = path.with_name(f"{path.name}.other")
+    aside = free_name(path.with_name(f"{path.name}.other"))
     logger.warning("%s is not the %s of the table (its sha256 differs): now %s", path, corpus.name, aside)
     path.replace(aside)
     return False

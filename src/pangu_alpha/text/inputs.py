@@ -25,7 +25,7 @@ class Inputs:
 
     Args:
         files: Paths.
-        passed_over: Files of the folders that are of no known kind by their names.
+        passed_over: Files of the folders that are of no known kind by their names, and links to folders.
     """
 
     files: tuple[str, ...]
@@ -75,7 +75,7 @@ def _listed(path: str) -> Iterator[str]:
 
 def _add_folder(folder: str, files: list[str], passed_over: list[str], faults: list[str]) -> None:
     found = list(_files_below(folder))
-    known = [name for name in found if kind_by_name(Path(name)) is not None]
+    known = [name for name in found if not os.path.isdir(name) and kind_by_name(Path(name)) is not None]
     files.extend(known)
     passed_over.extend(sorted(set(found) - set(known)))
     if not known:
@@ -95,14 +95,16 @@ def _add_pattern(pattern: str, files: list[str], passed_over: list[str], faults:
 
 
 def _files_below(folder: str) -> Iterator[str]:
-    """Regular files in the order of their names, folder by folder; links to folders are not followed."""
+    """Files in the order of their names, folder by folder, with links to nothing, whose text is missing, and
+    links to folders, which are not followed: they may lead to a folder above."""
 
     def stop(error: OSError) -> None:
         raise error  # a folder that cannot be read would be missing unseen
 
     for here, folders, names in os.walk(folder, onerror=stop):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from filter(os.path.islink, (os.path.join(here, name) for name in folders))
         for name in sorted(names):
             path = os.path.join(here, name)
-            if not name.startswith(".") and os.path.isfile(path):
+            if not name.startswith(".") and (os.path.isfile(path) or not os.path.exists(path)):
                 yield path

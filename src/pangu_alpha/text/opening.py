@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from pangu_alpha.files.reading import POINTER_BYTES, refuse_pointer
 from pangu_alpha.files.shown import shown
 
 FORMATS = ("txt", "json", "parquet")
@@ -153,10 +154,11 @@ def _zstd(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _refuse_other_content(path: Path, kind: Kind) -> None:
+    with path.open("rb") as file:
+        head = file.read(POINTER_BYTES)
+    refuse_pointer(head, path)
     if kind.packing or kind.format == "parquet":
         return
-    with path.open("rb") as file:
-        head = file.read(8)
     for packing, magic in _MAGIC.items():
         if head.startswith(magic):
             raise ValueError(f"{shown(path)}: is packed; name it {shown(path.name)}.{packing}")

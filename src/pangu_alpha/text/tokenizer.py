@@ -12,6 +12,7 @@ from pathlib import Path
 
 import sentencepiece
 
+from pangu_alpha.files.reading import read_bytes
 from pangu_alpha.text.segment import absent_character, cut_joined
 
 SPACE = "\u2582"  # the pieces that stand for a space and for a line feed
@@ -170,7 +171,7 @@ def _read_vocabulary(path: Path) -> bytes:
         raise FileNotFoundError(
             f"{path}: no such vocabulary file; `python -m pangu_alpha.cli.fetch vocab` gets the released one"
         )
-    return path.read_bytes()
+    return read_bytes(path)
 
 
 def _load_model(path: Path, content: bytes) -> sentencepiece.SentencePieceProcessor:

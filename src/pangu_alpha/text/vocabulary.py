@@ -5,7 +5,6 @@ SentencePiece unigram over jieba's words, with the release's normalisation and i
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -71,32 +70,30 @@ def train_vocabulary(
     for name, value, most in (("vocab_size", vocab_size, _MOST_PIECES), ("threads", threads, _MOST_THREADS)):
         if not 1 <= value <= most:
             raise ValueError(f"{name} = {value}: it must be from 1 to {most}")
-    sink = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_sentences(texts, skipped or SkippedCharacters()),
-            model_writer=sink,
-            model_type="unigram",
-            vocab_size=vocab_size,
-            character_coverage=character_coverage,
-            normalization_rule_name="nmt_nfkc",
-            add_dummy_prefix=True,
-            remove_extra_whitespaces=True,
-            unk_id=0,
-            unk_piece=UNKNOWN,
-            bos_id=1,
-            eos_id=2,
-            pad_id=-1,
-            user_defined_symbols=list(_USER_DEFINED),
-            max_sentence_length=_LONGEST_SENTENCE,
-            num_threads=threads,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        raise ValueError(_explain(str(error), vocab_size)) from error
     Path(vocab_file).parent.mkdir(parents=True, exist_ok=True)
-    with replacing_file(vocab_file, binary=True) as file:
-        file.write(sink.getvalue())
+    with replacing_file(vocab_file, binary=True) as file:  # opened before the training, which takes long
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=_sentences(texts, skipped or SkippedCharacters()),
+                model_writer=file,
+                model_type="unigram",
+                vocab_size=vocab_size,
+                character_coverage=character_coverage,
+                normalization_rule_name="nmt_nfkc",
+                add_dummy_prefix=True,
+                remove_extra_whitespaces=True,
+                unk_id=0,
+                unk_piece=UNKNOWN,
+                bos_id=1,
+                eos_id=2,
+                pad_id=-1,
+                user_defined_symbols=list(_USER_DEFINED),
+                max_sentence_length=_LONGEST_SENTENCE,
+                num_threads=threads,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise ValueError(_explain(str(error), vocab_size)) from error
     return PanguTokenizer(vocab_file)
 
 

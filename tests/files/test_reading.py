@@ -56,6 +56,11 @@ def test_text_that_is_not_utf8_is_named_with_its_place(tmp_path):
         read_text(tmp_path / "x")
 
 
+def test_every_line_end_is_a_line_feed(tmp_path):
+    (tmp_path / "x").write_bytes(b"\xef\xbb\xbfa\r\nb\rc\n\x0bd")
+    assert read_text(tmp_path / "x") == "a\nb\nc\n\x0bd"
+
+
 def test_a_folder_and_a_large_file_are_refused(tmp_path):
     with pytest.raises(ReadError, match="is a folder"):
         read_text(tmp_path)

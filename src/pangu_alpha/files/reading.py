@@ -80,13 +80,13 @@ def refuse_pointer(head: bytes, where: object) -> None:
 
 
 def read_text(path: str | Path, *, most: int = MOST_BYTES) -> str:
-    """The text of a UTF-8 file without its byte order mark.
+    r"""The text of a UTF-8 file without its byte order mark; \r\n and \r end a line as \n does.
 
     Raises:
         OSError: It cannot be read.
         ReadError: It is not UTF-8; says where.
     """
-    return decode(read_bytes(path, most=most), path)
+    return decode(read_bytes(path, most=most), path).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def decode(content: bytes, where: object) -> str:

@@ -15,7 +15,7 @@ import io
 import json
 import lzma
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 
@@ -222,15 +222,10 @@ class RankTable:
             raise LossError("a device that is written is not read")
 
 
-class Hosts:
-    """A hosts file of rank_table.py build."""
+class _OneOf:
+    """A door whose good files are few and fixed."""
 
-    files = {
-        "hosts.txt": b"# a cluster\n10.0.0.1 0-7 192.168.1.1,192.168.1.2,192.168.1.3,192.168.1.4,192.168.1.5,"
-        b"192.168.1.6,192.168.1.7,192.168.1.8\nnode2 0-3,4-7\nnode3\n",
-        "hosts.yaml": b"hosts:\n  - {server: 10.0.0.1, devices: 0-7}\n"
-        b"  - {server: 10.0.0.2, devices: [0, 1]}\n",
-    }
+    files: Mapping[str, bytes]
 
     def __init__(self, seeds: Path) -> None:
         del seeds
@@ -242,6 +237,21 @@ class Hosts:
         return lambda: self.enter(path)
 
     def enter(self, path: Path) -> None:
+        """Gives the file to its reader."""
+        raise NotImplementedError
+
+
+class Hosts(_OneOf):
+    """A hosts file of rank_table.py build."""
+
+    files = {
+        "hosts.txt": b"# a cluster\n10.0.0.1 0-7 192.168.1.1,192.168.1.2,192.168.1.3,192.168.1.4,192.168.1.5,"
+        b"192.168.1.6,192.168.1.7,192.168.1.8\nnode2 0-3,4-7\nnode3\n",
+        "hosts.yaml": b"hosts:\n  - {server: 10.0.0.1, devices: 0-7}\n"
+        b"  - {server: 10.0.0.2, devices: [0, 1]}\n",
+    }
+
+    def enter(self, path: Path) -> None:
         hosts = read_hosts(path)
         if path.suffix == ".txt":
             lines = [line for line in path.read_text("utf-8").split("\n") if line.split("#")[0].split()]
@@ -249,22 +259,13 @@ class Hosts:
                 raise LossError(f"{len(lines)} lines, {len(hosts)} hosts")
 
 
-class Prompts:
+class Prompts(_OneOf):
     """A prompt file of predict.py."""
 
     files = {
         "prompts.txt": "中国的首都是\n\n却说曹操\n".encode(),
         "prompts.jsonl": '{"prompt": "中国的首都是"}\n{"prompt": "却说\\n曹操", "n": [1]}\n'.encode(),
     }
-
-    def __init__(self, seeds: Path) -> None:
-        del seeds
-
-    def __call__(self, random: Random, folder: Path) -> Case:
-        name = random.choice(list(self.files))
-        path = folder / name
-        path.write_bytes(mutated(self.files[name], random))
-        return lambda: self.enter(path)
 
     def enter(self, path: Path) -> None:
         _, prompts, _ = checked(["--checkpoint", "none", "--prompt-file", str(path)])

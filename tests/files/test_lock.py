@@ -109,7 +109,7 @@ def test_a_forked_child_of_a_killed_process_still_holds_and_is_told_of(tmp_path)
     process.stdin.close()  # lets the child end
     process.stdout.read()
     with hold_folder(tmp_path, "training"):
-        pass
+        assert holder_of(tmp_path).pid == os.getpid()
 
 
 @pytest.mark.parametrize("stale", [False, True])

@@ -85,18 +85,27 @@ def replacing_file(path: str | Path, binary: bool = False) -> Iterator[IO[Any]]:
     try:
         with stream:
             yield stream
-            stream.flush()
-            with suppress(FileNotFoundError):
-                os.fchmod(stream.fileno(), stat.S_IMODE(target.stat().st_mode))
-            os.fsync(stream.fileno())
-        os.replace(draft, target)
-        sync_folder(target.parent)
+            _finish(stream, target)
+        _publish(draft, target)
     except OSError as error:
         if error.filename in (None, str(draft)) and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
         draft.unlink(missing_ok=True)  # ours: its name is of this call alone
+
+
+def _finish(stream: IO[Any], target: Path) -> None:
+    """Flushes a draft to the disk, with the permissions of the file that it is to replace."""
+    stream.flush()
+    with suppress(FileNotFoundError):
+        os.fchmod(stream.fileno(), stat.S_IMODE(target.stat().st_mode))
+    os.fsync(stream.fileno())
+
+
+def _publish(draft: Path, target: Path) -> None:
+    os.replace(draft, target)
+    sync_folder(target.parent)
 
 
 def _new_draft(target: Path, binary: bool) -> tuple[Path, IO[Any]]:
@@ -138,12 +147,8 @@ def gathering_file(path: str | Path) -> Iterator[IO[str]]:
     try:
         with stream:
             yield stream
-            stream.flush()
-            with suppress(FileNotFoundError):
-                os.fchmod(stream.fileno(), stat.S_IMODE(target.stat().st_mode))
-            os.fsync(stream.fileno())
-        os.replace(partial, target)
-        sync_folder(target.parent)
+            _finish(stream, target)
+        _publish(partial, target)
     except OSError as error:
         if error.filename is None and error.errno not in (None, errno.EPIPE):
             raise OSError(error.errno, error.strerror, str(partial)) from error

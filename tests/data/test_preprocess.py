@@ -474,11 +474,14 @@ def test_numbers_of_the_command_line(vocab_file, corpus, tmp_path, capsys, words
     assert caught.value.code == 2 and reason in capsys.readouterr().err
 
 
-def test_shares_and_missing_inputs_are_refused(vocab_file, corpus, tmp_path):
+def test_shares_and_missing_inputs_are_refused(vocab_file, corpus, tmp_path, capsys):
     fixed = ["--tokenizer", vocab_file, "--output", str(tmp_path / "r"), "--seq-length", "8"]
-    for share in ("nan", "-1", "2"):
+    for share in ("-1", "2"):
         with pytest.raises(ValueError, match="invalid_share = .*: must lie in"):
             main([*fixed, "--input", corpus[0], "--invalid-share", share])
+    with pytest.raises(SystemExit):
+        main([*fixed, "--input", corpus[0], "--invalid-share", "nan"])
+    assert "--invalid-share: 'nan' is not a finite number" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no input; give --input FILE"):
         main(fixed)
     (tmp_path / "list").write_text("\n")
@@ -498,3 +501,24 @@ def test_a_long_document_is_encoded_by_parts_to_the_same_ids(config, tmp_path, m
     assert windows_of(ours.output).ravel().tolist() == expected[: manifest.windows * 17]
     assert (manifest.tokens, manifest.documents) == (len(expected), 1)
     assert manifest.unknown == expected.count(PanguTokenizer(config.tokenizer).unk_id) > 0
+
+
+@pytest.mark.parametrize(
+    "place", ["unfinished", "unfinished/00000.tokens.partial", "unfinished/a.mindrecord.partial"]
+)
+def test_links_in_the_place_of_intermediate_files_are_refused(config, tmp_path, place):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "settings.json").write_text("{")
+    (mine / "00000.tokens.partial").write_text("years of work")
+    path = tmp_path / "records" / place
+    path.parent.mkdir(parents=True)
+    path.symlink_to(mine / "00000.tokens.partial" if place.endswith("tokens.partial") else mine)
+    if place == "unfinished":
+        (mine / "settings.json").unlink()
+    before = sorted(mine.iterdir())
+    with pytest.raises(ValueError, match="a link"):
+        preprocess(dataclasses.replace(config, output=str(tmp_path / "records")))
+    assert sorted(mine.iterdir()) == before
+    assert (mine / "00000.tokens.partial").read_text() == "years of work"
+    assert path.is_symlink()

@@ -154,3 +154,33 @@ def test_a_disk_that_takes_nothing_is_an_error_not_a_loop(tmp_path, monkeypatch)
         with pytest.raises(OSError, match="takes no more bytes"), durable_file(tmp_path / "a") as descriptor:
             write(descriptor, b"x")
         (tmp_path / "a").unlink()
+
+
+def test_a_draft_of_a_killed_process_of_the_same_number_stays_and_is_in_nobody_s_way(tmp_path):
+    left = tmp_path / f".x.{os.getpid()}.draft"  # a container started again hands out the same numbers
+    left.write_text("half")
+    write_text(tmp_path / "x", "new")
+    assert (tmp_path / "x").read_text() == "new" and left.read_text() == "half"
+    with replacing_file(tmp_path / "x") as stream:
+        stream.write("newer")
+        drafts = {path.name for path in leftover_drafts(tmp_path)}
+    assert drafts == {left.name, f".x.{os.getpid()}-1.draft"}
+    assert sorted(os.listdir(tmp_path)) == [left.name, "x"]
+
+
+def leftover_drafts(folder):
+    from pangu_alpha.checkpoint.cleaning import leftovers
+
+    return [one.path for one in leftovers(folder)]
+
+
+def test_a_folder_is_made_by_nobody(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        write_text(tmp_path / "absent" / "x", "new")
+    assert caught.value.filename == str(tmp_path / "absent" / "x")
+
+
+def test_bytes_of_a_path_that_are_not_utf8_are_escaped_in_json(tmp_path):
+    path = os.fsdecode("模型".encode("gbk"))
+    write_json(tmp_path / "x", {"path": path})
+    assert json.loads((tmp_path / "x").read_bytes()) == {"path": path}

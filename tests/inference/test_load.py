@@ -98,3 +98,15 @@ def test_tensors_that_do_not_fit_are_listed(run, load):
     write_checkpoint(run / "good", {"model": arrays}, manifest)
     loaded = load(run / "good")
     assert loaded.end_of_document == loaded.tokenizer.eot_id
+
+
+@pytest.mark.parametrize("name", [9, ["<eod>"], {"name": "<eod>"}])
+def test_an_end_of_document_that_is_no_text_is_refused(run, load, name):
+    from pangu_alpha.checkpoint.format import read_checkpoint, write_checkpoint
+
+    old = read_checkpoint(run / "checkpoints/step_00000020")
+    manifest = dataclasses.replace(old.manifest, state={"end_of_document": name})
+    write_checkpoint(run / "odd", {"model": dict(old.load("model"))}, manifest)
+    with pytest.raises(ValueError, match="odd: state.end_of_document is .*, not the name of a piece"):
+        load(run / "odd")
+    assert load(run / "odd", end_of_document="<eot>").step == 20

@@ -348,3 +348,12 @@ def test_scripts_are_clean():
         pytest.skip("shellcheck is not installed (setup.py's dev extra)")
     done = subprocess.run([checker, *scripts], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_news_of_a_log_whose_name_is_not_utf8_reach_the_others(tmp_path):
+    log = os.fsdecode("日志/worker_0.log".encode("gbk"))
+    (tmp_path / "001").mkdir()
+    there, here = (Bulletin(tmp_path, tmp_path / "001") for _ in range(2))
+    here.write(Failure(0, 1, "node 0", log))
+    news = there.read()
+    assert (news.rank, news.code, news.node) == (0, 1, "node 0") and "\\udc" in news.log

@@ -108,6 +108,19 @@ def test_a_run_that_is_refused_leaves_no_folder(cpu, settings, config_file, tmp_
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_in_a_folder_whose_name_is_not_utf8_goes_on(cpu, settings, config_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("PLACE", str(tmp_path / os.fsdecode("模型".encode("gbk"))))
+    settings["run"] |= {"output": "$PLACE/run", "steps": 2, "checkpoint": {"every": 2}, "initial": None}
+    config = config_file(settings)
+    assert main(["--config", config]) == 0
+    first = os.path.expandvars("$PLACE/run")
+    assert main(["--config", config, "run.steps=4"]) == 0
+    assert state_of(Path(first), 4)[0].config["run"]["output"] == first
+    words = ["--config", config, "run.output=" + str(tmp_path / "next"), "--init-from", first]
+    assert main(words) == 0 and main([*words, "run.steps=4"]) == 0
+    assert [entry["step"] for entry in curve(tmp_path / "next") if "loss" in entry] == [1, 2, 3, 4]
+
+
 def test_resume_policies(cpu, settings, config_file, tmp_path, caplog, capsys):
     caplog.set_level(logging.INFO)
     settings["run"] |= {"steps": 4, "checkpoint": {"every": 2}, "resume": "never"}

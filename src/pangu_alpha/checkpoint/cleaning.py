@@ -19,7 +19,6 @@ from typing import Literal
 
 from pangu_alpha.checkpoint.durable import (
     Writer,
-    is_real_folder,
     open_own_folder,
     remove_folder,
     remove_own_folder,
@@ -28,11 +27,12 @@ from pangu_alpha.checkpoint.durable import (
 from pangu_alpha.checkpoint.folders import replaced_name, step_of
 from pangu_alpha.checkpoint.resumable import JOURNAL, MADE_NAMES, MERGED, MERGING
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.files.paths import is_real_folder
 
 _SIGN = re.compile(r"\.shared-(?P<writer>.+)")
 _MERGING = re.compile(re.escape(MERGING) + r"(?P<name>.+)")
 _MERGED = re.compile(re.escape(MERGED) + r"(?P<name>.+)-[0-9a-f]{16}")
-_DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]+)\.draft")  # as files.writing calls them
+_DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]+)(-[0-9]+)?\.draft")  # as files.writing calls them
 _DAMAGED = re.compile(r"(?P<name>.+)\.damaged-[0-9]+")
 
 State = Literal["gone", "alive", "elsewhere", "interrupted", "kept"]

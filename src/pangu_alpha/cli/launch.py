@@ -382,9 +382,3 @@ if __name__ == "__main__":
     from pangu_alpha.cli import run_main
 
     run_main(main)
-
-
-if __name__ == "__main__":
-    from pangu_alpha.cli import run_main
-
-    run_main(main)

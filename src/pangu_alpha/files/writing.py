@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @contextmanager
@@ -80,9 +84,9 @@ def replacing_file(path: str | Path, binary: bool = False) -> Iterator[IO[Any]]:
             yield stream
         return
     target = Path(os.path.realpath(path))
-    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
+    draft, stream = _new_draft(path, target, binary)
     try:
-        with _open(draft, "x", binary) as stream:
+        with stream:
             yield stream
             stream.flush()
             with suppress(FileNotFoundError):
@@ -150,6 +154,19 @@ def partial_file(path: str | Path) -> Path:
     return target.with_name(target.name + ".partial")
 
 
+def _new_draft(path: Path, target: Path, binary: bool) -> tuple[Path, IO[Any]]:
+    """A draft of `target` that nothing had before: a killed process of another container had this number."""
+    for again in itertools.count():
+        draft = target.with_name(f".{target.name}.{os.getpid()}{f'-{again}' * (again > 0)}.draft")
+        try:
+            return draft, _open(draft, "x", binary)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+    raise AssertionError("numbers never end")
+
+
 def _open(path: Path, mode: str, binary: bool) -> IO[Any]:
     return path.open(f"{mode}b") if binary else path.open(mode, encoding="utf-8")
 
@@ -167,8 +184,12 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def json_text(value: Any, indent: int | None = 1) -> str:
-    """A value as strict JSON: a float that is not finite, which JSON does not have, is null."""
-    return json.dumps(finite(value), ensure_ascii=False, indent=indent, allow_nan=False)
+    """A value as strict JSON: a float that is not finite, which JSON does not have, is null.
+
+    Half of a surrogate pair, as which Python has the bytes of paths that are no UTF-8, is escaped.
+    """
+    text = json.dumps(finite(value), ensure_ascii=False, indent=indent, allow_nan=False)
+    return _HALF.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -27,7 +27,7 @@ from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import ConfigError, build
 from pangu_alpha.config.zoo import load_model_config
-from pangu_alpha.files.writing import durable_file, write_all
+from pangu_alpha.files.writing import write_bytes
 from pangu_alpha.inference.load import VOCABULARY, load_for_inference
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.text.tokenizer import CONTROL_NAMES, UNKNOWN, PanguTokenizer
@@ -264,13 +264,7 @@ class PanguAlphaTokenizer(PreTrainedTokenizer):
         name = VOCABULARY if filename_prefix is None else f"{filename_prefix}-{VOCABULARY}"
         target = Path(save_directory) / name
         if target.resolve() != self.pangu.vocab_file.resolve():
-            draft = target.with_name(f".{name}.{os.getpid()}.draft")
-            try:
-                with durable_file(draft) as descriptor:  # what lies there is replaced whole or not at all
-                    write_all(descriptor, self.pangu.vocab_file.read_bytes())
-                os.replace(draft, target)
-            finally:
-                draft.unlink(missing_ok=True)
+            write_bytes(target, self.pangu.vocab_file.read_bytes())
         return (str(target),)
 
     def _convert_token_to_id(self, token: str) -> int:

@@ -9,7 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pangu_alpha.files.reading import ReadError, read_json, require_file
@@ -139,7 +139,8 @@ class Bulletin:
         if self.read() is not None:
             return
         try:
-            write_json(self._file, asdict(failure))
+            # escaped: the log folder's name may not be UTF-8, which others would refuse to read
+            write_json(self._file, asdict(replace(failure, log=shown(failure.log), node=shown(failure.node))))
         except OSError as error:
             print(f"warning: {shown(error)}: the other nodes are not told of the failure", file=sys.stderr)
 

@@ -476,12 +476,12 @@ def test_numbers_of_the_command_line(vocab_file, corpus, tmp_path, capsys, words
 
 def test_shares_and_missing_inputs_are_refused(vocab_file, corpus, tmp_path, capsys):
     fixed = ["--tokenizer", vocab_file, "--output", str(tmp_path / "r"), "--seq-length", "8"]
-    for share in ("-1", "2"):
-        with pytest.raises(ValueError, match="invalid_share = .*: must lie in"):
+    with pytest.raises(ValueError, match="invalid_share = 2.0: must lie in"):
+        main([*fixed, "--input", corpus[0], "--invalid-share", "2"])
+    for share, reason in (("nan", "is not a finite number"), ("-1", "is not a number of at least 0")):
+        with pytest.raises(SystemExit):
             main([*fixed, "--input", corpus[0], "--invalid-share", share])
-    with pytest.raises(SystemExit):
-        main([*fixed, "--input", corpus[0], "--invalid-share", "nan"])
-    assert "--invalid-share: 'nan' is not a finite number" in capsys.readouterr().err
+        assert f"--invalid-share: '{share}' {reason}" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no input; give --input FILE"):
         main(fixed)
     (tmp_path / "list").write_text("\n")

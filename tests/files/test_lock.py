@@ -189,3 +189,15 @@ def test_names_in_a_message_are_escaped(tmp_path):
     with pytest.raises(FolderInUseError) as caught, hold_folder(tmp_path, "training"):
         pass
     assert "\x1b" not in str(caught.value) and r"\x1b[31mtraining" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["no folder", "a link to nothing"])
+def test_what_is_no_folder_is_said_to_be_none(tmp_path, kind):
+    path = tmp_path / "run"
+    path.write_text("mine") if kind == "no folder" else path.symlink_to(tmp_path / "nothing")
+    with (
+        pytest.raises(NotADirectoryError, match=f"is {kind}; give the path of a folder"),
+        hold_folder(path, "x"),
+    ):
+        pass
+    assert os.listdir(tmp_path) == ["run"]

@@ -207,6 +207,7 @@ def test_a_long_topology_is_cut_around_this_node():
         (("--nprok", "2"), "--nprok: unknown; did you mean --nproc?"),
         (("--zzz",), "see --help"),
         (("steps",), "steps: unknown"),
+        (("--resume", "auto"), "--resume: unknown; here it is written run.resume=HOW"),
         (("--nproc", "4"), r"needs 2 devices \(dp 2 \* tp 1 \* pp 1\), 1 node of 4 workers give 4"),
         ((*NODE_0, "--nnodes", "3", "--nproc", "1"), "3 nodes of 1 workers give 3"),
         (("--nnodes", "2", "--node-rank", "1"), "--master-addr: needed with 2 nodes: the address of node 0"),

@@ -103,9 +103,11 @@ def test_sigterm_saves_and_stops(settings, config_file, tmp_path):
 
 
 def test_a_run_that_is_refused_leaves_no_folder(cpu, settings, config_file, tmp_path):
-    with pytest.raises(ValueError, match="no such folder"):
-        main(["--config", config_file(settings), "--resume", str(tmp_path / "nowhere")])
-    assert not (tmp_path / "run").exists()
+    words = ["--config", config_file(settings), "--resume", str(tmp_path / "nowhere")]
+    for output in (tmp_path / "run", tmp_path / "new" / "deep" / "run"):
+        with pytest.raises(ValueError, match="no such folder"):
+            main([*words, f"run.output={output}"])
+    assert not (tmp_path / "run").exists() and not (tmp_path / "new").exists()
 
 
 def test_a_run_in_a_folder_whose_name_is_not_utf8_goes_on(cpu, settings, config_file, tmp_path, monkeypatch):

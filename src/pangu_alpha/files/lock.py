@@ -75,10 +75,16 @@ def hold_folder(folder: str | Path, doing: str) -> Iterator[None]:
 
     Raises:
         FolderInUseError: Another process holds it, or may hold it.
-        OSError: The folder cannot be written.
+        OSError: What lies there is no folder, or it cannot be written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        kind = "a link to nothing" if folder.is_symlink() else "no folder"
+        raise NotADirectoryError(
+            errno.ENOTDIR, f"is {kind}; give the path of a folder", str(folder)
+        ) from error
     path, holder = folder / LOCK_NAME, _ourselves(doing)
     descriptor = _taken(path, holder)
     ended = threading.Event()

@@ -84,14 +84,14 @@ def train(config: TrainConfig, device: str, world: World | None = None) -> int:
     """
     first = world is None or world.rank == 0
     output = Path(config.run.output)
-    new = first and not output.exists()
+    new = [folder for folder in (output, *output.parents) if first and not folder.exists()]
     try:
         with hold_folder(output, "training") if first else nullcontext():
             return Trainer(config, device, world).run()
     except (ValueError, OSError):
-        if new:
-            with suppress(OSError):  # what was refused leaves no folder; what has begun is not empty
-                output.rmdir()
+        with suppress(OSError):  # what was refused leaves no folders; what has begun is not empty
+            for folder in new:
+                folder.rmdir()
         raise
 
 

@@ -201,3 +201,13 @@ def test_what_is_no_folder_is_said_to_be_none(tmp_path, kind):
     ):
         pass
     assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_full_disk_is_said_and_leaves_no_lock(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(lock, "write_all_at", full)
+    with pytest.raises(OSError, match="No space left") as caught, hold_folder(tmp_path, "training"):
+        pass
+    assert caught.value.filename == str(tmp_path / LOCK_NAME) and os.listdir(tmp_path) == []

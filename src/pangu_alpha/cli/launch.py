@@ -320,7 +320,7 @@ def _attempt(
         wait_for_port(*job.master, given_up=lambda: signals.number != 0)
     if signals.number:
         return None
-    bulletin = Bulletin(root, folder, attempt)
+    bulletin = Bulletin(root, folder, attempt, _name_of(job)) if len(job.nodes) > 1 else None
     started = commands(job, here, folder, os.cpu_count() or 1)
     for command in started:
         print(f"+ {command}", flush=True)
@@ -331,6 +331,12 @@ def _attempt(
         workers = OwnWorkers(started, job.environment, folder)
     console = Console(log_of(folder, here.ranks[0]), options.heartbeat)
     return watch(workers, console, signals, bulletin, here.name, folder, options.grace)
+
+
+def _name_of(job: Job) -> str:
+    """Tells a job from others that use the same log folder; all its nodes give it the same one."""
+    parts = (job.environment.get(OUTPUT), job.start, job.master[0], [node.workers for node in job.nodes])
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
 def new_folder(parent: Path) -> Path:

@@ -11,6 +11,7 @@ from pangu_alpha.cli import run_main
 from pangu_alpha.cli.options import path_text
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.run import load_train_config
+from pangu_alpha.files.shown import log_to_stderr
 
 _EPILOG = """\
 examples:
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     named = {"resume": options.resume, "initial": options.init_from}  # no YAML: a path may hold ": " or " #"
     given = {key: value for key, value in named.items() if value is not None}
     config = load_train_config(options.config, options.overrides, given)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_stderr()
 
     # MindSpore takes seconds: after the config is checked
     from pangu_alpha.parallel.context import use_device

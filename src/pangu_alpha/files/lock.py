@@ -23,6 +23,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.files.writing import write_all_at
 
 logger = logging.getLogger(__name__)
 
@@ -149,8 +150,12 @@ def _taken(path: Path, holder: Holder) -> int:
         try:
             if _take(path, descriptor, made, holder):
                 return descriptor
-        except BaseException:
+        except BaseException as error:
+            if made and isinstance(error, OSError):  # a full disk; an empty one would be left
+                _remove_ours(path, descriptor)
             os.close(descriptor)
+            if isinstance(error, OSError) and error.filename is None:
+                raise OSError(error.errno, error.strerror, str(path)) from error
             raise
         os.close(descriptor)  # its last holder has just removed it
     raise FolderInUseError(
@@ -179,7 +184,7 @@ def _take(path: Path, descriptor: int, made: bool, holder: Holder) -> bool:
             return _set_aside(path, descriptor)
     content = json.dumps(asdict(holder), ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, content, 0)
+    write_all_at(descriptor, content, 0)
     return _is_at(path, descriptor)
 
 

@@ -29,7 +29,7 @@ from pangu_alpha.cli.launch_options import parse
 from pangu_alpha.config.run import TrainConfig, load_train_config, unrunnable
 from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.files.lock import hold_folder
-from pangu_alpha.files.shown import shown
+from pangu_alpha.files.shown import shown, shown_name
 from pangu_alpha.parallel.belonging import MARK, OUTPUT, Launcher, wait_for_orphans
 from pangu_alpha.parallel.launch import (
     COMMANDS,
@@ -37,7 +37,6 @@ from pangu_alpha.parallel.launch import (
     Node,
     commands,
     log_dir_fault,
-    one_line,
     plain_nodes,
     refusals,
     shell_word,
@@ -200,7 +199,7 @@ def dry(job: Job, log_dir: str) -> str:
         lines.append(f"export {key}={word}")
     for node in job.nodes:
         folder = Path(log_dir) / f"node_{node.place}" / "001"
-        lines += [f"# {one_line(node.name)}", f"mkdir -p -- {shell_word(str(folder))}"]
+        lines += [f"# {shown_name(node.name)}", f"mkdir -p -- {shell_word(str(folder))}"]
         for command in commands(job, node, folder, os.cpu_count() or 1):
             log = folder / "msrun.log" if command.rank is None else log_of(folder, command.rank)
             lines.append(f"{command} >{shell_word(str(log))} 2>&1 &")

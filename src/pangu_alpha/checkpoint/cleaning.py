@@ -165,8 +165,11 @@ def _described(path: Path) -> Leftover | None:
     if (match := _MERGING.fullmatch(name)) is not None:
         what = f"an unfinished merge or export into {match['name']}{_progress(path)}"
         return _leftover(path, what, "", "alive" if _is_locked(path) else "interrupted")
-    if replaced_name(name) is not None:
-        return _leftover(path, "a checkpoint that another of its step replaced", "", "kept")
+    if (step := replaced_name(name)) is not None:
+        if os.path.lexists(path.with_name(step)):
+            return _leftover(path, "a checkpoint that another of its step replaced", "", "kept")
+        what = f"the only {step}: a killed save set it aside, the run's next start gives it its name back"
+        return _leftover(path, what, "", "interrupted")
     if (match := _DAMAGED.fullmatch(name)) is not None and step_of(match["name"]) is not None:
         return _leftover(path, "a damaged checkpoint that another of its step replaced", "", "kept")
     return None

@@ -118,9 +118,36 @@ def test_a_run_in_a_folder_whose_name_is_not_utf8_goes_on(cpu, settings, config_
     first = os.path.expandvars("$PLACE/run")
     assert main(["--config", config, "run.steps=4"]) == 0
     assert state_of(Path(first), 4)[0].config["run"]["output"] == first
+    assert [path.name for path in Path(first).glob("config*")] == ["config.yaml"]
     words = ["--config", config, "run.output=" + str(tmp_path / "next"), "--init-from", first]
     assert main(words) == 0 and main([*words, "run.steps=4"]) == 0
     assert [entry["step"] for entry in curve(tmp_path / "next") if "loss" in entry] == [1, 2, 3, 4]
+
+
+def test_what_a_user_put_into_the_folder_of_a_run_is_not_lost(cpu, settings, config_file, tmp_path, caplog):
+    run, mine = tmp_path / "run", tmp_path / "mine"
+    run.mkdir()
+    mine.mkdir()
+    settings["run"] |= {"steps": 1}
+    config = run / "config.yaml"
+    config.write_text("# years of thought\n" + Path(config_file(settings)).read_text())
+    written = config.read_bytes()
+    (mine / "vocab.model").write_text("of other records")
+    (run / "vocab.model").symlink_to(mine / "vocab.model")
+    assert main(["--config", str(config)]) == 0
+    assert (mine / "vocab.model").read_text() == "of other records"
+    assert (run / "vocab.model").read_bytes() == Path(settings["data"]["vocabulary"]).read_bytes()
+    assert (run / "config.yaml.own").read_bytes() == written
+    assert "config.yaml: written by hand; it is config.yaml.own now" in caplog.text
+    assert main(["--config", str(config), "run.steps=2"]) == 0  # it is the run's own by now
+    assert sorted(path.name for path in run.glob("config*")) == ["config.yaml", "config.yaml.own"]
+
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "config.yaml").symlink_to(run / "config.yaml.own")
+    assert main(["--config", str(config), f"run.output={linked}"]) == 0
+    assert (run / "config.yaml.own").read_bytes() == written
+    assert not (linked / "config.yaml").is_symlink()
 
 
 def test_resume_policies(cpu, settings, config_file, tmp_path, caplog, capsys):
@@ -183,6 +210,7 @@ def test_any_form_of_checkpoint_can_be_begun_from(cpu, settings, config_file, tm
     assert main(["--config", config]) == 0
     manifest, arrays = state_of(tmp_path / "run", 2)
     sliced = tmp_path / "other" / "step_00000002"
+    halves = {**manifest.config, "parallel": {**manifest.config["parallel"], "dp": 2}}
     for rank in (0, 1):  # halves of all that has an even number of rows
         mine = {name: array for name, array in arrays.items() if rank == 0 or len(array) % 2 == 0}
         cut = {n: np.split(a, 2)[rank] if len(a) % 2 == 0 else a for n, a in mine.items()}
@@ -195,7 +223,7 @@ def test_any_form_of_checkpoint_can_be_begun_from(cpu, settings, config_file, tm
         part = dataclasses.replace(manifest, kind="part", slices=slices, attempt="x")
         write_checkpoint(sliced / f"rank_{rank:05d}", groups, part)
     parts = {p.name: checksum((p / "manifest.json").read_bytes()) for p in sliced.iterdir()}
-    seal_folder(sliced, dataclasses.replace(manifest, kind="slices", files={}, parts=parts))
+    seal_folder(sliced, dataclasses.replace(manifest, kind="slices", config=halves, files={}, parts=parts))
     weights = {name: array for name, array in arrays.items() if not name.startswith("adam")}
     write_checkpoint(tmp_path / "weights", {"model": weights}, dataclasses.replace(manifest, kind="weights"))
 

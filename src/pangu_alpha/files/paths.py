@@ -47,6 +47,15 @@ def expand_path(text: str) -> str:
     return front + _VARIABLE.sub(lambda found: os.environ[found[1] or found[2]], tail)
 
 
+def free_name(path: Path) -> Path:
+    """A path at which nothing lies: this one, else NAME-2, NAME-3, ..."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
 def is_real_folder(path: Path) -> bool:
     """Whether a folder itself lies at a path, not a link to one."""
     try:

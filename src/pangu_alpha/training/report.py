@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import logging
 import math
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pangu_alpha.files.paths import free_name
 from pangu_alpha.files.reading import read_json_lines, require_file
 from pangu_alpha.files.writing import json_text, replacing_file, write_all, write_bytes
 from pangu_alpha.training.events import Events
@@ -201,7 +201,7 @@ def _rewound(path: Path, step: int) -> Path:
     lines = [*read_json_lines(path, numbers_only=False)]  # older versions wrote NaN
     broken = [number for number, entry in lines if not isinstance(entry, dict)]
     if broken and broken != [lines[-1][0]]:  # more than the end that a kill cuts
-        copy = _free_name(path.with_name(f"{path.name}.damaged"))
+        copy = free_name(path.with_name(f"{path.name}.damaged"))
         shutil.copyfile(path, copy)
         logger.warning(
             "%s: %d lines are damaged, the first is line %d; they are left out, and the file as it was is %s",
@@ -219,11 +219,3 @@ def _rewound(path: Path, step: int) -> Path:
 
 def _is_beyond(entry: dict[str, Any], step: int) -> bool:
     return isinstance(entry.get("step"), int) and entry["step"] > step
-
-
-def _free_name(path: Path) -> Path:
-    number, free = 1, path
-    while os.path.lexists(free):
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free

@@ -40,7 +40,7 @@ from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.rank_table import read, to_text
 from pangu_alpha.parallel.rank_table_build import build, hosts_by_rule, read_hosts
 from pangu_alpha.text.clean import CleanRules
-from pangu_alpha.text.documents import SPLITS, ReadOptions
+from pangu_alpha.text.read_options import SPLITS, ReadOptions
 from pangu_alpha.text.tokenizer import PanguTokenizer
 from pangu_alpha.text.vocabulary import train_vocabulary
 

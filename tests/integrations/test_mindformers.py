@@ -128,12 +128,12 @@ def test_tokenizer_saves_what_it_loads(tokenizer, tmp_path):
 
 
 def test_a_vocabulary_is_replaced_whole_or_not_at_all(tokenizer, tmp_path, monkeypatch):
-    def full(descriptor, data):
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
     (tmp_path / "vocab.model").write_bytes(b"precious")
     with monkeypatch.context() as patched:
-        patched.setattr(os, "write", full)
+        patched.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space"):
             tokenizer.save_vocabulary(str(tmp_path))
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"precious"]

@@ -285,10 +285,13 @@ def _hint(path: Path) -> str:
 
 def _parse_manifest(path: Path, text: bytes) -> Manifest:
     values = mapping_of(text, path / MANIFEST, halves=True)
-    try:  # a configuration's paths may hold them, see `seal_folder`; nothing else does
-        refuse_halves({name: value for name, value in values.items() if name != "config"}, path / MANIFEST)
-    except ReadError as error:
-        raise CheckpointError(str(error)) from error
+    if b"\\u" in text:  # a configuration's paths may hold halves, see `seal_folder`; nothing else does
+        try:
+            refuse_halves(
+                {name: value for name, value in values.items() if name != "config"}, path / MANIFEST
+            )
+        except ReadError as error:
+            raise CheckpointError(str(error)) from error
     version = values.get("version")
     if version != FORMAT_VERSION:
         raise CheckpointError(

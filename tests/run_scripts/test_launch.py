@@ -103,6 +103,19 @@ def test_one_device_starts_without_msrun(config, capsys):
 NASTY = "a b;touch pwned $(touch pwned) `touch pwned` 'x\" &|<>* \\ ~\n# \x1b[31m红"
 
 
+@pytest.mark.parametrize(
+    "word", [NASTY, "模型".encode("gbk"), "模型 a".encode("gbk") + b"'\xff0", "\ue000\U0001f600\x85"]
+)
+def test_a_word_is_read_back_by_bash_as_it_was(word):
+    from pangu_alpha.parallel.launch import shell_word
+
+    text = word if isinstance(word, str) else os.fsdecode(word)
+    shown = shell_word(text)
+    shown.encode("utf-8")  # so a terminal can show it
+    done = subprocess.run(["bash", "-c", f"printf %s {shown}"], capture_output=True, check=True)
+    assert done.stdout == os.fsencode(text)
+
+
 @pytest.fixture
 def interpreter(tmp_path, monkeypatch):
     """Stands in for this interpreter: notes the words it gets, in a folder with a blank in its name."""

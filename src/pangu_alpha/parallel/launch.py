@@ -96,7 +96,8 @@ class Command:
                          *map(shell_word, self.words)])  # fmt: skip
 
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
+# All but tab and line feed; and bytes that are not UTF-8, as Python has them.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\udc80-\udcff]")
 
 
 def shell_word(text: str) -> str:
@@ -110,6 +111,8 @@ def _in_bash(character: str) -> str:
     if character in "\\'":
         return "\\" + character
     code = ord(character)
+    if code >= 0xDC80:
+        return f"\\x{code - 0xDC00:02x}" if code <= 0xDCFF else character
     if code >= 0x80 and _CONTROL.match(character):
         return f"\\u{code:04x}"
     return f"\\x{code:02x}" if code < 0x20 or code == 0x7F else character

@@ -211,3 +211,16 @@ def test_a_full_disk_is_said_and_leaves_no_lock(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left") as caught, hold_folder(tmp_path, "training"):
         pass
     assert caught.value.filename == str(tmp_path / LOCK_NAME) and os.listdir(tmp_path) == []
+
+
+def test_the_lock_of_another_user_is_said_to_be_one(tmp_path, monkeypatch):
+    leave(tmp_path)
+    opened = os.open
+
+    def guarded(path, flags, mode=0o777):  # root, who runs the tests in a container, may open anything
+        if not flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr(lock.os, "open", guarded)
+    refused(tmp_path, f"{LOCK_NAME}: is another user's.*if nobody does, remove it")

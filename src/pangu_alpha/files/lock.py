@@ -168,8 +168,15 @@ def _opened(path: Path) -> tuple[int, bool]:
     while True:
         with suppress(FileExistsError):
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), True
-        with suppress(FileNotFoundError):
+        try:
             return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK), False
+        except FileNotFoundError:  # its holder has just removed it
+            continue
+        except PermissionError as error:
+            raise FolderInUseError(
+                f"{shown(path)}: is another user's, who may still work in the folder; if nobody does, remove "
+                "it, or give another folder"
+            ) from error
 
 
 def _take(path: Path, descriptor: int, made: bool, holder: Holder) -> bool:

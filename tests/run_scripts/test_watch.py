@@ -248,7 +248,7 @@ TRAIN = """
 import os, sys
 names = ("RANK_ID", "RANK_SIZE", "DEVICE_ID", "RANK_TABLE_FILE", "HCCL_EXEC_TIMEOUT")
 print(*(os.environ.get(name) for name in names), *sys.argv[3:])
-sys.exit(CODE if "--resume" not in sys.argv and os.environ.get("RANK_ID", "0") == "0" else 0)
+sys.exit(CODE if "--restarted" not in sys.argv and os.environ.get("RANK_ID", "0") == "0" else 0)
 """
 
 
@@ -278,7 +278,7 @@ def test_a_rank_table_start_and_a_restart(program, config, tmp_path, monkeypatch
     assert output.out.count("restart ") == 1 and "restart 1 of 2" in output.out
     for rank in (0, 1):
         log = (tmp_path / "logs" / "node_0" / "002" / f"worker_{rank}.log").read_text()
-        assert log == f"{rank} 2 {rank} {tmp_path / 't.json'} 3600 {' '.join(words[-2:])} --resume auto\n"
+        assert log == f"{rank} 2 {rank} {tmp_path / 't.json'} 3600 {' '.join(words[-2:])} --restarted\n"
 
 
 def test_the_given_interpreter_runs_the_workers_whatever_the_path_finds(config, tmp_path, monkeypatch):

@@ -124,6 +124,21 @@ def test_a_run_in_a_folder_whose_name_is_not_utf8_goes_on(cpu, settings, config_
     assert [entry["step"] for entry in curve(tmp_path / "next") if "loss" in entry] == [1, 2, 3, 4]
 
 
+def test_a_restart_before_the_first_save_goes_on_from_what_was_asked_for(
+    cpu, settings, config_file, tmp_path
+):
+    settings["run"] |= {"steps": 2, "checkpoint": {"every": 2}}
+    config, first = config_file(settings), str(tmp_path / "run" / "checkpoints" / "step_00000002")
+    assert main(["--config", config]) == 0
+    words = ["--config", config, f"run.output={tmp_path / 'next'}", f"run.resume={first}", "--restarted"]
+    assert main([*words, "run.steps=4"]) == 0
+    assert [entry["step"] for entry in curve(tmp_path / "next") if "loss" in entry] == [3, 4]
+    assert main([*words, "run.steps=5"]) == 0  # the run's own by now
+    assert [entry["step"] for entry in curve(tmp_path / "next") if "loss" in entry] == [3, 4, 5]
+    words = ["--config", config, f"run.output={tmp_path / 'never'}", "run.resume=never", "--restarted"]
+    assert main(words) == 0 and main([*words, "run.steps=3"]) == 0
+
+
 def test_what_a_user_put_into_the_folder_of_a_run_is_not_lost(cpu, settings, config_file, tmp_path, caplog):
     run, mine = tmp_path / "run", tmp_path / "mine"
     run.mkdir()

@@ -103,7 +103,7 @@ def test_series_by_run(ranks, config, settings):
 
 def test_a_new_run_from_weights_gives_way_to_its_own_checkpoints(ranks, config, tmp_path):
     weights = {"model": {"w": np.zeros((8, 3), np.float32)}}
-    write_checkpoint(tmp_path / "weights", weights, Manifest(7, 56, config={"model": {}}, kind="weights"))
+    write_checkpoint(tmp_path / "weights", weights, Manifest(7, 56, config={}, kind="weights"))
     run = config(initial=str(tmp_path / "weights"))
     assert all(not start.resumed and start.source.manifest.step == 7 for start in find(ranks, run))
     ranks.run(lambda group: save(run, group, 1))

@@ -306,7 +306,7 @@ def require_startable(job: Job, log_dir: str) -> None:
 def _of_attempt(job: Job, attempt: int) -> Job:
     """A restart resumes, and takes a port where no worker can meet the last attempt's scheduler."""
     address, port = job.master
-    resume = ("--resume", "auto") if attempt else ()
+    resume = ("--restarted",) if attempt else ()
     return replace(job, program=(*job.program, *resume), master=(address, port + attempt))
 
 

@@ -111,7 +111,8 @@ def _add_topology(parser: argparse.ArgumentParser, trains: bool) -> None:
     add("--rank-table", type=path_text, metavar="FILE", help="HCCL rank table, for --start rank-table")
     add("--chip", metavar="NAME", help="chip whose rules the rank table must keep; see docs/rank_tables.md")
     add("--cluster-timeout", type=positive, default=600, metavar="S", help="wait for all workers (msrun)")
-    add("--restarts", type=natural, default=0, metavar="N", help="attempts after a failure, --resume auto")
+    add("--restarts", type=natural, default=0, metavar="N", help="attempts after a failure, each from "
+        "the newest whole checkpoint")  # fmt: skip
     add(
         "--compile-cache",
         type=path_text,

@@ -46,6 +46,8 @@ def main(arguments: Sequence[str]) -> int:
         "and parallel")  # fmt: skip
     add("--resume", type=path_text, metavar="HOW", help="never, auto, or the path of a checkpoint; short for "
         "run.resume=...")  # fmt: skip
+    add("--restarted", action="store_true", help="go on from the newest whole checkpoint of run.output if "
+        "there is one, else as run.resume says; the launcher's, for a restart")  # fmt: skip
     add("--init-from", type=path_text, metavar="PATH", help="start a new run from these weights; short for "
         "run.initial=PATH")  # fmt: skip
     add("overrides", nargs="*", metavar="key=value", help="such as optim.learning_rate=1e-3; before or "
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     from pangu_alpha.training.loop import train
 
     try:
-        code = train(config, device, world)
+        code = train(config, device, world, options.restarted)
     except TrainingHaltedError as error:  # on all ranks at once: their norms are equal
         print(f"error: {error}", file=sys.stderr)
         code = 3

@@ -66,13 +66,14 @@ class Place:
     samples: int = 0
 
 
-def train(config: TrainConfig, device: str, world: World | None = None) -> int:
+def train(config: TrainConfig, device: str, world: World | None = None, restarted: bool = False) -> int:
     """One process of a training run, whose folder rank 0 holds for all ranks from before it is read.
 
     Args:
         config: What to do.
         device: Device in use, "CPU" or "Ascend".
         world: The ranks that read the other rows.
+        restarted: See `RunCheckpoints`.
 
     Returns:
         Exit code, see `Trainer.run`.
@@ -85,7 +86,7 @@ def train(config: TrainConfig, device: str, world: World | None = None) -> int:
     new = [folder for folder in (output, *output.parents) if first and not folder.exists()]
     try:
         with hold_folder(output, "training") if first else nullcontext():
-            return Trainer(config, device, world).run()
+            return Trainer(config, device, world, restarted).run()
     except (ValueError, OSError):
         with suppress(OSError):  # what was refused leaves no folders; what has begun is not empty
             for folder in new:
@@ -100,12 +101,15 @@ class Trainer:
         config: What to do.
         device: Device in use, "CPU" or "Ascend".
         world: The ranks that read the other rows.
+        restarted: See `RunCheckpoints`.
 
     Raises:
         ValueError: Records, vocabulary or the checkpoint to resume from are damaged or do not fit.
     """
 
-    def __init__(self, config: TrainConfig, device: str, world: World | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, device: str, world: World | None = None, restarted: bool = False
+    ) -> None:
         run = config.run
         self.world = world or World()
         plan = config.parallel
@@ -119,7 +123,7 @@ class Trainer:
             logger.warning("%s", note)
         self.config = config
         self.folder = Path(run.output)
-        self.checkpoints = RunCheckpoints(config, self.world, self.partitioned)
+        self.checkpoints = RunCheckpoints(config, self.world, self.partitioned, restarted)
         start = self.checkpoints.find()  # likely to refuse, so it comes before the slow parts
         vocabulary = config.data.vocabulary
         sources, validation = open_sources(

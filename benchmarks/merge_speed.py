@@ -39,7 +39,7 @@ from pangu_alpha.checkpoint.mindspore_export import export_slices
 from pangu_alpha.checkpoint.reshard import MOMENTS
 from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.tensor_file import checksum
-from pangu_alpha.cli.merge_checkpoint import size_of
+from pangu_alpha.cli.options import byte_size
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import to_mapping
@@ -191,7 +191,7 @@ def compare(folder: Path, size: int, rounds: int, budget: str) -> dict[str, Any]
             f"{name}_peak_mb": round(max(each.memory for each in times[name]))
             for name in ("merge", "reshard")
         },
-        "budget_mb": round(size_of(budget) / 1e6),
+        "budget_mb": round(byte_size(budget) / 1e6),
     }
 
 
@@ -221,14 +221,18 @@ def compare_peers(folder: Path, size: int, budget: str) -> dict[str, Any]:
     return result
 
 
+def _size_or_none(text: str) -> int:
+    return 0 if text == "0" else byte_size(text)
+
+
 def main() -> None:
     """Prints the comparison as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--size", type=size_of, default=size_of("8GB"), help="of the checkpoint (default: 8GB)"
+        "--size", type=byte_size, default=byte_size("8GB"), help="of the checkpoint (default: 8GB)"
     )
-    parser.add_argument("--peer-size", type=size_of, default=size_of("512MB"), help="0 leaves MindSpore out "
-        "(default: 512MB)")  # fmt: skip
+    parser.add_argument("--peer-size", type=_size_or_none, default=byte_size("512MB"), help="0 leaves "
+        "MindSpore out (default: 512MB)")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--budget", default="2GB")
     parser.add_argument("--folder", type=Path, help="on a disk with room for twice the size (default: the "

@@ -199,3 +199,32 @@ def test_public_names():
         assert "no_such_name" in str(error)
     else:
         raise AssertionError("an unknown name must be an AttributeError")
+
+
+def test_benchmarks_import_what_there_is():
+    """By names alone: nothing runs them all, so a function that moved would be missed."""
+    missing = []
+    for path in sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pangu_alpha"):
+                known = names_of(node.module)
+                missing += [f"{path.name}: {node.module}.{a.name}" for a in node.names if a.name not in known]
+    assert not missing
+
+
+def names_of(module: str) -> set[str]:
+    """All that can be imported from a module of ours, or that could not be looked for."""
+    path = PACKAGE.parent / module.replace(".", "/")
+    if path.is_dir():
+        return {*names_in(path / "__init__.py")} | {each.stem for each in path.iterdir()}
+    return {*names_in(path.with_suffix(".py"))}
+
+
+def names_in(path: Path):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id

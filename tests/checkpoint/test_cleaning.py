@@ -34,7 +34,8 @@ def run(tmp_path):
     for step, writer in ((6, DEAD), (8, writer_name()), (4, FAR)):
         fill(checkpoints / f".tmp-step_0000000{step}-{writer}")
     fill(checkpoints / "step_00000002" / f".tmp-rank_00003-{FAR}")
-    fill(checkpoints / "step_00000001.aside-1")
+    for name in ("step_00000001", "step_00000001.aside-1"):
+        fill(checkpoints / name)
     fill(checkpoints / "step_00000001.damaged-2")
     (checkpoints / f".shared-{DEAD}").touch()
     (run / ".config.yaml.77.draft").write_text("half")  # as earlier versions called them
@@ -77,6 +78,16 @@ def test_everything_is_found_and_told_apart(run):
         "checkpoints/step_00000001.damaged-2": ("kept", ""),
         f"checkpoints/step_00000002/.tmp-rank_00003-{FAR}": ("elsewhere", "node7"),
     }
+
+
+def test_a_checkpoint_whose_only_copy_was_set_aside_is_not_said_to_be_needless(run, capsys):
+    checkpoints = run / "checkpoints"
+    fill(checkpoints / "step_00000012.aside-1")  # killed between the two renames
+    assert states(run)["checkpoints/step_00000012.aside-1"] == ("interrupted", "")
+    assert main(["clean", str(run), "--remove"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "step_00000012.aside-1" in line)
+    assert "the only step_00000012: a killed save set it aside" in line and "goes on with it" in line
+    assert (checkpoints / "step_00000012.aside-1").is_dir()
 
 
 def test_sizes_ages_and_journals(run):

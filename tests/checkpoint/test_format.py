@@ -360,3 +360,13 @@ def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_them_all(tmp_path, stingy_
     with stingy_disk(5):
         write_checkpoint(tmp_path / "made", {"model": {"w": np.arange(300.0)}}, Manifest(1, 1, {}))
     assert (read_checkpoint(tmp_path / "made").load("model")["w"] == np.arange(300.0)).all()
+
+
+def test_a_path_that_is_not_utf8_comes_back_and_nothing_else_may_hold_such_text(tmp_path):
+    path = os.fsdecode("模型".encode("gbk"))
+    config = {"run": {"output": path, "initial": f"/{path}/run"}}
+    written = write_checkpoint(tmp_path / "one", make_tensors(), Manifest(1, 1, config, state={"a": "b"}))
+    assert read_checkpoint(tmp_path / "one").manifest == written
+    reseal(tmp_path / "one", state={"end_of_document": path})
+    with pytest.raises(CheckpointError, match="manifest.json: a text holds half of a surrogate pair"):
+        read_checkpoint(tmp_path / "one")

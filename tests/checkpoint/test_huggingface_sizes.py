@@ -78,6 +78,16 @@ def test_what_config_json_says_is_compared(tensors, put, changes, said):
         open_source(put(tensors, {**CONFIG, **changes}))
 
 
+def test_a_table_with_rows_for_padding_opens_where_config_json_counts_them(tensors, put, tmp_path):
+    table = np.pad(tensors[TABLE], ((0, 8), (0, 0)))
+    padded = {**tensors, TABLE: table, HEAD: table}
+    with pytest.raises(CheckpointError, match="vocab_size: .* says 24, the tensors show 32"):
+        open_source(put(padded))  # as transformers does: another model's table would look the same
+    source = open_source(put(padded, {**CONFIG, "vocab_size": 32}, tmp_path / "counted"))
+    assert source.manifest.config["model"]["vocab_size"] == 32
+    assert_all(source, padded)
+
+
 def test_all_differences_are_named_at_once(tensors, put):
     with pytest.raises(CheckpointError) as error:
         open_source(put(tensors, {**CONFIG, "num_layers": 4, "vocab_size": 25, "hidden_size": 16}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -114,3 +115,13 @@ def test_another_vocabulary_is_other_work(run, tmp_path, monkeypatch):
     (run / "vocab.model").write_bytes(WORDS)
     merge_checkpoint.main([str(run), str(tmp_path / "deep" / "whole"), "--quiet"])
     assert (tmp_path / "deep" / "whole" / "vocab.model").read_bytes() == WORDS
+
+
+def test_an_export_refuses_an_end_of_document_that_is_no_text(run, tmp_path):
+    old = read_checkpoint(find(run))
+    manifest = dataclasses.replace(old.manifest, state={"end_of_document": 9})
+    write_checkpoint(run / "odd", {"model": dict(old.load("model"))}, manifest)
+    with pytest.raises(ValueError, match="state.end_of_document is 9, not the name of a piece"):
+        checkpoint.main(
+            ["export", str(run / "odd"), str(tmp_path / "made"), "--to", "huggingface", "--quiet"]
+        )

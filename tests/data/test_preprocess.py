@@ -477,14 +477,14 @@ def test_numbers_of_the_command_line(vocab_file, corpus, tmp_path, capsys, words
     assert caught.value.code == 2 and reason in capsys.readouterr().err
 
 
-def test_shares_and_missing_inputs_are_refused(vocab_file, corpus, tmp_path):
+def test_shares_and_missing_inputs_are_refused(vocab_file, corpus, tmp_path, capsys):
     fixed = ["--tokenizer", vocab_file, "--output", str(tmp_path / "r"), "--seq-length", "8"]
-    for share in ("nan", "-1"):  # no number of the option
-        with pytest.raises(SystemExit) as caught:
-            main([*fixed, "--input", corpus[0], "--invalid-share", share])
-        assert caught.value.code == 2
     with pytest.raises(ValueError, match="invalid_share = 2.0: must lie in"):
         main([*fixed, "--input", corpus[0], "--invalid-share", "2"])
+    for share, reason in (("nan", "is not a finite number"), ("-1", "is not a number of at least 0")):
+        with pytest.raises(SystemExit):
+            main([*fixed, "--input", corpus[0], "--invalid-share", share])
+        assert f"--invalid-share: '{share}' {reason}" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no input; give --input FILE"):
         main(fixed)
     (tmp_path / "list").write_text("\n")
@@ -524,3 +524,24 @@ def test_a_working_folder_that_is_not_utf8_is_refused_in_words(vocab_file, corpu
     monkeypatch.chdir(folder)
     with pytest.raises(ValueError, match="output: .*the name is not UTF-8, which MindRecord needs"):
         main(["--input", corpus[0], "--tokenizer", vocab_file, "--output", "r", "--seq-length", "8"])
+
+
+@pytest.mark.parametrize(
+    "place", ["unfinished", "unfinished/00000.tokens.partial", "unfinished/a.mindrecord.partial"]
+)
+def test_links_in_the_place_of_intermediate_files_are_refused(config, tmp_path, place):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "settings.json").write_text("{")
+    (mine / "00000.tokens.partial").write_text("years of work")
+    path = tmp_path / "records" / place
+    path.parent.mkdir(parents=True)
+    path.symlink_to(mine / "00000.tokens.partial" if place.endswith("tokens.partial") else mine)
+    if place == "unfinished":
+        (mine / "settings.json").unlink()
+    before = sorted(mine.iterdir())
+    with pytest.raises(ValueError, match="a link"):
+        preprocess(dataclasses.replace(config, output=str(tmp_path / "records")))
+    assert sorted(mine.iterdir()) == before
+    assert (mine / "00000.tokens.partial").read_text() == "years of work"
+    assert path.is_symlink()

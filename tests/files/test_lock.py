@@ -197,3 +197,38 @@ def test_names_in_a_message_are_escaped(tmp_path):
     with pytest.raises(FolderInUseError) as caught, hold_folder(tmp_path, "training"):
         pass
     assert "\x1b" not in str(caught.value) and r"\x1b[31mtraining" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["no folder", "a link to nothing"])
+def test_what_is_no_folder_is_said_to_be_none(tmp_path, kind):
+    path = tmp_path / "run"
+    path.write_text("mine") if kind == "no folder" else path.symlink_to(tmp_path / "nothing")
+    with (
+        pytest.raises(NotADirectoryError, match=f"is {kind}; give the path of a folder"),
+        hold_folder(path, "x"),
+    ):
+        pass
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_full_disk_is_said_and_leaves_no_lock(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(lock, "write_all_at", full)
+    with pytest.raises(OSError, match="No space left") as caught, hold_folder(tmp_path, "training"):
+        pass
+    assert caught.value.filename == str(tmp_path / LOCK_NAME) and os.listdir(tmp_path) == []
+
+
+def test_the_lock_of_another_user_is_said_to_be_one(tmp_path, monkeypatch):
+    leave(tmp_path)
+    opened = os.open
+
+    def guarded(path, flags, mode=0o777):  # root, who runs the tests in a container, may open anything
+        if not flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr(lock.os, "open", guarded)
+    refused(tmp_path, f"{LOCK_NAME}: is another user's.*if nobody does, remove it")

@@ -183,3 +183,9 @@ def test_a_folder_that_cannot_be_written_is_named_by_the_file(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         write_text(tmp_path / "absent" / "x", "text")
     assert error.value.filename == str(tmp_path / "absent" / "x")
+
+
+def test_bytes_of_a_path_that_are_not_utf8_are_escaped_in_json(tmp_path):
+    path = os.fsdecode("模型".encode("gbk"))
+    write_json(tmp_path / "x", {"path": path})
+    assert json.loads((tmp_path / "x").read_bytes()) == {"path": path}

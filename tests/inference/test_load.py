@@ -108,3 +108,15 @@ def test_a_vocabulary_that_loses_spaces_is_warned_of(run, load, caplog, monkeypa
     monkeypatch.setattr(PanguTokenizer, "lost_pieces", ("space", "line feed"))
     assert load(run).step == 20
     assert "vocab.model: text never yields its pieces for space and line feed" in caplog.text
+
+
+@pytest.mark.parametrize("name", [9, ["<eod>"], {"name": "<eod>"}])
+def test_an_end_of_document_that_is_no_text_is_refused(run, load, name):
+    from pangu_alpha.checkpoint.format import read_checkpoint, write_checkpoint
+
+    old = read_checkpoint(run / "checkpoints/step_00000020")
+    manifest = dataclasses.replace(old.manifest, state={"end_of_document": name})
+    write_checkpoint(run / "odd", {"model": dict(old.load("model"))}, manifest)
+    with pytest.raises(ValueError, match="odd: state.end_of_document is .*, not the name of a piece"):
+        load(run / "odd")
+    assert load(run / "odd", end_of_document="<eot>").step == 20

@@ -13,7 +13,7 @@ from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.proof.dry_run import read_report
 from pangu_alpha.proof.replay import Setting, Start, replay
-from pangu_alpha.proof.replay_continued import replay_change
+from pangu_alpha.proof.replay_continued import checkpoint, replay_change
 from pangu_alpha.proof.replay_rows import Place, micro_batches, places, rows_of_step
 from pangu_alpha.proof.suite import Change, continued
 
@@ -104,3 +104,23 @@ def test_parts_swapped_on_the_disk_are_refused(done, again, tmp_path):
     (tmp_path / "aside").rename(files[1])
     with pytest.raises(CheckpointError, match=r"(?s)rank_0000[01].*model\.safetensors"):
         again(open_source(path))
+
+
+def test_only_what_an_earlier_replay_made_is_removed(done, tmp_path):
+    folder, _ = done
+    mine = folder / "checkpoints" / "mine" / "weights"
+    mine.parent.mkdir()
+    mine.write_text("years of work")
+    assert checkpoint(CHANGE, folder, STEPS) == folder / "checkpoints/after"
+    assert mine.read_text() == "years of work"
+
+
+def test_a_link_in_their_place_is_refused_and_not_followed(tmp_path):
+    mine = tmp_path / "mine" / "before" / "weights"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    (tmp_path / "replay").mkdir()
+    (tmp_path / "replay" / "checkpoints").symlink_to(tmp_path / "mine")
+    with pytest.raises(ValueError, match="checkpoints/after: not of an earlier replay.*give another --out"):
+        checkpoint(CHANGE, tmp_path / "replay", STEPS)
+    assert mine.read_text() == "years of work"

@@ -109,7 +109,7 @@ def test_a_killed_worker_is_named_and_the_run_goes_on_bit_for_bit(script, config
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "rank 1 on node 0 failed first, ended by SIGKILL (9)" in output
-    assert re.search(r"restart 1 of 1.*--resume auto.*resumed from \S+step_000000[1-5]0", output, re.S)
+    assert re.search(r"restart 1 of 1.*--restarted.*resumed from \S+step_000000[1-5]0", output, re.S)
     assert entries(tmp_path / "run", "loss") == entries(undisturbed, "loss")
     originals = arrays_of(undisturbed)
     for name, array in arrays_of(tmp_path / "run").items():

@@ -103,6 +103,19 @@ def test_one_device_starts_without_msrun(config, capsys):
 NASTY = "a b;touch pwned $(touch pwned) `touch pwned` 'x\" &|<>* \\ ~\n# \x1b[31m红"
 
 
+@pytest.mark.parametrize(
+    "word", [NASTY, "模型".encode("gbk"), "模型 a".encode("gbk") + b"'\xff0", "\ue000\U0001f600\x85"]
+)
+def test_a_word_is_read_back_by_bash_as_it_was(word):
+    from pangu_alpha.parallel.launch import shell_word
+
+    text = word if isinstance(word, str) else os.fsdecode(word)
+    shown = shell_word(text)
+    shown.encode("utf-8")  # so a terminal can show it
+    done = subprocess.run(["bash", "-c", f"printf %s {shown}"], capture_output=True, check=True)
+    assert done.stdout == os.fsencode(text)
+
+
 @pytest.fixture
 def interpreter(tmp_path, monkeypatch):
     """Stands in for this interpreter: notes the words it gets, in a folder with a blank in its name."""
@@ -207,6 +220,7 @@ def test_a_long_topology_is_cut_around_this_node():
         (("--nprok", "2"), "--nprok: unknown; did you mean --nproc?"),
         (("--zzz",), "see --help"),
         (("steps",), "steps: unknown"),
+        (("--resume", "auto"), "--resume: unknown; here it is written run.resume=HOW"),
         (("--nproc", "4"), r"needs 2 devices \(dp 2 \* tp 1 \* pp 1\), 1 node of 4 workers give 4"),
         ((*NODE_0, "--nnodes", "3", "--nproc", "1"), "3 nodes of 1 workers give 3"),
         (("--nnodes", "2", "--node-rank", "1"), "--master-addr: needed with 2 nodes: the address of node 0"),

@@ -251,7 +251,7 @@ TRAIN = """
 import os, sys
 names = ("RANK_ID", "RANK_SIZE", "DEVICE_ID", "RANK_TABLE_FILE", "HCCL_EXEC_TIMEOUT")
 print(*(os.environ.get(name) for name in names), *sys.argv[3:])
-sys.exit(CODE if "--resume" not in sys.argv and os.environ.get("RANK_ID", "0") == "0" else 0)
+sys.exit(CODE if "--restarted" not in sys.argv and os.environ.get("RANK_ID", "0") == "0" else 0)
 """
 
 
@@ -281,7 +281,7 @@ def test_a_rank_table_start_and_a_restart(program, config, tmp_path, monkeypatch
     assert output.out.count("restart ") == 1 and "restart 1 of 2" in output.out
     for rank in (0, 1):
         log = (tmp_path / "logs" / "node_0" / "002" / f"worker_{rank}.log").read_text()
-        assert log == f"{rank} 2 {rank} {tmp_path / 't.json'} 3600 {' '.join(words[-2:])} --resume auto\n"
+        assert log == f"{rank} 2 {rank} {tmp_path / 't.json'} 3600 {' '.join(words[-2:])} --restarted\n"
 
 
 def test_the_given_interpreter_runs_the_workers_whatever_the_path_finds(config, tmp_path, monkeypatch):
@@ -351,3 +351,58 @@ def test_scripts_are_clean():
         pytest.skip("shellcheck is not installed (setup.py's dev extra)")
     done = subprocess.run([checker, *scripts], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_news_of_a_log_whose_name_is_not_utf8_reach_the_others(tmp_path):
+    log = os.fsdecode("日志/worker_0.log".encode("gbk"))
+    (tmp_path / "001").mkdir()
+    there, here = (Bulletin(tmp_path, tmp_path / "001") for _ in range(2))
+    here.write(Failure(0, 1, "node 0", log))
+    news = there.read()
+    assert (news.rank, news.code, news.node) == (0, 1, "node 0") and "\\udc" in news.log
+
+
+def test_the_failure_of_another_job_with_the_same_log_folder_stops_nothing(config, tmp_path):
+    wait = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.05)\n"
+    for name, code in (("one", wait), ("other", "exit(7)")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.py").write_text(code, "utf-8")
+    words = ["--config", config, "parallel.dp=1", "--log-dir", str(tmp_path / "logs")]
+    programs = [
+        [str(tmp_path / name / "train.py"), *words, f"run.output={name}"] for name in ("one", "other")
+    ]
+    command = [sys.executable, "-m", "pangu_alpha.cli.launch", *programs[0]]
+    one = subprocess.Popen(command, cwd=tmp_path)
+    log = tmp_path / "logs" / "node_0" / "001" / "worker_0.log"
+    deadline = time.monotonic() + 60
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert main(programs[1]) == 7
+    time.sleep(0.5)  # several looks at what other nodes say
+    assert one.poll() is None
+    (tmp_path / "go").touch()
+    assert one.wait(timeout=60) == 0
+
+
+def test_news_of_jobs_of_several_nodes_are_apart():
+    from dataclasses import replace
+
+    from pangu_alpha.cli.launch import _name_of
+    from pangu_alpha.parallel.belonging import OUTPUT
+    from pangu_alpha.parallel.launch import Job, plain_nodes
+
+    job = Job(("train.py",), plain_nodes(2, 8), "msrun", {OUTPUT: "/runs/a"}, master=("10.0.0.1", 8118))
+    assert _name_of(job) == _name_of(replace(job, program=("/other/train.py",), master=("10.0.0.1", 8119)))
+    others = [
+        replace(job, environment={OUTPUT: "/runs/b"}),
+        replace(job, nodes=plain_nodes(4, 8)),
+        replace(job, master=("10.0.0.2", 8118)),
+    ]
+    assert len({_name_of(each) for each in (job, *others)}) == 4
+
+
+def test_each_job_reads_its_own_news(tmp_path):
+    (tmp_path / "001").mkdir()
+    one, other = (Bulletin(tmp_path, tmp_path / "001", 0, job) for job in ("1b2c3d4e", "5f6a7b8c"))
+    one.write(Failure(0, 1, "node 0", "log"))
+    assert one.read() is not None and other.read() is None

@@ -103,9 +103,70 @@ def test_sigterm_saves_and_stops(settings, config_file, tmp_path):
 
 
 def test_a_run_that_is_refused_leaves_no_folder(cpu, settings, config_file, tmp_path):
-    with pytest.raises(ValueError, match="no such folder"):
-        main(["--config", config_file(settings), "--resume", str(tmp_path / "nowhere")])
-    assert not (tmp_path / "run").exists()
+    words = ["--config", config_file(settings), "--resume", str(tmp_path / "nowhere")]
+    for output in (tmp_path / "run", tmp_path / "new" / "deep" / "run"):
+        with pytest.raises(ValueError, match="no such folder"):
+            main([*words, f"run.output={output}"])
+    assert not (tmp_path / "run").exists() and not (tmp_path / "new").exists()
+
+
+def test_a_run_inside_a_folder_whose_name_is_not_utf8_goes_on(
+    cpu, settings, config_file, tmp_path, monkeypatch
+):
+    """The configuration names no such path, which it refuses; the folder it is started in may have one."""
+    place = tmp_path / os.fsdecode("模型".encode("gbk"))
+    place.mkdir()
+    monkeypatch.chdir(place)
+    settings["run"] |= {"output": "run", "steps": 2, "checkpoint": {"every": 2}, "initial": None}
+    config, first = config_file(settings), "run"
+    assert main(["--config", config]) == 0
+    assert main(["--config", config, "run.steps=4"]) == 0
+    assert state_of(Path(first), 4)[0].config["run"]["output"] == first
+    assert [path.name for path in Path(first).glob("config*")] == ["config.yaml"]
+    words = ["--config", config, "run.output=" + str(tmp_path / "next"), "--init-from", first]
+    assert main(words) == 0 and main([*words, "run.steps=4"]) == 0
+    assert [entry["step"] for entry in curve(tmp_path / "next") if "loss" in entry] == [1, 2, 3, 4]
+
+
+def test_a_restart_before_the_first_save_goes_on_from_what_was_asked_for(
+    cpu, settings, config_file, tmp_path
+):
+    settings["run"] |= {"steps": 2, "checkpoint": {"every": 2}}
+    config, first = config_file(settings), str(tmp_path / "run" / "checkpoints" / "step_00000002")
+    assert main(["--config", config]) == 0
+    words = ["--config", config, f"run.output={tmp_path / 'next'}", f"run.resume={first}", "--restarted"]
+    assert main([*words, "run.steps=4"]) == 0
+    assert [entry["step"] for entry in curve(tmp_path / "next") if "loss" in entry] == [3, 4]
+    assert main([*words, "run.steps=5"]) == 0  # the run's own by now
+    assert [entry["step"] for entry in curve(tmp_path / "next") if "loss" in entry] == [3, 4, 5]
+    words = ["--config", config, f"run.output={tmp_path / 'never'}", "run.resume=never", "--restarted"]
+    assert main(words) == 0 and main([*words, "run.steps=3"]) == 0
+
+
+def test_what_a_user_put_into_the_folder_of_a_run_is_not_lost(cpu, settings, config_file, tmp_path, caplog):
+    run, mine = tmp_path / "run", tmp_path / "mine"
+    run.mkdir()
+    mine.mkdir()
+    settings["run"] |= {"steps": 1}
+    config = run / "config.yaml"
+    config.write_text("# years of thought\n" + Path(config_file(settings)).read_text())
+    written = config.read_bytes()
+    (mine / "vocab.model").write_text("of other records")
+    (run / "vocab.model").symlink_to(mine / "vocab.model")
+    assert main(["--config", str(config)]) == 0
+    assert (mine / "vocab.model").read_text() == "of other records"
+    assert (run / "vocab.model").read_bytes() == Path(settings["data"]["vocabulary"]).read_bytes()
+    assert (run / "config.yaml.own").read_bytes() == written
+    assert "config.yaml: written by hand; it is config.yaml.own now" in caplog.text
+    assert main(["--config", str(config), "run.steps=2"]) == 0  # it is the run's own by now
+    assert sorted(path.name for path in run.glob("config*")) == ["config.yaml", "config.yaml.own"]
+
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "config.yaml").symlink_to(run / "config.yaml.own")
+    assert main(["--config", str(config), f"run.output={linked}"]) == 0
+    assert (run / "config.yaml.own").read_bytes() == written
+    assert not (linked / "config.yaml").is_symlink()
 
 
 def test_resume_policies(cpu, settings, config_file, tmp_path, caplog, capsys):
@@ -168,6 +229,7 @@ def test_any_form_of_checkpoint_can_be_begun_from(cpu, settings, config_file, tm
     assert main(["--config", config]) == 0
     manifest, arrays = state_of(tmp_path / "run", 2)
     sliced = tmp_path / "other" / "step_00000002"
+    halves = {**manifest.config, "parallel": {**manifest.config["parallel"], "dp": 2}}
     for rank in (0, 1):  # halves of all that has an even number of rows
         mine = {name: array for name, array in arrays.items() if rank == 0 or len(array) % 2 == 0}
         cut = {n: np.split(a, 2)[rank] if len(a) % 2 == 0 else a for n, a in mine.items()}
@@ -180,8 +242,7 @@ def test_any_form_of_checkpoint_can_be_begun_from(cpu, settings, config_file, tm
         part = dataclasses.replace(manifest, kind="part", slices=slices, attempt="x")
         write_checkpoint(sliced / f"rank_{rank:05d}", groups, part)
     parts = {p.name: checksum((p / "manifest.json").read_bytes()) for p in sliced.iterdir()}
-    plan = manifest.config | {"parallel": manifest.config["parallel"] | {"dp": 2}}  # of two ranks
-    seal_folder(sliced, dataclasses.replace(manifest, config=plan, kind="slices", files={}, parts=parts))
+    seal_folder(sliced, dataclasses.replace(manifest, kind="slices", config=halves, files={}, parts=parts))
     weights = {name: array for name, array in arrays.items() if not name.startswith("adam")}
     write_checkpoint(tmp_path / "weights", {"model": weights}, dataclasses.replace(manifest, kind="weights"))
 

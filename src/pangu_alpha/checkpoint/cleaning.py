@@ -19,7 +19,6 @@ from typing import Literal
 
 from pangu_alpha.checkpoint.durable import (
     Writer,
-    is_real_folder,
     open_own_folder,
     remove_folder,
     remove_own_folder,
@@ -28,6 +27,7 @@ from pangu_alpha.checkpoint.durable import (
 from pangu_alpha.checkpoint.folders import replaced_name, step_of
 from pangu_alpha.checkpoint.resumable import JOURNAL, MADE_NAMES, MERGED, MERGING
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.files.paths import is_real_folder
 
 _SIGN = re.compile(r"\.shared-(?P<writer>.+)")
 _MERGING = re.compile(re.escape(MERGING) + r"(?P<name>.+)")
@@ -166,8 +166,11 @@ def _described(path: Path) -> Leftover | None:
     if (match := _MERGING.fullmatch(name)) is not None:
         what = f"an unfinished merge or export into {match['name']}{_progress(path)}"
         return _leftover(path, what, "", "alive" if _is_locked(path) else "interrupted")
-    if replaced_name(name) is not None:
-        return _leftover(path, "a checkpoint that another of its step replaced", "", "kept")
+    if (step := replaced_name(name)) is not None:
+        if os.path.lexists(path.with_name(step)):
+            return _leftover(path, "a checkpoint that another of its step replaced", "", "kept")
+        what = f"the only {step}: a killed save set it aside, the run's next start gives it its name back"
+        return _leftover(path, what, "", "interrupted")
     if (match := _DAMAGED.fullmatch(name)) is not None and step_of(match["name"]) is not None:
         return _leftover(path, "a damaged checkpoint that another of its step replaced", "", "kept")
     return None

@@ -20,12 +20,12 @@ import numpy as np
 import xxhash
 from tqdm import tqdm
 
-from pangu_alpha.checkpoint.durable import is_real_folder
 from pangu_alpha.checkpoint.pieces import Box, Piece, Source
 from pangu_alpha.checkpoint.reading import Files, advise, coverage_problems
 from pangu_alpha.checkpoint.resumable import ResumableFolder
 from pangu_alpha.checkpoint.streaming import CHUNK, Route, stream
 from pangu_alpha.checkpoint.tensor_file import CheckpointError, FileRecord, TensorRecord, checksum, header_of
+from pangu_alpha.files.paths import is_real_folder
 from pangu_alpha.files.writing import durable_file, sync_folder, write_all_at
 
 _FLUSH = 256 << 20  # bytes written between two flushes to the disk, each a point to go on from

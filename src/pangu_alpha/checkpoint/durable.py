@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pangu_alpha.files.lock import process_birth
+from pangu_alpha.files.paths import is_real_folder
 from pangu_alpha.files.writing import sync_folder
 
 _SCRATCH = re.compile(r"\.tmp-(?P<name>.+)-(?P<pid>[0-9]+)-(?P<birth>[0-9]+)@(?P<host>.+)")
@@ -104,7 +106,7 @@ class Writer:
     Args:
         name: Of the folder that it was to become.
         pid: Number of the process that made it.
-        birth: Its start in clock ticks since boot, which tells it from a later process of that number.
+        birth: Its start, see `process_birth`; "0" on a system without /proc.
         host: Where it ran.
     """
 
@@ -116,9 +118,9 @@ class Writer:
     @property
     def is_gone(self) -> bool:
         """Whether it is known to have ended; see `is_abandoned`."""
-        if self.host != socket.gethostname() or _birth(os.getpid()) is None:
+        if self.host != socket.gethostname() or process_birth(os.getpid()) is None:
             return False
-        return _birth(self.pid) != self.birth
+        return process_birth(self.pid) != self.birth
 
 
 def writer_of(name: str) -> Writer | None:
@@ -130,7 +132,7 @@ def writer_of(name: str) -> Writer | None:
 def writer_name() -> str:
     """What this process is called in the names of its scratch folders; no other process is called so."""
     pid = os.getpid()
-    return f"{pid}-{_birth(pid) or 0}@{socket.gethostname()}"
+    return f"{pid}-{process_birth(pid) or 0}@{socket.gethostname()}"
 
 
 def scratch_path(path: Path, writer: str | None = None) -> Path:
@@ -141,24 +143,6 @@ def scratch_path(path: Path, writer: str | None = None) -> Path:
         writer: Its `writer_name`; this process's when left out.
     """
     return path.with_name(f".tmp-{path.name}-{writer or writer_name()}")
-
-
-def _birth(pid: int) -> str | None:
-    """Start of a living process in clock ticks since boot (field 22 of /proc/PID/stat, see proc(5))."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
-    except OSError:
-        return None
-    state, *rest = stat.rpartition(")")[2].split()  # the name before ")" may hold blanks
-    return None if state == "Z" else rest[18]
-
-
-def is_real_folder(path: Path) -> bool:
-    """Whether a folder itself lies at a path, not a link to one."""
-    try:
-        return stat.S_ISDIR(os.lstat(path).st_mode)
-    except OSError:
-        return False
 
 
 def open_own_folder(path: Path) -> int:

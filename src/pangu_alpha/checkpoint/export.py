@@ -21,7 +21,7 @@ from pangu_alpha.checkpoint.mindspore_export import (
     export_unified,
 )
 from pangu_alpha.checkpoint.pieces import Source, whole
-from pangu_alpha.checkpoint.ports import END_OF_DOCUMENT, model_metadata
+from pangu_alpha.checkpoint.ports import model_metadata, stated_end_of_document
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.checkpoint.vocabulary import find_vocabulary
 from pangu_alpha.config.model import ModelConfig
@@ -78,7 +78,7 @@ def export_huggingface(source: Source, path: Path, options: ExportOptions) -> No
 
 def _end_of_text(source: Source, vocabulary: Path | None) -> int | None:
     """Id of the piece between the documents of its training; None where that is not said."""
-    name = source.manifest.state.get(END_OF_DOCUMENT)
+    name = stated_end_of_document(source)
     return PanguTokenizer(vocabulary).id_of(name) if name and vocabulary else None
 
 

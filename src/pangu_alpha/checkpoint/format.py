@@ -29,6 +29,7 @@ from pangu_alpha.checkpoint.tensor_file import (
     map_tensors,
     write_tensors,
 )
+from pangu_alpha.files.reading import ReadError, refuse_halves
 from pangu_alpha.files.shown import quoted, shown_name
 from pangu_alpha.files.writing import durable_file, finite, sync_folder, write_all
 
@@ -283,7 +284,14 @@ def _hint(path: Path) -> str:
 
 
 def _parse_manifest(path: Path, text: bytes) -> Manifest:
-    values = mapping_of(text, path / MANIFEST)
+    values = mapping_of(text, path / MANIFEST, halves=True)
+    if b"\\u" in text:  # a configuration's paths may hold halves, see `seal_folder`; nothing else does
+        try:
+            refuse_halves(
+                {name: value for name, value in values.items() if name != "config"}, path / MANIFEST
+            )
+        except ReadError as error:
+            raise CheckpointError(str(error)) from error
     version = values.get("version")
     if version != FORMAT_VERSION:
         raise CheckpointError(

@@ -49,18 +49,19 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return mapping_of(read_bytes(path), path)
 
 
-def mapping_of(text: str | bytes, where: object) -> dict[str, Any]:
+def mapping_of(text: str | bytes, where: object, *, halves: bool = False) -> dict[str, Any]:
     """The object of a JSON text.
 
     Args:
         text: UTF-8 if bytes. NaN and Infinity are read, which older programs wrote.
         where: File it is from, for errors.
+        halves: See `parse_json`.
 
     Raises:
         CheckpointError: It is not JSON or no object; see `parse_json`.
     """
     try:
-        values = parse_json(text, where, numbers_only=False)
+        values = parse_json(text, where, numbers_only=False, halves=halves)
     except ReadError as error:
         raise CheckpointError(str(error)) from error
     if not isinstance(values, dict):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pangu_alpha.checkpoint.errors import UnclearError
+from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
 from pangu_alpha.checkpoint.format import Manifest, compare_tensors
 from pangu_alpha.checkpoint.naming import VOCABULARY, given_model, vocabulary_digest
 from pangu_alpha.checkpoint.opening import mapping_of
@@ -29,6 +29,7 @@ from pangu_alpha.checkpoint.torch_file import flatten, is_torch_file, read_torch
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import build, to_mapping
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config
+from pangu_alpha.files.shown import quoted
 from pangu_alpha.parallel.layout import parameter_shapes
 
 if TYPE_CHECKING:
@@ -175,6 +176,21 @@ def port_source(
     )
     model = {ours: found[names[ours]] for ours in parameter_shapes(config)}
     return Source(path, form, manifest, {"model": model}, tuple(notes))
+
+
+def stated_end_of_document(source: Source) -> str | None:
+    """Name of the piece between documents as a checkpoint says it; None where it does not.
+
+    Raises:
+        CheckpointError: What it says is no text.
+    """
+    name = source.manifest.state.get(END_OF_DOCUMENT)
+    if name is not None and not isinstance(name, str):
+        raise CheckpointError(
+            f"{source.path}: state.{END_OF_DOCUMENT} is {quoted(name)}, not the name of a piece; name the "
+            "piece by predict.py --end-of-document, or write the checkpoint anew"
+        )
+    return name
 
 
 def vocabulary_places(path: Path) -> list[Path]:

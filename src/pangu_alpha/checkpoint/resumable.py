@@ -19,12 +19,12 @@ from pathlib import Path
 
 from pangu_alpha.checkpoint.durable import (
     ForeignFolderError,
-    is_real_folder,
     open_own_folder,
     remove_names,
     remove_own_folder,
 )
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.files.paths import is_real_folder
 from pangu_alpha.files.writing import durable_file, sync_folder, write_all
 
 MERGING, MERGED = ".merging-", ".merged-"  # begin the names of scratch folders, before and after the rename

@@ -29,7 +29,7 @@ from pangu_alpha.cli.launch_options import parse
 from pangu_alpha.config.run import TrainConfig, load_train_config, unrunnable
 from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.files.lock import hold_folder
-from pangu_alpha.files.shown import shown
+from pangu_alpha.files.shown import shown, shown_name
 from pangu_alpha.parallel.belonging import MARK, OUTPUT, Launcher, wait_for_orphans
 from pangu_alpha.parallel.launch import (
     COMMANDS,
@@ -37,7 +37,6 @@ from pangu_alpha.parallel.launch import (
     Node,
     commands,
     log_dir_fault,
-    one_line,
     plain_nodes,
     refusals,
     shell_word,
@@ -202,7 +201,7 @@ def dry(job: Job, log_dir: str) -> str:
         lines.append(f"export {key}={word}")
     for node in job.nodes:
         folder = Path(log_dir) / f"node_{node.place}" / "001"
-        lines += [f"# {one_line(node.name)}", f"mkdir -p -- {shell_word(str(folder))}"]
+        lines += [f"# {shown_name(node.name)}", f"mkdir -p -- {shell_word(str(folder))}"]
         for command in commands(job, node, folder, os.cpu_count() or 1):
             log = folder / "msrun.log" if command.rank is None else log_of(folder, command.rank)
             lines.append(f"{command} >{shell_word(str(log))} 2>&1 &")
@@ -309,7 +308,7 @@ def require_startable(job: Job, log_dir: str) -> None:
 def _of_attempt(job: Job, attempt: int) -> Job:
     """A restart resumes, and takes a port where no worker can meet the last attempt's scheduler."""
     address, port = job.master
-    resume = ("--resume", "auto") if attempt else ()
+    resume = ("--restarted",) if attempt else ()
     return replace(job, program=(*job.program, *resume), master=(address, port + attempt))
 
 
@@ -322,7 +321,7 @@ def _attempt(
         wait_for_port(*job.master, given_up=lambda: signals.number != 0)
     if signals.number:
         return None
-    bulletin = Bulletin(root, folder, attempt)
+    bulletin = Bulletin(root, folder, attempt, _name_of(job)) if len(job.nodes) > 1 else None
     started = commands(job, here, folder, os.cpu_count() or 1)
     for command in started:
         print(f"+ {command}", flush=True)
@@ -333,6 +332,12 @@ def _attempt(
         workers = OwnWorkers(started, job.environment, folder)
     console = Console(log_of(folder, here.ranks[0]), options.heartbeat)
     return watch(workers, console, signals, bulletin, here.name, folder, options.grace)
+
+
+def _name_of(job: Job) -> str:
+    """Tells a job from others that use the same log folder; all its nodes give it the same one."""
+    parts = (job.environment.get(OUTPUT), job.start, job.master[0], [node.workers for node in job.nodes])
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
 def new_folder(parent: Path) -> Path:

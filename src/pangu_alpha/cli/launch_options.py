@@ -12,6 +12,8 @@ from pangu_alpha.cli.parser import Parser
 from pangu_alpha.parallel.launch import address_fault
 from pangu_alpha.parallel.watch import GRACE
 
+_OF_TRAIN = {"--resume": "run.resume=HOW", "--init-from": "run.initial=PATH"}  # train.py's own, not ours
+
 
 def parse(words: Sequence[str], trains: bool) -> tuple[argparse.Namespace, list[str]]:
     """Options of the launcher, and the words left for the program.
@@ -23,14 +25,9 @@ def parse(words: Sequence[str], trains: bool) -> tuple[argparse.Namespace, list[
     options, rest = parser.parse_known_args(words)
     if not trains:
         return options, rest  # predict.py knows its own options
-    known = re.findall(r"--[a-z-]+", parser.format_help())
     for word in rest:
         if word.startswith("-") or "=" not in word:
-            near = difflib.get_close_matches(word.partition("=")[0], known, 1)
-            hint = (
-                f"did you mean {near[0]}?" if near else "options are --words, see --help; the rest key=value"
-            )
-            raise ValueError(f"{word}: unknown; {hint}")
+            raise ValueError(f"{word}: unknown; {_hint(word.partition('=')[0], parser)}")
     if options.start == "msrun" and (options.nnodes or 1) > 1 and options.master_addr is None:
         raise ValueError(
             f"--master-addr: needed with {options.nnodes} nodes: the address of node 0 that all nodes reach"
@@ -47,6 +44,14 @@ def parse(words: Sequence[str], trains: bool) -> tuple[argparse.Namespace, list[
     if options.rank_table is None:
         options.nnodes = options.nnodes or 1
     return options, rest
+
+
+def _hint(option: str, parser: argparse.ArgumentParser) -> str:
+    if option in _OF_TRAIN:
+        return f"here it is written {_OF_TRAIN[option]}"
+    known = {*re.findall(r"--[a-z-]+", parser.format_help())} - {*_OF_TRAIN}  # the help speaks of them, too
+    near = difflib.get_close_matches(option, sorted(known), 1)
+    return f"did you mean {near[0]}?" if near else "options are --words, see --help; the rest key=value"
 
 
 def _parser(trains: bool) -> argparse.ArgumentParser:
@@ -105,7 +110,8 @@ def _add_topology(parser: argparse.ArgumentParser, trains: bool) -> None:
     add("--rank-table", type=path_text, metavar="FILE", help="HCCL rank table, for --start rank-table")
     add("--chip", metavar="NAME", help="chip whose rules the rank table must keep; see docs/rank_tables.md")
     add("--cluster-timeout", type=positive, default=600, metavar="S", help="wait for all workers (msrun)")
-    add("--restarts", type=natural, default=0, metavar="N", help="attempts after a failure, --resume auto")
+    add("--restarts", type=natural, default=0, metavar="N", help="attempts after a failure, each from "
+        "the newest whole checkpoint")  # fmt: skip
     add(
         "--compile-cache",
         type=path_text,

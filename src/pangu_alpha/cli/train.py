@@ -11,6 +11,7 @@ from pangu_alpha.cli import run_main
 from pangu_alpha.cli.options import path_text
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.run import load_train_config
+from pangu_alpha.files.shown import log_to_stderr
 
 _EPILOG = """\
 examples:
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str]) -> int:
         "and parallel")  # fmt: skip
     add("--resume", type=path_text, metavar="HOW", help="never, auto, or the path of a checkpoint; short for "
         "run.resume=...")  # fmt: skip
+    add("--restarted", action="store_true", help="go on from the newest whole checkpoint of run.output if "
+        "there is one, else as run.resume says; the launcher's, for a restart")  # fmt: skip
     add("--init-from", type=path_text, metavar="PATH", help="start a new run from these weights; short for "
         "run.initial=PATH")  # fmt: skip
     add("overrides", nargs="*", metavar="key=value", help="such as optim.learning_rate=1e-3; before or "
@@ -53,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     named = {"resume": options.resume, "initial": options.init_from}  # no YAML: a path may hold ": " or " #"
     given = {key: value for key, value in named.items() if value is not None}
     config = load_train_config(options.config, options.overrides, given)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_stderr()
 
     # MindSpore takes seconds: after the config is checked
     from pangu_alpha.parallel.context import use_device
@@ -68,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     from pangu_alpha.training.loop import train
 
     try:
-        code = train(config, device, world)
+        code = train(config, device, world, options.restarted)
     except TrainingHaltedError as error:  # on all ranks at once: their norms are equal
         print(f"error: {error}", file=sys.stderr)
         code = 3

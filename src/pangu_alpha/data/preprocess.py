@@ -28,6 +28,7 @@ from pangu_alpha.data.records import ShardJob, max_windows, remove_leftovers, sh
 from pangu_alpha.data.tokens import TokenJob, write_tokens
 from pangu_alpha.data.workers import Advance, run_jobs
 from pangu_alpha.files.lock import LOCK_NAME, hold_folder
+from pangu_alpha.files.paths import is_real_folder
 from pangu_alpha.files.reading import read_json
 from pangu_alpha.files.shown import shown
 from pangu_alpha.files.writing import write_json
@@ -131,7 +132,7 @@ def preprocess(config: PreprocessConfig, progress: Progress | None = None) -> Ma
     finished = _found(output, settings)
     if finished is not None:
         _check_unchanged(config, finished)
-        if not (output / _UNFINISHED).is_dir():
+        if not is_real_folder(output / _UNFINISHED):
             return finished
     with hold_folder(output, "preprocess.py"):
         finished = _found(output, settings)  # another process may have completed it meanwhile
@@ -145,6 +146,7 @@ def _make(
     config: PreprocessConfig, vocabulary: Vocabulary, settings: dict[str, str], progress: Progress
 ) -> Manifest:
     notes = Path(config.output) / _UNFINISHED / _SETTINGS
+    _refuse_links(notes.parent)
     if not notes.is_file():
         notes.parent.mkdir(exist_ok=True)
         write_json(notes, settings)
@@ -167,6 +169,22 @@ def _make(
     )
     manifest.write(config.output)
     return manifest
+
+
+def _refuse_links(folder: Path) -> None:
+    """Makes sure that what is written or removed in `unfinished/` lies there, and not where a link leads.
+
+    Raises:
+        ValueError: It is no folder itself, or a link lies in it.
+    """
+    if os.path.lexists(folder) and not is_real_folder(folder):
+        raise ValueError(f"{shown(folder)}: a link, or no folder; remove it, or give another --output")
+    links = [entry.name for entry in os.scandir(folder) if entry.is_symlink()] if folder.exists() else []
+    if links:
+        raise ValueError(
+            f"{shown(folder)}: {shown(min(links))} is a link, which preprocess.py never makes; "
+            "remove it, or give another --output"
+        )
 
 
 def _vocabulary(tokenizer: PanguTokenizer, end_of_document: str) -> Vocabulary:
@@ -323,7 +341,7 @@ def _windows_per_shard(windows: int, seq_length: int) -> int:
 def _remove_intermediate(output: str, manifest: Manifest) -> None:
     """Removes what was made in `unfinished/`, by name, and the folder if nothing else is in it."""
     folder = Path(output) / _UNFINISHED
-    if not folder.is_dir():
+    if not is_real_folder(folder):
         return
     remove_leftovers(folder, manifest.shards)
     tokens = [_token_name(place) for place in range(len(manifest.inputs))]

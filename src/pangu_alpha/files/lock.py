@@ -23,6 +23,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.files.writing import write_all_at
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +76,16 @@ def hold_folder(folder: str | Path, doing: str) -> Iterator[None]:
 
     Raises:
         FolderInUseError: Another process holds it, or may hold it.
-        OSError: The folder cannot be written.
+        OSError: What lies there is no folder, or it cannot be written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        kind = "a link to nothing" if folder.is_symlink() else "no folder"
+        raise NotADirectoryError(
+            errno.ENOTDIR, f"is {kind}; give the path of a folder", str(folder)
+        ) from error
     path, holder = folder / LOCK_NAME, _ourselves(doing)
     descriptor = _taken(path, holder)
     ended = threading.Event()
@@ -143,8 +150,12 @@ def _taken(path: Path, holder: Holder) -> int:
         try:
             if _take(path, descriptor, made, holder):
                 return descriptor
-        except BaseException:
+        except BaseException as error:
+            if made and isinstance(error, OSError):  # a full disk; an empty one would be left
+                _remove_ours(path, descriptor)
             os.close(descriptor)
+            if isinstance(error, OSError) and error.filename is None:
+                raise OSError(error.errno, error.strerror, str(path)) from error
             raise
         os.close(descriptor)  # its last holder has just removed it
     raise FolderInUseError(
@@ -157,8 +168,15 @@ def _opened(path: Path) -> tuple[int, bool]:
     while True:
         with suppress(FileExistsError):
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), True
-        with suppress(FileNotFoundError):
+        try:
             return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK), False
+        except FileNotFoundError:  # its holder has just removed it
+            continue
+        except PermissionError as error:
+            raise FolderInUseError(
+                f"{shown(path)}: is another user's, who may still work in the folder; if nobody does, remove "
+                "it, or give another folder"
+            ) from error
 
 
 def _take(path: Path, descriptor: int, made: bool, holder: Holder) -> bool:
@@ -173,7 +191,7 @@ def _take(path: Path, descriptor: int, made: bool, holder: Holder) -> bool:
             return _set_aside(path, descriptor)
     content = json.dumps(asdict(holder), ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, content, 0)
+    write_all_at(descriptor, content, 0)
     return _is_at(path, descriptor)
 
 

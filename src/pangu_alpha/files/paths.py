@@ -1,13 +1,15 @@
 """Paths as a user writes them: `~`, `~user`, `$NAME` and `${NAME}` mean what they mean to a shell.
 
 A shell leaves them as they are in `--output='~/x'`, `--output=~/x`, `run.output=~/x` and in a YAML file;
-taken literally they would make a folder named `~`.
+taken literally they would make a folder named `~`. And what lies at a path, where a link must not count.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import stat
+from pathlib import Path
 
 from pangu_alpha.files.reading import ReadError
 from pangu_alpha.files.shown import quoted
@@ -43,3 +45,20 @@ def expand_path(text: str) -> str:
     tail = text.partition("/")[2] if text.startswith("~") else text
     front = home[: len(home) - len(tail)]
     return front + _VARIABLE.sub(lambda found: os.environ[found[1] or found[2]], tail)
+
+
+def free_name(path: Path) -> Path:
+    """A path at which nothing lies: this one, else NAME-2, NAME-3, ..."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
+def is_real_folder(path: Path) -> bool:
+    """Whether a folder itself lies at a path, not a link to one."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False

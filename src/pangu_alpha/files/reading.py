@@ -113,7 +113,12 @@ def read_json(path: str | Path, *, most: int = MOST_BYTES, numbers_only: bool = 
 
 
 def parse_json(
-    text: str | bytes, where: object, *, numbers_only: bool = True, line: int | None = None
+    text: str | bytes,
+    where: object,
+    *,
+    numbers_only: bool = True,
+    line: int | None = None,
+    halves: bool = False,
 ) -> Any:
     """The value of a JSON text.
 
@@ -122,6 +127,7 @@ def parse_json(
         where: File or option it comes from, for errors.
         numbers_only: Refuse NaN and Infinity, which are no JSON.
         line: Number of the line that the text is, in a file of one value a line.
+        halves: Let halves of surrogate pairs pass, as which Python has the bytes of paths that are no UTF-8.
 
     Raises:
         ReadError: The text is not JSON, names a key twice in one object, nests more than MOST_DEPTH deep,
@@ -144,8 +150,8 @@ def parse_json(
         raise ReadError(f"{where}: {reason}; such a file is not read") from error
     if (fault := nesting_fault(value)) is not None:
         raise ReadError(f"{where}: {fault}")
-    if "\\u" in text or "\\U" in text:
-        _refuse_halves(value, where)
+    if not halves and "\\u" in text:
+        refuse_halves(value, where)
     return value
 
 
@@ -211,9 +217,14 @@ def _no_number(word: str) -> Any:
     raise ValueError(f"{word}, which is no JSON number")
 
 
-def _refuse_halves(value: Any, where: str) -> None:
-    """Text that no file can hold in UTF-8: a surrogate without its other half."""
+def refuse_halves(value: Any, where: object) -> None:
+    """Refuses text that no file can hold in UTF-8: a surrogate without its other half.
+
+    Raises:
+        ReadError: A text of the value holds one.
+    """
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ReadError(f"{where}: a text holds half of a surrogate pair, which is no character") from error
+        said = f"{shown(where)}: a text holds half of a surrogate pair, which is no character"
+        raise ReadError(said) from error

@@ -6,12 +6,15 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @contextmanager
@@ -165,15 +168,6 @@ def partial_file(path: str | Path) -> Path:
     return target.with_name(target.name + ".partial")
 
 
-def free_name(path: Path) -> Path:
-    """The path, or with -2, -3, ... at its end where something is there already."""
-    number, free = 1, path
-    while os.path.lexists(free):
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free
-
-
 def _open(path: Path, mode: str, binary: bool) -> IO[Any]:
     return path.open(f"{mode}b") if binary else path.open(mode, encoding="utf-8")
 
@@ -191,8 +185,12 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def json_text(value: Any, indent: int | None = 1) -> str:
-    """A value as strict JSON: a float that is not finite, which JSON does not have, is null."""
-    return json.dumps(finite(value), ensure_ascii=False, indent=indent, allow_nan=False)
+    """A value as strict JSON: a float that is not finite, which JSON does not have, is null.
+
+    Half of a surrogate pair, as which Python has the bytes of paths that are no UTF-8, is escaped.
+    """
+    text = json.dumps(finite(value), ensure_ascii=False, indent=indent, allow_nan=False)
+    return _HALF.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -14,7 +14,7 @@ from mindspore import Tensor
 from pangu_alpha.checkpoint.format import MANIFEST, compare_tensors
 from pangu_alpha.checkpoint.naming import VOCABULARY
 from pangu_alpha.checkpoint.pieces import Source, whole
-from pangu_alpha.checkpoint.ports import END_OF_DOCUMENT, vocabulary_places
+from pangu_alpha.checkpoint.ports import stated_end_of_document, vocabulary_places
 from pangu_alpha.checkpoint.reading import coverage_problems, read_box
 from pangu_alpha.checkpoint.source import OpenOptions, open_source
 from pangu_alpha.checkpoint.summary import shipped_name
@@ -131,7 +131,7 @@ def _end_of_document(
 ) -> int:
     shipped = shipped_name(config)
     card = load_model_card(shipped).tokenizer if shipped else TokenizerCard()
-    name = given or source.manifest.state.get(END_OF_DOCUMENT, card.end_of_document)
+    name = given or stated_end_of_document(source) or card.end_of_document
     ends = vocabulary.id_of(name)
     if ends not in vocabulary.control_ids:
         raise ValueError(f"end of document: {name!r} is an ordinary piece of the vocabulary, not a control")

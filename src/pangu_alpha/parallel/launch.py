@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Literal
 
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.files.shown import quoted, shown_name
 from pangu_alpha.parallel.mesh import AXES, Mesh
 from pangu_alpha.parallel.rank_table import RankTable
-from pangu_alpha.parallel.rank_table_check import ranges
+from pangu_alpha.parallel.rank_table_problem import ranges
 
 Start = Literal["msrun", "rank-table", "alone"]
 COMMANDS = Path(__file__).with_name("bin")  # "python" and "msrun" of the interpreter that was given
@@ -96,7 +96,8 @@ class Command:
                          *map(shell_word, self.words)])  # fmt: skip
 
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
+# All but tab and line feed; and bytes that are not UTF-8, as Python has them.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\udc80-\udcff]")
 
 
 def shell_word(text: str) -> str:
@@ -110,6 +111,8 @@ def _in_bash(character: str) -> str:
     if character in "\\'":
         return "\\" + character
     code = ord(character)
+    if code >= 0xDC80:
+        return f"\\x{code - 0xDC00:02x}" if code <= 0xDCFF else character
     if code >= 0x80 and _CONTROL.match(character):
         return f"\\u{code:04x}"
     return f"\\x{code:02x}" if code < 0x20 or code == 0x7F else character
@@ -135,11 +138,6 @@ def address_fault(text: str) -> str | None:
     if re.search(r"[\[\],*{}]|\s", text):
         return f"{quoted(text)} is a pattern or a list; give one host, such as 10.0.0.1 or node01"
     return f"{quoted(text)} is no name or address of a host, such as node01 or 10.0.0.1"
-
-
-def one_line(text: str) -> str:
-    """A name in a table: its control characters are escaped, line feeds and tabs among them."""
-    return shown(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 _ACTIVE = re.compile(r"[;&|<>()$`\\\"'\x00-\x1f\x7f]")
@@ -220,7 +218,7 @@ def topology(nodes: Sequence[Node], plan: ParallelPlan, here: int | None = None,
         places = [mesh.coordinates(rank) for rank in node.ranks]
         parts = [f"{names[axis]} {ranges({place.along(axis) for place in places})}" for axis in AXES]
         mark = "   <- this node" if node.place == here else ""
-        lines.append(f"  {one_line(node.name):<16} ranks {ranges(node.ranks):<11} {'  '.join(parts)}{mark}")
+        lines.append(f"  {shown_name(node.name):<16} ranks {ranges(node.ranks):<11} {'  '.join(parts)}{mark}")
     if cut:
         lines.append(f"  ({len(nodes) - len(lines) + 1} more nodes; --dry shows all)")
     return "\n".join(lines)

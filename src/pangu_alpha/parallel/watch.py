@@ -9,7 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pangu_alpha.files.reading import ReadError, read_json, require_file
@@ -113,10 +113,11 @@ class Bulletin:
         root: Log folder of the job, perhaps shared by all nodes.
         marker: Folder just made on the same storage, whose clock is the one that counts.
         attempt: Number of the attempt, from 0, which is the same on all nodes: late news is not of the next.
+        job: Tells the job from others with the same log folder; the same on all its nodes.
     """
 
-    def __init__(self, root: Path, marker: Path, attempt: int = 0) -> None:
-        self._file = root / f"failed_{attempt}.json"
+    def __init__(self, root: Path, marker: Path, attempt: int = 0, job: str = "") -> None:
+        self._file = root / f"failed_{'_'.join(filter(None, (job, str(attempt))))}.json"
         self._since = marker.stat().st_mtime_ns
         self._complained = False
 
@@ -139,7 +140,8 @@ class Bulletin:
         if self.read() is not None:
             return
         try:
-            write_json(self._file, asdict(failure))
+            # escaped: the log folder's name may not be UTF-8, which others would refuse to read
+            write_json(self._file, asdict(replace(failure, log=shown(failure.log), node=shown(failure.node))))
         except OSError as error:
             print(f"warning: {shown(error)}: the other nodes are not told of the failure", file=sys.stderr)
 
@@ -158,7 +160,7 @@ def watch(
     workers: OwnWorkers | MsrunWorkers,
     console: Console,
     signals: Signals,
-    bulletin: Bulletin,
+    bulletin: Bulletin | None,
     node: str,
     folder: Path,
     grace: float = GRACE,
@@ -169,7 +171,7 @@ def watch(
         workers: Of this node.
         console: Shows a log.
         signals: The first is passed on as SIGTERM; workers then save and stop. A second one ends them.
-        bulletin: News from and for other nodes.
+        bulletin: News from and for other nodes; None where there are none.
         node: Name of this node.
         folder: Of the workers' logs.
         grace: Seconds workers get to save after a signal.
@@ -189,9 +191,12 @@ def watch(
                 workers.terminate()
                 if None not in codes.values() or _enough(signals.again, deadline, codes):
                     return None
-            failure = None if deadline else _failed(workers, codes, done, node, folder) or bulletin.read()
+            failure = None if deadline else _failed(workers, codes, done, node, folder)
+            if bulletin is not None and not deadline:
+                failure = failure or bulletin.read()
             if failure is not None:
-                bulletin.write(failure)
+                if bulletin is not None:
+                    bulletin.write(failure)
                 return failure
             if done is not None:
                 return None

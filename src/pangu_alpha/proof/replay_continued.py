@@ -6,7 +6,7 @@ compute what one process computes that trained all along on the same samples.
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from pangu_alpha.checkpoint.copying import Limits
 from pangu_alpha.checkpoint.distributed import SharedParts, part_name
-from pangu_alpha.checkpoint.durable import writer_name
+from pangu_alpha.checkpoint.durable import remove_own_folder, writer_name
 from pangu_alpha.checkpoint.format import Manifest
 from pangu_alpha.checkpoint.naming import MOMENTS
 from pangu_alpha.checkpoint.reshard import reshard
@@ -25,9 +25,12 @@ from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.parallel.layout import Layout, layouts, parameter_shapes, written_slices
 from pangu_alpha.proof.dry_run import Job
 from pangu_alpha.proof.replay import ReplayReport, Setting, Start, replay
+from pangu_alpha.proof.replay_processes import ReplayError
 from pangu_alpha.proof.replay_rows import places
 from pangu_alpha.proof.replay_worker import STATES
 from pangu_alpha.proof.suite import Change
+
+_MADE = ("after", "before")  # in checkpoints/
 
 
 def replay_change(name: str, change: Change, folder: Path, steps: int = 3) -> Iterator[ReplayReport]:
@@ -52,11 +55,17 @@ def checkpoint(change: Change, folder: Path, steps: int) -> Path:
 
     Args:
         change: The plans.
-        folder: Holds before/; gets checkpoints/ anew.
+        folder: Holds before/; gets checkpoints/ with before/ and after/ anew.
         steps: Done under the first plan.
+
+    Raises:
+        ValueError: Something else lies in the place of these folders, or they cannot be removed.
     """
     root = folder / "checkpoints"
-    shutil.rmtree(root, ignore_errors=True)
+    remove_own_folder(root, _MADE)
+    for path in (root / name for name in _MADE):
+        if os.path.lexists(path) or root.is_symlink():
+            raise ReplayError(f"{path}: not of an earlier replay, or cannot be removed; give another --out")
     saved = save(change.before, folder / "before", steps, root / "before")
     if not change.resharded:
         return saved

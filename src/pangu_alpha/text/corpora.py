@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from pangu_alpha.files.paths import free_name
 from pangu_alpha.files.reading import read_json
-from pangu_alpha.files.writing import free_name, replacing_file
+from pangu_alpha.files.writing import replacing_file
 from pangu_alpha.files.yaml_text import parse_yaml
 from pangu_alpha.text.documents import DocumentReader
 from pangu_alpha.text.read_options import ReadOptions

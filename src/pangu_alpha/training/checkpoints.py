@@ -55,14 +55,17 @@ class RunCheckpoints:
         config: The run.
         world: All its ranks.
         partitioned: Whether each rank holds slices; otherwise every rank holds all, and rank 0 saves.
+        restarted: Whether an earlier attempt of this start may have saved: what the run itself has then goes
+            before what `run.resume` names.
 
     Raises:
         CheckpointError: The ranks do not share the storage that is said to be shared.
     """
 
-    def __init__(self, config: TrainConfig, world: Group, partitioned: bool) -> None:
+    def __init__(self, config: TrainConfig, world: Group, partitioned: bool, restarted: bool = False) -> None:
         run = config.run
         self._config, self._world = config, world
+        self._wishes = ("auto", run.resume) if restarted and run.resume != "auto" else (run.resume,)
         kept = run.checkpoint
         self.store = CheckpointStore(Path(run.output) / "checkpoints", kept.keep_last, kept.keep_every)
         self.local = kept.storage == "local"
@@ -88,7 +91,7 @@ class RunCheckpoints:
                 optimizer state to go on with.
         """
         run = self._config.run
-        path = self._resumed()
+        path = next(filter(None, map(self._resumed, self._wishes)), None)
         if path is None and run.initial is None:
             return None
         if path is None:
@@ -106,8 +109,7 @@ class RunCheckpoints:
         if isinstance(self.series, LocalParts):
             self.series.settled = step
 
-    def _resumed(self) -> Path | None:
-        resume = self._config.run.resume
+    def _resumed(self, resume: str) -> Path | None:
         if isinstance(self.series, LocalParts):
             own = Path(resume) / self.series.part(0).name
             if resume == "auto":

@@ -25,8 +25,6 @@ from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.data.batches import TrainingBatches, ValidationBatches, open_sources
 from pangu_alpha.data.position import changes
 from pangu_alpha.files.lock import hold_folder
-from pangu_alpha.files.writing import write_bytes, write_text
-from pangu_alpha.files.yaml_text import yaml_text
 from pangu_alpha.parallel.belonging import launcher_of_this_process
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.signals import Signals, stop_at_once
@@ -41,13 +39,13 @@ from pangu_alpha.training.checkpoints import (
 )
 from pangu_alpha.training.engine import Engine, StepResult
 from pangu_alpha.training.guard import make_guard
+from pangu_alpha.training.output_folder import prepare_folder
 from pangu_alpha.training.partitioned_engine import PartitionedEngine
 from pangu_alpha.training.report import Report, SilentReport
 from pangu_alpha.training.schedule import learning_rate, schedule_note
 
 logger = logging.getLogger(__name__)
 
-VOCABULARY = "vocab.model"
 _ORDER_KEYS = ("run.seed", "data.shuffle")
 _OTHER_ORDER = (
     "the epoch that each source is in goes on in another order, so some of its windows are read twice in it, "
@@ -68,13 +66,14 @@ class Place:
     samples: int = 0
 
 
-def train(config: TrainConfig, device: str, world: World | None = None) -> int:
+def train(config: TrainConfig, device: str, world: World | None = None, restarted: bool = False) -> int:
     """One process of a training run, whose folder rank 0 holds for all ranks from before it is read.
 
     Args:
         config: What to do.
         device: Device in use, "CPU" or "Ascend".
         world: The ranks that read the other rows.
+        restarted: See `RunCheckpoints`.
 
     Returns:
         Exit code, see `Trainer.run`.
@@ -84,14 +83,14 @@ def train(config: TrainConfig, device: str, world: World | None = None) -> int:
     """
     first = world is None or world.rank == 0
     output = Path(config.run.output)
-    new = first and not output.exists()
+    new = [folder for folder in (output, *output.parents) if first and not folder.exists()]
     try:
         with hold_folder(output, "training") if first else nullcontext():
-            return Trainer(config, device, world).run()
+            return Trainer(config, device, world, restarted).run()
     except (ValueError, OSError):
-        if new:
-            with suppress(OSError):  # what was refused leaves no folder; what has begun is not empty
-                output.rmdir()
+        with suppress(OSError):  # what was refused leaves no folders; what has begun is not empty
+            for folder in new:
+                folder.rmdir()
         raise
 
 
@@ -102,12 +101,15 @@ class Trainer:
         config: What to do.
         device: Device in use, "CPU" or "Ascend".
         world: The ranks that read the other rows.
+        restarted: See `RunCheckpoints`.
 
     Raises:
         ValueError: Records, vocabulary or the checkpoint to resume from are damaged or do not fit.
     """
 
-    def __init__(self, config: TrainConfig, device: str, world: World | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, device: str, world: World | None = None, restarted: bool = False
+    ) -> None:
         run = config.run
         self.world = world or World()
         plan = config.parallel
@@ -121,7 +123,7 @@ class Trainer:
             logger.warning("%s", note)
         self.config = config
         self.folder = Path(run.output)
-        self.checkpoints = RunCheckpoints(config, self.world, self.partitioned)
+        self.checkpoints = RunCheckpoints(config, self.world, self.partitioned, restarted)
         start = self.checkpoints.find()  # likely to refuse, so it comes before the slow parts
         vocabulary = config.data.vocabulary
         sources, validation = open_sources(
@@ -163,7 +165,7 @@ class Trainer:
         """
         run = self.config.run
         if self.world.rank == 0:
-            self._prepare_folder()
+            prepare_folder(self.folder, self.config)
         left = max(run.steps - self.place.step, 0) * self.config.samples_per_step
         logger.info("\n%s", self.batches.plan(self.place.samples + left, self.place.samples))
         with self._signals:
@@ -344,15 +346,6 @@ class Trainer:
 
     def _record_digests(self) -> dict[str, str]:
         return {source.name: source.records.manifest.digest for source in self.batches.sources}
-
-    def _prepare_folder(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        text = yaml_text(to_mapping(self.config))
-        write_text(self.folder / "config.yaml", text)
-        if self.config.data.vocabulary:
-            content, copy = Path(self.config.data.vocabulary).read_bytes(), self.folder / VOCABULARY
-            if not copy.is_file() or copy.read_bytes() != content:  # it may be the very file
-                write_bytes(copy, content)
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:

@@ -16,8 +16,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pangu_alpha.files.paths import free_name
 from pangu_alpha.files.reading import read_json_lines, require_file
-from pangu_alpha.files.writing import free_name, json_text, replacing_file, write_all, write_bytes
+from pangu_alpha.files.writing import json_text, replacing_file, write_all, write_bytes
 from pangu_alpha.training.events import Events
 
 logger = logging.getLogger(__name__)

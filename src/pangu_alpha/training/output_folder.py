@@ -1,0 +1,58 @@
+"""What a run puts into its folder before it trains: its configuration and its vocabulary.
+
+What a user put there stays: a file written by hand gets another name, what a link points to is not touched.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from pangu_alpha.checkpoint.naming import VOCABULARY
+from pangu_alpha.config.run import TrainConfig
+from pangu_alpha.config.schema import to_mapping
+from pangu_alpha.files.paths import free_name
+from pangu_alpha.files.reading import ReadError, read_text
+from pangu_alpha.files.writing import write_bytes
+from pangu_alpha.files.yaml_text import parse_yaml, yaml_text
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "config.yaml"
+
+
+def prepare_folder(folder: Path, config: TrainConfig) -> None:
+    """Makes a run's folder with its config.yaml and, where the run names one, its vocab.model.
+
+    Raises:
+        OSError: The disk does not take them, or the vocabulary cannot be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if config.data.vocabulary:
+        _put(folder / VOCABULARY, Path(config.data.vocabulary).read_bytes())
+    path = folder / CONFIG
+    if path.is_file() and not path.is_symlink() and not _is_written_by_a_run(path):
+        own = free_name(path.with_name(f"{CONFIG}.own"))
+        path.rename(own)
+        logger.warning("%s: written by hand; it is %s now, the run's own is put there", path, own.name)
+    _put(path, yaml_text(to_mapping(config)).encode())
+
+
+def _put(path: Path, content: bytes) -> None:
+    if path.is_file() and path.read_bytes() == content:  # perhaps the very file that it was read from
+        return
+    if path.is_symlink():
+        path.unlink()
+    write_bytes(path, content)
+
+
+def _is_written_by_a_run(config: Path) -> bool:
+    """Whether it is as `yaml_text` writes it: without a comment, so nothing is lost if it is replaced."""
+    try:
+        text = read_text(config)
+    except ReadError:
+        return False
+    try:
+        return yaml_text(parse_yaml(text, config)) == text
+    except ReadError:
+        return r"\uDC" in text  # in a path whose bytes are not UTF-8; no YAML can be read with it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pangu_alpha.parallel.host_names import server_ids
+from pangu_alpha.parallel.host_names import _words, server_ids
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,19 @@ def test_words_that_name_none(text, words):
     with pytest.raises(ValueError, match=words) as refused:
         server_ids(text)
     assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", [""]),
+        ("a,,b[1,2]c,d", ["a", "", "b[1,2]c", "d"]),
+        ("a[1,2][3,4],b]", ["a[1,2][3,4]", "b]"]),
+        ("a[1,b[2,3],c", ["a[1", "b[2,3]", "c"]),
+        ("[" * 3 + ",", ["[[[", ""]),
+        ("a," * 500_000 + "b", ["a"] * 500_000 + ["b"]),  # a megabyte took 20 s
+    ],
+    ids=range(6),
+)
+def test_commas_outside_of_brackets_part_words(text, words):
+    assert _words(text) == words

@@ -18,8 +18,17 @@ FIXTURES = Path(__file__).parent / "fixtures"
 SLOW = ("run_scripts", "proof", "training", "inference")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    """What the command line of the tests knows besides pytest's own options."""
+    parser.addoption("--long", action="store_true", help="run the tests marked long as well")
+
+
+def pytest_collection_modifyitems(config, items):
     """The slow folders first: a process takes whole files, and none shall begin the slowest at the end."""
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: run with --long -m long"))
     items.sort(
         key=lambda item: SLOW.index(item.path.parent.name) if item.path.parent.name in SLOW else len(SLOW)
     )

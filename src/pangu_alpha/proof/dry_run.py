@@ -62,10 +62,6 @@ class Job:
     def __post_init__(self) -> None:
         validate(self)
         problems = [*misfits(self.plan, self.model), *unpartitionable(self.plan)]
-        if self.model.dropout and self.operators == "plain":
-            problems.append(
-                f"dropout: {self.model.dropout} must be 0 with plain operators, whose masks are not split"
-            )
         if problems:
             raise ConfigError(problems)
 
@@ -181,11 +177,12 @@ def _compile(job: Job, rank: int, folder: Path) -> None:
 
     from pangu_alpha.parallel.context import partition, simulate_ascend
     from pangu_alpha.proof import private
+    from pangu_alpha.training.partitioned import step_inputs
 
     simulate_ascend()
     private.allow_missing_hccl()
     init()
-    partition(job.plan, rank, job.search)
+    partition(job.plan, rank, job.search, step_inputs(job.model))
     step = _build(job, rank)
     began = time.perf_counter()
     step.compile(*_rows(job))
@@ -225,7 +222,7 @@ def _rows(job: Job) -> list[Any]:
     rows = job.batch_size * job.plan.micro_batches
     integers = ms.Tensor(np.zeros((rows, job.model.seq_length), np.int32))
     mask = ms.Tensor(np.zeros((rows, job.model.seq_length), np.float32))
-    return [integers, integers, mask, integers, integers]
+    return [integers, integers, mask, integers, integers, *([integers] if job.model.dropout else [])]
 
 
 def _slice(row: Any) -> Slice:

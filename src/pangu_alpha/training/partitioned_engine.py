@@ -19,11 +19,12 @@ from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.operators import operators_for
 from pangu_alpha.parallel.context import partition
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, written_slices
+from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.world import World
 from pangu_alpha.training.checkpoints import boxes_of_rank
 from pangu_alpha.training.engine import Engine, StepResult, graph_inputs
 from pangu_alpha.training.guard import Guard
-from pangu_alpha.training.partitioned import partitioned_step
+from pangu_alpha.training.partitioned import partitioned_step, step_inputs
 from pangu_alpha.training.schedule import update_scalars
 
 
@@ -39,7 +40,7 @@ class PartitionedEngine(Engine):
         self.config = config
         self.world = world
         plan = config.parallel
-        partition(plan, world.rank)
+        partition(plan, world.rank, inputs=step_inputs(config.model))
         operators = operators_for(config.model)
         self._step = partitioned_step(
             config.model, config.optim, plan, world.rank, operators, config.run.seed
@@ -59,7 +60,8 @@ class PartitionedEngine(Engine):
             self.config.model.seq_length,
         )
         integers, mask = Tensor(np.zeros(shape, np.int32)), Tensor(np.zeros(shape, np.float32))
-        self._step.compile(integers, integers, mask, integers, integers)
+        dropout = [] if self.config.model.dropout == 0.0 else [integers]
+        self._step.compile(integers, integers, mask, integers, integers, *dropout)
 
     def step(
         self,
@@ -81,8 +83,10 @@ class PartitionedEngine(Engine):
         )
         self._step.controls.set_data(Tensor(np.asarray(controls, np.float32)))
         before_update()
-        total, norm, applied = self._step(*graph_inputs(rows))
         plan = self.config.parallel
+        dropout = self._keys(step, Mesh.of(plan).coordinates(self.world.rank).data, plan.dp)
+        keys = [Tensor(np.concatenate(dropout))] if dropout else []
+        total, norm, applied = self._step(*graph_inputs(rows), *keys)
         tokens, total = self.world.gather(np.array([controls[0], float(total.asnumpy())])).T
         row_holders = plan.tp * plan.pp
         loss = float(total[-1] / (tokens.sum() / row_holders + 1e-5))  # the last rank is of the last stage

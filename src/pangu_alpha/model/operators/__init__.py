@@ -1,19 +1,21 @@
 """Which operators a device computes best: the one place where the device decides, never the mathematics.
 
-plain.py defines every operator from MindSpore's elementary ones; cpu.py and ascend.py hold what is faster
-there. Every variant computes the same function, and a test holds them equal.
+plain.py and dropout.py define every operator by MindSpore's elementary ones; cpu.py and ascend.py hold what
+is faster there. Every variant computes the same function, and a test holds them equal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import mindspore as ms
 from mindspore import nn
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.model.operators import ascend, cpu, plain
+from pangu_alpha.model.operators import dropout as positional
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,10 @@ class Operators:
         mask: (heads) -> cell of (attention mask).
         split_heads: (heads) -> cell of (x, batch).
         join_heads: (heads) -> cell of (heads).
-        attention: (heads, head size, dropout) -> cell of (query, key, value, mask, dropout seed).
-        dropout: (rate, salt) -> cell of (x, dropout seed); without a seed it passes x through, whether the
-            cell is set to training or not.
+        attention: (heads, head size, dropout) -> cell of (query, key, value, mask, dropout rows).
+        dropout: (rate, salt) -> cell of (x, dropout rows) for the residual stream; without rows it passes x
+            through, whether the cell is set to training or not.
+        attention_dropout: (rate, salt, heads) -> cell of (weights, dropout rows), as `dropout`.
         cross_entropy: (vocabulary) -> cell of (x, table, labels).
         square_sum: () -> cell of (x).
         keep_if: () -> cell of (condition, x).
@@ -44,7 +47,8 @@ class Operators:
     split_heads: Callable[[int], nn.Cell] = plain.SplitHeads
     join_heads: Callable[[int], nn.Cell] = plain.JoinHeads
     attention: Callable[[int, int, nn.Cell], nn.Cell] = plain.AttentionCore
-    dropout: Callable[[float, int], nn.Cell] = plain.Dropout
+    dropout: Callable[[float, int], nn.Cell] = positional.Dropout
+    attention_dropout: Callable[[float, int, int], nn.Cell] = positional.AttentionDropout
     cross_entropy: Callable[[int], nn.Cell] = plain.TiedCrossEntropy
     square_sum: Callable[[], nn.Cell] = plain.SquareSum
     keep_if: Callable[[], nn.Cell] = plain.KeepIf
@@ -60,13 +64,15 @@ _FAST = {
         "split_heads": cpu.SplitHeads,
         "join_heads": cpu.JoinHeads,
         "attention": cpu.AttentionCore,
+        "dropout": cpu.Dropout,
+        "attention_dropout": cpu.AttentionDropout,
         "cross_entropy": cpu.TiedCrossEntropy,
         "square_sum": cpu.SquareSum,
         "keep_if": cpu.KeepIf,
     },
     # One row a token: the number of kernels counts, and the plain operators have the fewest.
     "CPU decoding": {"affine": cpu.DenseAffine},
-    "Ascend": {"activation": ascend.Gelu, "dropout": ascend.Dropout},
+    "Ascend": {"activation": ascend.Gelu},
     # for training without dropout in half precision
     "Ascend flash": {
         "activation": ascend.Gelu,
@@ -76,13 +82,20 @@ _FAST = {
 }
 
 
-def operators_for(config: ModelConfig, device: str | None = None, decoding: bool = False) -> Operators:
+def operators_for(
+    config: ModelConfig,
+    device: str | None = None,
+    decoding: bool = False,
+    device_dropout: Sequence[int] | None = None,
+) -> Operators:
     """The operators that are fast on a device.
 
     Args:
         config: Gives the activation and the compute type.
         device: "CPU", "Ascend", or "plain" for the definitions; the current context's when left out.
         decoding: Whether the model only generates, a token a row at a time.
+        device_dropout: Lets the device's kernel draw the masks of the attention weights, from this stream of
+            ascend.AttentionDropout; None: masks by position, as everywhere else.
     """
     device = device or ms.get_context("device_target")
     default = "float16" if device == "Ascend" else "float32"
@@ -92,6 +105,8 @@ def operators_for(config: ModelConfig, device: str | None = None, decoding: bool
     if device == "Ascend" and config.dropout == 0.0 and dtype != ms.float32 and not decoding:
         device = "Ascend flash"
     choice = dict(_FAST[device])
+    if device_dropout is not None:
+        choice["attention_dropout"] = partial(ascend.AttentionDropout, stream=tuple(device_dropout))
     if config.activation == "fast_gelu":
         choice["activation"] = plain.FastGelu
     return Operators(compute_dtype=dtype, **choice)

@@ -35,22 +35,29 @@ class PartitionedEngine(Engine):
         world: All ranks of the plan.
     """
 
+    device: str | None = None  # whose operators the step has; None is the device in use
+
     def __init__(self, config: TrainConfig, world: World) -> None:
         self.config = config
         self.world = world
         plan = config.parallel
-        partition(plan, world.rank)
-        operators = operators_for(config.model)
-        self._step = partitioned_step(
-            config.model, config.optim, plan, world.rank, operators, config.run.seed
-        )
+        self._operators = operators_for(config.model, self.device)
+        self._step = self._make_step()
         self._step.set_train()
-        self.compute_dtype = operators.compute_dtype
+        self.compute_dtype = self._operators.compute_dtype
         self.optimizer = self._step.update.optimizer
         self._nominal_tokens = config.samples_per_step * config.model.seq_length
         self._shapes = parameter_shapes(config.model)
         self._boxes = boxes_of_rank(config.model, plan, world.rank)
         self._written = written_slices(layouts(self._shapes, config.model, plan), plan, world.rank)
+
+    def _make_step(self) -> Any:
+        """What takes the rows of a step, as partitioned.PartitionedStep does."""
+        config, rank = self.config, self.world.rank
+        partition(config.parallel, rank)
+        return partitioned_step(
+            config.model, config.optim, config.parallel, rank, self._operators, config.run.seed
+        )
 
     def compile(self) -> None:
         """Compiles the step, which cuts parameters into this rank's slices; before anything is loaded."""

@@ -6,6 +6,7 @@ All but the graph is training's own: what a rank feeds it, reads from it, saves 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.parallel.world import World
 from pangu_alpha.proof.mindir import own_name
 from pangu_alpha.proof.replay_worker import CPU_GRAPH, GROUPS
-from pangu_alpha.proof.training_worker import STEPS, state_file
+from pangu_alpha.proof.training_worker import STEPS, WAITS, state_file
 from pangu_alpha.training.checkpoints import boxes_of_rank
 from pangu_alpha.training.engine import Engine, StepResult
 from pangu_alpha.training.guard import Guard
@@ -114,7 +115,9 @@ def make_groups(groups: dict[str, Sequence[int]]) -> None:
             create_group(name, list(ranks))
 
 
-def recorded(make: Callable[..., Engine], folder: Path) -> Callable[[TrainConfig, World], Engine]:
+def recorded(
+    make: Callable[..., Engine], folder: Path, waits: int | None = None
+) -> Callable[[TrainConfig, World], Engine]:
     """An engine's maker, whose engine notes every step in a folder.
 
     Each step leaves state_NNNNNN.npz, parameters and moments after so many steps, and then a line of
@@ -123,6 +126,7 @@ def recorded(make: Callable[..., Engine], folder: Path) -> Callable[[TrainConfig
     Args:
         make: Makes the engine from run and world.
         folder: Exists.
+        waits: Steps of the run after which the process waits for a signal.
     """
 
     def make_recorded(config: TrainConfig, world: World) -> Engine:
@@ -149,12 +153,21 @@ def recorded(make: Callable[..., Engine], folder: Path) -> Callable[[TrainConfig
             }
             with (folder / STEPS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+            if number + 1 == waits:
+                _wait_for_signal(folder / WAITS)
             return result
 
         engine.step = step
         return engine
 
     return make_recorded
+
+
+def _wait_for_signal(file: Path) -> None:
+    """Returns when the one who sent the signal has removed the file."""
+    file.touch()
+    while file.exists():
+        time.sleep(0.02)
 
 
 def _write_state(folder: Path, steps: int, engine: Engine) -> None:

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from pangu_alpha.checkpoint.store import CheckpointStore
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.files.reading import read_json_lines
 from pangu_alpha.files.writing import write_text
 from pangu_alpha.proof.replay_processes import Ranks, ReplayError, last_lines, run_child
-from pangu_alpha.proof.training_worker import EXIT_CODE, REQUEST, STEPS, state_file
+from pangu_alpha.proof.training_worker import EXIT_CODE, REQUEST, STEPS, WAITS, state_file
 
 _WORKER = "pangu_alpha.proof.training_worker"
 _POLL = 0.1  # seconds
@@ -33,9 +34,9 @@ class Interruption:
     """A signal to one rank in the midst of its run.
 
     Args:
-        rank: Which.
+        rank: Which; it waits for the signal after these steps, while the others go on.
         number: The signal.
-        after: Steps of the run after which it is sent, those of earlier legs included.
+        after: Steps of the run, those of earlier legs included.
     """
 
     rank: int
@@ -97,7 +98,7 @@ def run_one(config: TrainConfig, folder: Path, timeout: float) -> None:
     Raises:
         ReplayError: It died, or took too long.
     """
-    _request(folder, config, None, None)
+    _request(folder, config)
     run_child(["one", str(folder)], folder / "run.txt", timeout, _WORKER)
 
 
@@ -127,21 +128,38 @@ def run_leg(
     number = config.parallel.devices
     folders = [folder / f"rank_{rank:05d}" for rank in range(number)]
     for rank, each in enumerate(folders):
-        _request(each, config, graphs, patches.get(rank))
+        waits = interruption.after if interruption and interruption.rank == rank else None
+        _request(each, config, graphs, patches.get(rank), waits)
     began = time.monotonic()
     with Ranks(_WORKER, folders, folder / "scheduler.txt") as ranks:
         watch = _Watch(ranks, folders, interruption, began + timeout)
+        watch.awaited = _last_saved(config, interruption)
         codes = watch.wait(tick)
     return Ended(codes, time.monotonic() - began)
 
 
-def _request(folder: Path, config: TrainConfig, graphs: Path | None, patch: str | None) -> None:
+def _request(
+    folder: Path,
+    config: TrainConfig,
+    graphs: Path | None = None,
+    patch: str | None = None,
+    waits: int | None = None,
+) -> None:
     """Makes a process's folder anew, with what it is to do."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    request = {"config": to_mapping(config), "graphs": graphs and str(graphs), "patch": patch}
+    request = {"config": to_mapping(config), "graphs": graphs and str(graphs), "patch": patch, "waits": waits}
     write_text(folder / REQUEST, json.dumps(request))
+
+
+def _last_saved(config: TrainConfig, interruption: Interruption | None) -> Path | None:
+    """The checkpoint that must lie on the disk before a rank is killed, for the run to go on from it."""
+    if interruption is None or interruption.number != signal.SIGKILL:
+        return None
+    every = config.run.checkpoint.every
+    step = interruption.after // every * every
+    return CheckpointStore(Path(config.run.output) / "checkpoints").path(step) if step else None
 
 
 class _Watch:
@@ -152,6 +170,7 @@ class _Watch:
     ) -> None:
         self._processes, self._folders = ranks.processes, folders
         self._interruption, self._deadline = interruption, deadline
+        self.awaited: Path | None = None  # that must be there before the signal
         self._sent = False
         self._died: float | None = None  # when a rank was killed
 
@@ -189,13 +208,17 @@ class _Watch:
 
     def _interrupt(self) -> None:
         told = self._interruption
-        if told is None or self._sent or self._steps(told.rank) < told.after:
+        if told is None or self._sent or not (self._folders[told.rank] / WAITS).exists():
+            return
+        if self.awaited is not None and not self.awaited.exists():
             return
         self._processes[told.rank].send_signal(told.number)
         self._sent = True
         if told.number == signal.SIGKILL:
             self._processes[told.rank].wait()
             self._died = time.monotonic()
+        else:
+            (self._folders[told.rank] / WAITS).unlink()
 
     def _steps(self, rank: int) -> int:
         """Steps of the run that a rank has done."""

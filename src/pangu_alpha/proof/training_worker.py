@@ -20,6 +20,7 @@ from pangu_alpha.files.shown import log_to_stderr
 from pangu_alpha.files.writing import write_text
 
 REQUEST, STEPS, EXIT_CODE = "request.json", "steps.jsonl", "exit_code"
+WAITS = "waits"  # is there while a rank waits for its signal
 
 
 def state_file(folder: Path, steps: int) -> Path:
@@ -73,7 +74,7 @@ def _train(folder: Path, request: dict, make, device: str, world) -> int:
 
     config = build_train_config(request["config"])
     try:
-        code = train(config, device, world, engine=recorded(make, folder))
+        code = train(config, device, world, engine=recorded(make, folder, request["waits"]))
     except TrainingHaltedError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 3

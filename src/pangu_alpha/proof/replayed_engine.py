@@ -18,10 +18,8 @@ from mindspore import Parameter, Tensor, nn
 from mindspore.communication import create_group, get_rank
 
 from pangu_alpha.checkpoint.naming import MOMENTS
-from pangu_alpha.checkpoint.pieces import whole
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
-from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.parallel.world import World
 from pangu_alpha.proof.mindir import own_name
 from pangu_alpha.proof.replay_worker import CPU_GRAPH, GROUPS
@@ -85,18 +83,6 @@ class ReplayedEngine(PartitionedEngine):
         self._folder = graphs / f"rank_{world.rank:05d}"
         make_groups(json.loads((self._folder / GROUPS).read_text("utf-8")))
         super().__init__(config, world)
-        self.initialize()
-
-    def initialize(self) -> None:
-        """Draws the values that one process draws, and keeps this rank's slices."""
-        model = PanguAlpha(self.config.model, self.config.run.seed, self._operators)
-        drawn = {each.name: each.asnumpy() for each in model.trainable_params()}
-        for parameter in self.optimizer.parameters:
-            values = drawn[parameter.name]
-            box, all_of_it = self._box(parameter.name), whole(values.shape)
-            own, inside = np.zeros(box.shape, np.float32), all_of_it.intersect(box)
-            own[inside.within(box)] = values[inside.within(all_of_it)]
-            parameter.set_data(Tensor(own))
 
     def _make_step(self) -> Any:
         config = self.config

@@ -164,8 +164,10 @@ class Trainer:
         self._stop = 0  # sent to any rank, as all have agreed
         self._saving = -1  # newest step whose saving has begun
         self._saved = -1  # newest step that this rank has on the disk
-        if start is not None:
-            self.engine.compile()
+        self.engine.compile()
+        if start is None:
+            self.engine.initialize()
+        else:
             self._restore(start)
         self._agree_on_place(start)
 
@@ -189,13 +191,13 @@ class Trainer:
     def _run(self, report: Report | SilentReport) -> int:
         run, place = self.config.run, self.place
         try:
-            if place.step < run.steps:
-                report.say(
-                    f"compiling the training graph of {self.config.model.parameter_count:,} parameters"
-                )
-            else:
+            if place.step >= run.steps:
                 report.say(
                     f"{self.folder}: done, step {place.step} of {run.steps}; to go on, raise run.steps"
+                )
+            elif not self.partitioned:  # whose graph is compiled before its values are there
+                report.say(
+                    f"compiling the training graph of {self.config.model.parameter_count:,} parameters"
                 )
             with BackgroundSaver(self.checkpoints.series.save, run.checkpoint.background) as saver:
                 self._train(report, saver)

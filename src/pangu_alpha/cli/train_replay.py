@@ -15,9 +15,10 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError, build, parse_overrides, to_mapping
 from pangu_alpha.config.zoo import load_network
 from pangu_alpha.files.writing import json_text, write_text
-from pangu_alpha.proof.replay_training import HALF, Leg, replay_training
+from pangu_alpha.proof.replay_training import Leg, replay_training
 from pangu_alpha.proof.small_run import small_run
 from pangu_alpha.proof.training_legs import Interruption
+from pangu_alpha.proof.training_report import HALF
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -27,40 +27,17 @@ from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.files.writing import write_text
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
 from pangu_alpha.proof import mindir
-from pangu_alpha.proof.compare import Bounds, Comparison, Difference, Recipe, Run, compare, differences
+from pangu_alpha.proof.compare import Comparison, Recipe, Run, compare, differences
 from pangu_alpha.proof.dry_run import Job
 from pangu_alpha.proof.inline import inline
 from pangu_alpha.proof.replay import check_order, compile_ranks, misplaced, write_graphs
 from pangu_alpha.proof.replay_processes import ReplayError
 from pangu_alpha.proof.slices import Region
 from pangu_alpha.proof.training_legs import Ended, Interruption, Trace, run_leg, run_one
+from pangu_alpha.proof.training_report import LegReport, TrainingBounds, TrainingReport
 from pangu_alpha.training.schedule import learning_rate
 
 _PREPARED = "prepared.json"
-
-
-@dataclass(frozen=True)
-class TrainingBounds(Bounds):
-    """Bounds of a training run.
-
-    Args:
-        loss: Of the mean loss, relative.
-        norm: See Bounds, as the following.
-        skip: See Bounds.
-        gradient: See Bounds.
-        weight: See Bounds.
-        moment: See Bounds.
-        key_bias: See Bounds.
-        replica: See Bounds.
-        padding: See Bounds.
-        scale: Of the loss scale, relative.
-    """
-
-    scale: float = 0.0
-
-
-# float16 rounds to 1 / 2048, which thousands of additions and Adam's division enlarge
-HALF = TrainingBounds(loss=1e-3, norm=1e-3, gradient=1e-2, weight=0.1, moment=1e-2)
 
 
 @dataclass(frozen=True)
@@ -86,80 +63,16 @@ class Leg:
 
 
 @dataclass(frozen=True)
-class LegReport:
-    """What became of a leg.
+class Faults:
+    """What is broken on purpose, each "module:function", called before anything else; negative controls.
 
     Args:
-        plan: Its plan in words.
-        first: Step that it began with, from 1.
-        last: Last step that was compared.
-        codes: See Ended.
-        losses: Mean loss at each step on rank 0, nats.
-        skipped: Steps whose update was skipped, from 1.
-        scales: Loss scale at each step.
-        seconds: From start to end.
+        compiling: By the processes that compile the graphs.
+        running: By ranks, in all legs.
     """
 
-    plan: str
-    first: int
-    last: int
-    codes: tuple[int | None, ...]
-    losses: tuple[float, ...]
-    skipped: tuple[int, ...]
-    scales: tuple[float, ...]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class TrainingReport:
-    """What the replay of a run found.
-
-    Args:
-        legs: In their order.
-        differences: The largest of each kind.
-        first: The first difference above its bound, "" if there is none.
-        seconds: By phase.
-    """
-
-    legs: tuple[LegReport, ...]
-    differences: tuple[Difference, ...]
-    first: str
-    seconds: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def passed(self) -> bool:
-        """Whether every difference is within its bound."""
-        return all(each.passed for each in self.differences)
-
-    def difference(self, kind: str) -> Difference:
-        """The largest difference of a kind."""
-        return next(each for each in self.differences if each.kind == kind)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"passed": self.passed, **to_mapping(asdict(self))}
-
-    def table(self) -> str:
-        """Verdict, a line for every leg and for every kind of difference."""
-        took = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in self.seconds.items())
-        lines = [f"training replayed: {'pass' if self.passed else 'FAIL'} ({took})"]
-        for leg in self.legs:
-            codes = " ".join("ended" if code is None else str(code) for code in leg.codes)
-            lines.append(
-                f"  steps {leg.first} to {leg.last} on {leg.plan}: exit codes {codes}, loss "
-                f"{leg.losses[0]:.6f} to {leg.losses[-1]:.6f}, loss scale {leg.scales[0]:g} to "
-                f"{leg.scales[-1]:g}, skipped {', '.join(map(str, leg.skipped)) or 'none'}"
-            )
-        lines.append(f"  {'kind':<9}{'difference':>12}{'bound':>9}  where it is largest")
-        for each in self.differences:
-            mark = "" if each.passed else "  <-- above its bound"
-            lines.append(
-                f"  {each.kind:<9}{each.value:>12.2e}{each.bound:>9.0e}  "
-                f"{each.where if each.value else '-'}{mark}"
-            )
-        if self.first:
-            lines.append(f"first difference: {self.first}")
-        return "\n".join(lines)
+    compiling: str | None = None
+    running: Mapping[int, str] = field(default_factory=dict)
 
 
 def replay_training(
@@ -167,7 +80,7 @@ def replay_training(
     legs: Sequence[Leg],
     folder: Path,
     bounds: TrainingBounds | None = None,
-    patches: Mapping[int, str] | None = None,
+    faults: Faults | None = None,
     timeout: float = 1800.0,
 ) -> TrainingReport:
     """Replays a run and compares it with one process.
@@ -177,7 +90,7 @@ def replay_training(
         legs: One after the other; the first interrupted ones leave a checkpoint to go on from.
         folder: Gets graphs_N/ by plan, which are used again; one/, legs/, and the runs' own folders, anew.
         bounds: What passes.
-        patches: See `run_leg`; in all legs.
+        faults: What is broken on purpose.
         timeout: Seconds after which the processes of a leg, or the one process, are ended.
 
     Raises:
@@ -186,18 +99,19 @@ def replay_training(
         ReplayError: The collectives would hang, or a process died.
     """
     _check(config, legs)
-    folder = folder.resolve()
+    faults, folder = faults or Faults(), folder.resolve()
     bar = tqdm(desc="training replayed", disable=not sys.stderr.isatty(), leave=False)
     seconds: dict[str, float] = {}
     clock = _Clock(seconds, bar)
     graphs = []
     for leg in legs:
         clock.begin("compile", leg.plan.devices)
-        graphs.append(prepare(_config_of(config, leg, folder / "run"), folder, bar.update))
+        graphs.append(prepare(_config_of(config, leg, folder / "run"), folder, bar.update, faults.compiling))
     clock.begin("one process", legs[-1].steps)
     one = _one(config, legs, folder, timeout)
     clock.begin("ranks", legs[-1].steps)
-    _remove(folder / "run")
+    if (folder / "run").exists():
+        shutil.rmtree(folder / "run")
     found, reports = Comparison(bounds or TrainingBounds()), []
     for number, (leg, prepared) in enumerate(zip(legs, graphs, strict=True), start=1):
         target = folder / f"leg_{number}"
@@ -206,7 +120,7 @@ def replay_training(
             prepared,
             target,
             leg.interruption,
-            patches or {},
+            faults.running,
             timeout,
             lambda done: bar.update(done - bar.n),
         )
@@ -215,13 +129,19 @@ def replay_training(
     return TrainingReport(tuple(reports), tuple(differences(found)), found.first, seconds)
 
 
-def prepare(config: TrainConfig, folder: Path, compiled: Callable[[], object] = lambda: None) -> Path:
+def prepare(
+    config: TrainConfig,
+    folder: Path,
+    compiled: Callable[[], object] = lambda: None,
+    patch: str | None = None,
+) -> Path:
     """Compiles and rewrites the graphs of all ranks, unless that has been done.
 
     Args:
         config: Of the run.
         folder: Gets a folder for the graphs.
         compiled: Called after each rank.
+        patch: See Job.
 
     Returns:
         The folder of the graphs, see ReplayedEngine.
@@ -230,7 +150,7 @@ def prepare(config: TrainConfig, folder: Path, compiled: Callable[[], object] = 
         ReplayError: The collectives would hang, or a parameter is not where the sharding table says.
     """
     run = config.run
-    job = Job(config.model, config.parallel, config.optim, run.batch_size, "plain", run.seed)
+    job = Job(config.model, config.parallel, config.optim, run.batch_size, "plain", run.seed, patch=patch)
     wanted = json.dumps(to_mapping(job))
     for number in range(1, 100):
         target = folder / f"graphs_{number}"
@@ -241,8 +161,7 @@ def prepare(config: TrainConfig, folder: Path, compiled: Callable[[], object] = 
         return target
     target.mkdir(parents=True)
     reports = compile_ranks(job, target, compiled)
-    shapes = {name: layout.shape for name, layout in _layouts(config).items()}
-    if wrong := list(misplaced(reports, job, shapes)):
+    if wrong := list(misplaced(reports, job, parameter_shapes(config.model))):
         raise ReplayError(f"{words_of(config.parallel)}: placed otherwise than the table says: {wrong[0]}")
     graphs = {each.rank: inline(mindir.read(each.graph)) for each in reports}
     check_order(words_of(config.parallel), graphs)
@@ -308,14 +227,8 @@ def _one(config: TrainConfig, legs: Sequence[Leg], folder: Path, timeout: float)
     first, target = legs[0], folder / "one"
     plan = ParallelPlan(micro_batches=first.plan.micro_batches)
     whole = Leg(plan, first.batch_size * first.plan.dp, legs[-1].steps)
-    _remove(folder / "run_of_one")
     run_one(_config_of(config, whole, folder / "run_of_one"), target, timeout)
     return Trace.read(target)
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
 
 
 def _compare_leg(

@@ -26,7 +26,7 @@ from pangu_alpha.proof.training_worker import EXIT_CODE, REQUEST, STEPS, WAITS, 
 
 _WORKER = "pangu_alpha.proof.training_worker"
 _POLL = 0.1  # seconds
-_GRACE = 20.0  # seconds that ranks get to end by themselves after one has died
+_GRACE = 5.0  # seconds that ranks get to end by themselves after one was killed; on CPU they wait for it
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,24 @@ class Trace:
 
 
 def run_one(config: TrainConfig, folder: Path, timeout: float) -> None:
-    """Trains on one process.
+    """Trains on one process, unless an earlier call has done the same.
 
     Args:
-        config: Of the run.
+        config: Of the run; its output folder is made anew.
         folder: Gets what it notes.
         timeout: Seconds after which it is ended.
 
     Raises:
         ReplayError: It died, or took too long.
     """
-    _request(folder, config)
+    asked = folder / REQUEST
+    before = asked.read_text("utf-8") if (folder / EXIT_CODE).exists() else None
+    output = Path(config.run.output)
+    if before == _request_text(config) and output.exists():
+        return
+    if output.exists():
+        shutil.rmtree(output)
+    _begin(folder, _request_text(config))
     run_child(["one", str(folder)], folder / "run.txt", timeout, _WORKER)
 
 
@@ -129,7 +136,7 @@ def run_leg(
     folders = [folder / f"rank_{rank:05d}" for rank in range(number)]
     for rank, each in enumerate(folders):
         waits = interruption.after if interruption and interruption.rank == rank else None
-        _request(each, config, graphs, patches.get(rank), waits)
+        _begin(each, _request_text(config, graphs, patches.get(rank), waits))
     began = time.monotonic()
     with Ranks(_WORKER, folders, folder / "scheduler.txt") as ranks:
         watch = _Watch(ranks, folders, interruption, began + timeout)
@@ -138,19 +145,20 @@ def run_leg(
     return Ended(codes, time.monotonic() - began)
 
 
-def _request(
-    folder: Path,
-    config: TrainConfig,
-    graphs: Path | None = None,
-    patch: str | None = None,
-    waits: int | None = None,
-) -> None:
-    """Makes a process's folder anew, with what it is to do."""
+def _request_text(
+    config: TrainConfig, graphs: Path | None = None, patch: str | None = None, waits: int | None = None
+) -> str:
+    """What a process is to do."""
+    values = {"config": to_mapping(config), "graphs": graphs and str(graphs), "patch": patch, "waits": waits}
+    return json.dumps(values)
+
+
+def _begin(folder: Path, request: str) -> None:
+    """Makes a process's folder anew."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    request = {"config": to_mapping(config), "graphs": graphs and str(graphs), "patch": patch, "waits": waits}
-    write_text(folder / REQUEST, json.dumps(request))
+    write_text(folder / REQUEST, request)
 
 
 def _last_saved(config: TrainConfig, interruption: Interruption | None) -> Path | None:

@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+from pangu_alpha.config.families import Chip, unsupported
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
@@ -44,6 +45,7 @@ class Job:
             have kernels on CPU as well, so that the graph can be replayed.
         seed: Of the initial values; None makes none, so that a model of any size fits.
         search: MindSpore's own strategy search instead of the sharding table.
+        chip: Family of the devices: whether they have flash attention, and how overflow is noticed.
         patch: "module:function" that the child calls before anything is built; negative controls use it.
 
     Raises:
@@ -57,6 +59,7 @@ class Job:
     operators: Literal["Ascend", "plain"] = "Ascend"
     seed: int | None = None
     search: Literal["recursive_programming", "sharding_propagation"] | None = None
+    chip: Chip = "910B"
     patch: str | None = None
 
     def __post_init__(self) -> None:
@@ -66,6 +69,8 @@ class Job:
             problems.append(
                 f"dropout: {self.model.dropout} must be 0 with plain operators, whose masks are not split"
             )
+        if problem := unsupported(self.model, self.chip):
+            problems.append(problem)
         if problems:
             raise ConfigError(problems)
 
@@ -208,7 +213,7 @@ def _build(job: Job, rank: int) -> Any:
     from pangu_alpha.proof import private
     from pangu_alpha.training.partitioned import partitioned_step
 
-    operators = operators_for(job.model, job.operators)
+    operators = operators_for(job.model, job.operators, chip=job.chip)
     with private.without_parameter_data() if job.seed is None else nullcontext():
         step = partitioned_step(
             job.model, job.optim, job.plan, rank, operators, job.seed, by_table=job.search is None

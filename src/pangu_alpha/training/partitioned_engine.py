@@ -22,7 +22,7 @@ from pangu_alpha.parallel.context import partition
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, written_slices
 from pangu_alpha.parallel.world import World
 from pangu_alpha.training.checkpoints import boxes_of_rank
-from pangu_alpha.training.engine import Engine, StepResult, graph_inputs
+from pangu_alpha.training.engine import Engine, StepResult, graph_inputs, reported_norm
 from pangu_alpha.training.guard import Guard
 from pangu_alpha.training.partitioned import PartitionedStep, partitioned_step
 from pangu_alpha.training.schedule import update_scalars
@@ -46,7 +46,7 @@ class PartitionedEngine(Engine):
         self.config = config
         self.world = world
         plan = config.parallel
-        self._operators = operators_for(config.model, self.device)
+        self._operators = operators_for(config.model, self.device, chip=config.run.chip)
         self._step = self._make_step()
         self._step.set_train()
         self.compute_dtype = self._operators.compute_dtype
@@ -103,13 +103,15 @@ class PartitionedEngine(Engine):
         )
         self._step.controls.set_data(Tensor(np.asarray(controls, np.float32)))
         before_update()
+        if self._operators.float_status is not None:
+            self._operators.float_status.clear()
         total, norm, applied = self._step(*graph_inputs(rows))
         plan = self.config.parallel
         tokens, total = self.world.gather(np.array([controls[0], float(total.asnumpy())])).T
         row_holders = plan.tp * plan.pp
         loss = float(total[-1] / (tokens.sum() / row_holders + 1e-5))  # the last rank is of the last stage
         none = np.zeros(0)
-        return StepResult(loss, float(norm.asnumpy()), bool(applied.asnumpy()), none, none, none)
+        return StepResult(loss, reported_norm(norm), bool(applied.asnumpy()), none, none, none)
 
     def slices(self) -> dict[str, dict[str, Any]]:
         """Where the tensors lie in the wholes, as Manifest.slices."""

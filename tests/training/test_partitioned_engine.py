@@ -183,7 +183,7 @@ def test_an_overflow_that_the_chip_tells_lowers_the_scale(engine_of, settings, m
     assert order == ["cleared", "run"] * 20
 
 
-def plain_operators(model, chip):
+def plain_operators(model, device, chip):
     return operators_for(model, "plain", chip=chip)
 
 

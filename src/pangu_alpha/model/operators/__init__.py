@@ -6,6 +6,7 @@ is faster there. Every variant computes the same function, and a test holds them
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +14,13 @@ from functools import partial
 import mindspore as ms
 from mindspore import nn
 
+from pangu_alpha.config.families import FAMILIES, has_flash_attention, unsupported
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.model.chip import find_chip, soc_version
 from pangu_alpha.model.operators import ascend, cpu, plain
 from pangu_alpha.model.operators import dropout as positional
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Operators:
         cross_entropy: (vocabulary) -> cell of (x, table, labels).
         square_sum: () -> cell of (x).
         keep_if: () -> cell of (condition, x).
+        float_status: Class of the cell that tells of overflow; None where the results themselves tell.
     """
 
     compute_dtype: ms.Type
@@ -52,6 +58,7 @@ class Operators:
     cross_entropy: Callable[[int], nn.Cell] = plain.TiedCrossEntropy
     square_sum: Callable[[], nn.Cell] = plain.SquareSum
     keep_if: Callable[[], nn.Cell] = plain.KeepIf
+    float_status: type[ascend.FloatStatus] | None = None
 
 
 _FAST = {
@@ -86,6 +93,7 @@ def operators_for(
     config: ModelConfig,
     device: str | None = None,
     decoding: bool = False,
+    chip: str = "auto",
     device_dropout: Sequence[int] | None = None,
 ) -> Operators:
     """The operators that are fast on a device.
@@ -94,19 +102,50 @@ def operators_for(
         config: Gives the activation and the compute type.
         device: "CPU", "Ascend", or "plain" for the definitions; the current context's when left out.
         decoding: Whether the model only generates, a token a row at a time.
+        chip: Of an Ascend device, one of config.families.FAMILIES. "auto" is the one that MindSpore finds,
+            and with device "plain" none. One that is not known gets operators that all chips have.
         device_dropout: Lets the device's kernel draw the masks of the attention weights, from this stream of
             ascend.AttentionDropout; None: masks by position, as everywhere else.
+
+    Raises:
+        ValueError: The chip does not have the compute type, or no kernel that draws masks by itself.
     """
     device = device or ms.get_context("device_target")
+    known = _found_chip() if device == "Ascend" and chip == "auto" else None if chip == "auto" else chip
+    if device == "CPU":
+        known = None
+    if known and (problem := unsupported(config, known)):
+        raise ValueError(problem)
+    if device_dropout is not None and device != "Ascend":
+        raise ValueError(
+            "run.attention_dropout: 'device' is a kernel of Ascend's; leave it out here, or say positional"
+        )
     default = "float16" if device == "Ascend" else "float32"
-    dtype = getattr(ms, default if config.compute_dtype == "auto" else config.compute_dtype)
-    if device == "CPU":  # its fast kernels are for float32
-        device = "plain" if dtype != ms.float32 else "CPU decoding" if decoding else "CPU"
-    if device == "Ascend" and config.dropout == 0.0 and dtype != ms.float32 and not decoding:
-        device = "Ascend flash"
-    choice = dict(_FAST[device])
+    dtype = default if config.compute_dtype == "auto" else config.compute_dtype
+    choice = dict(_FAST[_row(config, device, dtype, decoding, known)])
     if device_dropout is not None:
         choice["attention_dropout"] = partial(ascend.AttentionDropout, stream=tuple(device_dropout))
     if config.activation == "fast_gelu":
         choice["activation"] = plain.FastGelu
-    return Operators(compute_dtype=dtype, **choice)
+    if known and FAMILIES[known].saturates:
+        choice["float_status"] = ascend.FloatStatus
+    return Operators(compute_dtype=getattr(ms, dtype), **choice)
+
+
+def _row(config: ModelConfig, device: str, dtype: str, decoding: bool, chip: str | None) -> str:
+    """Which operators of _FAST serve."""
+    if device == "CPU":  # its fast kernels are for float32
+        return "plain" if dtype != "float32" else "CPU decoding" if decoding else "CPU"
+    if device == "Ascend" and chip and not decoding and has_flash_attention(config, chip):
+        return "Ascend flash"
+    return device
+
+
+def _found_chip() -> str | None:
+    found = find_chip()
+    if found is None:
+        logger.warning(
+            "MindSpore calls this chip %r, which is not known here: operators are those that all chips have",
+            soc_version(),
+        )
+    return found

@@ -123,3 +123,21 @@ def odd_numbers(count: int, first: int = 0) -> np.ndarray:
     """int32 [count], odd numbers without pattern: functions of first, first + 1, ... alone."""
     words = mix64(np.arange(first, first + count, dtype=np.uint64)) >> np.uint64(32)
     return (words.astype(np.uint32) | np.uint32(1)).view(np.int32)
+
+
+def check_products() -> None:
+    """Refuses a device on which the masks would not be what they are elsewhere.
+
+    Raises:
+        ValueError: A product of int32 is not the lower 32 bits of the whole product.
+    """
+    numbers = odd_numbers(64)
+    found = ops.Mul()(Tensor(numbers.reshape(-1, 1)), Tensor(numbers)).asnumpy()
+    with np.errstate(over="ignore"):
+        expected = numbers.reshape(-1, 1) * numbers
+    if wrong := int((found != expected).sum()):
+        raise ValueError(
+            f"model.dropout: of {expected.size} products of int32 this device gave {wrong} that are not the "
+            "lower 32 bits of the whole product, from which dropout's masks are made; train with "
+            "model.dropout=0 here, and report the chip"
+        )

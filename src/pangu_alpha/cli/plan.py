@@ -18,7 +18,7 @@ from tqdm import tqdm
 from pangu_alpha.cli import calibrate, train_replay
 from pangu_alpha.cli import search as search_command
 from pangu_alpha.cli.plan_options import plan_parser
-from pangu_alpha.cli.plan_text import rank_text, size, stages_text, traffic_text, ways_text
+from pangu_alpha.cli.plan_text import dropout_text, rank_text, size, stages_text, traffic_text, ways_text
 from pangu_alpha.config.families import FAMILIES, JIT_LEVEL, compute_type, has_flash_attention
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
@@ -35,6 +35,7 @@ from pangu_alpha.planner.patterns import operators_text
 from pangu_alpha.planner.search import Candidate
 from pangu_alpha.planner.strategies import best_block
 from pangu_alpha.proof.draw import draw_traffic
+from pangu_alpha.proof.dropout import shared
 from pangu_alpha.proof.dry_run import Job, compile_rank
 from pangu_alpha.proof.links import Cluster
 from pangu_alpha.proof.replay import ReplayReport, Setting, replay
@@ -175,17 +176,27 @@ def _operators(options: argparse.Namespace, folder: Path) -> int:
 def _dry_run(options: argparse.Namespace, folder: Path) -> int:
     job = job_of(options)
     mesh, cluster = Mesh.of(job.plan), _cluster(options, job.plan)
-    ranks = [mesh.rank(stage=stage) for stage in range(mesh.pp)] if options.all_stages else [options.rank]
-    mesh.coordinates(ranks[0])  # refuses a rank outside the grid
+    ranks = list(options.ranks or [options.rank])
+    if options.all_stages:
+        ranks = [mesh.rank(stage=stage) for stage in range(mesh.pp)]
+    for rank in ranks:
+        mesh.coordinates(rank)  # refuses a rank outside the grid
     summaries = _compile(job, ranks, cluster, folder, options.timeout)
-    _report(options, folder, {"job": to_mapping(job), "ranks": [each.to_json() for each in summaries]})
+    masks = shared({each.rank: each.dropout for each in summaries}, job.plan)
+    report = {"ranks": [each.to_json() for each in summaries], "dropout": masks}
+    _report(options, folder, {"job": to_mapping(job)} | report)
     if options.picture is not None:
         draw_traffic(summaries, options.picture)
     if not options.json:
         print(f"{options.model}, {job.plan.devices} devices: dp {mesh.dp}, tp {mesh.tp}, pp {mesh.pp}")
         print(_chip_text(job))
-        print(_stages(summaries, job) if options.all_stages else rank_text(summaries[0]))
-    return int(not all(each.agrees for each in summaries))
+        if options.ranks:
+            print(stages_text(summaries, mesh, job.plan.stage_layers(job.model.num_layers)))
+        else:
+            print(_stages(summaries, job) if options.all_stages else rank_text(summaries[0]))
+        if job.model.dropout and len(summaries) > 1:
+            print("\n" + dropout_text(summaries, masks))
+    return int(bool(masks) or not all(each.agrees for each in summaries))
 
 
 def _chip_text(job: Job) -> str:

@@ -8,6 +8,7 @@ from pangu_alpha.cli import calibrate, train_replay
 from pangu_alpha.cli import search as search_command
 from pangu_alpha.cli.options import (
     natural,
+    naturals,
     path_text,
     positive,
     positive_number,
@@ -53,6 +54,8 @@ def plan_parser() -> argparse.ArgumentParser:
     _plan_options(one)
     which = one.add_mutually_exclusive_group()
     which.add_argument("--rank", type=natural, default=0, help="rank to compile (default: 0)")
+    which.add_argument("--ranks", type=naturals, metavar="R,R,...", help="several ranks, whose dropout masks "
+        "are compared")  # fmt: skip
     which.add_argument("--all-stages", action="store_true", help="the first rank of every stage")
     one.add_argument("--rank-table", type=path_text, metavar="FILE", help="where ranks stand (default: "
         "servers of 8 devices in the order of the ranks)")  # fmt: skip

@@ -9,15 +9,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pangu_alpha.config.families import FAMILIES, compute_type
+from pangu_alpha.config.run import RunConfig
 from pangu_alpha.parallel.layout import Layout, is_tied, layouts
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.proof import mindir, overflow, traffic
+from pangu_alpha.proof import dropout, mindir, overflow, traffic
 from pangu_alpha.proof.dry_run import Job, RankReport, Slice
 from pangu_alpha.proof.inline import inline
 from pangu_alpha.proof.links import LINKS, Cluster, Link
 
 _STATE = {"adam_m.": "moments", "adam_v.": "moments", "accu_grads.": "sums"}
-_LAYER = re.compile(r"\bblocks\.\d+\.")
+LAYER = re.compile(r"\bblocks\.\d+\.")
 _PLACE = re.compile(r"(?:^|/)(\w+)-\w+")  # attribute and class of a cell in a scope
 _OUTER = ("network", "token_loss", "model")  # cells around the network
 
@@ -77,6 +78,8 @@ class RankSummary:
         lines: Its traffic, by formula and in the graph.
         links: Farthest link that the groups of each line cross; None where there is no group.
         overflow: What is wrong with how the rank notices an overflow; see overflow.problems.
+        dropout: The masks that the rank draws.
+        dropout_faults: What is wrong with them by the rank's place; see dropout.faults.
     """
 
     rank: int
@@ -91,12 +94,15 @@ class RankSummary:
     lines: tuple[traffic.Line, ...]
     links: tuple[Link | None, ...]
     overflow: tuple[str, ...] = ()
+    dropout: tuple[dropout.Draw, ...] = ()
+    dropout_faults: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
         """Whether formulas explain all traffic, the table all placements, and an overflow is noticed."""
         misplaced = any(each.problem for each in self.placements)
-        return all(line.equal for line in self.lines) and not misplaced and not self.overflow
+        equal = all(line.equal for line in self.lines)
+        return equal and not misplaced and not self.overflow and not self.dropout_faults
 
     def wire(self) -> dict[tuple[str, Link], float]:
         """Bytes sent in a step by axis and link."""
@@ -131,6 +137,8 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
     saturates = FAMILIES[job.chip].saturates
     formulas = traffic.Formulas(job.model, job.plan, job.batch_size, compute_dtype(job), stage, saturates)
     lines = traffic.check(formulas.demands(), traffic.observed(model, mesh, report.rank))
+    masks = dropout.draws(model, job.plan) if job.model.dropout else []
+    seed = RunConfig.seed if job.seed is None else job.seed
     return RankSummary(
         rank=report.rank,
         stage=stage,
@@ -144,6 +152,8 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
         lines=tuple(lines),
         links=tuple(_link(line, cluster) for line in lines),
         overflow=overflow.problems(inline(model), saturates),
+        dropout=tuple(masks),
+        dropout_faults=tuple(dropout.faults(masks, job.model, job.plan, report.rank, seed)),
     )
 
 
@@ -215,7 +225,7 @@ def _alike(found: Iterator[Placement]) -> Iterator[Placement]:
     """One for all layers that lie alike."""
     groups: Counter[Placement] = Counter()
     for each in found:
-        groups[Placement(_LAYER.sub("blocks.*.", each.name), *list(vars(each).values())[1:])] += 1
+        groups[Placement(LAYER.sub("blocks.*.", each.name), *list(vars(each).values())[1:])] += 1
     for each, count in groups.items():
         yield Placement(each.name, count, *list(vars(each).values())[2:])
 

@@ -111,7 +111,8 @@ def _devices_problem(devices: int, plan: ParallelPlan) -> str:
 def job_of(options: argparse.Namespace) -> Job:
     """What is compiled."""
     model, optim = _network(options)
-    return Job(model, plan_of(options), optim, _batch_size(options))
+    makes = getattr(options, "initialize", False)
+    return Job(model, plan_of(options), optim, _batch_size(options), initialize=makes)
 
 
 def _batch_size(options: argparse.Namespace) -> int:

@@ -55,6 +55,8 @@ def plan_parser() -> argparse.ArgumentParser:
     one.add_argument("--rank-table", type=path_text, metavar="FILE", help="where ranks stand (default: "
         "servers of 8 devices in the order of the ranks)")  # fmt: skip
     one.add_argument("--servers-per-rack", type=positive, metavar="N", help="(default: one rack holds all)")
+    one.add_argument("--initialize", action="store_true", help="makes the initial values, too, so that the "
+        "host's peak has them (minutes for a stage of 10^10 parameters)")  # fmt: skip
     one.add_argument("--picture", type=path_text, metavar="PNG", help="draws what each stage sends")
     _output_options(one)
     one = commands.add_parser("replay", help="run a plan's graphs on CPU and compare with one device")

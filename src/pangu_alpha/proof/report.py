@@ -15,6 +15,7 @@ from pangu_alpha.proof.dry_run import Job, RankReport, Slice
 from pangu_alpha.proof.links import LINKS, Cluster, Link
 
 _STATE = {"adam_m.": "moments", "adam_v.": "moments", "accu_grads.": "sums"}
+_MINDSPORE = 1.5e9  # bytes that importing MindSpore and compiling a graph may take
 _LAYER = re.compile(r"\bblocks\.\d+\.")
 _PLACE = re.compile(r"(?:^|/)(\w+)-\w+")  # attribute and class of a cell in a scope
 _OUTER = ("network", "token_loss", "model")  # cells around the network
@@ -67,6 +68,7 @@ class RankSummary:
         stage: Its stage.
         compile_seconds: Of the compiler.
         seconds: Of the whole child; None if it was not measured.
+        initialize_seconds: Of making the initial values; None if none were made.
         peak_mb: Largest memory of the child, MiB.
         nodes: Nodes of the graph.
         bytes: Of "weights", "moments" and "sums" of gradients that the rank holds.
@@ -80,6 +82,7 @@ class RankSummary:
     stage: int
     compile_seconds: float
     seconds: float | None
+    initialize_seconds: float | None
     peak_mb: int
     nodes: int
     bytes: Mapping[str, int]
@@ -90,8 +93,20 @@ class RankSummary:
 
     @property
     def agrees(self) -> bool:
-        """Whether formulas explain all traffic and the table all placements."""
-        return all(line.equal for line in self.lines) and not any(each.problem for each in self.placements)
+        """Whether formulas explain the traffic, the table the placements, and the host has the memory."""
+        explained = all(line.equal for line in self.lines)
+        return explained and not any(each.problem for each in self.placements) and self.fits_host
+
+    @property
+    def host_limit(self) -> float:
+        """Bytes that the process may take at its peak: what the rank holds and half of it, and MindSpore."""
+        return 1.5 * sum(self.bytes.values()) + _MINDSPORE
+
+    @property
+    def fits_host(self) -> bool:
+        """Whether the peak of the host's memory is within `host_limit`; not if a process makes more of the
+        model than its own slices."""
+        return self.peak_mb * 2**20 <= self.host_limit
 
     def wire(self) -> dict[tuple[str, Link], float]:
         """Bytes sent in a step by axis and link."""
@@ -108,7 +123,8 @@ class RankSummary:
             | {"group_size": len(line.groups[0]) if line.groups else 0, "link": link, "equal": line.equal}
             for line, link in zip(self.lines, self.links, strict=True)
         ]
-        return asdict(self) | {"lines": rows, "links": None, "agrees": self.agrees}
+        said = {"host_limit": self.host_limit, "fits_host": self.fits_host, "agrees": self.agrees}
+        return asdict(self) | {"lines": rows, "links": None} | said
 
 
 def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | None = None) -> RankSummary:
@@ -130,6 +146,7 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
         stage=stage,
         compile_seconds=report.seconds,
         seconds=seconds,
+        initialize_seconds=report.initialize_seconds,
         peak_mb=report.peak_mb,
         nodes=counted.nodes,
         bytes=held_bytes(counted.parameters),

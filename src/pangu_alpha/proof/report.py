@@ -16,6 +16,7 @@ from pangu_alpha.proof.links import LINKS, Cluster, Link
 
 _STATE = {"adam_m.": "moments", "adam_v.": "moments", "accu_grads.": "sums"}
 _MINDSPORE = 1.5e9  # bytes that importing MindSpore and compiling a graph may take
+_NODE = 0.25e6  # bytes that compiling may take for each node; 0.16 to 0.23 MB were seen
 _LAYER = re.compile(r"\bblocks\.\d+\.")
 _PLACE = re.compile(r"(?:^|/)(\w+)-\w+")  # attribute and class of a cell in a scope
 _OUTER = ("network", "token_loss", "model")  # cells around the network
@@ -98,14 +99,21 @@ class RankSummary:
         return explained and not any(each.problem for each in self.placements) and self.fits_host
 
     @property
+    def held(self) -> int:
+        """Bytes that the rank holds."""
+        return sum(self.bytes.values())
+
+    @property
     def host_limit(self) -> float:
         """Bytes that the process may take at its peak: what the rank holds and half of it, and MindSpore."""
-        return 1.5 * sum(self.bytes.values()) + _MINDSPORE
+        return 1.5 * self.held + max(_MINDSPORE, _NODE * self.nodes)
 
     @property
     def fits_host(self) -> bool:
-        """Whether the peak of the host's memory is within `host_limit`; not if a process makes more of the
-        model than its own slices."""
+        """Whether the peak of the host's memory is within `host_limit`.
+
+        It is not if a process makes more of the model than its own slices.
+        """
         return self.peak_mb * 2**20 <= self.host_limit
 
     def wire(self) -> dict[tuple[str, Link], float]:

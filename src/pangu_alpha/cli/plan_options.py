@@ -34,7 +34,7 @@ examples:
   plan.py strategies --model 2_6b --devices 8 --tp 8 --batch-size 8 --layers 4
 
 exit code: 0 good; 1 there is no plan, a replay failed, or a dry run found what formulas or the sharding table
-do not say; 2 wrong options, or a plan that MindSpore refuses
+do not say, or took too much of the host's memory; 2 wrong options, or a plan that MindSpore refuses
 """
 
 

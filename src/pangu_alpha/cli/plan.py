@@ -113,8 +113,8 @@ def _devices_problem(devices: int, plan: ParallelPlan) -> str:
 def job_of(options: argparse.Namespace) -> Job:
     """What is compiled."""
     model, optim = _network(options)
-    chip = getattr(options, "chip", Job.chip)
-    return Job(model, plan_of(options), optim, _batch_size(options), chip=chip)
+    chip, makes = getattr(options, "chip", Job.chip), getattr(options, "initialize", False)
+    return Job(model, plan_of(options), optim, _batch_size(options), chip=chip, initialize=makes)
 
 
 def _batch_size(options: argparse.Namespace) -> int:

@@ -61,6 +61,9 @@ class FakeStep:
     def set_train(self):
         pass
 
+    def compile(self, *inputs):
+        self.compiled = [(tensor.shape, tensor.dtype) for tensor in inputs]
+
     def __call__(self, *inputs):
         self.inputs.append([tensor.asnumpy() for tensor in inputs])
         return Tensor(7.0, ms.float32), Tensor(3.0, ms.float32), Tensor(True)
@@ -180,7 +183,7 @@ def test_an_overflow_that_the_chip_tells_lowers_the_scale(engine_of, settings, m
     assert order == ["cleared", "run"] * 20
 
 
-def plain_operators(model, chip):
+def plain_operators(model, device, chip):
     return operators_for(model, "plain", chip=chip)
 
 

@@ -135,9 +135,12 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _chip_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--chip", choices=tuple(FAMILIES), default="910B", help="family of the devices: 910A "
-        "(Atlas training), 910B (A2), 910C (A3); decides operators and how overflow is noticed (default: "
-        "910B)")  # fmt: skip
+    parser.add_argument(
+        "--chip",
+        choices=tuple(FAMILIES),
+        help="family of the devices: 910A (Atlas training), 910B (A2), 910C (A3); decides operators and how "
+        "overflow is noticed (default: run.chip of --plan, or 910B)",
+    )
 
 
 def _plan_options(parser: argparse.ArgumentParser) -> None:

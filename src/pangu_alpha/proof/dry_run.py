@@ -48,6 +48,7 @@ class Job:
             memory holds them. Takes as long as a run's start: minutes for a stage of 10^10 parameters.
         search: MindSpore's own strategy search instead of the sharding table.
         chip: Family of the devices: whether they have flash attention, and how overflow is noticed.
+        attention_dropout: Who draws the masks of the attention weights; see config.run.RunConfig.
         patch: "module:function" that the child calls before anything is built; negative controls use it.
 
     Raises:
@@ -63,15 +64,12 @@ class Job:
     initialize: bool = False
     search: Literal["recursive_programming", "sharding_propagation"] | None = None
     chip: Chip = "910B"
+    attention_dropout: Literal["positional", "device"] = "positional"
     patch: str | None = None
 
     def __post_init__(self) -> None:
         validate(self)
         problems = [*misfits(self.plan, self.model), *unpartitionable(self.plan)]
-        if self.model.dropout and self.operators == "plain":
-            problems.append(
-                f"dropout: {self.model.dropout} must be 0 with plain operators, whose masks are not split"
-            )
         if problem := unsupported(self.model, self.chip):
             problems.append(problem)
         if problems:

@@ -40,7 +40,7 @@ from pangu_alpha.proof.dry_run import Job, RankReport, compile_rank
 from pangu_alpha.proof.inline import inline
 from pangu_alpha.proof.reference_optimizer import learning_rate
 from pangu_alpha.proof.replay_processes import ReplayError, run_child, run_ranks
-from pangu_alpha.proof.replay_rows import Place, controls, places, rows_of_step
+from pangu_alpha.proof.replay_rows import Place, controls, keys_of_step, places, rows_of_step
 from pangu_alpha.proof.replay_worker import CPU_GRAPH, GROUPS, INITIAL, INPUTS, JOB, STATES
 from pangu_alpha.proof.rewrite import rewrite
 from pangu_alpha.proof.slices import Region, region
@@ -364,7 +364,10 @@ def _write_inputs(
     if setting.edit_inputs:
         setting.edit_inputs(values)
     *begins, _ = places(job, setting.steps, setting.start and setting.start.place)
-    rows = [rows_of_step(job, place.samples, place.step == setting.overflow) for place in begins]
+    rows = [
+        (*rows_of_step(job, place.samples, place.step == setting.overflow), *keys_of_step(job, place.step))
+        for place in begins
+    ]
     for rank, own_values in values.items():
         inputs = {f"parameter/{name}": value for name, value in own_values.items()}
         data_rank = rank // job.plan.tp % job.plan.dp

@@ -237,12 +237,13 @@ class Formulas:
         """MindSpore gathers a batch of micro-batches from all data-parallel ranks before it cuts them out.
 
         The first stage asks for ids, positions and documents; the last for labels, loss mask, positions (of
-        the query) and documents; those between for documents.
+        the query) and documents; those between for documents; all for dropout's keys.
         """
         plan = self.plan
         if plan.micro_batches == 1:
             return
         integers = 4 if plan.pp == 1 else 3 if self.first or self.last else 1
+        integers += bool(self.model.dropout)
         size = plan.micro_batches * plan.dp * self.rows
         for dtype, number in (("int32", integers), ("float32", int(self.last))):
             yield from self._ask(

@@ -52,6 +52,21 @@ def norm_counts_twice() -> None:
     sums.Partitioned.__init__ = with_fault
 
 
+def draws_the_whole_model() -> None:
+    """The engine fills every parameter of all stages before the compiler cuts them into slices."""
+    from pangu_alpha.model.initialization import initialize
+    from pangu_alpha.training.partitioned_engine import PartitionedEngine
+
+    def with_values(self):
+        step = make(self)
+        model = next(cell for _, cell in step.cells_and_names() if type(cell).__name__ == "PanguAlpha")
+        initialize(model, self.config.run.seed)
+        return step
+
+    make = PartitionedEngine._make_step
+    PartitionedEngine._make_step = with_values
+
+
 def wrong_strategy() -> None:
     """The weights of column-parallel products are whole on every device, against the table."""
     from pangu_alpha.parallel import apply
@@ -70,6 +85,23 @@ def wrong_table() -> None:
         matmul=split(("dp", None), (None, None)), add=split(("dp", None), (None,))
     )
     SHARDING["Linear column"].update(cast_weight=split((None, None)), cast_bias=split((None,)))
+
+
+def seeds_of_the_cell_alone() -> None:
+    """The device's dropout is seeded alike on all ranks."""
+    from pangu_alpha.training import partitioned_engine
+
+    partitioned_engine.dropout_stream = lambda config, rank: (1,)
+
+
+def copies_drawn_apart() -> None:
+    """Masks by position depend on the rank, on the residual stream, too, of which tp ranks hold copies."""
+    from mindspore.communication import get_rank
+
+    from pangu_alpha.model.operators import dropout
+
+    true_number = dropout.cell_number
+    dropout.cell_number = lambda salt: true_number(salt) + 2 * get_rank()
 
 
 def swap_slices(values: dict[int, dict[str, np.ndarray]]) -> None:

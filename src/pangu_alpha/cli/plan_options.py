@@ -9,6 +9,7 @@ from pangu_alpha.cli import search as search_command
 from pangu_alpha.cli.options import (
     natural,
     naturals,
+    nonnegative_number,
     path_text,
     positive,
     positive_number,
@@ -35,7 +36,7 @@ examples:
   plan.py strategies --model 2_6b --devices 8 --tp 8 --batch-size 8 --layers 4
 
 exit code: 0 good; 1 there is no plan, a replay failed, or a dry run found what formulas or the sharding table
-do not say; 2 wrong options, or a plan that MindSpore refuses
+do not say, or took too much of the host's memory; 2 wrong options, or a plan that MindSpore refuses
 """
 
 
@@ -52,6 +53,8 @@ def plan_parser() -> argparse.ArgumentParser:
     one = commands.add_parser("dry-run", help="compile ranks of a plan: what they hold and send")
     _model_options(one)
     _plan_options(one)
+    one.add_argument("--attention-dropout", choices=("positional", "device"), help="who draws the masks of "
+        "the attention weights (default: run.attention_dropout of --plan, or positional)")  # fmt: skip
     which = one.add_mutually_exclusive_group()
     which.add_argument("--rank", type=natural, default=0, help="rank to compile (default: 0)")
     which.add_argument("--ranks", type=naturals, metavar="R,R,...", help="several ranks, whose dropout masks "
@@ -60,6 +63,8 @@ def plan_parser() -> argparse.ArgumentParser:
     one.add_argument("--rank-table", type=path_text, metavar="FILE", help="where ranks stand (default: "
         "servers of 8 devices in the order of the ranks)")  # fmt: skip
     one.add_argument("--servers-per-rack", type=positive, metavar="N", help="(default: one rack holds all)")
+    one.add_argument("--initialize", action="store_true", help="makes the initial values, too, so that the "
+        "host's peak has them (minutes for a stage of 10^10 parameters)")  # fmt: skip
     one.add_argument("--picture", type=path_text, metavar="PNG", help="draws what each stage sends")
     _chip_option(one)
     _output_options(one)
@@ -76,6 +81,8 @@ def plan_parser() -> argparse.ArgumentParser:
     one.add_argument("--model", type=path_text, metavar="NAME|YAML", help="its shape, in float32 without "
         "dropout (default: a network of hidden size 32)")  # fmt: skip
     one.add_argument("--layers", type=positive, help="layers (default: the model's, or 2)")
+    one.add_argument("--dropout", type=nonnegative_number, metavar="RATE", help="with masks by position "
+        "(default: 0, none)")  # fmt: skip
     one.add_argument("model_fields", nargs="*", metavar="field=value", help="of the network, such as "
         "vocab_size=63 norm_order=query_then_norm")  # fmt: skip
     _chip_option(one)
@@ -136,9 +143,12 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _chip_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--chip", choices=tuple(FAMILIES), default="910B", help="family of the devices: 910A "
-        "(Atlas training), 910B (A2), 910C (A3); decides operators and how overflow is noticed (default: "
-        "910B)")  # fmt: skip
+    parser.add_argument(
+        "--chip",
+        choices=tuple(FAMILIES),
+        help="family of the devices: 910A (Atlas training), 910B (A2), 910C (A3); decides operators and how "
+        "overflow is noticed (default: run.chip of --plan, or 910B)",
+    )
 
 
 def _plan_options(parser: argparse.ArgumentParser) -> None:

@@ -66,13 +66,13 @@ def main(arguments: Sequence[str]) -> int:
     from pangu_alpha.parallel.world_check import check_world
 
     device = use_device(config.run.device)
+    world = join_world(config.parallel, device)
+    if world.rank:
+        logging.getLogger().setLevel(logging.WARNING)  # rank 0 says it for all
     if device == "Ascend":
         use_chip(config.run.chip, config.model)
         if config.model.dropout:
             check_products()
-    world = join_world(config.parallel, device)
-    if world.rank:
-        logging.getLogger().setLevel(logging.WARNING)  # rank 0 says it for all
     check_world(world, config, device_number(device))
 
     from pangu_alpha.training.guard import TrainingHaltedError

@@ -128,27 +128,30 @@ def shared(found: Mapping[int, Sequence[Draw]], plan: ParallelPlan) -> list[str]
     """
     mesh, said = Mesh.of(plan), []
     for one, other in combinations(sorted(found), 2):
-        if mesh.stage_of(one) != mesh.stage_of(other):
-            continue
-        theirs = {each.cell: each for each in found[other]}
-        for each in found[one]:
-            if each.cell not in theirs:
-                said.append(f"{each.cell}: rank {one} draws a mask, rank {other} does not")
-                continue
-            equal = each.seeds == theirs[each.cell].seeds
-            copies = each.way == "positional" or same_slice(mesh, each.axes, one, other)
-            if equal != copies:
-                said.append(
-                    f"{each.cell}: ranks {one} and {other} hold "
-                    + (
-                        "copies, but draw different masks"
-                        if copies and each.way == "device"
-                        else "one tensor, but number its masks differently"
-                        if copies
-                        else "different slices, but draw the same mask"
-                    )
-                )
+        if mesh.stage_of(one) == mesh.stage_of(other):
+            sides = [{each.cell: each for each in found[rank]} for rank in (one, other)]
+            for cell in sides[0].keys() ^ sides[1].keys():
+                has, lacks = (one, other) if cell in sides[0] else (other, one)
+                said.append(f"{cell}: rank {has} draws a mask, rank {lacks} does not")
+            both = [(each, sides[1][cell]) for cell, each in sides[0].items() if cell in sides[1]]
+            said += [text for pair in both if (text := _unequal(*pair, mesh, one, other))]
     return said
+
+
+def _unequal(first: Draw, second: Draw, mesh: Mesh, one: int, other: int) -> str:
+    """What is wrong with the masks that two ranks draw in one cell, "" if nothing."""
+    ranks = f"{first.cell}: ranks {one} and {other} hold"
+    if first.way == "positional" or second.way == "positional":
+        same = first.seeds == second.seeds
+        return "" if same else f"{ranks} one tensor, but number its masks differently"
+    copies = same_slice(mesh, first.axes, one, other)
+    if copies == (first.seeds == second.seeds):
+        return ""
+    return (
+        f"{ranks} copies, but draw different masks"
+        if copies
+        else (f"{ranks} different slices, but draw the same mask")
+    )
 
 
 def same_slice(mesh: Mesh, axes: Sequence[str], one: int, other: int) -> bool:

@@ -46,8 +46,8 @@ class Dropout(nn.Cell):
         self.factor = 1.0 / (1.0 - rate)
         self.salt = Tensor(cell_number(salt), ms.int32)
         self.threshold = Tensor(int(rate * 2**32) - 2**31, ms.int32)  # the product's bits are signed
-        self.salted = ops.Mul()
         self.reshape = ops.Reshape()
+        self.salted = ops.Mul()
         self.bits = self.product()
         self.reached = ops.GreaterEqual()
         self.cast = ops.Cast()
@@ -59,7 +59,7 @@ class Dropout(nn.Cell):
             return x
         if rows is None:
             return x
-        keys = self.reshape(self.salted(rows, self.salt), (-1, 1))
+        keys = self.salted(self.reshape(rows, (-1, 1)), self.salt)
         keep = self.reached(self.bits(keys, _columns(x.shape[1])), self.threshold)
         return self.rescale(self.drop(x, self.cast(keep, x.dtype)), self.factor)
 
@@ -91,8 +91,8 @@ class AttentionDropout(nn.Cell):
         self.salt = Tensor(cell_number(salt), ms.int32)
         self.heads = Tensor(head_numbers(num_heads).reshape(1, -1, 1, 1), ms.int32)
         self.threshold = Tensor(int(rate * 2**32) - 2**31, ms.int32)
-        self.salted = ops.Mul()
         self.reshape = ops.Reshape()
+        self.salted = ops.Mul()
         self.by_head = ops.Mul()
         self.bits = self.product()
         self.reached = ops.GreaterEqual()
@@ -105,7 +105,7 @@ class AttentionDropout(nn.Cell):
         if rows is None:
             return weights
         batch, length = rows.shape
-        keys = self.reshape(self.salted(rows, self.salt), (batch, 1, length, 1))
+        keys = self.salted(self.reshape(rows, (batch, 1, length, 1)), self.salt)
         keys = self.by_head(keys, self.heads)
         keep = self.reached(self.bits(keys, _columns(weights.shape[3])), self.threshold)
         return self.drop(weights, self.cast(keep, weights.dtype))

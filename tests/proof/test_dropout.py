@@ -1,4 +1,4 @@
-"""Dropout in the graphs of a plan: which ranks share masks, and whether the plan computes with one device's."""
+"""Dropout in the graphs of a plan: which ranks share masks, and whether the plan draws one device's."""
 
 from __future__ import annotations
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pangu_alpha.parallel.layout import Layout, is_tied, layouts
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof import mindir, traffic
+from pangu_alpha.proof.dependences import PartialOrder, partial_order
 from pangu_alpha.proof.dry_run import Job, RankReport, Slice
+from pangu_alpha.proof.fusion import fuse
 from pangu_alpha.proof.links import LINKS, Cluster, Link
 
 _STATE = {"adam_m.": "moments", "adam_v.": "moments", "accu_grads.": "sums"}
@@ -74,6 +76,7 @@ class RankSummary:
         strategies: Of the operators.
         lines: Its traffic, by formula and in the graph.
         links: Farthest link that the groups of each line cross; None where there is no group.
+        order: Its collectives, and what is forced of their order.
     """
 
     rank: int
@@ -87,6 +90,7 @@ class RankSummary:
     strategies: tuple[Strategy, ...]
     lines: tuple[traffic.Line, ...]
     links: tuple[Link | None, ...]
+    order: PartialOrder
 
     @property
     def agrees(self) -> bool:
@@ -102,13 +106,15 @@ class RankSummary:
         return dict(found)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values, without the order."""
         rows = [
             {key: value for key, value in asdict(line).items() if key != "groups"}
             | {"group_size": len(line.groups[0]) if line.groups else 0, "link": link, "equal": line.equal}
             for line, link in zip(self.lines, self.links, strict=True)
         ]
-        return asdict(self) | {"lines": rows, "links": None, "agrees": self.agrees}
+        plain = asdict(replace(self, order=PartialOrder((), ())))
+        del plain["order"]
+        return plain | {"lines": rows, "links": None, "agrees": self.agrees}
 
 
 def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | None = None) -> RankSummary:
@@ -137,6 +143,7 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
         strategies=tuple(strategies(report.strategies)),
         lines=tuple(lines),
         links=tuple(_link(line, cluster) for line in lines),
+        order=partial_order(fuse(model, report.rank) if job.plan.gradient_fusion else model),
     )
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from pangu_alpha.cli import calibrate
 from pangu_alpha.cli import search as search_command
 from pangu_alpha.cli.plan_options import plan_parser
-from pangu_alpha.cli.plan_text import rank_text, size, stages_text, traffic_text, ways_text
+from pangu_alpha.cli.plan_text import rank_text, size, stages_text, suite_text, traffic_text, ways_text
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan
@@ -238,6 +238,8 @@ def _replay(options: argparse.Namespace, folder: Path) -> int:
         reports.append(report)
         if not options.json:
             print(report.table(), flush=True)
+    if options.suite and not options.json:
+        print(suite_text(reports))
     _report(options, folder, {"replays": [report.to_json() for report in reports]})
     return int(not all(report.passed for report in reports))
 

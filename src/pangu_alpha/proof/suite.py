@@ -24,6 +24,9 @@ _OPTIM = OptimConfig(
     epsilon=1e-5,
     clip_norm=0.1,
 )
+# Clipping never acts, and epsilon is as large as gradients are: updates depend on the size of the gradients,
+# so that a fault in the scale of the loss or in the number of tokens shows in every weight.
+UNCLIPPED = replace(_OPTIM, epsilon=1e-2, clip_norm=1e4)
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,17 @@ class Change:
     resharded: bool = True
 
 
-def job(plan: ParallelPlan, layers: int = 2, **model: object) -> Job:
+def job(plan: ParallelPlan, layers: int = 2, recipe: OptimConfig = _OPTIM, **model: object) -> Job:
     """A small job for a plan.
 
     Args:
         plan: How it is split.
         layers: L.
+        recipe: The optimizer's; by default one whose clipping acts at every step.
         model: Fields of ModelConfig that differ.
     """
     shape = replace(_MODEL, num_layers=max(layers, plan.pp), **model)
-    return Job(shape, plan, _OPTIM, batch_size=2, operators="plain", seed=1)
+    return Job(shape, plan, recipe, batch_size=2, operators="plain", seed=1)
 
 
 def suite() -> dict[str, Job]:
@@ -81,6 +85,28 @@ def suite() -> dict[str, Job]:
         "dp2 tp2, 2 micro-batches, gradients sharded": job(scattered),
         "dp2 pp2, uneven gpipe, selective recompute": job(uneven, layers=3),
         "dp2 tp2, 2 micro-batches, weights sharded": job(gathered),
+    } | _stages_scale_and_merging()
+
+
+def _stages_scale_and_merging() -> dict[str, Job]:
+    """Sharded optimizers over stages, updates that depend on the gradients' size, merged collectives."""
+    stages = ParallelPlan(dp=2, pp=2, micro_batches=2)
+    gradients = replace(stages, optimizer_parallel="level2", optimizer_threshold=0)
+    weights = replace(gradients, optimizer_parallel="level3")  # MindSpore 2.9 refuses it in float32
+    merged = replace(stages, gradient_fusion=1)
+    both = ParallelPlan(
+        dp=2, tp=2, micro_batches=2, optimizer_parallel="level1", optimizer_threshold=0, gradient_fusion=1
+    )
+    scaled = ParallelPlan(tp=2, pp=2, micro_batches=2, sequence_parallel=True)
+    return {
+        "dp2 pp2, gradients sharded": job(gradients),
+        "dp2 pp2, weights sharded, float16": job(weights, compute_dtype="float16"),
+        "dp2 tp2, clipping inactive": job(ParallelPlan(dp=2, tp=2), recipe=UNCLIPPED),
+        "tp2 pp2, clipping inactive, loss scale 2^16": replace(
+            job(scaled, recipe=UNCLIPPED), loss_scale=2.0**16
+        ),
+        "dp2 pp2, merged sums": job(merged),
+        "dp2 tp2 optimizer, merged": job(both),
     }
 
 

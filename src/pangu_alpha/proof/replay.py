@@ -38,13 +38,13 @@ from pangu_alpha.proof.compare import (
     differences,
 )
 from pangu_alpha.proof.dry_run import Job, RankReport, compile_rank
+from pangu_alpha.proof.reference_optimizer import learning_rate
 from pangu_alpha.proof.replay_graphs import graphs_of
 from pangu_alpha.proof.replay_processes import ReplayError, run_child, run_ranks
 from pangu_alpha.proof.replay_rows import Place, controls, places, rows_of_step
 from pangu_alpha.proof.replay_worker import CPU_GRAPH, GROUPS, INITIAL, INPUTS, JOB, STATES
 from pangu_alpha.proof.rewrite import rewrite
 from pangu_alpha.proof.slices import Region, region
-from pangu_alpha.training.schedule import learning_rate
 
 _COMPILING = 2  # compilers at once: each takes a core and about 1 GB
 _SHOWN = 8  # parameters placed otherwise that a table names
@@ -193,11 +193,11 @@ def replay(
     graphs = graphs_of(name, compiled, job.plan)
     if setting.edit_graphs:
         setting.edit_graphs(graphs)
-    collectives = _check_order(name, graphs)
+    collectives = check_order(name, graphs)
     initial = dict(np.load(folder / "reference" / INITIAL))
     placed = _placed(compiled, graphs, job)
     _write_inputs(job, setting, folder, placed, initial)
-    _write_graphs(folder, graphs)
+    write_graphs(folder, graphs)
     clock.lap("compile", "run")
     run_ranks(folder, job.plan.devices, setting.timeout)
     clock.lap("run", "compare")
@@ -216,7 +216,7 @@ def replay(
     )
 
 
-def _check_order(name: str, graphs: Mapping[int, mindir.Model]) -> int:
+def check_order(name: str, graphs: Mapping[int, mindir.Model]) -> int:
     """The largest number of collectives a rank runs; refuses graphs that would hang."""
     meetings = {rank: order.meetings(graph, rank) for rank, graph in graphs.items()}
     if stuck := order.deadlock(meetings):
@@ -372,13 +372,14 @@ def _write_inputs(
         for step, batch in enumerate(rows):
             own = [array[data_rank] for array in batch]
             inputs |= {f"{step}/batch/{i}": array for i, array in enumerate(own)}
-            inputs[f"{step}/controls"] = controls(job, begins[step].step, own[2])
+            skipped = setting.overflow is not None and begins[step].step > setting.overflow
+            inputs[f"{step}/controls"] = controls(job, begins[step].step, own[2], int(skipped))
         target = folder / f"rank_{rank:05d}"
         target.mkdir(exist_ok=True)
         np.savez(target / INPUTS, **inputs)
 
 
-def _write_graphs(folder: Path, graphs: Mapping[int, mindir.Model]) -> None:
+def write_graphs(folder: Path, graphs: Mapping[int, mindir.Model]) -> None:
     """Every rank's graph for CPU, and the groups of all."""
     groups: dict[str, tuple[int, ...]] = {}
     for rank, graph in graphs.items():

@@ -24,9 +24,11 @@ _OPTIM = OptimConfig(
     epsilon=1e-5,
     clip_norm=0.1,
 )
-# Clipping never acts, and epsilon is as large as gradients are: updates depend on the size of the gradients,
-# so that a fault in the scale of the loss or in the number of tokens shows in every weight.
-UNCLIPPED = replace(_OPTIM, epsilon=1e-2, clip_norm=1e4)
+# The bias correction divides sqrt(v) by about 0.2 before epsilon is added, so epsilon is that much larger.
+WARM_UP = replace(_OPTIM, warmup_steps=4, bias_correction=True, epsilon=1e-4)
+# Unclipped gradients are some 30 times as large. Only here does a wrong scale reach weights: where clipping
+# acts, the clipped gradient is the same whatever it was multiplied by.
+UNCLIPPED = replace(_OPTIM, clip_norm=1e3, epsilon=1e-3)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def job(plan: ParallelPlan, layers: int = 2, recipe: OptimConfig = _OPTIM, **mod
     Args:
         plan: How it is split.
         layers: L.
-        recipe: The optimizer's; by default one whose clipping acts at every step.
+        recipe: How it is trained; by default clipping acts at every step.
         model: Fields of ModelConfig that differ.
     """
     shape = replace(_MODEL, num_layers=max(layers, plan.pp), **model)
@@ -85,11 +87,15 @@ def suite() -> dict[str, Job]:
         "dp2 tp2, 2 micro-batches, gradients sharded": job(scattered),
         "dp2 pp2, uneven gpipe, selective recompute": job(uneven, layers=3),
         "dp2 tp2, 2 micro-batches, weights sharded": job(gathered),
+        "dp2 tp2, warm-up from 0, bias correction": job(ParallelPlan(dp=2, tp=2), recipe=WARM_UP),
+        "dp2 tp2, 2 micro-batches, clipping inactive": job(
+            ParallelPlan(dp=2, tp=2, micro_batches=2), recipe=UNCLIPPED
+        ),
     } | _stages_scale_and_merging()
 
 
 def _stages_scale_and_merging() -> dict[str, Job]:
-    """Sharded optimizers over stages, updates that depend on the gradients' size, merged collectives."""
+    """Sharded optimizers over stages, a loss scale, merged collectives."""
     stages = ParallelPlan(dp=2, pp=2, micro_batches=2)
     gradients = replace(stages, optimizer_parallel="level2", optimizer_threshold=0)
     weights = replace(gradients, optimizer_parallel="level3")  # MindSpore 2.9 refuses it in float32
@@ -101,7 +107,6 @@ def _stages_scale_and_merging() -> dict[str, Job]:
     return {
         "dp2 pp2, gradients sharded": job(gradients),
         "dp2 pp2, weights sharded, float16": job(weights, compute_dtype="float16"),
-        "dp2 tp2, clipping inactive": job(ParallelPlan(dp=2, tp=2), recipe=UNCLIPPED),
         "tp2 pp2, clipping inactive, loss scale 2^16": replace(
             job(scaled, recipe=UNCLIPPED), loss_scale=2.0**16
         ),

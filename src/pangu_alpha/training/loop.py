@@ -41,10 +41,14 @@ from pangu_alpha.training.engine import Engine, StepResult
 from pangu_alpha.training.guard import make_guard
 from pangu_alpha.training.output_folder import prepare_folder
 from pangu_alpha.training.partitioned_engine import PartitionedEngine
+from pangu_alpha.training.replica_check import ReplicaCheck
 from pangu_alpha.training.report import Report, SilentReport
+from pangu_alpha.training.row_check import check_rows
 from pangu_alpha.training.schedule import learning_rate, schedule_note
 
 logger = logging.getLogger(__name__)
+
+MakeEngine = Callable[[TrainConfig, World], Engine]
 
 _ORDER_KEYS = ("run.seed", "data.shuffle")
 _OTHER_ORDER = (
@@ -66,7 +70,13 @@ class Place:
     samples: int = 0
 
 
-def train(config: TrainConfig, device: str, world: World | None = None, restarted: bool = False) -> int:
+def train(
+    config: TrainConfig,
+    device: str,
+    world: World | None = None,
+    restarted: bool = False,
+    engine: MakeEngine | None = None,
+) -> int:
     """One process of a training run, whose folder rank 0 holds for all ranks from before it is read.
 
     Args:
@@ -74,6 +84,7 @@ def train(config: TrainConfig, device: str, world: World | None = None, restarte
         device: Device in use, "CPU" or "Ascend".
         world: The ranks that read the other rows.
         restarted: See `RunCheckpoints`.
+        engine: See `Trainer`.
 
     Returns:
         Exit code, see `Trainer.run`.
@@ -86,7 +97,7 @@ def train(config: TrainConfig, device: str, world: World | None = None, restarte
     new = [folder for folder in (output, *output.parents) if first and not folder.exists()]
     try:
         with hold_folder(output, "training") if first else nullcontext():
-            return Trainer(config, device, world, restarted).run()
+            return Trainer(config, device, world, restarted, engine).run()
     except (ValueError, OSError):
         with suppress(OSError):  # what was refused leaves no folders; what has begun is not empty
             for folder in new:
@@ -102,13 +113,19 @@ class Trainer:
         device: Device in use, "CPU" or "Ascend".
         world: The ranks that read the other rows.
         restarted: See `RunCheckpoints`.
+        engine: Makes the engine of the run and its world; by default the device decides.
 
     Raises:
         ValueError: Records, vocabulary or the checkpoint to resume from are damaged or do not fit.
     """
 
     def __init__(
-        self, config: TrainConfig, device: str, world: World | None = None, restarted: bool = False
+        self,
+        config: TrainConfig,
+        device: str,
+        world: World | None = None,
+        restarted: bool = False,
+        engine: MakeEngine | None = None,
     ) -> None:
         run = config.run
         self.world = world or World()
@@ -139,18 +156,22 @@ class Trainer:
         self.validation = validation and ValidationBatches(
             validation, run.batch_size, config.data.document_mask, **place
         )
-        self.engine = (PartitionedEngine if self.partitioned else Engine)(config, self.world)
+        self.engine = (engine or (PartitionedEngine if self.partitioned else Engine))(config, self.world)
         compute_dtype = str(self.engine.compute_dtype).lower()
         self.guard = make_guard(run.guard, config.optim.loss_scale, compute_dtype)
         self.place = Place()
+        self._replicas = ReplicaCheck(config, self.world, self.partitioned)
+        self._rows_checked = False
         self.peak = _peak_flops(run.peak_tflops, device, self.world.size)
         # under a launcher a second SIGTERM may be the first one, sent to the whole job: the launcher insists
         self._signals = Signals(stop_at_once if launcher_of_this_process() is None else None)
         self._stop = 0  # sent to any rank, as all have agreed
         self._saving = -1  # newest step whose saving has begun
         self._saved = -1  # newest step that this rank has on the disk
-        if start is not None:
-            self.engine.compile()
+        self.engine.compile()
+        if start is None:
+            self.engine.initialize()
+        else:
             self._restore(start)
         self._agree_on_place(start)
 
@@ -161,7 +182,8 @@ class Trainer:
             0, or 128 + the signal's number after a SIGTERM, SIGINT or SIGHUP, which saves and stops.
 
         Raises:
-            TrainingHaltedError: Too many updates in a row were skipped; the last checkpoint stands.
+            TrainingHaltedError: Too many updates in a row were skipped, or ranks that hold copies of a tensor
+                no longer agree; the last checkpoint stands.
         """
         run = self.config.run
         if self.world.rank == 0:
@@ -174,13 +196,13 @@ class Trainer:
     def _run(self, report: Report | SilentReport) -> int:
         run, place = self.config.run, self.place
         try:
-            if place.step < run.steps:
-                report.say(
-                    f"compiling the training graph of {self.config.model.parameter_count:,} parameters"
-                )
-            else:
+            if place.step >= run.steps:
                 report.say(
                     f"{self.folder}: done, step {place.step} of {run.steps}; to go on, raise run.steps"
+                )
+            elif not self.partitioned:  # whose graph is compiled before its values are there
+                report.say(
+                    f"compiling the training graph of {self.config.model.parameter_count:,} parameters"
                 )
             with BackgroundSaver(self.checkpoints.series.save, run.checkpoint.background) as saver:
                 self._train(report, saver)
@@ -225,6 +247,9 @@ class Trainer:
         run, place = self.config.run, self.place
         began = time.perf_counter()
         micro_batches = list(itertools.islice(stream, self.config.parallel.micro_batches))
+        if not self._rows_checked:
+            check_rows(self.world, self.config.parallel, self.batches, place.samples, micro_batches)
+            self._rows_checked = True
         scale = self.guard.scale.value
         result = self.engine.step(place.step, micro_batches, self.guard, before_update)
         entry = self._entry(result, scale, time.perf_counter() - began)
@@ -234,6 +259,7 @@ class Trainer:
             self.guard.observe(result.norm, result.applied)
         finally:  # the step that stops the run is in its report, too
             report.step(entry | {"skipped": self.guard.skipped})
+        self._replicas.after_step(place.step, self.engine, result.applied)  # copies that differ are not saved
         last = place.step == run.steps
         if self.validation is not None and (last or place.step % run.evaluate_every == 0):
             report.validation(self._validate())

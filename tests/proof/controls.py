@@ -105,13 +105,6 @@ def forget_tied_gradient(graphs: dict[int, mindir.Model]) -> None:
                 graphs[rank] = bypass(graphs[rank], adds, place=1)
 
 
-def leave_out_tokens(graphs: dict[int, mindir.Model]) -> None:
-    """Every rank takes the tokens of its own rows, by its share of them, for those of all."""
-    for rank, model in graphs.items():
-        tokens = next(each for each in mindir.collectives(model) if each.phase == "update")
-        graphs[rank] = bypass(model, tokens.node)
-
-
 def bypass(model: mindir.Model, name: str, place: int = 0) -> mindir.Model:
     """The graph without a node: who used it uses the node's input instead."""
     (function,) = model.functions

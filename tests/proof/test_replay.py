@@ -13,7 +13,7 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.proof.replay import ReplayError, Setting, compile_ranks, misplaced, replay
 from pangu_alpha.proof.replay_rows import micro_batches, rows_of_step
 from pangu_alpha.proof.replay_worker import STATES
-from pangu_alpha.proof.suite import UNCLIPPED, job, quick, suite
+from pangu_alpha.proof.suite import job, quick, suite
 
 HERE = Path(__file__).parent
 _SPEC = importlib.util.spec_from_file_location("controls", HERE / "controls.py")
@@ -119,20 +119,6 @@ def test_an_all_reduce_left_out_on_one_rank_is_seen_before_anything_runs(run):
         run("tp2, odd vocabulary", edit_graphs=controls.leave_out_on_rank_0)
 
 
-@pytest.mark.long
-def test_tokens_that_are_not_summed_show_where_clipping_does_not_act(tmp_path):
-    asked = job(ParallelPlan(tp=2), layers=1, recipe=UNCLIPPED)
-    reports = compile_ranks(asked, tmp_path)
-    report = replay("whole", asked, tmp_path, compiled=reports)
-    assert report.passed, report.table()
-    report = replay(
-        "broken", asked, tmp_path, Setting(edit_graphs=controls.leave_out_tokens), compiled=reports
-    )
-    assert not report.passed
-    # with clipping, gradient and weights stay within their bounds: it divides the factor out
-    assert ratio(report, "gradient") > 10 and ratio(report, "weight") > 10
-
-
 def test_a_tied_gradient_that_is_not_summed_does_not_pass(run):
     report, _ = run("pp2, 2 micro-batches", edit_graphs=controls.forget_tied_gradient)
     assert not report.passed
@@ -198,6 +184,6 @@ def test_the_suite_holds_every_way_of_splitting():
         for plan in plans
     )
     assert any(plan.optimizer_parallel == "level2" and plan.pp > 1 for plan in plans)
-    assert any(plan.optimizer_parallel == "level3" and plan.pp > 1 for plan in plans)
     assert {plan.optimizer_parallel for plan in plans if plan.gradient_fusion} == {"none", "level1", "level2"}
-    assert any(each.loss_scale == 2.0**16 and each.optim == UNCLIPPED for each in suite().values())
+    scales = [each.optim.loss_scale.initial for each in suite().values() if each.optim.clip_norm > 100]
+    assert 2.0**16 in scales

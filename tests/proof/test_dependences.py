@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from random import Random
 
 import pytest
 
-from pangu_alpha.proof.dependences import PartialOrder, partial_order
+from pangu_alpha.proof.dependences import partial_order
 from pangu_alpha.proof.inline import inline
 
 _SPEC = importlib.util.spec_from_file_location("rewriting", Path(__file__).parent / "test_rewrite.py")
@@ -83,18 +82,3 @@ def test_an_inlined_function_is_no_block_any_more():
 def test_a_call_of_a_function_that_the_graph_does_not_name_is_refused():
     with pytest.raises(ValueError, match="calls a function it does not name; it must say which one"):
         partial_order(rewriting.closures())
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_a_shuffled_order_is_one_that_the_graph_allows(seed):
-    before = (0b0000, 0b0001, 0b0000, 0b0110)
-    places = PartialOrder((), before).shuffled(Random(seed))
-    assert sorted(places) == [0, 1, 2, 3]
-    for number, place in enumerate(places):
-        earlier = sum(1 << each for each in places[:number])
-        assert not before[place] & ~earlier
-
-
-def test_shuffled_orders_differ():
-    order = PartialOrder((), (0, 0, 0, 0))
-    assert len({tuple(order.shuffled(Random(seed))) for seed in range(50)}) > 10

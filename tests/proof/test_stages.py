@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -15,7 +16,7 @@ from pangu_alpha.proof import mindir
 from pangu_alpha.proof.alike import first_difference
 from pangu_alpha.proof.dependences import PartialOrder, partial_order
 from pangu_alpha.proof.dry_run import Job, compile_rank
-from pangu_alpha.proof.order import meeting
+from pangu_alpha.proof.order import meeting, walk
 from pangu_alpha.proof.stages import Moves, together
 
 ROWS = mindir.Tensor((8, 16), "float16")
@@ -206,6 +207,67 @@ def test_what_stages_do_together_must_be_ordered_by_their_graphs():
     )
 
 
+def shuffled(order, random):
+    """Places of the collectives in an order that the graph allows."""
+    left, done, result = list(range(len(order.before))), 0, []
+    while left:
+        place = random.choice([each for each in left if not order.before[each] & ~done])
+        left.remove(place)
+        done |= 1 << place
+        result.append(place)
+    return result
+
+
+def hangs(orders, mesh, chosen):
+    """Whether ranks wait for ever, each running what its stage does in the order `chosen(stage, rank)`."""
+    keys = {}
+    for first, order in orders.items():
+        moves = Moves(mesh, [meeting(each, first) for each in order.collectives])
+        for rank in mesh.stage_ranks(mesh.stage_of(first)):
+            own = moves.keys(rank)
+            keys[rank] = [own[place] for place in chosen(order, rank)]
+    done = walk(keys)
+    return any(done[rank] < len(own) for rank, own in keys.items())
+
+
+def by_stage(mesh, seed):
+    return lambda order, rank: shuffled(order, Random(f"{seed} {mesh.stage_of(rank)}"))
+
+
+def by_rank(seed):
+    return lambda order, rank: shuffled(order, Random(f"{seed} {rank}"))
+
+
+def loose(order, mesh, rank, ordered):
+    """The same where only `ordered` and what stages do together have an order."""
+    shared = [
+        place
+        for place, each in enumerate(order.collectives)
+        if each.peer is not None or (ordered and len(each.ranks) == mesh.size)
+    ]
+    masks = [
+        sum(1 << other for other in shared if other < place) if place in shared else 0
+        for place in range(len(order.collectives))
+    ]
+    return PartialOrder(order.collectives, tuple(masks))
+
+
+def test_plans_that_meet_hang_in_no_order_that_ranks_of_a_stage_share():
+    mesh = Mesh(dp=2, tp=2, pp=4)
+    orders = {rank: loose(order, mesh, rank, True) for rank, order in schedule(mesh, 4).items()}
+    assert together(orders, mesh).meet
+    assert not any(hangs(orders, mesh, by_stage(mesh, seed)) for seed in range(30))
+    # ranks of one stage that choose for themselves do hang: HCCL wants one order of all ranks of a group
+    assert sum(hangs(orders, mesh, by_rank(seed)) for seed in range(30)) > 25
+
+
+def test_a_sum_over_all_devices_without_an_order_does_hang():
+    mesh = Mesh(dp=2, tp=2, pp=4)
+    orders = {rank: loose(order, mesh, rank, False) for rank, order in schedule(mesh, 4).items()}
+    assert not together(orders, mesh).meet
+    assert sum(hangs(orders, mesh, by_stage(mesh, seed)) for seed in range(30)) >= 20
+
+
 def test_order_within_a_stage_is_counted():
     mesh = Mesh(tp=2)
     sums = tuple(collective("AllReduce", (0, 1)) for _ in range(3))
@@ -251,6 +313,9 @@ def test_moved_meetings_are_those_of_ranks_that_were_compiled(schedule_, tmp_pat
     assert first_difference(graphs[0], graphs[4]).startswith("operator 0 of")
     found = together({rank: orders[rank] for rank in (0, 4)}, mesh)
     assert found.meet, found.text()
+    firsts = {rank: orders[rank] for rank in (0, 4)}
+    assert not any(hangs(firsts, mesh, by_stage(mesh, seed)) for seed in range(10))
+    assert any(hangs(firsts, mesh, by_rank(seed)) for seed in range(10))
 
 
 @pytest.mark.long

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from random import Random
 
 from pangu_alpha.proof import mindir
 
@@ -47,17 +46,6 @@ class PartialOrder:
         )
         sizes = (mask.bit_count() for mask in members.values())
         return sum(size * (size - 1) // 2 for size in sizes) - forced
-
-    def shuffled(self, random: Random) -> list[int]:
-        """The places in an order that the graph allows, chosen at random."""
-        left, done, result = list(range(len(self.before))), 0, []
-        while left:
-            ready = [place for place in left if not self.before[place] & ~done]
-            place = random.choice(ready)
-            left.remove(place)
-            done |= 1 << place
-            result.append(place)
-        return result
 
 
 def partial_order(model: mindir.Model) -> PartialOrder:

@@ -194,6 +194,8 @@ class Stack:
         gradient_bytes: Bytes of a gradient in the data parallel sum.
         gather_share: Share of the links' reachable bandwidth that gathers of sharded weights see.
         gathers: Messages a layer's weights take when they are gathered: one a layer, or one a parameter.
+        partitioned: Collectives are those that MindSpore's partitioner places for this project's network, and
+            activations those that its graphs keep; else the usual terms hold.
         source: Where this comes from.
     """
 
@@ -208,6 +210,7 @@ class Stack:
     gradient_bytes: int = 2
     gather_share: float = 1.0
     gathers: Literal["layer", "parameter"] = "parameter"
+    partitioned: bool = False
     source: str = "assumed"
 
 

@@ -29,8 +29,7 @@ def by_formula(model, plan, rows, stage):
 def by_planner(model, plan, rows, stage):
     job = Job.of(Shape.of(model), plan, rows * plan.dp * plan.micro_batches)
     ends = (stage == 0, stage == plan.pp - 1)
-    counts = job.recomputed()[stage]
-    return Counter(demands.passes(job, *ends, counts)) + Counter(demands.updates(job, *ends, counts))
+    return Counter(demands.Demands(job).of_stage(*ends, job.recomputed()[stage]))
 
 
 def by_axis(calls):

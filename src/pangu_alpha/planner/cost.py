@@ -141,6 +141,7 @@ class CostModel:
     """
 
     def __init__(self, cluster: Cluster, stack: Stack) -> None:
+        assert stack.fused_attention is not None, f"{stack.name}: see planner.software"
         self.cluster, self.stack = cluster, stack
         device, fitted = cluster.device, cluster.device.constants
         self.rate = device.peak * fitted.matmul
@@ -208,27 +209,28 @@ class Step:
             parts=self._parts(slowest),
         )
 
-    def stage(self, first: bool, last: bool, counts: Mapping[str, int]) -> StageCost:
+    def stage(self, first: bool, last: bool, counts: Mapping[str, int], once: bool = True) -> StageCost:
         """What a stage takes; stages that are alike are computed once.
 
         Args:
             first: Whether it embeds the tokens.
             last: Whether it has logits and loss.
             counts: Its layers by recompute mode.
+            once: False leaves out the traffic that a step has once.
         """
-        key = (first, last, *sorted(counts.items()))
+        key = (first, last, once, *sorted(counts.items()))
         if key not in self._known:
-            self._known[key] = self._stage(first, last, counts)
+            self._known[key] = self._stage(first, last, counts, once)
         return self._known[key]
 
-    def _stage(self, first: bool, last: bool, counts: Mapping[str, int]) -> StageCost:
+    def _stage(self, first: bool, last: bool, counts: Mapping[str, int], once: bool) -> StageCost:
         parameters = self.job.parameters_of(sum(counts.values()), first, last)
         ahead, back = self._passes(first, last, counts, parameters)
         stage = Stage(first, last, counts, parameters)
         shown = self.exchange.gathers(stage, ahead.seconds, back.seconds)
         sent = self.exchange.transfers(first, last)
         forward, backward = ahead.seconds + sent[0] + shown[0], back.seconds + sent[1] + shown[1]
-        traffic = self.exchange.once(stage, ahead.seconds, backward)
+        traffic = self.exchange.once(stage, ahead.seconds, backward) if once else 0.0
         return StageCost(forward, backward, traffic, self.optimizer(parameters), ahead + back, sum(shown))
 
     def _parts(self, stage: StageCost) -> dict[str, float]:

@@ -69,10 +69,6 @@ class _Grid(NamedTuple):
     def formulas(self, stage: int, layers: int, mode: str) -> Formulas:
         """Those of a stage of so many layers, the other stages having one."""
         shares = tuple(layers if each == stage else 1 for each in range(self.stages))
-        shape = self.shape
-        network = ModelConfig(
-            shape.vocab, shape.hidden, sum(shares), shape.heads, shape.seq, dropout=shape.dropout
-        )
         plan = ParallelPlan(
             dp=self.dp,
             tp=self.tp,
@@ -85,7 +81,7 @@ class _Grid(NamedTuple):
             sequence_parallel=self.sequence_parallel,
             vocab_parallel=self.vocab_parallel,
         )
-        return Formulas(network, plan, self.micro_batch, _DTYPE, stage)
+        return Formulas(_network(self.shape, sum(shares)), plan, self.micro_batch, _DTYPE, stage)
 
 
 def describes(job: Job) -> bool:
@@ -96,51 +92,74 @@ def describes(job: Job) -> bool:
     return known and heads and job.chunks == 1 and job.sharding != "optimizer"
 
 
-def passes(job: Job, first: bool, last: bool, counts: Mapping[str, int]) -> Calls:
-    """Calls of the micro-batches and of their passes through a stage.
+class Demands:
+    """The calls of any stage of a job: those of its ends, and of each of its layers.
 
     Args:
         job: One that is described; its own layers and recompute do not matter.
-        first: Whether the stage embeds the tokens.
-        last: Whether it has logits and loss.
-        counts: Its layers by recompute mode.
     """
-    grid = _Grid.of(job, job.micro_batch, job.sequence_parallel)
-    return _of_stage(grid, Formulas.passes, first, last, counts)
+
+    def __init__(self, job: Job) -> None:
+        self._passes = _Grid.of(job, job.micro_batch, job.sequence_parallel)
+        self._updates = _Grid.of(job, 1, False)  # whatever the rows are
+
+    def passes(self, first: bool, last: bool) -> Calls:
+        """Calls of the micro-batches and of their passes through a stage's ends.
+
+        Args:
+            first: Whether the stage embeds the tokens.
+            last: Whether it has logits and loss.
+        """
+        return _of_ends(self._passes, Formulas.passes, first, last)
+
+    def passes_of_layer(self, mode: str) -> Calls:
+        """What a layer of a recompute mode adds."""
+        return _of_layer(self._passes, Formulas.passes, mode)
+
+    def updates(self, first: bool, last: bool) -> Calls:
+        """Calls for weights and gradients of a stage's ends, and for the update; as `passes`."""
+        return _of_ends(self._updates, Formulas.updates, first, last)
+
+    def updates_of_layer(self, mode: str) -> Calls:
+        """What a layer of a recompute mode adds."""
+        return _of_layer(self._updates, Formulas.updates, mode)
+
+    def of_stage(self, first: bool, last: bool, counts: Mapping[str, int]) -> Calls:
+        """All calls of a stage.
+
+        Args:
+            first: See `passes`.
+            last: See `passes`.
+            counts: Its layers by recompute mode.
+        """
+        found = Counter(self.passes(first, last))
+        found.update(self.updates(first, last))
+        for mode, layers in counts.items():
+            for calls in (self.passes_of_layer(mode), self.updates_of_layer(mode)):
+                found.update({kind: layers * times for kind, times in calls.items()})
+        return {kind: times for kind, times in found.items() if times}
 
 
-def passes_of_layer(job: Job, mode: str) -> Calls:
-    """What a layer of a recompute mode adds to `passes`."""
-    grid = _Grid.of(job, job.micro_batch, job.sequence_parallel)
-    return _of_layer(grid, Formulas.passes, mode)
+@lru_cache(1 << 8)
+def _network(shape: Shape, layers: int) -> ModelConfig:
+    return ModelConfig(shape.vocab, shape.hidden, layers, shape.heads, shape.seq, dropout=shape.dropout)
 
 
-def updates(job: Job, first: bool, last: bool, counts: Mapping[str, int]) -> Calls:
-    """Calls for weights, gradients and the update, whatever the rows are; arguments as of `passes`."""
-    return _of_stage(_Grid.of(job, 1, False), Formulas.updates, first, last, counts)
-
-
-def _of_stage(
-    grid: _Grid,
-    which: Callable[[Formulas], list[Demand]],
-    first: bool,
-    last: bool,
-    counts: Mapping[str, int],
-) -> Calls:
+@lru_cache(1 << 14)
+def _of_ends(grid: _Grid, which: Callable[[Formulas], list[Demand]], first: bool, last: bool) -> Calls:
+    """What a stage without layers asks for, if there were one."""
     stage = 0 if first else grid.stages - 1 if last else 1
-    found = Counter(_asked(grid, which, stage, 1, "none"))
-    found.subtract(_of_layer(grid, which, "none"))
-    for mode, layers in counts.items():
-        for kind, times in _of_layer(grid, which, mode).items():
-            found[kind] += layers * times
-    return {kind: times for kind, times in found.items() if times}
+    return _difference(_asked(grid, which, stage, 1, "none"), _of_layer(grid, which, "none"))
 
 
 @lru_cache(1 << 14)
 def _of_layer(grid: _Grid, which: Callable[[Formulas], list[Demand]], mode: str) -> Calls:
     """What a layer more asks for."""
-    found = Counter(_asked(grid, which, 0, 2, mode))
-    found.subtract(_asked(grid, which, 0, 1, mode))
+    return _difference(_asked(grid, which, 0, 2, mode), _asked(grid, which, 0, 1, mode))
+
+
+def _difference(more: Calls, less: Calls) -> Calls:
+    found = {kind: more.get(kind, 0) - less.get(kind, 0) for kind in more.keys() | less.keys()}
     return {kind: times for kind, times in found.items() if times}
 
 

@@ -7,14 +7,14 @@ gradients, one of the tied table.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
 from pangu_alpha.parallel.mesh import AXES
-from pangu_alpha.planner import demands
 from pangu_alpha.planner.collectives import Links
-from pangu_alpha.planner.demands import Calls
+from pangu_alpha.planner.demands import Calls, Demands, describes
 from pangu_alpha.planner.hardware import Stack
 from pangu_alpha.planner.job import Job
 from pangu_alpha.proof.traffic import ACTIVATION, GATHERED, INPUTS, SCATTERED, SUMMED, TABLE, WORLD, Call
@@ -71,9 +71,12 @@ def exchange_of(links: Links, stack: Stack, overlap: float, job: Job) -> Exchang
         overlap: Share of a computation behind which traffic hides.
         job: What runs.
     """
-    if stack.partitioned and demands.describes(job):
+    if stack.partitioned and describes(job):
         return Partitioned(links, overlap, job)
     return General(links, stack, overlap, job)
+
+
+_Seconds = Counter[tuple[str, str]]  # of a step, by purpose and phase
 
 
 class Partitioned:
@@ -82,49 +85,49 @@ class Partitioned:
     Args:
         links: Of the cluster.
         overlap: Share of a computation behind which gradients and weights hide.
-        job: What runs; one that `demands.describes`.
+        job: What runs; one that planner.demands describes.
     """
 
     def __init__(self, links: Links, overlap: float, job: Job) -> None:
         self.links, self.overlap, self.job = links, overlap, job
+        self.demands = Demands(job)
         self._fans: dict[str, tuple[float, ...]] = {}
         self._prices: dict[Call, float] = {}
+        self._passes: dict[tuple[bool, bool], _Seconds] = {}
+        self._updates: dict[tuple[bool, bool] | str, _Seconds] = {}
 
     @cached_property
     def forward_layer(self) -> float:
         """See Exchange."""
-        return self._by_phase(demands.passes_of_layer(self.job, "none"))[0]
+        return self._pass(self._sums(self.demands.passes_of_layer("none")), "forward")
 
     def backward_layer(self, mode: str) -> float:
         """See Exchange."""
-        return self._by_phase(demands.passes_of_layer(self.job, mode))[1]
+        found = self._sums(self.demands.passes_of_layer(mode))
+        return self._pass(found, "recompute") + self._pass(found, "backward")
 
     def ends(self, first: bool, last: bool) -> tuple[float, float]:
         """See Exchange."""
-        calls = demands.passes(self.job, first, last, {})
-        return self._by_phase({k: times for k, times in calls.items() if k.what not in (ACTIVATION, INPUTS)})
+        found = self._of_ends(first, last)
+        return self._pass(found, "forward"), self._pass(found, "backward")
 
     def transfers(self, first: bool, last: bool) -> tuple[float, float]:
         """See Exchange; only what is sent counts, as a rank receives while another sends."""
-        calls = demands.passes(self.job, first, last, {})
-        sent = (k for k in calls if k.what == ACTIVATION and k.call.operation == "Send")
-        return self._by_phase({k: calls[k] for k in sent})
+        found = self._of_ends(first, last)
+        return tuple(found[ACTIVATION, phase] / self.job.micro_batches for phase in ("forward", "backward"))
 
     def gathers(self, stage: Stage, forward: float, backward: float) -> tuple[float, float]:
         """See Exchange."""
         if self.job.sharding not in ("level2", "level3"):
             return 0.0, 0.0
-        calls = demands.updates(self.job, stage.first, stage.last, stage.counts)
-        back = self._seconds(calls, SCATTERED)
-        ahead = 0.0
-        if self.job.sharding == "level3":
-            gathered = self._seconds(calls, GATHERED)
-            ahead = gathered / 2  # nearly all are gathered for both passes
-            if self.job.micro_batches == 1:
-                bare = {"none": sum(stage.counts.values())}
-                ahead = self._seconds(demands.updates(self.job, stage.first, stage.last, bare), GATHERED)
-            back += gathered - ahead
         micro_batches = self.job.micro_batches
+        ahead, back = 0.0, self._of_stage(stage, SCATTERED)
+        if self.job.sharding == "level3":
+            gathered = self._of_stage(stage, GATHERED)
+            bare = stage._replace(counts={"none": sum(stage.counts.values())})
+            # With micro-batches nearly all are gathered for both passes, else what is computed again is.
+            ahead = gathered / 2 if micro_batches > 1 else self._of_stage(bare, GATHERED)
+            back += gathered - ahead
         return (
             max(0.0, ahead / micro_batches - self.overlap * forward),
             max(0.0, back / micro_batches - self.overlap * backward),
@@ -132,24 +135,47 @@ class Partitioned:
 
     def once(self, stage: Stage, forward: float, backward: float) -> float:
         """See Exchange."""
-        calls = dict(demands.updates(self.job, stage.first, stage.last, stage.counts))
-        each_time = {"level2": (SCATTERED,), "level3": (SCATTERED, GATHERED)}.get(self.job.sharding, ())
-        calls = {kind: times for kind, times in calls.items() if kind.what not in each_time}
-        weights, gradients = self._seconds(calls, GATHERED), self._seconds(calls, SCATTERED, SUMMED)
-        passes = demands.passes(self.job, stage.first, stage.last, {})
-        rest = self._seconds(calls, TABLE, WORLD) + self._seconds(passes, INPUTS)
+        level = self.job.sharding
+        weights = 0.0 if level == "level3" else self._of_stage(stage, GATHERED)
+        gradients = 0.0 if level in ("level2", "level3") else self._of_stage(stage, SCATTERED)
+        gradients += self._of_stage(stage, SUMMED)
+        rest = self._of_stage(stage, TABLE) + self._of_stage(stage, WORLD)
+        rest += self._of_ends(stage.first, stage.last)[INPUTS, "forward"]
         shown = max(0.0, weights - self.overlap * forward) + max(0.0, gradients - self.overlap * backward)
         return shown + rest
 
-    def _by_phase(self, calls: Calls) -> tuple[float, float]:
-        """Seconds of a micro-batch in the forward pass, and in the backward pass with recomputation."""
-        seconds = [0.0, 0.0]
-        for kind, times in calls.items():
-            seconds[kind.call.phase != "forward"] += times * self._price(kind.call)
-        return seconds[0] / self.job.micro_batches, seconds[1] / self.job.micro_batches
+    def _pass(self, found: _Seconds, phase: str) -> float:
+        """Seconds of a micro-batch in a phase, without what `transfers` and `once` count."""
+        others = (ACTIVATION, INPUTS)
+        seconds = sum(each for (what, when), each in found.items() if when == phase and what not in others)
+        return seconds / self.job.micro_batches
 
-    def _seconds(self, calls: Calls, *purposes: str) -> float:
-        return sum(times * self._price(kind.call) for kind, times in calls.items() if kind.what in purposes)
+    def _of_ends(self, first: bool, last: bool) -> _Seconds:
+        if (first, last) not in self._passes:
+            self._passes[first, last] = self._sums(self.demands.passes(first, last))
+        return self._passes[first, last]
+
+    def _of_stage(self, stage: Stage, purpose: str) -> float:
+        """Seconds of a stage's updates for a purpose."""
+        seconds = self._update((stage.first, stage.last), purpose)
+        for mode, layers in stage.counts.items():
+            seconds += layers * self._update(mode, purpose)
+        return seconds
+
+    def _update(self, part: tuple[bool, bool] | str, purpose: str) -> float:
+        """Seconds of the updates of a stage's ends, or of a layer of a mode."""
+        if part not in self._updates:
+            of_layer = isinstance(part, str)
+            calls = self.demands.updates_of_layer(part) if of_layer else self.demands.updates(*part)
+            self._updates[part] = self._sums(calls)
+        return sum(each for (what, _), each in self._updates[part].items() if what == purpose)
+
+    def _sums(self, calls: Calls) -> _Seconds:
+        found: _Seconds = Counter()
+        for kind, times in calls.items():
+            if kind.what != ACTIVATION or kind.call.operation == "Send":
+                found[kind.what, kind.call.phase] += times * self._price(kind.call)
+        return found
 
     def _price(self, call: Call) -> float:
         """Seconds of one call."""

@@ -1,0 +1,27 @@
+"""What a stack leaves to the model and the device: whether attention is fused."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.planner.hardware import Device, Stack
+
+
+def software_of(stack: Stack, model: ModelConfig, device: Device) -> Stack:
+    """A stack in which attention is as the operators are that train a model on a device.
+
+    Args:
+        stack: One that decides itself is given back.
+        model: Its dropout and compute type matter.
+        device: Of a family of Ascend chips; on other devices no kernel is known to fuse attention.
+    """
+    if stack.fused_attention is not None:
+        return stack
+    fused = bool(device.family) and has_flash_attention(model, device.family)
+    return dataclasses.replace(stack, fused_attention=fused)
+
+
+def has_flash_attention(model: ModelConfig, chip: str) -> bool:
+    """Whether training of a model on a chip takes FlashAttentionScore."""
+    return chip != "910A" and model.compute_dtype != "float32" and model.dropout == 0.0

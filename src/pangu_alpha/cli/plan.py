@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pangu_alpha.cli import calibrate
+from pangu_alpha.cli import calibrate, train_replay
 from pangu_alpha.cli import search as search_command
 from pangu_alpha.cli.plan_options import plan_parser
 from pangu_alpha.cli.plan_text import rank_text, size, stages_text, traffic_text, ways_text
@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "operators": _operators,
         "dry-run": _dry_run,
         "replay": _replay,
+        "train-replay": _train_replay,
         "strategies": _strategies,
     }[options.command]
     out = getattr(options, "out", None)
@@ -273,6 +274,10 @@ def _replayed(options: argparse.Namespace) -> dict[str, Job] | dict[str, Change]
 def _float32_shape(name: str) -> dict[str, Any]:
     """Fields of a model as CPU can replay it."""
     return to_mapping(load_network(name).model) | {"dropout": 0.0, "compute_dtype": "float32"}
+
+
+def _train_replay(options: argparse.Namespace, folder: Path) -> int:
+    return train_replay.run(options, plan_of(options), folder)
 
 
 def _strategies(options: argparse.Namespace, folder: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pangu_alpha.cli import calibrate
+from pangu_alpha.cli import calibrate, train_replay
 from pangu_alpha.cli import search as search_command
 from pangu_alpha.cli.options import (
     natural,
@@ -29,6 +29,7 @@ examples:
   plan.py replay --model tiny --dp 2 --tp 2 --pp 2 --micro-batches 4
   plan.py replay --suite quick
   plan.py replay --suite continued
+  plan.py train-replay --dp 2 --tp 2 --pp 2 --micro-batches 2 --steps 20 --kill-rank 3 --then tp=4 --then pp=1
   plan.py strategies --model 2_6b --devices 8 --tp 8 --batch-size 8 --layers 4
 
 exit code: 0 good; 1 there is no plan, a replay failed, or a dry run found what formulas or the sharding table
@@ -72,6 +73,10 @@ def plan_parser() -> argparse.ArgumentParser:
     one.add_argument("--layers", type=positive, help="layers (default: the model's, or 2)")
     one.add_argument("model_fields", nargs="*", metavar="field=value", help="of the network, such as "
         "vocab_size=63 norm_order=query_then_norm")  # fmt: skip
+    _plan_options(one)
+    _output_options(one)
+    one = commands.add_parser("train-replay", help="run a plan's training on CPU, interrupt it, compare it")
+    train_replay.add_options(one)
     _plan_options(one)
     _output_options(one)
     one = commands.add_parser("strategies", help="the sharding table beside MindSpore's own searches")

@@ -192,11 +192,11 @@ def replay(
     graphs = {each.rank: inline(mindir.read(each.graph)) for each in compiled}
     if setting.edit_graphs:
         setting.edit_graphs(graphs)
-    collectives = _check_order(name, graphs)
+    collectives = check_order(name, graphs)
     initial = dict(np.load(folder / "reference" / INITIAL))
     placed = _placed(compiled, graphs, job)
     _write_inputs(job, setting, folder, placed, initial)
-    _write_graphs(folder, graphs)
+    write_graphs(folder, graphs)
     clock.lap("compile", "run")
     run_ranks(folder, job.plan.devices, setting.timeout)
     clock.lap("run", "compare")
@@ -215,7 +215,7 @@ def replay(
     )
 
 
-def _check_order(name: str, graphs: Mapping[int, mindir.Model]) -> int:
+def check_order(name: str, graphs: Mapping[int, mindir.Model]) -> int:
     """The largest number of collectives a rank runs; refuses graphs that would hang."""
     meetings = {rank: order.meetings(graph, rank) for rank, graph in graphs.items()}
     if stuck := order.deadlock(meetings):
@@ -377,7 +377,7 @@ def _write_inputs(
         np.savez(target / INPUTS, **inputs)
 
 
-def _write_graphs(folder: Path, graphs: Mapping[int, mindir.Model]) -> None:
+def write_graphs(folder: Path, graphs: Mapping[int, mindir.Model]) -> None:
     """Every rank's graph for CPU, and the groups of all."""
     groups: dict[str, tuple[int, ...]] = {}
     for rank, graph in graphs.items():

@@ -5,7 +5,9 @@ Knows arrays and scalars; knows nothing of files, data order or reports.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ from pangu_alpha.checkpoint.reading import read_box
 from pangu_alpha.checkpoint.reshard import MOMENTS, parameter_of
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
+from pangu_alpha.model.initialization import initial_values
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.parallel.layout import parameter_shapes
 from pangu_alpha.parallel.sums import DataParallel
@@ -30,6 +33,8 @@ from pangu_alpha.training.optimizer import AdamW
 from pangu_alpha.training.schedule import dropout_seed, update_scalars
 from pangu_alpha.training.step import Gradients, OptimizerStep, Update
 from pangu_alpha.training.validation import mean_loss
+
+_DRAWING = 8  # threads at most that draw initial values
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,16 @@ class Engine:
     """The training state of a process that holds the whole model.
 
     Args:
-        config: The run; the model is initialised from its seed.
+        config: The run.
         world: The ranks that read the other rows.
+
+    All parameters are zero until `compile` and then either `initialize` or `load` have been called.
     """
 
     def __init__(self, config: TrainConfig, world: World | None = None) -> None:
         self.config = config
         self.world = world or World()
-        self.model = PanguAlpha(config.model, seed=config.run.seed)
+        self.model = PanguAlpha(config.model, seed=None)
         parameters = ParameterTuple(self.model.trainable_params())
         self.compute_dtype = self.model.compute_dtype
         self.optimizer = AdamW(parameters, config.optim)
@@ -80,6 +87,23 @@ class Engine:
 
     def compile(self) -> None:
         """Nothing: graphs are compiled when they are first used."""
+
+    def initialize(self) -> None:
+        """Gives all that this rank holds of the parameters the values of the run's seed, after `compile`.
+
+        Moments are left as they are, zero in a new engine.
+        """
+        layers, seed = self.config.model.num_layers, self.config.run.seed
+        parameters = self._groups()["model"]
+
+        def draw(name: str) -> np.ndarray:
+            return initial_values(name, self._shapes[name], layers, seed, self._box(name))
+
+        # numpy draws outside Python's lock, so threads use the cores that the process may
+        with ThreadPoolExecutor(min(_DRAWING, len(os.sched_getaffinity(0)))) as pool:
+            for parameter, values in zip(parameters.values(), pool.map(draw, parameters), strict=True):
+                assert values.shape == tuple(parameter.shape), (parameter.name, values.shape, parameter.shape)
+                parameter.set_data(Tensor(values))
 
     def step(
         self,

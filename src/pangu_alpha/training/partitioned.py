@@ -127,10 +127,12 @@ def partitioned_step(
     plan: ParallelPlan,
     rank: int,
     operators: Operators,
-    seed: int | None,
     by_table: bool = True,
 ) -> PartitionedStep:
-    """The step of a plan, for the context set by parallel.context.partition.
+    """The step of a plan without values, for the context set by parallel.context.partition.
+
+    MindSpore 2.9 gives a parameter its memory when the step is compiled: zeros of this rank's slice, and none
+    for what only other stages hold.
 
     Args:
         config: The network's shape.
@@ -138,10 +140,9 @@ def partitioned_step(
         plan: A plan that fits the network.
         rank: Of this process; each compiles its own stage's graph.
         operators: The device's.
-        seed: Of the initial values; None leaves zeros.
         by_table: See apply_plan.
     """
-    model = PanguAlpha(config, seed, operators)
+    model = PanguAlpha(config, None, operators)
     shapes = {parameter.name: parameter.shape for parameter in model.trainable_params()}
     placed = layouts(shapes, config, plan)
     loss = MicroBatchLoss(TokenLoss(model))

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from pangu_alpha.cli import calibrate, train_replay
 from pangu_alpha.cli import search as search_command
+from pangu_alpha.cli.plan_memory import memory_text
 from pangu_alpha.cli.plan_options import plan_parser
 from pangu_alpha.cli.plan_text import rank_text, size, stages_text, traffic_text, ways_text
 from pangu_alpha.config.model import ModelConfig
@@ -181,7 +182,10 @@ def _dry_run(options: argparse.Namespace, folder: Path) -> int:
         draw_traffic(summaries, options.picture)
     if not options.json:
         print(f"{options.model}, {job.plan.devices} devices: dp {mesh.dp}, tp {mesh.tp}, pp {mesh.pp}")
-        print(_stages(summaries, job) if options.all_stages else rank_text(summaries[0]))
+        if options.all_stages:
+            print(_stages(summaries, job))
+        else:
+            print(f"{rank_text(summaries[0])}\n\n{memory_text(summaries, job)}")
     return int(not all(each.agrees for each in summaries))
 
 
@@ -222,6 +226,7 @@ def _stages(summaries: Sequence[RankSummary], job: Job) -> str:
     shown = {each.stage: each for each in (summaries[0], summaries[len(summaries) // 2], summaries[-1])}
     parts = [stages_text(summaries, Mesh.of(job.plan), layers)]
     parts += [f"Traffic of a step, stage {stage}\n{traffic_text(each)}" for stage, each in shown.items()]
+    parts.append(memory_text(list(shown.values()), job))
     total = sum(sum(each.wire().values()) for each in summaries) * job.plan.dp * job.plan.tp
     return "\n\n".join([*parts, f"all devices send {size(total)} in a step"])
 

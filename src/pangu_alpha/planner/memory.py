@@ -118,8 +118,8 @@ def state_bytes(model: ModelConfig, plan: ParallelPlan, stage: int) -> tuple[int
     """Exact bytes of float32 weights and of their two moments on a rank of a stage, as the layouts say.
 
     What MindSpore's partitioner holds, to the byte (proof.report compares them); `stage_memory` spreads
-    biases and norms evenly instead. The last stage's copy of the tied table, and the numbers that every rank's
-    step is given (PartitionedStep.controls), are weights without moments.
+    biases and norms evenly instead. Weights without moments are the last stage's copy of the tied table and
+    the numbers that a step is given (PartitionedStep.controls).
     """
     placed = layouts(parameter_shapes(model), model, plan)
     own = sum(math.prod(layout.slice_shape) for layout in placed.values() if layout.stage == stage)
@@ -129,6 +129,25 @@ def state_bytes(model: ModelConfig, plan: ParallelPlan, stage: int) -> tuple[int
         if is_tied(name) and stage == plan.pp - 1 != layout.stage
     )
     return FULL * (own + sum(copied) + _CONTROLS), 2 * FULL * own
+
+
+def kept_bytes(job: Job, stage: int, stack: Stack) -> dict[str, float]:
+    """Most bytes that a stage keeps for the backward pass at a time, as proof.liveness names them.
+
+    Args:
+        job: The run.
+        stage: From 0.
+        stack: A partitioned one.
+    """
+    counts, times = job.recomputed()[stage], in_flight(job, stage)
+    last = stage == job.pp - 1
+    copies = sum(count * kept.layer_copies(job, mode, stack) for mode, count in counts.items())
+    ends = (stage == 0, last)
+    return {
+        "activations": activations(job, stage, counts, stack) - again(job, counts, stack),
+        "loss": kept.loss_bytes(job, times, stack) * times / (times + 1) if last else 0.0,
+        "copies": copies * times + kept.step_copies(job, sum(counts.values()), ends, stack),
+    }
 
 
 def in_flight(job: Job, stage: int) -> float:

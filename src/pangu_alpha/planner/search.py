@@ -74,7 +74,7 @@ class Question:
     @cached_property
     def software(self) -> Stack:
         """The stack, its attention as the model and the device have it."""
-        return software_of(self.stack, self.model, self.cluster.device)
+        return software_of(self.stack, self.model, self.cluster.device.family)
 
     @property
     def limit(self) -> int:

@@ -107,7 +107,7 @@ def as_rows(runs: Sequence[Run], cluster: Cluster, stack: Stack) -> list[Row]:
                 "describe the machine in a YAML: device (peak, memory, usable, bandwidth), levels, count"
             )
         group = (dataclasses.astuple(run.job.shape), run.job.batch, run.job.devices)
-        own = software_of(stack, run.model, cluster.device)
+        own = software_of(stack, run.model, cluster.device.family)
         rows.append(Row(run.name, "runs", group, "A", run.job, cluster, own, 1, run.seconds))
     return rows
 

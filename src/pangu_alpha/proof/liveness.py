@@ -2,8 +2,8 @@
 
 A tensor is alive from the node that makes it to the last that reads it, in the graph's order. Kept is what
 the forward pass makes and the backward pass reads: activations, which depend on the batch, and copies of
-weights. Reshapes, casts to nothing else and the like share the memory of what they view. The device's own
-reuse of buffers, its workspaces and its order of streams are not in the graph.
+weights. A reshape and the like take no memory of their own. The device's workspaces, how it packs buffers and
+in which order its streams run are not in the graph.
 """
 
 from __future__ import annotations
@@ -48,6 +48,21 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class KeptBytes:
+    """How much a rank keeps for the backward pass: "activations", of the "loss", "copies" of weights.
+
+    Args:
+        micro_batch: Bytes of one micro-batch.
+        peak: Most bytes at a time, in the graph's order.
+        layers: Bytes of activations of one micro-batch by layer.
+    """
+
+    micro_batch: Mapping[str, float]
+    peak: Mapping[str, int]
+    layers: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Kept:
     """What a rank keeps.
 
@@ -58,6 +73,15 @@ class Kept:
 
     micro_batches: int
     tensors: tuple[Tensor, ...]
+
+    def bytes(self) -> KeptBytes:
+        """In numbers."""
+        groups = {"activations": ("layers", "ends"), "loss": ("loss",), "copies": ("copies",)}
+        return KeptBytes(
+            micro_batch={name: self.micro_batch(*parts) for name, parts in groups.items()},
+            peak={name: self.peak(*parts) for name, parts in groups.items()},
+            layers=self.by_layer(),
+        )
 
     def of(self, *parts: str) -> tuple[Tensor, ...]:
         """The tensors of some parts."""
@@ -192,8 +216,3 @@ class _Graph:
 def _node_of(name: str) -> str:
     """The node that makes a tensor."""
     return name.partition("[")[0]
-
-
-def by_part(found: Kept) -> Mapping[str, float]:
-    """Bytes of a micro-batch by part."""
-    return {part: found.micro_batch(part) for part in ("layers", "ends", "loss", "copies")}

@@ -10,7 +10,7 @@ from typing import Any
 
 from pangu_alpha.parallel.layout import Layout, is_tied, layouts
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.proof import mindir, traffic
+from pangu_alpha.proof import liveness, mindir, traffic
 from pangu_alpha.proof.dry_run import Job, RankReport, Slice
 from pangu_alpha.proof.links import LINKS, Cluster, Link
 
@@ -74,6 +74,7 @@ class RankSummary:
         strategies: Of the operators.
         lines: Its traffic, by formula and in the graph.
         links: Farthest link that the groups of each line cross; None where there is no group.
+        kept: For the backward pass.
     """
 
     rank: int
@@ -87,6 +88,7 @@ class RankSummary:
     strategies: tuple[Strategy, ...]
     lines: tuple[traffic.Line, ...]
     links: tuple[Link | None, ...]
+    kept: liveness.KeptBytes
 
     @property
     def agrees(self) -> bool:
@@ -137,6 +139,7 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
         strategies=tuple(strategies(report.strategies)),
         lines=tuple(lines),
         links=tuple(_link(line, cluster) for line in lines),
+        kept=liveness.kept(model, job.plan.micro_batches).bytes(),
     )
 
 

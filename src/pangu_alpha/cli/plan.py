@@ -20,6 +20,7 @@ from pangu_alpha.cli import search as search_command
 from pangu_alpha.cli.plan_memory import memory_text
 from pangu_alpha.cli.plan_options import plan_parser
 from pangu_alpha.cli.plan_text import rank_text, size, stages_text, traffic_text, ways_text
+from pangu_alpha.config.families import FAMILIES, JIT_LEVEL, compute_type, has_flash_attention
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan
@@ -113,7 +114,8 @@ def _devices_problem(devices: int, plan: ParallelPlan) -> str:
 def job_of(options: argparse.Namespace) -> Job:
     """What is compiled."""
     model, optim = _network(options)
-    return Job(model, plan_of(options), optim, _batch_size(options))
+    chip = getattr(options, "chip", Job.chip)
+    return Job(model, plan_of(options), optim, _batch_size(options), chip=chip)
 
 
 def _batch_size(options: argparse.Namespace) -> int:
@@ -141,9 +143,10 @@ def _search(options: argparse.Namespace, folder: Path) -> int:
         raise ValueError("search: --pictures and --verify leave files; name their folder with --out DIR")
     model, optim = _network(options)
 
-    def verify(best: Candidate, folder: Path) -> bool:
+    def verify(best: Candidate, folder: Path, family: str) -> bool:
         """Whether every stage of a plan compiles to what the formulas and the sharding table say."""
-        job = Job(model, best.plan, optim, best.job.micro_batch)
+        chip = {"chip": family} if family else {}
+        job = Job(model, best.plan, optim, best.job.micro_batch, **chip)
         mesh = Mesh.of(job.plan)
         ranks = [mesh.rank(stage=stage) for stage in range(mesh.pp)]
         cluster = Cluster.in_order(job.plan.devices)
@@ -182,11 +185,23 @@ def _dry_run(options: argparse.Namespace, folder: Path) -> int:
         draw_traffic(summaries, options.picture)
     if not options.json:
         print(f"{options.model}, {job.plan.devices} devices: dp {mesh.dp}, tp {mesh.tp}, pp {mesh.pp}")
+        print(_chip_text(job))
         if options.all_stages:
             print(_stages(summaries, job))
         else:
             print(f"{rank_text(summaries[0])}\n\n{memory_text(summaries, job)}")
     return int(not all(each.agrees for each in summaries))
+
+
+def _chip_text(job: Job) -> str:
+    """What the chip decides: attention, how overflow is noticed, how MindSpore compiles."""
+    family = FAMILIES[job.chip]
+    attention = "with" if has_flash_attention(job.model, job.chip) else "without"
+    told = "the chip's float status" if family.saturates else "inf and NaN"
+    return (
+        f"{job.chip} ({family.products}; --chip): {attention} flash attention, overflow by {told}, "
+        f"{compute_type(job.model, job.chip)}, jit level {JIT_LEVEL}"
+    )
 
 
 def _cluster(options: argparse.Namespace, plan: ParallelPlan) -> Cluster:
@@ -273,7 +288,8 @@ def _replayed(options: argparse.Namespace) -> dict[str, Job] | dict[str, Change]
     shape = {"num_layers": 2} if options.model is None else _float32_shape(options.model)
     layers = shape.pop("num_layers")
     layers = layers if options.layers is None else options.layers
-    return {", ".join(differing): small_job(plan, layers, **shape | known)}
+    job = replace(small_job(plan, layers, **shape | known), chip=options.chip)
+    return {", ".join(differing): job}
 
 
 def _float32_shape(name: str) -> dict[str, Any]:

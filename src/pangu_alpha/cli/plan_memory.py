@@ -35,7 +35,7 @@ def _rows(summary: RankSummary, job: Job) -> Iterator[tuple[object, ...]]:
         yield _row(summary, name, "", summary.bytes[name], expected)
     batch = job.batch_size * job.plan.dp * job.plan.micro_batches
     planned = PlannedJob.of(Shape.of(job.model), job.plan, batch)
-    stack = software_of(load_stack(_STACK), job.model, _family(job))
+    stack = software_of(load_stack(_STACK), job.model, job.chip)
     for name, expected in kept_bytes(planned, summary.stage, stack).items():
         one = f"{summary.kept.micro_batch[name]:,.0f}"
         yield _row(summary, name, one, summary.kept.peak[name], expected)
@@ -44,7 +44,3 @@ def _rows(summary: RankSummary, job: Job) -> Iterator[tuple[object, ...]]:
 def _row(summary: RankSummary, name: str, one: str, found: int, expected: float) -> tuple[object, ...]:
     difference = "equal" if found == round(expected) else f"{expected / found - 1:+.2%}" if found else "-"
     return summary.stage, name, one, f"{found:,}", f"{expected:,.0f}", difference
-
-
-def _family(job: Job) -> str:
-    return getattr(job, "chip", "910B")

@@ -15,6 +15,7 @@ from pangu_alpha.cli.options import (
     user_path,
 )
 from pangu_alpha.cli.parser import Parser
+from pangu_alpha.config.families import FAMILIES
 from pangu_alpha.config.zoo import MODEL_NAMES
 
 _EXAMPLES = """\
@@ -57,6 +58,7 @@ def plan_parser() -> argparse.ArgumentParser:
         "servers of 8 devices in the order of the ranks)")  # fmt: skip
     one.add_argument("--servers-per-rack", type=positive, metavar="N", help="(default: one rack holds all)")
     one.add_argument("--picture", type=path_text, metavar="PNG", help="draws what each stage sends")
+    _chip_option(one)
     _output_options(one)
     one = commands.add_parser("replay", help="run a plan's graphs on CPU and compare with one device")
     one.add_argument(
@@ -73,6 +75,7 @@ def plan_parser() -> argparse.ArgumentParser:
     one.add_argument("--layers", type=positive, help="layers (default: the model's, or 2)")
     one.add_argument("model_fields", nargs="*", metavar="field=value", help="of the network, such as "
         "vocab_size=63 norm_order=query_then_norm")  # fmt: skip
+    _chip_option(one)
     _plan_options(one)
     _output_options(one)
     one = commands.add_parser("train-replay", help="run a plan's training on CPU, interrupt it, compare it")
@@ -127,6 +130,12 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
         "(default: run.batch_size of --plan, or 1)")  # fmt: skip
     add("--timeout", type=positive_number, default=1800.0, metavar="S", help="seconds a compilation may take "
         "(default: 1800)")  # fmt: skip
+
+
+def _chip_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--chip", choices=tuple(FAMILIES), default="910B", help="family of the devices: 910A "
+        "(Atlas training), 910B (A2), 910C (A3); decides operators and how overflow is noticed (default: "
+        "910B)")  # fmt: skip
 
 
 def _plan_options(parser: argparse.ArgumentParser) -> None:

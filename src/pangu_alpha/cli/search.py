@@ -63,7 +63,7 @@ def run(
     options: argparse.Namespace,
     model: ModelConfig,
     folder: Path,
-    verify: Callable[[Candidate, Path], bool],
+    verify: Callable[[Candidate, Path, str], bool],
 ) -> int:
     """Searches, explains, writes plan.yaml and what else was asked for.
 
@@ -71,7 +71,7 @@ def run(
         options: As parsed.
         model: The network.
         folder: For files.
-        verify: Dry-runs every stage of a plan; False if a stage is not as formulas say.
+        verify: Dry-runs every stage of a plan for a family of chips; False if a stage is not as formulas say.
 
     Returns:
         Exit code: 0; 1 where there is no plan, or verification found a difference.
@@ -97,7 +97,7 @@ def run(
     if options.pictures:
         _draw(answer, front, folder, given)
     _report(options, folder, report, sections)
-    return int(options.verify and not verify(best, folder))
+    return int(options.verify and not verify(best, folder, question.cluster.device.family))
 
 
 def _given(options: argparse.Namespace) -> RankTable | None:

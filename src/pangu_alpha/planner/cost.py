@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from pangu_alpha.config.families import FAMILIES
 from pangu_alpha.planner.collectives import Links
 from pangu_alpha.planner.exchange import Stage, exchange_of
 from pangu_alpha.planner.hardware import Cluster, Stack
@@ -150,6 +151,8 @@ class CostModel:
         self.kernel = fitted.kernel
         self.host = fitted.host if stack.eager else 0.0
         self.overlap = fitted.overlap if stack.overlap else 0.0
+        family = FAMILIES.get(device.family)
+        self.saturates = family is not None and family.saturates
         self.links = Links(cluster, stack.rings)
 
     def estimate(self, job: Job) -> Estimate:
@@ -184,7 +187,7 @@ class Step:
 
     def __init__(self, model: CostModel, job: Job) -> None:
         self.model, self.job, self.shape = model, job, job.shape
-        self.exchange = exchange_of(model.links, model.stack, model.overlap, job)
+        self.exchange = exchange_of(model.links, model.stack, model.overlap, job, model.saturates)
         self._known: dict[tuple, StageCost] = {}
 
     def estimate(self) -> Estimate:

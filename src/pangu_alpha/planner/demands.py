@@ -49,9 +49,10 @@ class _Grid(NamedTuple):
     threshold: int
     sequence_parallel: bool
     vocab_parallel: bool
+    saturates: bool
 
     @classmethod
-    def of(cls, job: Job, micro_batch: int, sequence_parallel: bool) -> _Grid:
+    def of(cls, job: Job, micro_batch: int, sequence_parallel: bool, saturates: bool) -> _Grid:
         """What a job's calls depend on; more than three stages are no other stages."""
         return cls(
             job.shape,
@@ -64,6 +65,7 @@ class _Grid(NamedTuple):
             job.optimizer_threshold,
             sequence_parallel,
             job.vocab_parallel,
+            saturates,
         )
 
     def formulas(self, stage: int, layers: int, mode: str) -> Formulas:
@@ -81,7 +83,8 @@ class _Grid(NamedTuple):
             sequence_parallel=self.sequence_parallel,
             vocab_parallel=self.vocab_parallel,
         )
-        return Formulas(_network(self.shape, sum(shares)), plan, self.micro_batch, _DTYPE, stage)
+        network = _network(self.shape, sum(shares))
+        return Formulas(network, plan, self.micro_batch, _DTYPE, stage, self.saturates)
 
 
 def describes(job: Job) -> bool:
@@ -97,11 +100,12 @@ class Demands:
 
     Args:
         job: One that is described; its own layers and recompute do not matter.
+        saturates: Whether overflow is told by the chips' float status, as proof.traffic has it.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._passes = _Grid.of(job, job.micro_batch, job.sequence_parallel)
-        self._updates = _Grid.of(job, 1, False)  # whatever the rows are
+    def __init__(self, job: Job, saturates: bool = False) -> None:
+        self._passes = _Grid.of(job, job.micro_batch, job.sequence_parallel, saturates)
+        self._updates = _Grid.of(job, 1, False, saturates)  # whatever the rows are
 
     def passes(self, first: bool, last: bool) -> Calls:
         """Calls of the micro-batches and of their passes through a stage's ends.

@@ -17,7 +17,17 @@ from pangu_alpha.planner.collectives import Links
 from pangu_alpha.planner.demands import Calls, Demands, describes
 from pangu_alpha.planner.hardware import Stack
 from pangu_alpha.planner.job import Job
-from pangu_alpha.proof.traffic import ACTIVATION, GATHERED, INPUTS, SCATTERED, SUMMED, TABLE, WORLD, Call
+from pangu_alpha.proof.traffic import (
+    ACTIVATION,
+    GATHERED,
+    INPUTS,
+    OVERFLOW,
+    SCATTERED,
+    SUMMED,
+    TABLE,
+    WORLD,
+    Call,
+)
 
 _WORD = 2  # bytes of an activation or a weight in 16 bits
 _LAYER_TENSORS = 12  # parameters of a layer, gathered one by one where a stack does not fuse them
@@ -62,7 +72,7 @@ class Exchange(Protocol):
         """Traffic once a step: gradients, weights gathered after the update, the tied table."""
 
 
-def exchange_of(links: Links, stack: Stack, overlap: float, job: Job) -> Exchange:
+def exchange_of(links: Links, stack: Stack, overlap: float, job: Job, saturates: bool) -> Exchange:
     """The way that suits a stack and a job.
 
     Args:
@@ -70,9 +80,10 @@ def exchange_of(links: Links, stack: Stack, overlap: float, job: Job) -> Exchang
         stack: Of the software.
         overlap: Share of a computation behind which traffic hides.
         job: What runs.
+        saturates: Whether overflow is told by the chips' float status.
     """
     if stack.partitioned and describes(job):
-        return Partitioned(links, overlap, job)
+        return Partitioned(links, overlap, Demands(job, saturates), job)
     return General(links, stack, overlap, job)
 
 
@@ -85,12 +96,12 @@ class Partitioned:
     Args:
         links: Of the cluster.
         overlap: Share of a computation behind which gradients and weights hide.
-        job: What runs; one that planner.demands describes.
+        demands: Of the job.
+        job: What runs.
     """
 
-    def __init__(self, links: Links, overlap: float, job: Job) -> None:
-        self.links, self.overlap, self.job = links, overlap, job
-        self.demands = Demands(job)
+    def __init__(self, links: Links, overlap: float, demands: Demands, job: Job) -> None:
+        self.links, self.overlap, self.demands, self.job = links, overlap, demands, job
         self._fans: dict[str, tuple[float, ...]] = {}
         self._prices: dict[Call, float] = {}
         self._passes: dict[tuple[bool, bool], _Seconds] = {}
@@ -139,7 +150,7 @@ class Partitioned:
         weights = 0.0 if level == "level3" else self._of_stage(stage, GATHERED)
         gradients = 0.0 if level in ("level2", "level3") else self._of_stage(stage, SCATTERED)
         gradients += self._of_stage(stage, SUMMED)
-        rest = self._of_stage(stage, TABLE) + self._of_stage(stage, WORLD)
+        rest = sum(self._of_stage(stage, purpose) for purpose in (TABLE, WORLD, OVERFLOW))
         rest += self._of_ends(stage.first, stage.last)[INPUTS, "forward"]
         shown = max(0.0, weights - self.overlap * forward) + max(0.0, gradients - self.overlap * backward)
         return shown + rest

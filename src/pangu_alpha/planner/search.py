@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from pangu_alpha.config.families import unsupported
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import RECOMPUTE, ParallelPlan, misfits, unpartitionable
 from pangu_alpha.files.shown import quoted
@@ -62,6 +63,9 @@ class Question:
         for name, value in self.fixed.items():
             if (rule := _broken(name, value)) is not None:
                 raise ValueError(f"fixed: {name}: {quoted(value)} must {rule}")
+        family = self.cluster.device.family
+        if family and (problem := unsupported(self.model, family)):
+            raise ValueError(problem)
         if not 1 <= self.batch <= _MOST_SEQUENCES:
             bounds = f"at least 1 and at most {_MOST_SEQUENCES:,}"
             raise ValueError(f"batch: {self.batch} sequences; give {bounds}")

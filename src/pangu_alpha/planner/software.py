@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from pangu_alpha.config.families import has_flash_attention
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.planner.hardware import Stack
 
@@ -20,8 +21,3 @@ def software_of(stack: Stack, model: ModelConfig, family: str) -> Stack:
         return stack
     fused = bool(family) and has_flash_attention(model, family)
     return dataclasses.replace(stack, fused_attention=fused)
-
-
-def has_flash_attention(model: ModelConfig, chip: str) -> bool:
-    """Whether training of a model on a chip takes FlashAttentionScore."""
-    return chip != "910A" and model.compute_dtype != "float32" and model.dropout == 0.0

@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+from pangu_alpha.config.families import Chip, unsupported
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
@@ -46,6 +47,7 @@ class Job:
         initialize: Make the rank's initial values, too, as a new run does, so that the peak of the host's
             memory holds them. Takes as long as a run's start: minutes for a stage of 10^10 parameters.
         search: MindSpore's own strategy search instead of the sharding table.
+        chip: Family of the devices: whether they have flash attention, and how overflow is noticed.
         patch: "module:function" that the child calls before anything is built; negative controls use it.
 
     Raises:
@@ -60,6 +62,7 @@ class Job:
     seed: int | None = None
     initialize: bool = False
     search: Literal["recursive_programming", "sharding_propagation"] | None = None
+    chip: Chip = "910B"
     patch: str | None = None
 
     def __post_init__(self) -> None:
@@ -69,6 +72,8 @@ class Job:
             problems.append(
                 f"dropout: {self.model.dropout} must be 0 with plain operators, whose masks are not split"
             )
+        if problem := unsupported(self.model, self.chip):
+            problems.append(problem)
         if problems:
             raise ConfigError(problems)
 

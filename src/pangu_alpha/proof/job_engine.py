@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pangu_alpha.config.data import DataConfig, SourceConfig
 from pangu_alpha.config.run import RunConfig, TrainConfig
 from pangu_alpha.parallel.context import partition
@@ -15,9 +17,9 @@ _NOWHERE = "none"  # the folder of records and output: an engine opens neither
 
 def train_config(job: Job) -> TrainConfig:
     """The run whose engine compiles a job; its data and output are not there."""
-    run = RunConfig(_NOWHERE, steps=1, batch_size=job.batch_size)
+    run = RunConfig(_NOWHERE, steps=1, batch_size=job.batch_size, chip=job.chip)
     if job.seed is not None:
-        run = RunConfig(_NOWHERE, steps=1, batch_size=job.batch_size, seed=job.seed)
+        run = replace(run, seed=job.seed)
     data = DataConfig({_NOWHERE: SourceConfig(_NOWHERE)})
     return TrainConfig(job.model, data, run, job.optim, job.plan)
 

@@ -116,23 +116,24 @@ def peak(tensors: Iterable[Tensor]) -> int:
     return most
 
 
-def kept(model: mindir.Model, micro_batches: int) -> Kept:
+def kept(model: mindir.Model, micro_batches: int, whole: mindir.Model | None = None) -> Kept:
     """Reads what a rank's graph keeps.
 
     Args:
         model: As the partitioner left it.
         micro_batches: Of a step.
+        whole: The same as one function, where it is known.
     """
-    return Kept(micro_batches, tuple(_Graph(model).tensors()))
+    return Kept(micro_batches, tuple(_Graph(model, whole or inline(model)).tensors()))
 
 
 class _Graph:
     """A rank's graph as one function, what its nodes view, make and read."""
 
-    def __init__(self, model: mindir.Model) -> None:
+    def __init__(self, model: mindir.Model, whole: mindir.Model) -> None:
         self._closures = {n.inputs[0] for f in model.functions for n in f.nodes if n.type == "Partial"}
         self._owners = {node.name: f.name for f in model.functions for node in f.nodes}
-        self.function = inline(model).functions[0]
+        self.function = whole.functions[0]
         self.parameters = {each.name for each in self.function.proto.parameter}
         self.inputs = {each.name for each in self.function.proto.input} - self.parameters
         self.views: dict[str, str] = {}

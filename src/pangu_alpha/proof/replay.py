@@ -38,12 +38,12 @@ from pangu_alpha.proof.compare import (
 )
 from pangu_alpha.proof.dry_run import Job, RankReport, compile_rank
 from pangu_alpha.proof.inline import inline
+from pangu_alpha.proof.reference_optimizer import learning_rate
 from pangu_alpha.proof.replay_processes import ReplayError, run_child, run_ranks
 from pangu_alpha.proof.replay_rows import Place, controls, places, rows_of_step
 from pangu_alpha.proof.replay_worker import CPU_GRAPH, GROUPS, INITIAL, INPUTS, JOB, STATES
 from pangu_alpha.proof.rewrite import rewrite
 from pangu_alpha.proof.slices import Region, region
-from pangu_alpha.training.schedule import learning_rate
 
 _COMPILING = 2  # compilers at once: each takes a core and about 1 GB
 _SHOWN = 8  # parameters placed otherwise that a table names
@@ -371,7 +371,8 @@ def _write_inputs(
         for step, batch in enumerate(rows):
             own = [array[data_rank] for array in batch]
             inputs |= {f"{step}/batch/{i}": array for i, array in enumerate(own)}
-            inputs[f"{step}/controls"] = controls(job, begins[step].step, own[2])
+            skipped = setting.overflow is not None and begins[step].step > setting.overflow
+            inputs[f"{step}/controls"] = controls(job, begins[step].step, own[2], int(skipped))
         target = folder / f"rank_{rank:05d}"
         target.mkdir(exist_ok=True)
         np.savez(target / INPUTS, **inputs)

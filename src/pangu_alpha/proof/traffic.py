@@ -30,6 +30,7 @@ GATHERED = "weights: gathered for use"
 SCATTERED = "gradients: summed and scattered"
 SUMMED = "gradients: sums over replicas"
 WORLD = "update: tokens and norm"
+OVERFLOW = "update: overflow"
 
 
 class Call(NamedTuple):
@@ -124,11 +125,19 @@ class Formulas:
         batch_size: B.
         compute_dtype: Type of activations: "float16", ...
         stage: Which stage.
+        saturates: Whether overflow is told by the chips' float status, which all must know of all.
     """
 
     def __init__(
-        self, model: ModelConfig, plan: ParallelPlan, batch_size: int, compute_dtype: str, stage: int
+        self,
+        model: ModelConfig,
+        plan: ParallelPlan,
+        batch_size: int,
+        compute_dtype: str,
+        stage: int,
+        saturates: bool = False,
     ) -> None:
+        self.saturates = saturates
         self.model = model
         self.plan = plan
         self.batch = batch_size
@@ -328,8 +337,10 @@ class Formulas:
         return 1 + (plan.recompute_of_layer(layer) == "full")
 
     def _world(self) -> Iterator[Demand]:
-        """Tokens of the batch, and the square of the gradients' norm."""
+        """Tokens of the batch, the square of the gradients' norm, and overflow where the chip saturates."""
         yield from self._ask(WORLD, "update", "AllReduce", AXES, 1, "float32", 2)
+        if self.saturates:
+            yield from self._ask(OVERFLOW, "update", "AllReduce", AXES, 1, "float32", 1)
 
 
 def axis_name(mesh: Mesh, axes: Iterable[str]) -> str:

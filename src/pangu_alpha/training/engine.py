@@ -5,6 +5,7 @@ Knows arrays and scalars; knows nothing of files, data order or reports.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +24,12 @@ from pangu_alpha.checkpoint.reshard import MOMENTS, parameter_of
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.initialization import initial_values
+from pangu_alpha.model.operators import operators_for
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.parallel.layout import parameter_shapes
 from pangu_alpha.parallel.sums import DataParallel
 from pangu_alpha.parallel.world import World
-from pangu_alpha.training.guard import Guard
+from pangu_alpha.training.guard import LARGEST, Guard
 from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.optimizer import AdamW
 from pangu_alpha.training.schedule import dropout_seed, update_scalars
@@ -71,7 +73,8 @@ class Engine:
     def __init__(self, config: TrainConfig, world: World | None = None) -> None:
         self.config = config
         self.world = world or World()
-        self.model = PanguAlpha(config.model, seed=None)
+        operators = operators_for(config.model, chip=config.run.chip)
+        self.model = PanguAlpha(config.model, None, operators)
         parameters = ParameterTuple(self.model.trainable_params())
         self.compute_dtype = self.model.compute_dtype
         self.optimizer = AdamW(parameters, config.optim)
@@ -134,7 +137,7 @@ class Engine:
         rows = self.world.gather(np.stack([losses, tokens, sources]))
         losses, tokens, sources = np.concatenate(rows, axis=1)
         loss = float(losses.sum() / (tokens.sum() + 1e-5))
-        return StepResult(loss, float(norm.asnumpy()), bool(applied.asnumpy()), losses, tokens, sources)
+        return StepResult(loss, reported_norm(norm), bool(applied.asnumpy()), losses, tokens, sources)
 
     def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
         """Mean -log p in nats over the tokens that count, and their number; dropout off."""
@@ -155,6 +158,12 @@ class Engine:
             for name in group:
                 if (file := self._stem(stem, name)) is not None:
                     yield file, name, self._box(name).shape, np.float32
+
+    def values(self, names: Iterable[str]) -> Iterator[np.ndarray]:
+        """What this rank holds of weights and moments with these names, copied to the host one by one."""
+        held = {name: each for group in self._groups().values() for name, each in group.items()}
+        for name in names:
+            yield held[name].asnumpy()
 
     def slices(self) -> dict[str, dict[str, Any]]:
         """Where the tensors lie in the wholes, as Manifest.slices; empty where they are whole."""
@@ -216,6 +225,15 @@ class Engine:
 
 def _float(value: float | Sequence[float]) -> Tensor:
     return Tensor(np.asarray(value, np.float32))
+
+
+def reported_norm(norm: Tensor) -> float:
+    """A step's gradient norm; inf for what no finite norm can be.
+
+    A chip that saturates may give its largest number where the graph has inf.
+    """
+    value = float(norm.asnumpy())
+    return math.inf if value > LARGEST else value
 
 
 def graph_inputs(batch: Batch) -> tuple[Tensor, ...]:

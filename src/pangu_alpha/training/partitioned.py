@@ -113,11 +113,13 @@ class PartitionedStep(nn.Cell):
         loss = self.network(*batch)
         gradients = self.differentiate(self.network, self.parameters)(*batch, scale)
         if not self.accumulates:
-            norm, applied = self.update(gradients[: self.own], tokens, scale, largest, recipe)
+            norm, applied = self.update(
+                gradients[: self.own], tokens, scale, largest, recipe, (loss, gradients)
+            )
             return loss, norm, applied
         sums = ops.depend(self.sums, gradients)
         result = sums if self.sums_hold_result else gradients
-        norm, applied = self.update(result[: self.own], tokens, scale, largest, recipe)
+        norm, applied = self.update(result[: self.own], tokens, scale, largest, recipe, (loss, gradients))
         return ops.depend(loss, self.map(_clear, ops.depend(sums, applied))), norm, applied
 
 

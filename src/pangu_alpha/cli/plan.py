@@ -114,16 +114,27 @@ def _devices_problem(devices: int, plan: ParallelPlan) -> str:
 def job_of(options: argparse.Namespace) -> Job:
     """What is compiled."""
     model, optim = _network(options)
-    chip = getattr(options, "chip", Job.chip)
-    return Job(model, plan_of(options), optim, _batch_size(options), chip=chip)
+    makes = getattr(options, "initialize", False)
+    return Job(model, plan_of(options), optim, _batch_size(options), chip=_chip(options), initialize=makes)
+
+
+def _chip(options: argparse.Namespace) -> str:
+    """The family of chips: as given, or as the YAML of the plan says, or an A2."""
+    chip = getattr(options, "chip", None) or _run_of_plan(options).get("chip", "auto")
+    return Job.chip if chip == "auto" else chip
+
+
+def _run_of_plan(options: argparse.Namespace) -> dict[str, Any]:
+    """The section run of the YAML of --plan."""
+    run = read_yaml(options.plan).get("run") if options.plan is not None else None
+    return run if isinstance(run, dict) else {}
 
 
 def _batch_size(options: argparse.Namespace) -> int:
     """Rows of a micro-batch: as given, or as the YAML of the plan says, or 1."""
-    if options.batch_size is not None or options.plan is None:
-        return 1 if options.batch_size is None else options.batch_size
-    run = read_yaml(options.plan).get("run")
-    size = run.get("batch_size", 1) if isinstance(run, dict) else 1
+    if options.batch_size is not None:
+        return options.batch_size
+    size = _run_of_plan(options).get("batch_size", 1)
     if type(size) is not int or size < 1:
         raise ValueError(
             f"--plan: {options.plan}: run.batch_size is {quoted(size)}; give a whole number above 0"
@@ -288,7 +299,7 @@ def _replayed(options: argparse.Namespace) -> dict[str, Job] | dict[str, Change]
     shape = {"num_layers": 2} if options.model is None else _float32_shape(options.model)
     layers = shape.pop("num_layers")
     layers = layers if options.layers is None else options.layers
-    job = replace(small_job(plan, layers, **shape | known), chip=options.chip)
+    job = replace(small_job(plan, layers, **shape | known), chip=_chip(options))
     return {", ".join(differing): job}
 
 

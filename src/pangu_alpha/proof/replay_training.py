@@ -150,7 +150,10 @@ def prepare(
         ReplayError: The collectives would hang, or a parameter is not where the sharding table says.
     """
     run = config.run
-    job = Job(config.model, config.parallel, config.optim, run.batch_size, "plain", run.seed, patch=patch)
+    chip = Job.chip if run.chip == "auto" else run.chip
+    job = Job(
+        config.model, config.parallel, config.optim, run.batch_size, "plain", run.seed, chip=chip, patch=patch
+    )
     wanted = json.dumps(to_mapping(job))
     for number in range(1, 100):
         target = folder / f"graphs_{number}"

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from pangu_alpha.cli import calibrate, train_replay
 from pangu_alpha.cli import search as search_command
+from pangu_alpha.cli.plan_memory import memory_text
 from pangu_alpha.cli.plan_options import plan_parser
 from pangu_alpha.cli.plan_text import rank_text, size, stages_text, suite_text, traffic_text, ways_text
 from pangu_alpha.config.families import FAMILIES, JIT_LEVEL, compute_type, has_flash_attention
@@ -154,9 +155,10 @@ def _search(options: argparse.Namespace, folder: Path) -> int:
         raise ValueError("search: --pictures and --verify leave files; name their folder with --out DIR")
     model, optim = _network(options)
 
-    def verify(best: Candidate, folder: Path) -> bool:
+    def verify(best: Candidate, folder: Path, family: str) -> bool:
         """Whether every stage compiles to what formulas and sharding table say, and all ranks meet."""
-        job = Job(model, best.plan, optim, best.job.micro_batch)
+        chip = {"chip": family} if family else {}
+        job = Job(model, best.plan, optim, best.job.micro_batch, **chip)
         mesh = Mesh.of(job.plan)
         ranks = [mesh.rank(stage=stage) for stage in range(mesh.pp)]
         cluster = Cluster.in_order(job.plan.devices)
@@ -202,7 +204,10 @@ def _dry_run(options: argparse.Namespace, folder: Path) -> int:
     if not options.json:
         print(f"{options.model}, {job.plan.devices} devices: dp {mesh.dp}, tp {mesh.tp}, pp {mesh.pp}")
         print(_chip_text(job))
-        print(f"{_stages(summaries, job)}\n{all_ranks.text()}" if all_ranks else rank_text(summaries[0]))
+        if all_ranks:
+            print(f"{_stages(summaries, job)}\n{all_ranks.text()}")
+        else:
+            print(f"{rank_text(summaries[0])}\n\n{memory_text(summaries, job)}")
     return int(not all(each.agrees for each in summaries) or bool(all_ranks and not all_ranks.meet))
 
 
@@ -254,6 +259,7 @@ def _stages(summaries: Sequence[RankSummary], job: Job) -> str:
     shown = {each.stage: each for each in (summaries[0], summaries[len(summaries) // 2], summaries[-1])}
     parts = [stages_text(summaries, Mesh.of(job.plan), layers)]
     parts += [f"Traffic of a step, stage {stage}\n{traffic_text(each)}" for stage, each in shown.items()]
+    parts.append(memory_text(list(shown.values()), job))
     total = sum(sum(each.wire().values()) for each in summaries) * job.plan.dp * job.plan.tp
     return "\n\n".join([*parts, f"all devices send {size(total)} in a step"])
 

@@ -11,7 +11,7 @@ from typing import Any
 from pangu_alpha.config.families import FAMILIES, compute_type
 from pangu_alpha.parallel.layout import Layout, is_tied, layouts
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.proof import mindir, overflow, traffic
+from pangu_alpha.proof import liveness, mindir, overflow, traffic
 from pangu_alpha.proof.dependences import PartialOrder, partial_order
 from pangu_alpha.proof.dry_run import Job, RankReport, Slice
 from pangu_alpha.proof.fusion import fuse
@@ -82,6 +82,7 @@ class RankSummary:
         lines: Its traffic, by formula and in the graph.
         links: Farthest link that the groups of each line cross; None where there is no group.
         order: Its collectives, and what is forced of their order.
+        kept: For the backward pass.
         overflow: What is wrong with how the rank notices an overflow; see overflow.problems.
     """
 
@@ -98,6 +99,7 @@ class RankSummary:
     lines: tuple[traffic.Line, ...]
     links: tuple[Link | None, ...]
     order: PartialOrder
+    kept: liveness.KeptBytes
     overflow: tuple[str, ...] = ()
 
     @property
@@ -158,7 +160,7 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
     """
     mesh, model = Mesh.of(job.plan), mindir.read(report.graph)
     stage = mesh.stage_of(report.rank)
-    counted = mindir.summary(model)
+    counted, whole = mindir.summary(model), inline(model)
     saturates = FAMILIES[job.chip].saturates
     formulas = traffic.Formulas(job.model, job.plan, job.batch_size, compute_dtype(job), stage, saturates)
     lines = traffic.check(formulas.demands(), traffic.observed(model, mesh, report.rank))
@@ -176,7 +178,8 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
         lines=tuple(lines),
         links=tuple(_link(line, cluster) for line in lines),
         order=partial_order(fuse(model, report.rank) if job.plan.gradient_fusion else model),
-        overflow=overflow.problems(inline(model) if saturates else model, saturates),
+        kept=liveness.kept(model, job.plan.micro_batches, whole).bytes(),
+        overflow=overflow.problems(whole, saturates),
     )
 
 

@@ -23,6 +23,7 @@ from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
 from pangu_alpha.config.schema import ConfigError, build, to_mapping, validate
 from pangu_alpha.files.writing import write_text
 from pangu_alpha.proof.cann import dry_run_environment
+from pangu_alpha.proof.stub_calls import counted, refuse_unknown
 
 GRAPH, REPORT, _JOB = "graph.mindir", "report.json", "job.json"
 
@@ -43,6 +44,8 @@ class Job:
         operators: "Ascend" are those of the device; "plain" are the same functions in operators that
             have kernels on CPU as well, so that the graph can be replayed.
         seed: Of the initial values; None makes none, so that a model of any size fits.
+        loss_scale: What a replay multiplies the loss with before it is differentiated, above 0; the graph is
+            the same for all.
         search: MindSpore's own strategy search instead of the sharding table.
         patch: "module:function" that the child calls before anything is built; negative controls use it.
 
@@ -56,6 +59,7 @@ class Job:
     batch_size: int = 1
     operators: Literal["Ascend", "plain"] = "Ascend"
     seed: int | None = None
+    loss_scale: float = 1.0
     search: Literal["recursive_programming", "sharding_propagation"] | None = None
     patch: str | None = None
 
@@ -100,6 +104,7 @@ class RankReport:
         peak_mb: Largest memory of the child, MiB.
         layouts: Every parameter, moment and gradient sum of the rank's graph by name.
         strategies: Strategy of every operator by scope.
+        stub_calls: How often the child called each stub of CANN, by name; empty with a real CANN.
     """
 
     rank: int
@@ -108,6 +113,7 @@ class RankReport:
     peak_mb: int
     layouts: Mapping[str, Slice]
     strategies: Mapping[str, list]
+    stub_calls: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def graph(self) -> Path:
@@ -141,7 +147,12 @@ def compile_rank(job: Job, rank: int, folder: Path, timeout: float = 1800.0) -> 
             raise DryRunError(f"rank {rank}: not compiled within {timeout:.0f} s") from error
     if child.returncode or not (target / REPORT).exists():
         raise DryRunError(f"rank {rank}: {_reason(target / 'log.txt', child.returncode)}")
-    return read_report(target)
+    report = read_report(target)
+    try:
+        refuse_unknown(report.stub_calls)
+    except ValueError as error:
+        raise DryRunError(f"rank {rank}: {error}") from error
+    return report
 
 
 def read_report(folder: Path) -> RankReport:
@@ -197,6 +208,7 @@ def _compile(job: Job, rank: int, folder: Path) -> None:
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "layouts": {name: asdict(_slice(row)) for name, row in step.parameter_layout_dict.items()},
         "strategies": private.strategies_of(step),
+        "stub_calls": counted(),
     }
     write_text(folder / REPORT, json.dumps(report))
 

@@ -29,6 +29,26 @@ class Place(NamedTuple):
     samples: int = 0
 
 
+class Overflow(NamedTuple):
+    """A step whose gradients overflow.
+
+    Args:
+        step: Which, counted from 0 and the initial values; None for none.
+        scale: The loss scale that makes them overflow; None leaves the scale and makes one token too heavy.
+    """
+
+    step: int | None = None
+    scale: float | None = None
+
+    def by_weight(self, step: int) -> bool:
+        """Whether a step overflows by one token's weight."""
+        return step == self.step and self.scale is None
+
+    def loss_scale(self, job: Job, step: int) -> float:
+        """The loss scale of a step."""
+        return self.scale if step == self.step and self.scale is not None else job.loss_scale
+
+
 def samples_per_step(job: Job) -> int:
     """Rows of an optimizer step on all devices."""
     return job.plan.dp * job.plan.micro_batches * job.batch_size
@@ -90,17 +110,18 @@ def micro_batches(job: Job, rows: Sequence[np.ndarray]) -> list[tuple[np.ndarray
     ]
 
 
-def controls(job: Job, step: int, mask: np.ndarray) -> np.ndarray:
+def controls(job: Job, step: int, mask: np.ndarray, loss_scale: float | None = None) -> np.ndarray:
     """What changes from step to step besides the batch, as PartitionedStep takes it: float32 [6].
 
     Args:
         job: Sizes and recipe.
         step: From 0.
         mask: Loss mask of the rows that one rank, or one device alone, reads.
+        loss_scale: The job's when left out.
     """
-    scale = 1.0 / (
-        samples_per_step(job) * job.model.seq_length
-    )  # as training does: the step's nominal number of tokens
+    # as training does: by the step's nominal number of tokens
+    tokens = samples_per_step(job) * job.model.seq_length
+    scale = (job.loss_scale if loss_scale is None else loss_scale) / tokens
     scalars = update_scalars(step, job.optim)
     recipe = (scalars.learning_rate, scalars.epsilon, scalars.decay)
     return np.array([mask.sum(), scale, LARGEST, *recipe], np.float32)

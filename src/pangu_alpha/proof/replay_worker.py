@@ -64,11 +64,12 @@ def run_reference(folder: Path) -> None:
     from pangu_alpha.config.schema import build
     from pangu_alpha.parallel.context import use_device
     from pangu_alpha.proof.dry_run import Job
-    from pangu_alpha.proof.replay_rows import Place, micro_batches, places, rows_of_step
+    from pangu_alpha.proof.replay_rows import Overflow, Place, micro_batches, places, rows_of_step
 
     use_device("CPU")
     request = json.loads((folder / JOB).read_text("utf-8"))
     legs = [(build(Job, leg["job"]), leg["steps"]) for leg in request["legs"]]
+    overflow = Overflow(*request["overflow"])
     reference = _Reference(legs[0][0])
     np.savez(folder / INITIAL, **{each.name: each.asnumpy() for each in reference.optimizer.parameters})
     end = Place()
@@ -78,10 +79,11 @@ def run_reference(folder: Path) -> None:
         record(states, -1, (), reference.state())
         *begins, end = places(job, steps, end)
         for number, place in enumerate(begins):
-            rows = rows_of_step(job, place.samples, place.step == request["overflow"])
+            rows = rows_of_step(job, place.samples, overflow.by_weight(place.step))
             batches = micro_batches(job, rows)
             tensors = [tuple(map(ms.Tensor, batch)) for batch in batches]
-            outputs = reference.step(place.step, batches, tensors)
+            scale = overflow.loss_scale(job, place.step)
+            outputs = reference.step(place.step, batches, tensors, scale)
             record(states, number, outputs, reference.state())
     write_states(folder, states)
 
@@ -118,13 +120,13 @@ class _Reference:
         update = Update(self.optimizer, self.model.operators, job.optim.clip_norm)
         self.train = OptimizerStep(gradients, update, job.plan.micro_batches)
 
-    def step(self, step: int, batches, tensors) -> list[np.ndarray]:
+    def step(self, step: int, batches, tensors, loss_scale: float) -> list[np.ndarray]:
         """Sum of the losses, norm and applied of one optimizer step."""
         import mindspore as ms
 
         from pangu_alpha.proof.replay_rows import controls
 
-        numbers = controls(self.job, step, np.concatenate([batch[2] for batch in batches]))
+        numbers = controls(self.job, step, np.concatenate([batch[2] for batch in batches]), loss_scale)
         _, scale, largest = map(ms.Tensor, numbers[:3])
         recipe = ms.Tensor(numbers[3:])
         inputs = [(None, *each) for each in tensors]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pangu_alpha.parallel.layout import Layout, is_tied, layouts
@@ -74,6 +74,7 @@ class RankSummary:
         strategies: Of the operators.
         lines: Its traffic, by formula and in the graph.
         links: Farthest link that the groups of each line cross; None where there is no group.
+        stub_calls: How often MindSpore called each stub of CANN while it compiled; empty with a real CANN.
     """
 
     rank: int
@@ -87,6 +88,7 @@ class RankSummary:
     strategies: tuple[Strategy, ...]
     lines: tuple[traffic.Line, ...]
     links: tuple[Link | None, ...]
+    stub_calls: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def agrees(self) -> bool:
@@ -137,6 +139,7 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
         strategies=tuple(strategies(report.strategies)),
         lines=tuple(lines),
         links=tuple(_link(line, cluster) for line in lines),
+        stub_calls=report.stub_calls,
     )
 
 

@@ -81,6 +81,19 @@ def suite() -> dict[str, Job]:
         "dp2 tp2, 2 micro-batches, gradients sharded": job(scattered),
         "dp2 pp2, uneven gpipe, selective recompute": job(uneven, layers=3),
         "dp2 tp2, 2 micro-batches, weights sharded": job(gathered),
+    } | by_type_and_operators()
+
+
+def by_type_and_operators() -> dict[str, Job]:
+    """Plans in float16, with a loss scale as training uses it, and with Ascend's own operators."""
+    sharded = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
+    tensor, grid = ParallelPlan(tp=2), ParallelPlan(dp=2, tp=2)
+    scaled = job(ParallelPlan(dp=2, micro_batches=2, **sharded), compute_dtype="float16")
+    return {
+        "tp2 float16": job(tensor, compute_dtype="float16"),
+        "dp2, 2 micro-batches, level1, float16, scale 2^16": replace(scaled, loss_scale=2.0**16),
+        "tp2 Ascend operators": replace(job(tensor), operators="Ascend"),
+        "dp2 tp2 flash attention float16": replace(job(grid, compute_dtype="float16"), operators="Ascend"),
     }
 
 

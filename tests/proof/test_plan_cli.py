@@ -106,6 +106,36 @@ def test_micro_batches_of_a_plan_file_count(tmp_path, tiny):
     assert plan.plan_of(plan_parser().parse_args([*words, "--micro-batches", "3"])).micro_batches == 3
 
 
+def test_the_chip_of_a_plan_file_counts_and_an_option_changes_it(tmp_path, tiny):
+    (tmp_path / "plan.yaml").write_text("parallel: {dp: 2}\nrun: {chip: 910A}\n")
+    words = ["dry-run", "--model", tiny, "--plan", str(tmp_path / "plan.yaml")]
+    assert plan.job_of(plan_parser().parse_args(words)).chip == "910A"
+    assert plan.job_of(plan_parser().parse_args([*words, "--chip", "910C"])).chip == "910C"
+    assert plan.job_of(plan_parser().parse_args(["dry-run", "--model", tiny])).chip == "910B"
+    options = plan_parser().parse_args(["replay", "--dp", "2", "--chip", "910A"])
+    assert [job.chip for job in plan._replayed(options).values()] == ["910A"]
+
+
+@pytest.mark.parametrize(
+    ("chip", "said"),
+    [
+        ("910A", "training products; --chip): without flash attention, overflow by the chip's float status"),
+        ("910C", "A3 training products; --chip): with flash attention, overflow by inf and NaN"),
+    ],
+)
+def test_a_dry_run_says_what_the_chip_decides(chip, said, tiny):
+    options = plan_parser().parse_args(["dry-run", "--model", tiny, "--dp", "2", "--chip", chip])
+    text = plan._chip_text(plan.job_of(options))
+    assert text.startswith(f"{chip} (Atlas") and said in text and text.endswith(", float16, jit level O0")
+
+
+def test_a_chip_without_the_model_s_type_is_refused(tmp_path):
+    path = tmp_path / "half.yaml"
+    path.write_text(TINY.replace("dropout: 0.0", "dropout: 0.0, compute_dtype: bfloat16"))
+    with pytest.raises(ValueError, match="bfloat16, but a 910A .* take float16 or float32"):
+        main(["dry-run", "--model", str(path), "--dp", "2", "--chip", "910A"])
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -153,6 +183,7 @@ def test_a_dry_run_prints_its_findings_and_writes_them(tiny, tmp_path, capsys):
     assert main(["dry-run", "--model", tiny, *words, "--picture", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
+    assert "910B (Atlas A2 training products; --chip): with flash attention" in printed
     assert "tiny.yaml, 2 devices: dp 1, tp 2, pp 1" in printed
     assert ", host peak " in printed  # of the process that compiles, not of a device
     assert "blocks.*.feed_forward.up.affine.MatMul" in printed

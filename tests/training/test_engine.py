@@ -28,7 +28,9 @@ def engine_of(cpu, settings):
         values["optim"] |= optim
         values["model"] |= {"num_layers": 2, "dropout": dropout}
         values["parallel"] = {"micro_batches": 1}
-        return Engine(build_train_config(values))
+        engine = Engine(build_train_config(values))
+        engine.initialize()
+        return engine
 
     return make
 

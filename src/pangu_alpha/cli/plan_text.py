@@ -9,6 +9,8 @@ from pangu_alpha.planner.tables import table
 from pangu_alpha.proof.report import Placement, RankSummary
 from pangu_alpha.proof.search import Way, side_by_side, strategy_text
 
+_FEW = 5  # sentences of one kind that are shown; --out keeps all
+
 
 def size(count: float) -> str:
     """A number of bytes in the unit that reads best; powers of 1000."""
@@ -73,7 +75,8 @@ def placements_text(placements: Sequence[Placement]) -> str:
 
 
 def traffic_text(summary: RankSummary) -> str:
-    """A row for every purpose: what the graph sends, and whether the formula says the same."""
+    """A row for every purpose: what the graph sends, and whether the formula says the same; below it what is
+    wrong with how overflow is noticed."""
     rows = []
     for line, link in zip(summary.lines, summary.links, strict=True):
         group = f"{line.axis} ({len(line.groups[0])})" if line.groups else line.axis
@@ -95,6 +98,7 @@ def traffic_text(summary: RankSummary) -> str:
     header = ("what", "phase", "operation", "axis (ranks)", "type", "calls")
     header += ("payload", "by formula", "equal", "sent", "link")
     lines = [table(header, rows, right=(5, 6, 7, 9))]
+    lines += [f"  overflow: {each}" for each in summary.overflow[:_FEW]]
     lines.append(wire_text(summary))
     return "\n".join(lines)
 

@@ -59,10 +59,12 @@ def main(arguments: Sequence[str]) -> int:
     log_to_stderr()
 
     # MindSpore takes seconds: after the config is checked
-    from pangu_alpha.parallel.context import use_device
+    from pangu_alpha.parallel.context import use_chip, use_device
     from pangu_alpha.parallel.world import join_world
 
     device = use_device(config.run.device)
+    if device == "Ascend":
+        use_chip(config.run.chip, config.model)
     world = join_world(config.parallel, device)
     if world.rank:
         logging.getLogger().setLevel(logging.WARNING)  # rank 0 says it for all

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pangu_alpha.config.data import DataConfig
+from pangu_alpha.config.families import Chip
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
@@ -95,6 +96,8 @@ class RunConfig:
         batch_size: Rows of one micro-batch on each data-parallel rank.
         seed: Seeds the initialisation, the data order and the dropout masks.
         device: Device type; "auto" is Ascend where there is one, else CPU.
+        chip: Family of the Ascend devices, see config.families; "auto" is the one that MindSpore finds.
+            Nothing on CPU.
         resume: "auto" continues from the newest whole checkpoint in `output` if there is one, "never"
             refuses to start where one lies, anything else is the path of a checkpoint, of any form that
             has the optimizer's state.
@@ -118,6 +121,7 @@ class RunConfig:
     batch_size: int = 8
     seed: int = 1
     device: Literal["auto", "CPU", "Ascend"] = "auto"
+    chip: Literal["auto", Chip] = "auto"
     resume: PathText = "auto"
     initial: PathText | None = None
     evaluate_every: int = 1000

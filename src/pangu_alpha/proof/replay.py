@@ -85,7 +85,7 @@ class Setting:
         overflow: Step, from 0, at which the gradients of one data-parallel rank overflow; None never.
         overflow_scale: The loss scale by which they overflow then, on all ranks; None makes one token too
             heavy instead.
-        options: How the device computes that CPU stands for.
+        options: How the device computes that CPU stands for; as the job's chip when left out.
         timeout: Seconds after which the CPU processes are ended.
         edit_graphs: Called with the graphs, in one function each, by rank; and
         edit_inputs: with the values each rank starts from, by rank and name. Both may change what they get:
@@ -96,7 +96,7 @@ class Setting:
     start: Start | None = None
     overflow: int | None = None
     overflow_scale: float | None = None
-    options: RewriteOptions = RewriteOptions()
+    options: RewriteOptions | None = None
     timeout: float = 600.0
     edit_graphs: Callable[[dict[int, mindir.Model]], None] | None = None
     edit_inputs: Callable[[dict[int, dict[str, np.ndarray]]], None] | None = None
@@ -193,7 +193,7 @@ def replay(
         DryRunError: MindSpore refused the plan.
         ReplayError: The collectives would hang, or a process died.
     """
-    setting, bounds, folder = setting or Setting(), bounds, folder.resolve()
+    setting, folder = setting or Setting(), folder.resolve()
     _check(job)
     bounds = bounds or Bounds.of(job.model.compute_dtype)
     clock = _Clock(name, job.plan.devices)
@@ -204,11 +204,11 @@ def replay(
     graphs = {each.rank: inline(mindir.read(each.graph)) for each in compiled}
     if setting.edit_graphs:
         setting.edit_graphs(graphs)
-    collectives = _check_order(name, graphs)
+    collectives = check_order(name, graphs)
     initial = dict(np.load(folder / "reference" / INITIAL))
     placed = _placed(compiled, graphs, job)
     _write_inputs(job, setting, folder, placed, initial)
-    _write_graphs(folder, graphs, setting.options)
+    write_graphs(folder, graphs, setting.options or RewriteOptions.of(job.chip))
     clock.lap("compile", "run")
     run_ranks(folder, job.plan.devices, setting.timeout)
     clock.lap("run", "compare")
@@ -227,7 +227,7 @@ def replay(
     )
 
 
-def _check_order(name: str, graphs: Mapping[int, mindir.Model]) -> int:
+def check_order(name: str, graphs: Mapping[int, mindir.Model]) -> int:
     """The largest number of collectives a rank runs; refuses graphs that would hang."""
     meetings = {rank: order.meetings(graph, rank) for rank, graph in graphs.items()}
     if stuck := order.deadlock(meetings):
@@ -390,7 +390,7 @@ def _write_inputs(
         np.savez(target / INPUTS, **inputs)
 
 
-def _write_graphs(folder: Path, graphs: Mapping[int, mindir.Model], options: RewriteOptions) -> None:
+def write_graphs(folder: Path, graphs: Mapping[int, mindir.Model], options: RewriteOptions) -> None:
     """Every rank's graph for CPU, and the groups of all."""
     groups: dict[str, tuple[int, ...]] = {}
     for rank, graph in graphs.items():

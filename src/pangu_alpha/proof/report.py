@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pangu_alpha.config.families import FAMILIES, compute_type
 from pangu_alpha.parallel.layout import Layout, is_tied, layouts
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.proof import mindir, traffic
+from pangu_alpha.proof import mindir, overflow, traffic
 from pangu_alpha.proof.dry_run import Job, RankReport, Slice
+from pangu_alpha.proof.inline import inline
 from pangu_alpha.proof.links import LINKS, Cluster, Link
 
 _STATE = {"adam_m.": "moments", "adam_v.": "moments", "accu_grads.": "sums"}
@@ -75,6 +77,7 @@ class RankSummary:
         lines: Its traffic, by formula and in the graph.
         links: Farthest link that the groups of each line cross; None where there is no group.
         stub_calls: How often MindSpore called each stub of CANN while it compiled; empty with a real CANN.
+        overflow: What is wrong with how the rank notices an overflow; see overflow.problems.
     """
 
     rank: int
@@ -89,11 +92,13 @@ class RankSummary:
     lines: tuple[traffic.Line, ...]
     links: tuple[Link | None, ...]
     stub_calls: Mapping[str, int] = field(default_factory=dict)
+    overflow: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
-        """Whether formulas explain all traffic and the table all placements."""
-        return all(line.equal for line in self.lines) and not any(each.problem for each in self.placements)
+        """Whether formulas explain all traffic, the table all placements, and an overflow is noticed."""
+        misplaced = any(each.problem for each in self.placements)
+        return all(line.equal for line in self.lines) and not misplaced and not self.overflow
 
     def wire(self) -> dict[tuple[str, Link], float]:
         """Bytes sent in a step by axis and link."""
@@ -125,7 +130,8 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
     mesh, model = Mesh.of(job.plan), mindir.read(report.graph)
     stage = mesh.stage_of(report.rank)
     counted = mindir.summary(model)
-    formulas = traffic.Formulas(job.model, job.plan, job.batch_size, compute_dtype(job), stage)
+    saturates = FAMILIES[job.chip].saturates
+    formulas = traffic.Formulas(job.model, job.plan, job.batch_size, compute_dtype(job), stage, saturates)
     lines = traffic.check(formulas.demands(), traffic.observed(model, mesh, report.rank))
     return RankSummary(
         rank=report.rank,
@@ -140,12 +146,13 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
         lines=tuple(lines),
         links=tuple(_link(line, cluster) for line in lines),
         stub_calls=report.stub_calls,
+        overflow=overflow.problems(inline(model), saturates),
     )
 
 
 def compute_dtype(job: Job) -> str:
-    """Type of the activations; the device's own is float16."""
-    return "float16" if job.model.compute_dtype == "auto" else job.model.compute_dtype
+    """Type of the activations."""
+    return compute_type(job.model, job.chip)
 
 
 def held_bytes(parameters: Mapping[str, mindir.Tensor]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pangu_alpha.config.families import FAMILIES
 from pangu_alpha.proof import mindir
 from pangu_alpha.proof.nodes import TYPE_IDS, NodeBuilder
 from pangu_alpha.proof.saturation import STATUS, Saturation
@@ -40,6 +41,11 @@ class RewriteOptions:
     """
 
     saturates: bool = False
+
+    @classmethod
+    def of(cls, chip: str) -> RewriteOptions:
+        """As a chip computes that config.families lists."""
+        return cls(saturates=FAMILIES[chip].saturates)
 
 
 def rewrite(

@@ -5,7 +5,10 @@ Knows arrays and scalars; knows nothing of files, data order or reports.
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +23,20 @@ from pangu_alpha.checkpoint.reading import read_box
 from pangu_alpha.checkpoint.reshard import MOMENTS, parameter_of
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
+from pangu_alpha.model.initialization import initial_values
+from pangu_alpha.model.operators import operators_for
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.parallel.layout import parameter_shapes
 from pangu_alpha.parallel.sums import DataParallel
 from pangu_alpha.parallel.world import World
-from pangu_alpha.training.guard import Guard
+from pangu_alpha.training.guard import LARGEST, Guard
 from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.optimizer import AdamW
 from pangu_alpha.training.schedule import dropout_seed, update_scalars
 from pangu_alpha.training.step import Gradients, OptimizerStep, Update
 from pangu_alpha.training.validation import mean_loss
+
+_DRAWING = 8  # threads at most that draw initial values
 
 
 @dataclass(frozen=True)
@@ -57,14 +64,17 @@ class Engine:
     """The training state of a process that holds the whole model.
 
     Args:
-        config: The run; the model is initialised from its seed.
+        config: The run.
         world: The ranks that read the other rows.
+
+    All parameters are zero until `compile` and then either `initialize` or `load` have been called.
     """
 
     def __init__(self, config: TrainConfig, world: World | None = None) -> None:
         self.config = config
         self.world = world or World()
-        self.model = PanguAlpha(config.model, seed=config.run.seed)
+        operators = operators_for(config.model, chip=config.run.chip)
+        self.model = PanguAlpha(config.model, None, operators)
         parameters = ParameterTuple(self.model.trainable_params())
         self.compute_dtype = self.model.compute_dtype
         self.optimizer = AdamW(parameters, config.optim)
@@ -80,6 +90,23 @@ class Engine:
 
     def compile(self) -> None:
         """Nothing: graphs are compiled when they are first used."""
+
+    def initialize(self) -> None:
+        """Gives all that this rank holds of the parameters the values of the run's seed, after `compile`.
+
+        Moments are left as they are, zero in a new engine.
+        """
+        layers, seed = self.config.model.num_layers, self.config.run.seed
+        parameters = self._groups()["model"]
+
+        def draw(name: str) -> np.ndarray:
+            return initial_values(name, self._shapes[name], layers, seed, self._box(name))
+
+        # numpy draws outside Python's lock, so threads use the cores that the process may
+        with ThreadPoolExecutor(min(_DRAWING, len(os.sched_getaffinity(0)))) as pool:
+            for parameter, values in zip(parameters.values(), pool.map(draw, parameters), strict=True):
+                assert values.shape == tuple(parameter.shape), (parameter.name, values.shape, parameter.shape)
+                parameter.set_data(Tensor(values))
 
     def step(
         self,
@@ -110,7 +137,7 @@ class Engine:
         rows = self.world.gather(np.stack([losses, tokens, sources]))
         losses, tokens, sources = np.concatenate(rows, axis=1)
         loss = float(losses.sum() / (tokens.sum() + 1e-5))
-        return StepResult(loss, float(norm.asnumpy()), bool(applied.asnumpy()), losses, tokens, sources)
+        return StepResult(loss, reported_norm(norm), bool(applied.asnumpy()), losses, tokens, sources)
 
     def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
         """Mean -log p in nats over the tokens that count, and their number; dropout off."""
@@ -192,6 +219,15 @@ class Engine:
 
 def _float(value: float | Sequence[float]) -> Tensor:
     return Tensor(np.asarray(value, np.float32))
+
+
+def reported_norm(norm: Tensor) -> float:
+    """A step's gradient norm; inf for what no finite norm can be.
+
+    A chip that saturates may give its largest number where the graph has inf.
+    """
+    value = float(norm.asnumpy())
+    return math.inf if value > LARGEST else value
 
 
 def graph_inputs(batch: Batch) -> tuple[Tensor, ...]:

@@ -113,11 +113,13 @@ class PartitionedStep(nn.Cell):
         loss = self.network(*batch)
         gradients = self.differentiate(self.network, self.parameters)(*batch, scale)
         if not self.accumulates:
-            norm, applied = self.update(gradients[: self.own], tokens, scale, largest, recipe)
+            norm, applied = self.update(
+                gradients[: self.own], tokens, scale, largest, recipe, (loss, gradients)
+            )
             return loss, norm, applied
         sums = ops.depend(self.sums, gradients)
         result = sums if self.sums_hold_result else gradients
-        norm, applied = self.update(result[: self.own], tokens, scale, largest, recipe)
+        norm, applied = self.update(result[: self.own], tokens, scale, largest, recipe, (loss, gradients))
         return ops.depend(loss, self.map(_clear, ops.depend(sums, applied))), norm, applied
 
 
@@ -127,10 +129,12 @@ def partitioned_step(
     plan: ParallelPlan,
     rank: int,
     operators: Operators,
-    seed: int | None,
     by_table: bool = True,
 ) -> PartitionedStep:
-    """The step of a plan, for the context set by parallel.context.partition.
+    """The step of a plan without values, for the context set by parallel.context.partition.
+
+    MindSpore 2.9 gives a parameter its memory when the step is compiled: zeros of this rank's slice, and none
+    for what only other stages hold.
 
     Args:
         config: The network's shape.
@@ -138,10 +142,9 @@ def partitioned_step(
         plan: A plan that fits the network.
         rank: Of this process; each compiles its own stage's graph.
         operators: The device's.
-        seed: Of the initial values; None leaves zeros.
         by_table: See apply_plan.
     """
-    model = PanguAlpha(config, seed, operators)
+    model = PanguAlpha(config, None, operators)
     shapes = {parameter.name: parameter.shape for parameter in model.trainable_params()}
     placed = layouts(shapes, config, plan)
     loss = MicroBatchLoss(TokenLoss(model))

@@ -6,14 +6,19 @@ there. Every variant computes the same function, and a test holds them equal.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import mindspore as ms
 from mindspore import nn
 
+from pangu_alpha.config.families import FAMILIES, has_flash_attention, unsupported
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.model.chip import find_chip, soc_version
 from pangu_alpha.model.operators import ascend, cpu, plain
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Operators:
         cross_entropy: (vocabulary) -> cell of (x, table, labels).
         square_sum: () -> cell of (x).
         keep_if: () -> cell of (condition, x).
+        float_status: Class of the cell that tells of overflow; None where the results themselves tell.
     """
 
     compute_dtype: ms.Type
@@ -48,6 +54,7 @@ class Operators:
     cross_entropy: Callable[[int], nn.Cell] = plain.TiedCrossEntropy
     square_sum: Callable[[], nn.Cell] = plain.SquareSum
     keep_if: Callable[[], nn.Cell] = plain.KeepIf
+    float_status: type[ascend.FloatStatus] | None = None
 
 
 _FAST = {
@@ -76,22 +83,51 @@ _FAST = {
 }
 
 
-def operators_for(config: ModelConfig, device: str | None = None, decoding: bool = False) -> Operators:
+def operators_for(
+    config: ModelConfig, device: str | None = None, decoding: bool = False, chip: str = "auto"
+) -> Operators:
     """The operators that are fast on a device.
 
     Args:
         config: Gives the activation and the compute type.
         device: "CPU", "Ascend", or "plain" for the definitions; the current context's when left out.
         decoding: Whether the model only generates, a token a row at a time.
+        chip: Of an Ascend device, one of config.families.FAMILIES. "auto" is the one that MindSpore finds,
+            and with device "plain" none. One that is not known gets operators that all chips have.
+
+    Raises:
+        ValueError: The chip does not have the compute type.
     """
     device = device or ms.get_context("device_target")
+    known = _found_chip() if device == "Ascend" and chip == "auto" else None if chip == "auto" else chip
+    if device == "CPU":
+        known = None
+    if known and (problem := unsupported(config, known)):
+        raise ValueError(problem)
     default = "float16" if device == "Ascend" else "float32"
-    dtype = getattr(ms, default if config.compute_dtype == "auto" else config.compute_dtype)
-    if device == "CPU":  # its fast kernels are for float32
-        device = "plain" if dtype != ms.float32 else "CPU decoding" if decoding else "CPU"
-    if device == "Ascend" and config.dropout == 0.0 and dtype != ms.float32 and not decoding:
-        device = "Ascend flash"
-    choice = dict(_FAST[device])
+    dtype = default if config.compute_dtype == "auto" else config.compute_dtype
+    choice = dict(_FAST[_row(config, device, dtype, decoding, known)])
     if config.activation == "fast_gelu":
         choice["activation"] = plain.FastGelu
-    return Operators(compute_dtype=dtype, **choice)
+    if known and FAMILIES[known].saturates:
+        choice["float_status"] = ascend.FloatStatus
+    return Operators(compute_dtype=getattr(ms, dtype), **choice)
+
+
+def _row(config: ModelConfig, device: str, dtype: str, decoding: bool, chip: str | None) -> str:
+    """Which operators of _FAST serve."""
+    if device == "CPU":  # its fast kernels are for float32
+        return "plain" if dtype != "float32" else "CPU decoding" if decoding else "CPU"
+    if device == "Ascend" and chip and not decoding and has_flash_attention(config, chip):
+        return "Ascend flash"
+    return device
+
+
+def _found_chip() -> str | None:
+    found = find_chip()
+    if found is None:
+        logger.warning(
+            "MindSpore calls this chip %r, which is not known here: operators are those that all chips have",
+            soc_version(),
+        )
+    return found

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
+from mindspore.ops.operations.math_ops import NPUClearFloatStatusV2, NPUGetFloatStatusV2
 
 
 class Gelu(nn.Cell):
@@ -96,3 +98,39 @@ class Dropout(nn.Cell):
         if seed is None:
             return x
         return self.dropout(x)[0]
+
+
+class FloatStatus(nn.Cell):
+    """The register in which a chip that saturates notes that a result was too large, or NaN.
+
+    Every vector or matrix operator sets it, nothing but `clear` resets it. It is not a value of the graph:
+    the order of the operators is all that says what a reading covers.
+
+    Inputs:
+        - **computed** (any) - what must have been computed before the register is read.
+
+    Outputs:
+        Tensor, float32 scalar, 0 if no result saturated since the register was cleared, else more.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = Tensor(np.zeros(8, np.int32))  # the operators want an input that has no meaning
+        self.get = NPUGetFloatStatusV2()
+        self.not_equal = ops.NotEqual()
+        self.cast = ops.Cast()
+        self.sum = ops.ReduceSum()
+
+    def construct(self, computed):
+        status = self.get(ops.depend(self.unused, computed))
+        return self.sum(self.cast(self.not_equal(status, 0), ms.float32), 0)
+
+    @staticmethod
+    def clear() -> None:
+        """Resets the register and waits until that is done; elsewhere than on Ascend there is none.
+
+        Called before a step's graphs are started. Inside a graph of several stages the clearing could not be
+        put before the first operator: what follows a Receive does not depend on the graph's inputs.
+        """
+        if ms.get_context("device_target") == "Ascend":
+            NPUClearFloatStatusV2()(Tensor(np.zeros(8, np.int32))).asnumpy()

@@ -11,9 +11,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -30,7 +29,6 @@ from pangu_alpha.proof.compare import (
     SUM,
     Bounds,
     Comparison,
-    Difference,
     Recipe,
     Run,
     compare,
@@ -39,6 +37,7 @@ from pangu_alpha.proof.compare import (
 from pangu_alpha.proof.dry_run import Job, RankReport, compile_rank
 from pangu_alpha.proof.inline import inline
 from pangu_alpha.proof.replay_processes import ReplayError, run_child, run_ranks
+from pangu_alpha.proof.replay_report import ReplayReport
 from pangu_alpha.proof.replay_rows import Overflow, Place, controls, places, rows_of_step
 from pangu_alpha.proof.replay_worker import CPU_GRAPH, GROUPS, INITIAL, INPUTS, JOB, STATES
 from pangu_alpha.proof.rewrite import RewriteOptions, rewrite
@@ -47,7 +46,6 @@ from pangu_alpha.training.schedule import learning_rate
 
 _TYPES = ("float32", "float16")
 _COMPILING = 2  # compilers at once: each takes a core and about 1 GB
-_SHOWN = 8  # parameters placed otherwise that a table names
 
 
 @dataclass(frozen=True)
@@ -105,68 +103,6 @@ class Setting:
     def fault(self) -> Overflow:
         """Where gradients overflow, and how."""
         return Overflow(self.overflow, self.overflow_scale)
-
-
-@dataclass(frozen=True)
-class ReplayReport:
-    """What a replay found.
-
-    Args:
-        name: Of the plan.
-        ranks: Processes.
-        recipe: Steps and learning rates.
-        differences: The largest of each kind.
-        first: The first difference above its bound, "" if there is none.
-        placement: Parameters that MindSpore placed otherwise than the sharding table says.
-        losses: Mean loss of one device at each step, nats.
-        collectives: Collectives a rank runs in a step, the largest number.
-        seconds: By phase.
-    """
-
-    name: str
-    ranks: int
-    recipe: Recipe
-    differences: tuple[Difference, ...]
-    first: str
-    placement: tuple[str, ...]
-    losses: tuple[float, ...]
-    collectives: int
-    seconds: Mapping[str, float]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every difference is within its bound and every parameter where it should be."""
-        return not self.placement and all(each.passed for each in self.differences)
-
-    def difference(self, kind: str) -> Difference:
-        """The largest difference of a kind."""
-        return next(each for each in self.differences if each.kind == kind)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"passed": self.passed, **to_mapping(asdict(self))}
-
-    def table(self) -> str:
-        """Verdict, and a line for every kind of difference."""
-        verdict = "pass" if self.passed else "FAIL"
-        rates = ", ".join(f"{rate:.3g}" for rate in self.recipe.rates[self.recipe.done :])
-        took = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in self.seconds.items())
-        lines = [
-            f"{self.name}: {verdict}. {self.ranks} processes, {self.recipe.steps} steps, "
-            f"learning rate {rates}, {self.collectives} collectives a step ({took})",
-            "losses of one device: " + " ".join(f"{loss:.7f}" for loss in self.losses),
-            f"  {'kind':<9}{'difference':>12}{'bound':>9}  where it is largest",
-        ]
-        for each in self.differences:
-            mark = "" if each.passed else "  <-- above its bound"
-            place = each.where if each.value else "-"
-            lines.append(f"  {each.kind:<9}{each.value:>12.2e}{each.bound:>9.0e}  {place}{mark}")
-        lines += [f"  placed otherwise: {line}" for line in self.placement[:_SHOWN]]
-        if len(self.placement) > _SHOWN:
-            lines.append(f"  placed otherwise: {len(self.placement) - _SHOWN} more")
-        if self.first:
-            lines.append(f"first difference: {self.first}")
-        return "\n".join(lines)
 
 
 def replay(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.proof import cann, dry_run
-from pangu_alpha.proof.dry_run import DryRunError, Job, compile_rank
+from pangu_alpha.proof.dry_run import DryRunError, Job, RankReport, compile_rank
 from pangu_alpha.proof.stub_calls import KNOWN, counted, refuse_unknown
 
 COUNT = """
@@ -52,21 +55,14 @@ def test_unknown_calls_are_refused_by_name():
 
 
 def test_a_dry_run_that_called_an_unknown_stub_is_refused(tmp_path, monkeypatch):
-    report = {"rank": 1, "seconds": 1.0, "peak_mb": 1, "layouts": {}, "strategies": {}}
+    report = asdict(RankReport(1, tmp_path, 1.0, None, 1, {}, {}, {"aclrtMalloc": 1}))
 
     def child(command, **_):
         target = tmp_path / "rank_00001" / dry_run.REPORT
-        target.write_text(json.dumps(report | {"stub_calls": {"aclrtMalloc": 1}}))
+        target.write_text(json.dumps({name: value for name, value in report.items() if name != "folder"}))
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(dry_run.subprocess, "run", child)
     monkeypatch.setattr(dry_run, "dry_run_environment", lambda *_: {})
     with pytest.raises(DryRunError, match="rank 1: MindSpore called aclrtMalloc of CANN"):
-        compile_rank(Job(*_model_and_plan()), 1, tmp_path)
-
-
-def _model_and_plan():
-    from pangu_alpha.config.model import ModelConfig
-    from pangu_alpha.config.parallel import ParallelPlan
-
-    return ModelConfig(192, 32, 2, 4, seq_length=16, dropout=0.0), ParallelPlan(dp=2)
+        compile_rank(Job(ModelConfig(192, 32, 2, 4, dropout=0.0), ParallelPlan(dp=2)), 1, tmp_path)

@@ -243,10 +243,9 @@ class _Attention:
                 f"{node.scope}: replay computes {node.type} of heads, keep_prob, (pre_tokens, next_tokens), "
                 f"layout, sparse_mode and (pse, dropout mask, padding mask) {known}, not {said}"
             )
-        batch, self.heads, queries, columns = query.shape
         self.rows, self.keys = Tensor(query.shape, "float32"), Tensor(keys.shape, "float32")
-        self.square = Tensor((batch, self.heads, queries, keys.shape[2]), "float32")
-        self.column = Tensor((batch, self.heads, queries, 1), "float32")
+        self.square = Tensor((*query.shape[:3], keys.shape[2]), "float32")
+        self.column = Tensor((*query.shape[:3], 1), "float32")
         self.blocked = self._blocked(node.inputs[mask])
 
     def _blocked(self, mask: str) -> str | None:

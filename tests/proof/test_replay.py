@@ -15,7 +15,7 @@ from pangu_alpha.proof.replay_rows import Overflow, micro_batches, rows_of_step
 from pangu_alpha.proof.replay_rows import controls as controls_of
 from pangu_alpha.proof.replay_worker import STATES
 from pangu_alpha.proof.rewrite import RewriteOptions
-from pangu_alpha.proof.suite import by_type_and_operators, job, quick, suite
+from pangu_alpha.proof.suite import SCALED, by_type_and_operators, job, quick, suite
 
 HERE = Path(__file__).parent
 _SPEC = importlib.util.spec_from_file_location("controls", HERE / "controls.py")
@@ -172,15 +172,16 @@ def test_jobs_that_cpu_cannot_run_are_refused(tmp_path, changed):
 
 
 def test_the_loss_scale_is_that_of_the_job_unless_the_step_is_to_overflow():
-    scaled = replace(job(ParallelPlan(dp=2)), loss_scale=2.0**16)
+    scaled = job(ParallelPlan(dp=2), recipe=SCALED)
     mask = np.ones((4, 8), np.float32)
     assert controls_of(scaled, 0, mask)[1] == 2.0**16 / 32
     assert controls_of(job(ParallelPlan(dp=2)), 0, mask)[1] == 1 / 32
     fault = Overflow(1, 2.0**24)
-    assert [fault.loss_scale(scaled, step) for step in range(3)] == [2.0**16, 2.0**24, 2.0**16]
+    assert [fault.loss_scale(step) for step in range(3)] == [None, 2.0**24, None]
+    assert controls_of(scaled, 0, mask, loss_scale=2.0**24)[1] == 2.0**24 / 32
     assert [fault.by_weight(step) for step in range(3)] == [False] * 3
     assert [Overflow(1).by_weight(step) for step in range(3)] == [False, True, False]
-    assert Overflow(1).loss_scale(scaled, 1) == 2.0**16
+    assert Overflow(1).loss_scale(1) is None
 
 
 @pytest.mark.long
@@ -193,9 +194,7 @@ def test_float16_and_ascend_s_operators_compute_what_one_device_computes(tmp_pat
 @pytest.fixture(scope="module")
 def half(tmp_path_factory):
     """Gives (job, folder, reports) of dp 2 in float16 on a 910A, compiled once."""
-    asked = replace(
-        job(ParallelPlan(dp=2), layers=1, compute_dtype="float16"), loss_scale=2.0**10, chip="910A"
-    )
+    asked = replace(job(ParallelPlan(dp=2), 1, SCALED, compute_dtype="float16"), chip="910A")
     folder = tmp_path_factory.mktemp("half")
     return asked, folder, compile_ranks(asked, folder)
 
@@ -210,7 +209,7 @@ def overflowing(half, **setting):
 
 @pytest.mark.long
 def test_an_overflow_that_arises_in_float16_skips_the_step_on_all_ranks(half):
-    report, applied = overflowing(half)
+    report, applied = overflowing(half, options=RewriteOptions(saturates=False))
     assert report.passed, report.table()
     assert applied == [[True, False, True]] * 2
     for rank in range(2):
@@ -221,15 +220,14 @@ def test_an_overflow_that_arises_in_float16_skips_the_step_on_all_ranks(half):
 
 @pytest.mark.long
 def test_an_overflow_that_saturates_skips_the_step_on_all_ranks(half):
-    report, applied = overflowing(half, options=RewriteOptions(saturates=True))
+    report, applied = overflowing(half)  # as a 910A does
     assert report.passed, report.table()
     assert applied == [[True, False, True]] * 2
 
 
 @pytest.mark.long
 def test_a_saturated_overflow_without_the_check_does_not_pass(half):
-    saturated = {"options": RewriteOptions(saturates=True), "edit_graphs": controls.forget_status}
-    report, applied = overflowing(half, **saturated)
+    report, applied = overflowing(half, edit_graphs=controls.forget_status)
     assert applied == [[True, True, True]] * 2
     assert not report.passed and ratio(report, "skip") > 10 and ratio(report, "weight") > 10
     assert report.first.startswith("step 2, rank 0 (skip: ")

@@ -20,7 +20,8 @@ examples:
 
 every key of the YAML, with its default: docs/configuration.md
 
-exit code: 0 done; 2 wrong input; 3 the run stopped itself, too many updates in a row were skipped;
+exit code: 0 done; 2 wrong input; 3 the run stopped itself: too many updates in a row were skipped, or ranks
+that hold copies of a tensor no longer agree;
 128 + n after signal n (Ctrl-C, SIGTERM, or SIGHUP unless it is ignored): saved where it can go on; a second
 Ctrl-C or SIGTERM stops at once, without saving
 """
@@ -59,8 +60,9 @@ def main(arguments: Sequence[str]) -> int:
     log_to_stderr()
 
     # MindSpore takes seconds: after the config is checked
-    from pangu_alpha.parallel.context import use_chip, use_device
+    from pangu_alpha.parallel.context import device_number, use_chip, use_device
     from pangu_alpha.parallel.world import join_world
+    from pangu_alpha.parallel.world_check import check_world
 
     device = use_device(config.run.device)
     if device == "Ascend":
@@ -68,6 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     world = join_world(config.parallel, device)
     if world.rank:
         logging.getLogger().setLevel(logging.WARNING)  # rank 0 says it for all
+    check_world(world, config, device_number(device))
 
     from pangu_alpha.training.guard import TrainingHaltedError
     from pangu_alpha.training.loop import train

@@ -105,6 +105,8 @@ class RunConfig:
             goes before it.
         evaluate_every: Steps between two validation perplexities; the last step always has one.
         evaluate_batches: Batches of a validation; None takes the whole set.
+        check_replicas_every: Steps between two comparisons of what several ranks hold copies of; the first
+            step after every start and the last step always have one. 0 compares never.
         log_every: Steps between two lines on the console; metrics.jsonl gets every step.
         tensorboard: Write TensorBoard events beside metrics.jsonl.
         peak_tflops: Peak of one device for the model FLOPs utilisation, 10^12 operations a second. None
@@ -126,6 +128,7 @@ class RunConfig:
     initial: PathText | None = None
     evaluate_every: int = 1000
     evaluate_batches: int | None = None
+    check_replicas_every: int = 1000
     log_every: int = 1
     tensorboard: bool = True
     peak_tflops: float | None = None
@@ -147,6 +150,8 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 yield f"{name}: {value} must be at least 1"
+        if self.check_replicas_every < 0:
+            yield f"check_replicas_every: {self.check_replicas_every} must not be negative; 0 compares never"
         if not 0 <= self.seed < 2**31:
             yield f"seed: {self.seed} must lie in [0, 2^31)"
         for name in ("output", "resume", "initial"):

@@ -180,6 +180,14 @@ class TrainingBatches:
             windows[mine] = self._bases[place] + order(draws[mine])
         return sources, windows
 
+    def rows(self, samples: np.ndarray) -> Batch:
+        """The rows of any samples, int64 [B], whichever device reads them."""
+        sources, windows = self.indices(samples)
+        files = [file for source in self.sources for file in source.records.files]
+        copies = -(-len(windows) // self._total)  # see batches
+        (ids,) = _read(files * copies, windows, len(windows))
+        return make_batch(ids, sources, self._vocabulary, self._document_mask)
+
     def batches(self, position: int = 0) -> Iterator[Batch]:
         """The batches from sample `position` on, without end."""
         files = [file for source in self.sources for file in source.records.files]

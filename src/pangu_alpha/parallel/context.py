@@ -45,6 +45,15 @@ def use_device(device: str = "auto") -> str:
     return device
 
 
+def device_number(device: str) -> int | None:
+    """The NPU that this process uses, among those it may use; None on CPU.
+
+    Args:
+        device: What `use_device` chose.
+    """
+    return ms.get_context("device_id") if device == "Ascend" else None
+
+
 def simulate_ascend() -> None:
     """Graph mode for Ascend in a process that only compiles; its environment says that it is a simulation."""
     ms.set_context(mode=ms.GRAPH_MODE, device_target="Ascend")

@@ -45,8 +45,6 @@ class Job:
         operators: "Ascend" are those of the device; "plain" are the same functions in operators that
             have kernels on CPU as well, so that the graph can be replayed.
         seed: Of the initial values; None is that of a run that says none.
-        loss_scale: What a replay multiplies the loss with before it is differentiated, above 0; the graph is
-            the same for all.
         initialize: Make the rank's initial values, too, as a new run does, so that the peak of the host's
             memory holds them. Takes as long as a run's start: minutes for a stage of 10^10 parameters.
         search: MindSpore's own strategy search instead of the sharding table.
@@ -63,7 +61,6 @@ class Job:
     batch_size: int = 1
     operators: Literal["Ascend", "plain"] = "Ascend"
     seed: int | None = None
-    loss_scale: float = 1.0
     initialize: bool = False
     search: Literal["recursive_programming", "sharding_propagation"] | None = None
     chip: Chip = "910B"

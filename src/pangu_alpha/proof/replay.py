@@ -36,13 +36,13 @@ from pangu_alpha.proof.compare import (
 )
 from pangu_alpha.proof.dry_run import Job, RankReport, compile_rank
 from pangu_alpha.proof.inline import inline
+from pangu_alpha.proof.reference_optimizer import learning_rate
 from pangu_alpha.proof.replay_processes import ReplayError, run_child, run_ranks
 from pangu_alpha.proof.replay_report import ReplayReport
 from pangu_alpha.proof.replay_rows import Overflow, Place, controls, places, rows_of_step
 from pangu_alpha.proof.replay_worker import CPU_GRAPH, GROUPS, INITIAL, INPUTS, JOB, STATES
 from pangu_alpha.proof.rewrite import RewriteOptions, rewrite
 from pangu_alpha.proof.slices import Region, region
-from pangu_alpha.training.schedule import learning_rate
 
 _TYPES = ("float32", "float16")
 _COMPILING = 2  # compilers at once: each takes a core and about 1 GB
@@ -313,14 +313,15 @@ def _write_inputs(
         setting.edit_inputs(values)
     *begins, _ = places(job, setting.steps, setting.start and setting.start.place)
     rows = [rows_of_step(job, place.samples, setting.fault.by_weight(place.step)) for place in begins]
-    scales = [setting.fault.loss_scale(job, place.step) for place in begins]
+    scales = [setting.fault.loss_scale(place.step) for place in begins]
     for rank, own_values in values.items():
         inputs = {f"parameter/{name}": value for name, value in own_values.items()}
         data_rank = rank // job.plan.tp % job.plan.dp
         for step, batch in enumerate(rows):
             own = [array[data_rank] for array in batch]
             inputs |= {f"{step}/batch/{i}": array for i, array in enumerate(own)}
-            inputs[f"{step}/controls"] = controls(job, begins[step].step, own[2], scales[step])
+            skipped = setting.overflow is not None and begins[step].step > setting.overflow
+            inputs[f"{step}/controls"] = controls(job, begins[step].step, own[2], int(skipped), scales[step])
         target = folder / f"rank_{rank:05d}"
         target.mkdir(exist_ok=True)
         np.savez(target / INPUTS, **inputs)

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pangu_alpha.config.run import GuardConfig
 from pangu_alpha.proof.dry_run import Job
-from pangu_alpha.training.schedule import update_scalars
+from pangu_alpha.training.guard import make_guard
+from pangu_alpha.training.schedule import step_controls
 
-LARGEST = 1e30  # norm above which a step is skipped: only overflows are
 HEAVY = 1e30  # weight of a token that makes the squares of its gradients overflow in float32
 
 
@@ -44,9 +45,9 @@ class Overflow(NamedTuple):
         """Whether a step overflows by one token's weight."""
         return step == self.step and self.scale is None
 
-    def loss_scale(self, job: Job, step: int) -> float:
-        """The loss scale of a step."""
-        return self.scale if step == self.step and self.scale is not None else job.loss_scale
+    def loss_scale(self, step: int) -> float | None:
+        """The loss scale of a step; None is the recipe's."""
+        return self.scale if step == self.step else None
 
 
 def samples_per_step(job: Job) -> int:
@@ -110,18 +111,22 @@ def micro_batches(job: Job, rows: Sequence[np.ndarray]) -> list[tuple[np.ndarray
     ]
 
 
-def controls(job: Job, step: int, mask: np.ndarray, loss_scale: float | None = None) -> np.ndarray:
-    """What changes from step to step besides the batch, as PartitionedStep takes it: float32 [6].
+def controls(
+    job: Job, step: int, mask: np.ndarray, skipped: int = 0, loss_scale: float | None = None
+) -> np.ndarray:
+    """What changes from step to step besides the batch, as training fills it: float32 [6].
 
     Args:
         job: Sizes and recipe.
         step: From 0.
-        mask: Loss mask of the rows that one rank, or one device alone, reads.
-        loss_scale: The job's when left out.
+        mask: Loss mask of the rows that one rank reads.
+        skipped: Steps before it whose update was not applied.
+        loss_scale: The recipe's when left out.
     """
-    # as training does: by the step's nominal number of tokens
-    tokens = samples_per_step(job) * job.model.seq_length
-    scale = (job.loss_scale if loss_scale is None else loss_scale) / tokens
-    scalars = update_scalars(step, job.optim)
-    recipe = (scalars.learning_rate, scalars.epsilon, scalars.decay)
-    return np.array([mask.sum(), scale, LARGEST, *recipe], np.float32)
+    # "auto" is off here: a replay is too short for a scale that has to find its size
+    guard = make_guard(GuardConfig(), job.optim.loss_scale, "float32")
+    guard.skipped = skipped
+    if loss_scale is not None:
+        guard.scale.value = loss_scale
+    nominal = samples_per_step(job) * job.model.seq_length
+    return step_controls(step, job.optim, guard, mask.sum(), nominal)

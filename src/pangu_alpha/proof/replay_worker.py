@@ -54,7 +54,7 @@ def run_rank(folder: Path) -> None:
 
 
 def run_reference(folder: Path) -> None:
-    """Steps the same network on one device by the cells of ordinary training.
+    """Steps the same network on one device: gradients by MindSpore, updates by reference_optimizer.
 
     Reads replay.json (the legs, each a job and its steps); writes initial.npz, and states.npz as a rank does,
     of the last leg.
@@ -64,6 +64,7 @@ def run_reference(folder: Path) -> None:
     from pangu_alpha.config.schema import build
     from pangu_alpha.parallel.context import use_device
     from pangu_alpha.proof.dry_run import Job
+    from pangu_alpha.proof.reference_optimizer import loss_scale
     from pangu_alpha.proof.replay_rows import Overflow, Place, micro_batches, places, rows_of_step
 
     use_device("CPU")
@@ -71,7 +72,7 @@ def run_reference(folder: Path) -> None:
     legs = [(build(Job, leg["job"]), leg["steps"]) for leg in request["legs"]]
     overflow = Overflow(*request["overflow"])
     reference = _Reference(legs[0][0])
-    np.savez(folder / INITIAL, **{each.name: each.asnumpy() for each in reference.optimizer.parameters})
+    np.savez(folder / INITIAL, **reference.optimizer.parameters)
     end = Place()
     for job, steps in legs:
         reference.follow(job)
@@ -82,7 +83,7 @@ def run_reference(folder: Path) -> None:
             rows = rows_of_step(job, place.samples, overflow.by_weight(place.step))
             batches = micro_batches(job, rows)
             tensors = [tuple(map(ms.Tensor, batch)) for batch in batches]
-            scale = overflow.loss_scale(job, place.step)
+            scale = overflow.loss_scale(place.step) or loss_scale(job.optim)
             outputs = reference.step(place.step, batches, tensors, scale)
             record(states, number, outputs, reference.state())
     write_states(folder, states)
@@ -96,48 +97,48 @@ def run_scheduler(_: Path) -> None:
 
 
 class _Reference:
-    """The training step of one device, as training.engine builds it."""
+    """One device's training: the network's gradients by MindSpore, what becomes of them by NumPy."""
 
     def __init__(self, job) -> None:
         from mindspore import ParameterTuple
 
         from pangu_alpha.model.operators import operators_for
         from pangu_alpha.model.pangu import PanguAlpha
-        from pangu_alpha.training.optimizer import AdamW
+        from pangu_alpha.proof.reference_optimizer import ReferenceOptimizer
 
         self.model = PanguAlpha(job.model, job.seed, operators_for(job.model, "plain"))
         self.parameters = ParameterTuple(self.model.trainable_params())
         roughen(self.parameters, job.seed)
-        self.optimizer = AdamW(self.parameters, job.optim)
+        values = {each.name: each.asnumpy() for each in self.parameters}
+        self.optimizer = ReferenceOptimizer(job.optim, values)
 
     def follow(self, job) -> None:
         """Steps by this job's batches from now on."""
         from pangu_alpha.training.loss import TokenLoss
-        from pangu_alpha.training.step import Gradients, OptimizerStep, Update
+        from pangu_alpha.training.step import Gradients
 
-        self.job, parameters = job, self.parameters
-        gradients = Gradients(TokenLoss(self.model), parameters)
-        update = Update(self.optimizer, self.model.operators, job.optim.clip_norm)
-        self.train = OptimizerStep(gradients, update, job.plan.micro_batches)
+        self.job = job
+        self.gradients = Gradients(TokenLoss(self.model), self.parameters)
 
-    def step(self, step: int, batches, tensors, loss_scale: float) -> list[np.ndarray]:
-        """Sum of the losses, norm and applied of one optimizer step."""
+    def step(self, step: int, batches, tensors, factor: float) -> list[np.ndarray]:
+        """Sum of the losses, norm and applied of one optimizer step whose loss is multiplied by a factor."""
         import mindspore as ms
 
-        from pangu_alpha.proof.replay_rows import controls
-
-        numbers = controls(self.job, step, np.concatenate([batch[2] for batch in batches]), loss_scale)
-        _, scale, largest = map(ms.Tensor, numbers[:3])
-        recipe = ms.Tensor(numbers[3:])
-        inputs = [(None, *each) for each in tensors]
-        losses, norm, applied = self.train(inputs, scale, largest, recipe)
-        return [losses.sum(), norm.asnumpy(), applied.asnumpy()]
+        # over the places of the step, whether they count or not: any other scale gives the same update
+        scale = np.float32(factor / sum(batch[0].size for batch in batches))
+        found = [self.gradients(None, ms.Tensor(scale), *each) for each in tensors]
+        sums = [sum(each.asnumpy() for each in parts) for parts in zip(*(f[0] for f in found), strict=True)]
+        names = [each.name for each in self.parameters]
+        tokens = sum(float(batch[2].sum(dtype=np.float64)) for batch in batches)
+        norm, applied = self.optimizer.step(step, dict(zip(names, sums, strict=True)), tokens, float(scale))
+        for parameter in self.parameters:
+            parameter.set_data(ms.Tensor(self.optimizer.parameters[parameter.name]))
+        losses = sum(float(rows.asnumpy().sum(dtype=np.float64)) for _, rows, _ in found)
+        return [np.float32(losses), np.float32(norm), np.bool_(applied)]
 
     def state(self):
         """Parameters and moments by name."""
-        optimizer = self.optimizer
-        groups = (*optimizer.parameters, *optimizer.moments1, *optimizer.moments2)
-        return [(each.name, each) for each in groups]
+        return self.optimizer.state().items()
 
 
 def roughen(parameters: Iterable, seed: int) -> None:
@@ -165,11 +166,19 @@ def write_states(folder: Path, states: dict[str, np.ndarray]) -> None:
 
 
 def record(states: dict[str, np.ndarray], step: int, outputs, parameters) -> None:
-    """Notes what a step gave; `outputs` are its loss, norm and applied, or nothing."""
+    """Notes what a step gave; `outputs` are its loss, norm and applied, or nothing.
+
+    Args:
+        states: Gets it.
+        step: Its number, from 0.
+        outputs: Of the step.
+        parameters: Names, and arrays or MindSpore's parameters.
+    """
     for name, value in zip(("loss", "norm", "applied"), outputs, strict=False):
         states[f"{step}/{name}"] = np.asarray(value)
     for name, parameter in parameters:
-        states[f"{step}/state/{name}"] = parameter.asnumpy().copy()
+        array = parameter if isinstance(parameter, np.ndarray) else parameter.asnumpy()
+        states[f"{step}/state/{name}"] = array.copy()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.optim import OptimConfig
+from pangu_alpha.config.optim import LossScaleConfig, OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.proof.dry_run import Job
 
@@ -24,6 +24,12 @@ _OPTIM = OptimConfig(
     epsilon=1e-5,
     clip_norm=0.1,
 )
+# The bias correction divides sqrt(v) by about 0.2 before epsilon is added, so epsilon is that much larger.
+WARM_UP = replace(_OPTIM, warmup_steps=4, bias_correction=True, epsilon=1e-4)
+# Unclipped gradients are some 30 times as large. Only here does a wrong scale reach weights: where clipping
+# acts, the clipped gradient is the same whatever it was multiplied by.
+UNCLIPPED = replace(_OPTIM, clip_norm=1e3, epsilon=1e-3)
+SCALED = replace(_OPTIM, loss_scale=LossScaleConfig("dynamic", 2.0**16))
 
 
 @dataclass(frozen=True)
@@ -42,16 +48,17 @@ class Change:
     resharded: bool = True
 
 
-def job(plan: ParallelPlan, layers: int = 2, **model: object) -> Job:
+def job(plan: ParallelPlan, layers: int = 2, recipe: OptimConfig = _OPTIM, **model: object) -> Job:
     """A small job for a plan.
 
     Args:
         plan: How it is split.
         layers: L.
+        recipe: How it is trained.
         model: Fields of ModelConfig that differ.
     """
     shape = replace(_MODEL, num_layers=max(layers, plan.pp), **model)
-    return Job(shape, plan, _OPTIM, batch_size=2, operators="plain", seed=1)
+    return Job(shape, plan, recipe, batch_size=2, operators="plain", seed=1)
 
 
 def suite() -> dict[str, Job]:
@@ -81,6 +88,10 @@ def suite() -> dict[str, Job]:
         "dp2 tp2, 2 micro-batches, gradients sharded": job(scattered),
         "dp2 pp2, uneven gpipe, selective recompute": job(uneven, layers=3),
         "dp2 tp2, 2 micro-batches, weights sharded": job(gathered),
+        "dp2 tp2, warm-up from 0, bias correction": job(ParallelPlan(dp=2, tp=2), recipe=WARM_UP),
+        "dp2 tp2, 2 micro-batches, clipping inactive": job(
+            ParallelPlan(dp=2, tp=2, micro_batches=2), recipe=UNCLIPPED
+        ),
     } | by_type_and_operators()
 
 
@@ -88,10 +99,12 @@ def by_type_and_operators() -> dict[str, Job]:
     """Plans in float16, with a loss scale as training uses it, and with Ascend's own operators."""
     sharded = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
     tensor, grid = ParallelPlan(tp=2), ParallelPlan(dp=2, tp=2)
-    scaled = job(ParallelPlan(dp=2, micro_batches=2, **sharded), compute_dtype="float16")
+    scaled = ParallelPlan(dp=2, micro_batches=2, **sharded)
     return {
         "tp2 float16": job(tensor, compute_dtype="float16"),
-        "dp2, 2 micro-batches, level1, float16, scale 2^16": replace(scaled, loss_scale=2.0**16),
+        "dp2, 2 micro-batches, level1, float16, scale 2^16": job(
+            scaled, recipe=SCALED, compute_dtype="float16"
+        ),
         "tp2 Ascend operators": replace(job(tensor), operators="Ascend"),
         "dp2 tp2 flash attention float16": replace(job(grid, compute_dtype="float16"), operators="Ascend"),
     }

@@ -159,6 +159,12 @@ class Engine:
                 if (file := self._stem(stem, name)) is not None:
                     yield file, name, self._box(name).shape, np.float32
 
+    def values(self, names: Iterable[str]) -> Iterator[np.ndarray]:
+        """What this rank holds of weights and moments with these names, copied to the host one by one."""
+        held = {name: each for group in self._groups().values() for name, each in group.items()}
+        for name in names:
+            yield held[name].asnumpy()
+
     def slices(self) -> dict[str, dict[str, Any]]:
         """Where the tensors lie in the wholes, as Manifest.slices; empty where they are whole."""
         return {}

@@ -41,7 +41,9 @@ from pangu_alpha.training.engine import Engine, StepResult
 from pangu_alpha.training.guard import make_guard
 from pangu_alpha.training.output_folder import prepare_folder
 from pangu_alpha.training.partitioned_engine import PartitionedEngine
+from pangu_alpha.training.replica_check import ReplicaCheck
 from pangu_alpha.training.report import Report, SilentReport
+from pangu_alpha.training.row_check import check_rows
 from pangu_alpha.training.schedule import learning_rate, schedule_note
 
 logger = logging.getLogger(__name__)
@@ -158,6 +160,8 @@ class Trainer:
         compute_dtype = str(self.engine.compute_dtype).lower()
         self.guard = make_guard(run.guard, config.optim.loss_scale, compute_dtype)
         self.place = Place()
+        self._replicas = ReplicaCheck(config, self.world, self.partitioned)
+        self._rows_checked = False
         self.peak = _peak_flops(run.peak_tflops, device, self.world.size)
         # under a launcher a second SIGTERM may be the first one, sent to the whole job: the launcher insists
         self._signals = Signals(stop_at_once if launcher_of_this_process() is None else None)
@@ -178,7 +182,8 @@ class Trainer:
             0, or 128 + the signal's number after a SIGTERM, SIGINT or SIGHUP, which saves and stops.
 
         Raises:
-            TrainingHaltedError: Too many updates in a row were skipped; the last checkpoint stands.
+            TrainingHaltedError: Too many updates in a row were skipped, or ranks that hold copies of a tensor
+                no longer agree; the last checkpoint stands.
         """
         run = self.config.run
         if self.world.rank == 0:
@@ -242,6 +247,9 @@ class Trainer:
         run, place = self.config.run, self.place
         began = time.perf_counter()
         micro_batches = list(itertools.islice(stream, self.config.parallel.micro_batches))
+        if not self._rows_checked:
+            check_rows(self.world, self.config.parallel, self.batches, place.samples, micro_batches)
+            self._rows_checked = True
         scale = self.guard.scale.value
         result = self.engine.step(place.step, micro_batches, self.guard, before_update)
         entry = self._entry(result, scale, time.perf_counter() - began)
@@ -251,6 +259,7 @@ class Trainer:
             self.guard.observe(result.norm, result.applied)
         finally:  # the step that stops the run is in its report, too
             report.step(entry | {"skipped": self.guard.skipped})
+        self._replicas.after_step(place.step, self.engine, result.applied)  # copies that differ are not saved
         last = place.step == run.steps
         if self.validation is not None and (last or place.step % run.evaluate_every == 0):
             report.validation(self._validate())

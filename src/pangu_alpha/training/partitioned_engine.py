@@ -25,7 +25,7 @@ from pangu_alpha.training.checkpoints import boxes_of_rank
 from pangu_alpha.training.engine import Engine, StepResult, graph_inputs, reported_norm
 from pangu_alpha.training.guard import Guard
 from pangu_alpha.training.partitioned import PartitionedStep, partitioned_step
-from pangu_alpha.training.schedule import update_scalars
+from pangu_alpha.training.schedule import step_controls
 
 logger = logging.getLogger(__name__)
 
@@ -92,22 +92,15 @@ class PartitionedEngine(Engine):
     ) -> StepResult:
         """One optimizer step; see Engine.step. Row losses stay on the devices, so there are none."""
         rows = Batch(*(np.concatenate(arrays) for arrays in zip(*micro_batches, strict=True)))
-        scalars = update_scalars(step, self.config.optim, guard.skipped)
-        controls = (
-            rows.loss_mask.sum(dtype=np.float64),
-            guard.scale.value / self._nominal_tokens,
-            guard.largest_norm(),
-            scalars.learning_rate,
-            scalars.epsilon,
-            scalars.decay,
-        )
-        self._step.controls.set_data(Tensor(np.asarray(controls, np.float32)))
+        own_tokens = rows.loss_mask.sum(dtype=np.float64)
+        controls = step_controls(step, self.config.optim, guard, own_tokens, self._nominal_tokens)
+        self._step.controls.set_data(Tensor(controls))
         before_update()
         if self._operators.float_status is not None:
             self._operators.float_status.clear()
         total, norm, applied = self._step(*graph_inputs(rows))
         plan = self.config.parallel
-        tokens, total = self.world.gather(np.array([controls[0], float(total.asnumpy())])).T
+        tokens, total = self.world.gather(np.array([own_tokens, float(total.asnumpy())])).T
         row_holders = plan.tp * plan.pp
         loss = float(total[-1] / (tokens.sum() / row_holders + 1e-5))  # the last rank is of the last stage
         none = np.zeros(0)

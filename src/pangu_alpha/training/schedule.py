@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pangu_alpha.config.optim import OptimConfig
+from pangu_alpha.training.guard import Guard
 
 
 def learning_rate(step: int, optim: OptimConfig) -> float:
@@ -73,6 +74,27 @@ def update_scalars(step: int, optim: OptimConfig, skipped: int = 0) -> UpdateSca
     root = math.sqrt(1.0 - optim.beta2**number)
     ratio = root / (1.0 - optim.beta1**number)
     return UpdateScalars(rate * ratio, optim.epsilon * root, optim.weight_decay / ratio)
+
+
+def step_controls(
+    step: int, optim: OptimConfig, guard: Guard, tokens: float, nominal_tokens: int
+) -> np.ndarray:
+    """What changes from step to step besides the batch, as partitioned.PartitionedStep takes it: float32 [6].
+
+    Training and replays both fill it by this function, so that a replay proves it, too.
+
+    Args:
+        step: Steps done, from 0.
+        optim: The recipe.
+        guard: Gives the loss scale, the largest acceptable norm, and how many updates were skipped.
+        tokens: That count in the rows of this device.
+        nominal_tokens: Of the step on all devices, counting or not; the loss is scaled by 1 / them as well,
+            so that float16 sees about a mean.
+    """
+    scalars = update_scalars(step, optim, guard.skipped)
+    scale = guard.scale.value / nominal_tokens
+    recipe = (scalars.learning_rate, scalars.epsilon, scalars.decay)
+    return np.array([tokens, scale, guard.largest_norm(), *recipe], np.float32)
 
 
 def dropout_seed(seed: int, step: int, micro_batch: int) -> int:

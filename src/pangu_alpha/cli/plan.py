@@ -113,7 +113,8 @@ def _devices_problem(devices: int, plan: ParallelPlan) -> str:
 def job_of(options: argparse.Namespace) -> Job:
     """What is compiled."""
     model, optim = _network(options)
-    return Job(model, plan_of(options), optim, _batch_size(options), chip=_chip(options))
+    makes = getattr(options, "initialize", False)
+    return Job(model, plan_of(options), optim, _batch_size(options), chip=_chip(options), initialize=makes)
 
 
 def _chip(options: argparse.Namespace) -> str:

@@ -65,11 +65,11 @@ def main(arguments: Sequence[str]) -> int:
     from pangu_alpha.parallel.world_check import check_world
 
     device = use_device(config.run.device)
-    if device == "Ascend":
-        use_chip(config.run.chip, config.model)
     world = join_world(config.parallel, device)
     if world.rank:
         logging.getLogger().setLevel(logging.WARNING)  # rank 0 says it for all
+    if device == "Ascend":
+        use_chip(config.run.chip, config.model)
     check_world(world, config, device_number(device))
 
     from pangu_alpha.training.guard import TrainingHaltedError

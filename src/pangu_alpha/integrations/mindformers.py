@@ -107,7 +107,8 @@ class PanguAlphaForCausalLM(PreTrainedModel):
     def __init__(self, config: PanguAlphaConfig, network: PanguAlpha | None = None) -> None:
         super().__init__(config)
         self.argmax = ops.argmax  # MindFormers' generate takes mint.argmax, which MindSpore 2.9 lacks on CPU
-        self.network = PanguAlpha(config.model_config) if network is None else network
+        seed = None if config.checkpoint_name_or_path else 0  # what is loaded needs no values first
+        self.network = PanguAlpha(config.model_config, seed) if network is None else network
         self.pad_token_id = -1 if config.pad_token_id is None else config.pad_token_id
         self.cross_entropy = self.network.operators.cross_entropy(self.network.config.vocab_size)
         self.cast = ops.Cast()

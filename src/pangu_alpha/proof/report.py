@@ -17,6 +17,8 @@ from pangu_alpha.proof.inline import inline
 from pangu_alpha.proof.links import LINKS, Cluster, Link
 
 _STATE = {"adam_m.": "moments", "adam_v.": "moments", "accu_grads.": "sums"}
+_MINDSPORE = 1.5e9  # bytes that importing MindSpore and compiling a graph may take
+_NODE = 0.25e6  # bytes that compiling may take for each node; 0.16 to 0.23 MB were seen
 _LAYER = re.compile(r"\bblocks\.\d+\.")
 _PLACE = re.compile(r"(?:^|/)(\w+)-\w+")  # attribute and class of a cell in a scope
 _OUTER = ("network", "token_loss", "model")  # cells around the network
@@ -69,6 +71,7 @@ class RankSummary:
         stage: Its stage.
         compile_seconds: Of the compiler.
         seconds: Of the whole child; None if it was not measured.
+        initialize_seconds: Of making the initial values; None if none were made.
         peak_mb: Largest memory of the child, MiB.
         nodes: Nodes of the graph.
         bytes: Of "weights", "moments" and "sums" of gradients that the rank holds.
@@ -84,6 +87,7 @@ class RankSummary:
     stage: int
     compile_seconds: float
     seconds: float | None
+    initialize_seconds: float | None
     peak_mb: int
     nodes: int
     bytes: Mapping[str, int]
@@ -96,9 +100,29 @@ class RankSummary:
 
     @property
     def agrees(self) -> bool:
-        """Whether formulas explain all traffic, the table all placements, and an overflow is noticed."""
+        """Whether formulas explain all traffic and the table all placements, an overflow is noticed, and the
+        host's memory is enough."""
         misplaced = any(each.problem for each in self.placements)
-        return all(line.equal for line in self.lines) and not misplaced and not self.overflow
+        explained = all(line.equal for line in self.lines)
+        return explained and not misplaced and not self.overflow and self.fits_host
+
+    @property
+    def held(self) -> int:
+        """Bytes that the rank holds."""
+        return sum(self.bytes.values())
+
+    @property
+    def host_limit(self) -> float:
+        """Bytes that the process may take at its peak: what the rank holds and half of it, and MindSpore."""
+        return 1.5 * self.held + max(_MINDSPORE, _NODE * self.nodes)
+
+    @property
+    def fits_host(self) -> bool:
+        """Whether the peak of the host's memory is within `host_limit`.
+
+        It is not if a process makes more of the model than its own slices.
+        """
+        return self.peak_mb * 2**20 <= self.host_limit
 
     def wire(self) -> dict[tuple[str, Link], float]:
         """Bytes sent in a step by axis and link."""
@@ -115,7 +139,8 @@ class RankSummary:
             | {"group_size": len(line.groups[0]) if line.groups else 0, "link": link, "equal": line.equal}
             for line, link in zip(self.lines, self.links, strict=True)
         ]
-        return asdict(self) | {"lines": rows, "links": None, "agrees": self.agrees}
+        said = {"host_limit": self.host_limit, "fits_host": self.fits_host, "agrees": self.agrees}
+        return asdict(self) | {"lines": rows, "links": None} | said
 
 
 def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | None = None) -> RankSummary:
@@ -138,6 +163,7 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
         stage=stage,
         compile_seconds=report.seconds,
         seconds=seconds,
+        initialize_seconds=report.initialize_seconds,
         peak_mb=report.peak_mb,
         nodes=counted.nodes,
         bytes=held_bytes(counted.parameters),

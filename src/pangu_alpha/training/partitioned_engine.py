@@ -19,6 +19,7 @@ from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.operators import operators_for
 from pangu_alpha.parallel.context import partition
+from pangu_alpha.parallel.host_memory import give_back
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, written_slices
 from pangu_alpha.parallel.world import World
 from pangu_alpha.training.checkpoints import boxes_of_rank
@@ -82,6 +83,7 @@ class PartitionedEngine(Engine):
         )
         integers, mask = Tensor(np.zeros(shape, np.int32)), Tensor(np.zeros(shape, np.float32))
         self._step.compile(integers, integers, mask, integers, integers)
+        give_back()  # the compiler has freed hundreds of megabytes, which initial values take again
 
     def step(
         self,

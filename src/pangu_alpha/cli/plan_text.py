@@ -29,11 +29,22 @@ def rank_text(summary: RankSummary) -> str:
         [
             f"rank {summary.rank}, stage {summary.stage}: compiled in {summary.compile_seconds:.1f} s{whole}"
             f", graph of {summary.nodes} nodes\nholds {held}, {size(summary.held)} in all\n"
-            f"{host_text(summary)}",
+            f"{host_text(summary)}\n{stubs_text(summary)}",
             "Strategies (parts of each input's dimensions)\n" + strategies_text(summary),
             "Parameters\n" + placements_text(summary.placements),
             "Traffic of a step\n" + traffic_text(summary),
         ]
+    )
+
+
+def stubs_text(summary: RankSummary) -> str:
+    """Which functions of CANN were answered by stubs; those that nobody has checked are refused before."""
+    calls = summary.stub_calls
+    if not calls:
+        return "no stub of CANN was called"
+    functions = "1 function" if len(calls) == 1 else f"{len(calls)} functions"
+    return (
+        f"stubs of CANN: {functions} called, {sum(calls.values())} calls, all of them known to need no answer"
     )
 
 

@@ -31,6 +31,7 @@ from pangu_alpha.proof.dry_run import Job
 from pangu_alpha.proof.replay import check_order, compile_ranks, misplaced, write_graphs
 from pangu_alpha.proof.replay_graphs import graphs_of
 from pangu_alpha.proof.replay_processes import ReplayError
+from pangu_alpha.proof.rewrite import RewriteOptions
 from pangu_alpha.proof.slices import Region
 from pangu_alpha.proof.training_legs import Ended, Interruption, Trace, run_leg, run_one
 from pangu_alpha.proof.training_report import LegReport, TrainingBounds, TrainingReport
@@ -167,7 +168,7 @@ def prepare(
         raise ReplayError(f"{words_of(config.parallel)}: placed otherwise than the table says: {wrong[0]}")
     graphs = graphs_of(words_of(config.parallel), reports, config.parallel)
     check_order(words_of(config.parallel), graphs)
-    write_graphs(target, graphs)
+    write_graphs(target, graphs, RewriteOptions.of(chip))
     write_text(done, wanted)
     return target
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pangu_alpha.config.families import FAMILIES, compute_type
@@ -83,6 +83,7 @@ class RankSummary:
         links: Farthest link that the groups of each line cross; None where there is no group.
         order: Its collectives, and what is forced of their order.
         kept: For the backward pass.
+        stub_calls: How often MindSpore called each stub of CANN while it compiled; empty with a real CANN.
         overflow: What is wrong with how the rank notices an overflow; see overflow.problems.
     """
 
@@ -100,6 +101,7 @@ class RankSummary:
     links: tuple[Link | None, ...]
     order: PartialOrder
     kept: liveness.KeptBytes
+    stub_calls: Mapping[str, int] = field(default_factory=dict)
     overflow: tuple[str, ...] = ()
 
     @property
@@ -179,6 +181,7 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
         links=tuple(_link(line, cluster) for line in lines),
         order=partial_order(fuse(model, report.rank) if job.plan.gradient_fusion else model),
         kept=liveness.kept(model, job.plan.micro_batches, whole).bytes(),
+        stub_calls=report.stub_calls,
         overflow=overflow.problems(whole, saturates),
     )
 

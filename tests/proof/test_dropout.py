@@ -120,6 +120,13 @@ def test_masks_of_other_rows_do_not_pass(monkeypatch, tmp_path):
     assert report.difference("loss").ratio > 10 and report.difference("gradient").ratio > 10
 
 
+def test_masks_of_the_device_s_kernel_are_not_replayed(tmp_path):
+    drawn = replace(job(ParallelPlan(tp=2), dropout=0.1), attention_dropout="device")
+    with pytest.raises(ValueError, match="replay: attention_dropout 'device'"):
+        replay("drawn", drawn, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_device_reads_the_keys_of_all_ranks_in_the_order_of_the_rows():
     job_ = job(ParallelPlan(dp=2, micro_batches=3), dropout=0.1)
     (keys,) = keys_of_step(job_, 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -338,6 +339,30 @@ def test_who_draws_the_masks_of_attention_weights_is_given_or_the_plan_s(tiny, t
         for more in ([], ["--attention-dropout", "positional"])
     ]
     assert drawn == ["device", "positional"]
+
+
+@pytest.mark.parametrize(("passed", "verdict"), [(True, "all pass"), (False, "1 failed")])
+def test_a_suite_ends_with_the_seconds_of_each_plan_and_their_sum(passed, verdict, monkeypatch, capsys):
+    def replay(name, job, folder, setting):
+        return SimpleNamespace(
+            name=name,
+            ranks=job.plan.devices,
+            passed=passed or name != "dp2",
+            seconds={"compile": 10.4, "run": 5.0},
+            table=lambda: name,
+            to_json=dict,
+        )
+
+    monkeypatch.setattr(plan, "replay", replay)
+    assert main(["replay", "--suite", "quick"]) == int(not passed)
+    rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()[-7:]]
+    shown = [[word.strip() for word in row if word] for row in rows]
+    assert shown[2:5] == [
+        ["tp2, odd vocabulary", "2", "pass", "15"],
+        ["pp2, 2 micro-batches", "2", "pass", "15"],
+        ["dp2 tp2 optimizer", "4", "pass", "15"],
+    ]
+    assert shown[6] == ["5 plans", verdict, "77"]
 
 
 def test_replay_takes_a_model_by_name():

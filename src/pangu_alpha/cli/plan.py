@@ -17,8 +17,17 @@ from tqdm import tqdm
 
 from pangu_alpha.cli import calibrate, train_replay
 from pangu_alpha.cli import search as search_command
+from pangu_alpha.cli.plan_memory import memory_text
 from pangu_alpha.cli.plan_options import plan_parser
-from pangu_alpha.cli.plan_text import dropout_text, rank_text, size, stages_text, traffic_text, ways_text
+from pangu_alpha.cli.plan_text import (
+    dropout_text,
+    rank_text,
+    size,
+    stages_text,
+    suite_text,
+    traffic_text,
+    ways_text,
+)
 from pangu_alpha.config.families import FAMILIES, JIT_LEVEL, compute_type, has_flash_attention
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
@@ -42,6 +51,7 @@ from pangu_alpha.proof.replay import ReplayReport, Setting, replay
 from pangu_alpha.proof.replay_continued import replay_change
 from pangu_alpha.proof.report import RankSummary, summarise
 from pangu_alpha.proof.search import SEARCHES, TABLE, job_for, try_way
+from pangu_alpha.proof.stages import Together, together
 from pangu_alpha.proof.suite import Change, continued, quick, suite
 from pangu_alpha.proof.suite import job as small_job
 
@@ -167,15 +177,17 @@ def _search(options: argparse.Namespace, folder: Path) -> int:
         raise ValueError("search: --pictures and --verify leave files; name their folder with --out DIR")
     model, optim = _network(options)
 
-    def verify(best: Candidate, folder: Path) -> bool:
-        """Whether every stage of a plan compiles to what the formulas and the sharding table say."""
-        job = Job(model, best.plan, optim, best.job.micro_batch)
+    def verify(best: Candidate, folder: Path, family: str) -> bool:
+        """Whether every stage compiles to what formulas and sharding table say, and all ranks meet."""
+        chip = {"chip": family} if family else {}
+        job = Job(model, best.plan, optim, best.job.micro_batch, **chip)
         mesh = Mesh.of(job.plan)
         ranks = [mesh.rank(stage=stage) for stage in range(mesh.pp)]
         cluster = Cluster.in_order(job.plan.devices)
         summaries = _compile(job, ranks, cluster, folder / "dry_run", options.timeout)
-        good = all(each.agrees for each in summaries)
-        said = f"\n{_stages(summaries, job)}\n\nverified: {'yes' if good else 'NO'}"
+        all_ranks = together({each.rank: each.order for each in summaries}, mesh)
+        good = all_ranks.meet and all(each.agrees for each in summaries)
+        said = f"\n{_stages(summaries, job)}\n{all_ranks.text()}\n\nverified: {'yes' if good else 'NO'}"
         print(said, file=sys.stderr if options.json else sys.stdout)
         return good
 
@@ -207,20 +219,37 @@ def _dry_run(options: argparse.Namespace, folder: Path) -> int:
         mesh.coordinates(rank)  # refuses a rank outside the grid
     summaries = _compile(job, ranks, cluster, folder, options.timeout)
     masks = shared({each.rank: each.dropout for each in summaries}, job.plan)
-    report = {"ranks": [each.to_json() for each in summaries], "dropout": masks}
-    _report(options, folder, {"job": to_mapping(job)} | report)
+    found = {
+        "job": to_mapping(job),
+        "ranks": [each.to_json() for each in summaries],
+        "dropout": masks,
+    }
+    all_ranks = None
+    if options.all_stages:
+        all_ranks = together({each.rank: each.order for each in summaries}, mesh)
+        found["together"] = {"meet": all_ranks.meet, **asdict(all_ranks)}
+    _report(options, folder, found)
     if options.picture is not None:
         draw_traffic(summaries, options.picture)
     if not options.json:
         print(f"{options.model}, {job.plan.devices} devices: dp {mesh.dp}, tp {mesh.tp}, pp {mesh.pp}")
         print(_chip_text(job))
-        if options.ranks:
-            print(stages_text(summaries, mesh, job.plan.stage_layers(job.model.num_layers)))
-        else:
-            print(_stages(summaries, job) if options.all_stages else rank_text(summaries[0]))
-        if job.model.dropout and len(summaries) > 1:
-            print("\n" + dropout_text(summaries, masks))
-    return int(bool(masks) or not all(each.agrees for each in summaries))
+        print(_dry_run_text(job, summaries, all_ranks, masks))
+    good = all(each.agrees for each in summaries) and not masks
+    return int(not good or bool(all_ranks and not all_ranks.meet))
+
+
+def _dry_run_text(
+    job: Job, summaries: Sequence[RankSummary], all_ranks: Together | None, masks: Sequence[str]
+) -> str:
+    """What is shown of the compiled ranks: all of one, or a row for each of several."""
+    if len(summaries) == 1 and not all_ranks:
+        return f"{rank_text(summaries[0])}\n\n{memory_text(summaries, job)}"
+    if all_ranks:
+        text = f"{_stages(summaries, job)}\n{all_ranks.text()}"
+    else:
+        text = stages_text(summaries, Mesh.of(job.plan), job.plan.stage_layers(job.model.num_layers))
+    return f"{text}\n\n{dropout_text(summaries, masks)}" if job.model.dropout else text
 
 
 def _chip_text(job: Job) -> str:
@@ -271,6 +300,7 @@ def _stages(summaries: Sequence[RankSummary], job: Job) -> str:
     shown = {each.stage: each for each in (summaries[0], summaries[len(summaries) // 2], summaries[-1])}
     parts = [stages_text(summaries, Mesh.of(job.plan), layers)]
     parts += [f"Traffic of a step, stage {stage}\n{traffic_text(each)}" for stage, each in shown.items()]
+    parts.append(memory_text(list(shown.values()), job))
     total = sum(sum(each.wire().values()) for each in summaries) * job.plan.dp * job.plan.tp
     return "\n\n".join([*parts, f"all devices send {size(total)} in a step"])
 
@@ -281,6 +311,8 @@ def _replay(options: argparse.Namespace, folder: Path) -> int:
         reports.append(report)
         if not options.json:
             print(report.table(), flush=True)
+    if options.suite and not options.json:
+        print(suite_text(reports))
     _report(options, folder, {"replays": [report.to_json() for report in reports]})
     return int(not all(report.passed for report in reports))
 

@@ -87,6 +87,23 @@ def wrong_table() -> None:
     SHARDING["Linear column"].update(cast_weight=split((None, None)), cast_bias=split((None,)))
 
 
+def seeds_of_the_cell_alone() -> None:
+    """The device's dropout is seeded alike on all ranks."""
+    from pangu_alpha.training import partitioned_engine
+
+    partitioned_engine.dropout_stream = lambda config, rank: (1,)
+
+
+def copies_drawn_apart() -> None:
+    """Masks by position depend on the rank, on the residual stream, too, of which tp ranks hold copies."""
+    from mindspore.communication import get_rank
+
+    from pangu_alpha.model.operators import dropout
+
+    true_number = dropout.cell_number
+    dropout.cell_number = lambda salt: true_number(salt) + 2 * get_rank()
+
+
 def swap_slices(values: dict[int, dict[str, np.ndarray]]) -> None:
     """Ranks 0 and 1 hold each other's slice of one weight."""
     name = "blocks.0.feed_forward.up.weight"

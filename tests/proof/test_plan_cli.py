@@ -13,6 +13,7 @@ from pangu_alpha.cli import plan
 from pangu_alpha.cli.plan import main
 from pangu_alpha.cli.plan_options import plan_parser
 from pangu_alpha.cli.plan_text import size, table
+from pangu_alpha.config.schema import ConfigError
 from pangu_alpha.proof.search import Way
 
 TINY = (
@@ -320,6 +321,26 @@ def test_tables_are_aligned_and_sizes_readable():
     assert [size(count) for count in (12, 1500, 2.5e6, 3e13)] == ["12 B", "1.50 kB", "2.50 MB", "30.00 TB"]
 
 
+def test_replay_takes_a_rate_of_dropout_once():
+    words = ["replay", "--tp", "2", "--dropout", "0.1"]
+    (job,) = plan._replayed(plan_parser().parse_args(words)).values()
+    assert (job.model.dropout, job.attention_dropout) == (0.1, "positional")
+    with pytest.raises(ValueError, match="--dropout and dropout= both give the rate"):
+        plan._replayed(plan_parser().parse_args([*words, "dropout=0.2"]))
+    with pytest.raises(ConfigError, match=r"dropout: 1.5 must lie in \[0, 1\)"):
+        plan._replayed(plan_parser().parse_args(["replay", "--tp", "2", "--dropout", "1.5"]))
+
+
+def test_who_draws_the_masks_of_attention_weights_is_given_or_the_plan_s(tiny, tmp_path):
+    (tmp_path / "plan.yaml").write_text("parallel: {tp: 2}\nrun: {attention_dropout: device}\n", "utf-8")
+    words = ["dry-run", "--model", tiny, "--plan", str(tmp_path / "plan.yaml")]
+    drawn = [
+        plan.job_of(plan_parser().parse_args([*words, *more])).attention_dropout
+        for more in ([], ["--attention-dropout", "positional"])
+    ]
+    assert drawn == ["device", "positional"]
+
+
 @pytest.mark.parametrize(("passed", "verdict"), [(True, "all pass"), (False, "1 failed")])
 def test_a_suite_ends_with_the_seconds_of_each_plan_and_their_sum(passed, verdict, monkeypatch, capsys):
     def replay(name, job, folder, setting):
@@ -334,14 +355,14 @@ def test_a_suite_ends_with_the_seconds_of_each_plan_and_their_sum(passed, verdic
 
     monkeypatch.setattr(plan, "replay", replay)
     assert main(["replay", "--suite", "quick"]) == int(not passed)
-    rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()[-6:]]
+    rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()[-7:]]
     shown = [[word.strip() for word in row if word] for row in rows]
     assert shown[2:5] == [
         ["tp2, odd vocabulary", "2", "pass", "15"],
         ["pp2, 2 micro-batches", "2", "pass", "15"],
         ["dp2 tp2 optimizer", "4", "pass", "15"],
     ]
-    assert shown[5] == ["4 plans", verdict, "62"]
+    assert shown[6] == ["5 plans", verdict, "77"]
 
 
 def test_replay_takes_a_model_by_name():

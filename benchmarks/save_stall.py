@@ -91,6 +91,7 @@ def training_engine(micro_batches: int) -> tuple[Callable[..., None], Any]:
         }
     )
     engine = Engine(config)
+    engine.initialize()
     guard = make_guard(config.run.guard, config.optim.loss_scale, "float32")
     ids = np.random.default_rng(0).integers(10, VOCABULARY, (ROWS, LENGTH + 1)).astype(np.int32)
     batch = make_batch(ids, np.zeros(ROWS), Vocabulary("", VOCABULARY, "<eod>", 8, 6))

@@ -50,6 +50,7 @@ def make_ours() -> Round:
         }
     )
     engine = Engine(config)
+    engine.initialize()
     guard = make_guard(config.run.guard, config.optim.loss_scale, "float32")
     vocabulary = Vocabulary("", VOCABULARY, "<eod>", 8, 6)
     steps = iter(range(1, 10**6))

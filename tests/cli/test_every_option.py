@@ -26,6 +26,8 @@ ZERO = {
     "--node-rank": "the first",
     "--rank": "the first",
     "--first-rank": "the first",
+    "--kill-rank": "the first",
+    "--stop-rank": "the first",
     "--optimizer-threshold": "cut all",
     "--gradient-fusion": "merge none",
     "--tolerance": "equal",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
 
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.model.initialization import initial_values
 from pangu_alpha.model.pangu import PanguAlpha
 
 SHAPE = {"vocab_size": 500, "hidden_size": 128, "num_layers": 3, "num_heads": 4, "seq_length": 64}
@@ -70,3 +73,63 @@ def test_seed_and_name_decide(initial):
     )
     first, second = (initial[f"blocks.{i}.attention.query.weight"] for i in (0, 1))
     assert not np.array_equal(first, second)
+
+
+def drawn_at_once(name, shape, std, cut=math.inf):
+    """A parameter of seed 5 drawn whole by one call of numpy."""
+    rng = np.random.default_rng([5, zlib.crc32(name.encode())])
+    found = rng.standard_normal(shape, np.float32)
+    while (outside := np.abs(found) > cut).any():
+        found[outside] = rng.standard_normal(int(outside.sum()), np.float32)
+    return found * np.float32(std)
+
+
+PARAMETERS = {
+    "word_embedding.table": ((1001, 96), 0.02, math.inf),  # 682 rows are drawn at once
+    "query_embedding.table": ((700, 128), 0.02, 2.0),
+    "blocks.1.attention.query.weight": ((256, 256), 0.01, math.inf),  # all rows at once
+    "query_layer.feed_forward.down.weight": ((3, 70_000), 0.02 / math.sqrt(6), math.inf),  # one by one
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_part_is_that_of_the_whole(name):
+    shape, std, cut = PARAMETERS[name]
+    whole = drawn_at_once(name, shape, std, cut)
+    np.testing.assert_array_equal(initial_values(name, shape, 3, 5), whole)
+    rows, columns = shape
+    for start, held in (
+        ((0, 0), (rows // 3, columns)),
+        ((rows // 3, 0), (rows // 3, columns)),
+        ((rows - 1, 0), (1, columns)),
+        ((0, columns // 4), (rows, columns // 4)),
+        ((rows // 2, columns // 2), (rows // 2, columns - columns // 2)),
+    ):
+        part = initial_values(name, shape, 3, 5, (start, held))
+        cut_out = whole[start[0] : start[0] + held[0], start[1] : start[1] + held[1]]
+        np.testing.assert_array_equal(part, cut_out, strict=True)
+
+
+def test_rows_of_padding_are_zero():
+    name, (rows, columns) = "word_embedding.table", (1001, 96)
+    whole = initial_values(name, (rows, columns), 3, 5)
+    part = initial_values(name, (rows, columns), 3, 5, ((756, 0), (252, columns)))
+    np.testing.assert_array_equal(part[:245], whole[756:])
+    assert not part[245:].any()
+    assert not initial_values(name, (rows, columns), 3, 5, ((1004, 0), (4, columns))).any()
+
+
+def test_a_part_of_a_constant():
+    assert (initial_values("blocks.0.attention_norm.gamma", (64,), 3, 5, ((16,), (8,))) == np.ones(8)).all()
+    assert not initial_values("blocks.0.attention.query.bias", (64,), 3, 5, ((16,), (8,))).any()
+
+
+def test_a_part_takes_no_more_memory_than_itself():
+    shape, part = (8192, 1024), ((6144, 256), (1024, 128))  # 32 MiB, of which 512 KiB
+    tracemalloc.start()
+    try:
+        initial_values("blocks.0.feed_forward.up.weight", shape, 3, 5, part)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**20

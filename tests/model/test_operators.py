@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
+from pangu_alpha.config.families import FAMILIES, compute_type, has_flash_attention
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.model import chip as chip_module
+from pangu_alpha.model import operators as operators_module
 from pangu_alpha.model.operators import ascend, operators_for, plain
 from pangu_alpha.model.operators import cpu as cpu_operators
-from pangu_alpha.model.operators.plain import Dropout
+from pangu_alpha.model.operators.dropout import AttentionDropout
 
 B, N, S, D, T, H, V = 2, 3, 16, 8, 32, 24, 50
 
@@ -32,7 +36,7 @@ class Attention(nn.Cell):
     def __init__(self, device):
         super().__init__()
         self.mask = device.ScoreMask(N)
-        self.core = device.AttentionCore(N, D, Dropout(0.0, 0))
+        self.core = device.AttentionCore(N, D, AttentionDropout(0.0, 0, N))
 
     def construct(self, query, key, value, attention_mask):
         return self.core(query, key, value, self.mask(attention_mask))
@@ -129,10 +133,13 @@ def test_affine_for_decoding(cpu):
     assert np.abs(found.asnumpy() - expected.asnumpy()).max() <= 1e-5 * np.abs(expected.asnumpy()).max()
 
 
+def small(**shape):
+    return ModelConfig(vocab_size=64, hidden_size=8, num_layers=2, num_heads=2, seq_length=16, **shape)
+
+
 def test_which_operators_serve_which_use(cpu):
     def chosen(device, decoding=False, **shape):
-        config = ModelConfig(vocab_size=64, hidden_size=8, num_layers=2, num_heads=2, seq_length=16, **shape)
-        return operators_for(config, device, decoding)
+        return operators_for(small(**shape), device, decoding, chip="910B" if device == "Ascend" else "auto")
 
     whole, token = chosen("CPU"), chosen("CPU", decoding=True)
     assert (whole.affine, token.affine) == (cpu_operators.Affine, cpu_operators.DenseAffine)
@@ -143,3 +150,44 @@ def test_which_operators_serve_which_use(cpu):
     assert chosen("CPU", compute_dtype="float16").affine is plain.Affine
     assert chosen("Ascend", dropout=0.0).attention is ascend.FlashAttention
     assert chosen("Ascend", decoding=True, dropout=0.0).attention is plain.AttentionCore
+
+
+@pytest.mark.parametrize("chip", FAMILIES)
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", ["auto", "float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("decoding", [False, True])
+def test_operators_are_what_the_family_has(cpu, chip, dropout, dtype, decoding):
+    config, family = small(dropout=dropout, compute_dtype=dtype), FAMILIES[chip]
+    if dtype == "bfloat16" and chip == "910A":
+        with pytest.raises(ValueError, match="a 910A .* has no bfloat16; take float16 or float32"):
+            operators_for(config, "Ascend", decoding, chip)
+        return
+    found = operators_for(config, "Ascend", decoding, chip)
+    flash = has_flash_attention(config, chip) and not decoding
+    assert (found.attention is ascend.FlashAttention) == flash
+    assert (found.mask is ascend.BlockedMask) == flash
+    assert found.float_status is (ascend.FloatStatus if family.saturates else None)
+    assert found.compute_dtype == getattr(ms, compute_type(config, chip))
+
+
+def test_plain_operators_tell_of_overflow_as_the_chip_does(cpu):
+    assert operators_for(small(), "plain", chip="910A").float_status is ascend.FloatStatus
+    assert operators_for(small(), "plain", chip="910B").float_status is None
+    assert operators_for(small(), "plain").float_status is None
+    assert operators_for(small(), "CPU", chip="910A").float_status is None
+    assert operators_for(small(), "plain", chip="910A").compute_dtype == ms.float32
+
+
+def test_a_chip_that_mindspore_finds_is_taken(cpu, monkeypatch):
+    monkeypatch.setattr(chip_module, "soc_version", lambda: "ascend910")
+    assert operators_for(small(dropout=0.0), "Ascend").float_status is ascend.FloatStatus
+    monkeypatch.setattr(chip_module, "soc_version", lambda: "ascend910_93")
+    assert operators_for(small(dropout=0.0), "Ascend").attention is ascend.FlashAttention
+
+
+def test_an_unknown_chip_gets_operators_that_all_have(cpu, monkeypatch, caplog):
+    for module in (chip_module, operators_module):
+        monkeypatch.setattr(module, "soc_version", lambda: "ascend950")
+    found = operators_for(small(dropout=0.0), "Ascend")
+    assert found.attention is plain.AttentionCore and found.float_status is None
+    assert "not known here" in caplog.text

@@ -52,6 +52,21 @@ def norm_counts_twice() -> None:
     sums.Partitioned.__init__ = with_fault
 
 
+def draws_the_whole_model() -> None:
+    """The engine fills every parameter of all stages before the compiler cuts them into slices."""
+    from pangu_alpha.model.initialization import initialize
+    from pangu_alpha.training.partitioned_engine import PartitionedEngine
+
+    def with_values(self):
+        step = make(self)
+        model = next(cell for _, cell in step.cells_and_names() if type(cell).__name__ == "PanguAlpha")
+        initialize(model, self.config.run.seed)
+        return step
+
+    make = PartitionedEngine._make_step
+    PartitionedEngine._make_step = with_values
+
+
 def wrong_strategy() -> None:
     """The weights of column-parallel products are whole on every device, against the table."""
     from pangu_alpha.parallel import apply

@@ -48,10 +48,3 @@ def test_a_report_holds_graph_layouts_and_strategies(tmp_path):
     scope = next(scope for scope in found.strategies if "up-Linear/affine-Affine/MatMul" in scope)
     assert found.strategies[scope] == [[2, 1], [2, 1]]
     assert summary(read(found.graph)).parameters["blocks.0.feed_forward.up.weight"].shape == (64, 32)
-
-
-def test_a_partitioned_step_drops_by_the_device_s_kernel(tmp_path):
-    model = ModelConfig(192, 32, 2, 4, seq_length=16, dropout=0.1)
-    found = compile_rank(Job(model, ParallelPlan(tp=2)), 0, tmp_path)
-    dropped = summary(read(found.graph)).operators["Dropout"]
-    assert dropped == 1 + 3 * model.num_layers  # the embeddings; attention weights and two sums a layer

@@ -61,9 +61,8 @@ def compile_(name, network, train=True, **context):
     ms.reset_auto_parallel_context()
     ms.set_auto_parallel_context(
         parallel_mode="semi_auto_parallel", device_num=4, global_rank=0, full_batch=True, **context)
-    with private.without_parameter_data():
-        cell = network()
-        step = nn.TrainOneStepCell(cell, nn.SGD(cell.trainable_params())) if train else cell
+    cell = network()
+    step = nn.TrainOneStepCell(cell, nn.SGD(cell.trainable_params())) if train else cell
     step.set_train(train)
     step.compile(Tensor(shape=(4, 8), dtype=ms.float32, init=initializer("ones", (4, 8)).init).init_data())
     Path(sys.argv[1], name + ".mindir").write_bytes(private.graph_of(step))

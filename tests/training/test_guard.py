@@ -53,6 +53,16 @@ def test_overflow_at_scale_one_counts():
         guard.observe(math.inf, False)
 
 
+def test_the_first_steps_of_a_run_that_lower_the_scale_do_not_use_up_the_limit():
+    """From 2^32 to a scale of 2^13, say, that fits: 19 skipped steps, and 3 are allowed."""
+    guard = make_guard(GuardConfig(max_skipped=3), LossScaleConfig(), "float16")
+    while guard.scale.value > 2.0**13:
+        guard.observe(math.inf, False)
+    assert (guard.skipped, guard.skipped_in_row) == (19, 0)
+    guard.observe(1.0, True)
+    assert guard.scale.value == 2.0**13
+
+
 def test_a_spike_is_told_from_the_running_mean():
     guard = make_guard(GuardConfig(spike_factor=5.0), LossScaleConfig(), "float32")
     assert guard.largest_norm() > 1e38

@@ -22,6 +22,8 @@ from pangu_alpha.checkpoint.store import CheckpointStore
 from pangu_alpha.config.run import build_train_config
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.data.batches import Batch
+from pangu_alpha.model.operators import operators_for
+from pangu_alpha.model.operators.ascend import FloatStatus
 from pangu_alpha.parallel.layout import layouts, parameter_shapes
 from pangu_alpha.training import loop, partitioned_engine
 from pangu_alpha.training.checkpoints import RunCheckpoints
@@ -58,6 +60,9 @@ class FakeStep:
 
     def set_train(self):
         pass
+
+    def compile(self, *inputs):
+        self.compiled = [(tensor.shape, tensor.dtype) for tensor in inputs]
 
     def __call__(self, *inputs):
         self.inputs.append([tensor.asnumpy() for tensor in inputs])
@@ -148,6 +153,54 @@ def test_the_bias_correction_counts_applied_updates(engine_of, settings):
     assert scalars != update_scalars(5, config.optim)
     wanted = np.float32([*vars(scalars).values()])
     np.testing.assert_array_equal(engine._step.controls.asnumpy()[3:], wanted)
+
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize("told", [np.inf, FLOAT32_MAX])  # a chip that saturates may give the latter for inf
+def test_an_overflow_that_the_chip_tells_lowers_the_scale(engine_of, settings, monkeypatch, told):
+    """The register is cleared before each step's graph; 2^32 falls to 2^13 without using up the limit."""
+    run = settings["run"] | {"chip": "910A", "guard": {"max_skipped": 3}}
+    config = build_train_config(settings | {"parallel": PLAN, "run": run})
+    order = []
+    monkeypatch.setattr(FloatStatus, "clear", lambda: order.append("cleared"))
+    monkeypatch.setattr(partitioned_engine, "operators_for", plain_operators)
+    engine = engine_of(config)
+
+    def graph(*inputs):
+        order.append("run")
+        fits = engine._step.controls.asnumpy()[1] * engine._nominal_tokens <= 2.0**13
+        return Tensor(7.0, ms.float32), Tensor(3.0 if fits else told, ms.float32), Tensor(bool(fits))
+
+    engine._step = graph_with(engine._step, graph)
+    guard = make_guard(config.run.guard, config.optim.loss_scale, "float16")
+    for step in range(20):
+        result = engine.step(step, [micro_batch(0), micro_batch(1)], guard)
+        assert result.norm == (3.0 if result.applied else np.inf)
+        guard.observe(result.norm, result.applied)
+    assert (guard.scale.value, guard.skipped, guard.skipped_in_row, guard.steps) == (2.0**13, 19, 0, 1)
+    assert order == ["cleared", "run"] * 20
+
+
+def plain_operators(model, device, chip):
+    return operators_for(model, "plain", chip=chip)
+
+
+def graph_with(step, run):
+    """A step's parameters with another graph."""
+
+    class Other:
+        controls, update = step.controls, step.update
+        __call__ = staticmethod(run)
+
+    return Other()
+
+
+def test_a_chip_with_inf_and_nan_has_no_register_to_clear(engine, monkeypatch):
+    monkeypatch.setattr(FloatStatus, "clear", lambda: pytest.fail("cleared"))
+    guard = make_guard(engine.config.run.guard, engine.config.optim.loss_scale, "float16")
+    assert engine.step(5, [micro_batch(0), micro_batch(1)], guard).norm == 3.0
 
 
 def save(config, engine_of, fill, root):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from mindspore import Parameter, ParameterTuple, Tensor
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from pangu_alpha.checkpoint.released import load_released, released_names
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.model.pangu import PanguAlpha
+from pangu_alpha.parallel.sums import OneDevice
 from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.optimizer import AdamW
 from pangu_alpha.training.schedule import learning_rate, update_scalars
@@ -94,6 +97,68 @@ def test_six_official_steps(case, oracle_training):
         found = values[ours].T if flip else values[ours]
         tolerance = 1e-3 if theirs.endswith("attention.dense2.bias") else 2e-4  # only rounding moves that one
         assert np.abs(found - oracle_training[f"train/final/{theirs}"]).max() <= tolerance, theirs
+
+
+class Register(nn.Cell):
+    """Stands for a chip's float status: what the test wrote, until it is cleared."""
+
+    def __init__(self):
+        super().__init__(auto_prefix=False)
+        self.value = Parameter(Tensor(np.float32(0)), name="register", requires_grad=False)
+        self.cleared = []
+
+    def construct(self, computed):
+        return ops.depend(self.value + 0.0, computed)
+
+    def clear(self):
+        self.cleared.append(float(self.value.asnumpy()))
+        self.write(0.0)
+
+    def write(self, value):
+        self.value.set_data(Tensor(np.float32(value)))
+
+
+class OtherDevice(OneDevice):
+    """This device, and one whose register tells of an overflow."""
+
+    def total(self, scalar):
+        return scalar + 1.0
+
+
+def saturating(case, world=None):
+    """The step of a chip that saturates, and its register."""
+    operators = replace(case.model.operators, float_status=Register)
+    update = Update(case.optimizer, operators, RECIPE.clip_norm, world)
+    return update, update.float_status
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_an_overflow_that_only_the_float_status_tells_skips_the_update(case, micro_batches):
+    """Gradients are finite and of a norm that would be applied; the next step, without overflow, is."""
+    update, register = saturating(case)
+    step = OptimizerStep(case.gradients, update, micro_batches)
+    rows = [slice(None)] if micro_batches == 1 else [slice(0, 1), slice(1, 2)]
+    inputs = [(None, *case.batch(each)) for each in rows]
+    before = case.values()
+    register.write(5.0)  # left by what ran before the step
+    _, norm, applied = step(inputs, scale(), ANY_NORM, recipe(4), lambda: register.write(1.0))
+    assert register.cleared == [5.0]
+    assert np.isinf(norm.asnumpy()) and not applied.asnumpy()
+    for name, value in case.values().items():
+        assert np.array_equal(value, before[name]), name
+    _, norm, applied = step(inputs, scale(), ANY_NORM, recipe(4))
+    assert register.cleared == [5.0, 1.0]
+    assert applied.asnumpy()
+    expected = case.reset().step_by_rows() if micro_batches == 2 else case.reset().step()
+    assert norm.asnumpy() == expected[1].asnumpy()
+
+
+def test_another_device_s_overflow_skips_the_update_here(case):
+    update, register = saturating(case, OtherDevice())
+    step = OptimizerStep(case.gradients, update, 1)
+    _, norm, applied = step([(None, *case.batch())], scale(), ANY_NORM, recipe(4))
+    assert float(register.value.asnumpy()) == 0.0
+    assert np.isinf(norm.asnumpy()) and not applied.asnumpy()
 
 
 @pytest.mark.parametrize("skipped", [(), (0, 1), (2, 5, 6)])

@@ -15,10 +15,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pangu_alpha.cli import calibrate
+from pangu_alpha.cli import calibrate, train_replay
 from pangu_alpha.cli import search as search_command
 from pangu_alpha.cli.plan_options import plan_parser
 from pangu_alpha.cli.plan_text import rank_text, size, stages_text, traffic_text, ways_text
+from pangu_alpha.config.families import FAMILIES, JIT_LEVEL, compute_type, has_flash_attention
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "operators": _operators,
         "dry-run": _dry_run,
         "replay": _replay,
+        "train-replay": _train_replay,
         "strategies": _strategies,
     }[options.command]
     out = getattr(options, "out", None)
@@ -111,15 +113,27 @@ def _devices_problem(devices: int, plan: ParallelPlan) -> str:
 def job_of(options: argparse.Namespace) -> Job:
     """What is compiled."""
     model, optim = _network(options)
-    return Job(model, plan_of(options), optim, _batch_size(options))
+    makes = getattr(options, "initialize", False)
+    return Job(model, plan_of(options), optim, _batch_size(options), chip=_chip(options), initialize=makes)
+
+
+def _chip(options: argparse.Namespace) -> str:
+    """The family of chips: as given, or as the YAML of the plan says, or an A2."""
+    chip = getattr(options, "chip", None) or _run_of_plan(options).get("chip", "auto")
+    return Job.chip if chip == "auto" else chip
+
+
+def _run_of_plan(options: argparse.Namespace) -> dict[str, Any]:
+    """The section run of the YAML of --plan."""
+    run = read_yaml(options.plan).get("run") if options.plan is not None else None
+    return run if isinstance(run, dict) else {}
 
 
 def _batch_size(options: argparse.Namespace) -> int:
     """Rows of a micro-batch: as given, or as the YAML of the plan says, or 1."""
-    if options.batch_size is not None or options.plan is None:
-        return 1 if options.batch_size is None else options.batch_size
-    run = read_yaml(options.plan).get("run")
-    size = run.get("batch_size", 1) if isinstance(run, dict) else 1
+    if options.batch_size is not None:
+        return options.batch_size
+    size = _run_of_plan(options).get("batch_size", 1)
     if type(size) is not int or size < 1:
         raise ValueError(
             f"--plan: {options.plan}: run.batch_size is {quoted(size)}; give a whole number above 0"
@@ -180,8 +194,20 @@ def _dry_run(options: argparse.Namespace, folder: Path) -> int:
         draw_traffic(summaries, options.picture)
     if not options.json:
         print(f"{options.model}, {job.plan.devices} devices: dp {mesh.dp}, tp {mesh.tp}, pp {mesh.pp}")
+        print(_chip_text(job))
         print(_stages(summaries, job) if options.all_stages else rank_text(summaries[0]))
     return int(not all(each.agrees for each in summaries))
+
+
+def _chip_text(job: Job) -> str:
+    """What the chip decides: attention, how overflow is noticed, how MindSpore compiles."""
+    family = FAMILIES[job.chip]
+    attention = "with" if has_flash_attention(job.model, job.chip) else "without"
+    told = "the chip's float status" if family.saturates else "inf and NaN"
+    return (
+        f"{job.chip} ({family.products}; --chip): {attention} flash attention, overflow by {told}, "
+        f"{compute_type(job.model, job.chip)}, jit level {JIT_LEVEL}"
+    )
 
 
 def _cluster(options: argparse.Namespace, plan: ParallelPlan) -> Cluster:
@@ -267,12 +293,17 @@ def _replayed(options: argparse.Namespace) -> dict[str, Job] | dict[str, Change]
     shape = {"num_layers": 2} if options.model is None else _float32_shape(options.model)
     layers = shape.pop("num_layers")
     layers = layers if options.layers is None else options.layers
-    return {", ".join(differing): small_job(plan, layers, **shape | known)}
+    job = replace(small_job(plan, layers, **shape | known), chip=_chip(options))
+    return {", ".join(differing): job}
 
 
 def _float32_shape(name: str) -> dict[str, Any]:
     """Fields of a model as CPU can replay it."""
     return to_mapping(load_network(name).model) | {"dropout": 0.0, "compute_dtype": "float32"}
+
+
+def _train_replay(options: argparse.Namespace, folder: Path) -> int:
+    return train_replay.run(options, plan_of(options), folder)
 
 
 def _strategies(options: argparse.Namespace, folder: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pangu_alpha.cli import calibrate
+from pangu_alpha.cli import calibrate, train_replay
 from pangu_alpha.cli import search as search_command
 from pangu_alpha.cli.options import (
     natural,
@@ -15,6 +15,7 @@ from pangu_alpha.cli.options import (
     user_path,
 )
 from pangu_alpha.cli.parser import Parser
+from pangu_alpha.config.families import FAMILIES
 from pangu_alpha.config.zoo import MODEL_NAMES
 
 _EXAMPLES = """\
@@ -29,10 +30,11 @@ examples:
   plan.py replay --model tiny --dp 2 --tp 2 --pp 2 --micro-batches 4
   plan.py replay --suite quick
   plan.py replay --suite continued
+  plan.py train-replay --dp 2 --tp 2 --pp 2 --micro-batches 2 --steps 20 --kill-rank 3 --then tp=4 --then pp=1
   plan.py strategies --model 2_6b --devices 8 --tp 8 --batch-size 8 --layers 4
 
 exit code: 0 good; 1 there is no plan, a replay failed, or a dry run found what formulas or the sharding table
-do not say; 2 wrong options, or a plan that MindSpore refuses
+do not say, or took too much of the host's memory; 2 wrong options, or a plan that MindSpore refuses
 """
 
 
@@ -55,7 +57,10 @@ def plan_parser() -> argparse.ArgumentParser:
     one.add_argument("--rank-table", type=path_text, metavar="FILE", help="where ranks stand (default: "
         "servers of 8 devices in the order of the ranks)")  # fmt: skip
     one.add_argument("--servers-per-rack", type=positive, metavar="N", help="(default: one rack holds all)")
+    one.add_argument("--initialize", action="store_true", help="makes the initial values, too, so that the "
+        "host's peak has them (minutes for a stage of 10^10 parameters)")  # fmt: skip
     one.add_argument("--picture", type=path_text, metavar="PNG", help="draws what each stage sends")
+    _chip_option(one)
     _output_options(one)
     one = commands.add_parser("replay", help="run a plan's graphs on CPU and compare with one device")
     one.add_argument(
@@ -72,6 +77,11 @@ def plan_parser() -> argparse.ArgumentParser:
     one.add_argument("--layers", type=positive, help="layers (default: the model's, or 2)")
     one.add_argument("model_fields", nargs="*", metavar="field=value", help="of the network, such as "
         "vocab_size=63 norm_order=query_then_norm")  # fmt: skip
+    _chip_option(one)
+    _plan_options(one)
+    _output_options(one)
+    one = commands.add_parser("train-replay", help="run a plan's training on CPU, interrupt it, compare it")
+    train_replay.add_options(one)
     _plan_options(one)
     _output_options(one)
     one = commands.add_parser("strategies", help="the sharding table beside MindSpore's own searches")
@@ -122,6 +132,15 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
         "(default: run.batch_size of --plan, or 1)")  # fmt: skip
     add("--timeout", type=positive_number, default=1800.0, metavar="S", help="seconds a compilation may take "
         "(default: 1800)")  # fmt: skip
+
+
+def _chip_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--chip",
+        choices=tuple(FAMILIES),
+        help="family of the devices: 910A (Atlas training), 910B (A2), 910C (A3); decides operators and how "
+        "overflow is noticed (default: run.chip of --plan, or 910B)",
+    )
 
 
 def _plan_options(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,8 @@ from pangu_alpha.planner.tables import table
 from pangu_alpha.proof.report import Placement, RankSummary
 from pangu_alpha.proof.search import Way, side_by_side, strategy_text
 
+_FEW = 5  # sentences of one kind that are shown; --out keeps all
+
 
 def size(count: float) -> str:
     """A number of bytes in the unit that reads best; powers of 1000."""
@@ -25,11 +27,24 @@ def rank_text(summary: RankSummary) -> str:
     return "\n\n".join(
         [
             f"rank {summary.rank}, stage {summary.stage}: compiled in {summary.compile_seconds:.1f} s{whole}"
-            f", host peak {summary.peak_mb / 1024:.2f} GiB, graph of {summary.nodes} nodes\nholds {held}",
+            f", graph of {summary.nodes} nodes\nholds {held}, {size(summary.held)} in all\n"
+            f"{host_text(summary)}",
             "Strategies (parts of each input's dimensions)\n" + strategies_text(summary),
             "Parameters\n" + placements_text(summary.placements),
             "Traffic of a step\n" + traffic_text(summary),
         ]
+    )
+
+
+def host_text(summary: RankSummary) -> str:
+    """The peak of the process's memory, and what it may be."""
+    peak, took = summary.peak_mb * 2**20, summary.initialize_seconds
+    made = "without initial values" if took is None else f"with initial values, made in {took:.1f} s"
+    within = "within" if summary.fits_host else "ABOVE"
+    rest = max(peak - 1.5 * summary.held, 0.0)
+    return (
+        f"host peak {size(peak)} {made}: 1.5 x what it holds and {size(rest)}; {within} the limit of "
+        f"{size(summary.host_limit)}"
     )
 
 
@@ -61,7 +76,8 @@ def placements_text(placements: Sequence[Placement]) -> str:
 
 
 def traffic_text(summary: RankSummary) -> str:
-    """A row for every purpose: what the graph sends, and whether the formula says the same."""
+    """A row for every purpose: what the graph sends, and whether the formula says the same; below it what is
+    wrong with how overflow is noticed."""
     rows = []
     for line, link in zip(summary.lines, summary.links, strict=True):
         group = f"{line.axis} ({len(line.groups[0])})" if line.groups else line.axis
@@ -83,6 +99,7 @@ def traffic_text(summary: RankSummary) -> str:
     header = ("what", "phase", "operation", "axis (ranks)", "type", "calls")
     header += ("payload", "by formula", "equal", "sent", "link")
     lines = [table(header, rows, right=(5, 6, 7, 9))]
+    lines += [f"  overflow: {each}" for each in summary.overflow[:_FEW]]
     lines.append(wire_text(summary))
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pangu_alpha.config.data import DataConfig
+from pangu_alpha.config.families import Chip
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
@@ -95,6 +96,8 @@ class RunConfig:
         batch_size: Rows of one micro-batch on each data-parallel rank.
         seed: Seeds the initialisation, the data order and the dropout masks.
         device: Device type; "auto" is Ascend where there is one, else CPU.
+        chip: Family of the Ascend devices, see config.families; "auto" is the one that MindSpore finds.
+            Nothing on CPU.
         resume: "auto" continues from the newest whole checkpoint in `output` if there is one, "never"
             refuses to start where one lies, anything else is the path of a checkpoint, of any form that
             has the optimizer's state.
@@ -105,6 +108,9 @@ class RunConfig:
         check_replicas_every: Steps between two comparisons of what several ranks hold copies of; the first
             step after every start and the last step always have one. 0 compares never.
         log_every: Steps between two lines on the console; metrics.jsonl gets every step.
+        attention_dropout: Who draws the masks of the attention weights: "positional" gives any plan, and a
+            run that was resumed, the masks of one process never stopped; "device" is Ascend's own kernel,
+            which moves fewer bytes and repeats nothing.
         tensorboard: Write TensorBoard events beside metrics.jsonl.
         peak_tflops: Peak of one device for the model FLOPs utilisation, 10^12 operations a second. None
             measures a matrix product on CPU and reports no utilisation on Ascend.
@@ -120,12 +126,14 @@ class RunConfig:
     batch_size: int = 8
     seed: int = 1
     device: Literal["auto", "CPU", "Ascend"] = "auto"
+    chip: Literal["auto", Chip] = "auto"
     resume: PathText = "auto"
     initial: PathText | None = None
     evaluate_every: int = 1000
     evaluate_batches: int | None = None
     check_replicas_every: int = 1000
     log_every: int = 1
+    attention_dropout: Literal["positional", "device"] = "positional"
     tensorboard: bool = True
     peak_tflops: float | None = None
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import os
+
 import mindspore as ms
 
+from pangu_alpha.config.families import FAMILIES, JIT_LEVEL, unsupported
+from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.model.chip import find_chip, soc_version
 
+_OVERFLOW_MODE = "MS_ASCEND_CHECK_OVERFLOW_MODE"
 _RECURSION = 10_000  # calls nested in a graph; 64 layers need more than MindSpore's 1,000
+
+logger = logging.getLogger(__name__)
 
 
 def use_device(device: str = "auto") -> str:
@@ -30,6 +39,8 @@ def use_device(device: str = "auto") -> str:
         )
     ms.set_device(device)
     ms.set_context(mode=ms.GRAPH_MODE)
+    if device == "Ascend":
+        ms.set_context(jit_config={"jit_level": JIT_LEVEL})
     ms.set_recursion_limit(_RECURSION)
     return device
 
@@ -46,10 +57,43 @@ def device_number(device: str) -> int | None:
 def simulate_ascend() -> None:
     """Graph mode for Ascend in a process that only compiles; its environment says that it is a simulation."""
     ms.set_context(mode=ms.GRAPH_MODE, device_target="Ascend")
+    ms.set_context(jit_config={"jit_level": JIT_LEVEL})
     ms.set_recursion_limit(_RECURSION)
 
 
-def partition(plan: ParallelPlan, rank: int, search: str | None = None) -> None:
+def use_chip(chosen: str, model: ModelConfig) -> str:
+    """The chip that this process trains on; call it after `use_device` chose Ascend.
+
+    Args:
+        chosen: One of config.families.FAMILIES, or "auto": the one that MindSpore finds.
+        model: What it is to compute.
+
+    Raises:
+        ValueError: MindSpore finds another chip, or none that is known and none was chosen; or the chip does
+            not have the model's compute type, or was set to the overflow mode that hides overflow there.
+    """
+    found = find_chip()
+    if chosen != "auto" and found not in (None, chosen):
+        raise ValueError(f"run.chip: {chosen}, but MindSpore finds a {found}; leave run.chip out")
+    if chosen == "auto" and found is None:
+        raise ValueError(
+            f"run.chip: MindSpore calls the chip {soc_version()!r}, which is none of "
+            f"{', '.join(each.soc_version for each in FAMILIES.values())}; say which it is like: run.chip="
+            f"{' or '.join(FAMILIES)} (a 910A has no flash attention and saturates on overflow)"
+        )
+    chip = found or chosen
+    if problem := unsupported(model, chip):
+        raise ValueError(problem)
+    if not FAMILIES[chip].saturates and os.environ.get(_OVERFLOW_MODE) == "SATURATION_MODE":
+        raise ValueError(
+            f"{_OVERFLOW_MODE}: SATURATION_MODE hides overflow on a {chip}, where training looks for inf and "
+            "NaN; unset it"
+        )
+    logger.info("chip %s, %s, jit level %s", chip, FAMILIES[chip].products, JIT_LEVEL)
+    return chip
+
+
+def partition(plan: ParallelPlan, rank: int, search: str | None = None, inputs: int = 5) -> None:
     """Makes MindSpore split the graphs of this process by a plan; after mindspore.communication.init().
 
     Each rank feeds its own rows of the batch.
@@ -59,6 +103,8 @@ def partition(plan: ParallelPlan, rank: int, search: str | None = None) -> None:
         rank: This process's.
         search: MindSpore's own strategy search instead of the plan's sharding table:
             "recursive_programming" or "sharding_propagation".
+        inputs: How many tensors a step is fed, each cut by rows: input_ids, labels, loss_mask, position_ids,
+            document_ids, and with dropout dropout_rows.
     """
     settings = {}
     if plan.optimizer_parallel != "none":
@@ -82,6 +128,6 @@ def partition(plan: ParallelPlan, rank: int, search: str | None = None) -> None:
         device_num=plan.devices,
         global_rank=rank,
         pipeline_stages=plan.pp,
-        dataset_strategy=((plan.dp, 1),) * 5,  # input_ids, labels, loss_mask, position_ids, document_ids
+        dataset_strategy=((plan.dp, 1),) * inputs,
         **settings,
     )

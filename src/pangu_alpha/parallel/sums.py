@@ -1,7 +1,8 @@
 """What devices must tell each other in an optimizer step, besides what the partitioned operators do.
 
-Each cell has two methods: `batch_sums` turns gradients and tokens of one device's rows into those of the
-whole batch, `square_sum` the squares of its gradients into the square of the global norm.
+Each cell has three methods: `batch_sums` turns gradients and tokens of one device's rows into those of the
+whole batch, `square_sum` the squares of its gradients into the square of the global norm, `total` a scalar of
+each device into their sum.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ class OneDevice(nn.Cell):
         """Sum of the scalars `squares`."""
         return self.add(squares)
 
+    def total(self, scalar):
+        """The scalar."""
+        return scalar
+
 
 class DataParallel(OneDevice):
     """Sums for ranks that each hold the whole model and read their own rows, by explicit AllReduce.
@@ -47,6 +52,10 @@ class DataParallel(OneDevice):
             last = self.world_sum(ops.depend(gradient, last))
             sums += (last,)
         return sums, all_tokens
+
+    def total(self, scalar):
+        """Sum of every rank's scalar."""
+        return self.world_sum(scalar)
 
 
 class Partitioned(nn.Cell):
@@ -76,3 +85,7 @@ class Partitioned(nn.Cell):
     def square_sum(self, squares):
         """Sum over all devices, every element of every gradient counted once."""
         return self.world_sum(self.add(self.map(self.mul, squares, self.shares)))
+
+    def total(self, scalar):
+        """Sum of every device's scalar."""
+        return self.world_sum(scalar)

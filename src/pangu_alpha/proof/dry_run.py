@@ -11,12 +11,13 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+from pangu_alpha.config.families import Chip, unsupported
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
@@ -42,8 +43,12 @@ class Job:
         batch_size: Rows of one micro-batch on each data-parallel rank.
         operators: "Ascend" are those of the device; "plain" are the same functions in operators that
             have kernels on CPU as well, so that the graph can be replayed.
-        seed: Of the initial values; None makes none, so that a model of any size fits.
+        seed: Of the initial values; None is that of a run that says none.
+        initialize: Make the rank's initial values, too, as a new run does, so that the peak of the host's
+            memory holds them. Takes as long as a run's start: minutes for a stage of 10^10 parameters.
         search: MindSpore's own strategy search instead of the sharding table.
+        chip: Family of the devices: whether they have flash attention, and how overflow is noticed.
+        attention_dropout: Who draws the masks of the attention weights; see config.run.RunConfig.
         patch: "module:function" that the child calls before anything is built; negative controls use it.
 
     Raises:
@@ -56,16 +61,17 @@ class Job:
     batch_size: int = 1
     operators: Literal["Ascend", "plain"] = "Ascend"
     seed: int | None = None
+    initialize: bool = False
     search: Literal["recursive_programming", "sharding_propagation"] | None = None
+    chip: Chip = "910B"
+    attention_dropout: Literal["positional", "device"] = "positional"
     patch: str | None = None
 
     def __post_init__(self) -> None:
         validate(self)
         problems = [*misfits(self.plan, self.model), *unpartitionable(self.plan)]
-        if self.model.dropout and self.operators == "plain":
-            problems.append(
-                f"dropout: {self.model.dropout} must be 0 with plain operators, whose masks are not split"
-            )
+        if problem := unsupported(self.model, self.chip):
+            problems.append(problem)
         if problems:
             raise ConfigError(problems)
 
@@ -97,7 +103,8 @@ class RankReport:
         rank: Its rank.
         folder: Where graph.mindir lies.
         seconds: Compilation.
-        peak_mb: Largest memory of the child, MiB.
+        initialize_seconds: Of making the initial values; None if none were made.
+        peak_mb: Largest memory of the child, MiB, before its graph is read, which training does not do.
         layouts: Every parameter, moment and gradient sum of the rank's graph by name.
         strategies: Strategy of every operator by scope.
     """
@@ -105,6 +112,7 @@ class RankReport:
     rank: int
     folder: Path
     seconds: float
+    initialize_seconds: float | None
     peak_mb: int
     layouts: Mapping[str, Slice]
     strategies: Mapping[str, list]
@@ -179,53 +187,34 @@ def main(arguments: list[str]) -> None:
 def _compile(job: Job, rank: int, folder: Path) -> None:
     from mindspore.communication import init
 
-    from pangu_alpha.parallel.context import partition, simulate_ascend
+    from pangu_alpha.parallel.context import simulate_ascend
     from pangu_alpha.proof import private
+    from pangu_alpha.proof.job_engine import JobEngine
 
     simulate_ascend()
     private.allow_missing_hccl()
     init()
-    partition(job.plan, rank, job.search)
-    step = _build(job, rank)
-    began = time.perf_counter()
-    step.compile(*_rows(job))
-    seconds = time.perf_counter() - began
+    engine = JobEngine(job, rank)
+    seconds = _seconds(engine.compile)
+    initialize_seconds = _seconds(engine.initialize) if job.initialize else None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = engine.graph
     (folder / GRAPH).write_bytes(private.graph_of(step))
     report = {
         "rank": rank,
         "seconds": seconds,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "initialize_seconds": initialize_seconds,
+        "peak_mb": peak // 1024,
         "layouts": {name: asdict(_slice(row)) for name, row in step.parameter_layout_dict.items()},
         "strategies": private.strategies_of(step),
     }
     write_text(folder / REPORT, json.dumps(report))
 
 
-def _build(job: Job, rank: int) -> Any:
-    from contextlib import nullcontext
-
-    from pangu_alpha.model.operators import operators_for
-    from pangu_alpha.proof import private
-    from pangu_alpha.training.partitioned import partitioned_step
-
-    operators = operators_for(job.model, job.operators)
-    with private.without_parameter_data() if job.seed is None else nullcontext():
-        step = partitioned_step(
-            job.model, job.optim, job.plan, rank, operators, job.seed, by_table=job.search is None
-        )
-    step.set_train()
-    return step
-
-
-def _rows(job: Job) -> list[Any]:
-    """Inputs of the step: zeros of the right shape and type."""
-    import mindspore as ms
-    import numpy as np
-
-    rows = job.batch_size * job.plan.micro_batches
-    integers = ms.Tensor(np.zeros((rows, job.model.seq_length), np.int32))
-    mask = ms.Tensor(np.zeros((rows, job.model.seq_length), np.float32))
-    return [integers, integers, mask, integers, integers]
+def _seconds(work: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def _slice(row: Any) -> Slice:

@@ -6,7 +6,6 @@ running, `Cell.parameter_layout_dict` holds how each parameter is sliced.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import reduce
 from importlib import import_module
@@ -91,16 +90,7 @@ _PROTOBUF = PrivateName(
     "read and edit MINDIR files",
     "mindspore.load gives a graph to run, not to look into; the published mind_ir.proto would do.",
 )
-_NO_DATA = PrivateName(
-    "mindspore.nn.utils",
-    "no_init_parameters",
-    ("2.9.0",),
-    "compile without the parameters' data",
-    "Public and documented, but announced to be removed after 2.9.0; to replace Tensor.init_data "
-    "and Parameter.init_data by functions that do nothing costs the whole unsliced parameter instead.",
-)
-
-NAMES = (_GRAPH, _STRATEGY, _PHASE, _CHECK_HCCL, _PROTOBUF, _NO_DATA)
+NAMES = (_GRAPH, _STRATEGY, _PHASE, _CHECK_HCCL, _PROTOBUF)
 
 
 def mindir_protobuf() -> Any:
@@ -123,15 +113,6 @@ def graph_of(cell: nn.Cell) -> bytes:
 def strategies_of(cell: nn.Cell) -> dict[str, list[list[int]]]:
     """Strategy of every operator, by scope, of a cell compiled by cell.compile(...)."""
     return _STRATEGY.find()(cell)
-
-
-def without_parameter_data() -> AbstractContextManager[None]:
-    """Parameters made of an initializer in this context, and their clones, never get data.
-
-    A model of any size can be compiled then, once the context is left: inside it, compiling allocates them
-    all the same (MindSpore 2.9). Parameters made of numbers keep them.
-    """
-    return _NO_DATA.find()()
 
 
 def _version() -> str:

@@ -40,7 +40,7 @@ from pangu_alpha.proof.dry_run import Job, RankReport, compile_rank
 from pangu_alpha.proof.inline import inline
 from pangu_alpha.proof.reference_optimizer import learning_rate
 from pangu_alpha.proof.replay_processes import ReplayError, run_child, run_ranks
-from pangu_alpha.proof.replay_rows import Place, controls, places, rows_of_step
+from pangu_alpha.proof.replay_rows import Place, controls, keys_of_step, places, rows_of_step
 from pangu_alpha.proof.replay_worker import CPU_GRAPH, GROUPS, INITIAL, INPUTS, JOB, STATES
 from pangu_alpha.proof.rewrite import rewrite
 from pangu_alpha.proof.slices import Region, region
@@ -192,11 +192,11 @@ def replay(
     graphs = {each.rank: inline(mindir.read(each.graph)) for each in compiled}
     if setting.edit_graphs:
         setting.edit_graphs(graphs)
-    collectives = _check_order(name, graphs)
+    collectives = check_order(name, graphs)
     initial = dict(np.load(folder / "reference" / INITIAL))
     placed = _placed(compiled, graphs, job)
     _write_inputs(job, setting, folder, placed, initial)
-    _write_graphs(folder, graphs)
+    write_graphs(folder, graphs)
     clock.lap("compile", "run")
     run_ranks(folder, job.plan.devices, setting.timeout)
     clock.lap("run", "compare")
@@ -215,7 +215,7 @@ def replay(
     )
 
 
-def _check_order(name: str, graphs: Mapping[int, mindir.Model]) -> int:
+def check_order(name: str, graphs: Mapping[int, mindir.Model]) -> int:
     """The largest number of collectives a rank runs; refuses graphs that would hang."""
     meetings = {rank: order.meetings(graph, rank) for rank, graph in graphs.items()}
     if stuck := order.deadlock(meetings):
@@ -364,7 +364,10 @@ def _write_inputs(
     if setting.edit_inputs:
         setting.edit_inputs(values)
     *begins, _ = places(job, setting.steps, setting.start and setting.start.place)
-    rows = [rows_of_step(job, place.samples, place.step == setting.overflow) for place in begins]
+    rows = [
+        (*rows_of_step(job, place.samples, place.step == setting.overflow), *keys_of_step(job, place.step))
+        for place in begins
+    ]
     for rank, own_values in values.items():
         inputs = {f"parameter/{name}": value for name, value in own_values.items()}
         data_rank = rank // job.plan.tp % job.plan.dp
@@ -378,7 +381,7 @@ def _write_inputs(
         np.savez(target / INPUTS, **inputs)
 
 
-def _write_graphs(folder: Path, graphs: Mapping[int, mindir.Model]) -> None:
+def write_graphs(folder: Path, graphs: Mapping[int, mindir.Model]) -> None:
     """Every rank's graph for CPU, and the groups of all."""
     groups: dict[str, tuple[int, ...]] = {}
     for rank, graph in graphs.items():

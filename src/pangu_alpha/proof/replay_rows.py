@@ -13,7 +13,7 @@ import numpy as np
 from pangu_alpha.config.run import GuardConfig
 from pangu_alpha.proof.dry_run import Job
 from pangu_alpha.training.guard import make_guard
-from pangu_alpha.training.schedule import step_controls
+from pangu_alpha.training.schedule import dropout_rows, row_numbers, step_controls
 
 HEAVY = 1e30  # weight of a token that makes the squares of its gradients overflow in float32
 
@@ -61,6 +61,23 @@ def rows_of_step(job: Job, position: int, overflows: bool = False) -> tuple[np.n
     if overflows:
         rows[2][-1, -1, -1] = HEAVY
     return tuple(rows)
+
+
+def keys_of_step(job: Job, step: int) -> tuple[np.ndarray, ...]:
+    """Dropout's keys of all data-parallel ranks' rows at one step.
+
+    Args:
+        job: Sizes and seed.
+        step: From 0.
+
+    Returns:
+        int32 [D, M * B, S], the batch's sixth array; nothing for a job without dropout.
+    """
+    if job.model.dropout == 0.0:
+        return ()
+    sizes = (job.plan.micro_batches, job.plan.dp, job.batch_size)
+    rows = [row_numbers(sizes[0], rank, *sizes[1:]).ravel() for rank in range(job.plan.dp)]
+    return (np.stack([dropout_rows(job.seed, step, each, job.model.seq_length) for each in rows]),)
 
 
 def _sample(job: Job, position: int) -> tuple[np.ndarray, ...]:

@@ -8,13 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pangu_alpha.config.families import FAMILIES, compute_type
 from pangu_alpha.parallel.layout import Layout, is_tied, layouts
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.proof import mindir, traffic
+from pangu_alpha.proof import mindir, overflow, traffic
 from pangu_alpha.proof.dry_run import Job, RankReport, Slice
+from pangu_alpha.proof.inline import inline
 from pangu_alpha.proof.links import LINKS, Cluster, Link
 
 _STATE = {"adam_m.": "moments", "adam_v.": "moments", "accu_grads.": "sums"}
+_MINDSPORE = 1.5e9  # bytes that importing MindSpore and compiling a graph may take
+_NODE = 0.25e6  # bytes that compiling may take for each node; 0.16 to 0.23 MB were seen
 _LAYER = re.compile(r"\bblocks\.\d+\.")
 _PLACE = re.compile(r"(?:^|/)(\w+)-\w+")  # attribute and class of a cell in a scope
 _OUTER = ("network", "token_loss", "model")  # cells around the network
@@ -67,6 +71,7 @@ class RankSummary:
         stage: Its stage.
         compile_seconds: Of the compiler.
         seconds: Of the whole child; None if it was not measured.
+        initialize_seconds: Of making the initial values; None if none were made.
         peak_mb: Largest memory of the child, MiB.
         nodes: Nodes of the graph.
         bytes: Of "weights", "moments" and "sums" of gradients that the rank holds.
@@ -74,12 +79,14 @@ class RankSummary:
         strategies: Of the operators.
         lines: Its traffic, by formula and in the graph.
         links: Farthest link that the groups of each line cross; None where there is no group.
+        overflow: What is wrong with how the rank notices an overflow; see overflow.problems.
     """
 
     rank: int
     stage: int
     compile_seconds: float
     seconds: float | None
+    initialize_seconds: float | None
     peak_mb: int
     nodes: int
     bytes: Mapping[str, int]
@@ -87,11 +94,33 @@ class RankSummary:
     strategies: tuple[Strategy, ...]
     lines: tuple[traffic.Line, ...]
     links: tuple[Link | None, ...]
+    overflow: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
-        """Whether formulas explain all traffic and the table all placements."""
-        return all(line.equal for line in self.lines) and not any(each.problem for each in self.placements)
+        """Whether formulas explain all traffic and the table all placements, an overflow is noticed, and the
+        host's memory is enough."""
+        misplaced = any(each.problem for each in self.placements)
+        explained = all(line.equal for line in self.lines)
+        return explained and not misplaced and not self.overflow and self.fits_host
+
+    @property
+    def held(self) -> int:
+        """Bytes that the rank holds."""
+        return sum(self.bytes.values())
+
+    @property
+    def host_limit(self) -> float:
+        """Bytes that the process may take at its peak: what the rank holds and half of it, and MindSpore."""
+        return 1.5 * self.held + max(_MINDSPORE, _NODE * self.nodes)
+
+    @property
+    def fits_host(self) -> bool:
+        """Whether the peak of the host's memory is within `host_limit`.
+
+        It is not if a process makes more of the model than its own slices.
+        """
+        return self.peak_mb * 2**20 <= self.host_limit
 
     def wire(self) -> dict[tuple[str, Link], float]:
         """Bytes sent in a step by axis and link."""
@@ -108,7 +137,8 @@ class RankSummary:
             | {"group_size": len(line.groups[0]) if line.groups else 0, "link": link, "equal": line.equal}
             for line, link in zip(self.lines, self.links, strict=True)
         ]
-        return asdict(self) | {"lines": rows, "links": None, "agrees": self.agrees}
+        said = {"host_limit": self.host_limit, "fits_host": self.fits_host, "agrees": self.agrees}
+        return asdict(self) | {"lines": rows, "links": None} | said
 
 
 def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | None = None) -> RankSummary:
@@ -123,13 +153,15 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
     mesh, model = Mesh.of(job.plan), mindir.read(report.graph)
     stage = mesh.stage_of(report.rank)
     counted = mindir.summary(model)
-    formulas = traffic.Formulas(job.model, job.plan, job.batch_size, compute_dtype(job), stage)
+    saturates = FAMILIES[job.chip].saturates
+    formulas = traffic.Formulas(job.model, job.plan, job.batch_size, compute_dtype(job), stage, saturates)
     lines = traffic.check(formulas.demands(), traffic.observed(model, mesh, report.rank))
     return RankSummary(
         rank=report.rank,
         stage=stage,
         compile_seconds=report.seconds,
         seconds=seconds,
+        initialize_seconds=report.initialize_seconds,
         peak_mb=report.peak_mb,
         nodes=counted.nodes,
         bytes=held_bytes(counted.parameters),
@@ -137,12 +169,13 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
         strategies=tuple(strategies(report.strategies)),
         lines=tuple(lines),
         links=tuple(_link(line, cluster) for line in lines),
+        overflow=overflow.problems(inline(model), saturates),
     )
 
 
 def compute_dtype(job: Job) -> str:
-    """Type of the activations; the device's own is float16."""
-    return "float16" if job.model.compute_dtype == "auto" else job.model.compute_dtype
+    """Type of the activations."""
+    return compute_type(job.model, job.chip)
 
 
 def held_bytes(parameters: Mapping[str, mindir.Tensor]) -> dict[str, int]:

@@ -4,7 +4,7 @@ On CPU, MindSpore 2.9 sums over any group and gathers over the world only; it ha
 Receive. With x in the rank's own place among zeros,
     AllGather = AllReduce,  AllReduce(max) = AllReduce, ReduceMax,  ReduceScatter = AllReduce, slice,
 and a pair's AllReduce to which the receiver gives zeros is Send and Receive: numbers pass unchanged. Whole
-numbers (token ids, below 2^24) travel as float32, since CPU sums no int32.
+numbers travel as two halves in float32, which holds 16 bits exactly, since CPU sums no int32.
 The collectives are chained, so that all ranks run them in the order that order.deadlock has checked.
 """
 
@@ -102,10 +102,24 @@ class _Rewriter:
         self.groups[group] = tuple(ranks)
         if tensor.dtype != "int32":
             return self.add("AllReduce", [x], tensor, name, op="sum", group=group)
-        floats = mindir.Tensor(tensor.shape, "float32")
-        x = self.add("Cast", [x, self.constant(_TYPE_IDS["float32"])], floats)
-        x = self.add("AllReduce", [x], floats, op="sum", group=group)
-        return self.add("Cast", [x, self.constant(_TYPE_IDS["int32"])], tensor, name)
+        halves = []
+        for half in self._halves(x, tensor):
+            floats = mindir.Tensor(tensor.shape, "float32")
+            half = self.add("Cast", [half, self.constant(_TYPE_IDS["float32"])], floats)
+            if halves:  # one after the other, on all ranks
+                half = self.add("Depend", [half, halves[-1]], floats)
+            half = self.add("AllReduce", [half], floats, op="sum", group=group)
+            halves.append(self.add("Cast", [half, self.constant(_TYPE_IDS["int32"])], tensor))
+        upper = self.add("Mul", [halves[0], self._whole(2**16)], tensor)
+        return self.add("Add", [upper, halves[1]], tensor, name)
+
+    def _halves(self, x: str, tensor: mindir.Tensor) -> tuple[str, str]:
+        """Upper and lower 16 bits of int32, x = upper * 2^16 + lower with 0 <= lower < 2^16."""
+        upper = self.add("RightShift", [x, self._whole(16)], tensor)
+        return upper, self.add("BitwiseAnd", [x, self._whole(2**16 - 1)], tensor)
+
+    def _whole(self, number: int) -> str:
+        return self.constant(np.array(number, np.int32))
 
     def _pass_on(self, name: str, each: mindir.Collective, x: str) -> None:
         if each.operation == "Receive":

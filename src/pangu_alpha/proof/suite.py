@@ -102,6 +102,26 @@ def quick() -> dict[str, Job]:
         "tp2, odd vocabulary": job(ParallelPlan(tp=2), vocab_size=63),
         "pp2, 2 micro-batches": job(ParallelPlan(pp=2, micro_batches=2)),
         "dp2 tp2 optimizer": job(ParallelPlan(dp=2, tp=2, **sharded)),
+        **with_dropout(),
+    }
+
+
+def with_dropout() -> dict[str, Job]:
+    """Plans whose masks must be one device's, wherever rows and heads lie; part of `quick`."""
+    everything = ParallelPlan(
+        dp=2,
+        tp=2,
+        pp=2,
+        micro_batches=2,
+        optimizer_parallel="level1",
+        optimizer_threshold=0,
+        recompute="full",
+        sequence_parallel=True,
+    )
+    return {
+        "tp2 sequence parallel, dropout": job(ParallelPlan(tp=2, sequence_parallel=True), dropout=0.1),
+        "dp2 tp2, 2 micro-batches, dropout": job(ParallelPlan(dp=2, tp=2, micro_batches=2), dropout=0.1),
+        "dp2 tp2 pp2 level1 recompute sequence, dropout": job(everything, dropout=0.1),
     }
 
 

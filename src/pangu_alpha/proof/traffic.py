@@ -118,11 +118,19 @@ class Formulas:
         batch_size: B.
         compute_dtype: Type of activations: "float16", ...
         stage: Which stage.
+        saturates: Whether overflow is told by the chips' float status, which all must know of all.
     """
 
     def __init__(
-        self, model: ModelConfig, plan: ParallelPlan, batch_size: int, compute_dtype: str, stage: int
+        self,
+        model: ModelConfig,
+        plan: ParallelPlan,
+        batch_size: int,
+        compute_dtype: str,
+        stage: int,
+        saturates: bool = False,
     ) -> None:
+        self.saturates = saturates
         self.model = model
         self.plan = plan
         self.batch = batch_size
@@ -229,12 +237,13 @@ class Formulas:
         """MindSpore gathers a batch of micro-batches from all data-parallel ranks before it cuts them out.
 
         The first stage asks for ids, positions and documents; the last for labels, loss mask, positions (of
-        the query) and documents; those between for documents.
+        the query) and documents; those between for documents; all for dropout's keys.
         """
         plan = self.plan
         if plan.micro_batches == 1:
             return
         integers = 4 if plan.pp == 1 else 3 if self.first or self.last else 1
+        integers += bool(self.model.dropout)
         size = plan.micro_batches * plan.dp * self.rows
         for dtype, number in (("int32", integers), ("float32", int(self.last))):
             yield from self._ask(
@@ -318,9 +327,11 @@ class Formulas:
         return 1 + (plan.recompute_of_layer(layer) == "full")
 
     def _world(self) -> Iterator[Demand]:
-        """Tokens of the batch, and the square of the gradients' norm."""
+        """Tokens of the batch, the square of the gradients' norm, and overflow where the chip saturates."""
         what = "update: tokens and norm"
         yield from self._ask(what, "update", "AllReduce", AXES, 1, "float32", 2)
+        if self.saturates:
+            yield from self._ask("update: overflow", "update", "AllReduce", AXES, 1, "float32", 1)
 
 
 def axis_name(mesh: Mesh, axes: Iterable[str]) -> str:

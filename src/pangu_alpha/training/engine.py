@@ -5,11 +5,13 @@ Knows arrays and scalars; knows nothing of files, data order or reports.
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor
 
@@ -20,16 +22,21 @@ from pangu_alpha.checkpoint.reading import read_box
 from pangu_alpha.checkpoint.reshard import MOMENTS, parameter_of
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
+from pangu_alpha.model.initialization import initial_values
+from pangu_alpha.model.operators import operators_for
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.sums import DataParallel
 from pangu_alpha.parallel.world import World
-from pangu_alpha.training.guard import Guard
+from pangu_alpha.training.guard import LARGEST, Guard
 from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.optimizer import AdamW
-from pangu_alpha.training.schedule import dropout_seed, update_scalars
+from pangu_alpha.training.schedule import dropout_rows, row_numbers, update_scalars
 from pangu_alpha.training.step import Gradients, OptimizerStep, Update
 from pangu_alpha.training.validation import mean_loss
+
+_DRAWING = 8  # threads at most that draw initial values
 
 
 @dataclass(frozen=True)
@@ -57,14 +64,18 @@ class Engine:
     """The training state of a process that holds the whole model.
 
     Args:
-        config: The run; the model is initialised from its seed.
+        config: The run.
         world: The ranks that read the other rows.
+
+    All parameters are zero until `compile` and then either `initialize` or `load` have been called.
     """
 
     def __init__(self, config: TrainConfig, world: World | None = None) -> None:
         self.config = config
         self.world = world or World()
-        self.model = PanguAlpha(config.model, seed=config.run.seed)
+        stream = dropout_stream(config, self.world.rank)
+        operators = operators_for(config.model, chip=config.run.chip, device_dropout=stream)
+        self.model = PanguAlpha(config.model, None, operators)
         parameters = ParameterTuple(self.model.trainable_params())
         self.compute_dtype = self.model.compute_dtype
         self.optimizer = AdamW(parameters, config.optim)
@@ -80,6 +91,23 @@ class Engine:
 
     def compile(self) -> None:
         """Nothing: graphs are compiled when they are first used."""
+
+    def initialize(self) -> None:
+        """Gives all that this rank holds of the parameters the values of the run's seed, after `compile`.
+
+        Moments are left as they are, zero in a new engine.
+        """
+        layers, seed = self.config.model.num_layers, self.config.run.seed
+        parameters = self._groups()["model"]
+
+        def draw(name: str) -> np.ndarray:
+            return initial_values(name, self._shapes[name], layers, seed, self._box(name))
+
+        # numpy draws outside Python's lock, so threads use the cores that the process may
+        with ThreadPoolExecutor(min(_DRAWING, len(os.sched_getaffinity(0)))) as pool:
+            for parameter, values in zip(parameters.values(), pool.map(draw, parameters), strict=True):
+                assert values.shape == tuple(parameter.shape), (parameter.name, values.shape, parameter.shape)
+                parameter.set_data(Tensor(values))
 
     def step(
         self,
@@ -101,16 +129,16 @@ class Engine:
         recipe = _float([scalars.learning_rate, scalars.epsilon, scalars.decay])
         scale = _float(guard.scale.value / self._nominal_tokens)
         largest = _float(guard.largest_norm())
-        inputs = [
-            (self._seed(step, place), *graph_inputs(batch)) for place, batch in enumerate(micro_batches)
-        ]
+        keys = self._keys(step, self.world.rank, self.world.size)
+        dropout = [Tensor(each) for each in keys] or [None] * len(micro_batches)
+        inputs = [(rows, *graph_inputs(batch)) for rows, batch in zip(dropout, micro_batches, strict=True)]
         losses, norm, applied = self._step(inputs, scale, largest, recipe, before_update)
         tokens = np.concatenate([batch.loss_mask.sum(1) for batch in micro_batches])
         sources = np.concatenate([batch.source_ids for batch in micro_batches])
         rows = self.world.gather(np.stack([losses, tokens, sources]))
         losses, tokens, sources = np.concatenate(rows, axis=1)
         loss = float(losses.sum() / (tokens.sum() + 1e-5))
-        return StepResult(loss, float(norm.asnumpy()), bool(applied.asnumpy()), losses, tokens, sources)
+        return StepResult(loss, reported_norm(norm), bool(applied.asnumpy()), losses, tokens, sources)
 
     def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
         """Mean -log p in nats over the tokens that count, and their number; dropout off."""
@@ -189,17 +217,39 @@ class Engine:
             "optimizer": {parameter.name: parameter for parameter in moments},
         }
 
-    def _seed(self, step: int, micro_batch: int) -> Tensor | None:
-        if self.config.model.dropout == 0.0:
-            return None
-        place = micro_batch * self.world.size + self.world.rank  # ranks must not share their masks
-        return Tensor(dropout_seed(self.config.run.seed, step, place), ms.int32)
+    def _keys(self, step: int, rank: int, ranks: int) -> list[np.ndarray]:
+        """Dropout's keys of the rows of one data-parallel rank of several, by micro-batch; none without."""
+        model, run = self.config.model, self.config.run
+        if model.dropout == 0.0:
+            return []
+        rows = row_numbers(self.config.parallel.micro_batches, rank, ranks, run.batch_size)
+        return [dropout_rows(run.seed, step, each, model.seq_length) for each in rows]
 
 
 def _float(value: float | Sequence[float]) -> Tensor:
     return Tensor(np.asarray(value, np.float32))
 
 
+def reported_norm(norm: Tensor) -> float:
+    """A step's gradient norm; inf for what no finite norm can be.
+
+    A chip that saturates may give its largest number where the graph has inf.
+    """
+    value = float(norm.asnumpy())
+    return math.inf if value > LARGEST else value
+
+
 def graph_inputs(batch: Batch) -> tuple[Tensor, ...]:
     """input_ids, labels, loss_mask, position_ids, document_ids as the graphs take them."""
     return tuple(Tensor(array) for array in batch[:5])
+
+
+def dropout_stream(config: TrainConfig, rank: int) -> tuple[int, ...] | None:
+    """What seeds the device's own dropout on a rank: run.seed and the coordinates that cut attention weights.
+
+    None if masks are to be made by position.
+    """
+    if config.run.attention_dropout == "positional":
+        return None
+    place = Mesh.of(config.parallel).coordinates(rank)
+    return config.run.seed, place.data, place.tensor

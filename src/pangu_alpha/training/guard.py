@@ -13,7 +13,7 @@ from pangu_alpha.config.optim import LossScaleConfig
 from pangu_alpha.config.run import GuardConfig
 from pangu_alpha.files.shown import quoted
 
-_LARGEST = 3.0e38  # a finite float32 that no acceptable norm exceeds, nor any loss scale
+LARGEST = 3.0e38  # a finite float32 that no acceptable norm exceeds, nor any loss scale
 _NORM_DECAY = 0.99  # of the running mean of the gradient norm; about the last 100 steps
 _NORM_WARMUP = 20  # steps before the mean is trusted to tell a spike
 
@@ -40,7 +40,7 @@ class LossScale:
         if not finite:
             self.value, self.clean_steps = max(self.value / config.factor, 1.0), 0
         elif self.clean_steps >= config.window:
-            self.value, self.clean_steps = min(self.value * config.factor, _LARGEST), 0
+            self.value, self.clean_steps = min(self.value * config.factor, LARGEST), 0
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Guard:
     def largest_norm(self) -> float:
         """Norm above which an update is skipped; the device skips those that are not finite by itself."""
         if self.config.spike_factor is None or self.steps < _NORM_WARMUP:
-            return _LARGEST
+            return LARGEST
         return self.config.spike_factor * self.mean_norm
 
     def observe(self, norm: float, applied: bool) -> None:

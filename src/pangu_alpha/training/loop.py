@@ -48,6 +48,8 @@ from pangu_alpha.training.schedule import learning_rate, schedule_note
 
 logger = logging.getLogger(__name__)
 
+MakeEngine = Callable[[TrainConfig, World], Engine]
+
 _ORDER_KEYS = ("run.seed", "data.shuffle")
 _OTHER_ORDER = (
     "the epoch that each source is in goes on in another order, so some of its windows are read twice in it, "
@@ -68,7 +70,13 @@ class Place:
     samples: int = 0
 
 
-def train(config: TrainConfig, device: str, world: World | None = None, restarted: bool = False) -> int:
+def train(
+    config: TrainConfig,
+    device: str,
+    world: World | None = None,
+    restarted: bool = False,
+    engine: MakeEngine | None = None,
+) -> int:
     """One process of a training run, whose folder rank 0 holds for all ranks from before it is read.
 
     Args:
@@ -76,6 +84,7 @@ def train(config: TrainConfig, device: str, world: World | None = None, restarte
         device: Device in use, "CPU" or "Ascend".
         world: The ranks that read the other rows.
         restarted: See `RunCheckpoints`.
+        engine: See `Trainer`.
 
     Returns:
         Exit code, see `Trainer.run`.
@@ -88,7 +97,7 @@ def train(config: TrainConfig, device: str, world: World | None = None, restarte
     new = [folder for folder in (output, *output.parents) if first and not folder.exists()]
     try:
         with hold_folder(output, "training") if first else nullcontext():
-            return Trainer(config, device, world, restarted).run()
+            return Trainer(config, device, world, restarted, engine).run()
     except (ValueError, OSError):
         with suppress(OSError):  # what was refused leaves no folders; what has begun is not empty
             for folder in new:
@@ -104,13 +113,19 @@ class Trainer:
         device: Device in use, "CPU" or "Ascend".
         world: The ranks that read the other rows.
         restarted: See `RunCheckpoints`.
+        engine: Makes the engine of the run and its world; by default the device decides.
 
     Raises:
         ValueError: Records, vocabulary or the checkpoint to resume from are damaged or do not fit.
     """
 
     def __init__(
-        self, config: TrainConfig, device: str, world: World | None = None, restarted: bool = False
+        self,
+        config: TrainConfig,
+        device: str,
+        world: World | None = None,
+        restarted: bool = False,
+        engine: MakeEngine | None = None,
     ) -> None:
         run = config.run
         self.world = world or World()
@@ -141,7 +156,7 @@ class Trainer:
         self.validation = validation and ValidationBatches(
             validation, run.batch_size, config.data.document_mask, **place
         )
-        self.engine = (PartitionedEngine if self.partitioned else Engine)(config, self.world)
+        self.engine = (engine or (PartitionedEngine if self.partitioned else Engine))(config, self.world)
         compute_dtype = str(self.engine.compute_dtype).lower()
         self.guard = make_guard(run.guard, config.optim.loss_scale, compute_dtype)
         self.place = Place()
@@ -153,8 +168,10 @@ class Trainer:
         self._stop = 0  # sent to any rank, as all have agreed
         self._saving = -1  # newest step whose saving has begun
         self._saved = -1  # newest step that this rank has on the disk
-        if start is not None:
-            self.engine.compile()
+        self.engine.compile()
+        if start is None:
+            self.engine.initialize()
+        else:
             self._restore(start)
         self._agree_on_place(start)
 
@@ -179,13 +196,13 @@ class Trainer:
     def _run(self, report: Report | SilentReport) -> int:
         run, place = self.config.run, self.place
         try:
-            if place.step < run.steps:
-                report.say(
-                    f"compiling the training graph of {self.config.model.parameter_count:,} parameters"
-                )
-            else:
+            if place.step >= run.steps:
                 report.say(
                     f"{self.folder}: done, step {place.step} of {run.steps}; to go on, raise run.steps"
+                )
+            elif not self.partitioned:  # whose graph is compiled before its values are there
+                report.say(
+                    f"compiling the training graph of {self.config.model.parameter_count:,} parameters"
                 )
             with BackgroundSaver(self.checkpoints.series.save, run.checkpoint.background) as saver:
                 self._train(report, saver)

@@ -24,6 +24,8 @@ from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.optimizer import AdamW
 from pangu_alpha.training.step import Update
 
+_INPUTS = 5  # input_ids, labels, loss_mask, position_ids, document_ids
+
 _clear = ops.MultitypeFuncGraph("clear")
 
 
@@ -44,6 +46,7 @@ class MicroBatchLoss(nn.Cell):
         - **input_ids**, **labels** (Tensor) - int32 [B, S].
         - **loss_mask** (Tensor) - float32 [B, S], 1 = counts.
         - **position_ids**, **document_ids** (Tensor) - int32 [B, S].
+        - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row; left out without dropout.
 
     Outputs:
         Tensor, float32 scalar, nats.
@@ -53,14 +56,11 @@ class MicroBatchLoss(nn.Cell):
     def __init__(self, token_loss: TokenLoss) -> None:
         super().__init__(auto_prefix=False)
         self.token_loss = token_loss
-        # A seed is what switches dropout on. This one is a constant, because every input of the graph would
-        # be cut like rows of the batch; the device's kernel draws from a stream of its own.
-        self.dropout_seed = Tensor(0, ms.int32) if token_loss.model.config.dropout else None
         self.mul = ops.Mul()
         self.sum = ops.ReduceSum()
 
-    def construct(self, input_ids, labels, loss_mask, position_ids, document_ids):
-        nll = self.token_loss(input_ids, labels, position_ids, document_ids, self.dropout_seed)
+    def construct(self, input_ids, labels, loss_mask, position_ids, document_ids, dropout_rows=None):
+        nll = self.token_loss(input_ids, labels, position_ids, document_ids, dropout_rows)
         return self.sum(self.mul(nll, loss_mask))
 
 
@@ -113,12 +113,19 @@ class PartitionedStep(nn.Cell):
         loss = self.network(*batch)
         gradients = self.differentiate(self.network, self.parameters)(*batch, scale)
         if not self.accumulates:
-            norm, applied = self.update(gradients[: self.own], tokens, scale, largest, recipe)
+            norm, applied = self.update(
+                gradients[: self.own], tokens, scale, largest, recipe, (loss, gradients)
+            )
             return loss, norm, applied
         sums = ops.depend(self.sums, gradients)
         result = sums if self.sums_hold_result else gradients
-        norm, applied = self.update(result[: self.own], tokens, scale, largest, recipe)
+        norm, applied = self.update(result[: self.own], tokens, scale, largest, recipe, (loss, gradients))
         return ops.depend(loss, self.map(_clear, ops.depend(sums, applied))), norm, applied
+
+
+def step_inputs(config: ModelConfig) -> int:
+    """How many tensors a step of the network takes: those of a batch, and with dropout each row's keys."""
+    return _INPUTS + bool(config.dropout)
 
 
 def partitioned_step(
@@ -127,10 +134,12 @@ def partitioned_step(
     plan: ParallelPlan,
     rank: int,
     operators: Operators,
-    seed: int | None,
     by_table: bool = True,
 ) -> PartitionedStep:
-    """The step of a plan, for the context set by parallel.context.partition.
+    """The step of a plan without values, for the context set by parallel.context.partition.
+
+    MindSpore 2.9 gives a parameter its memory when the step is compiled: zeros of this rank's slice, and none
+    for what only other stages hold.
 
     Args:
         config: The network's shape.
@@ -138,10 +147,9 @@ def partitioned_step(
         plan: A plan that fits the network.
         rank: Of this process; each compiles its own stage's graph.
         operators: The device's.
-        seed: Of the initial values; None leaves zeros.
         by_table: See apply_plan.
     """
-    model = PanguAlpha(config, seed, operators)
+    model = PanguAlpha(config, None, operators)
     shapes = {parameter.name: parameter.shape for parameter in model.trainable_params()}
     placed = layouts(shapes, config, plan)
     loss = MicroBatchLoss(TokenLoss(model))

@@ -5,6 +5,7 @@ Knows this rank's slices and rows; what the graph computes is partitioned.py's.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -18,48 +19,75 @@ from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.operators import operators_for
 from pangu_alpha.parallel.context import partition
+from pangu_alpha.parallel.host_memory import give_back
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, written_slices
+from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.world import World
 from pangu_alpha.training.checkpoints import boxes_of_rank
-from pangu_alpha.training.engine import Engine, StepResult, graph_inputs
+from pangu_alpha.training.engine import Engine, StepResult, dropout_stream, graph_inputs, reported_norm
 from pangu_alpha.training.guard import Guard
-from pangu_alpha.training.partitioned import partitioned_step
+from pangu_alpha.training.partitioned import PartitionedStep, partitioned_step, step_inputs
 from pangu_alpha.training.schedule import step_controls
+
+logger = logging.getLogger(__name__)
 
 
 class PartitionedEngine(Engine):
     """One rank's share of the training state.
 
     Args:
-        config: The run; all ranks initialise the whole model from its seed, MindSpore keeps the slices.
+        config: The run.
         world: All ranks of the plan.
+
+    Built without values: no more than this rank's slices is ever in the host's memory.
     """
+
+    device: str | None = None  # whose operators the step has; None is the device in use
 
     def __init__(self, config: TrainConfig, world: World) -> None:
         self.config = config
         self.world = world
         plan = config.parallel
-        partition(plan, world.rank)
-        operators = operators_for(config.model)
-        self._step = partitioned_step(
-            config.model, config.optim, plan, world.rank, operators, config.run.seed
+        self._operators = operators_for(
+            config.model, self.device, chip=config.run.chip, device_dropout=dropout_stream(config, world.rank)
         )
+        self._step = self._make_step()
         self._step.set_train()
-        self.compute_dtype = operators.compute_dtype
+        self.compute_dtype = self._operators.compute_dtype
         self.optimizer = self._step.update.optimizer
         self._nominal_tokens = config.samples_per_step * config.model.seq_length
         self._shapes = parameter_shapes(config.model)
         self._boxes = boxes_of_rank(config.model, plan, world.rank)
         self._written = written_slices(layouts(self._shapes, config.model, plan), plan, world.rank)
 
+    def _make_step(self) -> PartitionedStep:
+        """The step, not yet compiled, in a process that splits its graphs by the plan."""
+        config, rank = self.config, self.world.rank
+        partition(config.parallel, rank, inputs=step_inputs(config.model))
+        return partitioned_step(config.model, config.optim, config.parallel, rank, self._operators)
+
+    @property
+    def graph(self) -> PartitionedStep:
+        """The step's cell, for those who read the graph that `compile` made of it."""
+        return self._step
+
     def compile(self) -> None:
-        """Compiles the step, which cuts parameters into this rank's slices; before anything is loaded."""
+        """Compiles the step, which cuts parameters into this rank's slices; before they get their values.
+
+        What a last stage holds of the first's embedding table needs none: each step receives it anew.
+        """
+        if self.world.rank == 0:
+            logger.info(
+                "compiling the training graph of %s parameters", f"{self.config.model.parameter_count:,}"
+            )
         shape = (
             self.config.run.batch_size * self.config.parallel.micro_batches,
             self.config.model.seq_length,
         )
         integers, mask = Tensor(np.zeros(shape, np.int32)), Tensor(np.zeros(shape, np.float32))
-        self._step.compile(integers, integers, mask, integers, integers)
+        dropout = [] if self.config.model.dropout == 0.0 else [integers]
+        self._step.compile(integers, integers, mask, integers, integers, *dropout)
+        give_back()  # the compiler has freed hundreds of megabytes, which initial values take again
 
     def step(
         self,
@@ -74,13 +102,17 @@ class PartitionedEngine(Engine):
         controls = step_controls(step, self.config.optim, guard, own_tokens, self._nominal_tokens)
         self._step.controls.set_data(Tensor(controls))
         before_update()
-        total, norm, applied = self._step(*graph_inputs(rows))
+        if self._operators.float_status is not None:
+            self._operators.float_status.clear()
         plan = self.config.parallel
+        dropout = self._keys(step, Mesh.of(plan).coordinates(self.world.rank).data, plan.dp)
+        keys = [Tensor(np.concatenate(dropout))] if dropout else []
+        total, norm, applied = self._step(*graph_inputs(rows), *keys)
         tokens, total = self.world.gather(np.array([own_tokens, float(total.asnumpy())])).T
         row_holders = plan.tp * plan.pp
         loss = float(total[-1] / (tokens.sum() / row_holders + 1e-5))  # the last rank is of the last stage
         none = np.zeros(0)
-        return StepResult(loss, float(norm.asnumpy()), bool(applied.asnumpy()), none, none, none)
+        return StepResult(loss, reported_norm(norm), bool(applied.asnumpy()), none, none, none)
 
     def slices(self) -> dict[str, dict[str, Any]]:
         """Where the tensors lie in the wholes, as Manifest.slices."""

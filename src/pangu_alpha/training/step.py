@@ -26,7 +26,7 @@ class ScaledLoss(nn.Cell):
         token_loss: The network and the loss of every token.
 
     Inputs:
-        - **dropout_seed** (Tensor) - int32 scalar or None.
+        - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row, or None.
         - **scale** (Tensor) - float32 scalar.
         - **batch** (Tensor) - input_ids, labels (int32), loss_mask (float32, 1 = counts), position_ids,
           document_ids (int32), each [B, S].
@@ -41,9 +41,9 @@ class ScaledLoss(nn.Cell):
         self.mul = ops.Mul()
         self.sum = ops.ReduceSum()
 
-    def construct(self, dropout_seed, scale, *batch):
+    def construct(self, dropout_rows, scale, *batch):
         input_ids, labels, loss_mask, position_ids, document_ids = batch
-        nll = self.token_loss(input_ids, labels, position_ids, document_ids, dropout_seed)
+        nll = self.token_loss(input_ids, labels, position_ids, document_ids, dropout_rows)
         rows = self.sum(self.mul(nll, loss_mask), 1)
         return self.mul(self.sum(rows, 0), scale), rows
 
@@ -65,8 +65,8 @@ class Gradients(nn.Cell):
         self.differentiate = ops.value_and_grad(self.loss, None, parameters, has_aux=True)
         self.sum = ops.ReduceSum()
 
-    def construct(self, dropout_seed, scale, *batch):
-        (_, rows), gradients = self.differentiate(dropout_seed, scale, *batch)
+    def construct(self, dropout_rows, scale, *batch):
+        (_, rows), gradients = self.differentiate(dropout_rows, scale, *batch)
         return gradients, rows, self.sum(batch[2])
 
 
@@ -88,6 +88,10 @@ def _clip_one(keep_if, factor, applied, gradient):
 class Update(nn.Cell):
     """Unscales, clips by the global norm and applies the gradients, unless the norm is unacceptable.
 
+    On a chip that saturates, an overflow leaves large but finite gradients. There the float status is read
+    once everything that the update rests on is computed, and where any device's tells of an overflow the norm
+    is infinite for all.
+
     Args:
         optimizer: The AdamW.
         operators: The device's.
@@ -100,9 +104,11 @@ class Update(nn.Cell):
         - **scale** (Tensor) - float32 scalar.
         - **largest** (Tensor) - float32 scalar; a norm above it, or one that is not finite, skips the update.
         - **recipe** (Tensor) - float32 [3]: learning rate, epsilon, decay of schedule.update_scalars.
+        - **computed** (any) - what else must be computed before the float status is read.
 
     Outputs:
-        (float32 scalar gradient norm before clipping, bool scalar whether the update was applied).
+        (float32 scalar gradient norm before clipping, inf if the float status told of an overflow; bool
+        scalar whether the update was applied).
     """
 
     def __init__(
@@ -114,6 +120,10 @@ class Update(nn.Cell):
         self.world = world or OneDevice()
         self.square_sum = operators.square_sum()
         self.keep_if = operators.keep_if()
+        self.float_status = operators.float_status() if operators.float_status else None
+        self.greater = ops.Greater()
+        self.select = ops.Select()
+        self.infinite = Tensor(np.inf, ms.float32)
         self.sqrt = ops.Sqrt()
         self.div = ops.Div()
         self.mul = ops.Mul()
@@ -127,10 +137,18 @@ class Update(nn.Cell):
         squares = self.map(ops.partial(_square, self.square_sum), gradients)
         return self.sqrt(self.world.square_sum(squares))
 
-    def construct(self, gradients, tokens, scale, largest, recipe):
+    def infinite_if_overflowed(self, norm, computed) -> Tensor:
+        """The norm, or inf if any device's float status tells of an overflow."""
+        if self.float_status is None:
+            return norm
+        # After the norm, which all gradients go into; its own sum over devices comes first on all of them.
+        overflows = self.world.total(self.float_status((norm, computed)))
+        return self.select(self.greater(overflows, 0.0), self.infinite, norm)
+
+    def construct(self, gradients, tokens, scale, largest, recipe, computed=()):
         gradients, tokens = self.world.batch_sums(gradients, tokens)
         unscale = self.div(1.0, self.mul(scale, self.add(tokens, 1e-5)))
-        norm = self.mul(self.norm(gradients), unscale)
+        norm = self.infinite_if_overflowed(self.mul(self.norm(gradients), unscale), computed)
         factor = self.div(unscale, self.maximum(self.div(norm, self.clip_norm), 1.0))
         applied = self.less_equal(norm, largest)  # false for NaN, and for inf since `largest` is finite
         clipped = self.map(ops.partial(_clip, self.keep_if, factor, applied), gradients)
@@ -153,8 +171,8 @@ class AccumulateStep(nn.Cell):
         self.tokens = Parameter(Tensor(0.0, ms.float32), name="accumulated_tokens", requires_grad=False)
         self.accumulate = ops.AssignAdd()
 
-    def construct(self, dropout_seed, scale, *batch):
-        gradients, rows, tokens = self.gradients(dropout_seed, scale, *batch)
+    def construct(self, dropout_rows, scale, *batch):
+        gradients, rows, tokens = self.gradients(dropout_rows, scale, *batch)
         for i in range(len(self.sums)):
             self.accumulate(self.sums[i], gradients[i])
         self.accumulate(self.tokens, tokens)
@@ -203,6 +221,7 @@ class OptimizerStep:
 
     def __init__(self, gradients: Gradients, update: Update, micro_batches: int) -> None:
         self.micro_batches = micro_batches
+        self._float_status = update.float_status
         if micro_batches == 1:
             self._gradients, self._update = gradients, update
         else:
@@ -220,7 +239,7 @@ class OptimizerStep:
         """Takes one step.
 
         Args:
-            inputs: Of each micro-batch: dropout_seed and batch of ScaledLoss.
+            inputs: Of each micro-batch: dropout_rows and batch of ScaledLoss.
             scale, largest, recipe: See Update.
             before_update: Called when all gradients are there and no parameter or moment has changed.
 
@@ -228,12 +247,14 @@ class OptimizerStep:
             Each row's loss of all micro-batches, float32; norm and applied of Update.
         """
         assert len(inputs) == self.micro_batches
+        if self._float_status is not None:
+            self._float_status.clear()  # what ran between the steps, a validation for one, does not count
         if self.micro_batches > 1:
-            rows = [self._accumulate(seed, scale, *batch).asnumpy() for seed, *batch in inputs]
+            rows = [self._accumulate(dropout, scale, *batch).asnumpy() for dropout, *batch in inputs]
             before_update()
             return np.concatenate(rows), *self._apply(largest, recipe, scale)
-        ((seed, *batch),) = inputs
-        gradients, rows, tokens = self._gradients(seed, scale, *batch)
+        ((dropout, *batch),) = inputs
+        gradients, rows, tokens = self._gradients(dropout, scale, *batch)
         losses = rows.asnumpy()  # waits for the graph
         before_update()
         # a tuple that is not mutable would be a constant: compiled anew in every step

@@ -1,0 +1,50 @@
+"""Breaks a training run on purpose, each in one place: what train-replay must not pass.
+
+Functions without arguments, called by one rank's process before it trains, or by the one that compiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+
+def rows_of_another_rank() -> None:
+    """A rank reads the rows of the next data-parallel rank."""
+    from pangu_alpha.data.batches import TrainingBatches
+
+    made = TrainingBatches.__init__
+
+    def with_fault(self, *arguments, rank=0, world_size=1):
+        made(self, *arguments, rank=(rank + 1) % world_size, world_size=world_size)
+
+    TrainingBatches.__init__ = with_fault
+
+
+def learning_rate_of_another_step() -> None:
+    """The update takes the recipe of the step after it."""
+    from pangu_alpha.training import partitioned_engine
+
+    scalars = partitioned_engine.update_scalars
+    partitioned_engine.update_scalars = lambda step, *others: scalars(step + 1, *others)
+
+
+def tokens_not_summed() -> None:
+    """A device counts the tokens of its own rows only."""
+    from pangu_alpha.parallel.sums import Partitioned
+
+    Partitioned.batch_sums = lambda self, gradients, tokens: (gradients, self.mul(tokens, self.row_share))
+
+
+def values_of_another_seed() -> None:
+    """A rank draws its initial values from another seed."""
+    from pangu_alpha.training.engine import Engine
+
+    draw = Engine.initialize
+
+    def with_fault(self):
+        right = self.config
+        self.config = replace(right, run=replace(right.run, seed=right.run.seed + 1))
+        draw(self)
+        self.config = right
+
+    Engine.initialize = with_fault

@@ -1,7 +1,8 @@
 """Runs the partitioned graphs of a plan on CPU processes and compares them with one device's training.
 
-The graphs are those the Ascend partitioner gives (dry_run), with their collectives rewritten (rewrite); the
-step, its optimizer and its clipping are those of training. Children do all the work that needs MindSpore.
+The graphs are those the Ascend partitioner gives (dry_run), checked and merged as on the device
+(replay_graphs), with their collectives rewritten (rewrite); the step, its optimizer and its clipping are
+those of training. Children do all the work that needs MindSpore.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from pangu_alpha.proof.compare import (
     differences,
 )
 from pangu_alpha.proof.dry_run import Job, RankReport, compile_rank
-from pangu_alpha.proof.inline import inline
 from pangu_alpha.proof.reference_optimizer import learning_rate
+from pangu_alpha.proof.replay_graphs import graphs_of
 from pangu_alpha.proof.replay_processes import ReplayError, run_child, run_ranks
 from pangu_alpha.proof.replay_rows import Place, controls, keys_of_step, places, rows_of_step
 from pangu_alpha.proof.replay_worker import CPU_GRAPH, GROUPS, INITIAL, INPUTS, JOB, STATES
@@ -180,7 +181,7 @@ def replay(
     Raises:
         ValueError: The job cannot run on CPU.
         DryRunError: MindSpore refused the plan.
-        ReplayError: The collectives would hang, or a process died.
+        ReplayError: The collectives would hang, ranks of a stage differ, or a process died.
     """
     setting, bounds, folder = setting or Setting(), bounds or Bounds(), folder.resolve()
     _check(job)
@@ -189,7 +190,7 @@ def replay(
         reference = pool.submit(_reference, job, setting, folder, bool(compiled))
         compiled = compiled or compile_ranks(job, folder, clock.bar.update)
         reference.result()
-    graphs = {each.rank: inline(mindir.read(each.graph)) for each in compiled}
+    graphs = graphs_of(name, compiled, job.plan)
     if setting.edit_graphs:
         setting.edit_graphs(graphs)
     collectives = check_order(name, graphs)

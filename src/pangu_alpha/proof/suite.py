@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.optim import OptimConfig
+from pangu_alpha.config.optim import LossScaleConfig, OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.proof.dry_run import Job
 
@@ -29,6 +29,7 @@ WARM_UP = replace(_OPTIM, warmup_steps=4, bias_correction=True, epsilon=1e-4)
 # Unclipped gradients are some 30 times as large. Only here does a wrong scale reach weights: where clipping
 # acts, the clipped gradient is the same whatever it was multiplied by.
 UNCLIPPED = replace(_OPTIM, clip_norm=1e3, epsilon=1e-3)
+SCALED = replace(UNCLIPPED, loss_scale=LossScaleConfig(mode="dynamic", initial=2.0**16))
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def job(plan: ParallelPlan, layers: int = 2, recipe: OptimConfig = _OPTIM, **mod
     Args:
         plan: How it is split.
         layers: L.
-        recipe: How it is trained.
+        recipe: How it is trained; by default clipping acts at every step.
         model: Fields of ModelConfig that differ.
     """
     shape = replace(_MODEL, num_layers=max(layers, plan.pp), **model)
@@ -91,6 +92,23 @@ def suite() -> dict[str, Job]:
         "dp2 tp2, 2 micro-batches, clipping inactive": job(
             ParallelPlan(dp=2, tp=2, micro_batches=2), recipe=UNCLIPPED
         ),
+    } | _stages_scale_and_merging()
+
+
+def _stages_scale_and_merging() -> dict[str, Job]:
+    """Sharded optimizers over stages, a loss scale, merged collectives."""
+    stages = ParallelPlan(dp=2, pp=2, micro_batches=2)
+    gradients = replace(stages, optimizer_parallel="level2", optimizer_threshold=0)
+    merged = replace(stages, gradient_fusion=1)
+    both = ParallelPlan(
+        dp=2, tp=2, micro_batches=2, optimizer_parallel="level1", optimizer_threshold=0, gradient_fusion=1
+    )
+    scaled = ParallelPlan(tp=2, pp=2, micro_batches=2, sequence_parallel=True)
+    return {
+        "dp2 pp2, gradients sharded": job(gradients),
+        "tp2 pp2, clipping inactive, loss scale 2^16": job(scaled, recipe=SCALED),
+        "dp2 pp2, merged sums": job(merged),
+        "dp2 tp2 optimizer, merged": job(both),
     }
 
 

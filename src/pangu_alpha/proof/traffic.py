@@ -276,10 +276,13 @@ class Formulas:
         return name if self.plan.pp > 2 else axis_name(self.mesh, ["pp"])
 
     def _parameters(self) -> Iterator[Demand]:
-        """Gradients and weights; the last stage sums its part of the tied table's only if the optimizer is
-        sharded, and the first stage sums all of it once more."""
+        """Gradients and weights of the stage's own parameters and the last stage's copy of the tied table.
+
+        The last stage sums its part of the tied table's gradient under level 1 only, and the first stage sums
+        all of it once more. At the other levels the last stage sends its own replica's part.
+        """
         for name, layout in self.placed.items():
-            sent = is_tied(name) and self.last and self.plan.optimizer_parallel != "none"
+            sent = is_tied(name) and self.last and self.plan.optimizer_parallel == "level1"
             if self.stage == layout.stage or sent:
                 asks = self._gathered if layout.optimizer_parts > 1 else self._summed
                 yield from asks(name, layout)

@@ -112,6 +112,10 @@ class PartitionedStep(nn.Cell):
         recipe = self.controls[3:]
         loss = self.network(*batch)
         gradients = self.differentiate(self.network, self.parameters)(*batch, scale)
+        # All devices sum the tokens together. Without this edge each compiler is free to run that sum before
+        # or after the transfers between stages, and two stages that choose differently wait for ever. The
+        # gradient that the last stage sends to the first is among these, though no update uses it here.
+        tokens = ops.depend(tokens, gradients)
         if not self.accumulates:
             norm, applied = self.update(
                 gradients[: self.own], tokens, scale, largest, recipe, (loss, gradients)

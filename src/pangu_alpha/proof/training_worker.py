@@ -34,6 +34,7 @@ def run_rank(folder: Path) -> int:
 
     from pangu_alpha.parallel.context import use_device
     from pangu_alpha.parallel.world import World
+    from pangu_alpha.parallel.world_check import check_world
 
     request = _begin(folder)
     use_device("CPU")
@@ -41,6 +42,7 @@ def run_rank(folder: Path) -> int:
     from pangu_alpha.proof.replayed_engine import ReplayedEngine
 
     world = World(get_rank(), get_group_size())
+    check_world(world, build_train_config(request["config"]), None)
     make = partial(ReplayedEngine, graphs=Path(request["graphs"]))
     # The trainer takes the ways it takes on the devices that the graphs were compiled for.
     return _train(folder, request, make, "Ascend", world)

@@ -55,11 +55,11 @@ def splits(layers, pp):
 
 def check(each, asked):
     """A candidate is a plan that can be run, and costs what it says."""
-    model = CostModel(asked.cluster, asked.stack)
+    model = CostModel(asked.cluster, asked.software)
     assert list(misfits(each.plan, asked.model)) == list(unpartitionable(each.plan)) == []
     assert each.job == Job.of(Shape.of(asked.model), each.plan, asked.batch, each.job.order)
     assert each.seconds == pytest.approx(model.estimate(each.job).step, rel=1e-9)
-    sizes = memory(each.job, asked.cluster.device, asked.stack.fused_attention)
+    sizes = memory(each.job, asked.cluster.device, asked.software)
     assert each.memory == pytest.approx(max(part.total for part in sizes), abs=8)
     assert each.memory <= asked.limit
     assert each.plan.devices == asked.cluster.count
@@ -136,7 +136,7 @@ def test_less_memory_is_never_faster():
 @pytest.mark.parametrize("cluster", ["910a-8", "910b-4"])
 def test_no_plan_of_a_grid_undercuts_the_grid_s_bound(cluster):
     asked = question(cluster=cluster, batch=32)
-    costs, answer = CostModel(asked.cluster, asked.stack), search(asked, top=1000)
+    costs, answer = CostModel(asked.cluster, asked.software), search(asked, top=1000)
     assert len(answer.best) == answer.searched - answer.unfit > 15
     assert all(_least(asked, costs, each.grid) <= each.seconds * (1 + 1e-9) for each in answer.best)
 

@@ -52,6 +52,21 @@ def norm_counts_twice() -> None:
     sums.Partitioned.__init__ = with_fault
 
 
+def draws_the_whole_model() -> None:
+    """The engine fills every parameter of all stages before the compiler cuts them into slices."""
+    from pangu_alpha.model.initialization import initialize
+    from pangu_alpha.training.partitioned_engine import PartitionedEngine
+
+    def with_values(self):
+        step = make(self)
+        model = next(cell for _, cell in step.cells_and_names() if type(cell).__name__ == "PanguAlpha")
+        initialize(model, self.config.run.seed)
+        return step
+
+    make = PartitionedEngine._make_step
+    PartitionedEngine._make_step = with_values
+
+
 def wrong_strategy() -> None:
     """The weights of column-parallel products are whole on every device, against the table."""
     from pangu_alpha.parallel import apply
@@ -103,6 +118,13 @@ def forget_tied_gradient(graphs: dict[int, mindir.Model]) -> None:
                     if node.type == "AssignAdd" and each.node in node.inputs
                 ]
                 graphs[rank] = bypass(graphs[rank], adds, place=1)
+
+
+def forget_status(graphs: dict[int, mindir.Model]) -> None:
+    """Nobody looks at the float status that the graph has read: its use sees the zeros that went in."""
+    for rank, model in graphs.items():
+        (read,) = [node.name for node in model.functions[0].nodes if node.type == "NPUGetFloatStatusV2"]
+        graphs[rank] = bypass(model, read)
 
 
 def bypass(model: mindir.Model, name: str, place: int = 0) -> mindir.Model:

@@ -61,7 +61,7 @@ assert all(shape == array.shape for (_, _, shape, _), (_, _, array) in zip(
     engine.specs(), engine.tensors(), strict=True))
 readers = [
     node.type
-    for function in mindir.read(private.graph_of(engine.graph)).functions.values()
+    for function in mindir.read(private.graph_of(engine.graph)).functions
     for node in function.nodes
     for name in node.inputs
     if mindir.own_name(name) == "word_embedding.table"

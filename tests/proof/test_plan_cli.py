@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -108,6 +110,36 @@ def test_micro_batches_of_a_plan_file_count(tmp_path, tiny):
     assert plan.plan_of(plan_parser().parse_args([*words, "--micro-batches", "3"])).micro_batches == 3
 
 
+def test_the_chip_of_a_plan_file_counts_and_an_option_changes_it(tmp_path, tiny):
+    (tmp_path / "plan.yaml").write_text("parallel: {dp: 2}\nrun: {chip: 910A}\n")
+    words = ["dry-run", "--model", tiny, "--plan", str(tmp_path / "plan.yaml")]
+    assert plan.job_of(plan_parser().parse_args(words)).chip == "910A"
+    assert plan.job_of(plan_parser().parse_args([*words, "--chip", "910C"])).chip == "910C"
+    assert plan.job_of(plan_parser().parse_args(["dry-run", "--model", tiny])).chip == "910B"
+    options = plan_parser().parse_args(["replay", "--dp", "2", "--chip", "910A"])
+    assert [job.chip for job in plan._replayed(options).values()] == ["910A"]
+
+
+@pytest.mark.parametrize(
+    ("chip", "said"),
+    [
+        ("910A", "training products; --chip): without flash attention, overflow by the chip's float status"),
+        ("910C", "A3 training products; --chip): with flash attention, overflow by inf and NaN"),
+    ],
+)
+def test_a_dry_run_says_what_the_chip_decides(chip, said, tiny):
+    options = plan_parser().parse_args(["dry-run", "--model", tiny, "--dp", "2", "--chip", chip])
+    text = plan._chip_text(plan.job_of(options))
+    assert text.startswith(f"{chip} (Atlas") and said in text and text.endswith(", float16, jit level O0")
+
+
+def test_a_chip_without_the_model_s_type_is_refused(tmp_path):
+    path = tmp_path / "half.yaml"
+    path.write_text(TINY.replace("dropout: 0.0", "dropout: 0.0, compute_dtype: bfloat16"))
+    with pytest.raises(ValueError, match="bfloat16, but a 910A .* take float16 or float32"):
+        main(["dry-run", "--model", str(path), "--dp", "2", "--chip", "910A"])
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -155,8 +187,13 @@ def test_a_dry_run_prints_its_findings_and_writes_them(tiny, tmp_path, capsys):
     assert main(["dry-run", "--model", tiny, *words, "--picture", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
+    assert "910B (Atlas A2 training products; --chip): with flash attention" in printed
     assert "tiny.yaml, 2 devices: dp 1, tp 2, pp 1" in printed
-    assert ", host peak " in printed  # of the process that compiles, not of a device
+    assert "host peak " in printed  # of the process that compiles, not of a device
+    assert (
+        " MB without initial values: 1.5 x what it holds and " in printed
+        and "; within the limit of 1.5" in printed
+    )
     assert "blocks.*.feed_forward.up.affine.MatMul" in printed
     assert "layers: sums over heads and feed-forward  forward" in printed
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -198,6 +235,27 @@ def test_all_stages_are_checked_to_meet(problems, code, tiny, tmp_path, monkeypa
     assert all(f"  {each}\n" in printed for each in problems)
     found = json.loads((tmp_path / "out" / "report.json").read_text())["together"]
     assert found == {"meet": not problems, "ranks": 8, "meetings": 50, "problems": list(problems), "free": 7}
+
+
+def test_a_dry_run_fails_if_a_process_makes_the_whole_model(tmp_path, capsys, monkeypatch):
+    """270 million parameters, of which each of 64 ranks holds a small part."""
+    model = {"base": "350m", "hidden_size": 2048, "num_layers": 4, "vocab_size": 40000, "dropout": 0.0}
+    file = tmp_path / "wide.yaml"
+    file.write_text(json.dumps({"model": model}))
+    words = ["dry-run", "--model", str(file), "--dp", "16", "--tp", "4", "--optimizer-parallel", "level1"]
+    words += ["--initialize", "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    assert " made in " in (said := capsys.readouterr().out) and "; within the limit of 1." in said
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    job_of = plan.job_of
+    monkeypatch.setattr(
+        plan, "job_of", lambda options: replace(job_of(options), patch="controls:draws_the_whole_model")
+    )
+    assert main(words) == 1
+    (rank,) = json.loads((tmp_path / "out" / "report.json").read_text())["ranks"]
+    assert rank["peak_mb"] * 2**20 > rank["host_limit"] == 1.5 * sum(rank["bytes"].values()) + 1.5e9
+    assert not rank["agrees"] and all(line["equal"] for line in rank["lines"])
+    assert " made in " in (said := capsys.readouterr().out) and "; ABOVE the limit of 1." in said
 
 
 def test_options_change_single_fields_of_a_plan(tmp_path, tiny):

@@ -54,7 +54,7 @@ def test_overflow_at_scale_one_counts():
 
 
 def test_the_first_steps_of_a_run_that_lower_the_scale_do_not_use_up_the_limit():
-    """From 2^32 to 2^13, where the first gradients of float16 fit: 19 skipped steps, and 3 are allowed."""
+    """From 2^32 to a scale of 2^13, say, that fits: 19 skipped steps, and 3 are allowed."""
     guard = make_guard(GuardConfig(max_skipped=3), LossScaleConfig(), "float16")
     while guard.scale.value > 2.0**13:
         guard.observe(math.inf, False)

@@ -20,6 +20,7 @@ from pangu_alpha.checkpoint import durable
 from pangu_alpha.checkpoint.format import read_checkpoint, seal_folder, write_checkpoint
 from pangu_alpha.checkpoint.tensor_file import checksum
 from pangu_alpha.cli.train import main
+from pangu_alpha.training import engine
 from pangu_alpha.training.report import read_metrics
 
 TRAIN = Path(__file__).parents[2] / "src" / "train.py"
@@ -88,6 +89,28 @@ def test_kill_and_resume_is_bit_for_bit(uninterrupted, settings, config_file, tm
     assert {"loss/one", "loss/two", "grad_norm", "loss_scale", "lr", "mfu"} <= entries[5].keys()
     losses = [entry["validation_loss"] for entry in entries if "validation_loss" in entry]
     assert len(losses) == 2 and losses[1] < losses[0]
+
+
+def test_only_a_run_that_loads_nothing_draws_initial_values(
+    cpu, settings, config_file, tmp_path, monkeypatch
+):
+    drawn = []
+
+    def initial_values(name, *arguments):
+        drawn.append(name)
+        return draw(name, *arguments)
+
+    draw = engine.initial_values
+    monkeypatch.setattr(engine, "initial_values", initial_values)
+    settings["run"] |= {"steps": 1, "checkpoint": {"every": 1}}
+    config = config_file(settings)
+    assert main(["--config", config]) == 0
+    assert len(drawn) == len(set(drawn)) == 53
+    drawn.clear()
+    assert main(["--config", config, "run.steps=2"]) == 0
+    weights = tmp_path / "run" / "checkpoints" / "step_00000002"
+    assert main(["--config", config, "--init-from", str(weights), f"run.output={tmp_path / 'new'}"]) == 0
+    assert drawn == []
 
 
 def test_sigterm_saves_and_stops(settings, config_file, tmp_path):

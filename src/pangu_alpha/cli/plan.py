@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from pangu_alpha.cli import calibrate, train_replay
 from pangu_alpha.cli import search as search_command
+from pangu_alpha.cli.plan_memory import memory_text
 from pangu_alpha.cli.plan_options import plan_parser
 from pangu_alpha.cli.plan_text import rank_text, size, stages_text, suite_text, traffic_text, ways_text
 from pangu_alpha.config.families import FAMILIES, JIT_LEVEL, compute_type, has_flash_attention
@@ -114,16 +115,27 @@ def _devices_problem(devices: int, plan: ParallelPlan) -> str:
 def job_of(options: argparse.Namespace) -> Job:
     """What is compiled."""
     model, optim = _network(options)
-    chip = getattr(options, "chip", Job.chip)
-    return Job(model, plan_of(options), optim, _batch_size(options), chip=chip)
+    makes = getattr(options, "initialize", False)
+    return Job(model, plan_of(options), optim, _batch_size(options), chip=_chip(options), initialize=makes)
+
+
+def _chip(options: argparse.Namespace) -> str:
+    """The family of chips: as given, or as the YAML of the plan says, or an A2."""
+    chip = getattr(options, "chip", None) or _run_of_plan(options).get("chip", "auto")
+    return Job.chip if chip == "auto" else chip
+
+
+def _run_of_plan(options: argparse.Namespace) -> dict[str, Any]:
+    """The section run of the YAML of --plan."""
+    run = read_yaml(options.plan).get("run") if options.plan is not None else None
+    return run if isinstance(run, dict) else {}
 
 
 def _batch_size(options: argparse.Namespace) -> int:
     """Rows of a micro-batch: as given, or as the YAML of the plan says, or 1."""
-    if options.batch_size is not None or options.plan is None:
-        return 1 if options.batch_size is None else options.batch_size
-    run = read_yaml(options.plan).get("run")
-    size = run.get("batch_size", 1) if isinstance(run, dict) else 1
+    if options.batch_size is not None:
+        return options.batch_size
+    size = _run_of_plan(options).get("batch_size", 1)
     if type(size) is not int or size < 1:
         raise ValueError(
             f"--plan: {options.plan}: run.batch_size is {quoted(size)}; give a whole number above 0"
@@ -143,9 +155,10 @@ def _search(options: argparse.Namespace, folder: Path) -> int:
         raise ValueError("search: --pictures and --verify leave files; name their folder with --out DIR")
     model, optim = _network(options)
 
-    def verify(best: Candidate, folder: Path) -> bool:
+    def verify(best: Candidate, folder: Path, family: str) -> bool:
         """Whether every stage compiles to what formulas and sharding table say, and all ranks meet."""
-        job = Job(model, best.plan, optim, best.job.micro_batch)
+        chip = {"chip": family} if family else {}
+        job = Job(model, best.plan, optim, best.job.micro_batch, **chip)
         mesh = Mesh.of(job.plan)
         ranks = [mesh.rank(stage=stage) for stage in range(mesh.pp)]
         cluster = Cluster.in_order(job.plan.devices)
@@ -191,7 +204,10 @@ def _dry_run(options: argparse.Namespace, folder: Path) -> int:
     if not options.json:
         print(f"{options.model}, {job.plan.devices} devices: dp {mesh.dp}, tp {mesh.tp}, pp {mesh.pp}")
         print(_chip_text(job))
-        print(f"{_stages(summaries, job)}\n{all_ranks.text()}" if all_ranks else rank_text(summaries[0]))
+        if all_ranks:
+            print(f"{_stages(summaries, job)}\n{all_ranks.text()}")
+        else:
+            print(f"{rank_text(summaries[0])}\n\n{memory_text(summaries, job)}")
     return int(not all(each.agrees for each in summaries) or bool(all_ranks and not all_ranks.meet))
 
 
@@ -243,6 +259,7 @@ def _stages(summaries: Sequence[RankSummary], job: Job) -> str:
     shown = {each.stage: each for each in (summaries[0], summaries[len(summaries) // 2], summaries[-1])}
     parts = [stages_text(summaries, Mesh.of(job.plan), layers)]
     parts += [f"Traffic of a step, stage {stage}\n{traffic_text(each)}" for stage, each in shown.items()]
+    parts.append(memory_text(list(shown.values()), job))
     total = sum(sum(each.wire().values()) for each in summaries) * job.plan.dp * job.plan.tp
     return "\n\n".join([*parts, f"all devices send {size(total)} in a step"])
 
@@ -291,7 +308,7 @@ def _replayed(options: argparse.Namespace) -> dict[str, Job] | dict[str, Change]
     shape = {"num_layers": 2} if options.model is None else _float32_shape(options.model)
     layers = shape.pop("num_layers")
     layers = layers if options.layers is None else options.layers
-    job = replace(small_job(plan, layers, **shape | known), chip=options.chip)
+    job = replace(small_job(plan, layers, **shape | known), chip=_chip(options))
     return {", ".join(differing): job}
 
 

@@ -34,7 +34,7 @@ examples:
   plan.py strategies --model 2_6b --devices 8 --tp 8 --batch-size 8 --layers 4
 
 exit code: 0 good; 1 there is no plan, a replay failed, or a dry run found what formulas or the sharding table
-do not say; 2 wrong options, or a plan that MindSpore refuses
+do not say, or took too much of the host's memory; 2 wrong options, or a plan that MindSpore refuses
 """
 
 
@@ -57,6 +57,8 @@ def plan_parser() -> argparse.ArgumentParser:
     one.add_argument("--rank-table", type=path_text, metavar="FILE", help="where ranks stand (default: "
         "servers of 8 devices in the order of the ranks)")  # fmt: skip
     one.add_argument("--servers-per-rack", type=positive, metavar="N", help="(default: one rack holds all)")
+    one.add_argument("--initialize", action="store_true", help="makes the initial values, too, so that the "
+        "host's peak has them (minutes for a stage of 10^10 parameters)")  # fmt: skip
     one.add_argument("--picture", type=path_text, metavar="PNG", help="draws what each stage sends")
     _chip_option(one)
     _output_options(one)
@@ -133,9 +135,12 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _chip_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--chip", choices=tuple(FAMILIES), default="910B", help="family of the devices: 910A "
-        "(Atlas training), 910B (A2), 910C (A3); decides operators and how overflow is noticed (default: "
-        "910B)")  # fmt: skip
+    parser.add_argument(
+        "--chip",
+        choices=tuple(FAMILIES),
+        help="family of the devices: 910A (Atlas training), 910B (A2), 910C (A3); decides operators and how "
+        "overflow is noticed (default: run.chip of --plan, or 910B)",
+    )
 
 
 def _plan_options(parser: argparse.ArgumentParser) -> None:

@@ -28,11 +28,35 @@ def rank_text(summary: RankSummary) -> str:
     return "\n\n".join(
         [
             f"rank {summary.rank}, stage {summary.stage}: compiled in {summary.compile_seconds:.1f} s{whole}"
-            f", host peak {summary.peak_mb / 1024:.2f} GiB, graph of {summary.nodes} nodes\nholds {held}",
+            f", graph of {summary.nodes} nodes\nholds {held}, {size(summary.held)} in all\n"
+            f"{host_text(summary)}\n{stubs_text(summary)}",
             "Strategies (parts of each input's dimensions)\n" + strategies_text(summary),
             "Parameters\n" + placements_text(summary.placements),
             "Traffic of a step\n" + traffic_text(summary),
         ]
+    )
+
+
+def stubs_text(summary: RankSummary) -> str:
+    """Which functions of CANN were answered by stubs; those that nobody has checked are refused before."""
+    calls = summary.stub_calls
+    if not calls:
+        return "no stub of CANN was called"
+    functions = "1 function" if len(calls) == 1 else f"{len(calls)} functions"
+    return (
+        f"stubs of CANN: {functions} called, {sum(calls.values())} calls, all of them known to need no answer"
+    )
+
+
+def host_text(summary: RankSummary) -> str:
+    """The peak of the process's memory, and what it may be."""
+    peak, took = summary.peak_mb * 2**20, summary.initialize_seconds
+    made = "without initial values" if took is None else f"with initial values, made in {took:.1f} s"
+    within = "within" if summary.fits_host else "ABOVE"
+    rest = max(peak - 1.5 * summary.held, 0.0)
+    return (
+        f"host peak {size(peak)} {made}: 1.5 x what it holds and {size(rest)}; {within} the limit of "
+        f"{size(summary.host_limit)}"
     )
 
 

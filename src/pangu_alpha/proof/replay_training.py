@@ -31,6 +31,7 @@ from pangu_alpha.proof.dry_run import Job
 from pangu_alpha.proof.replay import check_order, compile_ranks, misplaced, write_graphs
 from pangu_alpha.proof.replay_graphs import graphs_of
 from pangu_alpha.proof.replay_processes import ReplayError
+from pangu_alpha.proof.rewrite import RewriteOptions
 from pangu_alpha.proof.slices import Region
 from pangu_alpha.proof.training_legs import Ended, Interruption, Trace, run_leg, run_one
 from pangu_alpha.proof.training_report import LegReport, TrainingBounds, TrainingReport
@@ -149,7 +150,10 @@ def prepare(
         ReplayError: The collectives would hang, or a parameter is not where the sharding table says.
     """
     run = config.run
-    job = Job(config.model, config.parallel, config.optim, run.batch_size, "plain", run.seed, patch=patch)
+    chip = Job.chip if run.chip == "auto" else run.chip
+    job = Job(
+        config.model, config.parallel, config.optim, run.batch_size, "plain", run.seed, chip=chip, patch=patch
+    )
     wanted = json.dumps(to_mapping(job))
     for number in range(1, 100):
         target = folder / f"graphs_{number}"
@@ -164,7 +168,7 @@ def prepare(
         raise ReplayError(f"{words_of(config.parallel)}: placed otherwise than the table says: {wrong[0]}")
     graphs = graphs_of(words_of(config.parallel), reports, config.parallel)
     check_order(words_of(config.parallel), graphs)
-    write_graphs(target, graphs)
+    write_graphs(target, graphs, RewriteOptions.of(chip))
     write_text(done, wanted)
     return target
 

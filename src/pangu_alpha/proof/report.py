@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pangu_alpha.config.families import FAMILIES, compute_type
 from pangu_alpha.parallel.layout import Layout, is_tied, layouts
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.proof import mindir, overflow, traffic
+from pangu_alpha.proof import liveness, mindir, overflow, traffic
 from pangu_alpha.proof.dependences import PartialOrder, partial_order
 from pangu_alpha.proof.dry_run import Job, RankReport, Slice
 from pangu_alpha.proof.fusion import fuse
@@ -19,6 +19,8 @@ from pangu_alpha.proof.inline import inline
 from pangu_alpha.proof.links import LINKS, Cluster, Link
 
 _STATE = {"adam_m.": "moments", "adam_v.": "moments", "accu_grads.": "sums"}
+_MINDSPORE = 1.5e9  # bytes that importing MindSpore and compiling a graph may take
+_NODE = 0.25e6  # bytes that compiling may take for each node; 0.16 to 0.23 MB were seen
 _LAYER = re.compile(r"\bblocks\.\d+\.")
 _PLACE = re.compile(r"(?:^|/)(\w+)-\w+")  # attribute and class of a cell in a scope
 _OUTER = ("network", "token_loss", "model")  # cells around the network
@@ -71,6 +73,7 @@ class RankSummary:
         stage: Its stage.
         compile_seconds: Of the compiler.
         seconds: Of the whole child; None if it was not measured.
+        initialize_seconds: Of making the initial values; None if none were made.
         peak_mb: Largest memory of the child, MiB.
         nodes: Nodes of the graph.
         bytes: Of "weights", "moments" and "sums" of gradients that the rank holds.
@@ -79,6 +82,8 @@ class RankSummary:
         lines: Its traffic, by formula and in the graph.
         links: Farthest link that the groups of each line cross; None where there is no group.
         order: Its collectives, and what is forced of their order.
+        kept: For the backward pass.
+        stub_calls: How often MindSpore called each stub of CANN while it compiled; empty with a real CANN.
         overflow: What is wrong with how the rank notices an overflow; see overflow.problems.
     """
 
@@ -86,6 +91,7 @@ class RankSummary:
     stage: int
     compile_seconds: float
     seconds: float | None
+    initialize_seconds: float | None
     peak_mb: int
     nodes: int
     bytes: Mapping[str, int]
@@ -94,13 +100,35 @@ class RankSummary:
     lines: tuple[traffic.Line, ...]
     links: tuple[Link | None, ...]
     order: PartialOrder
+    kept: liveness.KeptBytes
+    stub_calls: Mapping[str, int] = field(default_factory=dict)
     overflow: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
-        """Whether formulas explain all traffic, the table all placements, and an overflow is noticed."""
+        """Whether formulas explain all traffic and the table all placements, an overflow is noticed, and the
+        host's memory is enough."""
         misplaced = any(each.problem for each in self.placements)
-        return all(line.equal for line in self.lines) and not misplaced and not self.overflow
+        explained = all(line.equal for line in self.lines)
+        return explained and not misplaced and not self.overflow and self.fits_host
+
+    @property
+    def held(self) -> int:
+        """Bytes that the rank holds."""
+        return sum(self.bytes.values())
+
+    @property
+    def host_limit(self) -> float:
+        """Bytes that the process may take at its peak: what the rank holds and half of it, and MindSpore."""
+        return 1.5 * self.held + max(_MINDSPORE, _NODE * self.nodes)
+
+    @property
+    def fits_host(self) -> bool:
+        """Whether the peak of the host's memory is within `host_limit`.
+
+        It is not if a process makes more of the model than its own slices.
+        """
+        return self.peak_mb * 2**20 <= self.host_limit
 
     def wire(self) -> dict[tuple[str, Link], float]:
         """Bytes sent in a step by axis and link."""
@@ -117,9 +145,10 @@ class RankSummary:
             | {"group_size": len(line.groups[0]) if line.groups else 0, "link": link, "equal": line.equal}
             for line, link in zip(self.lines, self.links, strict=True)
         ]
+        said = {"host_limit": self.host_limit, "fits_host": self.fits_host, "agrees": self.agrees}
         plain = asdict(replace(self, order=PartialOrder((), ())))
         del plain["order"]
-        return plain | {"lines": rows, "links": None, "agrees": self.agrees}
+        return plain | {"lines": rows, "links": None} | said
 
 
 def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | None = None) -> RankSummary:
@@ -133,7 +162,7 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
     """
     mesh, model = Mesh.of(job.plan), mindir.read(report.graph)
     stage = mesh.stage_of(report.rank)
-    counted = mindir.summary(model)
+    counted, whole = mindir.summary(model), inline(model)
     saturates = FAMILIES[job.chip].saturates
     formulas = traffic.Formulas(job.model, job.plan, job.batch_size, compute_dtype(job), stage, saturates)
     lines = traffic.check(formulas.demands(), traffic.observed(model, mesh, report.rank))
@@ -142,6 +171,7 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
         stage=stage,
         compile_seconds=report.seconds,
         seconds=seconds,
+        initialize_seconds=report.initialize_seconds,
         peak_mb=report.peak_mb,
         nodes=counted.nodes,
         bytes=held_bytes(counted.parameters),
@@ -150,7 +180,9 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
         lines=tuple(lines),
         links=tuple(_link(line, cluster) for line in lines),
         order=partial_order(fuse(model, report.rank) if job.plan.gradient_fusion else model),
-        overflow=overflow.problems(inline(model) if saturates else model, saturates),
+        kept=liveness.kept(model, job.plan.micro_batches, whole).bytes(),
+        stub_calls=report.stub_calls,
+        overflow=overflow.problems(whole, saturates),
     )
 
 

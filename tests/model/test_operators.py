@@ -13,7 +13,7 @@ from pangu_alpha.model import chip as chip_module
 from pangu_alpha.model import operators as operators_module
 from pangu_alpha.model.operators import ascend, operators_for, plain
 from pangu_alpha.model.operators import cpu as cpu_operators
-from pangu_alpha.model.operators.plain import Dropout
+from pangu_alpha.model.operators.dropout import AttentionDropout
 
 B, N, S, D, T, H, V = 2, 3, 16, 8, 32, 24, 50
 
@@ -36,7 +36,7 @@ class Attention(nn.Cell):
     def __init__(self, device):
         super().__init__()
         self.mask = device.ScoreMask(N)
-        self.core = device.AttentionCore(N, D, Dropout(0.0, 0))
+        self.core = device.AttentionCore(N, D, AttentionDropout(0.0, 0, N))
 
     def construct(self, query, key, value, attention_mask):
         return self.core(query, key, value, self.mask(attention_mask))

@@ -96,3 +96,25 @@ def test_an_axis_that_is_the_world_keeps_its_name():
 def test_refusals(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    ("group", "rank", "moved"),
+    [
+        ((0, 4), 3, (3, 7)),  # along dp: tensor coordinate of the rank
+        ((0, 4), 9, (9, 13)),  # and its stage
+        ((0, 1, 2, 3), 14, (12, 13, 14, 15)),
+        ((8, 0), 5, (13, 5)),  # in the order given
+        (range(32), 17, tuple(range(32))),
+        ((3,), 30, (30,)),
+        ((0, 24), 6, (6, 30)),
+    ],
+)
+def test_a_group_is_moved_to_another_rank_by_the_coordinates_its_members_share(group, rank, moved):
+    assert GRID.counterpart(tuple(group), rank) == moved
+
+
+def test_every_rank_is_of_the_group_that_is_moved_to_it():
+    for axis in ("pp", "dp", "tp"):
+        for rank in range(GRID.size):
+            assert GRID.counterpart(GRID.group(axis, 0), rank) == GRID.group(axis, rank)

@@ -18,6 +18,7 @@ from pangu_alpha.config.schema import build, merge
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.placement import Placement, permute
 from pangu_alpha.parallel.rank_table import read
+from pangu_alpha.proof.stages import Together
 
 MODEL = "{vocab_size: 40000, hidden_size: 1024, num_layers: 4, num_heads: 8, seq_length: 1024}"
 SHIPPED = Path(__file__).parents[2] / "rank_tables"
@@ -204,21 +205,34 @@ def test_pictures_are_drawn(search, tmp_path):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(("agrees", "words"), [(True, ()), (False, ()), (True, ("--json",))])
-def test_verification_decides_the_exit_code(agrees, words, search, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("agrees", "problems", "words"),
+    [(True, (), ()), (False, (), ()), (True, (), ("--json",)), (True, ("rank 0 waits",), ())],
+)
+def test_verification_decides_the_exit_code(agrees, problems, words, search, tmp_path, capsys, monkeypatch):
     compiled = []
 
     def compile_ranks(job, ranks, *_):
         compiled.append((job.plan, ranks))
-        return [SimpleNamespace(agrees=True), SimpleNamespace(agrees=agrees)]
+        return [
+            SimpleNamespace(agrees=each, rank=rank, order=f"of rank {rank}")
+            for each, rank in zip((True, agrees), ranks, strict=True)
+        ]
 
+    def together(orders, mesh):
+        assert (orders, mesh.size) == ({0: "of rank 0", 4: "of rank 4"}, 8)
+        return Together(ranks=8, meetings=50, problems=problems, free=0)
+
+    monkeypatch.setattr(plan, "together", together)
     monkeypatch.setattr(plan, "_compile", compile_ranks)
     monkeypatch.setattr(plan, "_stages", lambda *_: "stages")
     asked = ("--fix", "pp=2", "dp=2", "tp=2", "--verify", "--out", tmp_path)
-    assert search(*asked, *words) == int(not agrees)
+    good = agrees and not problems
+    assert search(*asked, *words) == int(not good)
     ((found, ranks),) = compiled
     assert (found.pp, ranks) == (2, [0, 4])  # the first rank of every stage
     printed = capsys.readouterr()
-    told = f"verified: {'yes' if agrees else 'NO'}"
-    assert told in (printed.err if words else printed.out)
+    told = printed.err if words else printed.out
+    assert f"verified: {'yes' if good else 'NO'}" in told
+    assert f"stages meet: {'NO' if problems else 'yes'}, 8 ranks, 50 meetings" in told
     assert not words or json.loads(printed.out)["answer"]["grids"] == 3

@@ -120,6 +120,13 @@ def forget_tied_gradient(graphs: dict[int, mindir.Model]) -> None:
                 graphs[rank] = bypass(graphs[rank], adds, place=1)
 
 
+def forget_status(graphs: dict[int, mindir.Model]) -> None:
+    """Nobody looks at the float status that the graph has read: its use sees the zeros that went in."""
+    for rank, model in graphs.items():
+        (read,) = [node.name for node in model.functions[0].nodes if node.type == "NPUGetFloatStatusV2"]
+        graphs[rank] = bypass(model, read)
+
+
 def bypass(model: mindir.Model, name: str, place: int = 0) -> mindir.Model:
     """The graph without a node: who used it uses the node's input instead."""
     (function,) = model.functions

@@ -38,6 +38,23 @@ def test_other_shapes_do_not_meet():
     assert "waits for rank 1 (at AllReduce sum 16 float32)" in deadlock({0: [PAIR], 1: [larger]})
 
 
+def test_a_rank_that_joins_a_group_it_is_not_of_is_named():
+    said = deadlock({0: [PAIR], 1: [PAIR], 2: [PAIR]})
+    assert said == (
+        "rank 2, collective 1 of 1, AllReduce sum 8 float32 of [0, 1] in layer/matmul, is not of that group"
+    )
+
+
+def test_both_ends_of_a_transfer_must_agree_on_its_direction_and_micro_batch():
+    sent = Meeting((0, 1), "8 float32, forward of micro-batch 1", ends=(0, 1))
+    assert deadlock({0: [sent], 1: [sent]}) == ""
+    other = Meeting((0, 1), "8 float32, forward of micro-batch 2", ends=(0, 1))
+    said = deadlock({0: [sent], 1: [other]})
+    assert "0 sends 1 8 float32, forward of micro-batch 1 of [0, 1], waits for rank 1" in said
+    back = Meeting((0, 1), "8 float32, forward of micro-batch 1", ends=(1, 0))
+    assert "waits for rank 1 (at 1 sends 0 8 float32" in deadlock({0: [sent], 1: [back]})
+
+
 def test_a_cycle_of_three_pairs_is_found():
     pairs = {name: Meeting(name, "AllReduce sum 8 float32") for name in ((0, 1), (1, 2), (0, 2))}
     cycle = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -317,6 +318,30 @@ def test_tables_are_aligned_and_sizes_readable():
         "b     22",
     ]
     assert [size(count) for count in (12, 1500, 2.5e6, 3e13)] == ["12 B", "1.50 kB", "2.50 MB", "30.00 TB"]
+
+
+@pytest.mark.parametrize(("passed", "verdict"), [(True, "all pass"), (False, "1 failed")])
+def test_a_suite_ends_with_the_seconds_of_each_plan_and_their_sum(passed, verdict, monkeypatch, capsys):
+    def replay(name, job, folder, setting):
+        return SimpleNamespace(
+            name=name,
+            ranks=job.plan.devices,
+            passed=passed or name != "dp2",
+            seconds={"compile": 10.4, "run": 5.0},
+            table=lambda: name,
+            to_json=dict,
+        )
+
+    monkeypatch.setattr(plan, "replay", replay)
+    assert main(["replay", "--suite", "quick"]) == int(not passed)
+    rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()[-6:]]
+    shown = [[word.strip() for word in row if word] for row in rows]
+    assert shown[2:5] == [
+        ["tp2, odd vocabulary", "2", "pass", "15"],
+        ["pp2, 2 micro-batches", "2", "pass", "15"],
+        ["dp2 tp2 optimizer", "4", "pass", "15"],
+    ]
+    assert shown[5] == ["4 plans", verdict, "62"]
 
 
 def test_replay_takes_a_model_by_name():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import pytest
 
 from pangu_alpha.config.model import ModelConfig
@@ -11,6 +14,7 @@ from pangu_alpha.parallel.rank_table import Device, RankTable, Server
 from pangu_alpha.proof.dry_run import Job, compile_rank
 from pangu_alpha.proof.links import Cluster
 from pangu_alpha.proof.report import operator_name, summarise
+from pangu_alpha.proof.stages import together
 from pangu_alpha.proof.traffic import (
     Call,
     Demand,
@@ -138,6 +142,21 @@ def test_operators_of_all_layers_have_one_name():
     assert operator_name(scope) == "blocks.*.add.Add"
 
 
+def _summaries(job, ranks, folder):
+    """Dry runs of some ranks, two at once."""
+    cluster = Cluster.in_order(job.plan.devices)
+    with ThreadPoolExecutor(2) as pool:
+        reports = pool.map(lambda rank: compile_rank(job, rank, folder), ranks)
+        return [summarise(job, report, cluster) for report in reports]
+
+
+def _assert_as_predicted(summary):
+    assert [line for line in summary.lines if not line.equal] == []
+    assert [each for each in summary.placements if each.problem] == []
+    assert summary.agrees
+    assert len(summary.lines) >= 6
+
+
 @pytest.mark.parametrize(
     ("plan", "ranks"),
     [
@@ -147,13 +166,47 @@ def test_operators_of_all_layers_have_one_name():
     ],
 )
 def test_formulas_and_table_say_what_the_compiler_does(plan, ranks, tmp_path):
-    job = Job(MODEL, plan, batch_size=2)
-    for rank in ranks:
-        summary = summarise(job, compile_rank(job, rank, tmp_path), Cluster.in_order(plan.devices))
-        assert [line for line in summary.lines if not line.equal] == []
-        assert [each for each in summary.placements if each.problem] == []
-        assert summary.agrees
+    for summary in _summaries(Job(MODEL, plan, batch_size=2), ranks, tmp_path):
+        _assert_as_predicted(summary)
         assert len(summary.lines) >= 10
         if summary.stage == 0:  # the last stage's copy of the tied table has no moments
             assert summary.bytes["moments"] == 2 * (summary.bytes["weights"] - 6 * 4)  # without `controls`
         assert set(summary.links) == {"in server"}
+
+
+SMALL = ModelConfig(64, 16, 2, 2, seq_length=8, dropout=0.0)
+LEVEL2 = {"optimizer_parallel": "level2", "optimizer_threshold": 0}
+
+
+def test_at_level_2_the_last_stage_sends_its_part_of_the_tied_gradient_unsummed(tmp_path):
+    plan = ParallelPlan(dp=2, pp=2, micro_batches=2, **LEVEL2)
+    first, last = _summaries(Job(SMALL, plan), [0, 2], tmp_path)
+    _assert_as_predicted(first)
+    _assert_as_predicted(last)
+    assert not any(line.what == "gradients: sums over replicas" for line in last.lines)
+    # What stages do together has one order in both graphs: no device may sum the tokens before a transfer.
+    found = together({0: first.order, 2: last.order}, Mesh.of(plan))
+    assert found.meet, found.text()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("pp", [1, 2])
+@pytest.mark.parametrize("level", ["none", "level1", "level2", "level3"])
+def test_every_level_with_and_without_a_pipeline(level, pp, tmp_path):
+    # Thresholds in KB of the whole parameter: all are cut; only the table of 1,024 rows (64 KB); none.
+    cuts = [(0, 64), (64, 1024), (64, 64)] if level != "none" else [(0, 64)]
+    for threshold, vocabulary in cuts:
+        plan = ParallelPlan(
+            dp=2,
+            pp=pp,
+            micro_batches=2,
+            optimizer_parallel=level,
+            optimizer_threshold=threshold,
+        )
+        job = Job(replace(SMALL, vocab_size=vocabulary), plan)
+        ranks = [0, 2] if pp == 2 else [0]
+        summaries = _summaries(job, ranks, tmp_path / f"{threshold}_{vocabulary}")
+        for summary in summaries:
+            _assert_as_predicted(summary)
+        found = together({each.rank: each.order for each in summaries}, Mesh.of(plan))
+        assert found.meet, found.text()

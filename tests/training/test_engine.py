@@ -11,7 +11,7 @@ from mindspore import Tensor
 from pangu_alpha.config.run import build_train_config
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model import operators
-from pangu_alpha.model.operators import ascend, plain
+from pangu_alpha.model.operators import ascend, dropout
 from pangu_alpha.training.engine import Engine
 from pangu_alpha.training.guard import make_guard
 from pangu_alpha.training.schedule import update_scalars
@@ -23,10 +23,10 @@ B, S = 4, 16
 def engine_of(cpu, settings):
     """Makes the engine of a small network with the given rate of dropout."""
 
-    def make(dropout, **optim):
+    def make(rate, **optim):
         values = copy.deepcopy(settings)
         values["optim"] |= optim
-        values["model"] |= {"num_layers": 2, "dropout": dropout}
+        values["model"] |= {"num_layers": 2, "dropout": rate}
         values["parallel"] = {"micro_batches": 1}
         engine = Engine(build_train_config(values))
         engine.initialize()
@@ -48,9 +48,9 @@ def first_step(engine):
     return engine.step(0, [batch()], make_guard(config.run.guard, config.optim.loss_scale, "float32")).loss
 
 
-@pytest.mark.parametrize("kernel", [ascend.Dropout, plain.Dropout])
+@pytest.mark.parametrize("kernel", [ascend.AttentionDropout, dropout.AttentionDropout])
 def test_steps_drop_and_validation_does_not(engine_of, monkeypatch, kernel):
-    monkeypatch.setitem(operators._FAST["CPU"], "dropout", kernel)  # ascend's has a kernel on CPU, too
+    monkeypatch.setitem(operators._FAST["CPU"], "attention_dropout", kernel)  # ascend's has one on CPU, too
     undropped, engine = engine_of(0.0), engine_of(0.5)
     expected = undropped.evaluate([batch()])
     assert engine.evaluate([batch()]) == expected

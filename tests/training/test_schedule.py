@@ -1,4 +1,4 @@
-"""Learning rate, bias correction and dropout seeds are functions of the step."""
+"""Learning rate, bias correction and dropout keys are functions of the step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from pangu_alpha.config.optim import OptimConfig
-from pangu_alpha.training.schedule import dropout_seed, learning_rate, schedule_note, update_scalars
+from pangu_alpha.training.schedule import (
+    dropout_rows,
+    learning_rate,
+    row_numbers,
+    schedule_note,
+    update_scalars,
+)
 
 
 def test_learning_rate_is_the_official_one(oracle_training):
@@ -34,10 +40,24 @@ def test_without_bias_correction_the_recipe_is_passed_on():
     assert scalars.learning_rate == learning_rate(3000, OptimConfig())
 
 
-def test_dropout_seeds_differ_and_repeat():
-    seeds = {dropout_seed(seed, step, micro) for seed in (1, 2) for step in range(50) for micro in range(4)}
-    assert len(seeds) == 400 and all(-(2**31) <= seed < 2**31 for seed in seeds)
-    assert dropout_seed(1, 2, 3) == dropout_seed(1, 2, 3)
+def test_dropout_keys_differ_and_repeat():
+    keys = np.stack([dropout_rows(seed, step, range(4), 64) for seed in (1, 2) for step in range(50)])
+    assert keys.dtype == np.int32 and keys.shape == (100, 4, 64) and (keys % 2 == 1).all()
+    assert (
+        len(np.unique(keys)) >= keys.size - 2
+    )  # of 25,600 odd 32-bit numbers 0.15 pairs are equal by chance
+    assert np.array_equal(keys[7], dropout_rows(1, 7, range(4), 64))
+
+
+def test_a_row_s_keys_do_not_depend_on_who_reads_it_in_how_many_micro_batches():
+    whole = dropout_rows(3, 5, range(12), 16)
+    for micro_batches, ranks, batch_size in ((1, 1, 12), (3, 2, 2), (2, 3, 2), (6, 1, 2), (1, 4, 3)):
+        read = [row_numbers(micro_batches, rank, ranks, batch_size) for rank in range(ranks)]
+        order = np.stack(read, 1).ravel()  # micro-batch by micro-batch, all ranks: as samples are dealt out
+        assert order.tolist() == list(range(12))
+        for rows in read:
+            assert np.array_equal(dropout_rows(3, 5, rows.ravel(), 16), whole[rows.ravel()])
+    assert np.array_equal(dropout_rows(3, 5, range(12), 9), whole[:, :9])
 
 
 def test_a_warm_up_beyond_the_cosine_is_said():

@@ -19,7 +19,7 @@ from pangu_alpha.cli import calibrate, train_replay
 from pangu_alpha.cli import search as search_command
 from pangu_alpha.cli.plan_memory import memory_text
 from pangu_alpha.cli.plan_options import plan_parser
-from pangu_alpha.cli.plan_text import rank_text, size, stages_text, traffic_text, ways_text
+from pangu_alpha.cli.plan_text import rank_text, size, stages_text, suite_text, traffic_text, ways_text
 from pangu_alpha.config.families import FAMILIES, JIT_LEVEL, compute_type, has_flash_attention
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
@@ -42,6 +42,7 @@ from pangu_alpha.proof.replay import ReplayReport, Setting, replay
 from pangu_alpha.proof.replay_continued import replay_change
 from pangu_alpha.proof.report import RankSummary, summarise
 from pangu_alpha.proof.search import SEARCHES, TABLE, job_for, try_way
+from pangu_alpha.proof.stages import together
 from pangu_alpha.proof.suite import Change, continued, quick, suite
 from pangu_alpha.proof.suite import job as small_job
 
@@ -155,15 +156,16 @@ def _search(options: argparse.Namespace, folder: Path) -> int:
     model, optim = _network(options)
 
     def verify(best: Candidate, folder: Path, family: str) -> bool:
-        """Whether every stage of a plan compiles to what the formulas and the sharding table say."""
+        """Whether every stage compiles to what formulas and sharding table say, and all ranks meet."""
         chip = {"chip": family} if family else {}
         job = Job(model, best.plan, optim, best.job.micro_batch, **chip)
         mesh = Mesh.of(job.plan)
         ranks = [mesh.rank(stage=stage) for stage in range(mesh.pp)]
         cluster = Cluster.in_order(job.plan.devices)
         summaries = _compile(job, ranks, cluster, folder / "dry_run", options.timeout)
-        good = all(each.agrees for each in summaries)
-        said = f"\n{_stages(summaries, job)}\n\nverified: {'yes' if good else 'NO'}"
+        all_ranks = together({each.rank: each.order for each in summaries}, mesh)
+        good = all_ranks.meet and all(each.agrees for each in summaries)
+        said = f"\n{_stages(summaries, job)}\n{all_ranks.text()}\n\nverified: {'yes' if good else 'NO'}"
         print(said, file=sys.stderr if options.json else sys.stdout)
         return good
 
@@ -191,17 +193,22 @@ def _dry_run(options: argparse.Namespace, folder: Path) -> int:
     ranks = [mesh.rank(stage=stage) for stage in range(mesh.pp)] if options.all_stages else [options.rank]
     mesh.coordinates(ranks[0])  # refuses a rank outside the grid
     summaries = _compile(job, ranks, cluster, folder, options.timeout)
-    _report(options, folder, {"job": to_mapping(job), "ranks": [each.to_json() for each in summaries]})
+    found = {"job": to_mapping(job), "ranks": [each.to_json() for each in summaries]}
+    all_ranks = None
+    if options.all_stages:
+        all_ranks = together({each.rank: each.order for each in summaries}, mesh)
+        found["together"] = {"meet": all_ranks.meet, **asdict(all_ranks)}
+    _report(options, folder, found)
     if options.picture is not None:
         draw_traffic(summaries, options.picture)
     if not options.json:
         print(f"{options.model}, {job.plan.devices} devices: dp {mesh.dp}, tp {mesh.tp}, pp {mesh.pp}")
         print(_chip_text(job))
-        if options.all_stages:
-            print(_stages(summaries, job))
+        if all_ranks:
+            print(f"{_stages(summaries, job)}\n{all_ranks.text()}")
         else:
             print(f"{rank_text(summaries[0])}\n\n{memory_text(summaries, job)}")
-    return int(not all(each.agrees for each in summaries))
+    return int(not all(each.agrees for each in summaries) or bool(all_ranks and not all_ranks.meet))
 
 
 def _chip_text(job: Job) -> str:
@@ -263,6 +270,8 @@ def _replay(options: argparse.Namespace, folder: Path) -> int:
         reports.append(report)
         if not options.json:
             print(report.table(), flush=True)
+    if options.suite and not options.json:
+        print(suite_text(reports))
     _report(options, folder, {"replays": [report.to_json() for report in reports]})
     return int(not all(report.passed for report in reports))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from pangu_alpha.parallel.mesh import RANK_ORDER, Mesh
 from pangu_alpha.planner.tables import table
+from pangu_alpha.proof.replay import ReplayReport
 from pangu_alpha.proof.report import Placement, RankSummary
 from pangu_alpha.proof.search import Way, side_by_side, strategy_text
 
@@ -28,11 +29,22 @@ def rank_text(summary: RankSummary) -> str:
         [
             f"rank {summary.rank}, stage {summary.stage}: compiled in {summary.compile_seconds:.1f} s{whole}"
             f", graph of {summary.nodes} nodes\nholds {held}, {size(summary.held)} in all\n"
-            f"{host_text(summary)}",
+            f"{host_text(summary)}\n{stubs_text(summary)}",
             "Strategies (parts of each input's dimensions)\n" + strategies_text(summary),
             "Parameters\n" + placements_text(summary.placements),
             "Traffic of a step\n" + traffic_text(summary),
         ]
+    )
+
+
+def stubs_text(summary: RankSummary) -> str:
+    """Which functions of CANN were answered by stubs; those that nobody has checked are refused before."""
+    calls = summary.stub_calls
+    if not calls:
+        return "no stub of CANN was called"
+    functions = "1 function" if len(calls) == 1 else f"{len(calls)} functions"
+    return (
+        f"stubs of CANN: {functions} called, {sum(calls.values())} calls, all of them known to need no answer"
     )
 
 
@@ -142,6 +154,20 @@ def stages_text(summaries: Sequence[RankSummary], mesh: Mesh, layers: Sequence[i
     header = ("stage", "rank", "layers", "compile s", "host peak", "nodes", "weights", "moments", "sums")
     header += (*(f"sent {axis}" for axis in RANK_ORDER), "as predicted")
     return table(header, rows, right=range(12))
+
+
+def suite_text(reports: Sequence[ReplayReport]) -> str:
+    """A row for every replayed plan: how long it took, and the whole suite."""
+    spent = [sum(report.seconds.values()) for report in reports]
+    rows = [
+        (report.name, report.ranks, "pass" if report.passed else "FAIL", f"{seconds:.0f}")
+        for report, seconds in zip(reports, spent, strict=True)
+    ]
+    failed = sum(not report.passed for report in reports)
+    rows.append(
+        (f"{len(reports)} plans", "", f"{failed} failed" if failed else "all pass", f"{sum(spent):.0f}")
+    )
+    return table(("plan", "processes", "verdict", "seconds"), rows, right=(1, 3))
 
 
 def ways_text(ways: Sequence[Way]) -> str:

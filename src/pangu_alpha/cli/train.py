@@ -60,6 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     log_to_stderr()
 
     # MindSpore takes seconds: after the config is checked
+    from pangu_alpha.model.operators.dropout import check_products
     from pangu_alpha.parallel.context import device_number, use_chip, use_device
     from pangu_alpha.parallel.world import join_world
     from pangu_alpha.parallel.world_check import check_world
@@ -70,6 +71,8 @@ def main(arguments: Sequence[str]) -> int:
         logging.getLogger().setLevel(logging.WARNING)  # rank 0 says it for all
     if device == "Ascend":
         use_chip(config.run.chip, config.model)
+        if config.model.dropout:
+            check_products()
     check_world(world, config, device_number(device))
 
     from pangu_alpha.training.guard import TrainingHaltedError

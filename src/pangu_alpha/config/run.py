@@ -108,6 +108,9 @@ class RunConfig:
         check_replicas_every: Steps between two comparisons of what several ranks hold copies of; the first
             step after every start and the last step always have one. 0 compares never.
         log_every: Steps between two lines on the console; metrics.jsonl gets every step.
+        attention_dropout: Who draws the masks of the attention weights: "positional" gives any plan, and a
+            run that was resumed, the masks of one process never stopped; "device" is Ascend's own kernel,
+            which moves fewer bytes and repeats nothing.
         tensorboard: Write TensorBoard events beside metrics.jsonl.
         peak_tflops: Peak of one device for the model FLOPs utilisation, 10^12 operations a second. None
             measures a matrix product on CPU and reports no utilisation on Ascend.
@@ -130,6 +133,7 @@ class RunConfig:
     evaluate_batches: int | None = None
     check_replicas_every: int = 1000
     log_every: int = 1
+    attention_dropout: Literal["positional", "device"] = "positional"
     tensorboard: bool = True
     peak_tflops: float | None = None
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -26,7 +26,7 @@ _ROUNDS = 24
 _U64 = np.uint64
 
 
-def _mix(values: np.ndarray) -> np.ndarray:
+def mix64(values: np.ndarray) -> np.ndarray:
     """The 64-bit finaliser of SplitMix64 (Steele, Lea, Flood, 2014): each input bit moves all output bits."""
     with np.errstate(over="ignore"):
         values = values + _U64(0x9E3779B97F4A7C15)
@@ -71,7 +71,7 @@ class Permutation:
         epochs, places = np.divmod(np.asarray(draws, np.int64), self.size)
         if not self._shuffle:
             return places
-        keys = _mix(self._key ^ _mix(epochs.astype(_U64)))
+        keys = mix64(self._key ^ mix64(epochs.astype(_U64)))
         windows = self._network(places.astype(_U64), keys)
         outside = windows >= _U64(self.size)
         while outside.any():
@@ -83,7 +83,7 @@ class Permutation:
         this_side, other_side = (_U64(side) for side in self._sides)
         this, other = values % this_side, values // this_side
         for number in range(_ROUNDS):
-            turned = (this + _mix(_mix(keys + _U64(number)) ^ other) % this_side) % this_side
+            turned = (this + mix64(mix64(keys + _U64(number)) ^ other) % this_side) % this_side
             this, other = other, turned
             this_side, other_side = other_side, this_side
         assert _ROUNDS % 2 == 0  # so each half is back on its own side of the grid

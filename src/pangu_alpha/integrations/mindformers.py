@@ -91,7 +91,7 @@ class PanguAlphaForCausalLM(PreTrainedModel):
         - **position_ids** (Tensor) - int32 [B, S]; 0 to S-1 when left out.
         - **attention_mask** (Tensor) - [B, S, S], 1 = may attend, or [B, S], 1 = no padding (causal then);
           causal when left out.
-        - **dropout_seed** (Tensor) - int32 scalar; None: no dropout.
+        - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row; None: no dropout.
 
     Outputs:
         Tensor [B, S, V], logits in the compute type; with labels a float32 scalar,
@@ -115,13 +115,13 @@ class PanguAlphaForCausalLM(PreTrainedModel):
         if config.checkpoint_name_or_path:
             self.load_checkpoint(config)
 
-    def construct(self, input_ids, labels=None, position_ids=None, attention_mask=None, dropout_seed=None):
+    def construct(self, input_ids, labels=None, position_ids=None, attention_mask=None, dropout_rows=None):
         if position_ids is None:
             position_ids = ops.broadcast_to(ops.arange(input_ids.shape[1], dtype=ms.int32), input_ids.shape)
         mask = self.full_mask(input_ids, attention_mask)
         if labels is None:
-            return self.network(input_ids, position_ids, mask, dropout_seed)
-        hidden = self.network.hidden_states(input_ids, position_ids, mask, dropout_seed)
+            return self.network(input_ids, position_ids, mask, dropout_rows)
+        hidden = self.network.hidden_states(input_ids, position_ids, mask, dropout_rows)
         table = self.network.word_embedding.table
         counts = self.cast(ops.logical_and(labels >= 0, input_ids != self.pad_token_id), ms.float32)
         nll = self.cross_entropy(hidden, table, ops.maximum(labels, 0).reshape((-1,))).reshape(labels.shape)

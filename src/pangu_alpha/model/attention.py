@@ -25,7 +25,7 @@ class Attention(nn.Cell):
         - **query** (Tensor) - [T, H], what asks.
         - **x** (Tensor) - [T, H], what is asked.
         - **mask** (Tensor) - made by the device's `mask` from [B, S, C].
-        - **dropout_seed** (Tensor) - int32 scalar or None.
+        - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row, or None.
         - **places** (Tensor) - int32 [B, N, S, 3], places in the cache, or None without one.
 
     Outputs:
@@ -39,7 +39,7 @@ class Attention(nn.Cell):
         self.key = Linear(hidden, hidden, operators)
         self.value = Linear(hidden, hidden, operators)
         self.split = operators.split_heads(config.num_heads)
-        dropout = operators.dropout(config.dropout, salt)
+        dropout = operators.attention_dropout(config.dropout, salt, config.num_heads)
         self.core = operators.attention(config.num_heads, config.head_size, dropout)
         self.join = operators.join_heads(config.num_heads)
         self.output = Linear(hidden, hidden, operators)
@@ -47,7 +47,7 @@ class Attention(nn.Cell):
         self.key_cache = None
         self.value_cache = None
 
-    def construct(self, query, x, mask, dropout_seed=None, places=None):
+    def construct(self, query, x, mask, dropout_rows=None, places=None):
         batch = mask.shape[0]
         query = self.split(self.query(query), batch)
         key = self.split(self.key(x), batch)
@@ -55,4 +55,4 @@ class Attention(nn.Cell):
         if self.cached:
             key = self.key_cache(key, places)
             value = self.value_cache(value, places)
-        return self.output(self.join(self.core(query, key, value, mask, dropout_seed)))
+        return self.output(self.join(self.core(query, key, value, mask, dropout_rows)))

@@ -37,14 +37,14 @@ class Block(nn.Cell):
         self.feed_forward_dropout = operators.dropout(config.dropout, 3 * index + 3)
         self.add = ops.Add()
 
-    def construct(self, x, mask, query=None, dropout_seed=None, places=None):
+    def construct(self, x, mask, query=None, dropout_rows=None, places=None):
         normed = self.attention_norm(x)
         if self.asks_itself:
             query = normed
-        attended = self.attention(query, normed, mask, dropout_seed, places)
-        x = self.add(x, self.attention_dropout(attended, dropout_seed))
+        attended = self.attention(query, normed, mask, dropout_rows, places)
+        x = self.add(x, self.attention_dropout(attended, dropout_rows))
         transformed = self.feed_forward(self.feed_forward_norm(x))
-        return self.add(x, self.feed_forward_dropout(transformed, dropout_seed))
+        return self.add(x, self.feed_forward_dropout(transformed, dropout_rows))
 
 
 class PanguAlpha(nn.Cell):
@@ -60,7 +60,8 @@ class PanguAlpha(nn.Cell):
         - **input_ids** (Tensor) - int32 [B, S].
         - **position_ids** (Tensor) - int32 [B, S], restarting at 0 with each document.
         - **attention_mask** (Tensor) - [B, S, C], 1 = may attend.
-        - **dropout_seed** (Tensor) - int32 scalar, new for every step and micro-batch; None: no dropout.
+        - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row, new in every step
+          (training.schedule.dropout_rows); None: no dropout.
         - **places** (Tensor) - int32 [B, N, S, 3], where keys and values go in the cache; None: no cache.
 
     Outputs:
@@ -88,19 +89,19 @@ class PanguAlpha(nn.Cell):
         if seed is not None:
             initialize(self, seed)
 
-    def hidden_states(self, input_ids, position_ids, attention_mask, dropout_seed=None, places=None):
+    def hidden_states(self, input_ids, position_ids, attention_mask, dropout_rows=None, places=None):
         """Everything up to the logits: [T, H] in the compute type; arguments as in `construct`."""
         mask = self.mask(attention_mask)
         x = self.add(self.word_embedding(input_ids), self.position_embedding(position_ids))
-        x = self.cast(self.embedding_dropout(x, dropout_seed), self.compute_dtype)
+        x = self.cast(self.embedding_dropout(x, dropout_rows), self.compute_dtype)
         for block in self.blocks:
-            x = block(x, mask, None, dropout_seed, places)
+            x = block(x, mask, None, dropout_rows, places)
         query = self.cast(self.query_embedding(position_ids), self.compute_dtype)
         if self.norm_first:
-            return self.query_layer(self.final_norm(x), mask, query, dropout_seed, places)
-        return self.final_norm(self.query_layer(x, mask, query, dropout_seed, places))
+            return self.query_layer(self.final_norm(x), mask, query, dropout_rows, places)
+        return self.final_norm(self.query_layer(x, mask, query, dropout_rows, places))
 
-    def construct(self, input_ids, position_ids, attention_mask, dropout_seed=None, places=None) -> Tensor:
-        x = self.hidden_states(input_ids, position_ids, attention_mask, dropout_seed, places)
+    def construct(self, input_ids, position_ids, attention_mask, dropout_rows=None, places=None) -> Tensor:
+        x = self.hidden_states(input_ids, position_ids, attention_mask, dropout_rows, places)
         logits = self.logits(x, self.word_embedding.table)
         return logits.reshape((*input_ids.shape, -1))

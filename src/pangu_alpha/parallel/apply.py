@@ -111,10 +111,6 @@ def recompute(model: PanguAlpha, plan: ParallelPlan) -> None:
         mode = plan.recompute_of_layer(index)
         if mode == "full":
             block.recompute()
-            if hasattr(block.feed_forward_dropout, "dropout"):
-                # Its mask is kept: to draw it again, MindSpore 2.9 would repeat the product before it and
-                # that product's sum over devices.
-                block.feed_forward_dropout.dropout.recompute(False)
         elif mode == "selective":
             block.attention.core.recompute()
 

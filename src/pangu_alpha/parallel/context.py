@@ -93,7 +93,7 @@ def use_chip(chosen: str, model: ModelConfig) -> str:
     return chip
 
 
-def partition(plan: ParallelPlan, rank: int, search: str | None = None) -> None:
+def partition(plan: ParallelPlan, rank: int, search: str | None = None, inputs: int = 5) -> None:
     """Makes MindSpore split the graphs of this process by a plan; after mindspore.communication.init().
 
     Each rank feeds its own rows of the batch.
@@ -103,6 +103,8 @@ def partition(plan: ParallelPlan, rank: int, search: str | None = None) -> None:
         rank: This process's.
         search: MindSpore's own strategy search instead of the plan's sharding table:
             "recursive_programming" or "sharding_propagation".
+        inputs: How many tensors a step is fed, each cut by rows: input_ids, labels, loss_mask, position_ids,
+            document_ids, and with dropout dropout_rows.
     """
     settings = {}
     if plan.optimizer_parallel != "none":
@@ -126,6 +128,6 @@ def partition(plan: ParallelPlan, rank: int, search: str | None = None) -> None:
         device_num=plan.devices,
         global_rank=rank,
         pipeline_stages=plan.pp,
-        dataset_strategy=((plan.dp, 1),) * 5,  # input_ids, labels, loss_mask, position_ids, document_ids
+        dataset_strategy=((plan.dp, 1),) * inputs,
         **settings,
     )

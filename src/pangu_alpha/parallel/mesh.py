@@ -163,5 +163,24 @@ class Mesh:
             return "pp hop"
         return f"{axis} part"
 
+    def counterpart(self, group: Sequence[int], rank: int) -> tuple[int, ...]:
+        """The group that is for `rank` what `group` is for its own members: the same part of the grid, moved.
+
+        Args:
+            group: Some ranks; along the axes in which they differ they stay where they are.
+            rank: Gives the other coordinates.
+
+        Returns:
+            As many ranks, in the same order.
+        """
+        own = self.coordinates(rank)
+        moved = {COORDINATE_OF[axis]: own.along(axis) for axis in self.shared_axes(group)}
+        return tuple(self.rank(**(self.coordinates(each)._asdict() | moved)) for each in group)
+
+    def shared_axes(self, group: Sequence[int]) -> tuple[str, ...]:
+        """The axes along which all ranks of a group have the same coordinate, outermost first."""
+        places = [self.coordinates(each) for each in group]
+        return tuple(axis for axis in AXES if len({place.along(axis) for place in places}) == 1)
+
     def __str__(self) -> str:
         return f"the grid dp {self.dp}, tp {self.tp}, pp {self.pp}"

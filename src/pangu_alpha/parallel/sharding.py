@@ -44,6 +44,16 @@ ROW = ("output", "down")  # linears whose inputs I are split, so that their resu
 
 DERIVED = ("Reshape",)  # operators that take the split of their neighbours
 
+# dropout of the residual stream [T, H]: keys [B, S], [T, 1], columns [H]
+_RESIDUAL_DROPOUT = {
+    "salted": split(("dp", _), ()),
+    "bits": split(("sp", _), (_,)),
+    "reached": split(("sp", _), ()),
+    "cast": split(("sp", _)),
+    "drop": split(("sp", _), ("sp", _)),
+    "rescale": split(("sp", _), ()),
+}
+
 SHARDING: Mapping[str, Mapping[str, Split]] = {
     # embeddings [B, S] -> [T, H]
     "word_embedding": {"gather": split(("vp", _), ("dp", _))},
@@ -74,9 +84,9 @@ SHARDING: Mapping[str, Mapping[str, Split]] = {
     },
     # the residual stream [T, H]
     "Block": {"add": split(("sp", _), ("sp", _))},
-    "embedding_dropout": {"dropout": split(("sp", _))},
-    "attention_dropout": {"dropout": split(("sp", _))},
-    "feed_forward_dropout": {"dropout": split(("sp", _))},
+    "embedding_dropout": _RESIDUAL_DROPOUT,
+    "attention_dropout": _RESIDUAL_DROPOUT,
+    "feed_forward_dropout": _RESIDUAL_DROPOUT,
     "LayerNorm": {"cast": split(("sp", _))},
     "Normalize": {"norm": split(("sp", _), (_,), (_,))},
     # x [T, I], weight [O, I], bias [O]
@@ -100,8 +110,18 @@ SHARDING: Mapping[str, Mapping[str, Split]] = {
         "add": split(("dp", "tp", _, _), ("dp", _, _, _)),
         "softmax": split(("dp", "tp", _, _)),
         "mix": split(("dp", "tp", _, _), ("dp", "tp", _, _)),
+        "rescale": split(("dp", "tp", _, _), ()),
     },
-    "dropout": {"dropout": split(("dp", "tp", _, _))},  # of the attention weights
+    # dropout of the attention weights [B, N, S, C]: keys [B, S], [B, 1, S, 1], [B, N, S, 1], columns [C]
+    "dropout": {
+        "salted": split(("dp", _), ()),
+        "by_head": split(("dp", _, _, _), (_, "tp", _, _)),
+        "bits": split(("dp", "tp", _, _), (_,)),
+        "reached": split(("dp", "tp", _, _), ()),
+        "cast": split(("dp", "tp", _, _)),
+        "drop": split(("dp", "tp", _, _), ("dp", "tp", _, _)),
+        "dropout": split(("dp", "tp", _, _)),  # the device's kernel
+    },
     "FlashAttention": {"flash_attention": split(*[("dp", "tp", _, _)] * 3, ("dp", _, _, _))},
     # feed-forward activation [T, 4H]
     "Gelu": {

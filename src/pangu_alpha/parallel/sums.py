@@ -79,8 +79,12 @@ class Partitioned(nn.Cell):
         self.world_sum = ops.AllReduce(ops.ReduceOp.SUM)
 
     def batch_sums(self, gradients, tokens):
-        """Gradients are summed by the partitioner already; tokens are not."""
-        return gradients, self.world_sum(self.mul(tokens, self.row_share))
+        """Gradients are summed by the partitioner already; tokens are not.
+
+        The gradients wait for the tokens' sum, so that the norm's comes after it on every device.
+        """
+        total = self.world_sum(self.mul(tokens, self.row_share))
+        return ops.depend(gradients, total), total
 
     def square_sum(self, squares):
         """Sum over all devices, every element of every gradient counted once."""

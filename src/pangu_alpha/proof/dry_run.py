@@ -24,6 +24,7 @@ from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
 from pangu_alpha.config.schema import ConfigError, build, to_mapping, validate
 from pangu_alpha.files.writing import write_text
 from pangu_alpha.proof.cann import dry_run_environment
+from pangu_alpha.proof.stub_calls import counted, refuse_unknown
 
 GRAPH, REPORT, _JOB = "graph.mindir", "report.json", "job.json"
 
@@ -48,6 +49,7 @@ class Job:
             memory holds them. Takes as long as a run's start: minutes for a stage of 10^10 parameters.
         search: MindSpore's own strategy search instead of the sharding table.
         chip: Family of the devices: whether they have flash attention, and how overflow is noticed.
+        attention_dropout: Who draws the masks of the attention weights; see config.run.RunConfig.
         patch: "module:function" that the child calls before anything is built; negative controls use it.
 
     Raises:
@@ -63,15 +65,12 @@ class Job:
     initialize: bool = False
     search: Literal["recursive_programming", "sharding_propagation"] | None = None
     chip: Chip = "910B"
+    attention_dropout: Literal["positional", "device"] = "positional"
     patch: str | None = None
 
     def __post_init__(self) -> None:
         validate(self)
         problems = [*misfits(self.plan, self.model), *unpartitionable(self.plan)]
-        if self.model.dropout and self.operators == "plain":
-            problems.append(
-                f"dropout: {self.model.dropout} must be 0 with plain operators, whose masks are not split"
-            )
         if problem := unsupported(self.model, self.chip):
             problems.append(problem)
         if problems:
@@ -109,6 +108,7 @@ class RankReport:
         peak_mb: Largest memory of the child, MiB, before its graph is read, which training does not do.
         layouts: Every parameter, moment and gradient sum of the rank's graph by name.
         strategies: Strategy of every operator by scope.
+        stub_calls: How often the child called each stub of CANN, by name; empty with a real CANN.
     """
 
     rank: int
@@ -118,6 +118,7 @@ class RankReport:
     peak_mb: int
     layouts: Mapping[str, Slice]
     strategies: Mapping[str, list]
+    stub_calls: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def graph(self) -> Path:
@@ -151,7 +152,12 @@ def compile_rank(job: Job, rank: int, folder: Path, timeout: float = 1800.0) -> 
             raise DryRunError(f"rank {rank}: not compiled within {timeout:.0f} s") from error
     if child.returncode or not (target / REPORT).exists():
         raise DryRunError(f"rank {rank}: {_reason(target / 'log.txt', child.returncode)}")
-    return read_report(target)
+    report = read_report(target)
+    try:
+        refuse_unknown(report.stub_calls)
+    except ValueError as error:
+        raise DryRunError(f"rank {rank}: {error}") from error
+    return report
 
 
 def read_report(folder: Path) -> RankReport:
@@ -209,6 +215,7 @@ def _compile(job: Job, rank: int, folder: Path) -> None:
         "peak_mb": peak // 1024,
         "layouts": {name: asdict(_slice(row)) for name, row in step.parameter_layout_dict.items()},
         "strategies": private.strategies_of(step),
+        "stub_calls": counted(),
     }
     write_text(folder / REPORT, json.dumps(report))
 

@@ -385,14 +385,18 @@ def _collective(model: Model, function: Function, node: Node, count: int) -> Col
     )
 
 
+def callees(model: Model, function: Function, node: Node) -> Iterator[str]:
+    """Names of the functions that a node of type Call may call; several where the graph chooses one."""
+    if any(node.callee == each.name for each in model.functions):
+        yield node.callee
+    else:
+        yield from _closures(model, function.by_name[node.callee].proto)
+
+
 def _callees(model: Model, function: Function) -> Iterator[str]:
-    names = {each.name for each in model.functions}
     for node in function.nodes:
         if node.type == "Call":
-            if node.callee in names:
-                yield node.callee
-            else:
-                yield from _closures(model, function.by_name[node.callee].proto)
+            yield from callees(model, function, node)
 
 
 def _closures(model: Model, proto: Any) -> Iterator[str]:

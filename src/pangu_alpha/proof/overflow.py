@@ -22,14 +22,15 @@ def problems(model: mindir.Model, saturates: bool) -> tuple[str, ...]:
     """What is wrong with the reading of the float status, a sentence each.
 
     Args:
-        model: A rank's graph as one function (inline.inline).
+        model: A rank's graph; as one function (inline.inline), which takes long for a large model, if it
+            saturates.
         saturates: Whether it is for chips on which nothing else tells of an overflow.
     """
-    assert len(model.functions) == 1, "inline the graph first"
-    (function,) = model.functions
-    reads = [node for node in function.nodes if node.type == _READ]
+    reads = [node for function in model.functions for node in function.nodes if node.type == _READ]
     if not saturates:
         return tuple(f"{node.scope}: reads a float status that the chip does not have" for node in reads)
+    assert len(model.functions) == 1, "inline the graph first"
+    (function,) = model.functions
     if len(reads) != 1:
         return (f"the float status is read {len(reads)} times, not once",)
     inputs = {node.name: node.inputs for node in function.nodes}

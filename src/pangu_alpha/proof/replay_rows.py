@@ -13,7 +13,7 @@ import numpy as np
 from pangu_alpha.config.run import GuardConfig
 from pangu_alpha.proof.dry_run import Job
 from pangu_alpha.training.guard import make_guard
-from pangu_alpha.training.schedule import step_controls
+from pangu_alpha.training.schedule import dropout_rows, row_numbers, step_controls
 
 HEAVY = 1e30  # weight of a token that makes the squares of its gradients overflow in float32
 
@@ -28,6 +28,26 @@ class Place(NamedTuple):
 
     step: int = 0
     samples: int = 0
+
+
+class Overflow(NamedTuple):
+    """A step whose gradients overflow.
+
+    Args:
+        step: Which, counted from 0 and the initial values; None for none.
+        scale: The loss scale that makes them overflow; None leaves the scale and makes one token too heavy.
+    """
+
+    step: int | None = None
+    scale: float | None = None
+
+    def by_weight(self, step: int) -> bool:
+        """Whether a step overflows by one token's weight."""
+        return step == self.step and self.scale is None
+
+    def loss_scale(self, step: int) -> float | None:
+        """The loss scale of a step; None is the recipe's."""
+        return self.scale if step == self.step else None
 
 
 def samples_per_step(job: Job) -> int:
@@ -63,6 +83,23 @@ def rows_of_step(job: Job, position: int, overflows: bool = False) -> tuple[np.n
     return tuple(rows)
 
 
+def keys_of_step(job: Job, step: int) -> tuple[np.ndarray, ...]:
+    """Dropout's keys of all data-parallel ranks' rows at one step.
+
+    Args:
+        job: Sizes and seed.
+        step: From 0.
+
+    Returns:
+        int32 [D, M * B, S], the batch's sixth array; nothing for a job without dropout.
+    """
+    if job.model.dropout == 0.0:
+        return ()
+    sizes = (job.plan.micro_batches, job.plan.dp, job.batch_size)
+    rows = [row_numbers(sizes[0], rank, *sizes[1:]).ravel() for rank in range(job.plan.dp)]
+    return (np.stack([dropout_rows(job.seed, step, each, job.model.seq_length) for each in rows]),)
+
+
 def _sample(job: Job, position: int) -> tuple[np.ndarray, ...]:
     """One row: random tokens in documents of random lengths.
 
@@ -91,7 +128,9 @@ def micro_batches(job: Job, rows: Sequence[np.ndarray]) -> list[tuple[np.ndarray
     ]
 
 
-def controls(job: Job, step: int, mask: np.ndarray, skipped: int = 0) -> np.ndarray:
+def controls(
+    job: Job, step: int, mask: np.ndarray, skipped: int = 0, loss_scale: float | None = None
+) -> np.ndarray:
     """What changes from step to step besides the batch, as training fills it: float32 [6].
 
     Args:
@@ -99,9 +138,12 @@ def controls(job: Job, step: int, mask: np.ndarray, skipped: int = 0) -> np.ndar
         step: From 0.
         mask: Loss mask of the rows that one rank reads.
         skipped: Steps before it whose update was not applied.
+        loss_scale: The recipe's when left out.
     """
     # "auto" is off here: a replay is too short for a scale that has to find its size
     guard = make_guard(GuardConfig(), job.optim.loss_scale, "float32")
     guard.skipped = skipped
+    if loss_scale is not None:
+        guard.scale.value = loss_scale
     nominal = samples_per_step(job) * job.model.seq_length
     return step_controls(step, job.optim, guard, mask.sum(), nominal)

@@ -26,12 +26,12 @@ from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.files.writing import write_text
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
-from pangu_alpha.proof import mindir
 from pangu_alpha.proof.compare import Comparison, Recipe, Run, compare, differences
 from pangu_alpha.proof.dry_run import Job
-from pangu_alpha.proof.inline import inline
 from pangu_alpha.proof.replay import check_order, compile_ranks, misplaced, write_graphs
+from pangu_alpha.proof.replay_graphs import graphs_of
 from pangu_alpha.proof.replay_processes import ReplayError
+from pangu_alpha.proof.rewrite import RewriteOptions
 from pangu_alpha.proof.slices import Region
 from pangu_alpha.proof.training_legs import Ended, Interruption, Trace, run_leg, run_one
 from pangu_alpha.proof.training_report import LegReport, TrainingBounds, TrainingReport
@@ -166,9 +166,9 @@ def prepare(
     reports = compile_ranks(job, target, compiled)
     if wrong := list(misplaced(reports, job, parameter_shapes(config.model))):
         raise ReplayError(f"{words_of(config.parallel)}: placed otherwise than the table says: {wrong[0]}")
-    graphs = {each.rank: inline(mindir.read(each.graph)) for each in reports}
+    graphs = graphs_of(words_of(config.parallel), reports, config.parallel)
     check_order(words_of(config.parallel), graphs)
-    write_graphs(target, graphs)
+    write_graphs(target, graphs, RewriteOptions.of(chip))
     write_text(done, wanted)
     return target
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pangu_alpha.config.families import FAMILIES, compute_type
 from pangu_alpha.parallel.layout import Layout, is_tied, layouts
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof import liveness, mindir, overflow, traffic
+from pangu_alpha.proof.dependences import PartialOrder, partial_order
 from pangu_alpha.proof.dry_run import Job, RankReport, Slice
+from pangu_alpha.proof.fusion import fuse
 from pangu_alpha.proof.inline import inline
 from pangu_alpha.proof.links import LINKS, Cluster, Link
 
@@ -79,7 +81,9 @@ class RankSummary:
         strategies: Of the operators.
         lines: Its traffic, by formula and in the graph.
         links: Farthest link that the groups of each line cross; None where there is no group.
+        order: Its collectives, and what is forced of their order.
         kept: For the backward pass.
+        stub_calls: How often MindSpore called each stub of CANN while it compiled; empty with a real CANN.
         overflow: What is wrong with how the rank notices an overflow; see overflow.problems.
     """
 
@@ -95,7 +99,9 @@ class RankSummary:
     strategies: tuple[Strategy, ...]
     lines: tuple[traffic.Line, ...]
     links: tuple[Link | None, ...]
+    order: PartialOrder
     kept: liveness.KeptBytes
+    stub_calls: Mapping[str, int] = field(default_factory=dict)
     overflow: tuple[str, ...] = ()
 
     @property
@@ -133,14 +139,16 @@ class RankSummary:
         return dict(found)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values, without the order."""
         rows = [
             {key: value for key, value in asdict(line).items() if key != "groups"}
             | {"group_size": len(line.groups[0]) if line.groups else 0, "link": link, "equal": line.equal}
             for line, link in zip(self.lines, self.links, strict=True)
         ]
         said = {"host_limit": self.host_limit, "fits_host": self.fits_host, "agrees": self.agrees}
-        return asdict(self) | {"lines": rows, "links": None} | said
+        plain = asdict(replace(self, order=PartialOrder((), ())))
+        del plain["order"]
+        return plain | {"lines": rows, "links": None} | said
 
 
 def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | None = None) -> RankSummary:
@@ -171,7 +179,9 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
         strategies=tuple(strategies(report.strategies)),
         lines=tuple(lines),
         links=tuple(_link(line, cluster) for line in lines),
+        order=partial_order(fuse(model, report.rank) if job.plan.gradient_fusion else model),
         kept=liveness.kept(model, job.plan.micro_batches, whole).bytes(),
+        stub_calls=report.stub_calls,
         overflow=overflow.problems(whole, saturates),
     )
 

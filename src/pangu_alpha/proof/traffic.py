@@ -249,12 +249,13 @@ class Formulas:
         """MindSpore gathers a batch of micro-batches from all data-parallel ranks before it cuts them out.
 
         The first stage asks for ids, positions and documents; the last for labels, loss mask, positions (of
-        the query) and documents; those between for documents.
+        the query) and documents; those between for documents; all for dropout's keys.
         """
         plan = self.plan
         if plan.micro_batches == 1:
             return
         integers = 4 if plan.pp == 1 else 3 if self.first or self.last else 1
+        integers += bool(self.model.dropout)
         size = plan.micro_batches * plan.dp * self.rows
         for dtype, number in (("int32", integers), ("float32", int(self.last))):
             yield from self._ask(INPUTS, "forward", "AllGather", ["dp"], size, dtype, number)
@@ -288,10 +289,13 @@ class Formulas:
         return name if self.plan.pp > 2 else axis_name(self.mesh, ["pp"])
 
     def _parameters(self) -> Iterator[Demand]:
-        """Gradients and weights; the last stage sums its part of the tied table's only if the optimizer is
-        sharded, and the first stage sums all of it once more."""
+        """Gradients and weights of the stage's own parameters and the last stage's copy of the tied table.
+
+        The last stage sums its part of the tied table's gradient under level 1 only, and the first stage sums
+        all of it once more. At the other levels the last stage sends its own replica's part.
+        """
         for name, layout in self.placed.items():
-            sent = is_tied(name) and self.last and self.plan.optimizer_parallel != "none"
+            sent = is_tied(name) and self.last and self.plan.optimizer_parallel == "level1"
             if self.stage == layout.stage or sent:
                 asks = self._gathered if layout.optimizer_parts > 1 else self._summed
                 yield from asks(name, layout)

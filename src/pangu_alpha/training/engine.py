@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor
 
@@ -27,12 +26,13 @@ from pangu_alpha.model.initialization import initial_values
 from pangu_alpha.model.operators import operators_for
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.sums import DataParallel
 from pangu_alpha.parallel.world import World
 from pangu_alpha.training.guard import LARGEST, Guard
 from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.optimizer import AdamW
-from pangu_alpha.training.schedule import dropout_seed, update_scalars
+from pangu_alpha.training.schedule import dropout_rows, row_numbers, update_scalars
 from pangu_alpha.training.step import Gradients, OptimizerStep, Update
 from pangu_alpha.training.validation import mean_loss
 
@@ -73,7 +73,8 @@ class Engine:
     def __init__(self, config: TrainConfig, world: World | None = None) -> None:
         self.config = config
         self.world = world or World()
-        operators = operators_for(config.model, chip=config.run.chip)
+        stream = dropout_stream(config, self.world.rank)
+        operators = operators_for(config.model, chip=config.run.chip, device_dropout=stream)
         self.model = PanguAlpha(config.model, None, operators)
         parameters = ParameterTuple(self.model.trainable_params())
         self.compute_dtype = self.model.compute_dtype
@@ -128,9 +129,9 @@ class Engine:
         recipe = _float([scalars.learning_rate, scalars.epsilon, scalars.decay])
         scale = _float(guard.scale.value / self._nominal_tokens)
         largest = _float(guard.largest_norm())
-        inputs = [
-            (self._seed(step, place), *graph_inputs(batch)) for place, batch in enumerate(micro_batches)
-        ]
+        keys = self._keys(step, self.world.rank, self.world.size)
+        dropout = [Tensor(each) for each in keys] or [None] * len(micro_batches)
+        inputs = [(rows, *graph_inputs(batch)) for rows, batch in zip(dropout, micro_batches, strict=True)]
         losses, norm, applied = self._step(inputs, scale, largest, recipe, before_update)
         tokens = np.concatenate([batch.loss_mask.sum(1) for batch in micro_batches])
         sources = np.concatenate([batch.source_ids for batch in micro_batches])
@@ -216,11 +217,13 @@ class Engine:
             "optimizer": {parameter.name: parameter for parameter in moments},
         }
 
-    def _seed(self, step: int, micro_batch: int) -> Tensor | None:
-        if self.config.model.dropout == 0.0:
-            return None
-        place = micro_batch * self.world.size + self.world.rank  # ranks must not share their masks
-        return Tensor(dropout_seed(self.config.run.seed, step, place), ms.int32)
+    def _keys(self, step: int, rank: int, ranks: int) -> list[np.ndarray]:
+        """Dropout's keys of the rows of one data-parallel rank of several, by micro-batch; none without."""
+        model, run = self.config.model, self.config.run
+        if model.dropout == 0.0:
+            return []
+        rows = row_numbers(self.config.parallel.micro_batches, rank, ranks, run.batch_size)
+        return [dropout_rows(run.seed, step, each, model.seq_length) for each in rows]
 
 
 def _float(value: float | Sequence[float]) -> Tensor:
@@ -239,3 +242,14 @@ def reported_norm(norm: Tensor) -> float:
 def graph_inputs(batch: Batch) -> tuple[Tensor, ...]:
     """input_ids, labels, loss_mask, position_ids, document_ids as the graphs take them."""
     return tuple(Tensor(array) for array in batch[:5])
+
+
+def dropout_stream(config: TrainConfig, rank: int) -> tuple[int, ...] | None:
+    """What seeds the device's own dropout on a rank: run.seed and the coordinates that cut attention weights.
+
+    None if masks are to be made by position.
+    """
+    if config.run.attention_dropout == "positional":
+        return None
+    place = Mesh.of(config.parallel).coordinates(rank)
+    return config.run.seed, place.data, place.tensor

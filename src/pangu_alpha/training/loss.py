@@ -19,7 +19,7 @@ class TokenLoss(nn.Cell):
 
     Inputs:
         - **input_ids**, **labels**, **position_ids**, **document_ids** (Tensor) - int32 [B, S].
-        - **dropout_seed** (Tensor) - int32 scalar or None.
+        - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row, or None.
 
     Outputs:
         Tensor [B, S], float32, nats a token.
@@ -31,8 +31,8 @@ class TokenLoss(nn.Cell):
         self.mask = DocumentMask()
         self.cross_entropy = model.operators.cross_entropy(model.config.vocab_size)
 
-    def construct(self, input_ids, labels, position_ids, document_ids, dropout_seed=None):
+    def construct(self, input_ids, labels, position_ids, document_ids, dropout_rows=None):
         mask = self.mask(document_ids)
-        hidden = self.model.hidden_states(input_ids, position_ids, mask, dropout_seed)
+        hidden = self.model.hidden_states(input_ids, position_ids, mask, dropout_rows)
         table = self.model.word_embedding.table
         return self.cross_entropy(hidden, table, labels.reshape((-1,))).reshape(labels.shape)

@@ -24,6 +24,8 @@ from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.optimizer import AdamW
 from pangu_alpha.training.step import Update
 
+_INPUTS = 5  # input_ids, labels, loss_mask, position_ids, document_ids
+
 _clear = ops.MultitypeFuncGraph("clear")
 
 
@@ -44,6 +46,7 @@ class MicroBatchLoss(nn.Cell):
         - **input_ids**, **labels** (Tensor) - int32 [B, S].
         - **loss_mask** (Tensor) - float32 [B, S], 1 = counts.
         - **position_ids**, **document_ids** (Tensor) - int32 [B, S].
+        - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row; left out without dropout.
 
     Outputs:
         Tensor, float32 scalar, nats.
@@ -53,14 +56,11 @@ class MicroBatchLoss(nn.Cell):
     def __init__(self, token_loss: TokenLoss) -> None:
         super().__init__(auto_prefix=False)
         self.token_loss = token_loss
-        # A seed is what switches dropout on. This one is a constant, because every input of the graph would
-        # be cut like rows of the batch; the device's kernel draws from a stream of its own.
-        self.dropout_seed = Tensor(0, ms.int32) if token_loss.model.config.dropout else None
         self.mul = ops.Mul()
         self.sum = ops.ReduceSum()
 
-    def construct(self, input_ids, labels, loss_mask, position_ids, document_ids):
-        nll = self.token_loss(input_ids, labels, position_ids, document_ids, self.dropout_seed)
+    def construct(self, input_ids, labels, loss_mask, position_ids, document_ids, dropout_rows=None):
+        nll = self.token_loss(input_ids, labels, position_ids, document_ids, dropout_rows)
         return self.sum(self.mul(nll, loss_mask))
 
 
@@ -112,6 +112,10 @@ class PartitionedStep(nn.Cell):
         recipe = self.controls[3:]
         loss = self.network(*batch)
         gradients = self.differentiate(self.network, self.parameters)(*batch, scale)
+        # All devices sum the tokens together. Without this edge each compiler is free to run that sum before
+        # or after the transfers between stages, and two stages that choose differently wait for ever. The
+        # gradient that the last stage sends to the first is among these, though no update uses it here.
+        tokens = ops.depend(tokens, gradients)
         if not self.accumulates:
             norm, applied = self.update(
                 gradients[: self.own], tokens, scale, largest, recipe, (loss, gradients)
@@ -121,6 +125,11 @@ class PartitionedStep(nn.Cell):
         result = sums if self.sums_hold_result else gradients
         norm, applied = self.update(result[: self.own], tokens, scale, largest, recipe, (loss, gradients))
         return ops.depend(loss, self.map(_clear, ops.depend(sums, applied))), norm, applied
+
+
+def step_inputs(config: ModelConfig) -> int:
+    """How many tensors a step of the network takes: those of a batch, and with dropout each row's keys."""
+    return _INPUTS + bool(config.dropout)
 
 
 def partitioned_step(

@@ -21,11 +21,12 @@ from pangu_alpha.model.operators import operators_for
 from pangu_alpha.parallel.context import partition
 from pangu_alpha.parallel.host_memory import give_back
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, written_slices
+from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.world import World
 from pangu_alpha.training.checkpoints import boxes_of_rank
-from pangu_alpha.training.engine import Engine, StepResult, graph_inputs, reported_norm
+from pangu_alpha.training.engine import Engine, StepResult, dropout_stream, graph_inputs, reported_norm
 from pangu_alpha.training.guard import Guard
-from pangu_alpha.training.partitioned import PartitionedStep, partitioned_step
+from pangu_alpha.training.partitioned import PartitionedStep, partitioned_step, step_inputs
 from pangu_alpha.training.schedule import step_controls
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,9 @@ class PartitionedEngine(Engine):
         self.config = config
         self.world = world
         plan = config.parallel
-        self._operators = operators_for(config.model, self.device, chip=config.run.chip)
+        self._operators = operators_for(
+            config.model, self.device, chip=config.run.chip, device_dropout=dropout_stream(config, world.rank)
+        )
         self._step = self._make_step()
         self._step.set_train()
         self.compute_dtype = self._operators.compute_dtype
@@ -60,7 +63,7 @@ class PartitionedEngine(Engine):
     def _make_step(self) -> PartitionedStep:
         """The step, not yet compiled, in a process that splits its graphs by the plan."""
         config, rank = self.config, self.world.rank
-        partition(config.parallel, rank)
+        partition(config.parallel, rank, inputs=step_inputs(config.model))
         return partitioned_step(config.model, config.optim, config.parallel, rank, self._operators)
 
     @property
@@ -82,7 +85,8 @@ class PartitionedEngine(Engine):
             self.config.model.seq_length,
         )
         integers, mask = Tensor(np.zeros(shape, np.int32)), Tensor(np.zeros(shape, np.float32))
-        self._step.compile(integers, integers, mask, integers, integers)
+        dropout = [] if self.config.model.dropout == 0.0 else [integers]
+        self._step.compile(integers, integers, mask, integers, integers, *dropout)
         give_back()  # the compiler has freed hundreds of megabytes, which initial values take again
 
     def step(
@@ -100,8 +104,10 @@ class PartitionedEngine(Engine):
         before_update()
         if self._operators.float_status is not None:
             self._operators.float_status.clear()
-        total, norm, applied = self._step(*graph_inputs(rows))
         plan = self.config.parallel
+        dropout = self._keys(step, Mesh.of(plan).coordinates(self.world.rank).data, plan.dp)
+        keys = [Tensor(np.concatenate(dropout))] if dropout else []
+        total, norm, applied = self._step(*graph_inputs(rows), *keys)
         tokens, total = self.world.gather(np.array([own_tokens, float(total.asnumpy())])).T
         row_holders = plan.tp * plan.pp
         loss = float(total[-1] / (tokens.sum() / row_holders + 1e-5))  # the last rank is of the last stage

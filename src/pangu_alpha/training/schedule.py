@@ -1,13 +1,15 @@
-"""What changes with time, as pure functions of the step: learning rate, bias correction, dropout seeds."""
+"""What changes with time, as pure functions of the step: learning rate, bias correction, dropout keys."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pangu_alpha.config.optim import OptimConfig
+from pangu_alpha.data.order import mix64
 from pangu_alpha.training.guard import Guard
 
 
@@ -97,7 +99,36 @@ def step_controls(
     return np.array([tokens, scale, guard.largest_norm(), *recipe], np.float32)
 
 
-def dropout_seed(seed: int, step: int, micro_batch: int) -> int:
-    """An int32 that no other step or micro-batch of the run is likely to share."""
-    bits = int(np.random.SeedSequence([seed, step, micro_batch]).generate_state(1)[0])
-    return bits - 2**31
+def dropout_rows(seed: int, step: int, rows: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
+    """The keys from which the masks of a step's rows are made; see model.operators.dropout.Dropout.
+
+    Args:
+        seed: Of the run.
+        step: Steps done before.
+        rows: Number of each row in the step, over all micro-batches and devices: its sample's number less
+            that of the step's first.
+        length: Positions of a row.
+
+    Returns:
+        int32 [rows, length], odd, without pattern; the same for a row however the step is cut up.
+    """
+    first, second = np.random.SeedSequence([seed, step]).generate_state(2, np.uint64)
+    places = (np.asarray(rows, np.uint64)[:, None] << np.uint64(32)) + np.arange(length, dtype=np.uint64)
+    words = mix64(first ^ mix64(second ^ places)) >> np.uint64(32)
+    return (words.astype(np.uint32) | np.uint32(1)).view(np.int32)
+
+
+def row_numbers(micro_batches: int, rank: int, ranks: int, batch_size: int) -> np.ndarray:
+    """Numbers in the step of the rows that one data-parallel rank reads, as data.batches deals them out.
+
+    Args:
+        micro_batches: Of a step.
+        rank: Data-parallel rank, below
+        ranks: their number.
+        batch_size: Rows of one micro-batch on each.
+
+    Returns:
+        int64 [micro_batches, batch_size].
+    """
+    first = (np.arange(micro_batches) * ranks + rank) * batch_size
+    return first[:, None] + np.arange(batch_size)

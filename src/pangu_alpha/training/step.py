@@ -26,7 +26,7 @@ class ScaledLoss(nn.Cell):
         token_loss: The network and the loss of every token.
 
     Inputs:
-        - **dropout_seed** (Tensor) - int32 scalar or None.
+        - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row, or None.
         - **scale** (Tensor) - float32 scalar.
         - **batch** (Tensor) - input_ids, labels (int32), loss_mask (float32, 1 = counts), position_ids,
           document_ids (int32), each [B, S].
@@ -41,9 +41,9 @@ class ScaledLoss(nn.Cell):
         self.mul = ops.Mul()
         self.sum = ops.ReduceSum()
 
-    def construct(self, dropout_seed, scale, *batch):
+    def construct(self, dropout_rows, scale, *batch):
         input_ids, labels, loss_mask, position_ids, document_ids = batch
-        nll = self.token_loss(input_ids, labels, position_ids, document_ids, dropout_seed)
+        nll = self.token_loss(input_ids, labels, position_ids, document_ids, dropout_rows)
         rows = self.sum(self.mul(nll, loss_mask), 1)
         return self.mul(self.sum(rows, 0), scale), rows
 
@@ -65,8 +65,8 @@ class Gradients(nn.Cell):
         self.differentiate = ops.value_and_grad(self.loss, None, parameters, has_aux=True)
         self.sum = ops.ReduceSum()
 
-    def construct(self, dropout_seed, scale, *batch):
-        (_, rows), gradients = self.differentiate(dropout_seed, scale, *batch)
+    def construct(self, dropout_rows, scale, *batch):
+        (_, rows), gradients = self.differentiate(dropout_rows, scale, *batch)
         return gradients, rows, self.sum(batch[2])
 
 
@@ -171,8 +171,8 @@ class AccumulateStep(nn.Cell):
         self.tokens = Parameter(Tensor(0.0, ms.float32), name="accumulated_tokens", requires_grad=False)
         self.accumulate = ops.AssignAdd()
 
-    def construct(self, dropout_seed, scale, *batch):
-        gradients, rows, tokens = self.gradients(dropout_seed, scale, *batch)
+    def construct(self, dropout_rows, scale, *batch):
+        gradients, rows, tokens = self.gradients(dropout_rows, scale, *batch)
         for i in range(len(self.sums)):
             self.accumulate(self.sums[i], gradients[i])
         self.accumulate(self.tokens, tokens)
@@ -239,7 +239,7 @@ class OptimizerStep:
         """Takes one step.
 
         Args:
-            inputs: Of each micro-batch: dropout_seed and batch of ScaledLoss.
+            inputs: Of each micro-batch: dropout_rows and batch of ScaledLoss.
             scale, largest, recipe: See Update.
             before_update: Called when all gradients are there and no parameter or moment has changed.
 
@@ -250,11 +250,11 @@ class OptimizerStep:
         if self._float_status is not None:
             self._float_status.clear()  # what ran between the steps, a validation for one, does not count
         if self.micro_batches > 1:
-            rows = [self._accumulate(seed, scale, *batch).asnumpy() for seed, *batch in inputs]
+            rows = [self._accumulate(dropout, scale, *batch).asnumpy() for dropout, *batch in inputs]
             before_update()
             return np.concatenate(rows), *self._apply(largest, recipe, scale)
-        ((seed, *batch),) = inputs
-        gradients, rows, tokens = self._gradients(seed, scale, *batch)
+        ((dropout, *batch),) = inputs
+        gradients, rows, tokens = self._gradients(dropout, scale, *batch)
         losses = rows.asnumpy()  # waits for the graph
         before_update()
         # a tuple that is not mutable would be a constant: compiled anew in every step

@@ -1,14 +1,15 @@
 """Which operators a device computes best: the one place where the device decides, never the mathematics.
 
-plain.py defines every operator from MindSpore's elementary ones; cpu.py and ascend.py hold what is faster
-there. Every variant computes the same function, and a test holds them equal.
+plain.py and dropout.py define every operator by MindSpore's elementary ones; cpu.py and ascend.py hold what
+is faster there. Every variant computes the same function, and a test holds them equal.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import mindspore as ms
 from mindspore import nn
@@ -17,6 +18,7 @@ from pangu_alpha.config.families import FAMILIES, has_flash_attention, unsupport
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.model.chip import find_chip, soc_version
 from pangu_alpha.model.operators import ascend, cpu, plain
+from pangu_alpha.model.operators import dropout as positional
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +35,10 @@ class Operators:
         mask: (heads) -> cell of (attention mask).
         split_heads: (heads) -> cell of (x, batch).
         join_heads: (heads) -> cell of (heads).
-        attention: (heads, head size, dropout) -> cell of (query, key, value, mask, dropout seed).
-        dropout: (rate, salt) -> cell of (x, dropout seed); without a seed it passes x through, whether the
-            cell is set to training or not.
+        attention: (heads, head size, dropout) -> cell of (query, key, value, mask, dropout rows).
+        dropout: (rate, salt) -> cell of (x, dropout rows) for the residual stream; without rows it passes x
+            through, whether the cell is set to training or not.
+        attention_dropout: (rate, salt, heads) -> cell of (weights, dropout rows), as `dropout`.
         cross_entropy: (vocabulary) -> cell of (x, table, labels).
         square_sum: () -> cell of (x).
         keep_if: () -> cell of (condition, x).
@@ -50,7 +53,8 @@ class Operators:
     split_heads: Callable[[int], nn.Cell] = plain.SplitHeads
     join_heads: Callable[[int], nn.Cell] = plain.JoinHeads
     attention: Callable[[int, int, nn.Cell], nn.Cell] = plain.AttentionCore
-    dropout: Callable[[float, int], nn.Cell] = plain.Dropout
+    dropout: Callable[[float, int], nn.Cell] = positional.Dropout
+    attention_dropout: Callable[[float, int, int], nn.Cell] = positional.AttentionDropout
     cross_entropy: Callable[[int], nn.Cell] = plain.TiedCrossEntropy
     square_sum: Callable[[], nn.Cell] = plain.SquareSum
     keep_if: Callable[[], nn.Cell] = plain.KeepIf
@@ -67,13 +71,15 @@ _FAST = {
         "split_heads": cpu.SplitHeads,
         "join_heads": cpu.JoinHeads,
         "attention": cpu.AttentionCore,
+        "dropout": cpu.Dropout,
+        "attention_dropout": cpu.AttentionDropout,
         "cross_entropy": cpu.TiedCrossEntropy,
         "square_sum": cpu.SquareSum,
         "keep_if": cpu.KeepIf,
     },
     # One row a token: the number of kernels counts, and the plain operators have the fewest.
     "CPU decoding": {"affine": cpu.DenseAffine},
-    "Ascend": {"activation": ascend.Gelu, "dropout": ascend.Dropout},
+    "Ascend": {"activation": ascend.Gelu},
     # for training without dropout in half precision
     "Ascend flash": {
         "activation": ascend.Gelu,
@@ -84,7 +90,11 @@ _FAST = {
 
 
 def operators_for(
-    config: ModelConfig, device: str | None = None, decoding: bool = False, chip: str = "auto"
+    config: ModelConfig,
+    device: str | None = None,
+    decoding: bool = False,
+    chip: str = "auto",
+    device_dropout: Sequence[int] | None = None,
 ) -> Operators:
     """The operators that are fast on a device.
 
@@ -94,9 +104,11 @@ def operators_for(
         decoding: Whether the model only generates, a token a row at a time.
         chip: Of an Ascend device, one of config.families.FAMILIES. "auto" is the one that MindSpore finds,
             and with device "plain" none. One that is not known gets operators that all chips have.
+        device_dropout: Lets the device's kernel draw the masks of the attention weights, from this stream of
+            ascend.AttentionDropout; None: masks by position, as everywhere else.
 
     Raises:
-        ValueError: The chip does not have the compute type.
+        ValueError: The chip does not have the compute type, or no kernel that draws masks by itself.
     """
     device = device or ms.get_context("device_target")
     known = _found_chip() if device == "Ascend" and chip == "auto" else None if chip == "auto" else chip
@@ -104,9 +116,15 @@ def operators_for(
         known = None
     if known and (problem := unsupported(config, known)):
         raise ValueError(problem)
+    if device_dropout is not None and device != "Ascend":
+        raise ValueError(
+            "run.attention_dropout: 'device' is a kernel of Ascend's; leave it out here, or say positional"
+        )
     default = "float16" if device == "Ascend" else "float32"
     dtype = default if config.compute_dtype == "auto" else config.compute_dtype
     choice = dict(_FAST[_row(config, device, dtype, decoding, known)])
+    if device_dropout is not None:
+        choice["attention_dropout"] = partial(ascend.AttentionDropout, stream=tuple(device_dropout))
     if config.activation == "fast_gelu":
         choice["activation"] = plain.FastGelu
     if known and FAMILIES[known].saturates:

@@ -18,7 +18,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops import auto_generate
 from mindspore.ops.operations import _grad_ops
 
-from pangu_alpha.model.operators import plain
+from pangu_alpha.model.operators import dropout, plain
 from pangu_alpha.model.operators.plain import GELU_CUBIC, GELU_LINEAR
 
 
@@ -252,10 +252,34 @@ class AttentionCore(nn.Cell):
         self.without_dropout = _Softmax(head_size)
         self.plain = plain.AttentionCore(num_heads, head_size, dropout)
 
-    def construct(self, query, key, value, mask, dropout_seed=None):
-        if dropout_seed is None:
+    def construct(self, query, key, value, mask, dropout_rows=None):
+        if dropout_rows is None:
             return self.without_dropout(query, key, value, mask)
-        return self.plain(query, key, value, mask, dropout_seed)
+        return self.plain(query, key, value, mask, dropout_rows)
+
+
+class _OuterProduct(nn.Cell):
+    """Product of keys [..., 1] and columns' numbers [C], their shapes made equal first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mul = ops.Mul()
+
+    def construct(self, keys, columns):
+        shape = (*keys.shape[:-1], columns.shape[0])
+        return self.mul(ops.broadcast_to(keys, shape), ops.broadcast_to(columns, shape))
+
+
+class Dropout(dropout.Dropout):
+    """See dropout.Dropout."""
+
+    product = _OuterProduct
+
+
+class AttentionDropout(dropout.AttentionDropout):
+    """See dropout.AttentionDropout."""
+
+    product = _OuterProduct
 
 
 class _Probabilities(nn.Cell):

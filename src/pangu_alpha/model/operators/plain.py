@@ -171,13 +171,13 @@ class AttentionCore(nn.Cell):
     Args:
         num_heads: N.
         head_size: d.
-        dropout: Cell of (weights, seed).
+        dropout: Cell of (weights, rows); a `factor` of it multiplies what comes out.
 
     Inputs:
         - **query** (Tensor) - [B, N, S, d].
         - **key**, **value** (Tensor) - [B, N, C, d].
         - **mask** (Tensor) - made by the `mask` cell of the same device.
-        - **dropout_seed** (Tensor) - int32 scalar, or None for no dropout.
+        - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each query, or None for no dropout.
 
     Outputs:
         Tensor [B, N, S, d] in the type of `query`.
@@ -193,12 +193,17 @@ class AttentionCore(nn.Cell):
         self.softmax = ops.Softmax(-1)
         self.dropout = dropout
         self.mix = ops.BatchMatMul()
+        self.rescale = ops.Mul()
+        self.dropout_factor = dropout.factor
 
-    def construct(self, query, key, value, mask, dropout_seed=None):
+    def construct(self, query, key, value, mask, dropout_rows=None):
         scores = self.scores(self.scale(query, self.factor), key)  # [B, N, S, C]
         weights = self.softmax(self.add(self.cast(scores, ms.float32), mask))
-        weights = self.dropout(self.cast(weights, value.dtype), dropout_seed)
-        return self.mix(weights, value)
+        weights = self.dropout(self.cast(weights, value.dtype), dropout_rows)
+        mixed = self.mix(weights, value)
+        if dropout_rows is None or self.dropout_factor == 1.0:
+            return mixed
+        return self.rescale(mixed, self.dropout_factor)
 
 
 class TiedCrossEntropy(nn.Cell):
@@ -293,62 +298,3 @@ class KeepIf(nn.Cell):
 
     def construct(self, condition: Tensor, x: Tensor) -> Tensor:
         return self.select(condition, x, self.zero)
-
-
-class Dropout(nn.Cell):
-    """Dropout whose mask is a pure function of the seed, this cell's salt and the element's place.
-
-    MindSpore 2.9's own operator draws from a hidden stream and does not repeat on CPU; once it does, this
-    cell may go. Row and column numbers are mixed into 32 bits by shifts, xors and the odd multipliers of
-    the "lowbias32" hash (Wellons, 2018); an element stays if its bits reach the rate.
-
-    Args:
-        rate: Probability of a zero.
-        salt: Tells the cells of one network apart.
-
-    Inputs:
-        - **x** (Tensor) - [..., C], floating point.
-        - **seed** (Tensor) - int32 scalar, different for every step and micro-batch; None passes x through.
-
-    Outputs:
-        Tensor of the shape and type of `x`; what stays is divided by 1 - rate.
-    """
-
-    def __init__(self, rate: float, salt: int) -> None:
-        super().__init__()
-        self.off = rate == 0.0
-        self.factor = 1.0 / (1.0 - rate)
-        self.salt = Tensor(_wrap(salt * 0x9E3779B1), ms.int32)
-        self.threshold = Tensor(_wrap(int(rate * 2**32) - 2**31), ms.int32)  # bits are signed
-        self.multipliers = (Tensor(_wrap(0x7FEB352D), ms.int32), Tensor(_wrap(0x846CA68B), ms.int32))
-        self.shifts = (Tensor(15, ms.int32), Tensor(16, ms.int32))
-        self.xor = ops.BitwiseXor()
-        self.shift = ops.RightShift()
-        self.mul = ops.Mul()
-        self.reached = ops.GreaterEqual()
-        self.cast = ops.Cast()
-
-    def mix(self, bits: Tensor) -> Tensor:
-        """Spreads every input bit over the 32 output bits; int32 in and out, any shape."""
-        bits = self.mul(self.xor(bits, self.shift(bits, self.shifts[0])), self.multipliers[0])
-        return self.mul(self.xor(bits, self.shift(bits, self.shifts[1])), self.multipliers[1])
-
-    def construct(self, x, seed=None):
-        if self.off:
-            return x
-        if seed is None:
-            return x
-        columns = x.shape[-1]
-        rows = x.size // columns
-        row_bits = self.mix(
-            self.xor(self.mix(self.cast(ops.range(0, rows, 1), ms.int32)), self.xor(seed, self.salt))
-        )
-        column_bits = self.mix(self.cast(ops.range(rows, rows + columns, 1), ms.int32))
-        bits = self.mix(self.xor(row_bits.reshape((rows, 1)), column_bits.reshape((1, columns))))
-        keep = self.cast(self.reached(bits, self.threshold), x.dtype).reshape(x.shape)
-        return self.mul(self.mul(x, keep), self.factor)
-
-
-def _wrap(bits: int) -> int:
-    """The int32 with the same low 32 bits."""
-    return (bits + 2**31) % 2**32 - 2**31

@@ -1,0 +1,143 @@
+"""Dropout whose masks are a function of an element's place, whatever devices hold it.
+
+Letters: T rows, H hidden, B batch, N heads, S queries, C keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore.ops import constexpr
+
+from pangu_alpha.data.order import mix64
+
+_HEADS, _SALTS = 2**32, 2**33  # where the numbers of heads and cells begin; those of columns begin at 0
+
+
+class Dropout(nn.Cell):
+    """Dropout whose mask is a pure function of each row's key, this cell's salt and the column.
+
+    MindSpore 2.9's own operator draws from a stream that does not repeat: neither on another number of
+    devices nor after a resume. Here an element stays if key * salt * (number of its column), all of them odd
+    32-bit numbers without pattern, reaches the rate in the upper bits of the product modulo 2^32
+    (multiply-shift hashing: Dietzfelbinger, Hagerup, Katajainen, Penttonen, 1997). So few operators are
+    needed: each passes over all elements in memory. Shifts and exclusive ors would mix better than is needed,
+    and Ascend's RightShift runs on its CPU.
+
+    Args:
+        rate: Probability of a zero.
+        salt: Tells the cells of one network apart.
+
+    Inputs:
+        - **x** (Tensor) - [T, H], floating point.
+        - **rows** (Tensor) - int32 [B, S], the key of each row (training.schedule.dropout_rows); None passes
+          x through.
+
+    Outputs:
+        Tensor of the shape and type of `x`; what stays is divided by 1 - rate.
+    """
+
+    product: Callable[[], nn.Cell | ops.Primitive] = ops.Mul  # of keys [..., 1] and columns' numbers [H]
+
+    def __init__(self, rate: float, salt: int) -> None:
+        super().__init__()
+        self.off = rate == 0.0
+        self.factor = 1.0 / (1.0 - rate)
+        self.salt = Tensor(odd_numbers(1, _SALTS + salt)[0], ms.int32)
+        self.threshold = Tensor(int(rate * 2**32) - 2**31, ms.int32)  # the product's bits are signed
+        self.salted = ops.Mul()
+        self.reshape = ops.Reshape()
+        self.bits = self.product()
+        self.reached = ops.GreaterEqual()
+        self.cast = ops.Cast()
+        self.drop = ops.Mul()
+        self.rescale = ops.Mul()
+
+    def construct(self, x, rows=None):
+        if self.off:
+            return x
+        if rows is None:
+            return x
+        keys = self.reshape(self.salted(rows, self.salt), (-1, 1))
+        keep = self.reached(self.bits(keys, column_numbers(x.shape[1])), self.threshold)
+        return self.rescale(self.drop(x, self.cast(keep, x.dtype)), self.factor)
+
+
+class AttentionDropout(nn.Cell):
+    """Dropout of attention weights, whose mask also depends on the head; see Dropout.
+
+    It leaves rescaling to its caller, who has fewer elements to multiply after the product with the values.
+
+    Args:
+        rate: Probability of a zero.
+        salt: Tells the cells of one network apart.
+        num_heads: N.
+
+    Inputs:
+        - **weights** (Tensor) - [B, N, S, C], floating point.
+        - **rows** (Tensor) - int32 [B, S], the key of each query; None passes the weights through.
+
+    Outputs:
+        Tensor [B, N, S, C], weights or 0; to be divided by 1 - rate.
+    """
+
+    product: Callable[[], nn.Cell | ops.Primitive] = ops.Mul
+
+    def __init__(self, rate: float, salt: int, num_heads: int) -> None:
+        super().__init__()
+        self.off = rate == 0.0
+        self.factor = 1.0 / (1.0 - rate)
+        self.salt = Tensor(odd_numbers(1, _SALTS + salt)[0], ms.int32)
+        self.heads = Tensor(odd_numbers(num_heads, _HEADS).reshape(1, -1, 1, 1), ms.int32)
+        self.threshold = Tensor(int(rate * 2**32) - 2**31, ms.int32)
+        self.salted = ops.Mul()
+        self.reshape = ops.Reshape()
+        self.by_head = ops.Mul()
+        self.bits = self.product()
+        self.reached = ops.GreaterEqual()
+        self.cast = ops.Cast()
+        self.drop = ops.Mul()
+
+    def construct(self, weights, rows=None):
+        if self.off:
+            return weights
+        if rows is None:
+            return weights
+        batch, length = rows.shape
+        keys = self.reshape(self.salted(rows, self.salt), (batch, 1, length, 1))
+        keys = self.by_head(keys, self.heads)
+        keep = self.reached(self.bits(keys, column_numbers(weights.shape[3])), self.threshold)
+        return self.drop(weights, self.cast(keep, weights.dtype))
+
+
+@constexpr
+def column_numbers(columns: int) -> Tensor:
+    """int32 [columns], odd; a column's number does not depend on how many there are."""
+    return Tensor(odd_numbers(columns), ms.int32)
+
+
+def odd_numbers(count: int, first: int = 0) -> np.ndarray:
+    """int32 [count], odd numbers without pattern: functions of first, first + 1, ... alone."""
+    words = mix64(np.arange(first, first + count, dtype=np.uint64)) >> np.uint64(32)
+    return (words.astype(np.uint32) | np.uint32(1)).view(np.int32)
+
+
+def check_products() -> None:
+    """Refuses a device on which the masks would not be what they are elsewhere.
+
+    Raises:
+        ValueError: A product of int32 is not the lower 32 bits of the whole product.
+    """
+    numbers = odd_numbers(64)
+    found = ops.Mul()(Tensor(numbers.reshape(-1, 1)), Tensor(numbers)).asnumpy()
+    with np.errstate(over="ignore"):
+        expected = numbers.reshape(-1, 1) * numbers
+    if wrong := int((found != expected).sum()):
+        raise ValueError(
+            f"model.dropout: of {expected.size} products of int32 this device gave {wrong} that are not the "
+            "lower 32 bits of the whole product, from which dropout's masks are made; train with "
+            "model.dropout=0 here, and report the chip"
+        )

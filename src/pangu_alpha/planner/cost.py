@@ -290,7 +290,7 @@ class Step:
         return self._weights + self._attention + self._elementwise + self._masks(0)
 
     def _masks(self, backward: int, residual: bool = True) -> Pass:
-        """Dropout's masks by position in this project's network, of scores and twice of the residual stream."""
+        """Dropout's masks by position, of scores and twice of the residual stream."""
         job, shape, stack = self.job, self.shape, self.model.stack
         if not (stack.partitioned and shape.dropout):
             return Pass()

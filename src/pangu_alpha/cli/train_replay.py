@@ -44,19 +44,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "compute_dtype=float16")  # fmt: skip
 
 
-def run(options: argparse.Namespace, plan: ParallelPlan, folder: Path) -> int:
+def run(options: argparse.Namespace, plan: ParallelPlan, chip: str, folder: Path) -> int:
     """Replays the run of the options.
 
     Args:
         options: As parsed.
         plan: The first plan.
+        chip: Family of the devices.
         folder: Gets everything.
 
     Returns:
         0, or 1 if the ranks computed something else than one process.
     """
     legs, every = _legs(options, plan)
-    config = small_run(folder, every, **_shape(options, plan))
+    config = small_run(folder, every, chip, **_shape(options, plan))
     report = replay_training(config, legs, folder)
     text = json_text(report.to_json())
     if options.out:

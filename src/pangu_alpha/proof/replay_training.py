@@ -176,7 +176,7 @@ def prepare(
 
 def _chip(config: TrainConfig) -> str:
     """The chip whose graphs are compiled; there is none here to find."""
-    return "910B" if config.run.chip == "auto" else config.run.chip
+    return Job.chip if config.run.chip == "auto" else config.run.chip
 
 
 def words_of(plan: ParallelPlan) -> str:

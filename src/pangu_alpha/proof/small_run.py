@@ -18,14 +18,15 @@ _SOURCES = {"one": (300, 3.0), "two": (100, 1.0)}  # documents, weight
 # Clipping does not act: norms are below 100, so a wrong factor reaches moments and weights. The first update
 # has learning rate 0 and the second half of the peak. A larger peak moves tokens onto positions of the
 # opposite sign within ten steps, and the norm of a row that is almost 0 enlarges rounding a hundredfold, on
-# one process as well. Epsilon as in suite. Loss scales (of float16 alone) overflow by far or not at all:
-# partial sums of a rank are smaller than those of one process.
+# one process as well. Adam divides by sqrt(v) + epsilon: queries and keys of a narrow network have gradients
+# of 1e-6, whose rounding a smaller epsilon would turn into updates. Loss scales (of float16 alone) overflow
+# by far or not at all: partial sums of a rank are smaller than those of one process.
 _OPTIM = OptimConfig(
     learning_rate=3e-3,
     end_learning_rate=3e-4,
     warmup_steps=2,
     decay_steps=20,
-    epsilon=1e-5,
+    epsilon=1e-4,
     clip_norm=100.0,
     loss_scale=LossScaleConfig(initial=2.0**32, factor=256.0, window=8),
 )

@@ -12,18 +12,9 @@ from pangu_alpha.proof.compare import Bounds, Difference
 
 @dataclass(frozen=True)
 class TrainingBounds(Bounds):
-    """Bounds of a training run.
+    """Bounds of a training run; `gradient` is of its first step.
 
     Args:
-        loss: Of the mean loss, relative.
-        norm: See Bounds, as the following.
-        skip: See Bounds.
-        gradient: See Bounds; of the run's first step.
-        weight: See Bounds.
-        moment: See Bounds.
-        key_bias: See Bounds.
-        replica: See Bounds.
-        padding: See Bounds.
         later_gradient: As gradient, of the first step after a resume, where the weights have parted by the
             rounding of all steps before; as weight.
         scale: Of the loss scale, relative.

@@ -108,7 +108,7 @@ def test_copies_drawn_apart_are_named_and_do_not_pass_a_replay(patched, tmp_path
     assert (
         "embedding_dropout: ranks 0 and 1 hold parts of one tensor, but number its masks differently" in said
     )
-    assert len(said) == 4
+    assert len(said) == 3  # heads differ in any case
 
 
 def test_masks_of_other_rows_do_not_pass(monkeypatch, tmp_path):

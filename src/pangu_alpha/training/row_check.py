@@ -79,8 +79,9 @@ def _check_equal_rows(
     wrong = digest_of([expected]) != digest_of([_joined(own)])
     ranks = np.flatnonzero(world.gather(np.array(wrong, np.int64))).tolist()
     if ranks:
+        who = f"rank {ranks[0]} reads" if len(ranks) == 1 else f"ranks {ranges(ranks)} read"
         raise ValueError(
-            f"data: rank {ranges(ranks)} reads rows that are those of another data coordinate, so some "
+            f"data: {who} rows that are those of another data coordinate, so some "
             "samples are trained on twice and others never; this is a fault of the program: please report it"
         )
     logger.info("data: several data coordinates read equal rows in this step: the corpus holds them twice")

@@ -20,19 +20,6 @@ def rows_of_another_rank() -> None:
     TrainingBatches.__init__ = with_fault
 
 
-def unchecked_rows() -> None:
-    """No rank compares its rows with the others' before the first step."""
-    from pangu_alpha.training import loop
-
-    loop.check_rows = lambda *arguments: None
-
-
-def unchecked_rows_of_another_rank() -> None:
-    """As `rows_of_another_rank`, where nothing notices it in time."""
-    unchecked_rows()
-    rows_of_another_rank()
-
-
 def learning_rate_of_another_step() -> None:
     """The update takes the recipe of the step after it."""
     from pangu_alpha.training import partitioned_engine

@@ -18,7 +18,7 @@ from pangu_alpha.planner.search import Question, judge, search
 MODEL = ModelConfig(40000, 2048, 16, 16, seq_length=1024)
 QUESTION = Question(MODEL, load_cluster("910a-32"), load_stack("mindspore"), 128)
 SMALL = dataclasses.replace(QUESTION, cluster=load_cluster("910a-8"), batch=64)
-COSTS = CostModel(QUESTION.cluster, QUESTION.stack)
+COSTS = CostModel(QUESTION.cluster, QUESTION.software)
 
 
 @pytest.fixture(scope="module")

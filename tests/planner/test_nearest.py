@@ -29,7 +29,7 @@ def check(each):
     assert best.plan.devices == asked.cluster.count
     assert best.job.batch == asked.batch
     assert best.memory <= asked.limit
-    assert best.seconds == pytest.approx(CostModel(asked.cluster, asked.stack).estimate(best.job).step)
+    assert best.seconds == pytest.approx(CostModel(asked.cluster, asked.software).estimate(best.job).step)
     assert judge(asked, best.plan, best.job.order).memory == pytest.approx(best.memory, abs=8)
     assert each.change.split()[0] in (str(asked.cluster.count), "batch", *("dp", "tp", "pp", "tp,"))
 

@@ -25,7 +25,7 @@ QUESTION = Question(ModelConfig(4096, 1024, 8, 16), load_cluster("910b-16"), loa
 def candidate(**plan):
     """The cost of a plan, and its timeline."""
     found = judge(QUESTION, ParallelPlan(**plan))
-    estimate = CostModel(QUESTION.cluster, QUESTION.stack).estimate(found.job)
+    estimate = CostModel(QUESTION.cluster, QUESTION.software).estimate(found.job)
     return found, draw._Timeline(found.job, estimate)
 
 

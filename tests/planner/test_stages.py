@@ -22,8 +22,14 @@ MODES = ("none", "selective", "full")
 INSTANCES = [(2, 5, 7), (3, 3, 5), (4, 9, 5)]  # stages, micro-batches, layers
 
 
+def software(stack):
+    """A stack, its attention fused where it leaves that open."""
+    found = load_stack(stack)
+    return found if found.fused_attention is not None else dataclasses.replace(found, fused_attention=True)
+
+
 def model(stack):
-    return CostModel(CLUSTER, load_stack(stack))
+    return CostModel(CLUSTER, software(stack))
 
 
 def job(pp, micro_batches, layers, **changes):
@@ -38,24 +44,23 @@ def splits(layers, pp):
 
 def mixes(layers, stack):
     """Words of a stage's layers; without kept scores, selective recompute saves nothing."""
-    modes = ("none", "full") if load_stack(stack).fused_attention else MODES
+    modes = ("none", "full") if software(stack).fused_attention else MODES
     return list(itertools.combinations_with_replacement(modes, layers))
 
 
-def costed(job, costs, fused):
-    return costs.estimate(job).step, max(part.total for part in memory(job, CLUSTER.device, fused))
+def costed(job, costs):
+    return costs.estimate(job).step, max(part.total for part in memory(job, CLUSTER.device, costs.stack))
 
 
 @cache
 def everything(pp, micro_batches, layers, stack):
     """Seconds and bytes of every choice of layers and recompute."""
-    costs, fused = model(stack), load_stack(stack).fused_attention
-    asked, found = job(pp, micro_batches, layers), []
+    costs, asked, found = model(stack), job(pp, micro_batches, layers), []
     for split in splits(layers, pp):
         for words in itertools.product(*(mixes(count, stack) for count in split)):
             recompute = tuple(itertools.chain(*words))
             one = dataclasses.replace(asked, stage_layers=split, recompute=recompute)
-            found.append(costed(one, costs, fused))
+            found.append(costed(one, costs))
     return np.array(found)
 
 
@@ -75,7 +80,7 @@ def as_job(asked, stages):
 @pytest.mark.parametrize(("pp", "micro_batches", "layers"), INSTANCES)
 def test_the_best_of_all_is_found(pp, micro_batches, layers, stack):
     instance = (pp, micro_batches, layers, stack)
-    asked, fused = job(pp, micro_batches, layers), load_stack(stack).fused_attention
+    asked = job(pp, micro_batches, layers)
     for limit in limits(*instance):
         seconds, sizes = everything(*instance).T
         fitting = seconds[sizes <= limit]
@@ -86,7 +91,7 @@ def test_the_best_of_all_is_found(pp, micro_batches, layers, stack):
         assert stages.least <= fitting.min() * (1 + 1e-9)
         assert stages.least <= stages.seconds
         assert fitting.min() * (1 - 1e-9) <= stages.seconds <= fitting.min() * (1 + _CLOSE)
-        own = costed(as_job(asked, stages), model(stack), fused)
+        own = costed(as_job(asked, stages), model(stack))
         assert own == pytest.approx((stages.seconds, stages.memory), rel=1e-9)
         assert stages.memory <= limit
 
@@ -110,7 +115,7 @@ def test_the_limit_is_kept_to_the_byte():
     assert Pipeline(costs, asked, whole.memory).best().counts == whole.counts
     less = Pipeline(costs, asked, whole.memory - 1).best()
     assert less.memory < whole.memory and less.seconds >= whole.seconds
-    sizes = memory(as_job(asked, less), CLUSTER.device)
+    sizes = memory(as_job(asked, less), CLUSTER.device, costs.stack)
     assert max(part.total for part in sizes) == pytest.approx(less.memory, abs=8)
 
 

@@ -87,6 +87,23 @@ def wrong_table() -> None:
     SHARDING["Linear column"].update(cast_weight=split((None, None)), cast_bias=split((None,)))
 
 
+def seeds_of_the_cell_alone() -> None:
+    """The device's dropout is seeded alike on all ranks."""
+    from pangu_alpha.training import partitioned_engine
+
+    partitioned_engine.dropout_stream = lambda config, rank: (1,)
+
+
+def copies_drawn_apart() -> None:
+    """Masks by position depend on the rank, on the residual stream, too, of which tp ranks hold copies."""
+    from mindspore.communication import get_rank
+
+    from pangu_alpha.model.operators import dropout
+
+    true_number = dropout.cell_number
+    dropout.cell_number = lambda salt: true_number(salt) + 2 * get_rank()
+
+
 def swap_slices(values: dict[int, dict[str, np.ndarray]]) -> None:
     """Ranks 0 and 1 hold each other's slice of one weight."""
     name = "blocks.0.feed_forward.up.weight"
@@ -118,6 +135,13 @@ def forget_tied_gradient(graphs: dict[int, mindir.Model]) -> None:
                     if node.type == "AssignAdd" and each.node in node.inputs
                 ]
                 graphs[rank] = bypass(graphs[rank], adds, place=1)
+
+
+def forget_status(graphs: dict[int, mindir.Model]) -> None:
+    """Nobody looks at the float status that the graph has read: its use sees the zeros that went in."""
+    for rank, model in graphs.items():
+        (read,) = [node.name for node in model.functions[0].nodes if node.type == "NPUGetFloatStatusV2"]
+        graphs[rank] = bypass(model, read)
 
 
 def bypass(model: mindir.Model, name: str, place: int = 0) -> mindir.Model:

@@ -10,6 +10,7 @@ from pangu_alpha.config.schema import ConfigError
 from pangu_alpha.proof import dry_run
 from pangu_alpha.proof.dry_run import DryRunError, Job, compile_rank, read_report
 from pangu_alpha.proof.mindir import read, summary
+from pangu_alpha.proof.stub_calls import KNOWN
 
 MODEL = ModelConfig(192, 32, 2, 4, seq_length=16, dropout=0.0)
 
@@ -43,6 +44,7 @@ def test_a_report_holds_graph_layouts_and_strategies(tmp_path):
     assert (found.rank, found.folder.name) == (3, "rank_00003")
     assert found.seconds > 0
     assert found.peak_mb > 100
+    assert set(found.stub_calls) == set(KNOWN) and min(found.stub_calls.values()) > 0
     slice_ = found.layouts["blocks.0.feed_forward.up.weight"]
     assert (slice_.shape, slice_.slice_shape) == ((128, 32), (64, 32))
     scope = next(scope for scope in found.strategies if "up-Linear/affine-Affine/MatMul" in scope)

@@ -11,9 +11,11 @@ import pytest
 
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.proof.replay import ReplayError, Setting, compile_ranks, misplaced, replay
-from pangu_alpha.proof.replay_rows import micro_batches, rows_of_step
+from pangu_alpha.proof.replay_rows import Overflow, micro_batches, rows_of_step
+from pangu_alpha.proof.replay_rows import controls as controls_of
 from pangu_alpha.proof.replay_worker import STATES
-from pangu_alpha.proof.suite import job, quick, suite
+from pangu_alpha.proof.rewrite import RewriteOptions
+from pangu_alpha.proof.suite import SCALED, by_type_and_operators, job, quick, suite
 
 HERE = Path(__file__).parent
 _SPEC = importlib.util.spec_from_file_location("controls", HERE / "controls.py")
@@ -161,10 +163,74 @@ def test_a_wrong_table_changes_no_number_but_what_a_device_holds(monkeypatch, tm
     assert "rank 1: query_layer.feed_forward.up.bias is [128], by the table [64]" in found
 
 
-def test_jobs_that_cpu_cannot_run_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="operators 'Ascend'"):
-        replay("x", replace(job(ParallelPlan(dp=2)), operators="Ascend"), tmp_path)
+@pytest.mark.parametrize("changed", [{"seed": None}, {"model": {"compute_dtype": "bfloat16"}}])
+def test_jobs_that_cpu_cannot_run_are_refused(tmp_path, changed):
+    asked = job(ParallelPlan(dp=2), **changed.pop("model", {}))
+    with pytest.raises(ValueError, match="compute_dtype .* CPU can run a network in float32 and float16"):
+        replay("x", replace(asked, **changed), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_loss_scale_is_that_of_the_job_unless_the_step_is_to_overflow():
+    scaled = job(ParallelPlan(dp=2), recipe=SCALED)
+    mask = np.ones((4, 8), np.float32)
+    assert controls_of(scaled, 0, mask)[1] == 2.0**16 / 32
+    assert controls_of(job(ParallelPlan(dp=2)), 0, mask)[1] == 1 / 32
+    fault = Overflow(1, 2.0**24)
+    assert [fault.loss_scale(step) for step in range(3)] == [None, 2.0**24, None]
+    assert controls_of(scaled, 0, mask, loss_scale=2.0**24)[1] == 2.0**24 / 32
+    assert [fault.by_weight(step) for step in range(3)] == [False] * 3
+    assert [Overflow(1).by_weight(step) for step in range(3)] == [False, True, False]
+    assert Overflow(1).loss_scale(1) is None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", by_type_and_operators())
+def test_float16_and_ascend_s_operators_compute_what_one_device_computes(tmp_path, name):
+    report = replay(name, by_type_and_operators()[name], tmp_path)
+    assert report.passed, report.table()
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """Gives (job, folder, reports) of dp 2 in float16 on a 910A, compiled once."""
+    asked = replace(job(ParallelPlan(dp=2), 1, SCALED, compute_dtype="float16"), chip="910A")
+    folder = tmp_path_factory.mktemp("half")
+    return asked, folder, compile_ranks(asked, folder)
+
+
+def overflowing(half, **setting):
+    """Replays a second step that float16 cannot hold; gives the report and, by rank, which were applied."""
+    asked, folder, reports = half
+    setting = Setting(overflow=1, overflow_scale=2.0**24, **setting)
+    report = replay("overflow", asked, folder, setting, compiled=reports)
+    return report, [[bool(states(folder, rank)[f"{step}/applied"]) for step in range(3)] for rank in range(2)]
+
+
+@pytest.mark.long
+def test_an_overflow_that_arises_in_float16_skips_the_step_on_all_ranks(half):
+    report, applied = overflowing(half, options=RewriteOptions(saturates=False))
+    assert report.passed, report.table()
+    assert applied == [[True, False, True]] * 2
+    for rank in range(2):
+        held = states(half[1], rank)
+        trained = [key for key in held if key.startswith("1/state/") and "controls" not in key]
+        assert all(np.array_equal(held[key], held["0" + key[1:]]) for key in trained) and len(trained) > 40
+
+
+@pytest.mark.long
+def test_an_overflow_that_saturates_skips_the_step_on_all_ranks(half):
+    report, applied = overflowing(half)  # as a 910A does
+    assert report.passed, report.table()
+    assert applied == [[True, False, True]] * 2
+
+
+@pytest.mark.long
+def test_a_saturated_overflow_without_the_check_does_not_pass(half):
+    report, applied = overflowing(half, edit_graphs=controls.forget_status)
+    assert applied == [[True, True, True]] * 2
+    assert not report.passed and ratio(report, "skip") > 10 and ratio(report, "weight") > 10
+    assert report.first.startswith("step 2, rank 0 (skip: ")
 
 
 def test_the_suite_holds_every_way_of_splitting():
@@ -183,7 +249,12 @@ def test_the_suite_holds_every_way_of_splitting():
         and plan.pp > 1
         for plan in plans
     )
-    assert any(plan.optimizer_parallel == "level2" and plan.pp > 1 for plan in plans)
+    assert {plan.optimizer_parallel for plan in plans if plan.pp > 1} == {
+        "none",
+        "level1",
+        "level2",
+        "level3",
+    }
     assert {plan.optimizer_parallel for plan in plans if plan.gradient_fusion} == {"none", "level1", "level2"}
     scales = [each.optim.loss_scale.initial for each in suite().values() if each.optim.clip_norm > 100]
     assert 2.0**16 in scales

@@ -154,6 +154,8 @@ def _cluster_yaml(cluster: Cluster, found: _Findings, runs: int) -> str:
         name: _sourced(getattr(device, name), device.sources, name)
         for name in ("peak", "memory", "usable", "bandwidth")
     }
+    if device.family:
+        values["family"] = _sourced(device.family, device.sources, "family")
     values["constants"] = {"value": dataclasses.asdict(found.fitted), "source": what}
     levels = {level.name: _level(level) for level in cluster.levels}
     return yaml_text({"device": values, "levels": levels, "count": cluster.count})

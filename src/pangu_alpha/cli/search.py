@@ -63,7 +63,7 @@ def run(
     options: argparse.Namespace,
     model: ModelConfig,
     folder: Path,
-    verify: Callable[[Candidate, Path], bool],
+    verify: Callable[[Candidate, Path, str], bool],
 ) -> int:
     """Searches, explains, writes plan.yaml and what else was asked for.
 
@@ -71,7 +71,7 @@ def run(
         options: As parsed.
         model: The network.
         folder: For files.
-        verify: Dry-runs every stage of a plan; False if a stage is not as formulas say.
+        verify: Dry-runs every stage of a plan for a family of chips; False if a stage is not as formulas say.
 
     Returns:
         Exit code: 0; 1 where there is no plan, or verification found a difference.
@@ -97,7 +97,7 @@ def run(
     if options.pictures:
         _draw(answer, front, folder, given)
     _report(options, folder, report, sections)
-    return int(options.verify and not verify(best, folder))
+    return int(options.verify and not verify(best, folder, question.cluster.device.family))
 
 
 def _given(options: argparse.Namespace) -> RankTable | None:
@@ -170,7 +170,7 @@ def _heading(answer: Answer) -> str:
 
 
 def _ranking(answer: Answer) -> str:
-    model = CostModel(answer.question.cluster, answer.question.stack)
+    model = CostModel(answer.question.cluster, answer.question.software)
     best = answer.best[0]
     rows = []
     for number, each in enumerate(answer.best, 1):
@@ -231,7 +231,7 @@ def _changes(answer: Answer) -> str:
 def _memory(answer: Answer) -> str:
     """A device's bytes by part, for the first stage, one between, and the last."""
     question, best = answer.question, answer.best[0]
-    stages = memory(best.job, question.cluster.device, question.stack.fused_attention)
+    stages = memory(best.job, question.cluster.device, question.software)
     rows = []
     for number in sorted({0, len(stages) // 2, len(stages) - 1}):
         parts = [f"{size / _GIB:.2f}" for size in vars(stages[number]).values()]
@@ -255,7 +255,7 @@ def _own_plan(path: str, question: Question) -> ParallelPlan:
 
 def _compared(answer: Answer, plan: ParallelPlan, path: str) -> str:
     question, best = answer.question, answer.best[0]
-    model = CostModel(question.cluster, question.stack)
+    model = CostModel(question.cluster, question.software)
     lines = []
     for order in (RANK_ORDER, ("tp", "pp", "dp")):
         mine = judge(question, plan, order)

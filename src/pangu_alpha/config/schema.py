@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import itertools
 import math
 import types
@@ -199,7 +200,7 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
     if not isinstance(values, Mapping):
         raise ConfigError([f"{where or cls.__name__}: expected a mapping of keys, found {quoted(values)}"])
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = _hints(cls)
     problems = _unknowns(values, cls, where)
     arguments: dict[str, Any] = {}
     bad = set()
@@ -226,7 +227,7 @@ def validate(config: Any) -> None:
     Raises:
         ConfigError: All problems found.
     """
-    hints = typing.get_type_hints(type(config), include_extras=True)
+    hints = _hints(type(config))
     problems = []
     values, bad = {}, set()
     for field in dataclasses.fields(config):
@@ -239,6 +240,12 @@ def validate(config: Any) -> None:
     problems.extend(_broken_rules(type(config), values, bad))
     if problems:
         raise ConfigError(problems)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Types of a dataclass's fields; to evaluate their names takes longer than all else that a check does."""
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 class _Unknown:

@@ -1,12 +1,14 @@
 """Time of collectives on levels of links, given which devices take part. Pure numbers: seconds and bytes.
 
-A group is described by its fan: for each level, how many units of the level below it joins there. A ring
-runs through all ranks at the pace of its slowest link; the hierarchical algorithm runs a ring on each level
-in turn (Thakur, Rabenseifner and Gropp, 2005).
+A group is described by its fan: for each level, how many units of the level below a unit joins there, a mean
+where the group does not fill its units evenly. A ring runs through all ranks at the pace of its slowest link;
+the hierarchical algorithm runs a ring on each level in turn (Thakur, Rabenseifner and Gropp, 2005).
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 
 from pangu_alpha.planner.hardware import Cluster
@@ -34,7 +36,7 @@ class Links:
             level.latency * (1.0 if level.inner else fitted.latency) for level in cluster.levels
         ]
 
-    def fan(self, members: int, stride: int) -> tuple[int, ...]:
+    def fan(self, members: int, stride: int) -> tuple[float, ...]:
         """Spreads a group over the levels.
 
         Args:
@@ -42,14 +44,20 @@ class Links:
             stride: Distance between neighbours along the devices.
 
         Returns:
-            One number a level; their product is at least `members`.
+            For each level, how many units of the level below a unit joins; their product is `members`.
         """
-        fan, below = [], 1
-        for size in self.sizes[:-1]:
-            inside = max(below, min(members, size // stride))
-            fan.append(-(-inside // below))
-            below *= fan[-1]
-        return (*fan, max(1, -(-members // below)))
+        return self.fan_of(((members, stride),))
+
+    def fan_of(self, axes: Sequence[tuple[int, int]]) -> tuple[float, ...]:
+        """As `fan`, of a group that spreads along several axes.
+
+        Args:
+            axes: Members and stride along each axis, in any order.
+        """
+        members = math.prod(members for members, _ in axes)
+        touched = (_touched(axes, size) for size in self.sizes[:-1])
+        units = itertools.accumulate((members, *touched, 1), min)
+        return tuple(below / above for below, above in itertools.pairwise(units))
 
     def gather(self, size: float, fan: Sequence[int]) -> float:
         """AllGather of `size` bytes in all, or ReduceScatter of `size` bytes a rank. Unit: seconds."""
@@ -74,3 +82,10 @@ class Links:
         """A message of `size` bytes to the rank `stride` devices on, while all others send. Unit: seconds."""
         level = next((i for i, unit in enumerate(self.sizes) if stride < unit), len(self.sizes) - 1)
         return size / self.rates[level] + self.latencies[level]
+
+
+def _touched(axes: Sequence[tuple[int, int]], size: int) -> int:
+    """Units of `size` devices that hold members of a group along axes of (members, stride)."""
+    # Steps shorter than a unit leave none out; of longer ones, each begins in another unit.
+    span = sum((members - 1) * stride for members, stride in axes if stride < size)
+    return (span // size + 1) * math.prod(members for members, stride in axes if stride >= size)

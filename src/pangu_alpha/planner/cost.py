@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from pangu_alpha.config.families import FAMILIES
 from pangu_alpha.planner.collectives import Links
+from pangu_alpha.planner.exchange import Stage, exchange_of
 from pangu_alpha.planner.hardware import Cluster, Stack
 from pangu_alpha.planner.job import Job
 from pangu_alpha.planner.schedule import duration
@@ -28,13 +30,13 @@ _SCORE_BYTES = 9  # unfused attention, a score: softmax and dropout read and wri
 _FLOAT_BYTES = 30  # more where scale, mask and softmax are not one kernel: each in float32, and two casts
 _FLOAT_OPERATORS = 12  # the host starts for them, more than for the one kernel
 _SOFTMAX_ROWS = 4  # heads x sequences that the one kernel takes at once; other multiples do without it
+_MASK_BYTES = (13, 4)  # more for dropout's mask by position, an element, forward and backward (proof.dropout)
 _LOSS_BYTES = 14  # a logit: cast to float32, the maximum, the sum of exponentials, the difference
 _ADAM_BYTES = 28  # a parameter in the optimizer: gradient, moments and master weight read and written, copy
 _ACCUMULATE_BYTES = {2: 6, 4: 20}  # a gradient added to its sum in 16 bits in place, in float32 by a cast
 _OPERATORS = 30  # the host starts in a layer's forward pass
 _LOSS_OPERATORS = 30  # the same for logits and loss
 _WORD_OPERATORS = 10  # the same for the embedding
-_LAYER_TENSORS = 12  # parameters of a layer, gathered one by one where a stack does not fuse them
 _FUSED_BACKWARD = 2.5  # fused attention's backward pass, in forward passes: it computes the scores again
 _CAUSAL = 0.5  # share of the scores that fused causal attention computes
 _ODD = 0.32  # share of the rate where rows have an odd length: 2-byte loads (logits of 50257 words, A100)
@@ -141,6 +143,7 @@ class CostModel:
     """
 
     def __init__(self, cluster: Cluster, stack: Stack) -> None:
+        assert stack.fused_attention is not None, f"{stack.name}: see planner.software"
         self.cluster, self.stack = cluster, stack
         device, fitted = cluster.device, cluster.device.constants
         self.rate = device.peak * fitted.matmul
@@ -149,6 +152,8 @@ class CostModel:
         self.kernel = fitted.kernel
         self.host = fitted.host if stack.eager else 0.0
         self.overlap = fitted.overlap if stack.overlap else 0.0
+        family = FAMILIES.get(device.family)
+        self.saturates = family is not None and family.saturates
         self.links = Links(cluster, stack.rings)
 
     def estimate(self, job: Job) -> Estimate:
@@ -183,7 +188,7 @@ class Step:
 
     def __init__(self, model: CostModel, job: Job) -> None:
         self.model, self.job, self.shape = model, job, job.shape
-        self.links = model.links
+        self.exchange = exchange_of(model.links, model.stack, model.overlap, job, model.saturates)
         self._known: dict[tuple, StageCost] = {}
 
     def estimate(self) -> Estimate:
@@ -208,31 +213,29 @@ class Step:
             parts=self._parts(slowest),
         )
 
-    def stage(self, first: bool, last: bool, counts: Mapping[str, int]) -> StageCost:
+    def stage(self, first: bool, last: bool, counts: Mapping[str, int], once: bool = True) -> StageCost:
         """What a stage takes; stages that are alike are computed once.
 
         Args:
             first: Whether it embeds the tokens.
             last: Whether it has logits and loss.
             counts: Its layers by recompute mode.
+            once: False leaves out the traffic that a step has once.
         """
-        key = (first, last, *sorted(counts.items()))
+        key = (first, last, once, *sorted(counts.items()))
         if key not in self._known:
-            self._known[key] = self._stage(first, last, counts)
+            self._known[key] = self._stage(first, last, counts, once)
         return self._known[key]
 
-    def _stage(self, first: bool, last: bool, counts: Mapping[str, int]) -> StageCost:
-        layers = sum(counts.values())
-        parameters = self.job.parameters_of(layers, first, last)
+    def _stage(self, first: bool, last: bool, counts: Mapping[str, int], once: bool) -> StageCost:
+        parameters = self.job.parameters_of(sum(counts.values()), first, last)
         ahead, back = self._passes(first, last, counts, parameters)
-        shown = self.gathers(layers, parameters, ahead.seconds, back.seconds)
-        forward = ahead.seconds + (0.0 if last else self.transfers) + shown[0]
-        backward = back.seconds + (0.0 if first else self.transfers) + shown[1]
-        traffic = self.step_traffic(layers, parameters, ahead.seconds, backward)
-        tied = self._tied if first or last else 0.0
-        return StageCost(
-            forward, backward, traffic + tied, self.optimizer(parameters), ahead + back, sum(shown)
-        )
+        stage = Stage(first, last, counts, parameters)
+        shown = self.exchange.gathers(stage, ahead.seconds, back.seconds)
+        sent = self.exchange.transfers(first, last)
+        forward, backward = ahead.seconds + sent[0] + shown[0], back.seconds + sent[1] + shown[1]
+        traffic = self.exchange.once(stage, ahead.seconds, backward) if once else 0.0
+        return StageCost(forward, backward, traffic, self.optimizer(parameters), ahead + back, sum(shown))
 
     def _parts(self, stage: StageCost) -> dict[str, float]:
         work = stage.work
@@ -251,7 +254,7 @@ class Step:
         self, first: bool, last: bool, counts: Mapping[str, int], parameters: int
     ) -> tuple[Pass, Pass]:
         """Forward and backward pass of a micro-batch through a stage, without transfers and gathers."""
-        forward, backward = Pass(), Pass()
+        forward, backward = (Pass(traffic=each) for each in self.exchange.ends(first, last))
         for mode, layers in counts.items():
             forward += self.forward_layer * layers
             backward += self.backward_layer(mode) * layers
@@ -270,15 +273,31 @@ class Step:
     @cached_property
     def forward_layer(self) -> Pass:
         """A layer's forward pass."""
-        return self._weights + self._attention + self._elementwise + self._exchange
+        return self._compute + Pass(traffic=self.exchange.forward_layer)
 
     def backward_layer(self, mode: str) -> Pass:
         """A layer's backward pass: every product twice, and what is computed again."""
         again = _FUSED_BACKWARD if self.model.stack.fused_attention else 2
-        backward = self._weights * 2 + self._attention * again + self._elementwise * 2 + self._exchange
-        if mode == "full":
-            return backward + self.forward_layer + self._exchange * -self._spared
-        return backward + self._attention if mode == "selective" else backward
+        backward = self._weights * 2 + self._attention * again + self._elementwise * 2
+        backward += self._masks(1) + Pass(traffic=self.exchange.backward_layer(mode))
+        if mode == "selective":
+            return backward + self._attention + self._masks(0, residual=False)
+        return backward + self._compute if mode == "full" else backward
+
+    @cached_property
+    def _compute(self) -> Pass:
+        """A layer's operators in the forward pass."""
+        return self._weights + self._attention + self._elementwise + self._masks(0)
+
+    def _masks(self, backward: int, residual: bool = True) -> Pass:
+        """Dropout's masks by position, of scores and twice of the residual stream."""
+        job, shape, stack = self.job, self.shape, self.model.stack
+        if not (stack.partitioned and shape.dropout):
+            return Pass()
+        elements = job.tokens * shape.seq * shape.heads / job.tp
+        if residual:
+            elements += 2 * job.tokens * shape.hidden / (job.tp if job.sequence_parallel else 1)
+        return Pass(memory=self.model.moved(_MASK_BYTES[backward] * elements))
 
     @cached_property
     def _weights(self) -> Pass:
@@ -319,25 +338,6 @@ class Step:
         size = job.tokens * (stream + (inner + rotary) / job.tp)
         return Pass(memory=self.model.moved(size))
 
-    @property
-    def _spared(self) -> float:
-        """Share of a layer's sums that recomputation leaves out, where the last sum is not wanted again.
-
-        Without sequence parallelism one of two sums; with it, of two gathers and two scatters, a scatter.
-        """
-        if self.model.stack.repeats_last_sum:
-            return 0.0
-        return 0.25 if self.job.sequence_parallel else 0.5
-
-    @cached_property
-    def _exchange(self) -> Pass:
-        """A layer's two sums over tp; with sequence parallelism each is a gather and a scatter."""
-        if self.job.tp == 1:
-            return Pass()
-        fan = self.links.fan(self.job.tp, self.job.stride("tp"))
-        size = self.job.tokens * self.shape.hidden * WORD
-        return Pass(traffic=2 * self.links.reduce(size, fan))
-
     @cached_property
     def logits(self) -> Pass:
         """Logits and loss."""
@@ -348,65 +348,6 @@ class Step:
         product = self.model.product(2 * tokens * hidden * columns / odd, size)
         host = self.model.host * _LOSS_OPERATORS
         return Pass(product, self.model.moved(_LOSS_BYTES * tokens * columns), host=host)
-
-    @cached_property
-    def transfers(self) -> float:
-        """Sending a micro-batch's activations to the next stage, in all its pieces."""
-        job = self.job
-        if job.pp == 1:
-            return 0.0
-        size = job.tokens * self.shape.hidden * WORD
-        if job.sequence_parallel or self.model.stack.split_transfers:
-            size /= job.tp
-        times = job.chunks * (1 if self.model.stack.paired_transfers else 2)
-        return times * self.links.send(size, job.stride("pp"))
-
-    @cached_property
-    def _fan_of_data(self) -> tuple[int, ...]:
-        return self.links.fan(self.job.dp, self.job.stride("dp"))
-
-    def _gather_weights(self, layers: int, parameters: int) -> float:
-        """A stage's weights gathered over dp, in a message a layer or a parameter."""
-        stack = self.model.stack
-        messages = max(1, layers * (1 if stack.gathers == "layer" else _LAYER_TENSORS))
-        size = WORD * parameters / stack.gather_share
-        return messages * self.links.gather(size / messages, self._fan_of_data)
-
-    def gathers(self, layers: int, parameters: int, forward: float, backward: float) -> tuple[float, float]:
-        """Traffic of sharded weights and gradients that a micro-batch's two passes do not hide."""
-        job = self.job
-        if job.dp == 1 or job.sharding not in ("level2", "level3"):
-            return 0.0, 0.0
-        weights = self._gather_weights(layers, parameters)
-        scatter = weights * self.model.stack.gradient_bytes / WORD
-        again = weights if job.sharding == "level3" else 0.0
-        shown = max(0.0, again - self.model.overlap * forward)
-        return shown, max(0.0, again + scatter - self.model.overlap * backward)
-
-    @cached_property
-    def _tied(self) -> float:
-        """The tied table's gradient, summed over the first and the last stage once a step."""
-        job, links = self.job, self.links
-        if job.pp == 1 or not self.shape.tied:
-            return 0.0
-        size = self.shape.vocab * self.shape.hidden / job.tp * self.model.stack.gradient_bytes
-        return links.reduce(size, links.fan(2, job.stride("pp") * (job.pp - 1)))
-
-    def step_traffic(self, layers: int, parameters: int, forward: float, backward: float) -> float:
-        """Traffic once a step: gradients, and weights gathered after the update."""
-        job, links, overlap = self.job, self.links, self.model.overlap
-        if job.dp == 1 or job.sharding == "level3":
-            return 0.0
-        gradients = self.model.stack.gradient_bytes * parameters
-        if job.sharding == "optimizer":
-            return links.reduce(gradients, self._fan_of_data) + self._gather_weights(layers, parameters)
-        if job.sharding == "none":
-            return max(0.0, links.reduce(gradients, self._fan_of_data) - overlap * backward)
-        gathered = max(0.0, self._gather_weights(layers, parameters) - overlap * forward)
-        if job.sharding == "level2":
-            return gathered
-        scattered = links.gather(gradients, self._fan_of_data)
-        return gathered + max(0.0, scattered - overlap * backward)
 
     def optimizer(self, parameters: int) -> float:
         """The update of a rank's share of a stage's parameters."""

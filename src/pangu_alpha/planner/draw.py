@@ -55,7 +55,7 @@ def draw_timeline(candidate: Candidate, question: Question, path: str | Path) ->
     from matplotlib.patches import Patch
 
     job = candidate.job
-    estimate = CostModel(question.cluster, question.stack).estimate(job)
+    estimate = CostModel(question.cluster, question.software).estimate(job)
     timeline = _Timeline(job, estimate)
     height = min(8.0, 1.6 + job.pp * (0.26 if job.pp <= 16 else 0.11))
     figure, axes = _figure(max(height, 2.4))
@@ -268,7 +268,7 @@ def draw_breakdown(candidates: Sequence[Candidate], question: Question, path: st
         question: What they answer.
         path: The PNG.
     """
-    model = CostModel(question.cluster, question.stack)
+    model = CostModel(question.cluster, question.software)
     costs = [parts(each.job, model) for each in candidates]
     figure, axes = _figure(1.5 + 0.62 * len(candidates))
     lefts = [0.0] * len(costs)

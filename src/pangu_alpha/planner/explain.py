@@ -58,7 +58,7 @@ def too_large(question: Question, answer: Answer, top: int = 3) -> tuple[Candida
 
 def changes(winner: Candidate, question: Question) -> Iterator[Change]:
     """The winner with each of its decisions changed alone, as far as that makes a difference."""
-    job, model = winner.job, CostModel(question.cluster, question.stack)
+    job, model = winner.job, CostModel(question.cluster, question.software)
     for what, other in _others(job):
         if other != job:
             yield Change(what, model.estimate(other).step, peak(other, question))

@@ -83,6 +83,7 @@ class Device:
         bandwidth: Of its memory. Unit: bytes/s.
         constants: Fitted, or assumed; `sources` says which.
         sources: Where each number comes from, by field.
+        family: Of Ascend chips, as config.families names them; "" for other devices.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Device:
     bandwidth: float
     constants: Constants = Constants()
     sources: dict[str, str] = field(default_factory=dict, hash=False)
+    family: Literal["", "910A", "910B", "910C"] = ""
 
     def __post_init__(self) -> None:
         validate(self)
@@ -185,7 +187,8 @@ class Stack:
     Args:
         name: As in devices.yaml.
         eager: The host starts operators one by one; a compiled graph has no such cost.
-        fused_attention: Scores stay on the chip (flash attention).
+        fused_attention: Scores stay on the chip (flash attention); None where the model and the device decide
+            (planner.software).
         overlap: Gradient and weight traffic runs beside the computation.
         rings: Collectives are rings only, as most of NCCL's are; HCCL also works level by level.
         split_transfers: Tensor parallel ranks each send their share of a stage's output and gather it behind.
@@ -194,12 +197,14 @@ class Stack:
         gradient_bytes: Bytes of a gradient in the data parallel sum.
         gather_share: Share of the links' reachable bandwidth that gathers of sharded weights see.
         gathers: Messages a layer's weights take when they are gathered: one a layer, or one a parameter.
+        partitioned: Collectives are those that MindSpore's partitioner places for this project's network, and
+            activations those that its graphs keep; else the usual terms hold.
         source: Where this comes from.
     """
 
     name: str
     eager: bool
-    fused_attention: bool
+    fused_attention: bool | None
     overlap: bool
     rings: bool
     split_transfers: bool
@@ -208,6 +213,7 @@ class Stack:
     gradient_bytes: int = 2
     gather_share: float = 1.0
     gathers: Literal["layer", "parameter"] = "parameter"
+    partitioned: bool = False
     source: str = "assumed"
 
 

@@ -34,6 +34,7 @@ class Job:
         stage_layers: Layers of each stage; empty spreads them evenly, the larger stages first.
         sharding: What is sharded over dp, as ParallelPlan.optimizer_parallel; "optimizer" is its state alone
             (ZeRO-1).
+        optimizer_threshold: Smallest parameter that MindSpore shards so, as of ParallelPlan. Unit: KB.
         recompute: One of "none", "selective", "full"; or one for each layer.
         sequence_parallel: Norms and residuals are split over tp.
         vocab_parallel: Logits are split over tp.
@@ -53,6 +54,7 @@ class Job:
     chunks: int = 1
     stage_layers: tuple[int, ...] = ()
     sharding: Literal["none", "optimizer", "level1", "level2", "level3"] = "none"
+    optimizer_threshold: int = 64
     recompute: str | tuple[str, ...] = "none"
     sequence_parallel: bool = False
     vocab_parallel: bool = True
@@ -111,6 +113,7 @@ class Job:
             schedule=plan.schedule,
             stage_layers=plan.layers_per_stage,
             sharding=plan.optimizer_parallel,
+            optimizer_threshold=plan.optimizer_threshold,
             recompute=plan.recompute,
             sequence_parallel=plan.sequence_parallel,
             vocab_parallel=plan.vocab_parallel,

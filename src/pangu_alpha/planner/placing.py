@@ -10,7 +10,6 @@ import math
 from dataclasses import replace
 from typing import Protocol
 
-from pangu_alpha.parallel.chips import CHIPS
 from pangu_alpha.parallel.mesh import RANK_ORDER, Mesh
 from pangu_alpha.parallel.placement import LEVELS, Placement, in_order, misplacement
 from pangu_alpha.parallel.rank_table import RankTable
@@ -108,7 +107,7 @@ def _domain(cluster: Cluster) -> int:
 
 def chip_of(cluster: Cluster) -> str | None:
     """The chip by whose rules a rank table of a cluster is checked; None for what is not Ascend's."""
-    return next((chip for chip in CHIPS if cluster.device.name.startswith(chip)), None)
+    return cluster.device.family or None
 
 
 def in_rank_order(job: Job) -> bool:

@@ -27,6 +27,7 @@ _FAMILIES = {  # what a device's name contains -> cluster family; the first that
     "a100": "a100-80",
     "h100": "h100",
 }
+_NO_WORK = ("dropout", "activation")  # fields of a shape that are not in the names of groups
 _NOT_STATED = ("", "unknown", "none", "null", "nan")
 
 
@@ -180,10 +181,16 @@ def _published_row(values: Mapping[str, str], name: str) -> Row:
     )
     seconds = float(values["step_time_s"])
     _check(job, devices, seconds)
-    group = (dataclasses.astuple(shape), batch, devices, values["device"])
+    group = (_work(shape), batch, devices, values["device"])
     return Row(
         name, values["source_set"], group, values.get("quality", ""), job, cluster, stack, repeats, seconds
     )
+
+
+def _work(shape: Shape) -> tuple:
+    """What equal shapes share in the name of a group, which decides the half it is in."""
+    fields = (field.name for field in dataclasses.fields(shape))
+    return tuple(getattr(shape, name) for name in fields if name not in _NO_WORK)
 
 
 def _shape(values: Mapping[str, str]) -> Shape:

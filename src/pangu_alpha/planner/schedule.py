@@ -143,7 +143,8 @@ def span(
 def duration(
     forward: Sequence[float], backward: Sequence[float], micro: int, schedule: str = "1f1b", chunks: int = 1
 ) -> float:
-    """Time of a schedule in the cheapest way that is exact, or within 1 %.
+    """Time of a schedule in the cheapest way that is exact, or near: of 3,000 random pipelines none was more
+    than 1.04 % off.
 
     GPipe and equal stages have a closed form. 1F1B with unequal stages is simulated up to four micro-batches
     a stage; each further one takes the slowest stage's time, as in the steady state. An interleaved schedule

@@ -14,8 +14,10 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
+from pangu_alpha.config.families import unsupported
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import RECOMPUTE, ParallelPlan, misfits, unpartitionable
 from pangu_alpha.files.shown import quoted
@@ -26,6 +28,7 @@ from pangu_alpha.planner.job import Job
 from pangu_alpha.planner.memory import memory
 from pangu_alpha.planner.placing import launchable
 from pangu_alpha.planner.shapes import Shape
+from pangu_alpha.planner.software import software_of
 from pangu_alpha.planner.stages import Pipeline, Stages
 
 _MOST_SEQUENCES = 10**9  # of a step; the divisors of much larger numbers take for ever
@@ -60,9 +63,22 @@ class Question:
         for name, value in self.fixed.items():
             if (rule := _broken(name, value)) is not None:
                 raise ValueError(f"fixed: {name}: {quoted(value)} must {rule}")
+        family = self.cluster.device.family
+        if family and (problem := unsupported(self.model, family)):
+            raise ValueError(problem)
         if not 1 <= self.batch <= _MOST_SEQUENCES:
             bounds = f"at least 1 and at most {_MOST_SEQUENCES:,}"
             raise ValueError(f"batch: {self.batch} sequences; give {bounds}")
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Of the network."""
+        return Shape.of(self.model)
+
+    @cached_property
+    def software(self) -> Stack:
+        """The stack, its attention as the model and the device have it."""
+        return software_of(self.stack, self.model, self.cluster.device.family)
 
     @property
     def limit(self) -> int:
@@ -164,7 +180,7 @@ def search(
         At most `top` plans; none if none fits (see planner.nearest).
     """
     began = time.perf_counter()
-    model = CostModel(question.cluster, question.stack)
+    model = CostModel(question.cluster, question.software)
     ordered = sorted((_least(question, model, grid), grid) for grid in grids(question))
     best: list[tuple[float, int, Candidate]] = []  # a heap whose first is the slowest
     least, searched, unfit = math.inf, 0, 0
@@ -210,14 +226,14 @@ def judge(question: Question, plan: ParallelPlan, order: tuple[str, ...] = RANK_
     """
     if problems := [*misfits(plan, question.model), *unpartitionable(plan)]:
         raise ValueError("\n".join(problems))
-    job = Job.of(Shape.of(question.model), plan, question.batch, order)
-    seconds = CostModel(question.cluster, question.stack).estimate(job).step
+    job = Job.of(question.shape, plan, question.batch, order)
+    seconds = CostModel(question.cluster, question.software).estimate(job).step
     return Candidate(plan, job, seconds, peak(job, question))
 
 
 def peak(job: Job, question: Question) -> int:
     """Largest bytes on a device."""
-    return max(part.total for part in memory(job, question.cluster.device, question.stack.fused_attention))
+    return max(part.total for part in memory(job, question.cluster.device, question.software))
 
 
 def _divisors(number: int) -> list[int]:
@@ -227,7 +243,7 @@ def _divisors(number: int) -> list[int]:
 
 def _job(question: Question, grid: Grid, level: str, sequence: bool, order: tuple[str, ...]) -> Job:
     return Job(
-        Shape.of(question.model),
+        question.shape,
         micro_batch=grid.micro_batch,
         dp=grid.dp,
         tp=grid.tp,

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import validate
@@ -54,6 +54,8 @@ class Shape:
         biased: Linear layers have biases and norms have an offset, as in GPT.
         tied: The logits use the embedding's table.
         positions: Rows of learned position tables (GPT: S; PanGu-alpha: S and the query table's S).
+        dropout: Rate of dropout, as ModelConfig's.
+        activation: Of the feed-forward, as ModelConfig's.
 
     Raises:
         ConfigError: All fields that break a rule.
@@ -71,6 +73,8 @@ class Shape:
     biased: bool = True
     tied: bool = True
     positions: int = 0
+    dropout: float = 0.0
+    activation: Literal["gelu", "fast_gelu"] = "gelu"
 
     def __post_init__(self) -> None:
         if not self.kv_heads:
@@ -98,6 +102,8 @@ class Shape:
             vocab=model.vocab_size,
             seq=model.seq_length,
             positions=2 * model.seq_length,
+            dropout=model.dropout,
+            activation=model.activation,
         )
 
     @classmethod

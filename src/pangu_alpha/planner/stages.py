@@ -21,7 +21,8 @@ from typing import NamedTuple
 from pangu_alpha.config.parallel import RECOMPUTE
 from pangu_alpha.planner.cost import CostModel, StageCost, Step
 from pangu_alpha.planner.job import Job
-from pangu_alpha.planner.memory import in_flight, layer_activations, memory_of
+from pangu_alpha.planner.kept import layer_activations, layer_copies, mask_bytes
+from pangu_alpha.planner.memory import again, in_flight, memory_of
 from pangu_alpha.planner.schedule import duration
 
 _CLOSE = 1e-3  # a plan this near to its lower bound is not looked at further
@@ -94,10 +95,13 @@ class Pipeline:
     ) -> None:
         self.job, self.device = job, model.cluster.device
         self.capacity = self.device.memory if capacity is None else capacity
-        self.fused = model.stack.fused_attention
+        self.stack = model.stack
         self.step = Step(model, job)
         self.modes = modes
-        self.kept = {mode: layer_activations(job, mode, self.fused) for mode in RECOMPUTE}
+        self.kept = {
+            mode: layer_activations(job, mode, self.stack) + layer_copies(job, mode, self.stack)
+            for mode in RECOMPUTE
+        }
         self.fastest = min(modes, key=self._layer)
         self.layer = self._layer(self.fastest)
         self._choices: dict[tuple[int, int], _Choice | None] = {}
@@ -116,7 +120,7 @@ class Pipeline:
         """
         job = self.job
         fewest = -(-job.shape.layers // job.pp)
-        cost = self.step.stage(job.pp == 1, job.pp == 1, {self.fastest: fewest})
+        cost = self.step.stage(job.pp == 1, job.pp == 1, {self.fastest: fewest}, once)
         steady = (job.micro_batches - 1) * cost.backward + (job.micro_batches - job.pp) * cost.forward
         layers = job.shape.layers * max(self.layer, (cost.work.seconds + cost.gathers) / fewest)
         if job.pp == 1:
@@ -127,9 +131,9 @@ class Pipeline:
     @cached_property
     def _ends(self) -> float:
         """Both passes through what the first and the last stage have besides layers."""
-        ends = self.step.stage(True, self.job.pp == 1, {}).work.seconds
+        ends = self.step.stage(True, self.job.pp == 1, {}, once=False).work.seconds
         if self.job.pp > 1:
-            ends += self.step.stage(False, True, {}).work.seconds
+            ends += self.step.stage(False, True, {}, once=False).work.seconds
         return ends
 
     @property
@@ -286,28 +290,23 @@ class Pipeline:
         key = (first, last, layers)
         if key not in self._fixed_bytes:
             stage, bare = (0 if first else self.job.pp - 1 if last else 1), {"none": layers}
-            whole = memory_of(self.job, stage, bare, self.device, self.fused).total
+            whole = memory_of(self.job, stage, bare, self.device, self.stack).total
             self._fixed_bytes[key] = whole - self._kept(bare, in_flight(self.job, stage))
         return self._fixed_bytes[key]
 
     def _kept(self, counts: Mapping[str, int], times: float) -> float:
         """Bytes that layers keep, and those of a layer that is being computed again."""
-        again = counts.get("selective", 0) + counts.get("full", 0) > 0
         kept = sum(self.kept[mode] * count for mode, count in counts.items())
-        return kept * times + again * self.kept["none"]
+        mask = mask_bytes(self.job, counts, self.stack)
+        return (kept + mask) * times + again(self.job, counts, self.stack)
 
     def _mix(self, layers: int, room: float, times: float) -> dict[str, int] | None:
         """The mix that costs the least time; None if none fits into `room` bytes."""
         if "none" in self.modes and self._kept({"none": layers}, times) <= room:
             return {"none": layers}
-        saved = (self.kept["none"] - self.kept["full"]) * times
         mixes = []
         for selective in self._selective(layers):
-            full = layers - selective
-            if "none" in self.modes:
-                bare = {"none": layers - selective, "selective": selective}
-                over = self._kept(bare, times) + (0 if selective else self.kept["none"]) - room
-                full = max(0, math.ceil(over / saved))
+            full = self._full(layers, selective, room, times)
             counts = {"none": layers - selective - full, "selective": selective, "full": full}
             fits = counts["none"] >= 0 and self._kept(counts, times) <= room
             if fits and (not full or "full" in self.modes):
@@ -315,6 +314,19 @@ class Pipeline:
         if not mixes:
             return None
         return min(mixes, key=lambda mix: sum(self._layer(mode) * count for mode, count in mix.items()))
+
+    def _full(self, layers: int, selective: int, room: float, times: float) -> int:
+        """Fewest layers to recompute in full beside so many whose attention is recomputed."""
+        rest = layers - selective
+        if "none" not in self.modes:
+            return rest
+        if self._kept({"none": rest, "selective": selective}, times) <= room:
+            return 0
+        saved = (self.kept["none"] - self.kept["full"]) * times
+        if not rest or saved <= 0:
+            return 0
+        one = {"none": rest - 1, "selective": selective, "full": 1}
+        return 1 + max(0, math.ceil((self._kept(one, times) - room) / saved))
 
     def _selective(self, layers: int) -> range:
         """How many layers may recompute their attention alone; none where that saves nothing."""

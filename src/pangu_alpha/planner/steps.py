@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.run import TrainConfig, load_train_config
 from pangu_alpha.config.schema import ConfigError
 from pangu_alpha.files.reading import ReadError, parse_json, read_bytes
@@ -19,6 +20,7 @@ from pangu_alpha.planner.hardware import Cluster, Stack, device_names
 from pangu_alpha.planner.job import Job
 from pangu_alpha.planner.rows import Row
 from pangu_alpha.planner.shapes import Shape
+from pangu_alpha.planner.software import software_of
 
 _FIRST = 2  # steps at the start that compile and fill caches
 _LEAST = 3  # steps that a median needs
@@ -33,6 +35,7 @@ class Run:
 
     Args:
         name: Path of its metrics.jsonl.
+        model: The network.
         job: What a step does.
         device: Device type that its config names: "auto", "CPU" or "Ascend".
         seconds: Of a step, the median of those that count.
@@ -42,6 +45,7 @@ class Run:
     """
 
     name: str
+    model: ModelConfig
     job: Job
     device: str
     seconds: float
@@ -75,6 +79,7 @@ def read_run(metrics: Path, config: Path | None = None) -> Run:
     low, middle, high = np.quantile(kept, (0.25, 0.5, 0.75))
     return Run(
         name=str(metrics),
+        model=settings.model,
         job=Job.of(Shape.of(settings.model), settings.parallel, settings.samples_per_step),
         device=settings.run.device,
         seconds=float(middle),
@@ -102,7 +107,8 @@ def as_rows(runs: Sequence[Run], cluster: Cluster, stack: Stack) -> list[Row]:
                 "describe the machine in a YAML: device (peak, memory, usable, bandwidth), levels, count"
             )
         group = (dataclasses.astuple(run.job.shape), run.job.batch, run.job.devices)
-        rows.append(Row(run.name, "runs", group, "A", run.job, cluster, stack, 1, run.seconds))
+        own = software_of(stack, run.model, cluster.device.family)
+        rows.append(Row(run.name, "runs", group, "A", run.job, cluster, own, 1, run.seconds))
     return rows
 
 

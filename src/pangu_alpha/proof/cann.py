@@ -32,7 +32,8 @@ _LOADED = (
 )
 _ACL = "libascendcl.so"
 _MARK = "pangu_alpha_stubs"
-_RECIPE = 1  # to be raised whenever the stubs are built in another way
+_NAMES, COUNTS = "functions.txt", "pangu_alpha_stub_calls"
+_RECIPE = 2  # to be raised whenever the stubs are built in another way
 _SIMULATION = ("MS_SIMULATION_LEVEL", "RANK_ID", "RANK_SIZE")
 # What msrun or a rank table left in the environment would start a real cluster instead.
 _CLUSTER = ("RANK_TABLE_FILE", "MS_ROLE", "MS_SCHED_HOST", "MS_SCHED_PORT", "MS_WORKER_NUM", "MS_NODE_ID")
@@ -119,6 +120,12 @@ def plain_environment(environment: Mapping[str, str] | None = None) -> dict[str,
     return plain | ({"LD_LIBRARY_PATH": ":".join(kept)} if kept else {})
 
 
+def stubs_in_use() -> tuple[Path, list[str]] | None:
+    """The library of stubs that this process may have loaded and its functions; None where it has none."""
+    found = next((Path(part) for part in _search_path(os.environ) if (Path(part) / _MARK).exists()), None)
+    return found and (found / _ACL, (found / _NAMES).read_text("ascii").splitlines())
+
+
 def _search_path(environment: Mapping[str, str]) -> list[str]:
     return [part for part in environment.get("LD_LIBRARY_PATH", "").split(":") if part]
 
@@ -167,6 +174,7 @@ def _build(target: Path, lib: Path, libraries: list[Path]) -> None:
         folder.mkdir()
         source = folder / "stubs.S"
         source.write_text(_assembly(functions), encoding="ascii")
+        (folder / _NAMES).write_text("".join(f"{name}\n" for name in sorted(functions)), encoding="ascii")
         _gcc("-shared", "-nostdlib", "-o", str(folder / _ACL), str(source))
         for name in names - {_ACL}:
             (folder / name).symlink_to(_ACL)  # the loader takes one file under all these names
@@ -181,11 +189,18 @@ def _build(target: Path, lib: Path, libraries: list[Path]) -> None:
 
 
 def _assembly(functions: set[str]) -> str:
-    bodies = (
-        f".globl {name}\n.type {name},@function\n{name}:\n xor %eax,%eax\n ret\n"
-        for name in sorted(functions)
+    """Functions that count their calls and return 0; the counters stand in the order of the names."""
+    size = 4 * len(functions)
+    counters = (
+        f".bss\n.globl {COUNTS}\n.type {COUNTS},@object\n.size {COUNTS},{size}\n"
+        f".balign 4\n{COUNTS}:\n.Lcalls:\n .zero {size}\n"
     )
-    return ".text\n" + "".join(bodies) + '.section .note.GNU-stack,"",@progbits\n'
+    bodies = (
+        f".globl {name}\n.type {name},@function\n{name}:\n"
+        f" lock incl .Lcalls+{4 * place}(%rip)\n xor %eax,%eax\n ret\n"
+        for place, name in enumerate(sorted(functions))
+    )
+    return counters + ".text\n" + "".join(bodies) + '.section .note.GNU-stack,"",@progbits\n'
 
 
 def _wanted(lib: Path, libraries: list[Path]) -> tuple[set[str], set[str]]:

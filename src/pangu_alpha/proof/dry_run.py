@@ -24,6 +24,7 @@ from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
 from pangu_alpha.config.schema import ConfigError, build, to_mapping, validate
 from pangu_alpha.files.writing import write_text
 from pangu_alpha.proof.cann import dry_run_environment
+from pangu_alpha.proof.stub_calls import counted, refuse_unknown
 
 GRAPH, REPORT, _JOB = "graph.mindir", "report.json", "job.json"
 
@@ -107,6 +108,7 @@ class RankReport:
         peak_mb: Largest memory of the child, MiB, before its graph is read, which training does not do.
         layouts: Every parameter, moment and gradient sum of the rank's graph by name.
         strategies: Strategy of every operator by scope.
+        stub_calls: How often the child called each stub of CANN, by name; empty with a real CANN.
     """
 
     rank: int
@@ -116,6 +118,7 @@ class RankReport:
     peak_mb: int
     layouts: Mapping[str, Slice]
     strategies: Mapping[str, list]
+    stub_calls: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def graph(self) -> Path:
@@ -149,7 +152,12 @@ def compile_rank(job: Job, rank: int, folder: Path, timeout: float = 1800.0) -> 
             raise DryRunError(f"rank {rank}: not compiled within {timeout:.0f} s") from error
     if child.returncode or not (target / REPORT).exists():
         raise DryRunError(f"rank {rank}: {_reason(target / 'log.txt', child.returncode)}")
-    return read_report(target)
+    report = read_report(target)
+    try:
+        refuse_unknown(report.stub_calls)
+    except ValueError as error:
+        raise DryRunError(f"rank {rank}: {error}") from error
+    return report
 
 
 def read_report(folder: Path) -> RankReport:
@@ -207,6 +215,7 @@ def _compile(job: Job, rank: int, folder: Path) -> None:
         "peak_mb": peak // 1024,
         "layouts": {name: asdict(_slice(row)) for name, row in step.parameter_layout_dict.items()},
         "strategies": private.strategies_of(step),
+        "stub_calls": counted(),
     }
     write_text(folder / REPORT, json.dumps(report))
 

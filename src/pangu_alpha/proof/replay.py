@@ -12,9 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -31,7 +30,6 @@ from pangu_alpha.proof.compare import (
     SUM,
     Bounds,
     Comparison,
-    Difference,
     Recipe,
     Run,
     compare,
@@ -41,13 +39,14 @@ from pangu_alpha.proof.dry_run import Job, RankReport, compile_rank
 from pangu_alpha.proof.reference_optimizer import learning_rate
 from pangu_alpha.proof.replay_graphs import graphs_of
 from pangu_alpha.proof.replay_processes import ReplayError, run_child, run_ranks
-from pangu_alpha.proof.replay_rows import Place, controls, keys_of_step, places, rows_of_step
+from pangu_alpha.proof.replay_report import ReplayReport
+from pangu_alpha.proof.replay_rows import Overflow, Place, controls, keys_of_step, places, rows_of_step
 from pangu_alpha.proof.replay_worker import CPU_GRAPH, GROUPS, INITIAL, INPUTS, JOB, STATES
-from pangu_alpha.proof.rewrite import rewrite
+from pangu_alpha.proof.rewrite import RewriteOptions, rewrite
 from pangu_alpha.proof.slices import Region, region
 
+_TYPES = ("float32", "float16")
 _COMPILING = 2  # compilers at once: each takes a core and about 1 GB
-_SHOWN = 8  # parameters placed otherwise that a table names
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,9 @@ class Setting:
         steps: Optimizer steps N.
         start: What it goes on with; None begins with the initial values.
         overflow: Step, from 0, at which the gradients of one data-parallel rank overflow; None never.
+        overflow_scale: The loss scale by which they overflow then, on all ranks; None makes one token too
+            heavy instead.
+        options: How the device computes that CPU stands for; as the job's chip when left out.
         timeout: Seconds after which the CPU processes are ended.
         edit_graphs: Called with the graphs, in one function each, by rank; and
         edit_inputs: with the values each rank starts from, by rank and name. Both may change what they get:
@@ -92,71 +94,16 @@ class Setting:
     steps: int = 3
     start: Start | None = None
     overflow: int | None = None
+    overflow_scale: float | None = None
+    options: RewriteOptions | None = None
     timeout: float = 600.0
     edit_graphs: Callable[[dict[int, mindir.Model]], None] | None = None
     edit_inputs: Callable[[dict[int, dict[str, np.ndarray]]], None] | None = None
 
-
-@dataclass(frozen=True)
-class ReplayReport:
-    """What a replay found.
-
-    Args:
-        name: Of the plan.
-        ranks: Processes.
-        recipe: Steps and learning rates.
-        differences: The largest of each kind.
-        first: The first difference above its bound, "" if there is none.
-        placement: Parameters that MindSpore placed otherwise than the sharding table says.
-        losses: Mean loss of one device at each step, nats.
-        collectives: Collectives a rank runs in a step, the largest number.
-        seconds: By phase.
-    """
-
-    name: str
-    ranks: int
-    recipe: Recipe
-    differences: tuple[Difference, ...]
-    first: str
-    placement: tuple[str, ...]
-    losses: tuple[float, ...]
-    collectives: int
-    seconds: Mapping[str, float]
-
     @property
-    def passed(self) -> bool:
-        """Whether every difference is within its bound and every parameter where it should be."""
-        return not self.placement and all(each.passed for each in self.differences)
-
-    def difference(self, kind: str) -> Difference:
-        """The largest difference of a kind."""
-        return next(each for each in self.differences if each.kind == kind)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"passed": self.passed, **to_mapping(asdict(self))}
-
-    def table(self) -> str:
-        """Verdict, and a line for every kind of difference."""
-        verdict = "pass" if self.passed else "FAIL"
-        rates = ", ".join(f"{rate:.3g}" for rate in self.recipe.rates[self.recipe.done :])
-        took = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in self.seconds.items())
-        lines = [
-            f"{self.name}: {verdict}. {self.ranks} processes, {self.recipe.steps} steps, "
-            f"learning rate {rates}, {self.collectives} collectives a step ({took})",
-            "losses of one device: " + " ".join(f"{loss:.7f}" for loss in self.losses),
-            f"  {'kind':<9}{'difference':>12}{'bound':>9}  where it is largest",
-        ]
-        for each in self.differences:
-            mark = "" if each.passed else "  <-- above its bound"
-            place = each.where if each.value else "-"
-            lines.append(f"  {each.kind:<9}{each.value:>12.2e}{each.bound:>9.0e}  {place}{mark}")
-        lines += [f"  placed otherwise: {line}" for line in self.placement[:_SHOWN]]
-        if len(self.placement) > _SHOWN:
-            lines.append(f"  placed otherwise: {len(self.placement) - _SHOWN} more")
-        if self.first:
-            lines.append(f"first difference: {self.first}")
-        return "\n".join(lines)
+    def fault(self) -> Overflow:
+        """Where gradients overflow, and how."""
+        return Overflow(self.overflow, self.overflow_scale)
 
 
 def replay(
@@ -171,10 +118,10 @@ def replay(
 
     Args:
         name: What the report calls it.
-        job: What is compiled; with plain operators in float32 and a seed.
+        job: What is compiled, in float32 or float16, with a seed.
         folder: Gets rank_NNNNN/ (graphs, inputs, states, logs) and reference/.
         setting: Steps and the like.
-        bounds: What passes.
+        bounds: What passes; by the job's type when left out.
         compiled: What `compile_ranks` gave for the same job before; else it is called. With it, a reference
             that an earlier replay left in the folder is used again.
 
@@ -183,8 +130,9 @@ def replay(
         DryRunError: MindSpore refused the plan.
         ReplayError: The collectives would hang, ranks of a stage differ, or a process died.
     """
-    setting, bounds, folder = setting or Setting(), bounds or Bounds(), folder.resolve()
+    setting, folder = setting or Setting(), folder.resolve()
     _check(job)
+    bounds = bounds or Bounds.of(job.model.compute_dtype)
     clock = _Clock(name, job.plan.devices)
     with ThreadPoolExecutor(1) as pool:
         reference = pool.submit(_reference, job, setting, folder, bool(compiled))
@@ -197,7 +145,7 @@ def replay(
     initial = dict(np.load(folder / "reference" / INITIAL))
     placed = _placed(compiled, graphs, job)
     _write_inputs(job, setting, folder, placed, initial)
-    write_graphs(folder, graphs)
+    write_graphs(folder, graphs, setting.options or RewriteOptions.of(job.chip))
     clock.lap("compile", "run")
     run_ranks(folder, job.plan.devices, setting.timeout)
     clock.lap("run", "compare")
@@ -265,10 +213,15 @@ class _Clock:
 
 
 def _check(job: Job) -> None:
-    if job.operators != "plain" or job.model.compute_dtype != "float32" or job.seed is None:
+    if job.model.compute_dtype not in _TYPES or job.seed is None:
         raise ValueError(
-            f"replay: operators {job.operators!r}, compute_dtype {job.model.compute_dtype!r}, "
-            f"seed {job.seed}: CPU can run operators 'plain' in float32, and needs initial values (a seed)"
+            f"replay: compute_dtype {job.model.compute_dtype!r}, seed {job.seed}: CPU can run a network in "
+            f"{' and '.join(_TYPES)}, and needs initial values (a seed)"
+        )
+    if job.model.dropout and job.attention_dropout == "device":
+        raise ValueError(
+            "replay: attention_dropout 'device': masks that the device draws are no other device's; replay "
+            "the plan with masks by position"
         )
 
 
@@ -279,7 +232,7 @@ def _reference(job: Job, setting: Setting, folder: Path, again: bool) -> None:
     legs = [(start.job, start.steps)] if (start := setting.start) else []
     legs.append((job, setting.steps))
     described = [{"job": to_mapping(replace(each, patch=None)), "steps": steps} for each, steps in legs]
-    text, asked = json.dumps({"legs": described, "overflow": setting.overflow}), target / JOB
+    text, asked = json.dumps({"legs": described, "overflow": setting.fault}), target / JOB
     if again and asked.exists() and asked.read_text("utf-8") == text and (target / STATES).exists():
         return
     (target / STATES).unlink(missing_ok=True)
@@ -366,9 +319,13 @@ def _write_inputs(
         setting.edit_inputs(values)
     *begins, _ = places(job, setting.steps, setting.start and setting.start.place)
     rows = [
-        (*rows_of_step(job, place.samples, place.step == setting.overflow), *keys_of_step(job, place.step))
+        (
+            *rows_of_step(job, place.samples, setting.fault.by_weight(place.step)),
+            *keys_of_step(job, place.step),
+        )
         for place in begins
     ]
+    scales = [setting.fault.loss_scale(place.step) for place in begins]
     for rank, own_values in values.items():
         inputs = {f"parameter/{name}": value for name, value in own_values.items()}
         data_rank = rank // job.plan.tp % job.plan.dp
@@ -376,17 +333,17 @@ def _write_inputs(
             own = [array[data_rank] for array in batch]
             inputs |= {f"{step}/batch/{i}": array for i, array in enumerate(own)}
             skipped = setting.overflow is not None and begins[step].step > setting.overflow
-            inputs[f"{step}/controls"] = controls(job, begins[step].step, own[2], int(skipped))
+            inputs[f"{step}/controls"] = controls(job, begins[step].step, own[2], int(skipped), scales[step])
         target = folder / f"rank_{rank:05d}"
         target.mkdir(exist_ok=True)
         np.savez(target / INPUTS, **inputs)
 
 
-def write_graphs(folder: Path, graphs: Mapping[int, mindir.Model]) -> None:
+def write_graphs(folder: Path, graphs: Mapping[int, mindir.Model], options: RewriteOptions) -> None:
     """Every rank's graph for CPU, and the groups of all."""
     groups: dict[str, tuple[int, ...]] = {}
     for rank, graph in graphs.items():
-        content, named = rewrite(graph, rank)
+        content, named = rewrite(graph, rank, options)
         (folder / f"rank_{rank:05d}" / CPU_GRAPH).write_bytes(content)
         groups |= named
     for rank in graphs:
@@ -429,7 +386,7 @@ def _compare(
     losses = []
     *begins, _ = places(job, setting.steps, setting.start and setting.start.expected_place)
     for step, place in enumerate(begins):
-        rows = rows_of_step(job, place.samples, place.step == setting.overflow)
+        rows = rows_of_step(job, place.samples, setting.fault.by_weight(place.step))
         tokens = float(rows[2].sum())
         losses.append(float(reference[f"{step}/loss"]) / (tokens + 1e-5))
     return found, tuple(losses)

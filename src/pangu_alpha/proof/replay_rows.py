@@ -30,6 +30,26 @@ class Place(NamedTuple):
     samples: int = 0
 
 
+class Overflow(NamedTuple):
+    """A step whose gradients overflow.
+
+    Args:
+        step: Which, counted from 0 and the initial values; None for none.
+        scale: The loss scale that makes them overflow; None leaves the scale and makes one token too heavy.
+    """
+
+    step: int | None = None
+    scale: float | None = None
+
+    def by_weight(self, step: int) -> bool:
+        """Whether a step overflows by one token's weight."""
+        return step == self.step and self.scale is None
+
+    def loss_scale(self, step: int) -> float | None:
+        """The loss scale of a step; None is the recipe's."""
+        return self.scale if step == self.step else None
+
+
 def samples_per_step(job: Job) -> int:
     """Rows of an optimizer step on all devices."""
     return job.plan.dp * job.plan.micro_batches * job.batch_size
@@ -108,7 +128,9 @@ def micro_batches(job: Job, rows: Sequence[np.ndarray]) -> list[tuple[np.ndarray
     ]
 
 
-def controls(job: Job, step: int, mask: np.ndarray, skipped: int = 0) -> np.ndarray:
+def controls(
+    job: Job, step: int, mask: np.ndarray, skipped: int = 0, loss_scale: float | None = None
+) -> np.ndarray:
     """What changes from step to step besides the batch, as training fills it: float32 [6].
 
     Args:
@@ -116,9 +138,12 @@ def controls(job: Job, step: int, mask: np.ndarray, skipped: int = 0) -> np.ndar
         step: From 0.
         mask: Loss mask of the rows that one rank reads.
         skipped: Steps before it whose update was not applied.
+        loss_scale: The recipe's when left out.
     """
     # "auto" is off here: a replay is too short for a scale that has to find its size
     guard = make_guard(GuardConfig(), job.optim.loss_scale, "float32")
     guard.skipped = skipped
+    if loss_scale is not None:
+        guard.scale.value = loss_scale
     nominal = samples_per_step(job) * job.model.seq_length
     return step_controls(step, job.optim, guard, mask.sum(), nominal)

@@ -65,11 +65,20 @@ def run_reference(folder: Path) -> None:
     from pangu_alpha.config.schema import build
     from pangu_alpha.parallel.context import use_device
     from pangu_alpha.proof.dry_run import Job
-    from pangu_alpha.proof.replay_rows import Place, keys_of_step, micro_batches, places, rows_of_step
+    from pangu_alpha.proof.reference_optimizer import loss_scale
+    from pangu_alpha.proof.replay_rows import (
+        Overflow,
+        Place,
+        keys_of_step,
+        micro_batches,
+        places,
+        rows_of_step,
+    )
 
     use_device("CPU")
     request = json.loads((folder / JOB).read_text("utf-8"))
     legs = [(build(Job, leg["job"]), leg["steps"]) for leg in request["legs"]]
+    overflow = Overflow(*request["overflow"])
     reference = _Reference(legs[0][0])
     np.savez(folder / INITIAL, **reference.optimizer.parameters)
     end = Place()
@@ -79,10 +88,11 @@ def run_reference(folder: Path) -> None:
         record(states, -1, (), reference.state())
         *begins, end = places(job, steps, end)
         for number, place in enumerate(begins):
-            rows = rows_of_step(job, place.samples, place.step == request["overflow"])
+            rows = rows_of_step(job, place.samples, overflow.by_weight(place.step))
             batches = micro_batches(job, (*rows, *keys_of_step(job, place.step)))
             tensors = [tuple(map(ms.Tensor, batch)) for batch in batches]
-            outputs = reference.step(place.step, batches, tensors)
+            scale = overflow.loss_scale(place.step) or loss_scale(job.optim)
+            outputs = reference.step(place.step, batches, tensors, scale)
             record(states, number, outputs, reference.state())
     write_states(folder, states)
 
@@ -118,14 +128,12 @@ class _Reference:
         self.job = job
         self.gradients = Gradients(TokenLoss(self.model), self.parameters)
 
-    def step(self, step: int, batches, tensors) -> list[np.ndarray]:
-        """Sum of the losses, norm and applied of one optimizer step."""
+    def step(self, step: int, batches, tensors, factor: float) -> list[np.ndarray]:
+        """Sum of the losses, norm and applied of one optimizer step whose loss is multiplied by a factor."""
         import mindspore as ms
 
-        from pangu_alpha.proof.reference_optimizer import loss_scale
-
         # over the places of the step, whether they count or not: any other scale gives the same update
-        scale = np.float32(loss_scale(self.job.optim) / sum(batch[0].size for batch in batches))
+        scale = np.float32(factor / sum(batch[0].size for batch in batches))
         drops = self.job.model.dropout > 0.0
         found = [self.gradients(each[5] if drops else None, ms.Tensor(scale), *each[:5]) for each in tensors]
         sums = [sum(each.asnumpy() for each in parts) for parts in zip(*(f[0] for f in found), strict=True)]

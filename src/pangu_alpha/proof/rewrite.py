@@ -11,14 +11,18 @@ The collectives are chained, so that all ranks run them in the order that order.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pangu_alpha.proof import mindir, private
+from pangu_alpha.config.families import FAMILIES
+from pangu_alpha.proof import mindir
+from pangu_alpha.proof.nodes import TYPE_IDS, NodeBuilder
+from pangu_alpha.proof.saturation import STATUS, Saturation
+from pangu_alpha.proof.stand_ins import CPU_KERNELS, STAND_INS
 
 _REDUCTIONS = {"max": "ReduceMax", "min": "ReduceMin", "prod": "ReduceProd"}
-_TYPE_IDS = {"int32": 34, "float32": 43}  # MindSpore 2.9's numbers of types in Cast's input
 _NUMPY = {"float32": np.float32, "float16": np.float16, "int32": np.int32}
 
 
@@ -27,52 +31,90 @@ def group_name(ranks: Sequence[int]) -> str:
     return "ranks_" + "_".join(map(str, ranks))
 
 
-def rewrite(model: mindir.Model, rank: int) -> tuple[bytes, dict[str, tuple[int, ...]]]:
+@dataclass(frozen=True)
+class RewriteOptions:
+    """How the device computes that the CPU stands for.
+
+    Args:
+        saturates: Whether an overflow in float16 gives the largest finite number and NaN gives 0, as on a
+            910A, rather than inf and NaN.
+    """
+
+    saturates: bool = False
+
+    @classmethod
+    def of(cls, chip: str) -> RewriteOptions:
+        """As a chip computes that config.families lists."""
+        return cls(saturates=FAMILIES[chip].saturates)
+
+
+def rewrite(
+    model: mindir.Model, rank: int, options: RewriteOptions = RewriteOptions()
+) -> tuple[bytes, dict[str, tuple[int, ...]]]:
     """The graph for CPU.
 
     Args:
         model: The rank's graph as one function (inline.inline); its protobuf is changed.
         rank: The rank.
+        options: How the device computes.
 
     Returns:
         The new MINDIR, and the ranks of every group it names; all ranks' groups must be made on all ranks
         that are in them, in one order.
 
     Raises:
-        ValueError: A collective that was not foreseen (AlltoAll, Broadcast).
+        ValueError: An operator that was not foreseen.
     """
-    work = _Rewriter(model, rank)
+    work = _Rewriter(model, rank, options)
     function = model.functions[0]
-    collectives = {each.node: each for each in mindir.collectives(model)}
     for node in function.nodes:
-        if node.name in collectives:
-            work.replace(node, collectives[node.name])
-        else:
-            work.nodes.append(node.proto)
+        work.take(node)
     work.end(function.proto.output[0])
     del function.proto.node[:]
     function.proto.node.extend(work.nodes)
     return model.proto.SerializeToString(), work.groups
 
 
-class _Rewriter:
+class _Rewriter(NodeBuilder):
     """Builds the new list of nodes."""
 
-    def __init__(self, model: mindir.Model, rank: int) -> None:
-        self.proto = model.proto
-        self.model = model
-        self.rank = rank
-        self.types = _data_types(model.proto)
-        self.nodes: list[Any] = []
+    def __init__(self, model: mindir.Model, rank: int, options: RewriteOptions) -> None:
+        super().__init__(model, rank)
+        self.collectives = {each.node: each for each in mindir.collectives(model)}
+        self.saturation = Saturation(self, options.saturates)
+        self.results: dict[str, tuple[str, ...]] = {}
         self.groups: dict[str, tuple[int, ...]] = {}
         self.last = ""  # the collective that must come before the next one
-        self.count = 0
+
+    def take(self, node: mindir.Node) -> None:
+        """Appends a node of the graph, or what does its work here."""
+        if node.name in self.collectives:
+            self.replace(node, self.collectives[node.name])
+        elif node.type in STAND_INS:
+            self._stand_in(node, STAND_INS[node.type](self, node))
+        elif node.type in STATUS:
+            self._stand_in(node, self.saturation.status(node))
+        elif node.type == "TupleGetItem" and node.inputs[0] in self.results:
+            self.replaced[node.name] = self.results[node.inputs[0]][self.value(node.inputs[1])]
+        elif node.type in CPU_KERNELS:
+            self.keep(node)
+        else:
+            raise ValueError(
+                f"{node.scope}: replay knows no kernel of CPU for {node.type}, and nothing that stands in; "
+                "give it a stand-in (proof/stand_ins.py), or note there that CPU has the kernel"
+            )
+        self.saturation.clip(node)
+
+    def _stand_in(self, node: mindir.Node, results: tuple[str, ...]) -> None:
+        """Notes what stands for a node; who only waits for it waits for its last result."""
+        self.results[node.name] = results
+        self.replaced[node.name] = results[-1]
 
     def replace(self, node: mindir.Node, each: mindir.Collective) -> None:
         """Appends what does the work of one collective and bears its name."""
-        x = node.inputs[0]
+        x = self.now(node.inputs[0])
         # Receive's input is only there for its order; its result has another shape.
-        given = self.model.tensor(self.model.functions[0], x) or each.payload
+        given = self.model.tensor(self.function, node.inputs[0]) or each.payload
         if self.last:
             x = self.add("Depend", [x, self.last], given)
         self.last = node.name
@@ -91,6 +133,7 @@ class _Rewriter:
 
     def end(self, output: Any) -> None:
         """Lets the graph's result wait for the last collective."""
+        output.name = self.now(output.name)
         if self.last:
             result = next(node for node in self.nodes if node.name == output.name)
             output.name = self.add("Depend", [output.name, self.last], None)
@@ -105,21 +148,18 @@ class _Rewriter:
         halves = []
         for half in self._halves(x, tensor):
             floats = mindir.Tensor(tensor.shape, "float32")
-            half = self.add("Cast", [half, self.constant(_TYPE_IDS["float32"])], floats)
+            half = self.add("Cast", [half, self.constant(TYPE_IDS["float32"])], floats)
             if halves:  # one after the other, on all ranks
                 half = self.add("Depend", [half, halves[-1]], floats)
             half = self.add("AllReduce", [half], floats, op="sum", group=group)
-            halves.append(self.add("Cast", [half, self.constant(_TYPE_IDS["int32"])], tensor))
-        upper = self.add("Mul", [halves[0], self._whole(2**16)], tensor)
+            halves.append(self.add("Cast", [half, self.constant(TYPE_IDS["int32"])], tensor))
+        upper = self.add("Mul", [halves[0], self.number(2**16, "int32")], tensor)
         return self.add("Add", [upper, halves[1]], tensor, name)
 
     def _halves(self, x: str, tensor: mindir.Tensor) -> tuple[str, str]:
         """Upper and lower 16 bits of int32, x = upper * 2^16 + lower with 0 <= lower < 2^16."""
-        upper = self.add("RightShift", [x, self._whole(16)], tensor)
-        return upper, self.add("BitwiseAnd", [x, self._whole(2**16 - 1)], tensor)
-
-    def _whole(self, number: int) -> str:
-        return self.constant(np.array(number, np.int32))
+        upper = self.add("RightShift", [x, self.number(16, "int32")], tensor)
+        return upper, self.add("BitwiseAnd", [x, self.number(2**16 - 1, "int32")], tensor)
 
     def _pass_on(self, name: str, each: mindir.Collective, x: str) -> None:
         if each.operation == "Receive":
@@ -165,61 +205,3 @@ class _Rewriter:
         step = self.constant((1,) * len(whole.shape))
         part = mindir.Tensor((rows, *whole.shape[1:]), whole.dtype)
         self.add("StridedSlice", [x, begin, end, step, *[zero] * 5], part, name)
-
-    def add(
-        self,
-        operator: str,
-        inputs: Sequence[str],
-        tensor: mindir.Tensor | None,
-        name: str | None = None,
-        **attributes: str,
-    ) -> str:
-        """Appends a node and gives its name."""
-        self.count += 1
-        primitive = self.proto.primitives.add()
-        primitive.name, primitive.op_type = f"{operator}:replay{self.count}", operator
-        primitive.prim_type = primitive.PRIMITIVE
-        for key, text in attributes.items():
-            primitive.attribute.add(name=key, s=text.encode(), type=_attribute(primitive, "STRING"))
-        node = self._node(name or f"replay_{operator}_{self.count}", f"REF::{primitive.name}")
-        node.input.extend(inputs)
-        node.domain = "Default"
-        if tensor is not None:
-            shape = node.attribute.add(name="shape", type=_attribute(node, "TENSORS"))
-            shape.tensors.add(dims=tensor.shape, data_type=self.types[tensor.dtype])
-        return node.name
-
-    def constant(self, content: np.ndarray | tuple[int, ...] | int | bool) -> str:
-        """Appends a constant and gives its name."""
-        self.count += 1
-        node = self._node(f"replay_constant_{self.count}", "Constant")
-        entry = node.attribute.add(name="value")
-        if isinstance(content, np.ndarray):
-            entry.type = _attribute(node, "TENSORS")
-            kind = self.types[content.dtype.name]
-            entry.tensors.add(dims=content.shape, data_type=kind, name="value0", raw_data=content.tobytes())
-        elif isinstance(content, tuple):
-            entry.type = _attribute(node, "TUPLE")
-            for item in content:
-                entry.values.add(ints=[item], type=_attribute(node, "INT64"))
-        else:
-            entry.i = int(content)
-            entry.type = _attribute(node, "BOOL" if isinstance(content, bool) else "INT64")
-        return node.name
-
-    def _node(self, name: str, kind: str) -> Any:
-        node = private.mindir_protobuf().NodeProto(name=name, op_type=kind, output=[name])
-        self.nodes.append(node)
-        return node
-
-
-def _attribute(proto: Any, name: str) -> int:
-    message = proto.DESCRIPTOR.fields_by_name["attribute"].message_type
-    return message.enum_types_by_name["AttributeType"].values_by_name[name].number
-
-
-def _data_types(proto: Any) -> dict[str, int]:
-    """Numbers of the types a tensor's elements may have, by MindSpore's names."""
-    tensor = proto.DESCRIPTOR.fields_by_name["graph"].message_type.fields_by_name["parameter"].message_type
-    values = tensor.enum_types_by_name["DataType"].values_by_name
-    return {"float32" if name == "FLOAT" else name.lower(): value.number for name, value in values.items()}

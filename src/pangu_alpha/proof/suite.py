@@ -29,7 +29,9 @@ WARM_UP = replace(_OPTIM, warmup_steps=4, bias_correction=True, epsilon=1e-4)
 # Unclipped gradients are some 30 times as large. Only here does a wrong scale reach weights: where clipping
 # acts, the clipped gradient is the same whatever it was multiplied by.
 UNCLIPPED = replace(_OPTIM, clip_norm=1e3, epsilon=1e-3)
-SCALED = replace(UNCLIPPED, loss_scale=LossScaleConfig(mode="dynamic", initial=2.0**16))
+_SCALE = LossScaleConfig(mode="dynamic", initial=2.0**16)
+SCALED = replace(_OPTIM, loss_scale=_SCALE)
+UNCLIPPED_SCALED = replace(UNCLIPPED, loss_scale=_SCALE)
 
 
 @dataclass(frozen=True)
@@ -73,32 +75,38 @@ def suite() -> dict[str, Job]:
         dp=2, tp=2, micro_batches=2, optimizer_parallel="level2", optimizer_threshold=0, gradient_fusion=1
     )
     gathered = replace(scattered, optimizer_parallel="level3", gradient_fusion=0)
-    return {
-        "dp4": job(ParallelPlan(dp=4)),
-        "tp4": job(ParallelPlan(tp=4)),
-        "dp2 tp2": job(ParallelPlan(dp=2, tp=2)),
-        "dp2 tp2 optimizer": job(ParallelPlan(dp=2, tp=2, **sharded)),
-        "dp2 tp2 pp2, 4 micro-batches": job(pipeline, layers=4),
-        "pp4, 4 micro-batches": job(ParallelPlan(pp=4, micro_batches=4), layers=4),
-        "dp2 tp2 pp2 optimizer recompute sequence": job(everything, layers=4),
-        "query then norm": job(ParallelPlan(dp=2, tp=2), norm_order="query_then_norm"),
-        "odd vocabulary": job(ParallelPlan(dp=2, tp=2), vocab_size=63),
-        "dp2, 2 micro-batches": job(ParallelPlan(dp=2, micro_batches=2)),
-        "dp2 tp2 whole vocabulary": job(ParallelPlan(dp=2, tp=2, vocab_parallel=False)),
-        "dp2 tp2, 2 micro-batches, gradients sharded": job(scattered),
-        "dp2 pp2, uneven gpipe, selective recompute": job(uneven, layers=3),
-        "dp2 tp2, 2 micro-batches, weights sharded": job(gathered),
-        "dp2 tp2, warm-up from 0, bias correction": job(ParallelPlan(dp=2, tp=2), recipe=WARM_UP),
-        "dp2 tp2, 2 micro-batches, clipping inactive": job(
-            ParallelPlan(dp=2, tp=2, micro_batches=2), recipe=UNCLIPPED
-        ),
-    } | _stages_scale_and_merging()
+    return (
+        {
+            "dp4": job(ParallelPlan(dp=4)),
+            "tp4": job(ParallelPlan(tp=4)),
+            "dp2 tp2": job(ParallelPlan(dp=2, tp=2)),
+            "dp2 tp2 optimizer": job(ParallelPlan(dp=2, tp=2, **sharded)),
+            "dp2 tp2 pp2, 4 micro-batches": job(pipeline, layers=4),
+            "pp4, 4 micro-batches": job(ParallelPlan(pp=4, micro_batches=4), layers=4),
+            "dp2 tp2 pp2 optimizer recompute sequence": job(everything, layers=4),
+            "query then norm": job(ParallelPlan(dp=2, tp=2), norm_order="query_then_norm"),
+            "odd vocabulary": job(ParallelPlan(dp=2, tp=2), vocab_size=63),
+            "dp2, 2 micro-batches": job(ParallelPlan(dp=2, micro_batches=2)),
+            "dp2 tp2 whole vocabulary": job(ParallelPlan(dp=2, tp=2, vocab_parallel=False)),
+            "dp2 tp2, 2 micro-batches, gradients sharded": job(scattered),
+            "dp2 pp2, uneven gpipe, selective recompute": job(uneven, layers=3),
+            "dp2 tp2, 2 micro-batches, weights sharded": job(gathered),
+            "dp2 tp2, warm-up from 0, bias correction": job(ParallelPlan(dp=2, tp=2), recipe=WARM_UP),
+            "dp2 tp2, 2 micro-batches, clipping inactive": job(
+                ParallelPlan(dp=2, tp=2, micro_batches=2), recipe=UNCLIPPED
+            ),
+        }
+        | _stages_scale_and_merging()
+        | by_type_and_operators()
+        | with_dropout()
+    )
 
 
 def _stages_scale_and_merging() -> dict[str, Job]:
     """Sharded optimizers over stages, a loss scale, merged collectives."""
     stages = ParallelPlan(dp=2, pp=2, micro_batches=2)
     gradients = replace(stages, optimizer_parallel="level2", optimizer_threshold=0)
+    weights = replace(gradients, optimizer_parallel="level3")  # MindSpore 2.9 refuses it in float32
     merged = replace(stages, gradient_fusion=1)
     both = ParallelPlan(
         dp=2, tp=2, micro_batches=2, optimizer_parallel="level1", optimizer_threshold=0, gradient_fusion=1
@@ -106,9 +114,25 @@ def _stages_scale_and_merging() -> dict[str, Job]:
     scaled = ParallelPlan(tp=2, pp=2, micro_batches=2, sequence_parallel=True)
     return {
         "dp2 pp2, gradients sharded": job(gradients),
-        "tp2 pp2, clipping inactive, loss scale 2^16": job(scaled, recipe=SCALED),
+        "dp2 pp2, weights sharded, float16": job(weights, compute_dtype="float16"),
+        "tp2 pp2, clipping inactive, loss scale 2^16": job(scaled, recipe=UNCLIPPED_SCALED),
         "dp2 pp2, merged sums": job(merged),
         "dp2 tp2 optimizer, merged": job(both),
+    }
+
+
+def by_type_and_operators() -> dict[str, Job]:
+    """Plans in float16, with a loss scale as training uses it, and with Ascend's own operators."""
+    sharded = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
+    tensor, grid = ParallelPlan(tp=2), ParallelPlan(dp=2, tp=2)
+    scaled = ParallelPlan(dp=2, micro_batches=2, **sharded)
+    return {
+        "tp2 float16": job(tensor, compute_dtype="float16"),
+        "dp2, 2 micro-batches, level1, float16, scale 2^16": job(
+            scaled, recipe=SCALED, compute_dtype="float16"
+        ),
+        "tp2 Ascend operators": replace(job(tensor), operators="Ascend"),
+        "dp2 tp2 flash attention float16": replace(job(grid, compute_dtype="float16"), operators="Ascend"),
     }
 
 
@@ -120,27 +144,31 @@ def quick() -> dict[str, Job]:
         "tp2, odd vocabulary": job(ParallelPlan(tp=2), vocab_size=63),
         "pp2, 2 micro-batches": job(ParallelPlan(pp=2, micro_batches=2)),
         "dp2 tp2 optimizer": job(ParallelPlan(dp=2, tp=2, **sharded)),
-        **with_dropout(),
+        **quick_with_dropout(),
     }
 
 
 def with_dropout() -> dict[str, Job]:
-    """Plans whose masks must be one device's, wherever rows and heads lie; part of `quick`."""
-    everything = ParallelPlan(
-        dp=2,
-        tp=2,
+    """Plans whose masks must be one device's, wherever rows and heads lie; part of `suite`."""
+    grid = ParallelPlan(dp=2, tp=2, micro_batches=2)
+    everything = replace(
+        grid,
         pp=2,
-        micro_batches=2,
         optimizer_parallel="level1",
         optimizer_threshold=0,
         recompute="full",
         sequence_parallel=True,
     )
     return {
-        "tp2 sequence parallel, dropout": job(ParallelPlan(tp=2, sequence_parallel=True), dropout=0.1),
-        "dp2 tp2, 2 micro-batches, dropout": job(ParallelPlan(dp=2, tp=2, micro_batches=2), dropout=0.1),
+        **quick_with_dropout(),
+        "dp2 tp2, 2 micro-batches, dropout": job(grid, dropout=0.1),
         "dp2 tp2 pp2 level1 recompute sequence, dropout": job(everything, dropout=0.1),
     }
+
+
+def quick_with_dropout() -> dict[str, Job]:
+    """Of these, what is replayed in seconds; part of `quick`."""
+    return {"tp2 sequence parallel, dropout": job(ParallelPlan(tp=2, sequence_parallel=True), dropout=0.1)}
 
 
 def continued() -> dict[str, Change]:

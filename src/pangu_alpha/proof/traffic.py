@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
@@ -22,8 +23,14 @@ from pangu_alpha.parallel.mesh import AXES, Mesh
 from pangu_alpha.proof import mindir
 
 _SIZES = {"float32": 4, "int32": 4, "float16": 2, "bfloat16": 2}
-_ACTIVATION, _TABLE = "stage to stage: activations", "tied table: first and last stage"
+ACTIVATION, TABLE = "stage to stage: activations", "tied table: first and last stage"
 _SUMS = "layers: sums over heads and feed-forward"
+INPUTS = "inputs: rows of all ranks"
+GATHERED = "weights: gathered for use"
+SCATTERED = "gradients: summed and scattered"
+SUMMED = "gradients: sums over replicas"
+WORLD = "update: tokens and norm"
+OVERFLOW = "update: overflow"
 
 
 class Call(NamedTuple):
@@ -139,19 +146,24 @@ class Formulas:
         self.mesh = Mesh.of(plan)
         self.rows = batch_size * model.seq_length
         self.first, self.last = stage == 0, stage == plan.pp - 1
-        self.placed = layouts(parameter_shapes(model), model, plan)
+
+    @cached_property
+    def placed(self) -> dict[str, Layout]:
+        """Layout of every parameter."""
+        return layouts(parameter_shapes(self.model), self.model, self.plan)
 
     def demands(self) -> list[Demand]:
         """All of them."""
-        parts = (
-            self._layers(),
-            self._embedding(),
-            self._loss(),
-            self._inputs(),
-            self._stages(),
-            self._parameters(),
-            self._world(),
-        )
+        return [*self.passes(), *self.updates()]
+
+    def passes(self) -> list[Demand]:
+        """Those of the micro-batches and of their passes through the stage."""
+        parts = (self._layers(), self._embedding(), self._loss(), self._inputs(), self._stages())
+        return list(chain.from_iterable(parts))
+
+    def updates(self) -> list[Demand]:
+        """Those of weights, gradients and the update."""
+        parts = (self._table(), self._parameters(), self._world())
         return list(chain.from_iterable(parts))
 
     def _ask(
@@ -246,12 +258,10 @@ class Formulas:
         integers += bool(self.model.dropout)
         size = plan.micro_batches * plan.dp * self.rows
         for dtype, number in (("int32", integers), ("float32", int(self.last))):
-            yield from self._ask(
-                "inputs: rows of all ranks", "forward", "AllGather", ["dp"], size, dtype, number
-            )
+            yield from self._ask(INPUTS, "forward", "AllGather", ["dp"], size, dtype, number)
 
     def _stages(self) -> Iterator[Demand]:
-        """Activations [T, H], a slice of them under sequence parallelism, and the tied table; and back."""
+        """Activations [T, H], a slice of them under sequence parallelism; and back."""
         plan, size = self.plan, self.rows * self.model.hidden_size
         if plan.pp == 1:
             return
@@ -263,13 +273,16 @@ class Formulas:
             for phase, operation in (("forward", forward), ("backward", backward)):
                 call = Call(phase, operation, self._hop("pp hop"), self.dtype, size * _SIZES[self.dtype])
                 if does:
-                    yield Demand(_ACTIVATION, call, plan.micro_batches)
-        if self.first or self.last:
+                    yield Demand(ACTIVATION, call, plan.micro_batches)
+
+    def _table(self) -> Iterator[Demand]:
+        """The tied table, from the first to the last stage, and its gradient back."""
+        if self.plan.pp > 1 and (self.first or self.last):
             table = self.placed["word_embedding.table"]
             size = math.prod(table.shape) // math.prod(table.parts) * 4
             operations = ("Send", "Receive") if self.first else ("Receive", "Send")
             for phase, operation in zip(("parameter", "gradient"), operations, strict=True):
-                yield Demand(_TABLE, Call(phase, operation, self._hop("pp pair"), "float32", size), 1)
+                yield Demand(TABLE, Call(phase, operation, self._hop("pp pair"), "float32", size), 1)
 
     def _hop(self, name: str) -> str:
         """The axis of two ranks of a pipeline; the whole of it if there are two."""
@@ -293,8 +306,8 @@ class Formulas:
         In one pass without micro-batches MindSpore does so for each use of a parameter: the tied table's two.
         """
         times = 2 if is_tied(name) and self.plan.micro_batches == 1 else 1
-        what = "gradients: sums over replicas"
-        yield from self._ask(what, "gradient", "AllReduce", holders(layout), _slice(layout), "float32", times)
+        axes, size = holders(layout), _slice(layout)
+        yield from self._ask(SUMMED, "gradient", "AllReduce", axes, size, "float32", times)
 
     def _gathered(self, name: str, layout: Layout) -> Iterator[Demand]:
         """Optimizer parallel: the slice is gathered before its use, its gradient summed and scattered.
@@ -306,14 +319,12 @@ class Formulas:
         plan, axes, size = self.plan, holders(layout), _slice(layout)
         cast = plan.micro_batches > 1 or plan.optimizer_parallel == "level3"
         dtype = self.dtype if cast and name.endswith((".weight", ".bias")) else "float32"
-        what = "weights: gathered for use"
-        yield from self._ask(what, "parameter", "AllGather", axes, size, dtype, self._gathers(name))
+        yield from self._ask(GATHERED, "parameter", "AllGather", axes, size, dtype, self._gathers(name))
         phase, times = "gradient", 1
         if plan.optimizer_parallel != "level1" and plan.micro_batches > 1:
             phase = "backward" if plan.optimizer_parallel == "level2" else "gradient"
             times = plan.micro_batches * (2 if is_tied(name) else 1)
-        what = "gradients: summed and scattered"
-        yield from self._ask(what, phase, "ReduceScatter", axes, size, "float32", times)
+        yield from self._ask(SCATTERED, phase, "ReduceScatter", axes, size, "float32", times)
 
     def _gathers(self, name: str) -> int:
         """How often a weight is gathered: once a step; under level 3 once for every micro-batch, and again in
@@ -331,10 +342,9 @@ class Formulas:
 
     def _world(self) -> Iterator[Demand]:
         """Tokens of the batch, the square of the gradients' norm, and overflow where the chip saturates."""
-        what = "update: tokens and norm"
-        yield from self._ask(what, "update", "AllReduce", AXES, 1, "float32", 2)
+        yield from self._ask(WORLD, "update", "AllReduce", AXES, 1, "float32", 2)
         if self.saturates:
-            yield from self._ask("update: overflow", "update", "AllReduce", AXES, 1, "float32", 1)
+            yield from self._ask(OVERFLOW, "update", "AllReduce", AXES, 1, "float32", 1)
 
 
 def axis_name(mesh: Mesh, axes: Iterable[str]) -> str:

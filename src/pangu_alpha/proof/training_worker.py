@@ -1,7 +1,7 @@
 """One process of a replayed training run.
 
 python -m pangu_alpha.proof.training_worker rank FOLDER       a rank, its step the rewritten graph
-python -m pangu_alpha.proof.training_worker one FOLDER        the run on one process, by ordinary training
+python -m pangu_alpha.proof.training_worker one FOLDER        the run on one process, its update by NumPy
 python -m pangu_alpha.proof.training_worker scheduler ""      lets ranks find each other
 
 FOLDER holds request.json and gets what `replayed_engine.recorded` notes, and exit_code when it has ended.
@@ -55,9 +55,9 @@ def run_one(folder: Path) -> int:
 
     request = _begin(folder)
     use_device("CPU")
-    from pangu_alpha.training.engine import Engine
+    from pangu_alpha.proof.replayed_engine import ReferenceEngine
 
-    return _train(folder, request, Engine, "CPU", World())
+    return _train(folder, request, ReferenceEngine, "CPU", World())
 
 
 def _begin(folder: Path) -> dict:

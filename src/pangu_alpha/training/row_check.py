@@ -79,10 +79,10 @@ def _check_equal_rows(
     wrong = digest_of([expected]) != digest_of([_joined(own)])
     ranks = np.flatnonzero(world.gather(np.array(wrong, np.int64))).tolist()
     if ranks:
-        who = f"rank {ranks[0]} reads" if len(ranks) == 1 else f"ranks {ranges(ranks)} read"
         raise ValueError(
-            f"data: {who} rows that are those of another data coordinate, so some "
-            "samples are trained on twice and others never; this is a fault of the program: please report it"
+            f"data: rank{'s' * (len(ranks) > 1)} {ranges(ranks)} read rows that are those of another data "
+            "coordinate, so some samples are trained on twice and others never; this is a fault of the "
+            "program: please report it"
         )
     logger.info("data: several data coordinates read equal rows in this step: the corpus holds them twice")
 

@@ -163,5 +163,18 @@ def _is_sum(each: mindir.Collective) -> bool:
 def leave_out_token_sum(graphs: dict[int, mindir.Model]) -> None:
     """Every rank divides by the tokens of its own rows instead of all."""
     for rank, model in graphs.items():
-        first = next(each for each in mindir.collectives(model) if each.phase == "update")
-        graphs[rank] = bypass(model, first.node)
+        sums = [each.node for each in mindir.collectives(model) if each.phase == "update"]
+        # the tokens come from a parameter, the norm from all gradients
+        graphs[rank] = bypass(model, min(sums, key=lambda name: len(_ancestors(model, name))))
+
+
+def _ancestors(model: mindir.Model, name: str) -> set[str]:
+    """The nodes that a node's value is computed from."""
+    (function,) = model.functions
+    found, left = set(), [name]
+    while left:
+        for source in function.by_name[left.pop()].inputs:
+            if source in function.by_name and source not in found:
+                found.add(source)
+                left.append(source)
+    return found

@@ -15,6 +15,7 @@ from pangu_alpha.cli.plan_options import plan_parser
 from pangu_alpha.cli.plan_text import size, table
 from pangu_alpha.config.schema import ConfigError
 from pangu_alpha.proof.search import Way
+from pangu_alpha.proof.stages import Together
 
 TINY = (
     "model: {vocab_size: 192, hidden_size: 32, num_layers: 2, num_heads: 4, seq_length: 16, dropout: 0.0}\n"
@@ -214,6 +215,27 @@ def test_a_dry_run_prints_its_findings_and_writes_them(tiny, tmp_path, capsys):
     }
     assert keys | {"link", "equal"} <= set(rank["lines"][0])
     assert (tmp_path / "out" / "rank_00001" / "graph.mindir").exists()
+
+
+@pytest.mark.parametrize(("problems", "code"), [((), 0), (("stage 1, rank 4: ...",), 1)])
+def test_all_stages_are_checked_to_meet(problems, code, tiny, tmp_path, monkeypatch, capsys):
+    def compile_ranks(job, ranks, *_):
+        return [SimpleNamespace(rank=rank, order=f"of {rank}", agrees=True, to_json=dict) for rank in ranks]
+
+    def together(orders, mesh):
+        assert (orders, mesh.size) == ({0: "of 0", 4: "of 4"}, 8)
+        return Together(ranks=8, meetings=50, problems=problems, free=7)
+
+    monkeypatch.setattr(plan, "_compile", compile_ranks)
+    monkeypatch.setattr(plan, "_stages", lambda *_: "stages")
+    monkeypatch.setattr(plan, "together", together)
+    words = ["dry-run", "--model", tiny, "--dp", "2", "--tp", "2", "--pp", "2", "--all-stages"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == code
+    printed = capsys.readouterr().out
+    assert f"stages meet: {'NO' if problems else 'yes'}, 8 ranks, 50 meetings\n" in printed
+    assert all(f"  {each}\n" in printed for each in problems)
+    found = json.loads((tmp_path / "out" / "report.json").read_text())["together"]
+    assert found == {"meet": not problems, "ranks": 8, "meetings": 50, "problems": list(problems), "free": 7}
 
 
 def test_a_dry_run_fails_if_a_process_makes_the_whole_model(tmp_path, capsys, monkeypatch):

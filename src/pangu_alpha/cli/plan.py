@@ -363,7 +363,7 @@ def _float32_shape(name: str) -> dict[str, Any]:
 
 
 def _train_replay(options: argparse.Namespace, folder: Path) -> int:
-    return train_replay.run(options, plan_of(options), folder)
+    return train_replay.run(options, plan_of(options), _chip(options), folder)
 
 
 def _strategies(options: argparse.Namespace, folder: Path) -> int:

@@ -90,6 +90,7 @@ def plan_parser() -> argparse.ArgumentParser:
     _output_options(one)
     one = commands.add_parser("train-replay", help="run a plan's training on CPU, interrupt it, compare it")
     train_replay.add_options(one)
+    _chip_option(one)
     _plan_options(one)
     _output_options(one)
     one = commands.add_parser("strategies", help="the sharding table beside MindSpore's own searches")

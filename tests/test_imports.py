@@ -117,6 +117,8 @@ WITHOUT_MINDSPORE = [
     "pangu_alpha.proof.suite",
     "pangu_alpha.proof.replay",
     "pangu_alpha.proof.replay_continued",
+    "pangu_alpha.proof.replay_training",
+    "pangu_alpha.proof.small_run",
     "pangu_alpha.cli.train",
     "pangu_alpha.cli.rank_table",
     "pangu_alpha.cli.launch",

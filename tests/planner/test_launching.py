@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 # the planner asked for was refused by its check. In the fourth, pipelines of 10 do not nest in servers of 8.
 ANSWERS = [
     ("13b", "910b-16", 16, "dp,tp"),
-    ("200b", "910b-256", 256, "tp,dp"),
+    ("200b", "910b-256", 256, "dp,tp,pp"),
     ("200b", "910a-128", 128, "tp,pp"),
     ("2_6b", "910a-80", 80, "tp,pp,dp"),
     ("13b", "910a-64", 64, "tp,pp,dp"),

@@ -18,6 +18,7 @@ from pangu_alpha.planner.cost import CostModel
 from pangu_alpha.planner.hardware import load_cluster, load_stack
 from pangu_alpha.planner.job import Job
 from pangu_alpha.planner.shapes import Shape
+from pangu_alpha.planner.software import software_of
 from pangu_alpha.planner.steps import as_rows, read_run
 
 CLUSTER = "910b-64"
@@ -62,8 +63,9 @@ def logs(tmp_path):
     """Logs of four plans, as a cluster with slower products and links would write them."""
     cluster = load_cluster(CLUSTER)
     device = cluster.device.with_constants(matmul=0.5, link_inner=0.4)
-    model = CostModel(dataclasses.replace(cluster, device=device), load_stack("pangu-alpha"))
-    shape = Shape.of(load_model_config("2_6b"))
+    network = load_model_config("2_6b")
+    stack = software_of(load_stack("pangu-alpha"), network, device.family)
+    model, shape = CostModel(dataclasses.replace(cluster, device=device), stack), Shape.of(network)
     paths = []
     for number, (plan, batch) in enumerate(PLANS):
         job = Job(shape, batch, **plan)

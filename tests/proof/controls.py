@@ -87,6 +87,23 @@ def wrong_table() -> None:
     SHARDING["Linear column"].update(cast_weight=split((None, None)), cast_bias=split((None,)))
 
 
+def seeds_of_the_cell_alone() -> None:
+    """The device's dropout is seeded alike on all ranks."""
+    from pangu_alpha.training import partitioned_engine
+
+    partitioned_engine.dropout_stream = lambda config, rank: (1,)
+
+
+def copies_drawn_apart() -> None:
+    """Masks by position depend on the rank, on the residual stream, too, of which tp ranks hold copies."""
+    from mindspore.communication import get_rank
+
+    from pangu_alpha.model.operators import dropout
+
+    true_number = dropout.cell_number
+    dropout.cell_number = lambda salt: true_number(salt) + 2 * get_rank()
+
+
 def swap_slices(values: dict[int, dict[str, np.ndarray]]) -> None:
     """Ranks 0 and 1 hold each other's slice of one weight."""
     name = "blocks.0.feed_forward.up.weight"
@@ -146,5 +163,18 @@ def _is_sum(each: mindir.Collective) -> bool:
 def leave_out_token_sum(graphs: dict[int, mindir.Model]) -> None:
     """Every rank divides by the tokens of its own rows instead of all."""
     for rank, model in graphs.items():
-        first = next(each for each in mindir.collectives(model) if each.phase == "update")
-        graphs[rank] = bypass(model, first.node)
+        sums = [each.node for each in mindir.collectives(model) if each.phase == "update"]
+        # the tokens come from a parameter, the norm from all gradients
+        graphs[rank] = bypass(model, min(sums, key=lambda name: len(_ancestors(model, name))))
+
+
+def _ancestors(model: mindir.Model, name: str) -> set[str]:
+    """The nodes that a node's value is computed from."""
+    (function,) = model.functions
+    found, left = set(), [name]
+    while left:
+        for source in function.by_name[left.pop()].inputs:
+            if source in function.by_name and source not in found:
+                found.add(source)
+                left.append(source)
+    return found

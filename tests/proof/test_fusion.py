@@ -112,3 +112,13 @@ def test_a_merged_collective_waits_for_all_that_it_merges():
     order = partial_order(inline(fuse(chain("AllReduce", (1, 1)), 0)))
     assert len(order.collectives) == 1 and order.free_in_groups() == 0
     assert partial_order(chain("AllReduce", (1, 1))).free_in_groups() == 1
+
+
+def test_mindspore_merges_nothing_unless_a_plan_asks_for_it():
+    # Its graphs number collectives in any case, and get_auto_parallel_context says "openstate": True.
+    from mindspore.parallel._auto_parallel_context import auto_parallel_context
+
+    handle = auto_parallel_context()._context_handle
+    assert not handle.get_enable_all_reduce_fusion()
+    assert not handle.get_enable_all_gather_fusion()
+    assert not handle.get_enable_reduce_scatter_fusion()

@@ -13,7 +13,9 @@ from pangu_alpha.cli import plan
 from pangu_alpha.cli.plan import main
 from pangu_alpha.cli.plan_options import plan_parser
 from pangu_alpha.cli.plan_text import size, table
+from pangu_alpha.config.schema import ConfigError
 from pangu_alpha.proof.search import Way
+from pangu_alpha.proof.stages import Together
 
 TINY = (
     "model: {vocab_size: 192, hidden_size: 32, num_layers: 2, num_heads: 4, seq_length: 16, dropout: 0.0}\n"
@@ -215,6 +217,27 @@ def test_a_dry_run_prints_its_findings_and_writes_them(tiny, tmp_path, capsys):
     assert (tmp_path / "out" / "rank_00001" / "graph.mindir").exists()
 
 
+@pytest.mark.parametrize(("problems", "code"), [((), 0), (("stage 1, rank 4: ...",), 1)])
+def test_all_stages_are_checked_to_meet(problems, code, tiny, tmp_path, monkeypatch, capsys):
+    def compile_ranks(job, ranks, *_):
+        return [SimpleNamespace(rank=rank, order=f"of {rank}", agrees=True, to_json=dict) for rank in ranks]
+
+    def together(orders, mesh):
+        assert (orders, mesh.size) == ({0: "of 0", 4: "of 4"}, 8)
+        return Together(ranks=8, meetings=50, problems=problems, free=7)
+
+    monkeypatch.setattr(plan, "_compile", compile_ranks)
+    monkeypatch.setattr(plan, "_stages", lambda *_: "stages")
+    monkeypatch.setattr(plan, "together", together)
+    words = ["dry-run", "--model", tiny, "--dp", "2", "--tp", "2", "--pp", "2", "--all-stages"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == code
+    printed = capsys.readouterr().out
+    assert f"stages meet: {'NO' if problems else 'yes'}, 8 ranks, 50 meetings\n" in printed
+    assert all(f"  {each}\n" in printed for each in problems)
+    found = json.loads((tmp_path / "out" / "report.json").read_text())["together"]
+    assert found == {"meet": not problems, "ranks": 8, "meetings": 50, "problems": list(problems), "free": 7}
+
+
 def test_a_dry_run_fails_if_a_process_makes_the_whole_model(tmp_path, capsys, monkeypatch):
     """270 million parameters, of which each of 64 ranks holds a small part."""
     model = {"base": "350m", "hidden_size": 2048, "num_layers": 4, "vocab_size": 40000, "dropout": 0.0}
@@ -320,6 +343,26 @@ def test_tables_are_aligned_and_sizes_readable():
     assert [size(count) for count in (12, 1500, 2.5e6, 3e13)] == ["12 B", "1.50 kB", "2.50 MB", "30.00 TB"]
 
 
+def test_replay_takes_a_rate_of_dropout_once():
+    words = ["replay", "--tp", "2", "--dropout", "0.1"]
+    (job,) = plan._replayed(plan_parser().parse_args(words)).values()
+    assert (job.model.dropout, job.attention_dropout) == (0.1, "positional")
+    with pytest.raises(ValueError, match="--dropout and dropout= both give the rate"):
+        plan._replayed(plan_parser().parse_args([*words, "dropout=0.2"]))
+    with pytest.raises(ConfigError, match=r"dropout: 1.5 must lie in \[0, 1\)"):
+        plan._replayed(plan_parser().parse_args(["replay", "--tp", "2", "--dropout", "1.5"]))
+
+
+def test_who_draws_the_masks_of_attention_weights_is_given_or_the_plan_s(tiny, tmp_path):
+    (tmp_path / "plan.yaml").write_text("parallel: {tp: 2}\nrun: {attention_dropout: device}\n", "utf-8")
+    words = ["dry-run", "--model", tiny, "--plan", str(tmp_path / "plan.yaml")]
+    drawn = [
+        plan.job_of(plan_parser().parse_args([*words, *more])).attention_dropout
+        for more in ([], ["--attention-dropout", "positional"])
+    ]
+    assert drawn == ["device", "positional"]
+
+
 @pytest.mark.parametrize(("passed", "verdict"), [(True, "all pass"), (False, "1 failed")])
 def test_a_suite_ends_with_the_seconds_of_each_plan_and_their_sum(passed, verdict, monkeypatch, capsys):
     def replay(name, job, folder, setting):
@@ -334,14 +377,14 @@ def test_a_suite_ends_with_the_seconds_of_each_plan_and_their_sum(passed, verdic
 
     monkeypatch.setattr(plan, "replay", replay)
     assert main(["replay", "--suite", "quick"]) == int(not passed)
-    rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()[-6:]]
+    rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()[-7:]]
     shown = [[word.strip() for word in row if word] for row in rows]
     assert shown[2:5] == [
         ["tp2, odd vocabulary", "2", "pass", "15"],
         ["pp2, 2 micro-batches", "2", "pass", "15"],
         ["dp2 tp2 optimizer", "4", "pass", "15"],
     ]
-    assert shown[5] == ["4 plans", verdict, "62"]
+    assert shown[6] == ["5 plans", verdict, "77"]
 
 
 def test_replay_takes_a_model_by_name():

@@ -210,3 +210,14 @@ def test_every_level_with_and_without_a_pipeline(level, pp, tmp_path):
             _assert_as_predicted(summary)
         found = together({each.rank: each.order for each in summaries}, Mesh.of(plan))
         assert found.meet, found.text()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("level", ["none", "level1"])
+def test_stages_meet_on_a_chip_that_sums_its_float_status_too(level, tmp_path):
+    plan = ParallelPlan(dp=2, pp=2, micro_batches=2, optimizer_parallel=level, optimizer_threshold=0)
+    summaries = _summaries(Job(SMALL, plan, chip="910A"), [0, 2], tmp_path)
+    for summary in summaries:
+        _assert_as_predicted(summary)
+    found = together({each.rank: each.order for each in summaries}, Mesh.of(plan))
+    assert found.meet, found.text()

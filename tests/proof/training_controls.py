@@ -24,8 +24,8 @@ def learning_rate_of_another_step() -> None:
     """The update takes the recipe of the step after it."""
     from pangu_alpha.training import partitioned_engine
 
-    scalars = partitioned_engine.update_scalars
-    partitioned_engine.update_scalars = lambda step, *others: scalars(step + 1, *others)
+    controls = partitioned_engine.step_controls
+    partitioned_engine.step_controls = lambda step, *others: controls(step + 1, *others)
 
 
 def tokens_not_summed() -> None:
@@ -48,3 +48,31 @@ def values_of_another_seed() -> None:
         self.config = right
 
     Engine.initialize = with_fault
+
+
+def overflow_not_read() -> None:
+    """The step is compiled without the reading of the float status."""
+    from pangu_alpha.training import partitioned_engine
+
+    made = partitioned_engine.operators_for
+    partitioned_engine.operators_for = lambda *names, **options: replace(
+        made(*names, **options), float_status=None
+    )
+
+
+def rows_of_another_rank_later() -> None:
+    """A rank reads the rows of the next data-parallel rank from the second step on, of two micro-batches."""
+    from copy import copy
+    from itertools import islice
+
+    from pangu_alpha.data.batches import TrainingBatches
+
+    made = TrainingBatches.batches
+
+    def with_fault(self, position=0):
+        yield from islice(made(self, position), 2)
+        other = copy(self)
+        other._rank = 1 - self._rank
+        yield from made(other, position + 2 * self.samples_per_batch)
+
+    TrainingBatches.batches = with_fault

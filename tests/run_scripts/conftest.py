@@ -37,7 +37,7 @@ def records(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def config(records, tmp_path_factory):
-    """Path of the YAML of a run of 2 data-parallel ranks with 2 micro-batches and no dropout."""
+    """Path of the YAML of a run of 2 data-parallel ranks with 2 micro-batches and dropout."""
     settings = {
         "model": {
             "vocab_size": 60,
@@ -45,7 +45,7 @@ def config(records, tmp_path_factory):
             "num_layers": 2,
             "num_heads": 2,
             "seq_length": 16,
-            "dropout": 0.0,
+            "dropout": 0.1,
         },
         "data": records,
         "optim": {"learning_rate": 1e-2, "end_learning_rate": 1e-3, "warmup_steps": 5, "decay_steps": 60},

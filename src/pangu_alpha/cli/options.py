@@ -53,6 +53,18 @@ def positives(text: str) -> tuple[int, ...]:
     return tuple(positive(word) for word in text.split(","))
 
 
+def naturals(text: str) -> tuple[int, ...]:
+    """Different whole numbers of at least 0 with commas between them: 0,1,3.
+
+    Raises:
+        ArgumentTypeError: One is none, or stands there twice.
+    """
+    found = tuple(natural(word) for word in text.split(","))
+    if len(set(found)) < len(found):
+        raise ArgumentTypeError(f"{text!r} names a number twice")
+    return found
+
+
 def number(text: str) -> float:
     """Any finite number.
 

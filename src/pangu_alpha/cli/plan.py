@@ -19,7 +19,15 @@ from pangu_alpha.cli import calibrate, train_replay
 from pangu_alpha.cli import search as search_command
 from pangu_alpha.cli.plan_memory import memory_text
 from pangu_alpha.cli.plan_options import plan_parser
-from pangu_alpha.cli.plan_text import rank_text, size, stages_text, suite_text, traffic_text, ways_text
+from pangu_alpha.cli.plan_text import (
+    dropout_text,
+    rank_text,
+    size,
+    stages_text,
+    suite_text,
+    traffic_text,
+    ways_text,
+)
 from pangu_alpha.config.families import FAMILIES, JIT_LEVEL, compute_type, has_flash_attention
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
@@ -36,13 +44,14 @@ from pangu_alpha.planner.patterns import operators_text
 from pangu_alpha.planner.search import Candidate
 from pangu_alpha.planner.strategies import best_block
 from pangu_alpha.proof.draw import draw_traffic
+from pangu_alpha.proof.dropout import shared
 from pangu_alpha.proof.dry_run import Job, compile_rank
 from pangu_alpha.proof.links import Cluster
 from pangu_alpha.proof.replay import ReplayReport, Setting, replay
 from pangu_alpha.proof.replay_continued import replay_change
 from pangu_alpha.proof.report import RankSummary, summarise
 from pangu_alpha.proof.search import SEARCHES, TABLE, job_for, try_way
-from pangu_alpha.proof.stages import together
+from pangu_alpha.proof.stages import Together, together
 from pangu_alpha.proof.suite import Change, continued, quick, suite
 from pangu_alpha.proof.suite import job as small_job
 
@@ -115,8 +124,21 @@ def _devices_problem(devices: int, plan: ParallelPlan) -> str:
 def job_of(options: argparse.Namespace) -> Job:
     """What is compiled."""
     model, optim = _network(options)
-    makes = getattr(options, "initialize", False)
-    return Job(model, plan_of(options), optim, _batch_size(options), chip=_chip(options), initialize=makes)
+    return Job(
+        model,
+        plan_of(options),
+        optim,
+        _batch_size(options),
+        chip=_chip(options),
+        initialize=getattr(options, "initialize", False),
+        attention_dropout=_attention_dropout(options),
+    )
+
+
+def _attention_dropout(options: argparse.Namespace) -> str:
+    """Who draws the masks of attention weights: as given, or as the YAML of the plan says."""
+    given = getattr(options, "attention_dropout", None)
+    return given or _run_of_plan(options).get("attention_dropout", Job.attention_dropout)
 
 
 def _chip(options: argparse.Namespace) -> str:
@@ -190,10 +212,18 @@ def _operators(options: argparse.Namespace, folder: Path) -> int:
 def _dry_run(options: argparse.Namespace, folder: Path) -> int:
     job = job_of(options)
     mesh, cluster = Mesh.of(job.plan), _cluster(options, job.plan)
-    ranks = [mesh.rank(stage=stage) for stage in range(mesh.pp)] if options.all_stages else [options.rank]
-    mesh.coordinates(ranks[0])  # refuses a rank outside the grid
+    ranks = list(options.ranks or [options.rank])
+    if options.all_stages:
+        ranks = [mesh.rank(stage=stage) for stage in range(mesh.pp)]
+    for rank in ranks:
+        mesh.coordinates(rank)  # refuses a rank outside the grid
     summaries = _compile(job, ranks, cluster, folder, options.timeout)
-    found = {"job": to_mapping(job), "ranks": [each.to_json() for each in summaries]}
+    masks = shared({each.rank: each.dropout for each in summaries}, job.plan)
+    found = {
+        "job": to_mapping(job),
+        "ranks": [each.to_json() for each in summaries],
+        "dropout": masks,
+    }
     all_ranks = None
     if options.all_stages:
         all_ranks = together({each.rank: each.order for each in summaries}, mesh)
@@ -204,11 +234,22 @@ def _dry_run(options: argparse.Namespace, folder: Path) -> int:
     if not options.json:
         print(f"{options.model}, {job.plan.devices} devices: dp {mesh.dp}, tp {mesh.tp}, pp {mesh.pp}")
         print(_chip_text(job))
-        if all_ranks:
-            print(f"{_stages(summaries, job)}\n{all_ranks.text()}")
-        else:
-            print(f"{rank_text(summaries[0])}\n\n{memory_text(summaries, job)}")
-    return int(not all(each.agrees for each in summaries) or bool(all_ranks and not all_ranks.meet))
+        print(_dry_run_text(job, summaries, all_ranks, masks))
+    good = all(each.agrees for each in summaries) and not masks
+    return int(not good or bool(all_ranks and not all_ranks.meet))
+
+
+def _dry_run_text(
+    job: Job, summaries: Sequence[RankSummary], all_ranks: Together | None, masks: Sequence[str]
+) -> str:
+    """What is shown of the compiled ranks: all of one, or a row for each of several."""
+    if len(summaries) == 1 and not all_ranks:
+        return f"{rank_text(summaries[0])}\n\n{memory_text(summaries, job)}"
+    if all_ranks:
+        text = f"{_stages(summaries, job)}\n{all_ranks.text()}"
+    else:
+        text = stages_text(summaries, Mesh.of(job.plan), job.plan.stage_layers(job.model.num_layers))
+    return f"{text}\n\n{dropout_text(summaries, masks)}" if job.model.dropout else text
 
 
 def _chip_text(job: Job) -> str:
@@ -305,6 +346,10 @@ def _replayed(options: argparse.Namespace) -> dict[str, Job] | dict[str, Change]
     unknown = set(known) - {field.name for field in fields(ModelConfig)}
     if unknown:
         raise ConfigError([f"{name}: not a field of a model" for name in sorted(unknown)])
+    if options.dropout is not None:
+        if "dropout" in known:
+            raise ValueError("replay: --dropout and dropout= both give the rate; leave one out")
+        known = {**known, "dropout": options.dropout}
     shape = {"num_layers": 2} if options.model is None else _float32_shape(options.model)
     layers = shape.pop("num_layers")
     layers = layers if options.layers is None else options.layers
@@ -318,7 +363,7 @@ def _float32_shape(name: str) -> dict[str, Any]:
 
 
 def _train_replay(options: argparse.Namespace, folder: Path) -> int:
-    return train_replay.run(options, plan_of(options), folder)
+    return train_replay.run(options, plan_of(options), _chip(options), folder)
 
 
 def _strategies(options: argparse.Namespace, folder: Path) -> int:

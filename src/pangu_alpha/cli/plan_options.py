@@ -8,6 +8,8 @@ from pangu_alpha.cli import calibrate, train_replay
 from pangu_alpha.cli import search as search_command
 from pangu_alpha.cli.options import (
     natural,
+    naturals,
+    nonnegative_number,
     path_text,
     positive,
     positive_number,
@@ -51,8 +53,12 @@ def plan_parser() -> argparse.ArgumentParser:
     one = commands.add_parser("dry-run", help="compile ranks of a plan: what they hold and send")
     _model_options(one)
     _plan_options(one)
+    one.add_argument("--attention-dropout", choices=("positional", "device"), help="who draws the masks of "
+        "the attention weights (default: run.attention_dropout of --plan, or positional)")  # fmt: skip
     which = one.add_mutually_exclusive_group()
     which.add_argument("--rank", type=natural, default=0, help="rank to compile (default: 0)")
+    which.add_argument("--ranks", type=naturals, metavar="R,R,...", help="several ranks, whose dropout masks "
+        "are compared")  # fmt: skip
     which.add_argument("--all-stages", action="store_true", help="the first rank of every stage")
     one.add_argument("--rank-table", type=path_text, metavar="FILE", help="where ranks stand (default: "
         "servers of 8 devices in the order of the ranks)")  # fmt: skip
@@ -75,6 +81,8 @@ def plan_parser() -> argparse.ArgumentParser:
     one.add_argument("--model", type=path_text, metavar="NAME|YAML", help="its shape, in float32 without "
         "dropout (default: a network of hidden size 32)")  # fmt: skip
     one.add_argument("--layers", type=positive, help="layers (default: the model's, or 2)")
+    one.add_argument("--dropout", type=nonnegative_number, metavar="RATE", help="with masks by position "
+        "(default: 0, none)")  # fmt: skip
     one.add_argument("model_fields", nargs="*", metavar="field=value", help="of the network, such as "
         "vocab_size=63 norm_order=query_then_norm")  # fmt: skip
     _chip_option(one)
@@ -82,6 +90,7 @@ def plan_parser() -> argparse.ArgumentParser:
     _output_options(one)
     one = commands.add_parser("train-replay", help="run a plan's training on CPU, interrupt it, compare it")
     train_replay.add_options(one)
+    _chip_option(one)
     _plan_options(one)
     _output_options(one)
     one = commands.add_parser("strategies", help="the sharding table beside MindSpore's own searches")

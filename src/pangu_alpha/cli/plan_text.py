@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from pangu_alpha.parallel.mesh import RANK_ORDER, Mesh
 from pangu_alpha.planner.tables import table
 from pangu_alpha.proof.replay import ReplayReport
-from pangu_alpha.proof.report import Placement, RankSummary
+from pangu_alpha.proof.report import LAYER, Placement, RankSummary
 from pangu_alpha.proof.search import Way, side_by_side, strategy_text
 
 _FEW = 5  # sentences of one kind that are shown; --out keeps all
@@ -33,6 +34,7 @@ def rank_text(summary: RankSummary) -> str:
             "Strategies (parts of each input's dimensions)\n" + strategies_text(summary),
             "Parameters\n" + placements_text(summary.placements),
             "Traffic of a step\n" + traffic_text(summary),
+            *([dropout_text([summary])] if summary.dropout else []),
         ]
     )
 
@@ -58,6 +60,30 @@ def host_text(summary: RankSummary) -> str:
         f"host peak {size(peak)} {made}: 1.5 x what it holds and {size(rest)}; {within} the limit of "
         f"{size(summary.host_limit)}"
     )
+
+
+def dropout_text(summaries: Sequence[RankSummary], shared: Sequence[str] = ()) -> str:
+    """Which masks the ranks draw for dropout, what that moves, and what is wrong with it.
+
+    Args:
+        summaries: Of the ranks.
+        shared: What proof.dropout.shared found among them.
+    """
+    rows: Counter[tuple[str, ...]] = Counter()
+    for summary in summaries:
+        for each in summary.dropout:
+            cell, cut = LAYER.sub("blocks.*.", each.cell), ", ".join(each.axes) or "-"
+            drawn = "by position" if each.way == "positional" else "device, seeds {} {}".format(*each.seeds)
+            rows[cell, cut, _shape(each.shape), drawn, str(each.passes)] += 1
+    lines = [(*row, count) for row, count in rows.items()]
+    moved = [
+        f"rank {each.rank} moves {size(sum(draw.bytes for draw in each.dropout))} in a step for them; the "
+        f"device's kernel in all of them would move {size(sum(draw.kernel_bytes for draw in each.dropout))}"
+        for each in summaries
+    ]
+    wrong = [*(fault for each in summaries for fault in each.dropout_faults), *shared]
+    header = ("dropout", "cut over", "slice", "mask", "passes", "times")
+    return "\n".join([table(header, lines, right=(4, 5)), *moved, *(f"  wrong: {each}" for each in wrong)])
 
 
 def strategies_text(summary: RankSummary) -> str:

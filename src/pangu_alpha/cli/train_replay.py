@@ -18,7 +18,6 @@ from pangu_alpha.files.writing import json_text, write_text
 from pangu_alpha.proof.replay_training import Leg, replay_training
 from pangu_alpha.proof.small_run import small_run
 from pangu_alpha.proof.training_legs import Interruption
-from pangu_alpha.proof.training_report import HALF
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -45,21 +44,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "compute_dtype=float16")  # fmt: skip
 
 
-def run(options: argparse.Namespace, plan: ParallelPlan, folder: Path) -> int:
+def run(options: argparse.Namespace, plan: ParallelPlan, chip: str, folder: Path) -> int:
     """Replays the run of the options.
 
     Args:
         options: As parsed.
         plan: The first plan.
+        chip: Family of the devices.
         folder: Gets everything.
 
     Returns:
         0, or 1 if the ranks computed something else than one process.
     """
     legs, every = _legs(options, plan)
-    config = small_run(folder, every, **_shape(options, plan))
-    half = config.model.compute_dtype != "float32"
-    report = replay_training(config, legs, folder, HALF if half else None)
+    config = small_run(folder, every, chip, **_shape(options, plan))
+    report = replay_training(config, legs, folder)
     text = json_text(report.to_json())
     if options.out:
         write_text(folder / "report.json", text + "\n")

@@ -192,6 +192,12 @@ class TrainConfig:
             yield from (f"parallel.{problem}" for problem in misfits(self.parallel, self.model))
         if isinstance(self.run, RunConfig):
             plan = self.parallel if isinstance(self.parallel, ParallelPlan) else ParallelPlan()
+            modes = {plan.recompute} if isinstance(plan.recompute, str) else set(plan.recompute)
+            if self.run.attention_dropout == "device" and modes != {"none"}:
+                yield (
+                    "run.attention_dropout: 'device' draws another mask where parallel.recompute computes "
+                    "again; leave recompute out, or say positional"
+                )
             samples = self.run.steps * self.run.batch_size * plan.dp * plan.micro_batches
             if samples >= 2**63:
                 yield f"run.steps: these would read {samples:,} samples, which are counted up to 2^63 - 1"

@@ -15,6 +15,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from pangu_alpha.data.hashing import mix64
+
 # Slots of the mixture's repeating table when the weights have no small common denominator. 2^16 slots keep a
 # share exact to 1.6e-5 of all tokens, and their table below 1 MB.
 _SLOTS = 1 << 16
@@ -24,15 +26,6 @@ _SLOTS = 1 << 16
 _ROUNDS = 24
 
 _U64 = np.uint64
-
-
-def mix64(values: np.ndarray) -> np.ndarray:
-    """The 64-bit finaliser of SplitMix64 (Steele, Lea, Flood, 2014): each input bit moves all output bits."""
-    with np.errstate(over="ignore"):
-        values = values + _U64(0x9E3779B97F4A7C15)
-        values = (values ^ (values >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> _U64(27))) * _U64(0x94D049BB133111EB)
-        return values ^ (values >> _U64(31))
 
 
 class Permutation:

@@ -9,6 +9,7 @@ from mindspore import Tensor, nn, ops
 
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.model.layers import empty_parameter
+from pangu_alpha.model.operators.dropout import AttentionDropout, Dropout
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.parallel import layout
 from pangu_alpha.parallel.sharding import COLUMN, DERIVED, ROW, SHARDING, Axes, degrees
@@ -113,6 +114,9 @@ def recompute(model: PanguAlpha, plan: ParallelPlan) -> None:
             block.recompute()
         elif mode == "selective":
             block.attention.core.recompute()
+    for _, cell in model.cells_and_names():
+        if isinstance(cell, (Dropout, AttentionDropout)):
+            cell.cast.recompute()  # so that a mask is kept as one byte an element, not in the compute type
 
 
 def shard_optimizer(model: PanguAlpha, plan: ParallelPlan) -> None:

@@ -44,9 +44,9 @@ ROW = ("output", "down")  # linears whose inputs I are split, so that their resu
 
 DERIVED = ("Reshape",)  # operators that take the split of their neighbours
 
-# dropout of the residual stream [T, H]: keys [B, S], [T, 1], columns [H]
+# dropout of the residual stream [T, H]: keys [T, 1], columns [H]
 _RESIDUAL_DROPOUT = {
-    "salted": split(("dp", _), ()),
+    "salted": split(("sp", _), ()),
     "bits": split(("sp", _), (_,)),
     "reached": split(("sp", _), ()),
     "cast": split(("sp", _)),
@@ -112,9 +112,9 @@ SHARDING: Mapping[str, Mapping[str, Split]] = {
         "mix": split(("dp", "tp", _, _), ("dp", "tp", _, _)),
         "rescale": split(("dp", "tp", _, _), ()),
     },
-    # dropout of the attention weights [B, N, S, C]: keys [B, S], [B, 1, S, 1], [B, N, S, 1], columns [C]
+    # dropout of the attention weights [B, N, S, C]: keys [B, 1, S, 1], [B, N, S, 1], columns [C]
     "dropout": {
-        "salted": split(("dp", _), ()),
+        "salted": split(("dp", _, _, _), ()),
         "by_head": split(("dp", _, _, _), (_, "tp", _, _)),
         "bits": split(("dp", "tp", _, _), (_,)),
         "reached": split(("dp", "tp", _, _), ()),

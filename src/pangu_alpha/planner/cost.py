@@ -30,6 +30,7 @@ _SCORE_BYTES = 9  # unfused attention, a score: softmax and dropout read and wri
 _FLOAT_BYTES = 30  # more where scale, mask and softmax are not one kernel: each in float32, and two casts
 _FLOAT_OPERATORS = 12  # the host starts for them, more than for the one kernel
 _SOFTMAX_ROWS = 4  # heads x sequences that the one kernel takes at once; other multiples do without it
+_MASK_BYTES = (13, 4)  # more for dropout's mask by position, an element, forward and backward (proof.dropout)
 _LOSS_BYTES = 14  # a logit: cast to float32, the maximum, the sum of exponentials, the difference
 _ADAM_BYTES = 28  # a parameter in the optimizer: gradient, moments and master weight read and written, copy
 _ACCUMULATE_BYTES = {2: 6, 4: 20}  # a gradient added to its sum in 16 bits in place, in float32 by a cast
@@ -189,6 +190,7 @@ class Step:
         self.model, self.job, self.shape = model, job, job.shape
         self.exchange = exchange_of(model.links, model.stack, model.overlap, job, model.saturates)
         self._known: dict[tuple, StageCost] = {}
+        self._backward: dict[str, Pass] = {}
 
     def estimate(self) -> Estimate:
         """The whole step: the pipeline's schedule, then the largest traffic and update of a stage."""
@@ -276,16 +278,32 @@ class Step:
 
     def backward_layer(self, mode: str) -> Pass:
         """A layer's backward pass: every product twice, and what is computed again."""
+        if mode not in self._backward:
+            self._backward[mode] = self._backward_layer(mode)
+        return self._backward[mode]
+
+    def _backward_layer(self, mode: str) -> Pass:
         again = _FUSED_BACKWARD if self.model.stack.fused_attention else 2
         backward = self._weights * 2 + self._attention * again + self._elementwise * 2
-        backward += Pass(traffic=self.exchange.backward_layer(mode))
-        repeated = {"full": self._compute, "selective": self._attention}.get(mode, Pass())
-        return backward + repeated
+        backward += self._masks(1) + Pass(traffic=self.exchange.backward_layer(mode))
+        if mode == "selective":
+            return backward + self._attention + self._masks(0, residual=False)
+        return backward + self._compute if mode == "full" else backward
 
     @cached_property
     def _compute(self) -> Pass:
         """A layer's operators in the forward pass."""
-        return self._weights + self._attention + self._elementwise
+        return self._weights + self._attention + self._elementwise + self._masks(0)
+
+    def _masks(self, backward: int, residual: bool = True) -> Pass:
+        """Dropout's masks by position, of scores and twice of the residual stream."""
+        job, shape, stack = self.job, self.shape, self.model.stack
+        if not (stack.partitioned and shape.dropout):
+            return Pass()
+        elements = job.tokens * shape.seq * shape.heads / job.tp
+        if residual:
+            elements += 2 * job.tokens * shape.hidden / (job.tp if job.sequence_parallel else 1)
+        return Pass(memory=self.model.moved(_MASK_BYTES[backward] * elements))
 
     @cached_property
     def _weights(self) -> Pass:

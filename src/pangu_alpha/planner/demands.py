@@ -151,7 +151,13 @@ def _network(shape: Shape, layers: int) -> ModelConfig:
 
 @lru_cache(1 << 14)
 def _of_ends(grid: _Grid, which: Callable[[Formulas], list[Demand]], first: bool, last: bool) -> Calls:
-    """What a stage without layers asks for, if there were one."""
+    """What a stage without layers asks for, if there were one.
+
+    Of two stages none lies between; what both ask for is the least of either.
+    """
+    if grid.stages == 2 and not (first or last):
+        one, other = (_of_ends(grid, which, end, not end) for end in (True, False))
+        return {kind: min(times, other[kind]) for kind, times in one.items() if kind in other}
     stage = 0 if first else grid.stages - 1 if last else 1
     return _difference(_asked(grid, which, stage, 1, "none"), _of_layer(grid, which, "none"))
 

@@ -81,9 +81,9 @@ class Device:
         memory: Size of its memory. Unit: bytes.
         usable: Share of the memory that a run may fill; the rest is the runtime's and fragmentation's.
         bandwidth: Of its memory. Unit: bytes/s.
-        family: Of Ascend chips, as parallel.chips names them; "" for other devices.
         constants: Fitted, or assumed; `sources` says which.
         sources: Where each number comes from, by field.
+        family: Of Ascend chips, as config.families names them; "" for other devices.
     """
 
     name: str
@@ -91,9 +91,9 @@ class Device:
     memory: float
     usable: float
     bandwidth: float
-    family: Literal["", "910A", "910B", "910C"] = ""
     constants: Constants = Constants()
     sources: dict[str, str] = field(default_factory=dict, hash=False)
+    family: Literal["", "910A", "910B", "910C"] = ""
 
     def __post_init__(self) -> None:
         validate(self)

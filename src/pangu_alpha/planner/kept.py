@@ -16,6 +16,7 @@ WORD, FULL = 2, 4  # bytes of 16-bit and of float32 numbers
 _STATISTICS = 2  # mean and deviation of a norm's row, float32
 _FLASH_STATISTICS = 16  # maximum and sum of a row of scores, each repeated eight times in float32
 _SCORE = FULL + WORD  # a score's softmax in float32, and the weight that meets the values
+_MASK = 1  # an element of dropout's mask
 _LOSS = 2 * FULL  # a logit's exponential, and its place in the label's row
 
 
@@ -39,21 +40,14 @@ def _in_graphs(job: Job, mode: str, stack: Stack) -> float:
     """
     shape, tp = job.shape, job.tp
     rows = tp if job.sequence_parallel else 1
-    dropped = _dropped(job, mode)
     if mode == "full":
-        return job.tokens * (WORD + dropped) * shape.hidden / rows
+        return job.tokens * WORD * shape.hidden / rows
+    masks = 2 * _MASK * shape.hidden / rows if shape.dropout else 0.0
     norms = 2 * (FULL * shape.hidden + FULL * _STATISTICS) / rows
     products = 2 * WORD * shape.hidden  # the inputs of query, key and value, and of the feed-forward
     heads = WORD * (shape.qkv_size + shape.attention_size) / tp
     inner = WORD * shape.ffn * (3 if shape.activation == "fast_gelu" else 2) / tp
-    return job.tokens * (norms + products + heads + inner + dropped * shape.hidden / rows) + _core(
-        job, mode, stack
-    )
-
-
-def _dropped(job: Job, mode: str) -> float:
-    """Bytes a column of the residual stream that dropout's two masks keep."""
-    return 0.0
+    return job.tokens * (norms + products + heads + inner + masks) + _core(job, mode, stack)
 
 
 def _core(job: Job, mode: str, stack: Stack) -> float:
@@ -64,7 +58,8 @@ def _core(job: Job, mode: str, stack: Stack) -> float:
     if stack.fused_attention:
         statistics = FULL * _FLASH_STATISTICS * shape.heads
         return tokens * (WORD * shape.attention_size + statistics) / job.tp
-    return tokens * _SCORE * shape.heads * shape.seq / job.tp
+    score = _SCORE + (_MASK if shape.dropout else 0)
+    return tokens * score * shape.heads * shape.seq / job.tp
 
 
 def _by_korthikanti(job: Job, mode: str, stack: Stack) -> float:
@@ -85,13 +80,16 @@ def _by_korthikanti(job: Job, mode: str, stack: Stack) -> float:
     return tokens * (stream + heads + inner + core)
 
 
-def end_activations(job: Job, last: bool, stack: Stack) -> float:
-    """Bytes kept of a micro-batch outside the layers: the final norm's input, the queries, the last rows."""
-    if not (last and stack.partitioned):
+def end_activations(job: Job, first: bool, last: bool, stack: Stack) -> float:
+    """Bytes kept of a micro-batch outside the layers: the mask of the embeddings' dropout; the final norm's
+    input, the queries, the rows of the logits."""
+    if not stack.partitioned:
         return 0.0
     rows = job.tp if job.sequence_parallel else 1
-    norm = (FULL * job.shape.hidden + FULL * _STATISTICS) / rows
-    return job.tokens * (norm + 2 * WORD * job.shape.hidden)
+    found = _MASK * job.shape.hidden / rows if first and job.shape.dropout else 0.0
+    if last:
+        found += (FULL * job.shape.hidden + FULL * _STATISTICS) / rows + 2 * WORD * job.shape.hidden
+    return job.tokens * found
 
 
 def mask_bytes(job: Job, counts: Mapping[str, int], stack: Stack) -> float:

@@ -162,9 +162,9 @@ def in_flight(job: Job, stage: int) -> float:
 
 def activations(job: Job, stage: int, counts: Mapping[str, int], stack: Stack) -> float:
     """Kept activations in flight, and a layer that is being computed again with its weights."""
-    last = stage == job.pp - 1
+    ends = (stage == 0, stage == job.pp - 1)
     found = sum(layers * kept.layer_activations(job, mode, stack) for mode, layers in counts.items())
-    found += kept.end_activations(job, last, stack) + kept.mask_bytes(job, counts, stack)
+    found += kept.end_activations(job, *ends, stack) + kept.mask_bytes(job, counts, stack)
     return found * in_flight(job, stage) + again(job, counts, stack)
 
 

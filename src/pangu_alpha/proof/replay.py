@@ -218,6 +218,11 @@ def _check(job: Job) -> None:
             f"replay: compute_dtype {job.model.compute_dtype!r}, seed {job.seed}: CPU can run a network in "
             f"{' and '.join(_TYPES)}, and needs initial values (a seed)"
         )
+    if job.model.dropout and job.attention_dropout == "device":
+        raise ValueError(
+            "replay: attention_dropout 'device': masks that the device draws are no other device's; replay "
+            "the plan with masks by position"
+        )
 
 
 def _reference(job: Job, setting: Setting, folder: Path, again: bool) -> None:

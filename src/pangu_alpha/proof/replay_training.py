@@ -28,6 +28,7 @@ from pangu_alpha.files.writing import write_text
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
 from pangu_alpha.proof.compare import Comparison, Recipe, Run, compare, differences
 from pangu_alpha.proof.dry_run import Job
+from pangu_alpha.proof.reference_optimizer import learning_rate
 from pangu_alpha.proof.replay import check_order, compile_ranks, misplaced, write_graphs
 from pangu_alpha.proof.replay_graphs import graphs_of
 from pangu_alpha.proof.replay_processes import ReplayError
@@ -35,9 +36,9 @@ from pangu_alpha.proof.rewrite import RewriteOptions
 from pangu_alpha.proof.slices import Region
 from pangu_alpha.proof.training_legs import Ended, Interruption, Trace, run_leg, run_one
 from pangu_alpha.proof.training_report import LegReport, TrainingBounds, TrainingReport
-from pangu_alpha.training.schedule import learning_rate
 
 _PREPARED = "prepared.json"
+_TYPES = ("float32", "float16")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def replay_training(
         config: The run; plan, batch size, steps, and folder are those of the legs and of `folder`.
         legs: One after the other; the first interrupted ones leave a checkpoint to go on from.
         folder: Gets graphs_N/ by plan, which are used again; one/, legs/, and the runs' own folders, anew.
-        bounds: What passes.
+        bounds: What passes; by the network's type when left out.
         faults: What is broken on purpose.
         timeout: Seconds after which the processes of a leg, or the one process, are ended.
 
@@ -112,7 +113,7 @@ def replay_training(
     clock.begin("ranks", legs[-1].steps)
     if (folder / "run").exists():
         shutil.rmtree(folder / "run")
-    found, reports = Comparison(bounds or TrainingBounds()), []
+    found, reports = Comparison(bounds or TrainingBounds.of(config.model.compute_dtype)), []
     for number, (leg, prepared) in enumerate(zip(legs, graphs, strict=True), start=1):
         target = folder / f"leg_{number}"
         ended = run_leg(
@@ -173,6 +174,11 @@ def prepare(
     return target
 
 
+def _chip(config: TrainConfig) -> str:
+    """The chip whose graphs are compiled; there is none here to find."""
+    return Job.chip if config.run.chip == "auto" else config.run.chip
+
+
 def words_of(plan: ParallelPlan) -> str:
     """A plan in words: what differs from the default."""
     fields, default = asdict(plan), asdict(ParallelPlan())
@@ -214,8 +220,15 @@ def _check(config: TrainConfig, legs: Sequence[Leg]) -> None:
                 f"{words_of(leg.plan)}: {leg.samples_per_step} rows a step, {legs[0].samples_per_step} under "
                 "the first plan; dp * micro_batches * batch size must stay"
             )
-    if config.model.compute_dtype == "auto":
-        problems.append("model.compute_dtype: 'auto' is another type on CPU than on Ascend; name it")
+    if config.model.compute_dtype not in _TYPES:
+        problems.append(
+            f"model.compute_dtype: {config.model.compute_dtype!r} cannot be replayed on CPU; give "
+            f"{' or '.join(_TYPES)}"
+        )
+    if config.run.attention_dropout == "device":
+        problems.append(
+            "run.attention_dropout: 'device' draws masks that no other process knows; say positional"
+        )
     if problems:
         raise ConfigError(problems)
 
@@ -256,7 +269,8 @@ def _compare_leg(
     rates = tuple(learning_rate(step, config.optim) for step in range(first + steps))
     recipe = Recipe(steps, rates, config.optim.beta1)
     _compare_scales(traces, expected, steps, found)
-    _merge(found, compare(run, _states(expected, steps), initial, recipe, found.bounds))
+    bounds = replace(found.bounds, gradient=found.bounds.later_gradient) if first else found.bounds
+    _merge(found, compare(run, _states(expected, steps), initial, recipe, bounds), bool(first))
     lines = traces[0].steps[:steps]
     return LegReport(
         plan=words_of(leg.plan),
@@ -313,9 +327,10 @@ def _compare_scales(traces: Sequence[Trace], one: Trace, steps: int, found: Comp
             found.note("scale", abs(value - expected) / expected, where)
 
 
-def _merge(found: Comparison, more: Comparison) -> None:
-    """Adds what another comparison found."""
+def _merge(found: Comparison, more: Comparison, later: bool) -> None:
+    """Adds what the comparison of another leg found."""
     first = found.first or more.first
     for each in more.largest.values():
-        found.note(each.kind, each.value, each.where)
+        kind = "later_gradient" if later and each.kind == "gradient" else each.kind
+        found.note(kind, each.value, each.where)
     found.first = first

@@ -14,7 +14,7 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, ParameterTuple, Tensor, nn
 from mindspore.communication import create_group, get_rank
 
 from pangu_alpha.checkpoint.naming import MOMENTS
@@ -22,12 +22,14 @@ from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.parallel.world import World
 from pangu_alpha.proof.mindir import own_name
+from pangu_alpha.proof.reference_optimizer import ReferenceOptimizer
 from pangu_alpha.proof.replay_worker import CPU_GRAPH, GROUPS
 from pangu_alpha.proof.training_worker import STEPS, WAITS, state_file
 from pangu_alpha.training.checkpoints import boxes_of_rank
-from pangu_alpha.training.engine import Engine, StepResult
+from pangu_alpha.training.engine import Engine, StepResult, graph_inputs
 from pangu_alpha.training.guard import Guard
 from pangu_alpha.training.partitioned_engine import PartitionedEngine
+from pangu_alpha.training.step import Gradients
 
 
 class ReplayedStep:
@@ -77,7 +79,7 @@ class ReplayedEngine(PartitionedEngine):
         graphs: Holds rank_NNNNN/ with the rank's rewritten graph and the groups of all graphs.
     """
 
-    device = "plain"
+    device = "Ascend"  # whose operators were compiled
 
     def __init__(self, config: TrainConfig, world: World, graphs: Path) -> None:
         self._folder = graphs / f"rank_{world.rank:05d}"
@@ -88,6 +90,50 @@ class ReplayedEngine(PartitionedEngine):
         config = self.config
         trained = boxes_of_rank(config.model, config.parallel, self.world.rank)
         return ReplayedStep(self._folder / CPU_GRAPH, list(trained))
+
+
+class ReferenceEngine(Engine):
+    """The engine of one process that holds everything, its update by NumPy from other code than training's.
+
+    Args:
+        config: The run.
+        world: Of this process alone.
+    """
+
+    def __init__(self, config: TrainConfig, world: World) -> None:
+        super().__init__(config, world)
+        self._gradients = Gradients(self._token_loss, ParameterTuple(self.optimizer.parameters))
+        self._numpy: ReferenceOptimizer | None = None  # made when there are values
+
+    def step(
+        self,
+        step: int,
+        micro_batches: Sequence[Batch],
+        guard: Guard,
+        before_update: Callable[[], None] = lambda: None,
+    ) -> StepResult:
+        """See Engine.step; no row losses."""
+        parameters = self.optimizer.parameters
+        if self._numpy is None:
+            values = {each.name: each.asnumpy() for each in parameters}
+            self._numpy = ReferenceOptimizer(self.config.optim, values)
+        scale = np.float32(guard.scale.value / self._nominal_tokens)
+        keys = [Tensor(each) for each in self._keys(step, 0, 1)] or [None] * len(micro_batches)
+        sums, losses, tokens = None, 0.0, 0.0
+        for rows, batch in zip(keys, micro_batches, strict=True):
+            gradients, found, _ = self._gradients(rows, Tensor(scale), *graph_inputs(batch))
+            arrays = [each.asnumpy().astype(np.float64) for each in gradients]
+            sums = arrays if sums is None else [a + b for a, b in zip(sums, arrays, strict=True)]
+            losses += float(found.asnumpy().sum(dtype=np.float64))
+            tokens += float(batch.loss_mask.sum(dtype=np.float64))
+        before_update()
+        named = {each.name: array for each, array in zip(parameters, sums, strict=True)}
+        norm, applied = self._numpy.step(step, named, tokens, float(scale))
+        state = self._numpy.state()
+        for each in (*parameters, *self.optimizer.moments1, *self.optimizer.moments2):
+            each.set_data(Tensor(state[each.name]))
+        none = np.zeros(0)
+        return StepResult(losses / (tokens + 1e-5), norm, applied, none, none, none)
 
 
 def make_groups(groups: dict[str, Sequence[int]]) -> None:

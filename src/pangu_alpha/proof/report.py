@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pangu_alpha.config.families import FAMILIES, compute_type
+from pangu_alpha.config.run import RunConfig
 from pangu_alpha.parallel.layout import Layout, is_tied, layouts
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.proof import liveness, mindir, overflow, traffic
+from pangu_alpha.proof import dropout, liveness, mindir, overflow, traffic
 from pangu_alpha.proof.dependences import PartialOrder, partial_order
 from pangu_alpha.proof.dry_run import Job, RankReport, Slice
 from pangu_alpha.proof.fusion import fuse
@@ -21,7 +22,7 @@ from pangu_alpha.proof.links import LINKS, Cluster, Link
 _STATE = {"adam_m.": "moments", "adam_v.": "moments", "accu_grads.": "sums"}
 _MINDSPORE = 1.5e9  # bytes that importing MindSpore and compiling a graph may take
 _NODE = 0.25e6  # bytes that compiling may take for each node; 0.16 to 0.23 MB were seen
-_LAYER = re.compile(r"\bblocks\.\d+\.")
+LAYER = re.compile(r"\bblocks\.\d+\.")
 _PLACE = re.compile(r"(?:^|/)(\w+)-\w+")  # attribute and class of a cell in a scope
 _OUTER = ("network", "token_loss", "model")  # cells around the network
 
@@ -85,6 +86,8 @@ class RankSummary:
         kept: For the backward pass.
         stub_calls: How often MindSpore called each stub of CANN while it compiled; empty with a real CANN.
         overflow: What is wrong with how the rank notices an overflow; see overflow.problems.
+        dropout: The masks that the rank draws.
+        dropout_faults: What is wrong with them by the rank's place; see dropout.faults.
     """
 
     rank: int
@@ -103,14 +106,17 @@ class RankSummary:
     kept: liveness.KeptBytes
     stub_calls: Mapping[str, int] = field(default_factory=dict)
     overflow: tuple[str, ...] = ()
+    dropout: tuple[dropout.Draw, ...] = ()
+    dropout_faults: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
-        """Whether formulas explain all traffic and the table all placements, an overflow is noticed, and the
-        host's memory is enough."""
+        """Whether formulas explain all traffic and the table all placements, an overflow is noticed, masks
+        are those of the rank's place, and the host's memory is enough."""
         misplaced = any(each.problem for each in self.placements)
         explained = all(line.equal for line in self.lines)
-        return explained and not misplaced and not self.overflow and self.fits_host
+        wrong = misplaced or self.overflow or self.dropout_faults
+        return explained and not wrong and self.fits_host
 
     @property
     def held(self) -> int:
@@ -166,6 +172,8 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
     saturates = FAMILIES[job.chip].saturates
     formulas = traffic.Formulas(job.model, job.plan, job.batch_size, compute_dtype(job), stage, saturates)
     lines = traffic.check(formulas.demands(), traffic.observed(model, mesh, report.rank))
+    masks = dropout.draws(model, job.plan) if job.model.dropout else []
+    seed = RunConfig.seed if job.seed is None else job.seed
     return RankSummary(
         rank=report.rank,
         stage=stage,
@@ -183,6 +191,8 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
         kept=liveness.kept(model, job.plan.micro_batches, whole).bytes(),
         stub_calls=report.stub_calls,
         overflow=overflow.problems(whole, saturates),
+        dropout=tuple(masks),
+        dropout_faults=tuple(dropout.faults(masks, job.model, job.plan, report.rank, seed)),
     )
 
 
@@ -254,7 +264,7 @@ def _alike(found: Iterator[Placement]) -> Iterator[Placement]:
     """One for all layers that lie alike."""
     groups: Counter[Placement] = Counter()
     for each in found:
-        groups[Placement(_LAYER.sub("blocks.*.", each.name), *list(vars(each).values())[1:])] += 1
+        groups[Placement(LAYER.sub("blocks.*.", each.name), *list(vars(each).values())[1:])] += 1
     for each, count in groups.items():
         yield Placement(each.name, count, *list(vars(each).values())[2:])
 

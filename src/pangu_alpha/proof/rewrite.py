@@ -153,16 +153,13 @@ class _Rewriter(NodeBuilder):
                 half = self.add("Depend", [half, halves[-1]], floats)
             half = self.add("AllReduce", [half], floats, op="sum", group=group)
             halves.append(self.add("Cast", [half, self.constant(TYPE_IDS["int32"])], tensor))
-        upper = self.add("Mul", [halves[0], self._whole(2**16)], tensor)
+        upper = self.add("Mul", [halves[0], self.number(2**16, "int32")], tensor)
         return self.add("Add", [upper, halves[1]], tensor, name)
 
     def _halves(self, x: str, tensor: mindir.Tensor) -> tuple[str, str]:
         """Upper and lower 16 bits of int32, x = upper * 2^16 + lower with 0 <= lower < 2^16."""
-        upper = self.add("RightShift", [x, self._whole(16)], tensor)
-        return upper, self.add("BitwiseAnd", [x, self._whole(2**16 - 1)], tensor)
-
-    def _whole(self, number: int) -> str:
-        return self.constant(np.array(number, np.int32))
+        upper = self.add("RightShift", [x, self.number(16, "int32")], tensor)
+        return upper, self.add("BitwiseAnd", [x, self.number(2**16 - 1, "int32")], tensor)
 
     def _pass_on(self, name: str, each: mindir.Collective, x: str) -> None:
         if each.operation == "Receive":

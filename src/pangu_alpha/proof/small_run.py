@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pangu_alpha.config.data import DataConfig, SourceConfig
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.optim import OptimConfig
+from pangu_alpha.config.optim import LossScaleConfig, OptimConfig
 from pangu_alpha.config.run import CheckpointConfig, RunConfig, TrainConfig
 from pangu_alpha.data.preprocess import PreprocessConfig, preprocess
 from pangu_alpha.text.vocabulary import train_vocabulary
@@ -18,14 +18,17 @@ _SOURCES = {"one": (300, 3.0), "two": (100, 1.0)}  # documents, weight
 # Clipping does not act: norms are below 100, so a wrong factor reaches moments and weights. The first update
 # has learning rate 0 and the second half of the peak. A larger peak moves tokens onto positions of the
 # opposite sign within ten steps, and the norm of a row that is almost 0 enlarges rounding a hundredfold, on
-# one process as well. Epsilon as in suite.
+# one process as well. Adam divides by sqrt(v) + epsilon: queries and keys of a narrow network have gradients
+# of 1e-6, whose rounding a smaller epsilon would turn into updates. Loss scales (of float16 alone) overflow
+# by far or not at all: partial sums of a rank are smaller than those of one process.
 _OPTIM = OptimConfig(
     learning_rate=3e-3,
     end_learning_rate=3e-4,
     warmup_steps=2,
     decay_steps=20,
-    epsilon=1e-5,
+    epsilon=1e-4,
     clip_norm=100.0,
+    loss_scale=LossScaleConfig(initial=2.0**32, factor=256.0, window=8),
 )
 
 
@@ -52,12 +55,13 @@ def small_records(folder: Path, seq_length: int) -> DataConfig:
     return DataConfig(sources, vocabulary=str(vocabulary))
 
 
-def small_run(folder: Path, every: int = 10, **model: object) -> TrainConfig:
+def small_run(folder: Path, every: int = 10, chip: str = "910B", **model: object) -> TrainConfig:
     """A run of a small network.
 
     Args:
         folder: Gets the records.
         every: Steps between checkpoints.
+        chip: Family of the devices that the run is compiled for.
         model: Fields of ModelConfig that differ from a network of two layers in float32 without dropout.
     """
     shape = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "seq_length": 16, "dropout": 0.0}
@@ -67,6 +71,7 @@ def small_run(folder: Path, every: int = 10, **model: object) -> TrainConfig:
         steps=1,
         tensorboard=False,
         peak_tflops=0.1,
+        chip=chip,
         checkpoint=CheckpointConfig(every=every),
     )
     return TrainConfig(network, small_records(folder / "records", network.seq_length), run, _OPTIM)

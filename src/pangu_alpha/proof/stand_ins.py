@@ -119,7 +119,7 @@ def dropout_gradient(work: NodeBuilder, node: Node) -> tuple[str, ...]:
     return (_masked(work, dy, mask, node.attribute("keep_prob")),)
 
 
-# Operators of partitioned graphs that CPU computes under their own names.
+# Operators that CPU computes under their own names: of partitioned graphs, and Concat, which merging adds.
 CPU_KERNELS = frozenset(
     [
         "AdamWeightDecay",
@@ -129,6 +129,7 @@ CPU_KERNELS = frozenset(
         "AssignAdd",
         "BatchMatMul",
         "Cast",
+        "Concat",
         "Constant",
         "Depend",
         "Div",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pangu_alpha.config.schema import to_mapping
@@ -12,26 +12,22 @@ from pangu_alpha.proof.compare import Bounds, Difference
 
 @dataclass(frozen=True)
 class TrainingBounds(Bounds):
-    """Bounds of a training run.
+    """Bounds of a training run; `gradient` is of its first step.
 
     Args:
-        loss: Of the mean loss, relative.
-        norm: See Bounds, as the following.
-        skip: See Bounds.
-        gradient: See Bounds.
-        weight: See Bounds.
-        moment: See Bounds.
-        key_bias: See Bounds.
-        replica: See Bounds.
-        padding: See Bounds.
+        later_gradient: As gradient, of the first step after a resume, where the weights have parted by the
+            rounding of all steps before; as weight.
         scale: Of the loss scale, relative.
     """
 
+    later_gradient: float = 1e-4
     scale: float = 0.0
 
-
-# float16 rounds to 1 / 2048, which thousands of additions and Adam's division enlarge
-HALF = TrainingBounds(loss=1e-3, norm=1e-3, gradient=1e-2, weight=0.1, moment=1e-2)
+    @classmethod
+    def of(cls, dtype: str) -> TrainingBounds:
+        """What passes for a network that computes in a type; see Bounds.of."""
+        bounds = super().of(dtype)
+        return replace(bounds, later_gradient=bounds.weight)
 
 
 @dataclass(frozen=True)
@@ -99,11 +95,11 @@ class TrainingReport:
                 f"{leg.losses[0]:.6f} to {leg.losses[-1]:.6f}, loss scale {leg.scales[0]:g} to "
                 f"{leg.scales[-1]:g}, skipped {', '.join(map(str, leg.skipped)) or 'none'}"
             )
-        lines.append(f"  {'kind':<9}{'difference':>12}{'bound':>9}  where it is largest")
+        lines.append(f"  {'kind':<14}{'difference':>12}{'bound':>9}  where it is largest")
         for each in self.differences:
             mark = "" if each.passed else "  <-- above its bound"
             lines.append(
-                f"  {each.kind:<9}{each.value:>12.2e}{each.bound:>9.0e}  "
+                f"  {each.kind:<14}{each.value:>12.2e}{each.bound:>9.0e}  "
                 f"{each.where if each.value else '-'}{mark}"
             )
         if self.first:

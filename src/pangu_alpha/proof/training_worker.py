@@ -1,7 +1,7 @@
 """One process of a replayed training run.
 
 python -m pangu_alpha.proof.training_worker rank FOLDER       a rank, its step the rewritten graph
-python -m pangu_alpha.proof.training_worker one FOLDER        the run on one process, by ordinary training
+python -m pangu_alpha.proof.training_worker one FOLDER        the run on one process, its update by NumPy
 python -m pangu_alpha.proof.training_worker scheduler ""      lets ranks find each other
 
 FOLDER holds request.json and gets what `replayed_engine.recorded` notes, and exit_code when it has ended.
@@ -34,6 +34,7 @@ def run_rank(folder: Path) -> int:
 
     from pangu_alpha.parallel.context import use_device
     from pangu_alpha.parallel.world import World
+    from pangu_alpha.parallel.world_check import check_world
 
     request = _begin(folder)
     use_device("CPU")
@@ -41,6 +42,7 @@ def run_rank(folder: Path) -> int:
     from pangu_alpha.proof.replayed_engine import ReplayedEngine
 
     world = World(get_rank(), get_group_size())
+    check_world(world, build_train_config(request["config"]), None)
     make = partial(ReplayedEngine, graphs=Path(request["graphs"]))
     # The trainer takes the ways it takes on the devices that the graphs were compiled for.
     return _train(folder, request, make, "Ascend", world)
@@ -53,9 +55,9 @@ def run_one(folder: Path) -> int:
 
     request = _begin(folder)
     use_device("CPU")
-    from pangu_alpha.training.engine import Engine
+    from pangu_alpha.proof.replayed_engine import ReferenceEngine
 
-    return _train(folder, request, Engine, "CPU", World())
+    return _train(folder, request, ReferenceEngine, "CPU", World())
 
 
 def _begin(folder: Path) -> dict:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pangu_alpha.config.optim import OptimConfig
-from pangu_alpha.data.order import mix64
+from pangu_alpha.data.hashing import mix64, odd32
 from pangu_alpha.training.guard import Guard
 
 
@@ -114,8 +114,7 @@ def dropout_rows(seed: int, step: int, rows: Sequence[int] | np.ndarray, length:
     """
     first, second = np.random.SeedSequence([seed, step]).generate_state(2, np.uint64)
     places = (np.asarray(rows, np.uint64)[:, None] << np.uint64(32)) + np.arange(length, dtype=np.uint64)
-    words = mix64(first ^ mix64(second ^ places)) >> np.uint64(32)
-    return (words.astype(np.uint32) | np.uint32(1)).view(np.int32)
+    return odd32(mix64(first ^ mix64(second ^ places)))
 
 
 def row_numbers(micro_batches: int, rank: int, ranks: int, batch_size: int) -> np.ndarray:

@@ -10,6 +10,8 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops.operations.math_ops import NPUClearFloatStatusV2, NPUGetFloatStatusV2
 
+from pangu_alpha.data.hashing import device_seeds
+
 
 class Gelu(nn.Cell):
     """The tanh form of GELU by the fused kernel; see plain.Gelu."""
@@ -104,17 +106,6 @@ class AttentionDropout(nn.Cell):
         if rows is None:
             return weights
         return self.dropout(weights)[0]
-
-
-def device_seeds(stream: Sequence[int], salt: int) -> tuple[int, int]:
-    """Seed0 and Seed1 of a cell's kernel, each in [1, 2^31): 0 would let MindSpore choose.
-
-    Args:
-        stream: As in AttentionDropout.
-        salt: Of the cell.
-    """
-    words = np.random.SeedSequence([*stream, salt]).generate_state(2)
-    return tuple(int(word) % (2**31 - 1) + 1 for word in words)
 
 
 class FloatStatus(nn.Cell):

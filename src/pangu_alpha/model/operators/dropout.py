@@ -12,9 +12,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
-from pangu_alpha.data.order import mix64
-
-_HEADS, _SALTS = 2**32, 2**33  # where the numbers of heads and cells begin; those of columns begin at 0
+from pangu_alpha.data.hashing import cell_number, column_numbers, head_numbers
 
 
 class Dropout(nn.Cell):
@@ -46,10 +44,10 @@ class Dropout(nn.Cell):
         super().__init__()
         self.off = rate == 0.0
         self.factor = 1.0 / (1.0 - rate)
-        self.salt = Tensor(odd_numbers(1, _SALTS + salt)[0], ms.int32)
+        self.salt = Tensor(cell_number(salt), ms.int32)
         self.threshold = Tensor(int(rate * 2**32) - 2**31, ms.int32)  # the product's bits are signed
-        self.salted = ops.Mul()
         self.reshape = ops.Reshape()
+        self.salted = ops.Mul()
         self.bits = self.product()
         self.reached = ops.GreaterEqual()
         self.cast = ops.Cast()
@@ -61,8 +59,8 @@ class Dropout(nn.Cell):
             return x
         if rows is None:
             return x
-        keys = self.reshape(self.salted(rows, self.salt), (-1, 1))
-        keep = self.reached(self.bits(keys, column_numbers(x.shape[1])), self.threshold)
+        keys = self.salted(self.reshape(rows, (-1, 1)), self.salt)
+        keep = self.reached(self.bits(keys, _columns(x.shape[1])), self.threshold)
         return self.rescale(self.drop(x, self.cast(keep, x.dtype)), self.factor)
 
 
@@ -90,11 +88,11 @@ class AttentionDropout(nn.Cell):
         super().__init__()
         self.off = rate == 0.0
         self.factor = 1.0 / (1.0 - rate)
-        self.salt = Tensor(odd_numbers(1, _SALTS + salt)[0], ms.int32)
-        self.heads = Tensor(odd_numbers(num_heads, _HEADS).reshape(1, -1, 1, 1), ms.int32)
+        self.salt = Tensor(cell_number(salt), ms.int32)
+        self.heads = Tensor(head_numbers(num_heads).reshape(1, -1, 1, 1), ms.int32)
         self.threshold = Tensor(int(rate * 2**32) - 2**31, ms.int32)
-        self.salted = ops.Mul()
         self.reshape = ops.Reshape()
+        self.salted = ops.Mul()
         self.by_head = ops.Mul()
         self.bits = self.product()
         self.reached = ops.GreaterEqual()
@@ -107,22 +105,15 @@ class AttentionDropout(nn.Cell):
         if rows is None:
             return weights
         batch, length = rows.shape
-        keys = self.reshape(self.salted(rows, self.salt), (batch, 1, length, 1))
+        keys = self.salted(self.reshape(rows, (batch, 1, length, 1)), self.salt)
         keys = self.by_head(keys, self.heads)
-        keep = self.reached(self.bits(keys, column_numbers(weights.shape[3])), self.threshold)
+        keep = self.reached(self.bits(keys, _columns(weights.shape[3])), self.threshold)
         return self.drop(weights, self.cast(keep, weights.dtype))
 
 
 @constexpr
-def column_numbers(columns: int) -> Tensor:
-    """int32 [columns], odd; a column's number does not depend on how many there are."""
-    return Tensor(odd_numbers(columns), ms.int32)
-
-
-def odd_numbers(count: int, first: int = 0) -> np.ndarray:
-    """int32 [count], odd numbers without pattern: functions of first, first + 1, ... alone."""
-    words = mix64(np.arange(first, first + count, dtype=np.uint64)) >> np.uint64(32)
-    return (words.astype(np.uint32) | np.uint32(1)).view(np.int32)
+def _columns(count: int) -> Tensor:
+    return Tensor(column_numbers(count), ms.int32)
 
 
 def check_products() -> None:
@@ -131,7 +122,7 @@ def check_products() -> None:
     Raises:
         ValueError: A product of int32 is not the lower 32 bits of the whole product.
     """
-    numbers = odd_numbers(64)
+    numbers = column_numbers(64)
     found = ops.Mul()(Tensor(numbers.reshape(-1, 1)), Tensor(numbers)).asnumpy()
     with np.errstate(over="ignore"):
         expected = numbers.reshape(-1, 1) * numbers

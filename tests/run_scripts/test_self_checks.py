@@ -116,7 +116,7 @@ def test_a_weight_that_differs_on_one_rank_stops_both_before_it_is_saved(two):
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("rows", r"data: ranks 1 read rows that are those of another data coordinate"),
+        ("rows", r"data: rank 1 read rows that are those of another data coordinate"),
         ("config", r"optim\.weight_decay: not the same on all ranks: rank 1 \(.*\) against rank 0"),
     ],
 )

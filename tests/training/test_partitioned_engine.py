@@ -106,7 +106,7 @@ def engine_of(cpu, monkeypatch):
 
     def make(config, rank=1, fill=None):
         step = FakeStep(config.model, config.parallel, rank, fill)
-        monkeypatch.setattr(partitioned_engine, "partition", lambda plan, rank: None)
+        monkeypatch.setattr(partitioned_engine, "partition", lambda plan, rank, inputs: None)
         monkeypatch.setattr(partitioned_engine, "partitioned_step", lambda *arguments: step)
         return PartitionedEngine(config, FakeWorld(rank, config.parallel.devices))
 
@@ -183,8 +183,8 @@ def test_an_overflow_that_the_chip_tells_lowers_the_scale(engine_of, settings, m
     assert order == ["cleared", "run"] * 20
 
 
-def plain_operators(model, device, chip):
-    return operators_for(model, "plain", chip=chip)
+def plain_operators(model, device, **others):
+    return operators_for(model, "plain", **others)
 
 
 def graph_with(step, run):

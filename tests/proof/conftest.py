@@ -12,7 +12,7 @@ _OPTIONS = RewriteOptions()
 
 
 @pytest.fixture
-def rewritten(tmp_path):
+def rewritten(cpu, tmp_path):
     """Gives a function of (cell, inputs, rank, options) that gives the outputs as NumPy arrays."""
     import mindspore as ms
     from mindspore import Tensor, nn

@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pangu_alpha.cli import train_replay
 from pangu_alpha.cli.plan import main
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError
+from pangu_alpha.proof.compare import Difference
 from pangu_alpha.proof.replay_processes import ReplayError
 from pangu_alpha.proof.replay_training import Faults, Leg, replay_training
 from pangu_alpha.proof.small_run import small_run
 from pangu_alpha.proof.training_legs import Interruption, Trace
-from pangu_alpha.proof.training_report import TrainingBounds
+from pangu_alpha.proof.training_report import LegReport, TrainingBounds, TrainingReport
 
 HERE = Path(__file__).parent
 SHARDED = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
@@ -174,3 +176,42 @@ def test_a_last_line_that_a_kill_has_cut_does_not_count(tmp_path):
     (tmp_path / "steps.jsonl").write_text('{"step": 4, "norm": NaN}\n{"step": 5, "lo')
     trace = Trace.read(tmp_path)
     assert [line["step"] for line in trace.steps] == [4] and trace.first == 4
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_difference_above_its_bound_gives_exit_code_1_and_is_named(tmp_path, monkeypatch, capsys, as_json):
+    where = "step 3, rank 1"
+    found = Difference("loss", 0.5, 1e-5, where)
+    leg = LegReport("tp 2", 1, 3, (0, None), (4.0, 3.9, 3.8), (2,), (1.0, 1.0, 1.0), 9.0)
+    asked = []
+
+    def replayed(config, legs, folder):
+        asked.append((config, legs))
+        return TrainingReport((leg,), (found,), f"{where} (loss: 0.5, bound 1e-05)", {"ranks": 9.0})
+
+    monkeypatch.setattr(train_replay, "replay_training", replayed)
+    words = [
+        "--tp",
+        "2",
+        "--steps",
+        "7",
+        "--kill-rank",
+        "1",
+        "--then",
+        "dp=2",
+        "--then",
+        "tp=1",
+        "dropout=0.1",
+    ]
+    words += ["--chip", "910A", "--batch-size", "4", "--out", str(tmp_path / "out")] + ["--json"] * as_json
+    assert main(["train-replay", *words]) == 1
+    said = capsys.readouterr()
+    assert f"first difference: {where}" in (said.err if as_json else said.out)
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["first"].startswith(where)
+    ((config, (killed, resumed)),) = asked
+    assert (config.run.chip, config.model.dropout, config.run.checkpoint.every) == ("910A", 0.1, 3)
+    assert killed == Leg(ParallelPlan(tp=2), 4, 7, Interruption(1, signal.SIGKILL, 4))
+    assert resumed == Leg(ParallelPlan(dp=2), 2, 7)
+    if not as_json:
+        assert "steps 1 to 3 on tp 2: exit codes 0 ended, loss 4.000000 to 3.800000" in said.out
+        assert "skipped 2" in said.out and "above its bound" in said.out

@@ -8,6 +8,7 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from pangu_alpha.model.operators import ascend, plain
+from pangu_alpha.model.operators.dropout import AttentionDropout
 
 
 class WithGradient(nn.Cell):
@@ -31,7 +32,7 @@ class Attention(nn.Cell):
         flash = module is ascend
         self.mask = (ascend.BlockedMask if flash else plain.ScoreMask)(heads)
         self.core = (ascend.FlashAttention if flash else plain.AttentionCore)(
-            heads, size, plain.Dropout(0.0, 0)
+            heads, size, AttentionDropout(0.0, 0, heads)
         )
         for name, value in settings.items():
             setattr(self.core.flash_attention, name, value)

@@ -91,6 +91,7 @@ def two(config, tmp_path, port):
     return run
 
 
+@pytest.mark.long  # shorter than that, other tests' workers run with these checks on
 def test_workers_without_a_fault_say_where_they_are_and_compare_their_copies(two):
     codes, (first, second), run = two("none", "run.check_replicas_every=3")
     assert codes == [0, 0], first + second
@@ -116,7 +117,7 @@ def test_a_weight_that_differs_on_one_rank_stops_both_before_it_is_saved(two):
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("rows", r"data: ranks 1 read rows that are those of another data coordinate"),
+        ("rows", r"data: rank 1 read rows that are those of another data coordinate"),
         ("config", r"optim\.weight_decay: not the same on all ranks: rank 1 \(.*\) against rank 0"),
     ],
 )

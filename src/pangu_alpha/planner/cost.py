@@ -190,6 +190,7 @@ class Step:
         self.model, self.job, self.shape = model, job, job.shape
         self.exchange = exchange_of(model.links, model.stack, model.overlap, job, model.saturates)
         self._known: dict[tuple, StageCost] = {}
+        self._backward: dict[str, Pass] = {}
 
     def estimate(self) -> Estimate:
         """The whole step: the pipeline's schedule, then the largest traffic and update of a stage."""
@@ -277,6 +278,11 @@ class Step:
 
     def backward_layer(self, mode: str) -> Pass:
         """A layer's backward pass: every product twice, and what is computed again."""
+        if mode not in self._backward:
+            self._backward[mode] = self._backward_layer(mode)
+        return self._backward[mode]
+
+    def _backward_layer(self, mode: str) -> Pass:
         again = _FUSED_BACKWARD if self.model.stack.fused_attention else 2
         backward = self._weights * 2 + self._attention * again + self._elementwise * 2
         backward += self._masks(1) + Pass(traffic=self.exchange.backward_layer(mode))

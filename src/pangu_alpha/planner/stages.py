@@ -102,13 +102,19 @@ class Pipeline:
             mode: layer_activations(job, mode, self.stack) + layer_copies(job, mode, self.stack)
             for mode in RECOMPUTE
         }
+        self._layers: dict[str, float] = {}
+        self._shared: dict[tuple[bool, bool], tuple[float, float]] = {}
         self.fastest = min(modes, key=self._layer)
         self.layer = self._layer(self.fastest)
         self._choices: dict[tuple[int, int], _Choice | None] = {}
         self._fixed_bytes: dict[tuple[bool, bool, int], float] = {}
 
     def _layer(self, mode: str) -> float:
-        return self.step.forward_layer.seconds + self.step.backward_layer(mode).seconds
+        """Seconds of both passes of a layer."""
+        if mode not in self._layers:
+            both = self.step.forward_layer.seconds + self.step.backward_layer(mode).seconds
+            self._layers[mode] = both
+        return self._layers[mode]
 
     def least(self, once: bool = True) -> float:
         """Seconds that no choice of layers and recompute can undercut; memory is not looked at.
@@ -297,8 +303,15 @@ class Pipeline:
     def _kept(self, counts: Mapping[str, int], times: float) -> float:
         """Bytes that layers keep, and those of a layer that is being computed again."""
         kept = sum(self.kept[mode] * count for mode, count in counts.items())
-        mask = mask_bytes(self.job, counts, self.stack)
-        return (kept + mask) * times + again(self.job, counts, self.stack)
+        selective, full = counts.get("selective", 0) > 0, counts.get("full", 0) > 0
+        if (selective, full) not in self._shared:
+            some = {"selective": int(selective), "full": int(full), "none": 1}
+            self._shared[selective, full] = (
+                mask_bytes(self.job, some, self.stack),
+                again(self.job, some, self.stack),
+            )
+        mask, repeated = self._shared[selective, full]
+        return (kept + mask) * times + repeated
 
     def _mix(self, layers: int, room: float, times: float) -> dict[str, int] | None:
         """The mix that costs the least time; None if none fits into `room` bytes."""

@@ -41,6 +41,7 @@ from pangu_alpha.training.engine import Engine, StepResult
 from pangu_alpha.training.guard import make_guard
 from pangu_alpha.training.output_folder import prepare_folder
 from pangu_alpha.training.partitioned_engine import PartitionedEngine
+from pangu_alpha.training.peak import peak_flops
 from pangu_alpha.training.replica_check import ReplicaCheck
 from pangu_alpha.training.report import Report, SilentReport
 from pangu_alpha.training.row_check import check_rows
@@ -162,7 +163,7 @@ class Trainer:
         self.place = Place()
         self._replicas = ReplicaCheck(config, self.world, self.partitioned)
         self._rows_checked = False
-        self.peak = _peak_flops(run.peak_tflops, device, self.world.size)
+        self.peak = peak_flops(run.peak_tflops, device, self.world.size)
         # under a launcher a second SIGTERM may be the first one, sent to the whole job: the launcher insists
         self._signals = Signals(stop_at_once if launcher_of_this_process() is None else None)
         self._stop = 0  # sent to any rank, as all have agreed
@@ -381,24 +382,3 @@ def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]
         inner = (_differences(old.get(k), new.get(k), f"{key}.{k}" if key else k) for k in keys)
         return list(itertools.chain.from_iterable(inner))
     return [] if old == new else [(key, old, new)]
-
-
-def _peak_flops(peak_tflops: float | None, device: str, devices: int) -> float | None:
-    """Peak of all devices in operations a second: as given, or measured on CPU, or None."""
-    if peak_tflops is not None:
-        return peak_tflops * 1e12 * devices
-    return _measured_cpu_peak() * devices if device == "CPU" else None
-
-
-def _measured_cpu_peak(size: int = 2048, rounds: int = 5) -> float:
-    """Best of a few float32 products of square matrices by MindSpore, in operations a second."""
-    from mindspore import Tensor, ops
-
-    matrix = Tensor(np.ones((size, size), np.float32))
-    matmul = ops.MatMul()
-    seconds = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        matmul(matrix, matrix).asnumpy()
-        seconds.append(time.perf_counter() - began)
-    return 2.0 * size**3 / min(seconds)

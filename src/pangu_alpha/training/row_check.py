@@ -80,8 +80,9 @@ def _check_equal_rows(
     ranks = np.flatnonzero(world.gather(np.array(wrong, np.int64))).tolist()
     if ranks:
         raise ValueError(
-            f"data: rank {ranges(ranks)} reads rows that are those of another data coordinate, so some "
-            "samples are trained on twice and others never; this is a fault of the program: please report it"
+            f"data: rank{'s' * (len(ranks) > 1)} {ranges(ranks)} read rows that are those of another data "
+            "coordinate, so some samples are trained on twice and others never; this is a fault of the "
+            "program: please report it"
         )
     logger.info("data: several data coordinates read equal rows in this step: the corpus holds them twice")
 

@@ -6,7 +6,7 @@ is faster there. Every variant computes the same function, and a test holds them
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +19,6 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.model.chip import find_chip, soc_version
 from pangu_alpha.model.operators import ascend, cpu, plain
 from pangu_alpha.model.operators import dropout as positional
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,8 +142,9 @@ def _row(config: ModelConfig, device: str, dtype: str, decoding: bool, chip: str
 def _found_chip() -> str | None:
     found = find_chip()
     if found is None:
-        logger.warning(
-            "MindSpore calls this chip %r, which is not known here: operators are those that all chips have",
-            soc_version(),
+        warnings.warn(
+            f"MindSpore calls this chip {soc_version()!r}, which is not known here: operators are those that "
+            "all chips have",
+            stacklevel=3,
         )
     return found

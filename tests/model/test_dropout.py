@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from pangu_alpha.data.hashing import cell_number, column_numbers, head_numbers
 from pangu_alpha.model.operators import ascend, dropout
 from pangu_alpha.model.operators import cpu as fast
 from pangu_alpha.training.schedule import dropout_rows
@@ -118,6 +119,33 @@ def test_a_device_whose_products_are_not_cut_to_32_bits_is_refused(cpu, monkeypa
     monkeypatch.setattr(dropout.ops, "Mul", saturating)
     with pytest.raises(ValueError, match="model.dropout: of 4096 products of int32 this device gave 4096"):
         dropout.check_products()
+
+
+@pytest.mark.parametrize("columns", [24, B * S])  # as many columns as rows, too
+def test_masks_are_those_of_the_formula(cpu, columns):
+    rows, least = keys(3, 1, length=S), int(0.3 * 2**32) - 2**31
+    words = rows.asnumpy().astype(np.int64)
+    number = [cell_number(5) * n for n in column_numbers(columns).astype(int).tolist()]
+    kept = np.array([[wrapped(key * n) >= least for n in number] for key in words.ravel().tolist()])
+    out = dropout.Dropout(0.3, 5)(Tensor(np.ones((B * S, columns), np.float32)), rows).asnumpy()
+    assert np.array_equal(out > 0, kept)
+
+
+@pytest.mark.parametrize("heads", [N, S])  # as many heads as columns, too
+def test_masks_of_attention_weights_are_those_of_the_formula(cpu, heads):
+    rows, least = keys(3, 1, length=S), int(0.3 * 2**32) - 2**31
+    out = dropout.AttentionDropout(0.3, 5, heads)(Tensor(np.ones((B, heads, S, S), np.float32)), rows)
+    weights = out.asnumpy()
+    random = np.random.default_rng(0)
+    for batch, head, query, column in random.integers(0, (B, heads, S, S), (500, 4)).tolist():
+        key = int(rows.asnumpy()[batch, query])
+        factors = cell_number(5) * int(head_numbers(heads)[head]) * int(column_numbers(S)[column])
+        assert (weights[batch, head, query, column] > 0) == (wrapped(key * factors) >= least)
+
+
+def wrapped(number):
+    """The signed number of the lower 32 bits."""
+    return (number + 2**31) % 2**32 - 2**31
 
 
 @pytest.mark.parametrize("dtype", [ms.float32, ms.float16])

@@ -100,8 +100,8 @@ def copies_drawn_apart() -> None:
 
     from pangu_alpha.model.operators import dropout
 
-    true_number = dropout.cell_number
-    dropout.cell_number = lambda salt: true_number(salt) + 2 * get_rank()
+    true_numbers = dropout.salted
+    dropout.salted = lambda numbers, salt: true_numbers(numbers, salt + 1000 * get_rank())
 
 
 def swap_slices(values: dict[int, dict[str, np.ndarray]]) -> None:

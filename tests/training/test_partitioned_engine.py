@@ -30,7 +30,7 @@ from pangu_alpha.training.checkpoints import RunCheckpoints
 from pangu_alpha.training.engine import Engine
 from pangu_alpha.training.guard import make_guard
 from pangu_alpha.training.partitioned_engine import PartitionedEngine
-from pangu_alpha.training.schedule import update_scalars
+from pangu_alpha.training.schedule import dropout_rows, update_scalars
 
 B, S, M = 2, 16, 2
 PLAN = {"dp": 2, "tp": 2, "pp": 2, "micro_batches": M}
@@ -141,6 +141,30 @@ def test_a_step_feeds_all_micro_batches_and_its_controls(engine, config):
     # eight ranks, each row on tp * pp = 4 of them; the total is the last stage's
     assert result.loss == pytest.approx(60.0 / (8 * mine / 4 + 1e-5))
     assert (result.norm, result.applied, result.row_losses.size) == (3.0, True, 0)
+
+
+@pytest.mark.parametrize(("rank", "data_rank"), [(1, 0), (2, 1), (7, 1)])
+def test_the_keys_of_dropout_are_those_of_the_rank_s_rows_in_the_step(engine_of, config, rank, data_rank):
+    engine, guard = engine_of(config, rank), make_guard(config.run.guard, config.optim.loss_scale, "float32")
+    engine.compile()
+    engine.step(5, [micro_batch(0), micro_batch(1)], guard)
+    (fed,) = engine._step.inputs
+    whole = dropout_rows(config.run.seed, 5, range(2 * B * M), S)  # of both data-parallel ranks
+    mine = [2 * B * number + B * data_rank + row for number in range(M) for row in range(B)]
+    assert np.array_equal(fed[5], whole[mine])
+    assert [(each.shape, each.dtype.name) for each in fed] == [
+        (shape, ms.dtype_to_nptype(dtype).__name__) for shape, dtype in engine._step.compiled
+    ]
+
+
+def test_without_dropout_there_are_no_keys(engine_of, settings, config):
+    values = settings | {"parallel": PLAN, "run": settings["run"] | {"batch_size": B}}
+    engine = engine_of(build_train_config(values | {"model": settings["model"] | {"dropout": 0.0}}))
+    engine.compile()
+    engine.step(
+        5, [micro_batch(0), micro_batch(1)], make_guard(config.run.guard, config.optim.loss_scale, "float32")
+    )
+    assert len(engine._step.inputs[0]) == len(engine._step.compiled) == 5
 
 
 def test_the_bias_correction_counts_applied_updates(engine_of, settings):

@@ -39,6 +39,12 @@ def cell_number(salt: int) -> int:
     return int(odd32(mix64(np.array([_CELLS + salt], _U64)))[0])
 
 
+def salted(numbers: np.ndarray, salt: int) -> np.ndarray:
+    """int32, odd: numbers of columns or heads, times the factor of a cell."""
+    with np.errstate(over="ignore"):
+        return numbers * np.int32(cell_number(salt))
+
+
 def device_seeds(stream: Sequence[int], salt: int) -> tuple[int, int]:
     """Two seeds of the device's own dropout, each in [1, 2^31): 0 would let MindSpore choose.
 

@@ -46,7 +46,6 @@ DERIVED = ("Reshape",)  # operators that take the split of their neighbours
 
 # dropout of the residual stream [T, H]: keys [T, 1], columns [H]
 _RESIDUAL_DROPOUT = {
-    "salted": split(("sp", _), ()),
     "bits": split(("sp", _), (_,)),
     "reached": split(("sp", _), ()),
     "cast": split(("sp", _)),
@@ -112,10 +111,10 @@ SHARDING: Mapping[str, Mapping[str, Split]] = {
         "mix": split(("dp", "tp", _, _), ("dp", "tp", _, _)),
         "rescale": split(("dp", "tp", _, _), ()),
     },
-    # dropout of the attention weights [B, N, S, C]: keys [B, 1, S, 1], [B, N, S, 1], columns [C]
+    # dropout of the attention weights [B, N, S, C]: keys [B, 1, S], [B, N, S], columns [C]
     "dropout": {
-        "salted": split(("dp", _, _, _), ()),
-        "by_head": split(("dp", _, _, _), (_, "tp", _, _)),
+        "by_head": split(("dp", _, _), (_, "tp", _)),
+        "expand_dims": split(("dp", "tp", _)),
         "bits": split(("dp", "tp", _, _), (_,)),
         "reached": split(("dp", "tp", _, _), ()),
         "cast": split(("dp", "tp", _, _)),

@@ -20,7 +20,7 @@ import numpy as np
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.data.hashing import cell_number, column_numbers, device_seeds, head_numbers
+from pangu_alpha.data.hashing import column_numbers, device_seeds, head_numbers, salted
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof import mindir
 
@@ -28,6 +28,7 @@ _CELL = re.compile(r"(\w+)-(\w+)")
 _OUTER = ("Default", "network", "token_loss", "model")  # in front of the network's own cells
 _KERNEL = "Dropout"  # type of the device's operator
 _HEADS = "heads"
+_WEIGHTS = "core.dropout"  # last names of the cells that drop attention weights
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,10 @@ class Draw:
     Args:
         cell: Its place in the network.
         way: Who draws it.
-        seeds: Of the device's kernel; by position, the cell's number and a checksum of the columns' numbers.
-        heads: Numbers of the heads whose weights the rank holds; () on the residual stream and in the kernel.
+        seeds: Of the device's kernel; by position, a checksum of the columns' numbers, on the residual stream
+            times the cell's.
+        heads: Numbers of the heads whose weights the rank holds, times the cell's; () on the residual stream
+            and in the kernel.
         axes: Of the grid, those that cut the tensor.
         shape: Of the rank's slice.
         bytes: That the cell's operators move in a step, read or written, forward and backward.
@@ -107,14 +110,22 @@ def faults(found: Sequence[Draw], model: ModelConfig, plan: ParallelPlan, rank: 
         if each.way == "device":
             expected, own = device_seeds((seed, place.data, place.tensor), salt), ()
         else:
-            columns = model.seq_length if each.heads else model.hidden_size
-            expected = (cell_number(salt), _checksum(column_numbers(columns)))
-            own = tuple(head_numbers(heads, place.tensor * heads).tolist()) if each.heads else ()
+            expected, own = _numbers_of(each, model, salt, place.tensor * heads, heads)
         if each.seeds != expected:
             said.append(f"rank {rank}: {each.cell} has the seeds {each.seeds}, not {expected} of its place")
         elif each.heads != own:
             said.append(f"rank {rank}: {each.cell} has the masks of other heads than it holds")
     return said
+
+
+def _numbers_of(
+    draw: Draw, model: ModelConfig, salt: int, first: int, heads: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Seeds and heads that a mask by position must have on a rank whose heads are `heads` from `first` on."""
+    if not draw.cell.endswith(_WEIGHTS):
+        return (_checksum(salted(column_numbers(model.hidden_size), salt)),), ()
+    numbers = salted(head_numbers(heads, first), salt)
+    return (_checksum(column_numbers(model.seq_length)),), tuple(numbers.tolist())
 
 
 def shared(found: Mapping[int, Sequence[Draw]], plan: ParallelPlan) -> list[str]:
@@ -142,8 +153,10 @@ def _unequal(first: Draw, second: Draw, mesh: Mesh, one: int, other: int) -> str
     """What is wrong with the masks that two ranks draw in one cell, "" if nothing."""
     ranks = f"{first.cell}: ranks {one} and {other} hold"
     if first.way == "positional" or second.way == "positional":
-        same = first.seeds == second.seeds
-        return "" if same else f"{ranks} one tensor, but number its masks differently"
+        right = first.seeds == second.seeds and first.way == second.way
+        if first.heads:
+            right &= (first.heads == second.heads) == same_slice(mesh, ["tp"], one, other)
+        return "" if right else f"{ranks} parts of one tensor, but number its masks differently"
     copies = same_slice(mesh, first.axes, one, other)
     if copies == (first.seeds == second.seeds):
         return ""
@@ -198,7 +211,7 @@ class _Cell(NamedTuple):
     @property
     def of_attention(self) -> bool:
         """Whether it drops attention weights."""
-        return self.name.endswith("core.dropout")
+        return self.name.endswith(_WEIGHTS)
 
     def moved(self) -> int:
         """Bytes that its operators read and write in a step, repetitions included, gradients left out."""
@@ -227,6 +240,9 @@ def _draw(cell: _Cell, plan: ParallelPlan) -> Draw:
     kernel_bytes = (4 * elements * size + elements * 3 // 8) * cell.calls  # x and y twice; the mask thrice
     # Backward, by formula: the gradient times the mask, and on the residual stream rescaled.
     backward = elements * size * (3 if cell.of_attention else 5) * cell.calls
+    if sum(node.type == "Cast" for node, *_ in cell.runs) == 1:
+        # From the mask of one byte, once each way; MindSpore leaves the cell's name on the second one alone.
+        backward += elements * (1 + size) * cell.calls
     axes = ("dp", "tp") if cell.of_attention or plan.sequence_parallel else ("dp",)
     return Draw(
         cell=cell.name,
@@ -241,20 +257,20 @@ def _draw(cell: _Cell, plan: ParallelPlan) -> Draw:
     )
 
 
-def _numbers(cell: _Cell) -> tuple[tuple[int, ...], tuple[int, int]]:
-    """Numbers of the heads; the cell's own and a checksum of the columns'."""
+def _numbers(cell: _Cell) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Numbers of the heads, and a checksum of the columns'."""
     constants = _constants(cell)
-    return constants.get(_HEADS, ()), (*constants["salt"], _checksum(constants["columns"]))
+    return constants.get(_HEADS, ()), (_checksum(constants["columns"]),)
 
 
 def _constants(cell: _Cell) -> dict[str, tuple[int, ...]]:
-    """The salt, the numbers of columns and of heads: whole numbers that keys are multiplied by."""
+    """The numbers of columns and of heads: whole numbers that keys are multiplied by."""
     found = {}
     for node, function in cell.first:
         for name in node.inputs if node.type == "Mul" else ():
             tensor, values = cell.model.tensor(function, name), _values(cell.model, name)
             if tensor is not None and tensor.dtype == "int32" and values is not None:
-                found[{0: "salt", 1: "columns", 4: _HEADS}[len(tensor.shape)]] = values
+                found["columns" if len(tensor.shape) == 1 else _HEADS] = values
     return found
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
-from pangu_alpha.data.hashing import cell_number, column_numbers, head_numbers
+from pangu_alpha.data.hashing import column_numbers, head_numbers, salted
 
 
 class Dropout(nn.Cell):
@@ -44,10 +44,9 @@ class Dropout(nn.Cell):
         super().__init__()
         self.off = rate == 0.0
         self.factor = 1.0 / (1.0 - rate)
-        self.salt = Tensor(cell_number(salt), ms.int32)
+        self.salt = salt
         self.threshold = Tensor(int(rate * 2**32) - 2**31, ms.int32)  # the product's bits are signed
         self.reshape = ops.Reshape()
-        self.salted = ops.Mul()
         self.bits = self.product()
         self.reached = ops.GreaterEqual()
         self.cast = ops.Cast()
@@ -59,8 +58,8 @@ class Dropout(nn.Cell):
             return x
         if rows is None:
             return x
-        keys = self.salted(self.reshape(rows, (-1, 1)), self.salt)
-        keep = self.reached(self.bits(keys, _columns(x.shape[1])), self.threshold)
+        columns = _salted_columns(x.shape[1], self.salt)
+        keep = self.reached(self.bits(self.reshape(rows, (-1, 1)), columns), self.threshold)
         return self.rescale(self.drop(x, self.cast(keep, x.dtype)), self.factor)
 
 
@@ -88,12 +87,12 @@ class AttentionDropout(nn.Cell):
         super().__init__()
         self.off = rate == 0.0
         self.factor = 1.0 / (1.0 - rate)
-        self.salt = Tensor(cell_number(salt), ms.int32)
-        self.heads = Tensor(head_numbers(num_heads).reshape(1, -1, 1, 1), ms.int32)
+        heads = salted(head_numbers(num_heads), salt)
+        self.heads = Tensor(heads.reshape(1, -1, 1), ms.int32)
         self.threshold = Tensor(int(rate * 2**32) - 2**31, ms.int32)
         self.reshape = ops.Reshape()
-        self.salted = ops.Mul()
         self.by_head = ops.Mul()
+        self.expand_dims = ops.ExpandDims()
         self.bits = self.product()
         self.reached = ops.GreaterEqual()
         self.cast = ops.Cast()
@@ -105,8 +104,9 @@ class AttentionDropout(nn.Cell):
         if rows is None:
             return weights
         batch, length = rows.shape
-        keys = self.salted(self.reshape(rows, (batch, 1, length, 1)), self.salt)
-        keys = self.by_head(keys, self.heads)
+        keys = self.by_head(self.reshape(rows, (batch, 1, length)), self.heads)
+        # Between products with two constants: MindSpore 2.9 makes one of them where sizes happen to fit.
+        keys = self.expand_dims(keys, 3)
         keep = self.reached(self.bits(keys, _columns(weights.shape[3])), self.threshold)
         return self.drop(weights, self.cast(keep, weights.dtype))
 
@@ -114,6 +114,11 @@ class AttentionDropout(nn.Cell):
 @constexpr
 def _columns(count: int) -> Tensor:
     return Tensor(column_numbers(count), ms.int32)
+
+
+@constexpr
+def _salted_columns(count: int, salt: int) -> Tensor:
+    return Tensor(salted(column_numbers(count), salt), ms.int32)
 
 
 def check_products() -> None:

@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import ctypes
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pangu_alpha.parallel.host_memory import give_back
+
+ZEROS = """
+import re, sys
+import numpy as np
+from pangu_alpha.parallel.host_memory import keep_arrays_apart
+
+def resident():
+    return int(re.search("VmRSS:[^0-9]*([0-9]+) kB", open("/proc/self/status").read())[1]) * 1024
+
+if sys.argv[1] == "apart":
+    keep_arrays_apart()
+np.ones(30 << 20, np.uint8)  # freed at once: from now on glibc puts smaller arrays between others
+before = resident()
+full = [np.ones(200_000, np.uint8) for _ in range(500)]
+del full[:-1]
+zeros = [np.zeros(200_000, np.uint8) for _ in range(500)]
+print(resident() - before)
+"""
 
 C = ctypes.CDLL(None)
 C.malloc.restype, C.malloc.argtypes, C.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
@@ -32,3 +52,10 @@ def test_freed_memory_goes_back_to_the_system():
     give_back()
     assert resident() < held - size * count * 9 / 10
     C.free(blocks[-1])
+
+
+@pytest.mark.skipif(not hasattr(C, "mallopt"), reason="the C library is not glibc")
+@pytest.mark.parametrize(("way", "takes"), [("as it is", True), ("apart", False)])
+def test_zeros_take_no_memory_until_they_are_written(way, takes):
+    done = subprocess.run([sys.executable, "-c", ZEROS, way], capture_output=True, text=True, check=True)
+    assert (int(done.stdout) > 50e6) == takes

@@ -21,7 +21,7 @@ from pangu_alpha.proof.report import summarise
 MODEL = ModelConfig(1024, 256, 3, 4, seq_length=256, dropout=0.0)  # scores weigh as much as rows
 CASES = {
     "tp": (ParallelPlan(tp=2), 0, {}),
-    "sequence parallel": (ParallelPlan(tp=2, sequence_parallel=True), 0, {}),
+    "sequence parallel, dropout": (ParallelPlan(tp=2, sequence_parallel=True), 0, {"dropout": 0.1}),
     "pipeline, last stage, level1": (
         ParallelPlan(dp=2, pp=2, micro_batches=4, optimizer_parallel="level1", optimizer_threshold=0),
         1,
@@ -29,6 +29,14 @@ CASES = {
     ),
 }
 LONG = {
+    "sequence parallel": (ParallelPlan(tp=2, sequence_parallel=True), 0, {}),
+    "full recompute, dropout": (ParallelPlan(dp=2, micro_batches=2, recompute="full"), 0, {"dropout": 0.1}),
+    "selective recompute, dropout": (ParallelPlan(tp=2, recompute="selective"), 0, {"dropout": 0.1}),
+    "first of two stages, dropout": (
+        ParallelPlan(tp=2, pp=2, micro_batches=4, sequence_parallel=True),
+        0,
+        {"dropout": 0.1, "num_layers": 4},
+    ),
     "full recompute": (ParallelPlan(tp=2, sequence_parallel=True, recompute="full"), 0, {}),
     "selective recompute": (ParallelPlan(tp=2, recompute="selective"), 0, {"chip": "910A"}),
     "unfused": (ParallelPlan(tp=2, sequence_parallel=True), 0, {"chip": "910A"}),

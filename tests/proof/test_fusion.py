@@ -12,6 +12,7 @@ from pangu_alpha.proof import mindir
 from pangu_alpha.proof.dependences import partial_order
 from pangu_alpha.proof.fusion import fuse
 from pangu_alpha.proof.inline import inline
+from pangu_alpha.proof.rewrite import rewrite
 
 _SPEC = importlib.util.spec_from_file_location("rewriting", Path(__file__).parent / "test_rewrite.py")
 rewriting = importlib.util.module_from_spec(_SPEC)
@@ -88,6 +89,13 @@ def test_two_collectives_become_one_and_compute_the_same(operation):
     for name in ("c0", "c1", "n0", "n1"):
         assert np.array_equal(expected[name], found[name])
         assert merged.functions[0].tensors[name] == model.functions[0].tensors[name]
+
+
+@pytest.mark.parametrize("operation", ROWS)
+def test_a_merged_graph_can_be_replayed(operation):
+    content, groups = rewrite(fuse(chain(operation, (1, 1)), 0), 0)
+    assert groups == {"ranks_0_1": (0, 1)}
+    assert sum(node.type == "AllReduce" for node in mindir.read(content).functions[0].nodes) == 1
 
 
 def test_the_graph_that_is_merged_stays_as_it_was():

@@ -91,6 +91,7 @@ def two(config, tmp_path, port):
     return run
 
 
+@pytest.mark.long  # shorter than that, other tests' workers run with these checks on
 def test_workers_without_a_fault_say_where_they_are_and_compare_their_copies(two):
     codes, (first, second), run = two("none", "run.check_replicas_every=3")
     assert codes == [0, 0], first + second

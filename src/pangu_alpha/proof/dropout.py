@@ -240,6 +240,9 @@ def _draw(cell: _Cell, plan: ParallelPlan) -> Draw:
     kernel_bytes = (4 * elements * size + elements * 3 // 8) * cell.calls  # x and y twice; the mask thrice
     # Backward, by formula: the gradient times the mask, and on the residual stream rescaled.
     backward = elements * size * (3 if cell.of_attention else 5) * cell.calls
+    if sum(node.type == "Cast" for node, *_ in cell.runs) == 1:
+        # From the mask of one byte, once each way; MindSpore leaves the cell's name on the second one alone.
+        backward += elements * (1 + size) * cell.calls
     axes = ("dp", "tp") if cell.of_attention or plan.sequence_parallel else ("dp",)
     return Draw(
         cell=cell.name,

@@ -268,9 +268,9 @@ def _compare_leg(
     initial = {name: array for name, array in one.state(0).items() if name in placed}
     rates = tuple(learning_rate(step, config.optim) for step in range(first + steps))
     recipe = Recipe(steps, rates, config.optim.beta1)
-    _compare_scales(traces, expected, steps, found)
     bounds = replace(found.bounds, gradient=found.bounds.later_gradient) if first else found.bounds
     _merge(found, compare(run, _states(expected, steps), initial, recipe, bounds), bool(first))
+    _compare_scales(traces, expected, steps, found)  # which differ only after a skip that does
     lines = traces[0].steps[:steps]
     return LegReport(
         plan=words_of(leg.plan),

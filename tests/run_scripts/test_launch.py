@@ -78,7 +78,7 @@ def test_a_compiled_graph_is_only_for_its_own_config(config, capsys):
         return line
 
     assert folder() == folder("run.output=elsewhere", "run.steps=9")
-    others = ("optim.clip_norm=0.5", "model.dropout=0.1", "run.batch_size=4", "parallel.micro_batches=3")
+    others = ("optim.clip_norm=0.5", "model.dropout=0.2", "run.batch_size=4", "parallel.micro_batches=3")
     assert len({folder(), *map(folder, others)}) == 1 + len(others)
 
 

@@ -220,7 +220,8 @@ def test_a_dry_run_prints_its_findings_and_writes_them(tiny, tmp_path, capsys):
 @pytest.mark.parametrize(("problems", "code"), [((), 0), (("stage 1, rank 4: ...",), 1)])
 def test_all_stages_are_checked_to_meet(problems, code, tiny, tmp_path, monkeypatch, capsys):
     def compile_ranks(job, ranks, *_):
-        return [SimpleNamespace(rank=rank, order=f"of {rank}", agrees=True, to_json=dict) for rank in ranks]
+        common = {"dropout": (), "agrees": True, "to_json": dict}
+        return [SimpleNamespace(rank=rank, order=f"of {rank}", **common) for rank in ranks]
 
     def together(orders, mesh):
         assert (orders, mesh.size) == ({0: "of 0", 4: "of 4"}, 8)

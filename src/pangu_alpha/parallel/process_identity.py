@@ -32,6 +32,8 @@ from pangu_alpha.parallel.rank_table import RankTable
 UNKNOWN = -1
 UNREADABLE = -2  # in `server`: there is a rank table, but this process cannot use it
 
+_OWN_NUMBERS = "ASCEND_VISIBLE_DEVICES"  # Ascend Docker Runtime's; such a container numbers its NPUs from 0
+
 # One rank; even in size, since World.gather sends pieces of 16 bits.
 RECORD = np.dtype(
     [
@@ -105,6 +107,8 @@ def identify(
         if "MS_ROLE" not in environment and environment.get("RANK_ID", "").isdecimal():
             record["rank"] = int(environment["RANK_ID"][:9])
         table = _place_in_table(record, Path(path), rank)
+        if _OWN_NUMBERS in environment:
+            record["table_device"] = UNKNOWN  # the table has the host's numbers
     return Identity(record, config, table)
 
 

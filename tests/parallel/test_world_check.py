@@ -254,13 +254,7 @@ def test_the_rank_table_of_the_environment_is_read(config, tmp_path, monkeypatch
     assert [own.record[name] for name in names] == [3, 1, 1, 0, 1]
     assert own.record["table"] and own.table.size == 4
     contained = identify(3, config, 1, environment | {"ASCEND_VISIBLE_DEVICES": "4-5"}).record
-    assert [contained[name] for name in names] == [
-        3,
-        1,
-        -1,
-        0,
-        1,
-    ]  # which device this is on the host is unknown
+    assert [contained[name] for name in names] == [3, 1, -1, 0, 1]  # not known by the table's number
     path.write_text("{}", "utf-8")
     assert identify(3, config, 1, environment).record["server"] == process_identity.UNREADABLE
 

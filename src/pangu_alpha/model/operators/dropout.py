@@ -142,16 +142,17 @@ def check_masks(rate: float, float_status: type[nn.Cell] | None = None) -> None:
         expected = numbers.reshape(-1, 1) * numbers
     if float_status is not None:
         float_status.clear()
-    bits = ops.Mul()(Tensor(numbers.reshape(-1, 1)), Tensor(numbers))
-    kept = ops.GreaterEqual()(bits, Tensor(threshold, ms.int32))
-    overflows = 0.0 if float_status is None else float(float_status()((bits, kept)).asnumpy())
+    products = ops.Mul()(Tensor(numbers.reshape(-1, 1)), Tensor(numbers))
+    kept = ops.GreaterEqual()(products, Tensor(threshold, ms.int32))
+    bits, answers = products.asnumpy(), kept.asnumpy()  # waits for both
+    overflows = 0.0 if float_status is None else float(float_status()(kept).asnumpy())
     remedy = "train with model.dropout=0 here, and report the chip"
-    if wrong := int((bits.asnumpy() != expected).sum()):
+    if wrong := int((bits != expected).sum()):
         raise ValueError(
             f"model.dropout: of {expected.size} products of int32 this device gave {wrong} that are not the "
             f"lower 32 bits of the whole product, from which dropout's masks are made; {remedy}"
         )
-    if wrong := int((kept.asnumpy() != (expected >= threshold)).sum()):
+    if wrong := int((answers != (expected >= threshold)).sum()):
         raise ValueError(
             f"model.dropout: of {expected.size} comparisons of int32, by which dropout's masks are made, "
             f"this device gave {wrong} wrong answers; {remedy}"

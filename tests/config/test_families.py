@@ -32,13 +32,14 @@ def test_flash_attention_is_for_half_precision_without_dropout_where_there_is_a_
     assert has_flash_attention(model(compute_dtype=dtype, dropout=dropout), chip) == expected
 
 
-def test_a_910a_has_no_bfloat16():
-    said = unsupported(model(compute_dtype="bfloat16"), "910A")
-    assert said == (
-        "model.compute_dtype: bfloat16, but a 910A (Atlas training products) has no bfloat16; "
-        "take float16 or float32"
+def test_a_910a_multiplies_in_float16_only():
+    half, single = model(compute_dtype="bfloat16"), model(compute_dtype="float32")
+    assert unsupported(half, "910A") == (
+        "model.compute_dtype: bfloat16, but a 910A (Atlas training products) has no bfloat16 matrix "
+        "products; take float16"
     )
-    assert unsupported(model(compute_dtype="bfloat16"), "910B") is None
+    assert "has no float32 matrix products; take float16" in unsupported(single, "910A")
+    assert unsupported(half, "910B") is None and unsupported(single, "910B") is None
     assert unsupported(model(), "910A") is None
 
 

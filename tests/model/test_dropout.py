@@ -109,7 +109,7 @@ def test_heads_differ_and_attention_weights_drop_at_the_rate(kept_weights):
 
 
 def test_a_device_whose_products_are_not_cut_to_32_bits_is_refused(cpu, monkeypatch):
-    dropout.check_products()
+    dropout.check_masks(0.1)
 
     def saturating():
         return lambda x, y: Tensor(
@@ -118,7 +118,38 @@ def test_a_device_whose_products_are_not_cut_to_32_bits_is_refused(cpu, monkeypa
 
     monkeypatch.setattr(dropout.ops, "Mul", saturating)
     with pytest.raises(ValueError, match="model.dropout: of 4096 products of int32 this device gave 4096"):
-        dropout.check_products()
+        dropout.check_masks(0.1)
+
+
+def test_a_device_whose_comparisons_overflow_is_refused(cpu, monkeypatch):
+    def by_a_difference():
+        return lambda x, y: Tensor((x.asnumpy() - y.asnumpy()) >= 0)
+
+    monkeypatch.setattr(dropout.ops, "GreaterEqual", by_a_difference)
+    dropout.check_masks(0.5)  # from 0 no difference overflows
+    with pytest.raises(ValueError, match=r"of 4096 comparisons of int32, .* gave 1[4-9]\d\d wrong"):
+        dropout.check_masks(0.1)
+
+
+@pytest.mark.parametrize("overflows", [0.0, 8.0])
+def test_a_chip_that_takes_the_products_for_overflow_is_refused(cpu, overflows):
+    calls = []
+
+    class Status:
+        @staticmethod
+        def clear():
+            calls.append("clear")
+
+        def __call__(self, computed):
+            calls.append(computed.shape)
+            return Tensor(overflows, ms.float32)
+
+    if overflows:
+        with pytest.raises(ValueError, match="model.dropout: the products .* set this chip's float status"):
+            dropout.check_masks(0.1, Status)
+    else:
+        dropout.check_masks(0.1, Status)
+    assert calls == ["clear", (64, 64)]
 
 
 @pytest.mark.parametrize("columns", [24, B * S])  # as many columns as rows, too

@@ -10,6 +10,8 @@ from dataclasses import fields, is_dataclass, replace
 import numpy as np
 import pytest
 
+from pangu_alpha.config.data import SourceConfig
+from pangu_alpha.config.optim import LossScaleConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import TrainConfig, build_train_config
 from pangu_alpha.config.schema import PathText
@@ -81,15 +83,16 @@ def test_a_record_is_small_and_the_same_in_one_place(config):
 
 
 def test_the_keys_that_may_differ_are_the_paths():
-    def paths(cls):
+    def paths(cls, place=""):
         hints = typing.get_type_hints(cls, include_extras=True)
         for field in fields(cls):
             hint = hints[field.name]
-            inner = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else hint
+            several = typing.get_origin(hint) is dict
+            inner = typing.get_args(hint)[1] if several else hint
             if is_dataclass(inner):
-                yield from paths(inner)
+                yield from paths(inner, f"{place}{field.name}." + "*." * several)
             elif hint == PathText or PathText in typing.get_args(hint):
-                yield field.name
+                yield place + field.name
 
     assert set(paths(TrainConfig)) == set(PATHS)
 
@@ -111,6 +114,8 @@ def test_ranks_that_are_alike_pass_and_the_first_logs_their_groups(crowd, config
     [
         ("run", {"steps": 21}, r"run\.steps"),
         ("optim", {"learning_rate": 2e-4}, r"optim\.learning_rate"),
+        ("optim", {"loss_scale": LossScaleConfig(initial=2.0**16)}, r"optim\.loss_scale"),
+        ("data", {"train": {"one": SourceConfig("/data/one", 2.0)}}, r"data\.train"),
         ("model", {"activation": "fast_gelu"}, r"model\.activation"),
         ("parallel", {"dp": 4, "tp": 1}, r"parallel\.dp, parallel\.tp"),
     ],
@@ -139,9 +144,21 @@ def test_all_ranks_stop_by_the_same_sentence(crowd, config):
 
 
 def test_paths_may_differ(crowd, config):
-    data = replace(config.data, vocabulary="/elsewhere/vocab.model")
+    train = {"one": SourceConfig("/elsewhere/one")}
+    data = replace(config.data, train=train, vocabulary="/elsewhere/vocab.model")
     other = replace(config, run=replace(config.run, output="/elsewhere"), data=data)
     assert met(crowd, config, lambda rank, own: identify(rank, other, rank) if rank else own) == [None] * 4
+
+
+def test_a_container_is_another_place_than_its_neighbour(config, monkeypatch):
+    """Containers that share the host's name and processes may each have a device 0; their mounts differ."""
+    own = identify(0, config, 0).record
+    monkeypatch.setattr(process_identity.os, "readlink", lambda path: f"{path}:[1]")
+    first = identify(0, config, 0).record
+    monkeypatch.setattr(process_identity.os, "readlink", lambda path: f"{path}:[{1 + path.endswith('mnt')}]")
+    second = identify(0, config, 0).record
+    assert own["machine"] == first["machine"] == second["machine"]
+    assert first["place"] != second["place"]
 
 
 def changed(own, **values):
@@ -236,6 +253,8 @@ def test_the_rank_table_of_the_environment_is_read(config, tmp_path, monkeypatch
     names = ("rank", "device", "table_device", "server", "host_server")
     assert [own.record[name] for name in names] == [3, 1, 1, 0, 1]
     assert own.record["table"] and own.table.size == 4
+    contained = identify(3, config, 1, environment | {"ASCEND_VISIBLE_DEVICES": "4-5"}).record
+    assert [contained[name] for name in names] == [3, 1, -1, 0, 1]  # not known by the table's number
     path.write_text("{}", "utf-8")
     assert identify(3, config, 1, environment).record["server"] == process_identity.UNREADABLE
 

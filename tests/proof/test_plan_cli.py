@@ -117,7 +117,7 @@ def test_the_chip_of_a_plan_file_counts_and_an_option_changes_it(tmp_path, tiny)
     assert plan.job_of(plan_parser().parse_args(words)).chip == "910A"
     assert plan.job_of(plan_parser().parse_args([*words, "--chip", "910C"])).chip == "910C"
     assert plan.job_of(plan_parser().parse_args(["dry-run", "--model", tiny])).chip == "910B"
-    options = plan_parser().parse_args(["replay", "--dp", "2", "--chip", "910A"])
+    options = plan_parser().parse_args(["replay", "--dp", "2", "--chip", "910A", "compute_dtype=float16"])
     assert [job.chip for job in plan._replayed(options).values()] == ["910A"]
 
 
@@ -137,7 +137,7 @@ def test_a_dry_run_says_what_the_chip_decides(chip, said, tiny):
 def test_a_chip_without_the_model_s_type_is_refused(tmp_path):
     path = tmp_path / "half.yaml"
     path.write_text(TINY.replace("dropout: 0.0", "dropout: 0.0, compute_dtype: bfloat16"))
-    with pytest.raises(ValueError, match="bfloat16, but a 910A .* take float16 or float32"):
+    with pytest.raises(ValueError, match="bfloat16, but a 910A .* take float16$"):
         main(["dry-run", "--model", str(path), "--dp", "2", "--chip", "910A"])
 
 

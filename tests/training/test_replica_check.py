@@ -150,13 +150,20 @@ def test_holders_are_the_ranks_of_one_slice(config):
     assert len(first) + len(last) == 3 * len(placed)
 
 
-def test_it_is_ready_in_a_moment_on_2048_ranks():
+@pytest.mark.parametrize(
+    ("model", "plan", "names"),
+    [
+        ("200b", {"dp": 16, "tp": 8, "pp": 16, "micro_batches": 16, "optimizer_parallel": "level1"}, 300),
+        ("13b", {"dp": 2048}, 2000),  # one stage, and copies of all
+    ],
+)
+def test_it_is_ready_in_a_moment_on_2048_ranks(model, plan, names):
     config = build_train_config(
         {
-            "model": "200b",
+            "model": model,
             "data": {"train": {"one": {"records": "x"}}},
             "run": {"output": "x", "steps": 1},
-            "parallel": {"dp": 16, "tp": 8, "pp": 16, "micro_batches": 16, "optimizer_parallel": "level1"},
+            "parallel": plan,
         }
     )
 
@@ -166,4 +173,4 @@ def test_it_is_ready_in_a_moment_on_2048_ranks():
     began = time.perf_counter()
     check = ReplicaCheck(config, Many(), True)
     assert time.perf_counter() - began < 5.0
-    assert 0 < check._width < 300
+    assert 0 < check._width < names

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +16,14 @@ from pangu_alpha.checkpoint.pieces import Source
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.config.run import build_train_config
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.training.checkpoints import RunCheckpoints, check_fits, data_position, restore_guard
+from pangu_alpha.training.checkpoints import (
+    RunCheckpoints,
+    Start,
+    check_fits,
+    check_same_place,
+    data_position,
+    restore_guard,
+)
 from pangu_alpha.training.guard import make_guard
 
 RANKS = 4
@@ -162,3 +172,45 @@ def test_loss_scale_and_counters_come_back_or_are_refused(config, caplog):
         CheckpointError, match="state.guard: not the state of a guard: {'scale': None}; resume"
     ):
         restore_guard(guard, Source("there", "ours", damaged, {}))
+
+
+def start_at(step, resumed=False):
+    """What a rank begins from, as far as its place matters."""
+    manifest = SimpleNamespace(step=step, samples=8 * step)
+    source = SimpleNamespace(manifest=manifest, path=Path(f"/node/step_{step:08d}"))
+    return Start(source, resumed, verified=True)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (lambda rank: (10, 80, 7, start_at(10, True)), None),
+        (lambda rank: (0, 0, 7, None), None),
+        (
+            lambda rank: (20, 160, 7, start_at(20, True)) if rank == 3 else (10, 80, 7, start_at(10, True)),
+            r"^run.output: runs/one: the ranks resume from different checkpoints \(ranks 0-2 at step 10, "
+            "rank 3 at step 20; this one from /node/step_000000",
+        ),
+        (
+            lambda rank: (0, 0, 7, start_at(30 if rank < 2 else 40)),
+            "^run.initial: ranks 2-3 would begin with the weights of another step than rank 0 .*copy one",
+        ),
+        (
+            lambda rank: (0, 0, 7 if rank != 1 else 8, None),
+            "^data: rank 1 would read other records",
+        ),
+    ],
+)
+def test_ranks_that_begin_elsewhere_are_named(crowd, place, said):
+    def meet(world):
+        step, samples, data, start = place(world.rank)
+        try:
+            return check_same_place(world, Path("runs/one"), step, samples, data, start)
+        except ValueError as error:
+            return str(error)
+
+    found = crowd(4).run(meet)
+    if said is None:
+        assert found == [None] * 4
+    else:
+        assert all(re.search(said, each) for each in found)

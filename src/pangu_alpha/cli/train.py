@@ -60,7 +60,8 @@ def main(arguments: Sequence[str]) -> int:
     log_to_stderr()
 
     # MindSpore takes seconds: after the config is checked
-    from pangu_alpha.model.operators.dropout import check_products
+    from pangu_alpha.model.operators import operators_for
+    from pangu_alpha.model.operators.dropout import check_masks
     from pangu_alpha.parallel.context import device_number, use_chip, use_device
     from pangu_alpha.parallel.world import join_world
     from pangu_alpha.parallel.world_check import check_world
@@ -72,7 +73,8 @@ def main(arguments: Sequence[str]) -> int:
     if device == "Ascend":
         use_chip(config.run.chip, config.model)
         if config.model.dropout:
-            check_products()
+            operators = operators_for(config.model, chip=config.run.chip)
+            check_masks(config.model.dropout, operators.float_status)
     check_world(world, config, device_number(device))
 
     from pangu_alpha.training.guard import TrainingHaltedError

@@ -47,10 +47,12 @@ class Family:
 #   products only).
 # saturates: page of aclrtFloatOverflowMode (CANN 9.1: Atlas training products have the saturation mode only;
 #   A2 and A3 have both, Inf/NaN by default); page of set_device_sat_mode says the same.
-# compute_types: CANN page ToBfloat16 and the operators' pages ("Atlas training products: no BFLOAT16").
+# compute_types: CANN page ToBfloat16 and the operators' pages ("Atlas training products: no BFLOAT16"). Page
+#   of aclnnMm (commercial 8.0.RC1), cubeMathType: on Atlas training products float32 is an error if the type
+#   is to be kept, as MindSpore 2.9 asks (matmul_allow_hf32 is off), and is made float16 if it need not be.
 # default_type: the official models of 2021 compute in float16; kept on all, so that "auto" means one thing.
 FAMILIES: dict[str, Family] = {
-    "910A": Family("Atlas training products", "ascend910", False, True, ("float16", "float32")),
+    "910A": Family("Atlas training products", "ascend910", False, True, ("float16",)),
     "910B": Family(
         "Atlas A2 training products", "ascend910b", True, False, ("float16", "bfloat16", "float32")
     ),
@@ -77,7 +79,7 @@ def unsupported(model: ModelConfig, chip: str) -> str | None:
     if wanted in family.compute_types:
         return None
     return (
-        f"model.compute_dtype: {wanted}, but a {chip} ({family.products}) has no {wanted}; "
+        f"model.compute_dtype: {wanted}, but a {chip} ({family.products}) has no {wanted} matrix products; "
         f"take {' or '.join(family.compute_types)}"
     )
 

@@ -13,6 +13,7 @@ import platform
 import socket
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -31,12 +32,14 @@ from pangu_alpha.parallel.rank_table import RankTable
 UNKNOWN = -1
 UNREADABLE = -2  # in `server`: there is a rank table, but this process cannot use it
 
+_OWN_NUMBERS = "ASCEND_VISIBLE_DEVICES"  # Ascend Docker Runtime's; such a container numbers its NPUs from 0
+
 # One rank; even in size, since World.gather sends pieces of 16 bits.
 RECORD = np.dtype(
     [
         ("host", "S32"),  # name of the host, cut
         ("machine", "u8"),  # digest that no other machine has, whatever its containers are called
-        ("place", "u8"),  # of machine, host name and process namespace: device numbers are unique in it
+        ("place", "u8"),  # of machine, host name and namespaces: device numbers are unique in it
         ("rank", "i4"),  # as the environment says, UNKNOWN if nothing
         ("device", "i2"),  # number of the NPU in the machine, UNKNOWN on CPU
         ("table_device", "i2"),  # what the rank table says of it
@@ -51,9 +54,16 @@ RECORD = np.dtype(
 )
 assert RECORD.itemsize == 80
 
-# Keys whose values are paths. They may differ between nodes, since what lies there is compared: the output
-# by checkpoint.distributed.check_shared, data and place in them by the loop.
-PATHS = ("output", "resume", "initial", "records", "validation", "vocabulary")
+# Keys whose values are paths. They may differ between nodes: the output is compared by
+# checkpoint.distributed.check_shared, the records and the place in them by the loop.
+PATHS = (
+    "run.output",
+    "run.resume",
+    "run.initial",
+    "data.train.*.records",  # of every source
+    "data.validation",
+    "data.vocabulary",
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ def identify(
     record = np.zeros((), RECORD)
     host = socket.gethostname()
     record["host"] = host.encode("ascii", "replace")
-    record["machine"], record["place"] = _digest(_boot()), _digest(_boot(), host, _process_namespace())
+    record["machine"], record["place"] = _digest(_boot()), _digest(_boot(), host, *_namespaces())
     record["device"] = _physical(device, environment)
     record["table_device"] = record["server"] = record["host_server"] = record["rank"] = UNKNOWN
     sections = to_mapping(config)
@@ -97,6 +107,8 @@ def identify(
         if "MS_ROLE" not in environment and environment.get("RANK_ID", "").isdecimal():
             record["rank"] = int(environment["RANK_ID"][:9])
         table = _place_in_table(record, Path(path), rank)
+        if _OWN_NUMBERS in environment:
+            record["table_device"] = UNKNOWN  # the table has the host's numbers
     return Identity(record, config, table)
 
 
@@ -139,11 +151,21 @@ def short_digest(value: Any) -> int:
     return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
-def without_paths(value: Any) -> Any:
-    """A nested mapping without the keys whose values are paths."""
+def without_paths(value: Any, place: str = "") -> Any:
+    """A configuration as nested mappings, without the keys whose values are paths.
+
+    Args:
+        value: The whole, or what stands at
+        place: this dotted key of it, in which "*" is the name of any source.
+    """
     if not isinstance(value, Mapping):
         return value
-    return {key: without_paths(each) for key, each in value.items() if key not in PATHS}
+    kept = {}
+    for key, each in value.items():
+        inner = "data.train.*" if place == "data.train" else f"{place}.{key}" if place else key
+        if inner not in PATHS:
+            kept[key] = without_paths(each, inner)
+    return kept
 
 
 def compared_keys(config: TrainConfig) -> dict[str, int]:
@@ -174,11 +196,13 @@ def _boot() -> str:
         return socket.gethostname()
 
 
-def _process_namespace() -> str:
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
+def _namespaces() -> list[str]:
+    """Differ between containers: no two share the mounts, though they may share processes and host name."""
+    found = []
+    for kind in ("pid", "mnt"):
+        with suppress(OSError):
+            found.append(os.readlink(f"/proc/self/ns/{kind}"))
+    return found
 
 
 def _digest(*words: str) -> int:

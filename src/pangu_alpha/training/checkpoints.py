@@ -6,6 +6,7 @@ Knows files and configurations; the numbers are the engine's, the place in the r
 from __future__ import annotations
 
 import logging
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.data.position import Position, kept_position
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
+from pangu_alpha.parallel.rank_table_problem import ranges
 from pangu_alpha.training.guard import Guard
 
 logger = logging.getLogger(__name__)
@@ -157,6 +159,50 @@ def check_fits(source: Source, config: TrainConfig, tokenizer: str) -> None:
     own = source.manifest.config.get("model", {})
     if (said := other_network(own, config.model, "this run")) is not None:
         raise ValueError(f"{source.path}: {said}")
+
+
+def check_same_place(
+    world: Group, folder: Path, step: int, samples: int, data: int, start: Start | None
+) -> None:
+    """Makes sure that all ranks begin at the same place, with the same weights and data; all call it.
+
+    Args:
+        world: All ranks.
+        folder: Output of the run.
+        step: Steps done.
+        samples: Windows read by all.
+        data: Fingerprint of the records and the place in them.
+        start: What this rank begins from.
+
+    Raises:
+        ValueError: They do not; on all ranks alike.
+    """
+    manifest = start.source.manifest if start else None
+    weights = zlib.crc32(f"{manifest.step} {manifest.samples}".encode()) if manifest else 0
+    places = world.gather(np.array([step, samples, weights, data], np.int64))
+    others = [np.flatnonzero(column != column[0]).tolist() for column in places.T]
+    origin = start and start.source.path
+    if others[0] or others[1]:
+        groups = {each: np.flatnonzero(places[:, 0] == each).tolist() for each in places[:, 0].tolist()}
+        steps = ", ".join(f"{_ranks(ranks)} at step {each}" for each, ranks in groups.items())
+        raise ValueError(
+            f"run.output: {folder}: the ranks resume from different checkpoints ({steps}; this one "
+            f"from {origin}); it must lie on storage that all nodes share"
+        )
+    if others[2]:
+        raise ValueError(
+            f"run.initial: {_ranks(others[2])} would begin with the weights of another step than rank 0 "
+            f"(this one from {origin}); copy one checkpoint to all nodes"
+        )
+    if others[3]:
+        raise ValueError(
+            f"data: {_ranks(others[3])} would read other records than rank 0, or from another place; "
+            "copy the same records to all nodes"
+        )
+
+
+def _ranks(ranks: list[int]) -> str:
+    return f"rank{'s' * (len(ranks) > 1)} {ranges(ranks)}"
 
 
 def restore_guard(guard: Guard, source: Source) -> None:

@@ -34,6 +34,7 @@ from pangu_alpha.training.checkpoints import (
     RunCheckpoints,
     Start,
     check_fits,
+    check_same_place,
     data_position,
     restore_guard,
 )
@@ -174,7 +175,8 @@ class Trainer:
             self.engine.initialize()
         else:
             self._restore(start)
-        self._agree_on_place(start)
+        data = self.batches.position.fingerprint
+        check_same_place(self.world, self.folder, self.place.step, self.place.samples, data, start)
 
     def run(self) -> int:
         """Trains to the last step.
@@ -360,16 +362,6 @@ class Trainer:
         self.batches.resume(samples, before)
         for note in changes(before, self.batches.position):
             logger.warning("  %s", note)
-
-    def _agree_on_place(self, start: Start | None) -> None:
-        data = self.batches.position.fingerprint
-        places = self.world.gather(np.array([self.place.step, self.place.samples, data], np.int64))
-        if (places != places[0]).any():
-            steps = ", ".join(f"rank {rank} at step {step}" for rank, (step, *_) in enumerate(places))
-            raise ValueError(
-                f"run.output: {self.folder}: the ranks resume from different checkpoints ({steps}; this one "
-                f"from {start and start.source.path}); it must lie on storage that all nodes share"
-            )
 
     def _record_digests(self) -> dict[str, str]:
         return {source.name: source.records.manifest.digest for source in self.batches.sources}

@@ -59,7 +59,10 @@ class ReplicaCheck:
         self._copied = copied_tensors(placed, plan)
         self._stage = Mesh.of(plan).stage_of(world.rank)
         self._names = self._copied[self._stage]
-        self._groups = {name: holders(placed[parameter_of(name)], plan, self._stage) for name in self._names}
+        own = {name: placed[parameter_of(name)] for name in self._names}
+        # layers repeat a few layouts; by name, 13 billion parameters on 2,048 ranks take 18 s
+        groups = {layout: holders(layout, plan, self._stage) for layout in set(own.values())}
+        self._groups = {name: groups[layout] for name, layout in own.items()}
         self._width = max(map(len, self._copied))
         self._every *= self._width > 0
         self._first = True

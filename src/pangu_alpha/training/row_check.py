@@ -18,6 +18,7 @@ from pangu_alpha.data.batches import Batch, TrainingBatches
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.rank_table_problem import ranges
 from pangu_alpha.parallel.world import World
+from pangu_alpha.training.schedule import row_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,7 @@ def digest_of(micro_batches: Sequence[Batch]) -> int:
 
 def samples_of(plan: ParallelPlan, batch_size: int, position: int, data: int) -> np.ndarray:
     """The samples that a data coordinate reads in the step at a position, int64 [M * B]."""
-    first = position + (np.arange(plan.micro_batches) * plan.dp + data) * batch_size
-    return (first[:, None] + np.arange(batch_size)).ravel()
+    return position + row_numbers(plan.micro_batches, data, plan.dp, batch_size).ravel()
 
 
 def check_rows(

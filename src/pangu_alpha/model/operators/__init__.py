@@ -109,9 +109,9 @@ def operators_for(
         ValueError: The chip does not have the compute type, or no kernel that draws masks by itself.
     """
     device = device or ms.get_context("device_target")
-    known = _found_chip() if device == "Ascend" and chip == "auto" else None if chip == "auto" else chip
-    if device == "CPU":
-        known = None
+    known = None if chip == "auto" or device == "CPU" else chip
+    if device == "Ascend" and chip == "auto":
+        known = _found_chip()
     if known and (problem := unsupported(config, known)):
         raise ValueError(problem)
     if device_dropout is not None and device != "Ascend":

@@ -45,7 +45,7 @@ class Dropout(nn.Cell):
         self.off = rate == 0.0
         self.factor = 1.0 / (1.0 - rate)
         self.salt = salt
-        self.threshold = Tensor(int(rate * 2**32) - 2**31, ms.int32)  # the product's bits are signed
+        self.threshold = Tensor(_threshold(rate), ms.int32)
         self.reshape = ops.Reshape()
         self.bits = self.product()
         self.reached = ops.GreaterEqual()
@@ -89,7 +89,7 @@ class AttentionDropout(nn.Cell):
         self.factor = 1.0 / (1.0 - rate)
         heads = salted(head_numbers(num_heads), salt)
         self.heads = Tensor(heads.reshape(1, -1, 1), ms.int32)
-        self.threshold = Tensor(int(rate * 2**32) - 2**31, ms.int32)
+        self.threshold = Tensor(_threshold(rate), ms.int32)
         self.reshape = ops.Reshape()
         self.by_head = ops.Mul()
         self.expand_dims = ops.ExpandDims()
@@ -111,6 +111,11 @@ class AttentionDropout(nn.Cell):
         return self.drop(weights, self.cast(keep, weights.dtype))
 
 
+def _threshold(rate: float) -> int:
+    """What the bits of a product, read as a signed number, must reach for an element to stay."""
+    return int(rate * 2**32) - 2**31
+
+
 @constexpr
 def _columns(count: int) -> Tensor:
     return Tensor(column_numbers(count), ms.int32)
@@ -121,19 +126,39 @@ def _salted_columns(count: int, salt: int) -> Tensor:
     return Tensor(salted(column_numbers(count), salt), ms.int32)
 
 
-def check_products() -> None:
+def check_masks(rate: float, float_status: type[nn.Cell] | None = None) -> None:
     """Refuses a device on which the masks would not be what they are elsewhere.
 
+    Args:
+        rate: Probability of a zero.
+        float_status: Of a chip that saturates, Operators.float_status; None elsewhere.
+
     Raises:
-        ValueError: A product of int32 is not the lower 32 bits of the whole product.
+        ValueError: A product of int32 is not the lower 32 bits of the whole product; or a comparison is
+            wrong, as one by a difference that overflows would be; or the products count as overflow.
     """
-    numbers = column_numbers(64)
-    found = ops.Mul()(Tensor(numbers.reshape(-1, 1)), Tensor(numbers)).asnumpy()
+    numbers, threshold = column_numbers(64), _threshold(rate)
     with np.errstate(over="ignore"):
         expected = numbers.reshape(-1, 1) * numbers
-    if wrong := int((found != expected).sum()):
+    if float_status is not None:
+        float_status.clear()
+    products = ops.Mul()(Tensor(numbers.reshape(-1, 1)), Tensor(numbers))
+    kept = ops.GreaterEqual()(products, Tensor(threshold, ms.int32))
+    bits, answers = products.asnumpy(), kept.asnumpy()  # waits for both
+    overflows = 0.0 if float_status is None else float(float_status()(kept).asnumpy())
+    remedy = "train with model.dropout=0 here, and report the chip"
+    if wrong := int((bits != expected).sum()):
         raise ValueError(
             f"model.dropout: of {expected.size} products of int32 this device gave {wrong} that are not the "
-            "lower 32 bits of the whole product, from which dropout's masks are made; train with "
-            "model.dropout=0 here, and report the chip"
+            f"lower 32 bits of the whole product, from which dropout's masks are made; {remedy}"
+        )
+    if wrong := int((answers != (expected >= threshold)).sum()):
+        raise ValueError(
+            f"model.dropout: of {expected.size} comparisons of int32, by which dropout's masks are made, "
+            f"this device gave {wrong} wrong answers; {remedy}"
+        )
+    if overflows:
+        raise ValueError(
+            "model.dropout: the products of int32 from which dropout's masks are made set this chip's float "
+            f"status, so that every step would count as an overflow and be skipped; {remedy}"
         )

@@ -3,8 +3,9 @@
 Kinds of differences and what bounds them:
     loss, norm     |a - b| / |b|, every step, every rank that has it
     skip           steps applied by one and skipped by the other
-    gradient       of the first step compared, clipped: what is new in the first moment / (1 - beta1);
-                   difference / largest |g| of the tensor
+    gradient       of the first step compared that the reference applies, clipped: what is new in the first
+                   moment / (1 - beta1); difference / largest |g| of the tensor. Skipped steps before it leave
+                   the weights as they are, and nothing to compare
     weight, moment after the last step: difference / largest movement of the tensor since the start
     key bias       its true gradient is 0, so all of it is rounding: |movement| / (steps * learning rate)
     replica        between ranks that hold the same element; as weight and moment
@@ -188,11 +189,13 @@ def compare(
         bounds: What passes.
     """
     found = Comparison(bounds)
+    applied = (step for step in range(recipe.steps) if reference[f"{step}/applied"])
+    updated = next(applied, None)
     for step in range(recipe.steps):
         _scalars(found, run, reference, step, recipe)
-        if step == 0:
+        if step == updated:
             for name in initial:
-                _gradient(found, run, reference, name, recipe)
+                _gradient(found, run, reference, (step, name), recipe)
         for name in run.shapes:
             # what the bounds are for is measured after the last step; before it, only whether sums are clear
             if name.startswith(SUM) or step == recipe.steps - 1:
@@ -213,19 +216,24 @@ def _scalars(
 
 
 def _gradient(
-    found: Comparison, run: Run, reference: Mapping[str, np.ndarray], name: str, recipe: Recipe
+    found: Comparison,
+    run: Run,
+    reference: Mapping[str, np.ndarray],
+    place: tuple[int, str],
+    recipe: Recipe,
 ) -> None:
+    step, name = place
     if is_key_bias(name):
         return
     moment, kept = MOMENT1 + name, recipe.beta1
-    expected, whole = reference[f"0/state/{moment}"], run.whole(0, moment)
+    expected, whole = reference[f"{step}/state/{moment}"], run.whole(step, moment)
     values = _cut(whole.values, expected)
-    if recipe.done:
-        expected = expected - kept * reference[f"-1/state/{moment}"]
-        values = values - kept * _cut(run.whole(-1, moment).values, expected)
+    if recipe.done + step:
+        expected = expected - kept * reference[f"{step - 1}/state/{moment}"]
+        values = values - kept * _cut(run.whole(step - 1, moment).values, expected)
     difference = (values - expected) / (1 - kept)
     largest = np.abs(expected).max() / (1 - kept)
-    _note_largest(found, "gradient", difference, largest, (_named(0, recipe), name, whole))
+    _note_largest(found, "gradient", difference, largest, (_named(step, recipe), name, whole))
 
 
 def _state(

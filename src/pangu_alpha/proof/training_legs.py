@@ -43,6 +43,15 @@ class Interruption:
     number: signal.Signals
     after: int
 
+    @property
+    def kills(self) -> bool:
+        """Whether the rank gets no time to save."""
+        return self.number == signal.SIGKILL
+
+    def saved(self, every: int) -> int:
+        """Steps in the last checkpoint before it, of a run that saves after every so many; 0 for none."""
+        return self.after // every * every
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -163,10 +172,9 @@ def _begin(folder: Path, request: str) -> None:
 
 def _last_saved(config: TrainConfig, interruption: Interruption | None) -> Path | None:
     """The checkpoint that must lie on the disk before a rank is killed, for the run to go on from it."""
-    if interruption is None or interruption.number != signal.SIGKILL:
+    if interruption is None or not interruption.kills:
         return None
-    every = config.run.checkpoint.every
-    step = interruption.after // every * every
+    step = interruption.saved(config.run.checkpoint.every)
     return CheckpointStore(Path(config.run.output) / "checkpoints").path(step) if step else None
 
 
@@ -222,7 +230,7 @@ class _Watch:
             return
         self._processes[told.rank].send_signal(told.number)
         self._sent = True
-        if told.number == signal.SIGKILL:
+        if told.kills:
             self._processes[told.rank].wait()
             self._died = time.monotonic()
         else:

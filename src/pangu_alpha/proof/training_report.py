@@ -12,22 +12,22 @@ from pangu_alpha.proof.compare import Bounds, Difference
 
 @dataclass(frozen=True)
 class TrainingBounds(Bounds):
-    """Bounds of a training run; `gradient` is of its first step.
+    """Bounds of a training run; `gradient` is of the first update of the run.
 
     Args:
-        later_gradient: As gradient, of the first step after a resume, where the weights have parted by the
-            rounding of all steps before; as weight.
+        later_gradient: As gradient, of the first update after a resume, where the weights have parted by the
+            rounding of all steps before; that has not needed more than `gradient` allows.
         scale: Of the loss scale, relative.
     """
 
-    later_gradient: float = 1e-4
+    later_gradient: float = 1e-5
     scale: float = 0.0
 
     @classmethod
     def of(cls, dtype: str) -> TrainingBounds:
         """What passes for a network that computes in a type; see Bounds.of."""
         bounds = super().of(dtype)
-        return replace(bounds, later_gradient=bounds.weight)
+        return replace(bounds, later_gradient=bounds.gradient)
 
 
 @dataclass(frozen=True)

@@ -124,9 +124,15 @@ class RankSummary:
         return sum(self.bytes.values())
 
     @property
+    def slices_limit(self) -> float:
+        """Bytes that a process should take at its peak: what the rank holds and half of it, and MindSpore."""
+        return 1.5 * self.held + _MINDSPORE
+
+    @property
     def host_limit(self) -> float:
-        """Bytes that the process may take at its peak: what the rank holds and half of it, and MindSpore."""
-        return 1.5 * self.held + max(_MINDSPORE, _NODE * self.nodes)
+        """Bytes that it may take: as `slices_limit`, but for a graph so large that compiling it takes more
+        than 1.5 GB by itself, which no rank's share of the model explains."""
+        return max(self.slices_limit, 1.5 * self.held + _NODE * self.nodes)
 
     @property
     def fits_host(self) -> bool:
@@ -151,7 +157,8 @@ class RankSummary:
             | {"group_size": len(line.groups[0]) if line.groups else 0, "link": link, "equal": line.equal}
             for line, link in zip(self.lines, self.links, strict=True)
         ]
-        said = {"host_limit": self.host_limit, "fits_host": self.fits_host, "agrees": self.agrees}
+        said = {"host_limit": self.host_limit, "slices_limit": self.slices_limit}
+        said |= {"fits_host": self.fits_host, "agrees": self.agrees}
         plain = asdict(replace(self, order=PartialOrder((), ())))
         del plain["order"]
         return plain | {"lines": rows, "links": None} | said

@@ -20,6 +20,8 @@ PATH_WORDS = set("FILE DIR PATH YAML PNG TABLE SRC DST JSONL VOCAB RUN LIST".spl
 NEVER = ("x", "1e400", "nan", "-inf", "", "9" * 5000)  # no number of any option
 # Options for which 0, or a negative number, says something; all others refuse it as they read it.
 ZERO = {
+    "--ranks": "the first alone",
+    "--dropout": "none",
     "--heartbeat": "none",
     "--restarts": "no further attempt",
     "--grace": "kill at once",

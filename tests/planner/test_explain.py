@@ -76,7 +76,8 @@ def test_single_changes_of_the_winner(answer):
     found = {each.what: each for each in changes(best, QUESTION)}
     levels = {f"optimizer parallel {level}" for level in ("none", "level1", "level2", "level3")}
     own = f"optimizer parallel {best.plan.optimizer_parallel}"
-    assert levels - set(found) == {own}
+    refused = {"optimizer parallel level3"} if best.plan.pp > 1 else set()  # by MindSpore
+    assert levels - set(found) == {own} | refused
     assert "recompute full" in found and found["recompute full"].memory < best.memory
     assert found["recompute full"].seconds > best.seconds
     allowed = {what for what in found if found[what].memory <= QUESTION.limit} - {"optimizer parallel level3"}

@@ -35,7 +35,7 @@ def folder(where: Path, plan: dict, batch: int = 4, device: str = "auto") -> Pat
     where.mkdir(parents=True)
     run = {"output": str(where), "steps": 50, "batch_size": batch, "device": device}
     data = {"train": {"a": {"records": "records"}}}
-    values = {"model": {"base": "2_6b"}, "data": data, "run": run, "parallel": plan}
+    values = {"model": {"base": "2_6b", "dropout": 0.0}, "data": data, "run": run, "parallel": plan}
     (where / "config.yaml").write_text(yaml.safe_dump(values))
     return where
 
@@ -63,7 +63,7 @@ def logs(tmp_path):
     """Logs of four plans, as a cluster with slower products and links would write them."""
     cluster = load_cluster(CLUSTER)
     device = cluster.device.with_constants(matmul=0.5, link_inner=0.4)
-    network = load_model_config("2_6b")
+    network = dataclasses.replace(load_model_config("2_6b"), dropout=0.0)
     stack = software_of(load_stack("pangu-alpha"), network, device.family)
     model, shape = CostModel(dataclasses.replace(cluster, device=device), stack), Shape.of(network)
     paths = []

@@ -190,8 +190,11 @@ def test_at_level_2_the_last_stage_sends_its_part_of_the_tied_gradient_unsummed(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("pp", [1, 2])
-@pytest.mark.parametrize("level", ["none", "level1", "level2", "level3"])
+@pytest.mark.parametrize(
+    ("level", "pp"),
+    # MindSpore 2.9 ends its compiler on the first stage of level3.
+    [*((level, pp) for level in ("none", "level1", "level2") for pp in (1, 2)), ("level3", 1)],
+)
 def test_every_level_with_and_without_a_pipeline(level, pp, tmp_path):
     # Thresholds in KB of the whole parameter: all are cut; only the table of 1,024 rows (64 KB); none.
     cuts = [(0, 64), (64, 1024), (64, 64)] if level != "none" else [(0, 64)]
@@ -204,14 +207,11 @@ def test_every_level_with_and_without_a_pipeline(level, pp, tmp_path):
             optimizer_threshold=threshold,
         )
         job = Job(replace(SMALL, vocab_size=vocabulary), plan)
-        # MindSpore 2.9 ends its compiler on the first stage of level3 ("context is null").
-        ranks = [0] if pp == 1 else [2] if level == "level3" else [0, 2]
-        summaries = _summaries(job, ranks, tmp_path / f"{threshold}_{vocabulary}")
+        summaries = _summaries(job, [0, 2][:pp], tmp_path / f"{threshold}_{vocabulary}")
         for summary in summaries:
             _assert_as_predicted(summary)
-        if len(summaries) == pp:
-            found = together({each.rank: each.order for each in summaries}, Mesh.of(plan))
-            assert found.meet, found.text()
+        found = together({each.rank: each.order for each in summaries}, Mesh.of(plan))
+        assert found.meet, found.text()
 
 
 @pytest.mark.long

@@ -136,9 +136,12 @@ def unpartitionable(plan: ParallelPlan) -> Iterator[str]:
         )
     words = (plan.recompute,) if isinstance(plan.recompute, str) else plan.recompute
     again = set(words) - {"none"}
-    if plan.optimizer_parallel == "level3" and (
-        (plan.pp > 1 and again) or (plan.micro_batches > 1 and "full" in again)
-    ):
+    if plan.optimizer_parallel == "level3" and plan.pp > 1:
+        yield (
+            f"optimizer_parallel: level3 with pp {plan.pp} ends MindSpore 2.9's compiler on the first stage; "
+            "use level2, or pp 1"
+        )
+    elif plan.optimizer_parallel == "level3" and plan.micro_batches > 1 and "full" in again:
         yield (
             f"optimizer_parallel: level3 with recompute {', '.join(sorted(again))} and "
             f"{plan.micro_batches} micro-batches ends MindSpore 2.9's compiler; use level2, or no recompute"

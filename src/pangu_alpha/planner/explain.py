@@ -72,7 +72,7 @@ def _others(job: Job) -> Iterator[tuple[str, Job]]:
             yield f"{words} {', '.join(there)}", dataclasses.replace(job, order=order)
     if job.dp > 1:
         for level in ("none", "level1", "level2", "level3"):
-            if level != job.sharding:
+            if level != job.sharding and not (level == "level3" and job.pp > 1):
                 yield f"optimizer parallel {level}", dataclasses.replace(job, sharding=level)
     for mode in ("none", "full"):
         if job.recompute != mode:

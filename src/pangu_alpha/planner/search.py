@@ -283,8 +283,6 @@ def _modes(question: Question, grid: Grid, level: str) -> tuple[str, ...]:
     """Recompute modes that MindSpore compiles under a level, of those that are asked for."""
     given = question.fixed.get("recompute")
     modes = ("none", "selective", "full") if given is None else (given,)
-    if level == "level3" and grid.pp > 1:
-        return tuple(mode for mode in modes if mode == "none")
     if level == "level3" and grid.micro_batches > 1:
         return tuple(mode for mode in modes if mode != "full")
     return modes
@@ -296,6 +294,8 @@ def _best_of(
     """The best plan on a grid within a bound, and seconds that none on it can undercut."""
     levels = LEVELS if grid.dp > 1 else LEVELS[:1]
     levels = [level for level in levels if question.fixed.get("optimizer_parallel", level) == level]
+    if grid.pp > 1:  # it ends MindSpore's compiler
+        levels = [level for level in levels if level != "level3"]
     ways = []
     for level, sequence, order in itertools.product(
         levels, _sequences(question, grid), _orders(question, grid)

@@ -15,7 +15,7 @@ from pangu_alpha.proof import replay_training as module
 from pangu_alpha.proof.replay_processes import ReplayError
 from pangu_alpha.proof.replay_training import Leg, replay_training
 from pangu_alpha.proof.small_run import small_run
-from pangu_alpha.proof.training_legs import Ended, Interruption, Trace
+from pangu_alpha.proof.training_legs import Ended, Interruption, Trace, remove_earlier
 from pangu_alpha.proof.training_worker import STEPS, state_file
 
 TENSOR = ParallelPlan(tp=2)
@@ -123,3 +123,23 @@ def test_gradients_are_those_of_the_first_update_of_a_leg(replayed):
 def test_a_leg_without_an_update_has_no_gradients_to_compare(replayed):
     report = replayed([LAST], [(0, (6, 6), (0, 0))], skipped=range(6))
     assert "gradient" not in {each.kind for each in report.differences} and report.passed
+
+
+def test_a_folder_that_no_replay_has_made_is_left_alone(replayed, tmp_path):
+    kept = tmp_path / "run" / "checkpoints" / "mine"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("weights")
+    with pytest.raises(ReplayError, match=r"run: not of an earlier replay .* give another --out"):
+        replayed([LAST], [(0, (6, 6), (0, 0))])
+    assert kept.read_text() == "weights"
+
+
+def test_what_an_earlier_replay_has_left_is_removed(tmp_path):
+    folder, mark = tmp_path / "run", tmp_path / "request.json"
+    for folder_exists in (False, True, True):
+        remove_earlier(folder, mark)
+        assert not folder.exists()
+        folder.mkdir()
+        if folder_exists:
+            mark.touch()
+            (folder / "file").touch()

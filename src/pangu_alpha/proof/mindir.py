@@ -376,8 +376,7 @@ def _callers_first(sites: dict[str, Counter[str]]) -> list[str]:
     try:
         return [*TopologicalSorter(sites).static_order()][::-1]
     except CycleError as error:
-        name = error.args[1][0]
-        raise ValueError(f"{name}: calls itself; how often a loop runs is not in the graph") from error
+        raise ValueError(f"{error.args[1][0]}: calls itself; how often is not in the graph") from error
 
 
 def _function(proto: Any, primitives: dict[str, Any]) -> Function:

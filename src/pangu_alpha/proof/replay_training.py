@@ -8,7 +8,6 @@ plan from the checkpoint that it left.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,8 +33,9 @@ from pangu_alpha.proof.replay_graphs import graphs_of
 from pangu_alpha.proof.replay_processes import ReplayError
 from pangu_alpha.proof.rewrite import RewriteOptions
 from pangu_alpha.proof.slices import Region
-from pangu_alpha.proof.training_legs import Ended, Interruption, Trace, run_leg, run_one
+from pangu_alpha.proof.training_legs import Ended, Interruption, Trace, remove_earlier, run_leg, run_one
 from pangu_alpha.proof.training_report import LegReport, TrainingBounds, TrainingReport
+from pangu_alpha.proof.training_worker import REQUEST
 
 _PREPARED = "prepared.json"
 _TYPES = ("float32", "float16")
@@ -111,8 +111,7 @@ def replay_training(
     clock.begin("one process", legs[-1].steps)
     one = _one(config, legs, folder, timeout)
     clock.begin("ranks", legs[-1].steps)
-    if (folder / "run").exists():
-        shutil.rmtree(folder / "run")
+    remove_earlier(folder / "run", folder / "leg_1" / "rank_00000" / REQUEST)
     found, reports = Comparison(bounds or TrainingBounds.of(config.model.compute_dtype)), []
     begins = 0
     for number, (leg, prepared) in enumerate(zip(legs, graphs, strict=True), start=1):

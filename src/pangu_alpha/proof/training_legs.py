@@ -112,8 +112,7 @@ def run_one(config: TrainConfig, folder: Path, timeout: float) -> None:
     output = Path(config.run.output)
     if before == _request_text(config) and output.exists():
         return
-    if output.exists():
-        shutil.rmtree(output)
+    remove_earlier(output, asked)
     _begin(folder, _request_text(config))
     run_child(["one", str(folder)], folder / "run.txt", timeout, _WORKER)
 
@@ -154,6 +153,24 @@ def run_leg(
     return Ended(codes, time.monotonic() - began)
 
 
+def remove_earlier(folder: Path, mark: Path) -> None:
+    """Removes a folder that an earlier replay has left, and no other.
+
+    Args:
+        folder: May be missing or empty.
+        mark: A file that is there if a replay has made the folder.
+
+    Raises:
+        ReplayError: It holds something else.
+    """
+    if folder.exists() and any(folder.iterdir()) and not mark.exists():
+        raise ReplayError(
+            f"{folder}: not of an earlier replay (no {mark}); give another --out, or move it away"
+        )
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
 def _request_text(
     config: TrainConfig, graphs: Path | None = None, patch: str | None = None, waits: int | None = None
 ) -> str:
@@ -164,8 +181,7 @@ def _request_text(
 
 def _begin(folder: Path, request: str) -> None:
     """Makes a process's folder anew."""
-    if folder.exists():
-        shutil.rmtree(folder)
+    remove_earlier(folder, folder / REQUEST)
     folder.mkdir(parents=True)
     write_text(folder / REQUEST, request)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,3 +144,22 @@ def test_what_an_earlier_replay_has_left_is_removed(tmp_path):
         if folder_exists:
             mark.touch()
             (folder / "file").touch()
+
+
+def test_graphs_are_used_again_until_the_job_or_this_project_changes(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(module, "compile_ranks", lambda job, folder, _: compiled.append(folder.name))
+    for name, value in {"misplaced": (), "graphs_of": {}, "check_order": 1, "write_graphs": None}.items():
+        monkeypatch.setattr(module, name, lambda *_, value=value: value)
+    config = small_run(tmp_path)
+    first, other = (replace(config, parallel=plan) for plan in (TENSOR, ParallelPlan(dp=2)))
+    assert [module.prepare(each, tmp_path).name for each in (first, other, first)] == [
+        "graphs_1",
+        "graphs_2",
+        "graphs_1",
+    ]
+    assert compiled == ["graphs_1", "graphs_2"]
+    monkeypatch.setattr(module, "made_by", lambda: {"source": 1, "versions": "MindSpore 3"})
+    assert module.prepare(first, tmp_path).name == "graphs_3"
+    (tmp_path / "graphs_4").mkdir()  # of a replay that was ended while it compiled
+    assert module.prepare(replace(config, parallel=ParallelPlan(tp=4)), tmp_path).name == "graphs_5"

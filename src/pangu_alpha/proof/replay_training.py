@@ -33,7 +33,15 @@ from pangu_alpha.proof.replay_graphs import graphs_of
 from pangu_alpha.proof.replay_processes import ReplayError
 from pangu_alpha.proof.rewrite import RewriteOptions
 from pangu_alpha.proof.slices import Region
-from pangu_alpha.proof.training_legs import Ended, Interruption, Trace, remove_earlier, run_leg, run_one
+from pangu_alpha.proof.training_legs import (
+    Ended,
+    Interruption,
+    Trace,
+    made_by,
+    remove_earlier,
+    run_leg,
+    run_one,
+)
 from pangu_alpha.proof.training_report import LegReport, TrainingBounds, TrainingReport
 from pangu_alpha.proof.training_worker import REQUEST
 
@@ -158,7 +166,7 @@ def prepare(
     job = Job(
         config.model, config.parallel, config.optim, run.batch_size, "plain", run.seed, chip=chip, patch=patch
     )
-    wanted = json.dumps(to_mapping(job))
+    wanted = json.dumps({"job": to_mapping(job)} | made_by())
     for number in count(1):
         target = folder / f"graphs_{number}"
         done = target / _PREPARED

@@ -21,6 +21,7 @@ from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.files.reading import read_json_lines
 from pangu_alpha.files.writing import write_text
+from pangu_alpha.parallel.process_identity import source_digest, versions
 from pangu_alpha.proof.replay_processes import Ranks, ReplayError, last_lines, run_child
 from pangu_alpha.proof.training_worker import EXIT_CODE, REQUEST, STEPS, WAITS, state_file
 
@@ -171,12 +172,17 @@ def remove_earlier(folder: Path, mark: Path) -> None:
         shutil.rmtree(folder)
 
 
+def made_by() -> dict[str, object]:
+    """What must be the same for an earlier replay's graphs and numbers to be used again."""
+    return {"source": source_digest(), "versions": versions()}
+
+
 def _request_text(
     config: TrainConfig, graphs: Path | None = None, patch: str | None = None, waits: int | None = None
 ) -> str:
     """What a process is to do."""
     values = {"config": to_mapping(config), "graphs": graphs and str(graphs), "patch": patch, "waits": waits}
-    return json.dumps(values)
+    return json.dumps(values | made_by())
 
 
 def _begin(folder: Path, request: str) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pangu_alpha.proof.compare import Bounds, Recipe, Run, compare
+from pangu_alpha.proof.compare import Bounds, Difference, Recipe, Run, compare, difference_lines
 
 WHOLE = (slice(0, 2), slice(0, 2))
 RECIPE = Recipe(1, (1e-2,), 0.9)
@@ -114,3 +114,15 @@ def test_rows_that_pad_the_vocabulary_must_stay_zero():
     assert found.first == "" and found.largest["padding"].passed
     padded["0/state/w"][2, 0] = 1e-9
     assert not compared(padded, shape=(3, 2), regions=regions).largest["padding"].passed
+
+
+def test_differences_are_lines_of_one_width():
+    found = [
+        Difference("loss", 0.0, 1e-5, "step 1"),
+        Difference("later_gradient", 2e-5, 1e-5, "step 3, w[0]"),
+    ]
+    assert list(difference_lines(found)) == [
+        "  kind             difference    bound  where it is largest",
+        "  loss               0.00e+00    1e-05  -",
+        "  later_gradient     2.00e-05    1e-05  step 3, w[0]  <-- above its bound",
+    ]

@@ -14,7 +14,7 @@ Kinds of differences and what bounds them:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -280,6 +280,16 @@ def differences(comparison: Comparison) -> Iterator[Difference]:
     for kind in asdict(comparison.bounds):
         if kind in comparison.largest:
             yield comparison.largest[kind]
+
+
+def difference_lines(found: Sequence[Difference]) -> Iterator[str]:
+    """A heading and a line for every difference, as all reports of replays show them."""
+    width = max([8, *(len(each.kind) for each in found)]) + 1
+    yield f"  {'kind':<{width}}{'difference':>12}{'bound':>9}  where it is largest"
+    for each in found:
+        mark = "" if each.passed else "  <-- above its bound"
+        place = each.where if each.value else "-"
+        yield f"  {each.kind:<{width}}{each.value:>12.2e}{each.bound:>9.0e}  {place}{mark}"
 
 
 def _note_largest(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.proof.compare import Bounds, Difference
+from pangu_alpha.proof.compare import Bounds, Difference, difference_lines
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,7 @@ class TrainingReport:
                 f"{leg.losses[0]:.6f} to {leg.losses[-1]:.6f}, loss scale {leg.scales[0]:g} to "
                 f"{leg.scales[-1]:g}, skipped {', '.join(map(str, leg.skipped)) or 'none'}"
             )
-        lines.append(f"  {'kind':<14}{'difference':>12}{'bound':>9}  where it is largest")
-        for each in self.differences:
-            mark = "" if each.passed else "  <-- above its bound"
-            lines.append(
-                f"  {each.kind:<14}{each.value:>12.2e}{each.bound:>9.0e}  "
-                f"{each.where if each.value else '-'}{mark}"
-            )
+        lines += difference_lines(self.differences)
         if self.first:
             lines.append(f"first difference: {self.first}")
         return "\n".join(lines)

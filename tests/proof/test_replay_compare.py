@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pangu_alpha.proof.compare import Bounds, Recipe, Run, compare
+from pangu_alpha.proof.compare import Bounds, Difference, Recipe, Run, compare, difference_lines
 
 WHOLE = (slice(0, 2), slice(0, 2))
 RECIPE = Recipe(1, (1e-2,), 0.9)
@@ -86,6 +86,25 @@ def test_a_step_that_only_one_skips_and_what_is_not_a_number_do_not_pass():
     assert compared(broken).largest["weight"].ratio == np.inf
 
 
+def test_the_gradient_is_that_of_the_first_step_that_the_reference_applies():
+    """What a skipped step leaves in the moments is equal, and says nothing of its gradients."""
+
+    def two(change):
+        found = {key.replace("0/", f"{step}/", 1): each for step in (0, 1) for key, each in states().items()}
+        before = {key.replace("0/", "-1/", 1): each * 0 for key, each in states().items() if "state" in key}
+        for each in before:
+            found[each.replace("-1/", "0/", 1)] = before[each]
+        found["1/state/adam_m.w"] = found["1/state/adam_m.w"] + np.float32(change)
+        return found | before | {"0/applied": np.bool_(False)}
+
+    names = ("w", "adam_m.w", "adam_v.w")
+    run = Run({0: two(1e-4)}, {0: dict.fromkeys(names, WHOLE)}, dict.fromkeys(names, (2, 2)), (0,))
+    recipe = Recipe(2, (1e-2, 1e-2), 0.9)
+    found = compare(run, two(0.0), {"w": np.zeros((2, 2), np.float32)}, recipe, Bounds())
+    assert found.largest["gradient"].value == pytest.approx(1e-3, rel=1e-3)
+    assert found.largest["gradient"].where.startswith("step 2, w[")
+
+
 def test_rows_that_pad_the_vocabulary_must_stay_zero():
     padded = states()
     for name in ("w", "adam_m.w", "adam_v.w"):
@@ -95,3 +114,15 @@ def test_rows_that_pad_the_vocabulary_must_stay_zero():
     assert found.first == "" and found.largest["padding"].passed
     padded["0/state/w"][2, 0] = 1e-9
     assert not compared(padded, shape=(3, 2), regions=regions).largest["padding"].passed
+
+
+def test_differences_are_lines_of_one_width():
+    found = [
+        Difference("loss", 0.0, 1e-5, "step 1"),
+        Difference("later_gradient", 2e-5, 1e-5, "step 3, w[0]"),
+    ]
+    assert list(difference_lines(found)) == [
+        "  kind             difference    bound  where it is largest",
+        "  loss               0.00e+00    1e-05  -",
+        "  later_gradient     2.00e-05    1e-05  step 3, w[0]  <-- above its bound",
+    ]

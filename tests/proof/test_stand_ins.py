@@ -44,9 +44,9 @@ class Attention(nn.Cell):
 class Dropped(nn.Cell):
     """The device's dropout, with a seed for every call."""
 
-    def __init__(self):
+    def __init__(self, keep=0.75):
         super().__init__()
-        self.dropout = ops.Dropout(0.75, 3, 1)
+        self.dropout = ops.Dropout(keep, 3, 1)
 
     def construct(self, x):
         return self.dropout(x)[0]
@@ -109,6 +109,14 @@ def test_dropout_repeats_its_mask_in_the_backward_pass_and_each_rank_has_its_own
         masks.append(value > 0)
     assert np.array_equal(masks[0], masks[1])
     assert (masks[0] != masks[2]).mean() > 0.3
+
+
+def test_dropout_in_float16_is_rounded_once(rewritten):
+    x = numbers(64, 64, dtype=np.float16)
+    (value,) = rewritten(Dropped(0.9), Tensor(x))
+    kept = value != 0
+    assert value.dtype == np.float16 and abs(kept.mean() - 0.9) < 0.03
+    assert np.array_equal(value[kept], (x[kept].astype(np.float32) / np.float32(0.9)).astype(np.float16))
 
 
 def test_an_operator_without_kernel_and_stand_in_is_refused_by_name(rewritten):

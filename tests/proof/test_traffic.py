@@ -15,15 +15,8 @@ from pangu_alpha.proof.dry_run import Job, compile_rank
 from pangu_alpha.proof.links import Cluster
 from pangu_alpha.proof.report import operator_name, summarise
 from pangu_alpha.proof.stages import together
-from pangu_alpha.proof.traffic import (
-    Call,
-    Demand,
-    Formulas,
-    Seen,
-    axis_name,
-    check,
-    parameter_shapes,
-)
+from pangu_alpha.proof.traffic import Call, Demand, Formulas, axis_name, parameter_shapes
+from pangu_alpha.proof.traffic_check import Seen, check
 
 MODEL = ModelConfig(192, 32, 2, 4, seq_length=16, dropout=0.1)
 SHARDED = {"optimizer_parallel": "level1", "optimizer_threshold": 0}

@@ -56,7 +56,6 @@ from pangu_alpha.proof.suite import Change, continued, quick, suite
 from pangu_alpha.proof.suite import job as small_job
 
 _COMPILERS = 2  # children at once: each takes a core, and gigabytes for a large model
-
 _SHOWN = (2, 4, 8)  # devices that a picture of a block's ways shows
 
 
@@ -295,9 +294,11 @@ def _compile(
 
 
 def _stages(summaries: Sequence[RankSummary], job: Job) -> str:
-    """A row for each stage; the traffic of the first, one between, and the last."""
+    """A row for each stage; the traffic of the first, one between, the last, and the first that is wrong."""
     layers = job.plan.stage_layers(job.model.num_layers)
-    shown = {each.stage: each for each in (summaries[0], summaries[len(summaries) // 2], summaries[-1])}
+    wrong = [each for each in summaries if not each.agrees][:1]
+    typical = (summaries[0], summaries[len(summaries) // 2], summaries[-1])
+    shown = {each.stage: each for each in sorted((*typical, *wrong), key=lambda each: each.stage)}
     parts = [stages_text(summaries, Mesh.of(job.plan), layers)]
     parts += [f"Traffic of a step, stage {stage}\n{traffic_text(each)}" for stage, each in shown.items()]
     parts.append(memory_text(list(shown.values()), job))

@@ -51,15 +51,20 @@ def stubs_text(summary: RankSummary) -> str:
 
 
 def host_text(summary: RankSummary) -> str:
-    """The peak of the process's memory, and what it may be."""
+    """The peak of the process's memory, and what it may be, by either of two rules if they differ."""
     peak, took = summary.peak_mb * 2**20, summary.initialize_seconds
     made = "without initial values" if took is None else f"with initial values, made in {took:.1f} s"
-    within = "within" if summary.fits_host else "ABOVE"
-    rest = max(peak - 1.5 * summary.held, 0.0)
-    return (
-        f"host peak {size(peak)} {made}: 1.5 x what it holds and {size(rest)}; {within} the limit of "
-        f"{size(summary.host_limit)}"
-    )
+    limits = {"1.5 GB": summary.slices_limit}
+    if summary.host_limit > summary.slices_limit:
+        limits[f"{size(summary.host_limit - 1.5 * summary.held)} for its {summary.nodes} nodes"] = (
+            summary.host_limit
+        )
+    said = [
+        f"{'within' if peak <= limit else 'ABOVE'} 1.5 x what it holds + {rest} = {size(limit)}"
+        for rest, limit in limits.items()
+    ]
+    last = ", which is the limit of so large a graph" if len(said) > 1 else ", the limit"
+    return f"host peak {size(peak)} {made}; {'; '.join(said)}{last}"
 
 
 def dropout_text(summaries: Sequence[RankSummary], shared: Sequence[str] = ()) -> str:
@@ -152,7 +157,7 @@ def wire_text(summary: RankSummary) -> str:
 
 
 def stages_text(summaries: Sequence[RankSummary], mesh: Mesh, layers: Sequence[int]) -> str:
-    """A row for every stage."""
+    """A row for every stage; below it what is wrong with the host's memory and with placements."""
     rows = []
     for each in summaries:
         sent = dict.fromkeys(RANK_ORDER, 0.0)
@@ -179,7 +184,14 @@ def stages_text(summaries: Sequence[RankSummary], mesh: Mesh, layers: Sequence[i
         )
     header = ("stage", "rank", "layers", "compile s", "host peak", "nodes", "weights", "moments", "sums")
     header += (*(f"sent {axis}" for axis in RANK_ORDER), "as predicted")
-    return table(header, rows, right=range(12))
+    wrong = [f"  stage {each.stage}: {host_text(each)}" for each in summaries if not each.fits_host]
+    wrong += [
+        f"  stage {each.stage}: {placed.name}: {placed.problem}"
+        for each in summaries
+        for placed in each.placements
+        if placed.problem
+    ]
+    return "\n".join([table(header, rows, right=range(12)), *wrong])
 
 
 def suite_text(reports: Sequence[ReplayReport]) -> str:

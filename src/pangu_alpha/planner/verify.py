@@ -22,7 +22,7 @@ from pangu_alpha.parallel.sharding import SHARDING, Axes, Split
 from pangu_alpha.planner.operators import ROWS, Operator
 from pangu_alpha.planner.strategies import BlockStrategy
 from pangu_alpha.planner.tables import table
-from pangu_alpha.proof import mindir, traffic
+from pangu_alpha.proof import mindir, traffic_check
 from pangu_alpha.proof.dry_run import Job, compile_rank
 
 _TABLE = "PANGU_ALPHA_SPLITS"  # environment of the compiling child: file with the rows
@@ -113,7 +113,7 @@ def block_calls(job: Job, folder: Path, timeout: float = 1800.0) -> dict[tuple[s
     for layers, sign in ((_LAYERS, -1), (_LAYERS + 1, 1)):
         longer = replace(job, model=replace(job.model, num_layers=layers))
         report = compile_rank(longer, 0, folder / f"{layers}_layers", timeout)
-        for each, phase in traffic.phased(mindir.read(report.graph)):
+        for each, phase in traffic_check.phased(mindir.read(report.graph)):
             calls[phase, each.operation, len(each.ranks), each.bytes] += sign * each.calls
     return {kind: number for kind, number in calls.items() if number}
 

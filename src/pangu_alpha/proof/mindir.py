@@ -10,16 +10,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
 
 from pangu_alpha.proof import private
+from pangu_alpha.proof.mindir_values import Tensor, attribute, find, kind_of, tensor_of, value
 
 Phase = Literal["forward", "recompute", "backward", "gradient", "parameter", "update"]
 
-_BITS = {"bool": 8, "qint4x2": 8}  # the other names say it
-_NAMES = {"float": "float32", "double": "float64"}
 _SEND, _RECEIVE = "Send", "Receive"
 _REF = "REF::"
 # Bytes a rank of n sends for each byte of payload when the operation goes round a ring; for AlltoAll
@@ -34,25 +33,6 @@ _WIRE = {
     _SEND: lambda n: 1.0,
     _RECEIVE: lambda n: 0.0,
 }
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """Shape and type of a value in the graph.
-
-    Args:
-        shape: As this rank has it.
-        dtype: MindSpore's name, such as "float16".
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def bytes(self) -> int:
-        """Size in bytes."""
-        digits = "".join(filter(str.isdigit, self.dtype))
-        return prod(self.shape) * (_BITS.get(self.dtype) or int(digits)) // 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +63,7 @@ class Node:
 
     def origin(self, name: str) -> Any:
         """What the compiler noted on where the node comes from, such as "micro", or None."""
-        return _find(self.proto.primal_attr, name)
+        return find(self.proto.primal_attr, name)
 
     def attribute(self, name: str) -> Any:
         """The primitive's attribute as a Python value, None where it has none of that name."""
@@ -241,45 +221,13 @@ def wrap(proto: Any) -> Model:
     primitives = {primitive.name: primitive for primitive in proto.primitives}
     functions = tuple(_function(graph, primitives) for graph in (proto.graph, *proto.functions))
     graphs = (proto.graph, *proto.functions)
-    parameters = {own_name(p.name): _tensor(p) for graph in graphs for p in graph.parameter}
+    parameters = {own_name(p.name): tensor_of(p) for graph in graphs for p in graph.parameter}
     return Model(functions, parameters, proto)
 
 
 def own_name(name: str) -> str:
     """A parameter's name without the name of the function in front of it."""
     return name.rpartition(":")[2]
-
-
-def attribute(primitive: Any, name: str) -> Any:
-    """A primitive's attribute as a Python value, None where it has none of that name."""
-    return _find(primitive.attribute, name)
-
-
-def value(proto: Any) -> Any:
-    """An AttributeProto as a Python value.
-
-    Outputs:
-        int, float, bool, str, None, a tuple of these, or a Tensor for shape and type of a tensor; the string
-        for functions, types and the like.
-    """
-    kind = _kind(proto)
-    if kind in ("TUPLE", "LIST"):
-        return tuple(map(value, proto.values))
-    if kind == "TENSORS":
-        found = tuple(map(_tensor, proto.tensors))
-        return found[0] if len(found) == 1 else found
-    # Elements of a tuple use the repeated field, single values the plain one.
-    if kind in ("FLOAT", "FLOAT16", "BFLOAT16"):
-        return proto.floats[0] if proto.floats else proto.f
-    if kind == "DOUBLE":
-        return proto.doubles[0] if proto.doubles else proto.d
-    if kind == "BOOL":
-        return bool(proto.ints[0] if proto.ints else proto.i)
-    if "INT" in kind:
-        return proto.ints[0] if proto.ints else proto.i
-    if kind in ("NONE", "UMONAD", "IOMONAD", "UNDEFINED"):
-        return None
-    return (proto.strings[0] if proto.strings else proto.s).decode()
 
 
 def calls(model: Model) -> dict[str, int]:
@@ -293,7 +241,7 @@ def calls(model: Model) -> dict[str, int]:
     """
     sites = {function.name: Counter(_callees(model, function)) for function in model.functions}
     counts: Counter[str] = Counter({model.functions[0].name: 1})
-    for name in _callers_first(sites, model.functions[0].name):
+    for name in _callers_first(sites):
         for callee, number in sites[name].items():
             counts[callee] += number * counts[name]
     return {function.name: counts[function.name] for function in model.functions}
@@ -404,7 +352,7 @@ def _closures(model: Model, proto: Any) -> Iterator[str]:
     notes = [each for each in proto.attribute if each.name == "shape"]
     while notes:
         note = notes.pop()
-        kind = _kind(note)
+        kind = kind_of(note)
         if kind == "FUNCGRAPHCLOSURE":
             yield value(note)
         elif kind == "PARTIALCLOSURE":
@@ -423,32 +371,20 @@ def _partial(model: Model, name: str) -> Iterator[str]:
         yield target
 
 
-def _callers_first(sites: dict[str, Counter[str]], root: str) -> list[str]:
-    """Functions reached from `root`, each after all that call it."""
-    order: list[str] = []
-    open_: list[str] = []
-
-    def visit(name: str) -> None:
-        if name in open_:
-            raise ValueError(f"{name}: calls itself; how often a loop runs is not in the graph")
-        if name in order:
-            return
-        open_.append(name)
-        for callee in sites[name]:
-            visit(callee)
-        open_.remove(name)
-        order.append(name)
-
-    visit(root)
-    return order[::-1]
+def _callers_first(sites: dict[str, Counter[str]]) -> list[str]:
+    """Functions, each after all that call it."""
+    try:
+        return [*TopologicalSorter(sites).static_order()][::-1]
+    except CycleError as error:
+        raise ValueError(f"{error.args[1][0]}: calls itself; how often is not in the graph") from error
 
 
 def _function(proto: Any, primitives: dict[str, Any]) -> Function:
     nodes = tuple(_node(each, primitives) for each in proto.node)
-    tensors = {each.name: _tensor(each) for each in proto.parameter}
-    tensors.update({each.name: _tensor(each.tensor[0]) for each in proto.input if len(each.tensor) == 1})
+    tensors = {each.name: tensor_of(each) for each in proto.parameter}
+    tensors.update({each.name: tensor_of(each.tensor[0]) for each in proto.input if len(each.tensor) == 1})
     for node in nodes:
-        note = _find(node.proto.attribute, "value" if node.type == "Constant" else "shape")
+        note = find(node.proto.attribute, "value" if node.type == "Constant" else "shape")
         if isinstance(note, Tensor):
             tensors[node.name] = note
     return Function(proto.name, nodes, tensors, proto)
@@ -458,19 +394,6 @@ def _node(proto: Any, primitives: dict[str, Any]) -> Node:
     primitive = primitives.get(proto.op_type.removeprefix(_REF))
     type_ = "Constant" if proto.op_type == "Constant" else primitive.op_type if primitive else "Call"
     return Node(proto.output[0], type_, tuple(proto.input), proto.domain, primitive, proto)
-
-
-def _tensor(proto: Any) -> Tensor:
-    word = proto.DESCRIPTOR.enum_types_by_name["DataType"].values_by_number[proto.data_type].name.lower()
-    return Tensor(tuple(proto.dims), _NAMES.get(word, word))
-
-
-def _kind(proto: Any) -> str:
-    return proto.DESCRIPTOR.enum_types_by_name["AttributeType"].values_by_number[proto.type].name
-
-
-def _find(attributes: Any, name: str) -> Any:
-    return next((value(each) for each in attributes if each.name == name), None)
 
 
 def _named(source: str | Path | bytes) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.proof.compare import Difference, Recipe
+from pangu_alpha.proof.compare import Difference, Recipe, difference_lines
 
 _SHOWN = 8  # parameters placed otherwise that a table names
 
@@ -60,12 +60,8 @@ class ReplayReport:
             f"{self.name}: {verdict}. {self.ranks} processes, {self.recipe.steps} steps, "
             f"learning rate {rates}, {self.collectives} collectives a step ({took})",
             "losses of one device: " + " ".join(f"{loss:.7f}" for loss in self.losses),
-            f"  {'kind':<9}{'difference':>12}{'bound':>9}  where it is largest",
+            *difference_lines(self.differences),
         ]
-        for each in self.differences:
-            mark = "" if each.passed else "  <-- above its bound"
-            place = each.where if each.value else "-"
-            lines.append(f"  {each.kind:<9}{each.value:>12.2e}{each.bound:>9.0e}  {place}{mark}")
         lines += [f"  placed otherwise: {line}" for line in self.placement[:_SHOWN]]
         if len(self.placement) > _SHOWN:
             lines.append(f"  placed otherwise: {len(self.placement) - _SHOWN} more")

@@ -8,12 +8,11 @@ plan from the checkpoint that it left.
 from __future__ import annotations
 
 import json
-import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,17 @@ from pangu_alpha.proof.replay_graphs import graphs_of
 from pangu_alpha.proof.replay_processes import ReplayError
 from pangu_alpha.proof.rewrite import RewriteOptions
 from pangu_alpha.proof.slices import Region
-from pangu_alpha.proof.training_legs import Ended, Interruption, Trace, run_leg, run_one
+from pangu_alpha.proof.training_legs import (
+    Ended,
+    Interruption,
+    Trace,
+    made_by,
+    remove_earlier,
+    run_leg,
+    run_one,
+)
 from pangu_alpha.proof.training_report import LegReport, TrainingBounds, TrainingReport
+from pangu_alpha.proof.training_worker import REQUEST
 
 _PREPARED = "prepared.json"
 _TYPES = ("float32", "float16")
@@ -111,9 +119,9 @@ def replay_training(
     clock.begin("one process", legs[-1].steps)
     one = _one(config, legs, folder, timeout)
     clock.begin("ranks", legs[-1].steps)
-    if (folder / "run").exists():
-        shutil.rmtree(folder / "run")
+    remove_earlier(folder / "run", folder / "leg_1" / "rank_00000" / REQUEST)
     found, reports = Comparison(bounds or TrainingBounds.of(config.model.compute_dtype)), []
+    begins = 0
     for number, (leg, prepared) in enumerate(zip(legs, graphs, strict=True), start=1):
         target = folder / f"leg_{number}"
         ended = run_leg(
@@ -126,6 +134,9 @@ def replay_training(
             lambda done: bar.update(done - bar.n),
         )
         reports.append(_compare_leg(config, leg, target, ended, one, found))
+        _check_steps(leg, reports[-1], begins)
+        told = leg.interruption
+        begins = told.saved(config.run.checkpoint.every) if told and told.kills else reports[-1].last
     clock.end()
     return TrainingReport(tuple(reports), tuple(differences(found)), found.first, seconds)
 
@@ -151,18 +162,18 @@ def prepare(
         ReplayError: The collectives would hang, or a parameter is not where the sharding table says.
     """
     run = config.run
-    chip = Job.chip if run.chip == "auto" else run.chip
+    chip = Job.chip if run.chip == "auto" else run.chip  # there is none here to find
     job = Job(
         config.model, config.parallel, config.optim, run.batch_size, "plain", run.seed, chip=chip, patch=patch
     )
-    wanted = json.dumps(to_mapping(job))
-    for number in range(1, 100):
+    wanted = json.dumps({"job": to_mapping(job)} | made_by())
+    for number in count(1):
         target = folder / f"graphs_{number}"
         done = target / _PREPARED
-        if not target.exists() or (done.exists() and done.read_text("utf-8") == wanted):
+        if done.exists() and done.read_text("utf-8") == wanted:
+            return target
+        if not target.exists():
             break
-    if done.exists():
-        return target
     target.mkdir(parents=True)
     reports = compile_ranks(job, target, compiled)
     if wrong := list(misplaced(reports, job, parameter_shapes(config.model))):
@@ -172,11 +183,6 @@ def prepare(
     write_graphs(target, graphs, RewriteOptions.of(chip))
     write_text(done, wanted)
     return target
-
-
-def _chip(config: TrainConfig) -> str:
-    """The chip whose graphs are compiled; there is none here to find."""
-    return Job.chip if config.run.chip == "auto" else config.run.chip
 
 
 def words_of(plan: ParallelPlan) -> str:
@@ -256,11 +262,16 @@ def _compare_leg(
     steps = min(len(trace.steps) for trace in traces)
     if not steps or len({trace.first for trace in traces}) > 1:
         raise ReplayError(f"{words_of(leg.plan)}: the ranks did not begin with the same step; see {folder}")
+    killed = leg.interruption is not None and leg.interruption.kills
+    if not killed and any(len(trace.steps) != steps for trace in traces):
+        raise ReplayError(f"{words_of(leg.plan)}: the ranks did not end with the same step; see {folder}")
     first = traces[0].first
     expected = Trace(one.folder, one.steps[first : first + steps])
     placed = _layouts(replace(config, parallel=leg.plan))
+    applied = (number for number, line in enumerate(expected.steps) if line["applied"])
+    updated = next(applied, None)
     run = Run(
-        {rank: _states(trace, steps) for rank, trace in enumerate(traces)},
+        {rank: _states(trace, steps, updated) for rank, trace in enumerate(traces)},
         {rank: _regions(placed, leg.plan, rank) for rank in range(leg.plan.devices)},
         {prefix + name: layout.shape for name, layout in placed.items() for prefix in ("", *MOMENTS)},
         tuple(range(leg.plan.devices)),
@@ -269,7 +280,7 @@ def _compare_leg(
     rates = tuple(learning_rate(step, config.optim) for step in range(first + steps))
     recipe = Recipe(steps, rates, config.optim.beta1)
     bounds = replace(found.bounds, gradient=found.bounds.later_gradient) if first else found.bounds
-    _merge(found, compare(run, _states(expected, steps), initial, recipe, bounds), bool(first))
+    _merge(found, compare(run, _states(expected, steps, updated), initial, recipe, bounds), bool(first))
     _compare_scales(traces, expected, steps, found)  # which differ only after a skip that does
     lines = traces[0].steps[:steps]
     return LegReport(
@@ -287,12 +298,29 @@ def _compare_leg(
 def _check_codes(leg: Leg, ended: Ended) -> None:
     """Refuses a leg that ended otherwise than it should."""
     told = leg.interruption
-    if told is not None and told.number == signal.SIGKILL:
+    if told is not None and told.kills:
+        if ended.codes[told.rank] != -told.number:
+            code, plan = ended.codes[told.rank], words_of(leg.plan)
+            raise ReplayError(f"{plan}: rank {told.rank} ended with {code} before it was killed")
         return
     expected = 128 + told.number if told else 0
     for rank, code in enumerate(ended.codes):
         if code != expected:
             raise ReplayError(f"{words_of(leg.plan)}: rank {rank} ended with {code}, {expected} was expected")
+
+
+def _check_steps(leg: Leg, report: LegReport, begins: int) -> None:
+    """Refuses a leg that did not begin where it should go on, or ended before its last step.
+
+    One that found no checkpoint and began anew would compute what one process computes, too.
+    """
+    if report.first != begins + 1:
+        raise ReplayError(
+            f"{report.plan}: began with step {report.first}, {begins + 1} was expected: the ranks did not go "
+            "on from the checkpoint that was left for them"
+        )
+    if leg.interruption is None and report.last != leg.steps:
+        raise ReplayError(f"{report.plan}: ended after step {report.last}, {leg.steps} was expected")
 
 
 def _layouts(config: TrainConfig) -> Mapping[str, Any]:
@@ -308,12 +336,13 @@ def _regions(placed: Mapping[str, Any], plan: ParallelPlan, rank: int) -> dict[s
     }
 
 
-def _states(trace: Trace, steps: int) -> dict[str, np.ndarray]:
-    """What a process noted, as compare.Run takes it."""
+def _states(trace: Trace, steps: int, updated: int | None) -> dict[str, np.ndarray]:
+    """What a process noted, as compare.Run takes it; `updated` is the step whose gradients are compared."""
     first, states = trace.first, {}
     for number, line in enumerate(trace.steps[:steps]):
         states |= {f"{number}/{name}": np.asarray(line[name]) for name in ("loss", "norm", "applied")}
-    for number in {-1, 0, steps - 1}:  # of the others, losses and norms are compared
+    compared = {steps - 1} if updated is None else {updated - 1, updated, steps - 1}
+    for number in compared:  # of the others, losses and norms
         state = trace.state(first + number + 1)
         states |= {f"{number}/state/{name}": array for name, array in state.items()}
     return states

@@ -1,6 +1,6 @@
 """Training's engines as a replay runs them: one whose step is a rank's rewritten graph, and their records.
 
-All but the graph is training's own: what a rank feeds it, reads from it, saves and loads.
+All but the graph and its groups is training's own: what a rank feeds it, reads from it, saves and loads.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ReplayedEngine(PartitionedEngine):
         graphs: Holds rank_NNNNN/ with the rank's rewritten graph and the groups of all graphs.
     """
 
-    device = "Ascend"  # whose operators were compiled
+    device = "Ascend"  # whose types and way of noticing an overflow the graph has; its operators are plain
 
     def __init__(self, config: TrainConfig, world: World, graphs: Path) -> None:
         self._folder = graphs / f"rank_{world.rank:05d}"

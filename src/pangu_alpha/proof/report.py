@@ -12,7 +12,7 @@ from pangu_alpha.config.families import FAMILIES, compute_type
 from pangu_alpha.config.run import RunConfig
 from pangu_alpha.parallel.layout import Layout, is_tied, layouts
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.proof import dropout, liveness, mindir, overflow, traffic
+from pangu_alpha.proof import dropout, liveness, mindir, overflow, traffic, traffic_check
 from pangu_alpha.proof.dependences import PartialOrder, partial_order
 from pangu_alpha.proof.dry_run import Job, RankReport, Slice
 from pangu_alpha.proof.fusion import fuse
@@ -100,7 +100,7 @@ class RankSummary:
     bytes: Mapping[str, int]
     placements: tuple[Placement, ...]
     strategies: tuple[Strategy, ...]
-    lines: tuple[traffic.Line, ...]
+    lines: tuple[traffic_check.Line, ...]
     links: tuple[Link | None, ...]
     order: PartialOrder
     kept: liveness.KeptBytes
@@ -124,9 +124,15 @@ class RankSummary:
         return sum(self.bytes.values())
 
     @property
+    def slices_limit(self) -> float:
+        """Bytes that a process should take at its peak: what the rank holds and half of it, and MindSpore."""
+        return 1.5 * self.held + _MINDSPORE
+
+    @property
     def host_limit(self) -> float:
-        """Bytes that the process may take at its peak: what the rank holds and half of it, and MindSpore."""
-        return 1.5 * self.held + max(_MINDSPORE, _NODE * self.nodes)
+        """Bytes that it may take: as `slices_limit`, but for a graph so large that compiling it takes more
+        than 1.5 GB by itself, which no rank's share of the model explains."""
+        return max(self.slices_limit, 1.5 * self.held + _NODE * self.nodes)
 
     @property
     def fits_host(self) -> bool:
@@ -151,7 +157,8 @@ class RankSummary:
             | {"group_size": len(line.groups[0]) if line.groups else 0, "link": link, "equal": line.equal}
             for line, link in zip(self.lines, self.links, strict=True)
         ]
-        said = {"host_limit": self.host_limit, "fits_host": self.fits_host, "agrees": self.agrees}
+        said = {"host_limit": self.host_limit, "slices_limit": self.slices_limit}
+        said |= {"fits_host": self.fits_host, "agrees": self.agrees}
         plain = asdict(replace(self, order=PartialOrder((), ())))
         del plain["order"]
         return plain | {"lines": rows, "links": None} | said
@@ -171,7 +178,7 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
     counted, whole = mindir.summary(model), inline(model)
     saturates = FAMILIES[job.chip].saturates
     formulas = traffic.Formulas(job.model, job.plan, job.batch_size, compute_dtype(job), stage, saturates)
-    lines = traffic.check(formulas.demands(), traffic.observed(model, mesh, report.rank))
+    lines = traffic_check.check(formulas.demands(), traffic_check.observed(model, mesh, report.rank))
     masks = dropout.draws(model, job.plan) if job.model.dropout else []
     seed = RunConfig.seed if job.seed is None else job.seed
     return RankSummary(
@@ -289,6 +296,6 @@ def operator_name(scope: str) -> str:
     return ".".join([*names, scope.rpartition("/")[2].partition("-")[0]])
 
 
-def _link(line: traffic.Line, cluster: Cluster) -> Link | None:
+def _link(line: traffic_check.Line, cluster: Cluster) -> Link | None:
     links = [cluster.link(ranks) for ranks in line.groups]
     return max(links, key=LINKS.index) if links else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.proof import mindir, report, traffic
+from pangu_alpha.proof import mindir, report, traffic_check
 from pangu_alpha.proof.dry_run import DryRunError, Job, compile_rank
 
 TABLE = "table"
@@ -76,7 +76,7 @@ def try_way(way: str, job: Job, folder: Path, timeout: float) -> Way:
         return Way(way, refused=str(error))
     model = mindir.read(found.graph)
     wire: Counter[str] = Counter()
-    for call, seen in traffic.observed(model, Mesh.of(job.plan), 0).items():
+    for call, seen in traffic_check.observed(model, Mesh.of(job.plan), 0).items():
         wire[f"{call.phase} {call.operation}"] += seen.times * seen.wire_bytes
     return Way(
         name=way,

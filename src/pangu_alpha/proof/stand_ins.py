@@ -288,6 +288,8 @@ class _Attention:
 
 
 def _masked(work: NodeBuilder, x: str, mask: str, keep: float) -> str:
-    tensor = work.tensor(x)
-    factor = work.number(1.0 / keep, tensor.dtype)
-    return work.add("Mul", [work.add("Mul", [x, mask], tensor), factor], tensor)
+    """x mask / keep; in float16 rounded once, as 1 / keep itself is no number of float16."""
+    given = work.tensor(x)
+    calculator = _Calculator(work, given.shape)
+    kept = calculator.mul(work.cast(x, "float32"), work.cast(mask, "float32"))
+    return work.cast(calculator.mul(kept, 1.0 / keep), given.dtype)

@@ -21,6 +21,7 @@ from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.files.reading import read_json_lines
 from pangu_alpha.files.writing import write_text
+from pangu_alpha.parallel.process_identity import source_digest, versions
 from pangu_alpha.proof.replay_processes import Ranks, ReplayError, last_lines, run_child
 from pangu_alpha.proof.training_worker import EXIT_CODE, REQUEST, STEPS, WAITS, state_file
 
@@ -42,6 +43,15 @@ class Interruption:
     rank: int
     number: signal.Signals
     after: int
+
+    @property
+    def kills(self) -> bool:
+        """Whether the rank gets no time to save."""
+        return self.number == signal.SIGKILL
+
+    def saved(self, every: int) -> int:
+        """Steps in the last checkpoint before it, of a run that saves after every so many; 0 for none."""
+        return self.after // every * every
 
 
 @dataclass(frozen=True)
@@ -103,8 +113,7 @@ def run_one(config: TrainConfig, folder: Path, timeout: float) -> None:
     output = Path(config.run.output)
     if before == _request_text(config) and output.exists():
         return
-    if output.exists():
-        shutil.rmtree(output)
+    remove_earlier(output, asked)
     _begin(folder, _request_text(config))
     run_child(["one", str(folder)], folder / "run.txt", timeout, _WORKER)
 
@@ -145,28 +154,49 @@ def run_leg(
     return Ended(codes, time.monotonic() - began)
 
 
+def remove_earlier(folder: Path, mark: Path) -> None:
+    """Removes a folder that an earlier replay has left, and no other.
+
+    Args:
+        folder: May be missing or empty.
+        mark: A file that is there if a replay has made the folder.
+
+    Raises:
+        ReplayError: It holds something else.
+    """
+    if folder.exists() and any(folder.iterdir()) and not mark.exists():
+        raise ReplayError(
+            f"{folder}: not of an earlier replay (no {mark}); give another --out, or move it away"
+        )
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def made_by() -> dict[str, object]:
+    """What must be the same for an earlier replay's graphs and numbers to be used again."""
+    return {"source": source_digest(), "versions": versions()}
+
+
 def _request_text(
     config: TrainConfig, graphs: Path | None = None, patch: str | None = None, waits: int | None = None
 ) -> str:
     """What a process is to do."""
     values = {"config": to_mapping(config), "graphs": graphs and str(graphs), "patch": patch, "waits": waits}
-    return json.dumps(values)
+    return json.dumps(values | made_by())
 
 
 def _begin(folder: Path, request: str) -> None:
     """Makes a process's folder anew."""
-    if folder.exists():
-        shutil.rmtree(folder)
+    remove_earlier(folder, folder / REQUEST)
     folder.mkdir(parents=True)
     write_text(folder / REQUEST, request)
 
 
 def _last_saved(config: TrainConfig, interruption: Interruption | None) -> Path | None:
     """The checkpoint that must lie on the disk before a rank is killed, for the run to go on from it."""
-    if interruption is None or interruption.number != signal.SIGKILL:
+    if interruption is None or not interruption.kills:
         return None
-    every = config.run.checkpoint.every
-    step = interruption.after // every * every
+    step = interruption.saved(config.run.checkpoint.every)
     return CheckpointStore(Path(config.run.output) / "checkpoints").path(step) if step else None
 
 
@@ -222,7 +252,7 @@ class _Watch:
             return
         self._processes[told.rank].send_signal(told.number)
         self._sent = True
-        if told.number == signal.SIGKILL:
+        if told.kills:
             self._processes[told.rank].wait()
             self._died = time.monotonic()
         else:

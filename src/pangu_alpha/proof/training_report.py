@@ -7,27 +7,27 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.proof.compare import Bounds, Difference
+from pangu_alpha.proof.compare import Bounds, Difference, difference_lines
 
 
 @dataclass(frozen=True)
 class TrainingBounds(Bounds):
-    """Bounds of a training run; `gradient` is of its first step.
+    """Bounds of a training run; `gradient` is of the first update of the run.
 
     Args:
-        later_gradient: As gradient, of the first step after a resume, where the weights have parted by the
-            rounding of all steps before; as weight.
+        later_gradient: As gradient, of the first update after a resume, where the weights have parted by the
+            rounding of all steps before; that has not needed more than `gradient` allows.
         scale: Of the loss scale, relative.
     """
 
-    later_gradient: float = 1e-4
+    later_gradient: float = 1e-5
     scale: float = 0.0
 
     @classmethod
     def of(cls, dtype: str) -> TrainingBounds:
         """What passes for a network that computes in a type; see Bounds.of."""
         bounds = super().of(dtype)
-        return replace(bounds, later_gradient=bounds.weight)
+        return replace(bounds, later_gradient=bounds.gradient)
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,7 @@ class TrainingReport:
                 f"{leg.losses[0]:.6f} to {leg.losses[-1]:.6f}, loss scale {leg.scales[0]:g} to "
                 f"{leg.scales[-1]:g}, skipped {', '.join(map(str, leg.skipped)) or 'none'}"
             )
-        lines.append(f"  {'kind':<14}{'difference':>12}{'bound':>9}  where it is largest")
-        for each in self.differences:
-            mark = "" if each.passed else "  <-- above its bound"
-            lines.append(
-                f"  {each.kind:<14}{each.value:>12.2e}{each.bound:>9.0e}  "
-                f"{each.where if each.value else '-'}{mark}"
-            )
+        lines += difference_lines(self.differences)
         if self.first:
             lines.append(f"first difference: {self.first}")
         return "\n".join(lines)

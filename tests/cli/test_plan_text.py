@@ -1,0 +1,54 @@
+"""What plan.py says of a rank."""
+
+from __future__ import annotations
+
+import pytest
+
+from pangu_alpha.cli.plan_text import host_text, stages_text
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.proof.dependences import PartialOrder
+from pangu_alpha.proof.liveness import KeptBytes
+from pangu_alpha.proof.report import Placement, RankSummary
+
+_SPLIT = Placement("word_embedding.table", 1, (4, 2), (None, None), (4, 2), (4, 2), "held (4, 2)")
+_SLICES = "1.5 x what it holds + 1.5 GB = 3.00 GB"
+_NODES = "1.5 x what it holds + 2.50 GB for its 10000 nodes = 4.00 GB, which is the limit of so large a graph"
+
+
+def summary(peak: float, nodes: int = 5000, **others) -> RankSummary:
+    """A rank that holds 10^9 bytes, whose process took `peak` bytes of the host."""
+    values = {
+        "rank": 0, "stage": 0, "compile_seconds": 1.0, "seconds": None, "initialize_seconds": 4.6,
+        "peak_mb": int(peak) >> 20, "nodes": nodes, "bytes": {"weights": 10**9, "moments": 0, "sums": 0},
+        "placements": (), "strategies": (), "lines": (), "links": (), "order": PartialOrder((), ()),
+        "kept": KeptBytes({}, {}, {}),
+    }  # fmt: skip
+    return RankSummary(**values | others)
+
+
+@pytest.mark.parametrize(
+    ("rank", "fits", "said"),
+    [
+        (summary(2.9e9), True, f"; within {_SLICES}, the limit"),
+        (summary(3.1e9), False, f"; ABOVE {_SLICES}, the limit"),
+        (summary(2.9e9, nodes=10000), True, f"; within {_SLICES}; within {_NODES}"),
+        (summary(3.1e9, nodes=10000), True, f"; ABOVE {_SLICES}; within {_NODES}"),
+        (summary(4.1e9, nodes=10000), False, f"; ABOVE {_SLICES}; ABOVE {_NODES}"),
+    ],
+)
+def test_a_large_graph_is_told_by_both_limits_of_the_host(rank, fits, said):
+    assert rank.fits_host is fits and rank.agrees is fits
+    assert host_text(rank).startswith("host peak ") and host_text(rank).endswith(said)
+    assert " with initial values, made in 4.6 s; " in host_text(rank)
+    values = rank.to_json()
+    assert (values["slices_limit"], values["fits_host"]) == (3e9, fits)
+
+
+def test_a_stage_that_is_not_as_predicted_is_told_why():
+    wrong = summary(2e9, rank=2, stage=2, placements=(_SPLIT,))
+    stages = [summary(2e9), summary(3.1e9, rank=1, stage=1), wrong]
+    text = stages_text(stages, Mesh.of(ParallelPlan(pp=3, micro_batches=3)), (1, 1, 1))
+    assert [line.split()[-1] for line in text.splitlines()[2:5]] == ["yes", "NO", "NO"]
+    assert f"\n  stage 1: {host_text(stages[1])}\n" in text
+    assert text.endswith("\n  stage 2: word_embedding.table: held (4, 2)")

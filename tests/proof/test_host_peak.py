@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pangu_alpha.config.parallel import ParallelPlan
@@ -27,3 +29,13 @@ def test_a_large_plan_takes_half_more_than_its_slices_of_the_host(model, plan, r
     held = sum(held_bytes(mindir.summary(mindir.read(found.graph)).parameters).values())
     assert found.initialize_seconds is not None
     assert found.peak_mb * 2**20 < 1.5 * held + 1.5e9
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("recompute", ["selective", "full"])
+def test_masks_that_are_made_again_take_nothing_of_the_host(recompute, tmp_path):
+    """A layer's masks have 2^27 elements: 512 MB of int32."""
+    network = load_network("350m")
+    plan = ParallelPlan(dp=8, optimizer_parallel="level1", recompute=recompute)
+    job = Job(replace(network.model, num_layers=4), plan, network.optim, batch_size=8)
+    assert compile_rank(job, 0, tmp_path).peak_mb < 1500

@@ -60,7 +60,8 @@ class Dropout(nn.Cell):
             return x
         columns = _salted_columns(x.shape[1], self.salt)
         keep = self.reached(self.bits(self.reshape(rows, (-1, 1)), columns), self.threshold)
-        return self.rescale(self.drop(x, self.cast(keep, x.dtype)), self.factor)
+        keep = self.cast(ops.stop_gradient(keep), x.dtype)  # see AttentionDropout
+        return self.rescale(self.drop(x, keep), self.factor)
 
 
 class AttentionDropout(nn.Cell):
@@ -108,7 +109,10 @@ class AttentionDropout(nn.Cell):
         # Between products with two constants: MindSpore 2.9 makes one of them where sizes happen to fit.
         keys = self.expand_dims(keys, 3)
         keep = self.reached(self.bits(keys, _columns(weights.shape[3])), self.threshold)
-        return self.drop(weights, self.cast(keep, weights.dtype))
+        # Where the cell is computed again, MindSpore 2.9 would make a dense constant of the gradient of the
+        # bits, zeros of [B, N, S, C] in int32 for each layer, while it compiles.
+        keep = self.cast(ops.stop_gradient(keep), weights.dtype)
+        return self.drop(weights, keep)
 
 
 def _threshold(rate: float) -> int:

@@ -83,6 +83,7 @@ def send_when_ready(log, *numbers):
             time.sleep(0.02)
         for number in numbers:
             os.kill(os.getpid(), number)
+            time.sleep(0.02)  # those sent at once have no order
 
     threading.Thread(target=send).start()
 

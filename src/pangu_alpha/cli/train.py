@@ -6,12 +6,16 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pangu_alpha.cli import run_main
 from pangu_alpha.cli.options import path_text
 from pangu_alpha.cli.parser import Parser
-from pangu_alpha.config.run import load_train_config
+from pangu_alpha.config.run import TrainConfig, load_train_config
 from pangu_alpha.files.shown import log_to_stderr
+
+if TYPE_CHECKING:
+    from pangu_alpha.parallel.world import World
 
 _EPILOG = """\
 examples:
@@ -62,9 +66,8 @@ def main(arguments: Sequence[str]) -> int:
     # MindSpore takes seconds: after the config is checked
     from pangu_alpha.model.operators import operators_for
     from pangu_alpha.model.operators.dropout import check_masks
-    from pangu_alpha.parallel.context import device_number, use_chip, use_device
+    from pangu_alpha.parallel.context import use_chip, use_device
     from pangu_alpha.parallel.world import join_world
-    from pangu_alpha.parallel.world_check import check_world
 
     device = use_device(config.run.device)
     world = join_world(config.parallel, device)
@@ -75,17 +78,27 @@ def main(arguments: Sequence[str]) -> int:
         if config.model.dropout:
             operators = operators_for(config.model, chip=config.run.chip)
             check_masks(config.model.dropout, operators.float_status)
-    check_world(world, config, device_number(device))
+    return _together(config, device, world, options.restarted)
 
+
+def _together(config: TrainConfig, device: str, world: World, restarted: bool) -> int:
+    """Trains; the ranks leave together. A worker that leaves early takes the others' connections with it, or
+    ends them by a fault in memory (MindSpore 2.9)."""
+    from pangu_alpha.parallel.context import device_number
+    from pangu_alpha.parallel.world_check import RanksDifferError, check_world
     from pangu_alpha.training.guard import TrainingHaltedError
     from pangu_alpha.training.loop import train
 
     try:
-        code = train(config, device, world, options.restarted)
+        check_world(world, config, device_number(device))
+        code = train(config, device, world, restarted)
     except TrainingHaltedError as error:  # on all ranks at once: their norms are equal
         print(f"error: {error}", file=sys.stderr)
         code = 3
-    world.barrier()  # a worker that leaves early takes the others' connections with it (MindSpore 2.9)
+    except RanksDifferError:  # on all ranks at once, too
+        world.barrier()
+        raise
+    world.barrier()
     return code
 
 

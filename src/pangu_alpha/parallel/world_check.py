@@ -34,6 +34,10 @@ _SHOWN = 8  # members of a group that the log names
 _TEXT = 96  # bytes of a text that ranks tell each other
 
 
+class RanksDifferError(ValueError):
+    """The ranks of a run do not fit together; all of them raise it at once, of what they gathered."""
+
+
 class Ranks(Protocol):
     """The ranks of a run, as parallel.world.World."""
 
@@ -53,7 +57,7 @@ def check_world(world: Ranks, config: TrainConfig, device: int | None) -> None:
         device: The NPU in use as MindSpore numbers it; None on CPU.
 
     Raises:
-        ValueError: Anything differs that must be equal, or a rank is not where the plan has it.
+        RanksDifferError: Anything differs that must be equal, or a rank is not where the plan has it.
     """
     if world.size > 1:
         compare_ranks(world, identify(world.rank, config, device))
@@ -63,15 +67,15 @@ def compare_ranks(world: Ranks, own: Identity) -> None:
     """As `check_world`, of identities that are there.
 
     Raises:
-        ValueError: On all ranks alike.
+        RanksDifferError: Anything differs.
     """
     records = world.gather(own.record)
     for field, explain in _EXPLANATIONS.items():
         if others := _minority(records[field]):
-            raise ValueError(explain(world, own, records, others))
+            raise RanksDifferError(explain(world, own, records, others))
     plan = own.config.parallel
     for problem in misplacements(records, own.table, plan):
-        raise ValueError(problem)
+        raise RanksDifferError(problem)
     if world.rank == 0:
         for line in group_lines(records, own.table, plan):
             logger.info("%s", line)

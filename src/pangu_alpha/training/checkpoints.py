@@ -30,6 +30,7 @@ from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.data.position import Position, kept_position
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
 from pangu_alpha.parallel.rank_table_problem import ranges
+from pangu_alpha.parallel.world_check import RanksDifferError
 from pangu_alpha.training.guard import Guard
 
 logger = logging.getLogger(__name__)
@@ -175,7 +176,7 @@ def check_same_place(
         start: What this rank begins from.
 
     Raises:
-        ValueError: They do not; on all ranks alike.
+        RanksDifferError: They do not.
     """
     manifest = start.source.manifest if start else None
     weights = zlib.crc32(f"{manifest.step} {manifest.samples}".encode()) if manifest else 0
@@ -185,17 +186,17 @@ def check_same_place(
     if others[0] or others[1]:
         groups = {each: np.flatnonzero(places[:, 0] == each).tolist() for each in places[:, 0].tolist()}
         steps = ", ".join(f"{_ranks(ranks)} at step {each}" for each, ranks in groups.items())
-        raise ValueError(
+        raise RanksDifferError(
             f"run.output: {folder}: the ranks resume from different checkpoints ({steps}; this one "
             f"from {origin}); it must lie on storage that all nodes share"
         )
     if others[2]:
-        raise ValueError(
+        raise RanksDifferError(
             f"run.initial: {_ranks(others[2])} would begin with the weights of another step than rank 0 "
             f"(this one from {origin}); copy one checkpoint to all nodes"
         )
     if others[3]:
-        raise ValueError(
+        raise RanksDifferError(
             f"data: {_ranks(others[3])} would read other records than rank 0, or from another place; "
             "copy the same records to all nodes"
         )

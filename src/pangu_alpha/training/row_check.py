@@ -18,6 +18,7 @@ from pangu_alpha.data.batches import Batch, TrainingBatches
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.rank_table_problem import ranges
 from pangu_alpha.parallel.world import World
+from pangu_alpha.parallel.world_check import RanksDifferError
 from pangu_alpha.training.schedule import row_numbers
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def check_rows(
         own: The micro-batches that this rank is about to feed.
 
     Raises:
-        ValueError: Some rank has other rows than it should; on all ranks alike.
+        RanksDifferError: Some rank has other rows than it should.
     """
     if world.size == 1:
         return
@@ -61,7 +62,7 @@ def check_rows(
     for rank, place in enumerate(places):
         first = places.index(place)
         if digests[rank] != digests[first]:
-            raise ValueError(
+            raise RanksDifferError(
                 f"data: ranks {first} and {rank} share data coordinate {place}, so they must read the same "
                 "rows, but their rows differ; make sure that both nodes hold the same records, whole"
             )
@@ -79,7 +80,7 @@ def _check_equal_rows(
     wrong = digest_of([expected]) != digest_of([_joined(own)])
     ranks = np.flatnonzero(world.gather(np.array(wrong, np.int64))).tolist()
     if ranks:
-        raise ValueError(
+        raise RanksDifferError(
             f"data: rank{'s' * (len(ranks) > 1)} {ranges(ranks)} read rows that are those of another data "
             "coordinate, so some samples are trained on twice and others never; this is a fault of the "
             "program: please report it"

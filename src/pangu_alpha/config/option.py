@@ -10,6 +10,7 @@ from typing import Any
 
 REQUIRED = dataclasses.MISSING  # the default of a field that has none
 _KEY = "option"
+_QUOTE = "'"  # on a terminal, for the backquotes of Markdown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,18 @@ class Option:
     refusal: str = ""
     see: str = ""
     metavar: str = ""
+
+    def markdown(self) -> str:
+        """The help as a cell of a table in docs/, with its unit and a link to the page that says more."""
+        unit = f" (unit: {self.unit})" if self.unit else ""
+        link = f" ([{self.see.partition('#')[0]}]({self.see}))" if self.see else ""
+        return f"{self.help}{unit}{link}"
+
+    def plain(self) -> str:
+        """The help as a terminal shows it."""
+        unit = f" (unit: {self.unit})" if self.unit and self.unit != self.metavar else ""
+        page = f"; see docs/{self.see}" if self.see else ""
+        return f"{self.help.replace('`', _QUOTE)}{unit}{page}"
 
     def bounds(self) -> str:
         """The bounds as the second half of "a number ...", empty where there are none."""

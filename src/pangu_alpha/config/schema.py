@@ -201,7 +201,7 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
     if not isinstance(values, Mapping):
         raise ConfigError([f"{where or cls.__name__}: expected a mapping of keys, found {quoted(values)}"])
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    hints = _hints(cls)
+    hints = field_types(cls)
     problems = _unknowns(values, cls, where)
     arguments: dict[str, Any] = {}
     bad = set()
@@ -228,7 +228,7 @@ def validate(config: Any) -> None:
     Raises:
         ConfigError: All problems found.
     """
-    hints = _hints(type(config))
+    hints = field_types(type(config))
     problems = []
     values, bad = {}, set()
     for field in dataclasses.fields(config):
@@ -243,9 +243,9 @@ def validate(config: Any) -> None:
         raise ConfigError(problems)
 
 
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    """Types of a dataclass's fields; to evaluate their names takes longer than all else that a check does."""
+@functools.cache  # to evaluate the names takes longer than all else that a check does
+def field_types(cls: type) -> dict[str, Any]:
+    """Types of the fields of a dataclass, PathText kept apart from str."""
     return typing.get_type_hints(cls, include_extras=True)
 
 

@@ -32,22 +32,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "instead, docs/configuration.md")  # fmt: skip
     options = parser.parse_args(arguments)
     if options.write is None:
-        print(keys_text(options.section))
+        print(keys_text(section=options.section))
     else:
         write_text(options.write, with_tables(read_text(options.write)))
     return 0
 
 
-def keys_text(section: str = "") -> str:
+def keys_text(cls: type = TrainConfig, section: str = "") -> str:
     """The keys with their types, defaults and meanings, as wide as the terminal.
 
     Args:
+        cls: A dataclass.
         section: Only the keys at and below this one.
 
     Raises:
         ValueError: There is no such key.
     """
-    keys = list(keys_of(TrainConfig))
+    keys = list(keys_of(cls))
     chosen = [key for key in keys if not section or f"{key.name}.".startswith(f"{section}.")]
     if not chosen:
         known = {key.name.rpartition(".")[0] for key in keys} | {key.name for key in keys}

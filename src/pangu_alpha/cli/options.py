@@ -205,7 +205,8 @@ def add_options(
 
 def given_fields(options: argparse.Namespace, cls: type) -> dict[str, Any]:
     """The fields of a configuration that a command line gives."""
-    values = {field.name: getattr(options, field.name, None) for field in dataclasses.fields(cls)}
+    names = [field.name for field in dataclasses.fields(cls) if option_of(field) is not None]
+    values = {name: getattr(options, name, None) for name in names}
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -56,7 +56,6 @@ class PreprocessConfig:
         inputs: Corpus files; windows follow their order.
         tokenizer: Vocabulary file.
         output: Folder for the records; new, empty, or left by an interrupted run of the same settings.
-        read: How files become documents.
         clean: What is taken out of them, duplicate lines within each input file included; None leaves
             documents as they are.
 

@@ -27,7 +27,8 @@ from pangu_alpha.checkpoint.compare import damage
 from pangu_alpha.checkpoint.export import FORMS, ExportOptions, export
 from pangu_alpha.checkpoint.format import MANIFEST, MARKER, Manifest, _marker, write_checkpoint
 from pangu_alpha.checkpoint.huggingface import PORT
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.summary import summarize, summary_lines
 from pangu_alpha.cli.predict import checked
 from pangu_alpha.config.model import ModelConfig

@@ -13,7 +13,8 @@ from pangu_alpha.checkpoint.copying import Limits
 from pangu_alpha.checkpoint.distributed import LocalParts
 from pangu_alpha.checkpoint.export import ExportOptions, export
 from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.store import CheckpointStore
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 

@@ -18,8 +18,9 @@ from pangu_alpha.checkpoint.errors import CheckpointError
 from pangu_alpha.checkpoint.export import ExportOptions, export
 from pangu_alpha.checkpoint.format import MANIFEST, MARKER, Manifest, write_checkpoint
 from pangu_alpha.checkpoint.mindspore_export import STRATEGY_FILE, export_released, export_slices
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.protobuf_wire import length_field, number_field
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.strategy_file import read_strategy
 from pangu_alpha.checkpoint.tensor_file import checksum, locate_tensors
 from pangu_alpha.checkpoint.torch_file import damaged_entries, read_torch_file

@@ -12,9 +12,10 @@ from pangu_alpha.checkpoint.copying import Limits
 from pangu_alpha.checkpoint.errors import CheckpointError
 from pangu_alpha.checkpoint.export import ExportOptions, export
 from pangu_alpha.checkpoint.huggingface import PORT, port_json
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.pieces import whole
 from pangu_alpha.checkpoint.reading import read_box
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.tensor_file import write_tensors
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.parallel.layout import parameter_shapes

@@ -9,9 +9,10 @@ import pytest
 
 from pangu_alpha.checkpoint.copying import Limits
 from pangu_alpha.checkpoint.export import ExportOptions, export
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.pieces import whole
 from pangu_alpha.checkpoint.reading import coverage_problems, read_box
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.tensor_file import CheckpointError, map_tensors
 
 QUIET = ExportOptions(limits=Limits(workers=1, progress=False))

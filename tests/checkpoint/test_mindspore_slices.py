@@ -11,9 +11,10 @@ from pangu_alpha.checkpoint.ckpt_file import read_ckpt
 from pangu_alpha.checkpoint.copying import Limits
 from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
 from pangu_alpha.checkpoint.mindspore_export import STRATEGY_FILE, export_slices, export_unified
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.pieces import whole
 from pangu_alpha.checkpoint.reading import read_box
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan

@@ -33,7 +33,8 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from mindspore.communication import init
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.config.schema import build
 from pangu_alpha.parallel.context import simulate_ascend
 from pangu_alpha.proof import mindir, private

@@ -12,21 +12,18 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pangu_alpha.checkpoint.copying import Slot, TargetFile
 from pangu_alpha.checkpoint.errors import CheckpointError
 from pangu_alpha.checkpoint.naming import as_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.opening import MOST_AXES, check_file, few, is_shape, shape_text
 from pangu_alpha.checkpoint.pieces import Piece, Source, Stored, whole
 from pangu_alpha.checkpoint.protobuf_wire import FileBytes, WireError, length_field, length_head, number_field
 from pangu_alpha.checkpoint.reading import stored_dtype
 from pangu_alpha.files.shown import quoted, shown_name
-
-if TYPE_CHECKING:
-    from pangu_alpha.checkpoint.source import OpenOptions
 
 # checkpoint.proto of MindSpore 2.9: Checkpoint.value = 1; Value.tag = 1, .tensor = 2, .maptensor = 3;
 # TensorProto.dims = 1, .tensor_type = 2, .tensor_content = 3

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pangu_alpha.checkpoint.errors import CheckpointError
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.opening import few, files_below, read_bytes, read_mapping
 from pangu_alpha.checkpoint.pieces import Source, Stored, whole
 from pangu_alpha.checkpoint.ports import (
@@ -28,9 +29,6 @@ from pangu_alpha.checkpoint.sizes import FEED_FORWARD, FIELDS, TIED, Statement, 
 from pangu_alpha.checkpoint.wrappers import unwrapped
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.files.shown import quoted
-
-if TYPE_CHECKING:
-    from pangu_alpha.checkpoint.source import OpenOptions
 
 CONFIG = "config.json"
 HEAD = "lm_head.weight"

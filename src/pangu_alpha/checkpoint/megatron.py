@@ -11,12 +11,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
 from pangu_alpha.checkpoint.naming import MOST_PADDING, given_model
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.opening import few
 from pangu_alpha.checkpoint.pieces import Box, Source, Stored
 from pangu_alpha.checkpoint.ports import (
@@ -33,9 +34,6 @@ from pangu_alpha.checkpoint.torch_file import Inert, TorchTensor, flatten, is_to
 from pangu_alpha.checkpoint.wrappers import unwrapped
 from pangu_alpha.files.reading import read_text
 from pangu_alpha.files.shown import quoted
-
-if TYPE_CHECKING:
-    from pangu_alpha.checkpoint.source import OpenOptions
 
 _NORM = ("gamma", "beta")
 _TABLE = "embedding.word_embeddings.weight"

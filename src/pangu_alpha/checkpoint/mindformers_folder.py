@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pangu_alpha.checkpoint.ckpt_file import read_ckpt
 from pangu_alpha.checkpoint.naming import as_source, given_model
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.pieces import Piece, Source, Stored, whole
 from pangu_alpha.checkpoint.ports import END_OF_DOCUMENT
 from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError
@@ -18,9 +19,6 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import build
 from pangu_alpha.files.reading import read_json
 from pangu_alpha.files.shown import quoted
-
-if TYPE_CHECKING:
-    from pangu_alpha.checkpoint.source import OpenOptions
 
 MODEL_TYPE = "pangu_alpha"  # as our integration registers it there
 WEIGHTS = "mindspore_model.ckpt"

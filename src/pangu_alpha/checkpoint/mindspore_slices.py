@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pangu_alpha.checkpoint.ckpt_file import FileTensor, read_ckpt
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
@@ -26,6 +26,7 @@ from pangu_alpha.checkpoint.naming import (
     find_config,
     read_names,
 )
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.opening import files_below, read_bytes, read_mapping
 from pangu_alpha.checkpoint.pieces import Box, Piece, Source, Stored
 from pangu_alpha.checkpoint.rank_saves import choose_save, ranges, rank_folders, saved_files
@@ -35,9 +36,6 @@ from pangu_alpha.checkpoint.tensor_file import locate_tensors
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.files.shown import quoted
 from pangu_alpha.parallel.layout import axes_of, is_tied, parameter_shapes
-
-if TYPE_CHECKING:
-    from pangu_alpha.checkpoint.source import OpenOptions
 
 NAME_MAP = "param_name_map.json"
 HYPER = "hyper_param.safetensors"  # where unified_safetensors puts what is no parameter

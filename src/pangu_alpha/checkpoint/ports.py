@@ -10,11 +10,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
 from pangu_alpha.checkpoint.format import Manifest, compare_tensors
 from pangu_alpha.checkpoint.naming import VOCABULARY, given_model, vocabulary_digest
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.opening import mapping_of
 from pangu_alpha.checkpoint.pieces import Piece, Source, Stored, whole
 from pangu_alpha.checkpoint.sizes import (
@@ -31,9 +32,6 @@ from pangu_alpha.config.schema import build, to_mapping
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config
 from pangu_alpha.files.shown import quoted
 from pangu_alpha.parallel.layout import parameter_shapes
-
-if TYPE_CHECKING:
-    from pangu_alpha.checkpoint.source import OpenOptions
 
 END_OF_DOCUMENT = "end_of_document"  # key of a manifest's state: name of the piece between documents
 METADATA = "pangu_alpha.model"  # key of a safetensors header under which our exports keep the shape

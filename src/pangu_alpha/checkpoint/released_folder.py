@@ -13,7 +13,6 @@ import tokenize
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from numpy.lib import format as npy
 
@@ -27,13 +26,11 @@ from pangu_alpha.checkpoint.mindspore_slices import (
     refuse,
 )
 from pangu_alpha.checkpoint.naming import as_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.opening import check_file, is_shape, shape_text
 from pangu_alpha.checkpoint.pieces import Piece, Source, Stored, whole
 from pangu_alpha.checkpoint.rank_saves import ranges
 from pangu_alpha.checkpoint.released import SHARED, TABLES
-
-if TYPE_CHECKING:
-    from pangu_alpha.checkpoint.source import OpenOptions
 
 # The archive has the first spelling, the README's text the other two.
 _SLICE = re.compile(r"(?:filerted|filtered|filitered)_(?P<number>\d{1,6})\.ckpt")

@@ -1,21 +1,29 @@
-"""Opens a checkpoint of any known form: ours here, others by the modules of READERS.
+"""Opens a checkpoint of any known form: ours here, others by the modules in READERS.
 
 Opening looks at names, shapes and headers. Bytes are compared with their checksums when they are read.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from pangu_alpha.checkpoint import (
+    ckpt_file,
+    huggingface,
+    megatron,
+    mindformers_folder,
+    mindspore_slices,
+    released_folder,
+)
 from pangu_alpha.checkpoint.distributed import part_pieces
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
 from pangu_alpha.checkpoint.folders import newest_first, part_name, rank_of
 from pangu_alpha.checkpoint.format import MANIFEST, MARKER, Manifest, read_checkpoint
 from pangu_alpha.checkpoint.naming import MOMENTS, given_model
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.opening import MOST_LAYERS, check_file, few, read_bytes
 from pangu_alpha.checkpoint.pieces import Box, Piece, Source, Stored
 from pangu_alpha.checkpoint.sizes import model_statement, refuse_contradictions, sizes_of_ours
@@ -31,12 +39,6 @@ from pangu_alpha.parallel.layout import layouts, parameter_shapes, slice_writers
 
 STEMS = ("model", "optimizer")
 
-# Modules of this package, each a Reader, asked in this order.
-READERS = (
-    "released_folder", "mindspore_slices", "mindformers_folder", "ckpt_file", "huggingface", "megatron",
-)  # fmt: skip
-
-_PLACED = ("released_folder", "mindspore_slices")  # of READERS, those that a strategy is for
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 # Fields of ModelConfig that say what the stored numbers mean; the others may be another run's.
 # Fields that change a network's shapes, or what its weights mean; and why no other value will do.
@@ -60,32 +62,21 @@ _LOOKED_FOR = (
 )
 
 
-@dataclass(frozen=True)
-class OpenOptions:
-    """What the user adds where a checkpoint does not say it itself.
-
-    Args:
-        model: Its shape: a shipped model's name, a YAML, or the shape.
-        strategy: MindSpore's strategy file.
-        norm_order: As in ModelConfig.
-        shared: Whether this is said of several checkpoints, as when two are compared: a strategy that one of
-            them has no use for is then left aside.
-    """
-
-    model: str | ModelConfig | None = None
-    strategy: Path | None = None
-    norm_order: str | None = None
-    shared: bool = False
-
-
 class Reader(Protocol):
-    """A module of READERS."""
+    """A module that reads one form of others."""
 
     def recognises(self, path: Path) -> bool:
         """Whether a path looks like its form; raises nothing."""
 
     def open_(self, path: Path, options: OpenOptions) -> Source:
         """Opens it."""
+
+
+# Asked in this order.
+READERS: tuple[Reader, ...] = (
+    released_folder, mindspore_slices, mindformers_folder, ckpt_file, huggingface, megatron,
+)  # fmt: skip
+_PLACED = (released_folder, mindspore_slices)  # those that a strategy file is for
 
 
 class _Part(NamedTuple):
@@ -132,11 +123,10 @@ def open_source(
 
 
 def _open_foreign(path: Path, options: OpenOptions) -> Source:
-    for name in READERS:
-        reader: Reader = importlib.import_module(f"pangu_alpha.checkpoint.{name}")
+    for reader in READERS:
         if reader.recognises(path):
             source = reader.open_(path, options)
-            if name not in _PLACED:
+            if reader not in _PLACED:
                 refuse_strategy(path, source.form, options)
             return source
     raise unknown_form(path, _LOOKED_FOR)

@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.opening import MOST_AXES, check_file, read_mapping
 from pangu_alpha.checkpoint.pieces import Box
 from pangu_alpha.checkpoint.protobuf_wire import (
@@ -28,9 +29,6 @@ from pangu_alpha.checkpoint.protobuf_wire import (
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.files.shown import quoted
 from pangu_alpha.parallel.layout import Layout
-
-if TYPE_CHECKING:
-    from pangu_alpha.checkpoint.source import OpenOptions
 
 _MOST_DEVICES = 1 << 20  # of a stage; a damaged number must not ask for more than memory has
 _MERGED = re.compile(r"(?P<stage>\d{1,6})-(?P<name>.+)")  # a name in a file that merges those of all stages

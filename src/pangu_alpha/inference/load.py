@@ -13,10 +13,11 @@ from mindspore import Tensor
 
 from pangu_alpha.checkpoint.format import MANIFEST, compare_tensors
 from pangu_alpha.checkpoint.naming import VOCABULARY
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.pieces import Source, whole
 from pangu_alpha.checkpoint.ports import stated_end_of_document, vocabulary_places
 from pangu_alpha.checkpoint.reading import coverage_problems, read_box
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.summary import shipped_name
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.config.model import ModelConfig

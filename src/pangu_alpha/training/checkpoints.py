@@ -19,8 +19,9 @@ from pangu_alpha.checkpoint.distributed import (
     check_shared,
     open_part,
 )
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.pieces import Box, Source
-from pangu_alpha.checkpoint.source import OpenOptions, open_source, other_network
+from pangu_alpha.checkpoint.source import open_source, other_network
 from pangu_alpha.checkpoint.store import CheckpointStore, Group, is_foreign, resolve_resume
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
 from pangu_alpha.config.model import ModelConfig

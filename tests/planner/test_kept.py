@@ -15,6 +15,7 @@ from pangu_alpha.planner.memory import kept_bytes, state_bytes
 from pangu_alpha.planner.shapes import Shape
 from pangu_alpha.planner.software import software_of
 from pangu_alpha.proof import dry_run
+from pangu_alpha.proof.job import Job as CompiledJob
 from pangu_alpha.proof.links import Cluster
 from pangu_alpha.proof.report import summarise
 
@@ -58,7 +59,7 @@ def compared(case, folder):
     plan, stage, values = case
     values = dict(values)
     chip = values.pop("chip", "910B")
-    job = dry_run.Job(dataclasses.replace(MODEL, **values), plan, batch_size=2, chip=chip)
+    job = CompiledJob(dataclasses.replace(MODEL, **values), plan, batch_size=2, chip=chip)
     rank = Mesh.of(plan).rank(stage=stage)
     found = summarise(job, dry_run.compile_rank(job, rank, folder), Cluster.in_order(plan.devices))
     planned = Job.of(Shape.of(job.model), plan, 2 * plan.dp * plan.micro_batches)

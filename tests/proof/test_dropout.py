@@ -14,7 +14,8 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.data.hashing import device_seeds, head_numbers, salted
 from pangu_alpha.proof import replay as replaying
 from pangu_alpha.proof.dropout import Draw, cell_of, salt_of, shared
-from pangu_alpha.proof.dry_run import Job, compile_rank, read_report
+from pangu_alpha.proof.dry_run import compile_rank
+from pangu_alpha.proof.job import Job, read_report
 from pangu_alpha.proof.links import Cluster
 from pangu_alpha.proof.replay import replay
 from pangu_alpha.proof.replay_rows import keys_of_step, micro_batches

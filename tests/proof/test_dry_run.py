@@ -8,7 +8,8 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError
 from pangu_alpha.proof import dry_run
-from pangu_alpha.proof.dry_run import DryRunError, Job, compile_rank, read_report
+from pangu_alpha.proof.dry_run import compile_rank
+from pangu_alpha.proof.job import DryRunError, Job, read_report
 from pangu_alpha.proof.mindir import read, summary
 from pangu_alpha.proof.stub_calls import KNOWN
 

@@ -9,7 +9,8 @@ import pytest
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.zoo import load_network
 from pangu_alpha.proof import mindir
-from pangu_alpha.proof.dry_run import Job, compile_rank
+from pangu_alpha.proof.dry_run import compile_rank
+from pangu_alpha.proof.job import Job
 from pangu_alpha.proof.report import held_bytes
 
 GRID = {"dp": 16, "tp": 8, "optimizer_parallel": "level1"}

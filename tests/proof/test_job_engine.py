@@ -19,7 +19,7 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
 from pangu_alpha.proof.cann import dry_run_environment
-from pangu_alpha.proof.dry_run import Job
+from pangu_alpha.proof.job import Job
 
 MODEL = ModelConfig(63, 32, 3, 4, seq_length=16)  # under tp 2 the table has a row of padding
 SHARDED = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
@@ -38,7 +38,7 @@ from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.config.schema import build
 from pangu_alpha.parallel.context import simulate_ascend
 from pangu_alpha.proof import mindir, private
-from pangu_alpha.proof.dry_run import Job
+from pangu_alpha.proof.job import Job
 from pangu_alpha.proof.job_engine import JobEngine
 
 folder, rank = Path(sys.argv[1]), int(sys.argv[2])

@@ -6,7 +6,8 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.parallel.layout import layouts, parameter_shapes
 from pangu_alpha.proof import mindir
-from pangu_alpha.proof.dry_run import Job, compile_rank
+from pangu_alpha.proof.dry_run import compile_rank
+from pangu_alpha.proof.job import Job
 from pangu_alpha.proof.slices import region
 
 MODEL = ModelConfig(63, 32, 2, 4, seq_length=16, dropout=0.0)

@@ -7,8 +7,9 @@ import pytest
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.proof import mindir
-from pangu_alpha.proof.dry_run import Job, compile_rank
+from pangu_alpha.proof.dry_run import compile_rank
 from pangu_alpha.proof.inline import inline
+from pangu_alpha.proof.job import Job
 from pangu_alpha.proof.links import Cluster
 from pangu_alpha.proof.overflow import problems
 from pangu_alpha.proof.report import summarise

@@ -11,7 +11,7 @@ import pytest
 from pangu_alpha.checkpoint.folders import part_name
 from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.tensor_file import CheckpointError
-from pangu_alpha.proof.dry_run import read_report
+from pangu_alpha.proof.job import read_report
 from pangu_alpha.proof.replay import Setting, Start, replay
 from pangu_alpha.proof.replay_continued import checkpoint, replay_change
 from pangu_alpha.proof.replay_rows import Place, micro_batches, places, rows_of_step

@@ -15,7 +15,8 @@ from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof import mindir
 from pangu_alpha.proof.alike import first_difference
 from pangu_alpha.proof.dependences import PartialOrder, partial_order
-from pangu_alpha.proof.dry_run import Job, compile_rank
+from pangu_alpha.proof.dry_run import compile_rank
+from pangu_alpha.proof.job import Job
 from pangu_alpha.proof.order import meeting, walk
 from pangu_alpha.proof.stages import Moves, together
 

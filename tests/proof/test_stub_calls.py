@@ -12,7 +12,8 @@ import pytest
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.proof import cann, dry_run
-from pangu_alpha.proof.dry_run import DryRunError, Job, RankReport, compile_rank
+from pangu_alpha.proof.dry_run import compile_rank
+from pangu_alpha.proof.job import DryRunError, Job, RankReport
 from pangu_alpha.proof.stub_calls import KNOWN, counted, refuse_unknown
 
 COUNT = """

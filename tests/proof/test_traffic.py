@@ -11,7 +11,8 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.rank_table import Device, RankTable, Server
-from pangu_alpha.proof.dry_run import Job, compile_rank
+from pangu_alpha.proof.dry_run import compile_rank
+from pangu_alpha.proof.job import Job
 from pangu_alpha.proof.links import Cluster
 from pangu_alpha.proof.report import operator_name, summarise
 from pangu_alpha.proof.stages import together

@@ -16,8 +16,8 @@ from pangu_alpha.proof import replay_training as module
 from pangu_alpha.proof.replay_processes import ReplayError
 from pangu_alpha.proof.replay_training import Leg, replay_training
 from pangu_alpha.proof.small_run import small_run
+from pangu_alpha.proof.training_files import STEPS, state_file
 from pangu_alpha.proof.training_legs import Ended, Interruption, Trace, remove_earlier
-from pangu_alpha.proof.training_worker import STEPS, state_file
 
 TENSOR = ParallelPlan(tp=2)
 KILLED = Leg(TENSOR, 2, 6, Interruption(1, signal.SIGKILL, 3))

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pangu_alpha.cli.launch import main, new_folder, parse, wait_for_port
+from pangu_alpha.cli.launch import main
+from pangu_alpha.cli.launch_attempts import new_folder, wait_for_port
+from pangu_alpha.cli.launch_options import parse
 from pangu_alpha.cli.launch_predict import join_outputs
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.parallel.launch import log_dir_fault, plain_nodes, topology
@@ -277,7 +279,7 @@ def test_dry_of_a_prediction_refuses_what_every_worker_would(tmp_path, capsys):
 def test_an_interpreter_without_mindspore_is_named(config, tmp_path, monkeypatch, port):
     """msrun runs under this interpreter and not under one that the PATH finds."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("pangu_alpha.cli.launch.find_spec", lambda name: None)
+    monkeypatch.setattr("pangu_alpha.cli.launch_attempts.find_spec", lambda name: None)
     words = ("--device", "CPU", "--nproc", "2", "--log-dir", str(tmp_path / "logs"), "--master-port", port)
     with pytest.raises(ValueError, match="MindSpore is not installed for this interpreter; give another"):
         main([TRAIN, "--config", config, *words])

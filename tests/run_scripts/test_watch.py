@@ -270,7 +270,8 @@ def program(tmp_path):
 def test_a_rank_table_start_and_a_restart(program, config, tmp_path, monkeypatch, capsys):
     from pangu_alpha.parallel.rank_table import Device, RankTable, Server, write
 
-    monkeypatch.setattr("pangu_alpha.cli.launch.glob", lambda _: ["/dev/davinci0", "/dev/davinci1"])
+    for module in ("launch", "launch_attempts"):
+        monkeypatch.setattr(f"pangu_alpha.cli.{module}.glob", lambda _: ["/dev/davinci0", "/dev/davinci1"])
     devices = (Device(0, 0, "10.1.0.1"), Device(1, 1, "10.1.0.2"))
     write(RankTable((Server("10.0.0.1", devices),)), tmp_path / "t.json")
     words = ["--start", "rank-table", "--rank-table", str(tmp_path / "t.json"), "--node-rank", "0"]
@@ -388,7 +389,7 @@ def test_the_failure_of_another_job_with_the_same_log_folder_stops_nothing(confi
 def test_news_of_jobs_of_several_nodes_are_apart():
     from dataclasses import replace
 
-    from pangu_alpha.cli.launch import _name_of
+    from pangu_alpha.cli.launch_attempts import _name_of
     from pangu_alpha.parallel.belonging import OUTPUT
     from pangu_alpha.parallel.launch import Job, plain_nodes
 

@@ -168,10 +168,3 @@ def _level(level: Level) -> dict[str, Any]:
 def _sourced(value: Any, sources: Mapping[str, str], name: str) -> Any:
     source = sources.get(name, "none given")
     return value if source == "none given" else {"value": value, "source": source}
-
-
-if __name__ == "__main__":
-    from pangu_alpha.cli import run_main
-    from pangu_alpha.cli.plan import main  # which imports this module
-
-    run_main(lambda words: main(["calibrate", *words]))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pangu_alpha.cli.launch import check_devices, dry, environment_of, new_folder, run_attempts
+from pangu_alpha.cli.launch_attempts import check_devices, dry, environment_of, new_folder, run_attempts
 from pangu_alpha.cli.predict import checked
 from pangu_alpha.files.reading import parse_json, read_text, require_file
 from pangu_alpha.files.shown import shown

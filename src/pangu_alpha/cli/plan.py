@@ -45,7 +45,8 @@ from pangu_alpha.planner.search import Candidate
 from pangu_alpha.planner.strategies import best_block
 from pangu_alpha.proof.draw import draw_traffic
 from pangu_alpha.proof.dropout import shared
-from pangu_alpha.proof.dry_run import Job, compile_rank
+from pangu_alpha.proof.dry_run import compile_rank
+from pangu_alpha.proof.job import Job
 from pangu_alpha.proof.links import Cluster
 from pangu_alpha.proof.replay import ReplayReport, Setting, replay
 from pangu_alpha.proof.replay_continued import replay_change

@@ -10,7 +10,7 @@ from pangu_alpha.planner.memory import kept_bytes, state_bytes
 from pangu_alpha.planner.shapes import Shape
 from pangu_alpha.planner.software import software_of
 from pangu_alpha.planner.tables import table
-from pangu_alpha.proof.dry_run import Job
+from pangu_alpha.proof.job import Job
 from pangu_alpha.proof.report import RankSummary
 
 _STACK = "pangu-alpha"

@@ -335,10 +335,3 @@ def _candidate_json(each: Candidate) -> dict[str, Any]:
         "seconds": each.seconds,
         "memory": each.memory,
     }
-
-
-if __name__ == "__main__":
-    from pangu_alpha.cli import run_main
-    from pangu_alpha.cli.plan import main  # which imports this module
-
-    run_main(lambda words: main(["search", *words]))

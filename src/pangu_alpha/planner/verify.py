@@ -23,7 +23,8 @@ from pangu_alpha.planner.operators import ROWS, Operator
 from pangu_alpha.planner.strategies import BlockStrategy
 from pangu_alpha.planner.tables import table
 from pangu_alpha.proof import mindir, traffic_check
-from pangu_alpha.proof.dry_run import Job, compile_rank
+from pangu_alpha.proof.dry_run import compile_rank
+from pangu_alpha.proof.job import Job
 
 _TABLE = "PANGU_ALPHA_SPLITS"  # environment of the compiling child: file with the rows
 _LAYERS = 2  # and one more; what the longer network sends more is one block's

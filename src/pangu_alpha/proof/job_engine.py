@@ -8,7 +8,7 @@ from pangu_alpha.config.data import DataConfig, SourceConfig
 from pangu_alpha.config.run import RunConfig, TrainConfig
 from pangu_alpha.parallel.context import partition
 from pangu_alpha.parallel.world import World
-from pangu_alpha.proof.dry_run import Job
+from pangu_alpha.proof.job import Job
 from pangu_alpha.training.partitioned import PartitionedStep, partitioned_step, step_inputs
 from pangu_alpha.training.partitioned_engine import PartitionedEngine
 

@@ -35,7 +35,8 @@ from pangu_alpha.proof.compare import (
     compare,
     differences,
 )
-from pangu_alpha.proof.dry_run import Job, RankReport, compile_rank
+from pangu_alpha.proof.dry_run import compile_rank
+from pangu_alpha.proof.job import Job, RankReport
 from pangu_alpha.proof.reference_optimizer import learning_rate
 from pangu_alpha.proof.replay_graphs import graphs_of
 from pangu_alpha.proof.replay_processes import ReplayError, run_child, run_ranks

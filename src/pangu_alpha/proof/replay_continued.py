@@ -23,7 +23,7 @@ from pangu_alpha.checkpoint.source import open_source
 from pangu_alpha.checkpoint.store import CheckpointStore
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.parallel.layout import Layout, layouts, parameter_shapes, written_slices
-from pangu_alpha.proof.dry_run import Job
+from pangu_alpha.proof.job import Job
 from pangu_alpha.proof.replay import ReplayReport, Setting, Start, replay
 from pangu_alpha.proof.replay_processes import ReplayError
 from pangu_alpha.proof.replay_rows import places

@@ -9,9 +9,9 @@ from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof import mindir
 from pangu_alpha.proof.alike import first_difference
 from pangu_alpha.proof.dependences import partial_order
-from pangu_alpha.proof.dry_run import RankReport
 from pangu_alpha.proof.fusion import fuse
 from pangu_alpha.proof.inline import inline
+from pangu_alpha.proof.job import RankReport
 from pangu_alpha.proof.replay_processes import ReplayError
 from pangu_alpha.proof.stages import together
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pangu_alpha.config.run import GuardConfig
-from pangu_alpha.proof.dry_run import Job
+from pangu_alpha.proof.job import Job
 from pangu_alpha.training.guard import make_guard
 from pangu_alpha.training.schedule import dropout_rows, row_numbers, step_controls
 

@@ -26,13 +26,14 @@ from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.files.writing import write_text
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
 from pangu_alpha.proof.compare import Comparison, Recipe, Run, compare, differences
-from pangu_alpha.proof.dry_run import Job
+from pangu_alpha.proof.job import Job
 from pangu_alpha.proof.reference_optimizer import learning_rate
 from pangu_alpha.proof.replay import check_order, compile_ranks, misplaced, write_graphs
 from pangu_alpha.proof.replay_graphs import graphs_of
 from pangu_alpha.proof.replay_processes import ReplayError
 from pangu_alpha.proof.rewrite import RewriteOptions
 from pangu_alpha.proof.slices import Region
+from pangu_alpha.proof.training_files import REQUEST
 from pangu_alpha.proof.training_legs import (
     Ended,
     Interruption,
@@ -43,7 +44,6 @@ from pangu_alpha.proof.training_legs import (
     run_one,
 )
 from pangu_alpha.proof.training_report import LegReport, TrainingBounds, TrainingReport
-from pangu_alpha.proof.training_worker import REQUEST
 
 _PREPARED = "prepared.json"
 _TYPES = ("float32", "float16")

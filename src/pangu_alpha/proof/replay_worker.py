@@ -64,7 +64,7 @@ def run_reference(folder: Path) -> None:
 
     from pangu_alpha.config.schema import build
     from pangu_alpha.parallel.context import use_device
-    from pangu_alpha.proof.dry_run import Job
+    from pangu_alpha.proof.job import Job
     from pangu_alpha.proof.reference_optimizer import loss_scale
     from pangu_alpha.proof.replay_rows import (
         Overflow,

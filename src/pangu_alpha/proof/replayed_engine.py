@@ -24,7 +24,7 @@ from pangu_alpha.parallel.world import World
 from pangu_alpha.proof.mindir import own_name
 from pangu_alpha.proof.reference_optimizer import ReferenceOptimizer
 from pangu_alpha.proof.replay_worker import CPU_GRAPH, GROUPS
-from pangu_alpha.proof.training_worker import STEPS, WAITS, state_file
+from pangu_alpha.proof.training_files import STEPS, WAITS, state_file
 from pangu_alpha.training.checkpoints import boxes_of_rank
 from pangu_alpha.training.engine import Engine, StepResult, graph_inputs
 from pangu_alpha.training.guard import Guard

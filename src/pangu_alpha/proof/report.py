@@ -14,9 +14,9 @@ from pangu_alpha.parallel.layout import Layout, is_tied, layouts
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof import dropout, liveness, mindir, overflow, traffic, traffic_check
 from pangu_alpha.proof.dependences import PartialOrder, partial_order
-from pangu_alpha.proof.dry_run import Job, RankReport, Slice
 from pangu_alpha.proof.fusion import fuse
 from pangu_alpha.proof.inline import inline
+from pangu_alpha.proof.job import Job, RankReport, Slice
 from pangu_alpha.proof.links import LINKS, Cluster, Link
 
 _STATE = {"adam_m.": "moments", "adam_v.": "moments", "accu_grads.": "sums"}

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof import mindir, report, traffic_check
-from pangu_alpha.proof.dry_run import DryRunError, Job, compile_rank
+from pangu_alpha.proof.dry_run import compile_rank
+from pangu_alpha.proof.job import DryRunError, Job
 
 TABLE = "table"
 SEARCHES = ("recursive_programming", "sharding_propagation")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pangu_alpha.proof.dry_run import Slice
+from pangu_alpha.proof.job import Slice
 
 Region = tuple[slice, ...]
 

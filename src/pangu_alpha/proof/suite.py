@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import LossScaleConfig, OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.proof.dry_run import Job
+from pangu_alpha.proof.job import Job
 
 _MODEL = ModelConfig(64, 32, 2, 4, seq_length=8, dropout=0.0, compute_dtype="float32")
 # No warm-up: the first update moves weights as well. Clipping acts: norms are above 1, clipped elements some

@@ -23,7 +23,7 @@ from pangu_alpha.files.reading import read_json_lines
 from pangu_alpha.files.writing import write_text
 from pangu_alpha.parallel.process_identity import source_digest, versions
 from pangu_alpha.proof.replay_processes import Ranks, ReplayError, last_lines, run_child
-from pangu_alpha.proof.training_worker import EXIT_CODE, REQUEST, STEPS, WAITS, state_file
+from pangu_alpha.proof.training_files import EXIT_CODE, REQUEST, STEPS, WAITS, state_file
 
 _WORKER = "pangu_alpha.proof.training_worker"
 _POLL = 0.1  # seconds

@@ -18,14 +18,7 @@ from pathlib import Path
 from pangu_alpha.config.run import build_train_config
 from pangu_alpha.files.shown import log_to_stderr
 from pangu_alpha.files.writing import write_text
-
-REQUEST, STEPS, EXIT_CODE = "request.json", "steps.jsonl", "exit_code"
-WAITS = "waits"  # is there while a rank waits for its signal
-
-
-def state_file(folder: Path, steps: int) -> Path:
-    """Parameters and moments of a process after so many steps."""
-    return folder / f"state_{steps:06d}.npz"
+from pangu_alpha.proof.training_files import EXIT_CODE, REQUEST
 
 
 def run_rank(folder: Path) -> int:

@@ -9,15 +9,15 @@ import pytest
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.planner.hardware import load_stack
-from pangu_alpha.planner.job import Job
-from pangu_alpha.planner.memory import kept_bytes, state_bytes
-from pangu_alpha.planner.shapes import Shape
-from pangu_alpha.planner.software import software_of
-from pangu_alpha.proof import dry_run
-from pangu_alpha.proof.job import Job as CompiledJob
-from pangu_alpha.proof.links import Cluster
-from pangu_alpha.proof.report import summarise
+from pangu_alpha.planner.cost.hardware import load_stack
+from pangu_alpha.planner.cost.job import Job
+from pangu_alpha.planner.cost.memory import kept_bytes, state_bytes
+from pangu_alpha.planner.cost.shapes import Shape
+from pangu_alpha.planner.cost.software import software_of
+from pangu_alpha.proof.dry_run import compile as dry_run
+from pangu_alpha.proof.dry_run.job import Job as CompiledJob
+from pangu_alpha.proof.dry_run.links import Cluster
+from pangu_alpha.proof.dry_run.report import summarise
 
 MODEL = ModelConfig(1024, 256, 3, 4, seq_length=256, dropout=0.0)  # scores weigh as much as rows
 CASES = {

@@ -6,9 +6,9 @@ import os
 from argparse import ArgumentParser, Namespace
 
 from pangu_alpha.cli.options import Differs, add_options, byte_size, config_from, path_text
-from pangu_alpha.text.inputs import Inputs, find_inputs
+from pangu_alpha.text.documents.inputs import Inputs, find_inputs
+from pangu_alpha.text.documents.read_options import LARGEST_DOCUMENT, ReadOptions
 from pangu_alpha.text.ledger import CharacterLedger
-from pangu_alpha.text.read_options import LARGEST_DOCUMENT, ReadOptions
 
 
 def add_corpus_options(parser: ArgumentParser) -> None:

@@ -19,9 +19,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.config.keys import default_words, yaml_word
+from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.option import Option, option_of
-from pangu_alpha.config.schema import PathText, build, field_types
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.config.schema import PathText, build, field_types, read_yaml
 from pangu_alpha.files.paths import expand_path
 from pangu_alpha.files.shown import quoted
 
@@ -222,6 +225,66 @@ def config_from(options: argparse.Namespace, cls: type[T], base: Mapping[str, An
         ConfigError: Every problem of the values.
     """
     return build(cls, {**(base or {}), **given_fields(options, cls)})
+
+
+def add_plan_options(parser: argparse.ArgumentParser, title: str, *names: str) -> None:
+    """Adds --plan and the options of a plan's fields, for `plan_fields` and `given_fields`.
+
+    Args:
+        parser: Of a command.
+        title: Heading of their group in the help.
+        names: The fields, by default all.
+    """
+    group = parser.add_argument_group(title)
+    group.add_argument("--plan", type=path_text, metavar="YAML", help="a YAML with the fields of a plan, or "
+        "that of a run with a section parallel; the options below change single fields")  # fmt: skip
+    differing = {
+        "micro_batches": Differs(shown="the least that fills the stages, pp"),
+        "layers_per_stage": Differs(shown="spread evenly"),
+    }
+    chosen = {name: differs for name, differs in differing.items() if not names or name in names}
+    add_options(group, ParallelPlan, *(names or ("*",)), **chosen)
+
+
+def plan_fields(file: str | None) -> dict[str, Any]:
+    """The fields of a plan in a YAML that has them, at the top or in a section parallel; none without a file.
+
+    Raises:
+        ValueError: It holds none.
+    """
+    if file is None:
+        return {}
+    values = read_yaml(file)
+    values = values.get("parallel", values)
+    if not isinstance(values, dict) or not values:
+        raise ValueError(f"{file}: no fields of a plan (dp, tp, pp, ...), but {quoted(values)}")
+    return dict(values)
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `source_options`."""
+    group = parser.add_argument_group("for checkpoints that do not describe themselves")
+    group.add_argument("--model", type=path_text, metavar="NAME|YAML", help="shape of the network: a shipped "
+        "model, or a YAML with a section model")  # fmt: skip
+    group.add_argument("--strategy", type=user_path, metavar="FILE", help="MindSpore's strategy file")
+    add_options(group, ModelConfig, norm_order=Differs(shown="what the checkpoint says"))
+
+
+def source_options(options: argparse.Namespace) -> OpenOptions:
+    """What the user says about a checkpoint that does not say it itself."""
+    return OpenOptions(options.model, options.strategy, options.norm_order)
+
+
+def add_vocabulary_option(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    """Adds the option of the vocabulary, which is `data.vocabulary` in a run's YAML."""
+    default = "" if required else " (default: vocab.model beside the checkpoint)"
+    parser.add_argument("--vocabulary", "--tokenizer", dest="tokenizer", required=required, type=path_text,
+        metavar="FILE", help=f"the vocabulary, a SentencePiece model{default}")  # fmt: skip
+
+
+def add_output_folder(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds --output for a folder, with its former name --out."""
+    parser.add_argument("--output", "--out", dest="out", type=user_path, metavar="DIR", help=what)
 
 
 def _add_option(

@@ -9,8 +9,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
-from pangu_alpha.cli.options import Differs, add_options, config_from, path_text, positive
+from pangu_alpha.cli.options import (
+    Differs,
+    add_options,
+    add_source_options,
+    add_vocabulary_option,
+    config_from,
+    path_text,
+    positive,
+    source_options,
+)
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.generate import SamplingConfig
 from pangu_alpha.config.run import RunConfig
@@ -239,8 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--checkpoint", required=True, type=path_text, metavar="PATH", help="a run's output folder (its "
         "newest whole checkpoint is taken), or a checkpoint that checkpoint.py opens")  # fmt: skip
-    add("--tokenizer", type=path_text, metavar="FILE", help="vocabulary (default: vocab.model beside the "
-        "checkpoint)")  # fmt: skip
+    add_vocabulary_option(parser)
     add(
         "--end-of-document",
         metavar="PIECE",

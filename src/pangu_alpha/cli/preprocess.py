@@ -17,7 +17,7 @@ from pangu_alpha.cli.corpus_options import (
     read_options,
 )
 from pangu_alpha.cli.keys import keys_text
-from pangu_alpha.cli.options import Differs, add_options, config_from, path_text
+from pangu_alpha.cli.options import Differs, add_options, add_vocabulary_option, config_from, path_text
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.schema import build, parse_overrides
 from pangu_alpha.data.manifest import Manifest
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add_corpus_options(parser)
-    add("--tokenizer", required=True, type=path_text, metavar="VOCAB", help="SentencePiece vocabulary")
+    add_vocabulary_option(parser, required=True)
     add("--output", required=True, type=path_text, metavar="DIR", help="new or empty folder for the records")
     add("--clean", nargs="+", action="extend", default=[], metavar="RULE=VALUE", help="change cleaning "
         "rules, which are listed below")  # fmt: skip

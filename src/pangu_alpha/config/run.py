@@ -114,8 +114,8 @@ class RunConfig:
     )
     chip: Literal["auto", Chip] = option(
         "auto",
-        "family of the Ascend devices: 910A (Atlas training), 910B (A2) or 910C (A3); `auto` asks MindSpore; "
-        "no effect on CPU",
+        "family of the Ascend devices: 910A (Atlas training), 910B (A2) or 910C (A3); it decides operators "
+        "and how overflow is noticed; `auto` asks MindSpore",
         see="training.md#chip-families-and-overflow",
     )
     resume: PathText = option(

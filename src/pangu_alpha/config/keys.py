@@ -98,7 +98,7 @@ def yaml_word(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(yaml_word, value))}]"
-    if isinstance(value, float) and 0.0 < abs(value) < 0.01:
+    if isinstance(value, float) and 0.0 < abs(value) < 1e-3:
         digits, _, exponent = f"{value:e}".partition("e")
         return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
     return str(value)

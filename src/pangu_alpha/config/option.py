@@ -49,7 +49,7 @@ class Option:
 
     def plain(self) -> str:
         """The help as a terminal shows it."""
-        unit = f" (unit: {self.unit})" if self.unit and self.unit != self.metavar else ""
+        unit = f" (unit: {self.unit})" if self.unit and not self.metavar else ""
         page = f"; see docs/{self.see}" if self.see else ""
         return f"{self.help.replace('`', _QUOTE)}{unit}{page}"
 

@@ -282,6 +282,12 @@ def add_vocabulary_option(parser: argparse.ArgumentParser, required: bool = Fals
         metavar="FILE", help=f"the vocabulary, a SentencePiece model{default}")  # fmt: skip
 
 
+def add_rack_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --servers-per-rack."""
+    parser.add_argument("--servers-per-rack", type=positive, metavar="N", help="servers in one rack "
+        "(default: one rack holds all)")  # fmt: skip
+
+
 def add_output_folder(parser: argparse.ArgumentParser, what: str) -> None:
     """Adds --output for a folder, with its former name --out."""
     parser.add_argument("--output", "--out", dest="out", type=user_path, metavar="DIR", help=what)

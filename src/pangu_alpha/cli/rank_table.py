@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from pangu_alpha.cli.options import Differs, add_options, natural, path_text, positive
+from pangu_alpha.cli.options import Differs, add_options, add_rack_option, natural, path_text, positive
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.cluster.chips import CHIPS
 from pangu_alpha.cluster.drawing import draw
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--order", type=_axes, metavar="AXES", help="axes from neighbouring devices outwards, "
         "whatever racks and servers hold: tp,pp,dp")  # fmt: skip
     _mesh_options(one, required=True)
-    _rack_option(one)
+    add_rack_option(one)
     _output(one)
     one = _command(commands, "check", "list every rule a table breaks; exit code 1 if there is one", "")
     one.add_argument("tables", nargs="+", type=path_text, metavar="TABLE")
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--output", required=True, type=path_text, metavar="PNG", help="picture to write")
     _mesh_options(one, required=True)
-    _rack_option(one)
+    add_rack_option(one)
     return parser
 
 
@@ -144,12 +144,6 @@ def _output(parser: argparse.ArgumentParser) -> None:
 def _mesh_options(parser: argparse.ArgumentParser, required: bool) -> None:
     grid = Differs(required=required, shown="the table is not checked for a grid")
     add_options(parser, ParallelPlan, dp=grid, tp=grid, pp=grid)
-
-
-def _rack_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--servers-per-rack", type=positive, metavar="N", help="(default: one rack holds all)"
-    )
 
 
 def _axes(text: str) -> tuple[str, ...]:

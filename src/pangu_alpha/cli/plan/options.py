@@ -9,6 +9,7 @@ from pangu_alpha.cli.options import (
     add_options,
     add_output_folder,
     add_plan_options,
+    add_rack_option,
     natural,
     naturals,
     path_text,
@@ -65,7 +66,7 @@ def plan_parser() -> argparse.ArgumentParser:
     which.add_argument("--all-stages", action="store_true", help="the first rank of every stage")
     one.add_argument("--rank-table", type=path_text, metavar="FILE", help="where ranks stand (default: "
         "servers of 8 devices in the order of the ranks)")  # fmt: skip
-    one.add_argument("--servers-per-rack", type=positive, metavar="N", help="(default: one rack holds all)")
+    add_rack_option(one)
     one.add_argument("--initialize", action="store_true", help="makes the initial values, too, so that the "
         "host's peak has them (minutes for a stage of 10^10 parameters)")  # fmt: skip
     one.add_argument("--picture", type=path_text, metavar="PNG", help="draws what each stage sends")

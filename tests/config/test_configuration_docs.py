@@ -99,7 +99,9 @@ def test_a_page_that_is_out_of_step_is_seen(said):
     ("page", "layers"),
     [
         ("docs/configuration.md", [4]),
-        ("docs/checkpoints.md", [40]),
+        ("docs/plans.md", [64]),
+        ("docs/planner.md", [64]),
+        ("docs/use_released_weights.md", [40, 4]),
         ("README.md", [4, 64]),
         ("README_zh.md", [4, 64]),
     ],

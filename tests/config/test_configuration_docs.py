@@ -115,7 +115,9 @@ def test_the_page_is_written_in_place(tmp_path):
     ("page", "layers"),
     [
         ("docs/configuration.md", [4]),
-        ("docs/checkpoints.md", [40]),
+        ("docs/plans.md", [64]),
+        ("docs/planner.md", [64]),
+        ("docs/use_released_weights.md", [40, 4]),
         ("README.md", [4, 64]),
         ("README_zh.md", [4, 64]),
     ],

@@ -23,7 +23,7 @@ from pangu_alpha.checkpoint.store import CheckpointStore
 from pangu_alpha.checkpoint.strategy_file import refuse_strategy
 from pangu_alpha.checkpoint.tensor_file import checksum
 from pangu_alpha.checkpoint.unknown import unknown_form
-from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model import ModelConfig, NormOrder
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError, build
 from pangu_alpha.files.shown import quoted, shown
@@ -74,7 +74,7 @@ class OpenOptions:
 
     model: str | ModelConfig | None = None
     strategy: Path | None = None
-    norm_order: str | None = None
+    norm_order: NormOrder | None = None
     shared: bool = False
 
 

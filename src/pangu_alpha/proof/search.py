@@ -5,7 +5,7 @@ The searches choose every operator's split themselves, for a batch whose rows ar
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,7 +75,7 @@ def try_way(way: str, job: Job, folder: Path, timeout: float) -> Way:
     except DryRunError as error:
         return Way(way, refused=str(error))
     model = mindir.read(found.graph)
-    wire: Counter[str] = Counter()
+    wire: defaultdict[str, float] = defaultdict(float)
     for call, seen in traffic_check.observed(model, Mesh.of(job.plan), 0).items():
         wire[f"{call.phase} {call.operation}"] += seen.times * seen.wire_bytes
     return Way(

@@ -44,8 +44,8 @@ class Attention(nn.Cell):
         self.join = operators.join_heads(config.num_heads)
         self.output = Linear(hidden, hidden, operators)
         self.cached = False  # a decoder sets it, with key_cache and value_cache
-        self.key_cache = None
-        self.value_cache = None
+        self.key_cache: nn.Cell | None = None
+        self.value_cache: nn.Cell | None = None
 
     def construct(self, query, x, mask, dropout_rows=None, places=None):
         batch = mask.shape[0]

@@ -61,7 +61,8 @@ class Links:
 
     def gather(self, size: float, fan: Sequence[float]) -> float:
         """AllGather of `size` bytes in all, or ReduceScatter of `size` bytes a rank. Unit: seconds."""
-        members, ring_rate, ring_latency, levels = 1, float("inf"), 0.0, 0.0
+        ring_rate, ring_latency, levels = float("inf"), 0.0, 0.0
+        members: float = 1
         for units, rate, latency in zip(fan, self.rates, self.latencies, strict=True):
             if units > 1:
                 rate *= members  # each of a unit's members brings its own link out of the unit

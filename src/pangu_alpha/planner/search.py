@@ -55,7 +55,7 @@ class Question:
     stack: Stack
     batch: int
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    capacity: int | None = None
+    capacity: float | None = None
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.fixed) - set(FREE)):

@@ -90,7 +90,7 @@ class Pipeline:
         self,
         model: CostModel,
         job: Job,
-        capacity: int | None = None,
+        capacity: float | None = None,
         modes: Collection[str] = RECOMPUTE,
     ) -> None:
         self.job, self.device = job, model.cluster.device

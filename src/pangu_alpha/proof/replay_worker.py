@@ -118,6 +118,7 @@ class _Reference:
         from pangu_alpha.model.pangu import PanguAlpha
         from pangu_alpha.proof.reference_optimizer import ReferenceOptimizer
 
+        assert job.seed is not None  # a replay's job says it
         self.model = PanguAlpha(job.model, job.seed, operators_for(job.model, "plain"))
         self.parameters = ParameterTuple(self.model.trainable_params())
         roughen(self.parameters, job.seed)

@@ -1,0 +1,1 @@
+"""Other programs' checkpoints, read without those programs."""

@@ -1,0 +1,1 @@
+"""What the ports of PanGu-alpha to PyTorch wrote: Hugging Face's form and Megatron's."""

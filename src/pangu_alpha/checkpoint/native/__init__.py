@@ -1,0 +1,1 @@
+"""Our own form of a checkpoint: safe against a kill at any moment, checksummed, of one process or many."""

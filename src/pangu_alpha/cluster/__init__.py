@@ -1,0 +1,1 @@
+"""Which machine is which rank: rank tables, where the axes of a plan lie, whether all ranks agree."""

@@ -1,0 +1,1 @@
+"""HCCL rank tables: read, checked, built, merged and written."""

@@ -1,0 +1,1 @@
+"""Starts the workers of a node and watches over them."""

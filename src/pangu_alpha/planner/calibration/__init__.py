@@ -1,0 +1,1 @@
+"""Fits the cost model to measured steps, published ones and the user's own."""

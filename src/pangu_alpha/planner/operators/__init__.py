@@ -1,0 +1,1 @@
+"""How each operator of a block is split best over the devices of a group."""

@@ -1,0 +1,1 @@
+"""This machine's processes: signals, which processes belong to a launcher, the memory of the host."""

@@ -1,0 +1,1 @@
+"""Compiles a plan by MindSpore's Ascend partitioner on a CPU machine, and reports on its graphs."""

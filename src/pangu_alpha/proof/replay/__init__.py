@@ -1,0 +1,1 @@
+"""Runs the partitioned graphs of a plan on CPU processes and compares them with one device."""

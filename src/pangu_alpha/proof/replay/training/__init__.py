@@ -1,0 +1,1 @@
+"""Whole training runs of a plan, replayed on CPU processes."""

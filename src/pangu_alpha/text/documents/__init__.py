@@ -1,0 +1,1 @@
+"""From corpus files to documents: which files, their encoding, their form, and where a document ends."""

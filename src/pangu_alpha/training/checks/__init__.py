@@ -1,0 +1,1 @@
+"""What a run checks while it trains: the rows that ranks read, and copies of weights that must stay equal."""

@@ -1,0 +1,1 @@
+"""A step that MindSpore splits over Ascend devices by a plan."""

@@ -1,0 +1,1 @@
+"""What a run shows: its console lines, metrics.jsonl, TensorBoard and the loss curve."""

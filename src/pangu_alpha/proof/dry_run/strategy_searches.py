@@ -14,11 +14,11 @@ from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof.checks import traffic_check
 from pangu_alpha.proof.dry_run import report
 from pangu_alpha.proof.dry_run.compile import compile_rank
-from pangu_alpha.proof.dry_run.job import DryRunError, Job
+from pangu_alpha.proof.dry_run.job import DryRunError, Job, Search
 from pangu_alpha.proof.graph import mindir
 
 TABLE = "table"
-SEARCHES = ("recursive_programming", "sharding_propagation")
+SEARCHES: tuple[Search, ...] = ("recursive_programming", "sharding_propagation")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def job_for(way: str, job: Job) -> Job:
             f"{plan.tp}"
         )
     flat = replace(plan, dp=plan.devices, tp=1, sequence_parallel=False)
-    return replace(job, plan=flat, batch_size=rows // plan.devices, search=way)
+    search = next(each for each in SEARCHES if each == way)
+    return replace(job, plan=flat, batch_size=rows // plan.devices, search=search)
 
 
 def try_way(way: str, job: Job, folder: Path, timeout: float) -> Way:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from pangu_alpha.proof.dry_run import Job
+    from pangu_alpha.proof.dry_run.job import Job
 
 CPU_GRAPH, GROUPS, INPUTS, STATES = "cpu.mindir", "groups.json", "inputs.npz", "states.npz"
 INITIAL, JOB = "initial.npz", "replay.json"

@@ -8,6 +8,8 @@ from typing import Literal
 
 from pangu_alpha.config.schema import validate
 
+NormOrder = Literal["norm_then_query", "query_then_norm"]
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -37,7 +39,7 @@ class ModelConfig:
     num_layers: int
     num_heads: int
     seq_length: int = 1024
-    norm_order: Literal["norm_then_query", "query_then_norm"] = "norm_then_query"
+    norm_order: NormOrder = "norm_then_query"
     dropout: float = 0.1
     activation: Literal["gelu", "fast_gelu"] = "gelu"
     layer_norm_epsilon: float = 1e-5

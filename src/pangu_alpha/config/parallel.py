@@ -13,6 +13,8 @@ from typing import Literal
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import validate
 
+OptimizerParallel = Literal["none", "level1", "level2", "level3"]
+
 RECOMPUTE = ("none", "selective", "full")
 
 
@@ -47,7 +49,7 @@ class ParallelPlan:
     micro_batches: int = 1
     schedule: Literal["1f1b", "gpipe"] = "1f1b"
     layers_per_stage: tuple[int, ...] = ()
-    optimizer_parallel: Literal["none", "level1", "level2", "level3"] = "none"
+    optimizer_parallel: OptimizerParallel = "none"
     optimizer_threshold: int = 64
     recompute: str | tuple[str, ...] = "none"
     sequence_parallel: bool = False

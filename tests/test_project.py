@@ -28,7 +28,7 @@ def walks(page):
     section = re.split(r"^#+ ", text(page), flags=re.M)
     (walked,) = (part for part in section if part.startswith(("Three walks", "三条路线")))
     return [
-        re.findall(r"^\d+\. `([^`]+)`", part, re.M)
+        re.findall(r"^\d+\. `([^`]+)`[:：] ?\S", part, re.M)
         for part in re.split(r"^\*\*.*\*\*$", walked, flags=re.M)[1:]
     ]
 
@@ -81,6 +81,14 @@ def test_a_walk_enters_no_package_twice(page):
         assert all((PACKAGE / path).is_file() for path in files)
         entered = [package for package, _ in itertools.groupby(files, lambda path: path.split("/")[0])]
         assert len(entered) == len(set(entered)) >= 3, entered
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_layers_are_those_that_the_imports_are_held_to(page):
+    layers = runpy.run_path(str(ROOT / "tests" / "test_imports.py"))["LAYERS"]
+    there = [name for names in layers for name in names if (PACKAGE / name).is_dir()]
+    rows = re.findall(r"^\| (`.*?`) \| ", text(page), re.M)
+    assert [name for row in rows for name in re.findall(r"`(\w+)`", row)] == there
 
 
 def test_the_walks_of_both_languages_are_the_same():

@@ -17,6 +17,7 @@ os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 FIXTURES = Path(__file__).parent / "fixtures"
 SLOWEST = ("run_scripts", "proof", "training", "inference")  # folders, the slowest first
 SLOW = ("run_scripts", "proof", "integrations")  # folders whose tests start processes or compile networks
+FAST_SECONDS = 10  # of a test that is not slow, on a machine that has other work as well
 
 
 def pytest_addoption(parser):
@@ -37,6 +38,14 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.slow)
     order = {name: number for number, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Names the tests that the fast set should not hold."""
+    if "not slow" in config.option.markexpr:
+        for report in terminalreporter.getreports("passed"):
+            if report.duration > FAST_SECONDS:
+                terminalreporter.line(f"{report.nodeid}: {report.duration:.0f} s: @pytest.mark.slow?")
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.option import option
 from pangu_alpha.config.schema import validate
 
+OptimizerParallel = Literal["none", "level1", "level2", "level3"]
+
 RECOMPUTE = ("none", "selective", "full")
 
 
@@ -46,7 +48,7 @@ class ParallelPlan:
         "possible, the larger stages first",
         at_least=1,
     )
-    optimizer_parallel: Literal["none", "level1", "level2", "level3"] = option(
+    optimizer_parallel: OptimizerParallel = option(
         "none",
         "what is split over dp: `level1` splits weights and moments, `level2` also gradients, `level3` also "
         "gathers the weights again in the backward pass",

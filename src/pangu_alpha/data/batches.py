@@ -8,7 +8,7 @@ Legend: B rows, S sequence length.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -299,8 +299,8 @@ def open_sources(
 
 
 def _strangers(opened: dict[str, Records]) -> Iterator[str]:
-    first = next(iter(opened), None)
     for key, records in opened.items():
+        first = next(iter(opened))
         mine, theirs = records.manifest.vocabulary, opened[first].manifest.vocabulary
         if mine != theirs:
             yield (
@@ -309,7 +309,7 @@ def _strangers(opened: dict[str, Records]) -> Iterator[str]:
             )
 
 
-def _read(files: list[str], windows: np.ndarray, batch_size: int) -> Iterable[np.ndarray]:
+def _read(files: list[str], windows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     """Reads windows by number in blocks of int32 [batch_size, S + 1]; the last one may have fewer rows."""
     import mindspore.dataset as ds  # heavy
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,7 @@ def compare_with_baselines(
     """
     loaded = load_for_inference(checkpoint, tokenizer, options=options, decoding=False)
     config = loaded.model.config
-    fit = {
+    fit: dict[str, Any] = {
         "seq_length": config.seq_length,
         "vocab_size": config.vocab_size,
         "tokenizer_digest": loaded.tokenizer.digest,

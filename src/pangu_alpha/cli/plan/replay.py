@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,8 @@ def replayed(options: argparse.Namespace) -> dict[str, Job] | dict[str, Change]:
     if options.suite:
         if plan != ParallelPlan():
             raise ValueError("replay: --suite has plans of its own; leave out the options of a plan")
-        return {"quick": quick, "full": suite, "continued": continued}[options.suite]()
+        suites: dict[str, Callable[[], Any]] = {"quick": quick, "full": suite, "continued": continued}
+        return suites[options.suite]()
     if plan.devices == 1:
         raise ValueError(
             "replay: a plan of one device is what others are compared with; give --dp, --tp, --pp"

@@ -1,7 +1,7 @@
 """What `pip install .` gives: a wheel in an environment of its own, used from a folder that is no checkout.
 
-The environment sees the packages of this one by a .pth file, so that nothing is fetched; pangu_alpha itself comes
-from the wheel alone.
+The environment sees the packages of this one by a .pth file, so that nothing is fetched; pangu_alpha itself
+comes from the wheel alone.
 """
 
 from __future__ import annotations
@@ -133,6 +133,6 @@ def test_a_run_from_text_to_text(installed):
         for name in ("runs/mine/metrics.jsonl", "runs/two/metrics.jsonl")
     }
     assert set(map(tuple, steps.values())) == {(1, 2, 3)}
-    said = run("pangu-alpha", "predict", "--checkpoint", "runs/two", "--prompt", "却说曹操", "--max-new-tokens",
-               "4", "--greedy", "--device", "CPU")  # fmt: skip
+    said = run("pangu-alpha", "predict", "--checkpoint", "runs/two", "--prompt", "却说曹操",
+               "--max-new-tokens", "4", "--greedy", "--device", "CPU")  # fmt: skip
     assert "却说曹操" in said and "[length]" in said

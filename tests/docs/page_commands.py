@@ -58,6 +58,7 @@ def is_usage(text: str) -> bool:
 def simple_commands(text: str) -> Iterator[list[str]]:
     """The words of each simple command of a line of bash, without redirections and here-documents."""
     line = text.split("<<", 1)[0].replace("\\\n", " ")
+    line = re.sub(r"(?<=\s)\d(?=[<>])", "", line)  # 2>&1: the number of a stream is no word
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     lexer.commenters = ""
@@ -153,7 +154,7 @@ def _start(program: str) -> None:
 
 
 def parsed(call: Call) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:
-    """Its parser (of the subcommand that it names), what its words mean, and the words for a launched program.
+    """The parser (of the subcommand named), what the words mean, and the words for a launched program.
 
     Raises:
         AssertionError: The program would refuse the words.

@@ -63,7 +63,7 @@ class Folder:
         path.write_text(text, "utf-8")
 
     def has(self, name: str) -> bool:
-        """Whether a name of a command, relative to this folder or absolute, stands for something that is there."""
+        """Whether a name or pattern, relative to this folder or absolute, stands for something."""
         return bool(glob(str(self.path / name.rstrip("/")), recursive=True))
 
     def run(self, command: str, timeout: float) -> Done:
@@ -99,7 +99,7 @@ class Folder:
 
 
 def small(command: str, words: str, replaced: Sequence[tuple[str, str]]) -> str:
-    """A command with words in the place of others, and words behind its own but before a pipe or redirection."""
+    """A command with words in the place of others, and with words added before a pipe or redirection."""
     for old, new in replaced:
         assert old in command, f"{command!r} has no {old!r}"
         command = command.replace(old, new)

@@ -1,7 +1,8 @@
-"""What the readers of a page have before they begin, made small: texts from seeded characters, and what follows."""
+"""What the readers of a page have before they begin, made small from seeded characters."""
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 
@@ -16,6 +17,12 @@ data:
   validation: data/validation
   vocabulary: data/vocab.model
 run: {output: OUTPUT, steps: 4, batch_size: 2, tensorboard: false, peak_tflops: 0.1}
+"""
+_LOGGED = """\
+model: 350m
+data: {{train: {{text: {{records: data/train}}}}}}
+run: {{output: {where}, steps: 30, batch_size: 1, device: {device}}}
+parallel: {plan}
 """
 
 
@@ -41,6 +48,31 @@ def text(folder: Folder) -> None:
     for name, seed, files in (("text", 1, 6), ("heldout", 2, 2)):
         for at in range(files):
             folder.write(f"{name}/{at}.txt", "\n".join(sentences(seed * 100 + at, 120)) + "\n")
+
+
+@makes("data/sanguo.jsonl")
+def novel(folder: Folder) -> None:
+    """`data/sanguo.jsonl`, chapters as the novel's are."""
+    chapters = [json.dumps({"text": "".join(sentences(at, 60))}, ensure_ascii=False) for at in range(40)]
+    folder.write("data/sanguo.jsonl", "\n".join(chapters) + "\n")
+
+
+@makes("runs/0", "runs/1", "runs/mine")
+def logs(folder: Folder) -> None:
+    """The logs of two runs on a cluster and of one on a CPU, as if they had been trained."""
+    for name, plan, device, rate in (
+        ("0", "{dp: 8}", "Ascend", 60000.0),
+        ("1", "{dp: 4, tp: 2}", "Ascend", 45000.0),
+        ("mine", "{}", "CPU", 40.0),
+    ):
+        where = f"runs/{name}"
+        folder.write(f"{where}/config.yaml", _LOGGED.format(where=where, plan=plan, device=device))
+        rows = 8 if name == "0" else 4 if name == "1" else 1
+        lines = [
+            json.dumps({"step": step, "samples": step * rows, "loss": 8.0, "tokens_per_s": rate + step % 3})
+            for step in range(1, 31)
+        ]
+        folder.write(f"{where}/metrics.jsonl", "\n".join(lines) + "\n")
 
 
 @makes("data/vocab.model")

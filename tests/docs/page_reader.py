@@ -1,7 +1,8 @@
 """Reads a page of Markdown: its blocks of code in order, and the commands, files and outputs in them.
 
-Knows fenced blocks (`bash`, `yaml` whose first line is `# file: NAME`, `python`, `text` for output) and the
-indented ones of older pages, in which `$ ` stands before a command and its output below it.
+Knows fenced blocks (`bash`, `yaml` whose first line is `# file: NAME`, `python`, `text` for output) and
+indented ones, in which `$ ` stands before a command and its output below it. A comment in front of a block,
+`<!-- not run by the tests: WHY -->` or `<!-- tests/FILE.py runs this block -->`, says why it is not run here.
 """
 
 from __future__ import annotations
@@ -16,23 +17,29 @@ _FENCE = re.compile(r"( *)(`{3,}|~{3,})\s*([\w+-]*)")
 _HERE = re.compile(r"<<-?\s*(['\"]?)(\w+)\1")
 _FILE = re.compile(r"#\s*file:\s*(\S+)\s*$")
 _SPAN = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
+_NOT_RUN = re.compile(r"<!--\s*(?:not run by the tests: (.+?)|(tests/\S+\.py runs .+?))\s*-->")
 _SHELLS = ("bash", "sh", "shell", "console")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code: its language ("" if none is given), the line of its first word, its text."""
+    """A block of code: its language ("" if none is given), the line of its first word, its text.
+
+    reason says why a test shall not run it, "" if it shall.
+    """
 
     language: str
     line: int
     text: str
+    reason: str = ""
 
 
 @dataclass
 class Step:
     """What a reader does at one place of a page: kind is `command`, `file` or `python`.
 
-    name is that of a file; output is what the page shows beneath a command, "" where it shows nothing.
+    name is that of a file; output is what the page shows beneath a command, "" where it shows nothing;
+    reason is that of its block.
     """
 
     kind: str
@@ -40,6 +47,7 @@ class Step:
     text: str
     name: str = ""
     output: str = ""
+    reason: str = ""
 
 
 def blocks(text: str) -> Iterator[Block]:
@@ -51,18 +59,25 @@ def blocks(text: str) -> Iterator[Block]:
         if fence:
             end = _closing(lines, at + 1, fence[2])
             inner = [line[len(fence[1]) :] for line in lines[at + 1 : end]]
-            yield Block(fence[3].lower(), at + 2, "\n".join(inner))
+            yield Block(fence[3].lower(), at + 2, "\n".join(inner), _reason(lines[:at]))
             at, blank = end + 1, True
         elif blank and lines[at].startswith("    "):
             end = at
             while end < len(lines) and (lines[end].startswith("    ") or not lines[end].strip()):
                 end += 1
             inner = "\n".join(line[4:] for line in lines[at:end]).rstrip()
-            yield Block(_language_of(inner), at + 1, inner)
+            yield Block(_language_of(inner), at + 1, inner, _reason(lines[:at]))
             at, blank = end, True
         else:
             blank = not lines[at].strip()
             at += 1
+
+
+def _reason(before: list[str]) -> str:
+    """Of the comment that stands in front of a block, perhaps with a blank line between them."""
+    lines = [line.strip() for line in before[-2:] if line.strip()]
+    found = _NOT_RUN.fullmatch(lines[-1]) if lines else None
+    return (found[1] or found[2]) if found else ""
 
 
 def _closing(lines: list[str], at: int, fence: str) -> int:
@@ -108,7 +123,7 @@ def steps(text: str) -> Iterator[Step]:
         elif named := _FILE.match(block.text.split("\n", 1)[0]):
             yield Step("file", block.line, block.text + "\n", named[1])
         elif block.language == "python":
-            yield Step("python", block.line, block.text)
+            yield Step("python", block.line, block.text, reason=block.reason)
 
 
 def _commands(block: Block) -> Iterator[Step]:
@@ -126,13 +141,13 @@ def _commands(block: Block) -> Iterator[Step]:
         end = _end(lines, at)
         command = _without_comment("\n".join(lines[at:end]).removeprefix("$ "))
         if command.strip():
-            step = Step("command", block.line + at, command.strip())
+            step = Step("command", block.line + at, command.strip(), reason=block.reason)
             yield step
         at = end
 
 
 def _end(lines: list[str], at: int) -> int:
-    """Where the command that begins at a line ends: behind continuations, open quotes, here-documents, loops."""
+    """Where the command of a line ends: behind continuations, open quotes, here-documents, loops."""
     end = at + 1
     while end < len(lines) and _open("\n".join(lines[at:end])):
         end += 1

@@ -14,7 +14,7 @@ import yaml
 from page_commands import ROOT, calls, is_usage, option_names, parsed
 from page_folder import Done, Folder, missing_lines, small
 from page_reader import Step, spans, steps
-from page_table import PAGES, Page, Row
+from page_table import PAGES, Page, Row, never
 
 FILES = ["README.md", "README_zh.md", "CONTRIBUTING.md", "CONTRIBUTING_zh.md", "model_zoo/README.md"]
 NAMES = [
@@ -24,8 +24,13 @@ NAMES = [
 ]
 _OURS = re.compile(r"(python (src/|benchmarks/|-m pangu_alpha)|bash run_scripts/|pangu-alpha )")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
-_ORIGINALS = {"README_zh.md": "README.md"}  # twins, whose commands must be the same
 _TIMEOUT = {"ci": 120, "long": 1200}
+
+
+def _original(name: str) -> str:
+    """The English page of a Chinese one, whose commands must be the same."""
+    english = name.replace("_zh.md", ".md")
+    return english if english in NAMES else name
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Read:
 
     @property
     def page(self) -> Page:
-        return PAGES.get(_ORIGINALS.get(self.name, self.name), Page(()))
+        return PAGES.get(_original(self.name), Page(()))
 
     def steps(self) -> list[Step]:
         """All but the lines that show the form of a command."""
@@ -50,7 +55,10 @@ class Read:
         return [step for step in steps(self.text) if step.kind == "command" and is_usage(step.text)]
 
     def row(self, step: Step) -> Row | None:
-        """The row with the longest beginning; of a program `python` and its first line."""
+        """That of the page's own comment, or the one with the longest beginning; of a program, which has no
+        name, the beginning is `python: ` and its first words."""
+        if step.reason:
+            return never("", step.reason)
         text = step.text if step.kind == "command" else "python: " + step.text
         fitting = [row for row in self.page.rows if text.startswith(row.beginning)]
         return max(fitting, key=lambda row: len(row.beginning), default=None)
@@ -76,10 +84,22 @@ def test_every_row_has_a_command(read):
 
 
 def test_a_reason_that_names_a_test_names_one_that_is_there():
-    rows = [row for page in PAGES.values() for row in page.rows]
-    assert all(row.reason for row in rows if row.way == "never")
-    named = {name for row in rows for name in re.findall(r"test_\w+\.py", row.reason)}
+    reasons = [row.reason for page in PAGES.values() for row in page.rows if row.way == "never"]
+    assert all(reasons)
+    reasons += [step.reason for name in NAMES for step in Read(name).steps()]
+    named = {name for reason in reasons for name in re.findall(r"test_\w+\.py", reason)}
     assert named <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+
+
+def test_a_command_that_another_page_runs_is_run_there():
+    for name, page in PAGES.items():
+        for row in page.rows:
+            if found := re.fullmatch(r"(\S+\.md) runs it", row.reason):
+                theirs = {
+                    step.text for step in Read(found[1]).steps() if Read(found[1]).row(step).way != "never"
+                }
+                ours = {step.text for step in Read(name).steps() if Read(name).row(step) == row}
+                assert ours <= theirs, f"{name}: {row.beginning}"
 
 
 def test_the_table_names_pages_that_are_there():
@@ -220,7 +240,8 @@ def test_runs_that_a_page_shows_are_valid(read, tmp_path):
             load_train_config(str(path))
 
 
-def test_both_readmes_have_the_same_commands():
-    texts = [[step.text for step in Read(name).steps()] for name in ("README.md", "README_zh.md")]
+@pytest.mark.parametrize("name", [name for name in NAMES if _original(name) != name])
+def test_both_languages_have_the_same_commands(name):
+    texts = [[step.text for step in Read(each).steps()] for each in (_original(name), name)]
     plain = [[re.sub(r"#[^\n]*", "", text) for text in each] for each in texts]
     assert plain[0] == plain[1]

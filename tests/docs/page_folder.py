@@ -42,8 +42,9 @@ class Folder:
     A command that changes the shell (`export`, `cd`) holds for all that follow.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, shelf: Path | None = None):
         self.path = path
+        self.shelf = shelf or path.parent  # what several pages need, to be copied
         path.mkdir(parents=True, exist_ok=True)
         for name in LINKED:
             (path / name).symlink_to(ROOT / name)

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 
+from page_commands import ROOT
 from page_folder import Folder
+from page_reader import steps
 
 Given = Callable[[Folder], None]
 _CHARACTERS = "天下大势分久必合曹操玄德孔明关羽张飞中国的首都是却说话次日军马人不之一"
-_RUN = """\
-model: {vocab_size: 120, hidden_size: 32, num_layers: 2, num_heads: 4, seq_length: 32}
-data:
-  train: {text: {records: data/train}}
-  validation: data/validation
-  vocabulary: data/vocab.model
-run: {output: OUTPUT, steps: 4, batch_size: 2, tensorboard: false, peak_tflops: 0.1}
-"""
 _LOGGED = """\
 model: 350m
 data: {{train: {{text: {{records: data/train}}}}}}
@@ -84,32 +79,69 @@ def vocabulary(folder: Folder) -> None:
     train_vocabulary(sentences(1, 400), str(folder.path / "data/vocab.model"), 120)
 
 
-@makes("text", "heldout", "data/vocab.model", "data/train", "data/validation")
-def records(folder: Folder) -> None:
-    """`data/train` and `data/validation`, windows of 32."""
+def shown_in(page: str, name: str) -> Given:
+    """A file that another page shows, as it stands there."""
+
+    @makes(name)
+    def make(folder: Folder) -> None:
+        text = (ROOT / page).read_text("utf-8")
+        folder.write(name, next(step.text for step in steps(text) if step.name == name))
+
+    return make
+
+
+@makes("run.yaml", "runs/mine", "text", "heldout", "data/vocab.model", "data/train", "data/validation")
+def readme(folder: Folder) -> None:
+    """What README's steps leave behind: its `run.yaml` and its run, of three steps; made once, then copied."""
+    shelf = folder.shelf / "readme"
+    if not shelf.exists():
+        maker = Folder(folder.shelf / "maker", folder.shelf)
+        _make_readme(maker)
+        shelf.mkdir()
+        for name in ("run.yaml", "runs", "text", "heldout", "data"):
+            (maker.path / name).rename(shelf / name)
+    shutil.copytree(shelf, folder.path, dirs_exist_ok=True)
+
+
+def _make_readme(folder: Folder) -> None:
     text(folder)
     vocabulary(folder)
     for name, source in (("train", "text"), ("validation", "heldout")):
         _must(
             folder,
             f"python src/preprocess.py --input '{source}/*.txt' --tokenizer data/vocab.model"
-            f" --output data/{name} --seq-length 32 --pad-last --workers 1",
+            f" --output data/{name} --seq-length 256 --pad-last --workers 1",
         )
-
-
-def run_at(output: str) -> Given:
-    """A run of four steps in `output`."""
-
-    @makes(output, *records.makes)
-    def make(folder: Folder) -> None:
-        if not folder.has("data/train"):
-            records(folder)
-        folder.write("given.yaml", _RUN.replace("OUTPUT", output))
-        _must(folder, "python src/train.py --config given.yaml run.device=CPU")
-
-    return make
+    shown_in("README.md", "run.yaml")(folder)
+    words = "run.device=CPU run.steps=3 run.batch_size=2 run.peak_tflops=0.1 run.evaluate_batches=1"
+    _must(folder, f"python src/train.py --config run.yaml {words}")
 
 
 def _must(folder: Folder, command: str) -> None:
     done = folder.run(command, 300)
     assert done.code == 0, done.text
+
+
+@makes("node1/hccn.conf", "node2/hccn.conf", "modelarts.json", "node1.json", "node2.json")
+def addresses(folder: Folder) -> None:
+    """What the operator of two servers has: their hccn.conf, a table of ModelArts, and a table of each server."""
+    for server in (1, 2):
+        lines = [f"address_{device}=10.{device % 4 + 1}.{server}.{device + 1}" for device in range(8)]
+        folder.write(f"node{server}/hccn.conf", "\n".join(lines) + "\n")
+        words = f"--hccn 10.0.0.{server}=node{server}/hccn.conf --first-rank {8 * server - 8}"
+        _must(folder, f"python src/rank_table.py build {words} --output node{server}.json")
+    listed = [
+        {
+            "pod_name": f"pod{server}",
+            "server_id": f"10.0.0.{server}",
+            "devices": [
+                {"device_id": str(device), "device_ip": f"10.2.{server}.{device}"} for device in range(8)
+            ],
+        }
+        for server in (1, 2)
+    ]
+    group = {
+        "group_name": "worker", "device_count": "16", "instance_count": "2", "instance_list": listed
+    }  # fmt: skip
+    document = {"status": "completed", "group_count": "1", "group_list": [group]}
+    folder.write("modelarts.json", json.dumps(document))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import page_commands
 import pytest
@@ -186,12 +187,16 @@ def _start(read: Read, folder: Folder, way: str) -> None:
 def _walk(read: Read, folder: Folder, ways: tuple[str, ...]) -> None:
     """Does what a page says, step by step."""
     _start(read, folder, ways[-1])
-    for step in read.steps():
+    programs: list[str] = []  # blocks of Python without a command between them are one program
+    for step, following in zip_longest(read.steps(), read.steps()[1:]):
         row = read.row(step)
         if step.kind == "file":
             folder.write(step.name, step.text)
         elif row.way in ways and step.kind == "python":
-            _check(read, step, row, folder.run_python(small(step.text, "", row.replaced), _TIMEOUT[row.way]))
+            programs.append(small(step.text, "", row.replaced))
+            if following is None or following.kind == "command":
+                _check(read, step, row, folder.run_python("\n".join(programs), _TIMEOUT[row.way]))
+                programs.clear()
         elif row.way in ways:
             command = small(step.text, row.words, row.replaced)
             _check(read, step, row, folder.run(command, _TIMEOUT[row.way]))
@@ -212,15 +217,21 @@ def _with(way: str) -> list[str]:
     return [name for name in NAMES if name in PAGES and any(row.way == way for row in Read(name).page.rows)]
 
 
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """A folder for what several pages need."""
+    return tmp_path_factory.mktemp("shelf")
+
+
 @pytest.mark.parametrize("name", _with("ci"))
-def test_the_quick_commands_of_a_page_run(name, tmp_path):
-    _walk(Read(name), Folder(tmp_path / "checkout"), ("ci",))
+def test_the_quick_commands_of_a_page_run(name, shelf, tmp_path):
+    _walk(Read(name), Folder(tmp_path / "checkout", shelf), ("ci",))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", _with("long"))
-def test_all_commands_of_a_page_run(name, tmp_path):
-    _walk(Read(name), Folder(tmp_path / "checkout"), ("ci", "long"))
+def test_all_commands_of_a_page_run(name, shelf, tmp_path):
+    _walk(Read(name), Folder(tmp_path / "checkout", shelf), ("ci", "long"))
 
 
 @pages

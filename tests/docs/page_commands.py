@@ -59,8 +59,9 @@ def simple_commands(text: str) -> Iterator[list[str]]:
     """The words of each simple command of a line of bash, without redirections and here-documents."""
     line = text.split("<<", 1)[0].replace("\\\n", " ")
     line = re.sub(r"(?<=\s)\d(?=[<>])", "", line)  # 2>&1: the number of a stream is no word
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="();<>|&\n")
     lexer.whitespace_split = True
+    lexer.whitespace = " \t\r"
     lexer.commenters = ""
     words: list[str] = []
     skip = False
@@ -69,7 +70,7 @@ def simple_commands(text: str) -> Iterator[list[str]]:
             skip = False
         elif set(word) <= set("<>&") and word != "&" and word != "&&":
             skip = True
-        elif set(word) <= set("();|&"):
+        elif set(word) <= set("();|&\n"):
             yield words
             words = []
         else:

@@ -92,7 +92,7 @@ def shown_in(page: str, name: str) -> Given:
 
 @makes("run.yaml", "runs/mine", "text", "heldout", "data/vocab.model", "data/train", "data/validation")
 def readme(folder: Folder) -> None:
-    """What README's steps leave behind: its `run.yaml` and its run, of three steps; made once, then copied."""
+    """What README's steps leave behind, its run of three steps; made once, then copied."""
     shelf = folder.shelf / "readme"
     if not shelf.exists():
         maker = Folder(folder.shelf / "maker", folder.shelf)
@@ -124,7 +124,7 @@ def _must(folder: Folder, command: str) -> None:
 
 @makes("node1/hccn.conf", "node2/hccn.conf", "modelarts.json", "node1.json", "node2.json")
 def addresses(folder: Folder) -> None:
-    """What the operator of two servers has: their hccn.conf, a table of ModelArts, and a table of each server."""
+    """What the operator of two servers has: their hccn.conf, and tables of other kinds."""
     for server in (1, 2):
         lines = [f"address_{device}=10.{device % 4 + 1}.{server}.{device + 1}" for device in range(8)]
         folder.write(f"node{server}/hccn.conf", "\n".join(lines) + "\n")

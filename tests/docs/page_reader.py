@@ -18,6 +18,7 @@ _HERE = re.compile(r"<<-?\s*(['\"]?)(\w+)\1")
 _FILE = re.compile(r"#\s*file:\s*(\S+)\s*$")
 _SPAN = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
 _NOT_RUN = re.compile(r"<!--\s*(?:not run by the tests: (.+?)|(tests/\S+\.py runs .+?))\s*-->")
+_BACKGROUND = re.compile(r"(?<!&)&[ \t]*$", re.M)
 _SHELLS = ("bash", "sh", "shell", "console")
 
 
@@ -128,6 +129,9 @@ def steps(text: str) -> Iterator[Step]:
 
 def _commands(block: Block) -> Iterator[Step]:
     """The commands of a shell's block; where one begins with `$ `, all other lines are output."""
+    if _BACKGROUND.search(block.text):  # what follows is about that process: one shell for all of it
+        yield Step("command", block.line, _without_comment(block.text).strip(), reason=block.reason)
+        return
     lines = block.text.split("\n")
     prompted = any(line.startswith("$ ") for line in lines)
     at, step = 0, None

@@ -71,6 +71,12 @@ def never(beginning: str, reason: str) -> Row:
     return Row(beginning, "never", reason=reason)
 
 
+README = (given.readme,)
+SMALL = "run.batch_size=1 run.peak_tflops=0.1"
+_CHECKPOINTS = (long("python src/checkpoint.py"),)
+_MERGE = long("python src/merge_checkpoint.py")
+_PREDICT = long("python src/predict.py", "--max-new-tokens 4")
+
 PAGES: dict[str, Page] = {
     "README.md": Page(
         given=(given.novel,),
@@ -95,12 +101,57 @@ PAGES: dict[str, Page] = {
             long("python src/checkpoint.py"),
         ),
     ),
-    "docs/calibrate.md": Page(
-        given=(given.logs,),
-        rows=(ci("python src/plan.py calibrate"),),
+    "docs/calibrate.md": Page(given=(given.logs,), rows=(ci("python src/plan.py calibrate"),)),
+    "docs/checkpoint_format.md": Page(_CHECKPOINTS, given_long=README),
+    "docs/checkpoints.md": Page((*_CHECKPOINTS, _MERGE, _PREDICT), given_long=README),
+    "docs/choosing.md": Page(
+        (ci("python src/plan.py search"), long("python src/train.py", f"{SMALL} run.steps=2")),
+        given_long=README,
     ),
+    "docs/configuration.md": Page((long("python src/train.py", "run.steps=4"),), given_long=README),
+    "docs/continuing.md": Page((long("python src/train.py", f"{SMALL} run.steps=2"),), given_long=README),
     "docs/cost_model.md": Page((ci("python src/plan.py search"),)),
+    "docs/data.md": Page(
+        (
+            long("python src/preprocess.py"),
+            ci("python -m pangu_alpha.cli.fetch --list"),
+            never("python -m pangu_alpha.cli.fetch", NETWORK),
+        ),
+        given=(given.novel,),
+        given_long=README,
+    ),
     "docs/dry_run.md": Page((long("python src/plan.py dry-run"),)),
+    "docs/export_checkpoint.md": Page((*_CHECKPOINTS, _MERGE, _PREDICT), given_long=README),
+    "docs/generation.md": Page(
+        (
+            ci("printf"),
+            ci("cat"),
+            _PREDICT,
+            long("bash run_scripts/run_distribute_predict.sh", "--max-new-tokens 2"),
+            long("python: "),
+        ),
+        given_long=README,
+    ),
+    "docs/killed_while_saving.md": Page(
+        (
+            long("python src/checkpoint.py"),
+            long("python src/train.py", replaced=(("run.steps=8", f"{SMALL} run.steps=8"),)),
+        ),
+        given_long=README,
+    ),
+    "docs/launching.md": Page(
+        (
+            long("bash run_scripts/run_distribute_train.sh --device CPU", f"{SMALL} run.steps=2"),
+            ci("bash run_scripts/run_distribute_train.sh --config npus_8.yaml"),
+            ci("bash run_scripts/run_distribute_train.sh --config many.yaml", output="exact"),
+        ),
+        given=(given.shown_in("README.md", "many.yaml"),),
+        given_long=README,
+    ),
+    "docs/library.md": Page((long("python: "),), given_long=README),
+    "docs/merge_checkpoint.md": Page((_MERGE, *_CHECKPOINTS), given_long=README),
+    "docs/mindformers.md": Page((long("python: "), *_CHECKPOINTS, _MERGE, _PREDICT), given_long=README),
+    "docs/open_checkpoint.md": Page((*_CHECKPOINTS, _PREDICT), given_long=README, owned=("output",)),
     "docs/operator_split.md": Page(
         (
             ci("python src/plan.py operators"),
@@ -127,9 +178,41 @@ PAGES: dict[str, Page] = {
             never("python src/plan.py replay", "docs/replay.md runs it"),
         )
     ),
+    "docs/rank_tables.md": Page((ci("python src/rank_table.py"),), given=(given.addresses,)),
     "docs/replay.md": Page((long("python src/plan.py replay"),)),
     "docs/requirements.md": Page((ci("export"),)),
     "docs/results/cost_model_error.md": Page((ci("python benchmarks/cost_model_error.py"),)),
+    "docs/resume_on_fewer_devices.md": Page(
+        (
+            long("python src/train.py --config run.yaml run.steps=40", replaced=(("=40", f"=4 {SMALL}"),)),
+            long("python src/train.py", replaced=(("=44", f"=5 {SMALL}"),)),
+            *_CHECKPOINTS,
+            _MERGE,
+            long("tail"),
+        ),
+        given=(given.shown_in("README.md", "many.yaml"),),
+        given_long=README,
+    ),
     "docs/strategies.md": Page((long("python src/plan.py strategies"),)),
     "docs/train_replay.md": Page((long("python src/plan.py train-replay"),)),
+    "docs/training.md": Page((long("tail"),), given_long=README),
+    "model_zoo/README.md": Page(
+        (
+            ci("python -m pangu_alpha.cli.vocab", "--size 300"),
+            long("python src/preprocess.py"),
+        ),
+        given=(given.text,),
+    ),
+    "docs/use_released_weights.md": Page(
+        (
+            ci("python src/plan.py search"),
+            long("python src/preprocess.py"),
+            long("python src/train.py"),
+            *_CHECKPOINTS,
+            _MERGE,
+            _PREDICT,
+        ),
+        given_long=README,
+        owned=("PanguAlpha_13B",),
+    ),
 }

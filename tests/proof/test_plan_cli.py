@@ -142,6 +142,21 @@ def test_a_chip_without_the_model_s_type_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "devices"),
+    [
+        ("parallel: {dp: 2}\nmodel: tiny\n", 2),
+        ("dp: 4\n", 4),
+        ("model: tiny\nrun: {steps: 1, output: o}\n", 1),  # a run's YAML without a plan is of one device
+    ],
+)
+def test_plan_files_of_all_kinds(text, devices, tmp_path, tiny):
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    words = ["dry-run", "--model", tiny, "--plan", str(path)]
+    assert plan.job_of(plan_parser().parse_args(words)).plan.devices == devices
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("parallel:\n", "plan.yaml: parallel must be a mapping"),

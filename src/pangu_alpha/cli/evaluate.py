@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
 from pangu_alpha.cli.options import path_text, positive
 from pangu_alpha.cli.parser import Parser
-from pangu_alpha.files.shown import log_to_stderr
+from pangu_alpha.files.shown import log_to_stderr, shown
 
 _EPILOG = """\
 perplexity is that of a token; bits/character (-log2 p of all tokens over all characters) can be compared
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str]) -> int:
         Exit code: 0, or 1 if the trained network does not win against both baselines.
     """
     options = _parser().parse_args(arguments)
-    log_to_stderr(logging.WARNING)
+    log_to_stderr()
+    logging.info("%s: starting MindSpore and loading it", shown(options.checkpoint))
 
     from pangu_alpha.parallel.context import use_device
 

@@ -19,7 +19,7 @@ from pangu_alpha.checkpoint.tensors import Source
 from pangu_alpha.checkpoint.vocabulary import find_vocabulary
 from pangu_alpha.cli.options import byte_size, natural, path_text, positive, positives, user_path
 from pangu_alpha.cli.parser import Parser
-from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.config.parallel import ParallelPlan, plan_section
 from pangu_alpha.config.schema import build, read_yaml
 from pangu_alpha.files.shown import quoted, shown
 
@@ -124,9 +124,9 @@ def plan_fields(file: str) -> dict[str, Any]:
     Raises:
         ValueError: It holds none.
     """
-    values = read_yaml(file)
-    values = values.get("parallel", values)
-    if not isinstance(values, dict) or not values:
+    document = read_yaml(file)
+    values = plan_section(document)
+    if not isinstance(values, dict) or (not values and "parallel" in document) or not document:
         raise ValueError(f"{file}: no fields of a plan (dp, tp, pp, ...), but {quoted(values)}")
     return values
 

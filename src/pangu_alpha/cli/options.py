@@ -105,12 +105,12 @@ def fraction(text: str) -> float:
 
 
 def byte_size(text: str) -> int:
-    """Bytes in a size such as 2GB, in decimal units; at least 1.
+    """Bytes in a size such as 2GB, 500MB or 120e6, in decimal units; at least 1.
 
     Raises:
         ArgumentTypeError: It is none.
     """
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([KMGT]?B?)", text.upper())
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?(?:E[0-9]{1,2})?)\s*([KMGT]?B?)", text.upper())
     unit = match and (match[2] if match[2] in _UNITS else match[2] + "B")
     size = int(float(match[1]) * _UNITS.get(unit, 1)) if match else 0
     if not 1 <= size <= _MOST:

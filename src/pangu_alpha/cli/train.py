@@ -62,6 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     given = {key: value for key, value in named.items() if value is not None}
     config = load_train_config(options.config, options.overrides, given)
     log_to_stderr()
+    logging.info("starting MindSpore")
 
     # MindSpore takes seconds: after the config is checked
     from pangu_alpha.model.operators import operators_for

@@ -32,7 +32,7 @@ from pangu_alpha.cluster.tables.rank_table import read as read_rank_table
 from pangu_alpha.config.families import FAMILIES, JIT_LEVEL, compute_type, has_flash_attention
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
-from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.config.parallel import ParallelPlan, plan_section
 from pangu_alpha.config.schema import ConfigError, build, parse_overrides, read_yaml, to_mapping
 from pangu_alpha.config.zoo import load_network
 from pangu_alpha.files.shown import quoted
@@ -107,7 +107,7 @@ def plan_of(options: argparse.Namespace) -> ParallelPlan:
 def _plan_values(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of the plan in the YAML of --plan."""
     values = read_yaml(options.plan) if options.plan is not None else {}
-    values = values.get("parallel", values)
+    values = plan_section(values)
     if not isinstance(values, dict):
         raise ValueError(f"--plan: {options.plan}: parallel must be a mapping of fields, such as dp: 8")
     return values

@@ -92,11 +92,11 @@ def _fit(rows: Sequence[Row], start: Constants) -> _Findings:
 
 
 def _refuse_unexplained(runs: Sequence[Run], found: _Findings, cluster: Cluster) -> None:
-    """A run that stays much slower than any constants within their bounds make it was not on these devices."""
+    """A run much slower than any constants within their bounds make it was not on these devices."""
     for item, error in zip(runs, found.after, strict=True):
         if (1 + error) * _UNEXPLAINED < 1:
             raise ValueError(
-                f"{item.name}: a step took {item.seconds:.4g} s, and no constants within their bounds make it "
+                f"{item.name}: a step took {item.seconds:.4g} s, and no constants within bounds make it "
                 f"slower than {item.seconds * (1 + error):.4g} s on {cluster.name}; was the run on "
                 f"{cluster.device.name}? Describe another machine, a CPU included, in a YAML: device (peak, "
                 "memory, usable, bandwidth), levels, count"

@@ -65,9 +65,11 @@ def _load(options: argparse.Namespace) -> LoadedModel:
     from pangu_alpha.parallel.context import use_device
 
     use_device(options.device)
-    return load_for_inference(
+    loaded = load_for_inference(
         options.checkpoint, options.tokenizer, options.end_of_document, source_options(options)
     )
+    logging.info("compiling for the first prompt")
+    return loaded
 
 
 @contextmanager

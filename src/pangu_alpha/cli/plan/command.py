@@ -320,7 +320,10 @@ def _replay(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _replays(options: argparse.Namespace, folder: Path) -> Iterator[ReplayReport]:
-    for name, work in _replayed(options).items():
+    all_work = _replayed(options)
+    for number, (name, work) in enumerate(all_work.items(), 1):
+        if not sys.stderr.isatty():  # a terminal has a bar
+            print(f"{number} of {len(all_work)}: {name}: compiled, then run", file=sys.stderr, flush=True)
         target = folder / name.replace(" ", "_").replace(",", "")
         if isinstance(work, Change):
             yield from replay_change(name, work, target, options.steps)

@@ -71,20 +71,6 @@ prepare_environment() {
     use_python PANGU_VENV "$VENV/bin/python"
 }
 
-# print_head_for_help ARGUMENTS...: where they ask for help, prints the comments at the script's head and leaves:
-# nothing is installed for that.
-print_head_for_help() {
-    if [[ " $* " == *" --help "* || " $* " == *" -h "* ]]; then
-        sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
-        exit 0
-    fi
-}
-
-# has_environment: whether prepare_environment would find its work done, or has none to do.
-has_environment() {
-    [[ -n ${PANGU_PYTHON:-} || -x $VENV/bin/python ]]
-}
-
 # run COMMAND...: prints a command, then runs it.
 run() {
     echo "+ $*"

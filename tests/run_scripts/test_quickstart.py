@@ -38,21 +38,6 @@ def run(script, *words):
     return subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
 
 
-@pytest.mark.parametrize(
-    ("script", "said"),
-    [
-        ("quickstart.sh", "Usage: bash run_scripts/quickstart.sh [--work DIR] [key=value ...]"),
-        ("run_distribute_train.sh", "bash run_scripts/run_distribute_train.sh --config FILE"),
-        ("run_standalone_train.sh", "bash run_scripts/run_standalone_train.sh"),
-        ("run_distribute_predict.sh", "bash run_scripts/run_distribute_predict.sh"),
-    ],
-)
-def test_help_installs_nothing(script, said):
-    done = run(script, "--help")
-    assert (done.returncode, done.stderr) == (0, "") and said in done.stdout
-    assert not done.stdout.startswith("#") and "set -euo" not in done.stdout
-
-
 @pytest.mark.parametrize("words", [["--wrok", "x"], ["run.steps=1", "--work", "x"], ["steps"]])
 def test_a_wrong_word_is_refused_before_anything_is_made(words):
     done = run("quickstart.sh", *words)

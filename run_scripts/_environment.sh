@@ -71,6 +71,20 @@ prepare_environment() {
     use_python PANGU_VENV "$VENV/bin/python"
 }
 
+# help_uninstalled [ARGUMENTS...]: where nothing is installed yet, --help says what is known without it, and installs
+# nothing; the program itself has the whole list of options.
+help_uninstalled() {
+    local word
+    [[ -z ${PANGU_PYTHON:-} && ! -x $VENV/bin/python ]] || return 0
+    for word in "$@"; do
+        [[ $word == -h || $word == --help ]] || continue
+        sed -n 's/^# \{0,1\}//p' "$0" | tail -n +2
+        echo
+        echo "All options: docs/launching.md#options, or --help again once $VENV is there (the first start makes it)."
+        exit 0
+    done
+}
+
 # run COMMAND...: prints a command, then runs it.
 run() {
     echo "+ $*"

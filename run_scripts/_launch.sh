@@ -6,6 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
 # launch PROGRAM [ARGUMENTS...]: never returns; the exit code is that of the first worker that failed.
 launch() {
+    help_uninstalled "${@:2}"
     prepare_environment
     export GLOG_v=${GLOG_v:-3}
     run exec python -m pangu_alpha.cli.launch "$ROOT/src/$1" "${@:2}"

@@ -108,10 +108,10 @@ def _verb(words: list[str]) -> Call:
 
 
 def _known(name: str) -> str:
-    """The verb of a program; `` for the launcher, whose options are those of the program that follows."""
+    """The verb of a program; `` for one that has no options of its own, such as the launcher."""
     verb = name.replace("_", "-")
-    assert verb in VERBS, f"there is no program {name}"
-    return "" if verb == "launch" else verb
+    assert verb in VERBS or (CLI / f"{name}.py").exists(), f"there is no program {name}"
+    return verb if verb in VERBS and verb != "launch" else ""
 
 
 def _script(path: str, words: list[str]) -> Call:

@@ -152,7 +152,7 @@ def test_plan_files_of_all_kinds(text, devices, tmp_path, tiny):
     path = tmp_path / "plan.yaml"
     path.write_text(text)
     words = ["dry-run", "--model", tiny, "--plan", str(path)]
-    assert plan.job_of(plan_parser().parse_args(words)).plan.devices == devices
+    assert jobs.job_of(plan_parser().parse_args(words)).plan.devices == devices
 
 
 @pytest.mark.parametrize(

@@ -247,8 +247,9 @@ def add_plan_options(parser: argparse.ArgumentParser, title: str, *names: str) -
 
 
 def plan_fields(file: str | None) -> dict[str, Any]:
-    """The fields of a plan in a YAML that has them, at the top or in a section parallel; none without a file, or
-    in the YAML of a run that has no such section.
+    """The fields of a plan in a YAML that has them, at the top or in a section parallel.
+
+    None without a file, or in the YAML of a run that has no such section.
 
     Raises:
         ValueError: It holds none.

@@ -80,7 +80,9 @@ def _options(parser: argparse.ArgumentParser, line: argparse.Namespace) -> Itera
     for action in parser._actions:
         yield from (option for option in action.option_strings if option.startswith("--"))
         if isinstance(action, argparse._SubParsersAction):
-            yield from _options(action.choices[getattr(line, action.dest)], line)
+            named = getattr(line, action.dest, None)  # None where the command is not kept
+            for name, inner in action.choices.items():
+                yield from _options(inner, line) if named in (None, name) else ()
 
 
 def _nearest(rest: list[str], known: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -65,14 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _load(options: argparse.Namespace) -> LoadedModel:
+    logging.info("%s: starting MindSpore and loading it", shown(options.checkpoint))
     # MindSpore takes seconds: after the command line is checked.
     from pangu_alpha.inference.load import load_for_inference
     from pangu_alpha.parallel.context import use_device
 
     use_device(options.device)
-    return load_for_inference(
+    loaded = load_for_inference(
         options.checkpoint, options.tokenizer, options.end_of_document, source_options(options)
     )
+    logging.info("compiling for the first prompt")
+    return loaded
 
 
 @contextmanager

@@ -46,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     given = given_fields(options, RunConfig)  # not as YAML: a path may hold ": " or " #"
     config = load_train_config(options.config, options.overrides, given)
     log_to_stderr()
+    logging.info("starting MindSpore")
 
     # MindSpore takes seconds: after the config is checked
     from pangu_alpha.model.operators import operators_for

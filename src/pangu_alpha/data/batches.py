@@ -305,8 +305,14 @@ def _strangers(opened: dict[str, Records]) -> Iterator[str]:
         if mine != theirs:
             yield (
                 f"{key}: its tokenizer or control ids differ from those of {first} "
-                f"({mine} against {theirs}); preprocess all sets with one tokenizer and one --end-of-document"
+                f"({_told(mine)}; {first}: {_told(theirs)}); preprocess all sets with one tokenizer and one "
+                "--end-of-document"
             )
+
+
+def _told(vocabulary: Vocabulary) -> str:
+    pieces = f"{vocabulary.size} pieces with the digest {vocabulary.digest[:12]}..."
+    return f"{pieces}, documents end with {vocabulary.end_of_document}"
 
 
 def _read(files: list[str], windows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

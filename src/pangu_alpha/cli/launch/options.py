@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -66,7 +67,7 @@ def _parser(trains: bool) -> argparse.ArgumentParser:
     words = "--config YAML [key=value ...]" if trains else "[options of predict.py]"
     others = "Words key=value go to train.py." if trains else "Options not listed here go to predict.py."
     parser = Parser(
-        prog=f"bash run_scripts/run_distribute_{name}.sh",
+        prog=f"bash run_scripts/{os.environ.get('PANGU_SCRIPT') or f'run_distribute_{name}.sh'}",
         usage=f"%(prog)s [options] {words}",
         description=f"Starts {name}.py on the devices of a node and watches over it; see docs/launching.md.",
         epilog=others,

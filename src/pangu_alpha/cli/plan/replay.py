@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -36,7 +37,10 @@ def run_replays(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _replays(options: argparse.Namespace, folder: Path) -> Iterator[ReplayReport]:
-    for name, work in replayed(options).items():
+    all_work = replayed(options)
+    for number, (name, work) in enumerate(all_work.items(), 1):
+        if not sys.stderr.isatty():  # a terminal has a bar
+            print(f"{number} of {len(all_work)}: {name}: compiled, then run", file=sys.stderr, flush=True)
         target = folder / name.replace(" ", "_").replace(",", "")
         if isinstance(work, Change):
             yield from replay_change(name, work, target, options.steps)

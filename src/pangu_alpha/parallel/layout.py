@@ -5,14 +5,16 @@ Derived from the sharding table; the proof compares it with what MindSpore reall
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.parallel.axes import degree, digits, grid, part_at, single
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.parallel.sharding import COLUMN, SHARDING, Axes, degrees
+from pangu_alpha.parallel.sharding import HAND_MADE, Axes, OperatorTable, table_of
 
 _BYTES = 4  # of a stored element: parameters, moments and gradient sums are float32
 
@@ -59,15 +61,16 @@ class Layout:
 
         The rows of a slice are shared by the ranks of the stage that hold it, in their order.
         """
-        place = Mesh.of(plan).coordinates(rank)
-        if place.stage != self.stage:
+        if Mesh.of(plan).stage_of(rank) != self.stage:
             return None
-        cut = math.prod(self.parts) > 1  # then over all tensor parallel ranks, as no axis but theirs cuts
-        holder = place.data if cut else place.data * plan.tp + place.tensor
+        sizes, coordinates = grid(plan), digits(plan, rank)
+        cut_by = [single(axis, plan) for axis in self.axes]
         begins = [
-            (place.tensor if parts > 1 else 0) * (size // parts)
-            for size, parts in zip(self.shape, self.parts, strict=True)
+            part_at(names, sizes, coordinates) * (size // parts)
+            for names, size, parts in zip(cut_by, self.shape, self.parts, strict=True)
         ]
+        cutting = set(itertools.chain.from_iterable(cut_by))
+        holder = part_at([name for name in sizes if name not in cutting], sizes, coordinates)
         begins[0] += holder % self.optimizer_parts * self.slice_shape[0]
         return tuple(begins)
 
@@ -97,7 +100,10 @@ def layouts(shapes: Mapping[str, Sequence[int]], model: ModelConfig, plan: Paral
         model: The network's shape.
         plan: A plan that fits it.
     """
-    return {name: _layout(name, tuple(shape), model, plan) for name, shape in shapes.items()}
+    table = table_of(plan)
+    return {
+        name: _layout(name, axes_of(name, table), tuple(shape), model, plan) for name, shape in shapes.items()
+    }
 
 
 def slices_of_rank(
@@ -139,13 +145,12 @@ def written_slices(placed: Mapping[str, Layout], plan: ParallelPlan, rank: int) 
     }
 
 
-def axes_of(name: str) -> Axes:
-    """Axis of the grid each dimension of a parameter is cut over, by the table."""
-    *_, owner, last = name.split(".")
-    row, operator, place = _INPUTS[last]
-    if row == "Affine":
-        row = f"Affine {'column' if owner in COLUMN else 'row'}"
-    return SHARDING[row or owner][operator].inputs[place]
+def axes_of(name: str, table: OperatorTable = HAND_MADE) -> Axes:
+    """Axis of the grid each dimension of a parameter is cut over, by a table of operators."""
+    *cells, last = name.split(".")
+    kind, operator, place = _INPUTS[last]
+    path = [*cells, kind.lower()] if kind else cells
+    return table.split(table.key(path, kind), operator).inputs[place]
 
 
 def stage_of(name: str, model: ModelConfig, plan: ParallelPlan) -> int:
@@ -158,7 +163,7 @@ def stage_of(name: str, model: ModelConfig, plan: ParallelPlan) -> int:
 
 def padded_vocabulary(vocab_size: int, plan: ParallelPlan) -> int:
     """Rows of the embedding table under a plan: the next multiple of the parts it is cut into."""
-    parts = degrees(plan)["vp"]
+    parts = degree("vp", plan)
     return -(-vocab_size // parts) * parts
 
 
@@ -185,9 +190,8 @@ def _linear(name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
 
 
-def _layout(name: str, shape: tuple[int, ...], model: ModelConfig, plan: ParallelPlan) -> Layout:
-    axes, degree = axes_of(name), degrees(plan)
-    parts = tuple(degree[axis] for axis in axes)
+def _layout(name: str, axes: Axes, shape: tuple[int, ...], model: ModelConfig, plan: ParallelPlan) -> Layout:
+    parts = tuple(degree(axis, plan) for axis in axes)
     if is_tied(name):
         shape = (padded_vocabulary(shape[0], plan), *shape[1:])
     rows = shape[0] // parts[0]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from mindspore import nn, ops
 
 from pangu_alpha.checkpoint.strategy_file import strategy_of as strategy_file_of
 from pangu_alpha.config.model import ModelConfig
@@ -13,12 +14,17 @@ from pangu_alpha.config.operator_table import OperatorSplit
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError
 from pangu_alpha.config.zoo import load_model_config
+from pangu_alpha.model.operators import operators_for
+from pangu_alpha.model.pangu import PanguAlpha
+from pangu_alpha.parallel.apply import operators, shard
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, slice_writers
-from pangu_alpha.parallel.sharding import BLOCK, SHARDING, table_of
+from pangu_alpha.parallel.sharding import BLOCK, DERIVED, SHARDING, table_of
 from pangu_alpha.planner.found_table import found_table, strategy_of
 from pangu_alpha.planner.operators import FREE, MINDSPORE, block
 from pangu_alpha.planner.patterns import megatron
 from pangu_alpha.planner.strategies import Choice, best_block, cheapest, evaluate
+from pangu_alpha.training.loss import TokenLoss
+from pangu_alpha.training.partitioned import MicroBatchLoss
 
 MODEL = ModelConfig(192, 64, 2, 8, seq_length=16, dropout=0.0)
 LARGE = load_model_config("2_6b")
@@ -110,6 +116,34 @@ def test_what_one_operator_cannot_be_is_refused():
     choices["feed_forward_sum"] = Choice((grid.operators["feed_forward_sum"].role("b"),))
     with pytest.raises(ValueError, match="one operator of the network is both"):
         found_table(evaluate(grid, choices), MODEL, "m")
+
+
+@pytest.mark.parametrize(("device", "chip"), [("plain", "auto"), ("Ascend", "910A"), ("Ascend", "910B")])
+@pytest.mark.parametrize("activation", ["gelu", "fast_gelu"])
+def test_every_operator_of_a_network_has_an_entry(cpu, device, chip, activation):
+    model = replace(MODEL, num_layers=3, compute_dtype="float16", dropout=0.1, activation=activation)
+    table = table_of(ParallelPlan(tp=4, table=found(4, 2)))
+    network = PanguAlpha(model, None, operators_for(model, device, chip=chip))
+    loss = MicroBatchLoss(TokenLoss(network))
+    seen = [(cell, name) for cell, name, each in operators(loss, table) if each.name not in DERIVED]
+    assert len(seen) > 100
+    assert not {(cell, name) for cell, name in seen if name not in table.rows.get(cell, {})}
+    of_blocks = {
+        cell for cell, name, each in operators(nn.CellList([*network.blocks, network.query_layer]), table)
+    }
+    assert of_blocks <= BLOCK.keys()
+    shard(loss, ParallelPlan(dp=2, tp=4, table=found(4, 2)), table)
+    output = network.query_layer.attention.output.affine.matmul.attrs
+    assert (output["in_strategy"], output["out_strategy"]) == (((2, 2), (2, 2)), ((4, 2),))
+    assert network.final_norm.normalize.norm.attrs["in_strategy"] == ((2, 1), (1,), (1,))
+
+
+def test_an_operator_that_no_table_has_is_named(cpu):
+    table = table_of(ParallelPlan(tp=4, table=found(4, 2)))
+    network = PanguAlpha(MODEL, None, operators_for(MODEL, "plain"))
+    network.blocks[0].attention.query.affine.extra = ops.Mul()
+    with pytest.raises(KeyError, match="Affine query.extra: no entry in the table of operators"):
+        shard(network, ParallelPlan(tp=4, table=found(4, 2)), table)
 
 
 def without(cells, cell, operator):

@@ -183,6 +183,8 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
     saturates = FAMILIES[job.chip].saturates
     formulas = traffic.Formulas(job.model, job.plan, job.batch_size, compute_dtype(job), stage, saturates)
     lines = traffic_check.check(formulas.demands(), traffic_check.observed(model, mesh, report.rank))
+    if job.plan.table is not None:
+        lines = traffic_check.taken_as_compiled(lines, traffic.BY_TABLE)
     masks = dropout.draws(model, job.plan) if job.model.dropout else []
     seed = RunConfig.seed if job.seed is None else job.seed
     return RankSummary(

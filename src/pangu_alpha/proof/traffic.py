@@ -25,6 +25,7 @@ from pangu_alpha.parallel.mesh import AXES, Mesh
 _SIZES = {"float32": 4, "int32": 4, "float16": 2, "bfloat16": 2}
 ACTIVATION, TABLE = "stage to stage: activations", "tied table: first and last stage"
 _SUMS = "layers: sums over heads and feed-forward"
+BY_TABLE = "layers: as the found table splits them"
 INPUTS = "inputs: rows of all ranks"
 GATHERED = "weights: gathered for use"
 SCATTERED = "gradients: summed and scattered"

@@ -30,9 +30,9 @@ from typing import Any
 
 import numpy as np
 
-from pangu_alpha.checkpoint.background import BackgroundSaver, Entry
-from pangu_alpha.checkpoint.format import Manifest
-from pangu_alpha.checkpoint.store import CheckpointStore
+from pangu_alpha.checkpoint.native.background import BackgroundSaver, Entry
+from pangu_alpha.checkpoint.native.format import Manifest
+from pangu_alpha.checkpoint.native.store import CheckpointStore
 from pangu_alpha.config.zoo import load_model_config
 from pangu_alpha.parallel.layout import parameter_shapes
 

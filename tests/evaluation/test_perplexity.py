@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def save(folder, cpu):
     """Writes a checkpoint of a small model, its weights times a factor."""
-    from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
+    from pangu_alpha.checkpoint.native.format import Manifest, write_checkpoint
     from pangu_alpha.config.model import ModelConfig
     from pangu_alpha.config.schema import to_mapping
     from pangu_alpha.model.pangu import PanguAlpha

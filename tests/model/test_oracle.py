@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mindspore import ParameterTuple, Tensor
 
-from pangu_alpha.checkpoint.released import load_released, released_names
+from pangu_alpha.checkpoint.foreign.mindspore.released import load_released, released_names
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.model.mask import DocumentMask
 from pangu_alpha.model.operators import operators_for

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
-from pangu_alpha.checkpoint.strategy_file import strategy_of as strategy_file_of
+from pangu_alpha.checkpoint.foreign.mindspore.strategy_file import strategy_of as strategy_file_of
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.operator_table import OperatorSplit
 from pangu_alpha.config.parallel import ParallelPlan
@@ -19,12 +19,12 @@ from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.parallel.apply import operators, shard
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, slice_writers
 from pangu_alpha.parallel.sharding import BLOCK, DERIVED, SHARDING, table_of
-from pangu_alpha.planner.found_table import found_table, strategy_of
-from pangu_alpha.planner.operators import FREE, MINDSPORE, block
-from pangu_alpha.planner.patterns import megatron
-from pangu_alpha.planner.strategies import Choice, best_block, cheapest, evaluate
+from pangu_alpha.planner.operators.block import FREE, MINDSPORE, block
+from pangu_alpha.planner.operators.found_table import found_table, strategy_of
+from pangu_alpha.planner.operators.patterns import megatron
+from pangu_alpha.planner.operators.strategies import Choice, best_block, cheapest, evaluate
 from pangu_alpha.training.loss import TokenLoss
-from pangu_alpha.training.partitioned import MicroBatchLoss
+from pangu_alpha.training.partitioned.step import MicroBatchLoss
 
 MODEL = ModelConfig(192, 64, 2, 8, seq_length=16, dropout=0.0)
 LARGE = load_model_config("2_6b")
@@ -50,7 +50,8 @@ def test_a_strategy_becomes_rows_of_the_table():
 
 @pytest.mark.parametrize(
     ("model", "devices", "batch"),
-    [(MODEL, 2, 2), (MODEL, 4, 2), (MODEL, 4, 16), (MODEL, 4, 64), (MODEL, 8, 8), (LARGE, 4, 1), (LARGE, 8, 1)],
+    [(MODEL, 2, 2), (MODEL, 4, 2), (MODEL, 4, 16), (MODEL, 4, 64), (MODEL, 8, 8), (LARGE, 4, 1),
+     (LARGE, 8, 1)],
 )  # fmt: skip
 def test_a_table_says_the_way_that_it_was_made_of(model, devices, batch):
     way = best_block(model, devices, batch)

@@ -10,12 +10,12 @@ import pytest
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.zoo import load_model_config
-from pangu_alpha.planner.found_table import found_table
-from pangu_alpha.planner.operators import MINDSPORE, block
-from pangu_alpha.planner.patterns import megatron, patterns
-from pangu_alpha.planner.strategies import Choice, best_block, evaluate
-from pangu_alpha.planner.verify import block_calls, compare, lines_text, verify, verify_job
-from pangu_alpha.proof.dry_run import Job
+from pangu_alpha.planner.operators.block import MINDSPORE, block
+from pangu_alpha.planner.operators.found_table import found_table
+from pangu_alpha.planner.operators.patterns import megatron, patterns
+from pangu_alpha.planner.operators.strategies import Choice, best_block, evaluate
+from pangu_alpha.planner.operators.verify import block_calls, compare, lines_text, verify, verify_job
+from pangu_alpha.proof.dry_run.job import Job
 
 MODEL = ModelConfig(192, 64, 2, 8, seq_length=16, dropout=0.0)
 # Two compilations each, 10 to 30 s: only one case belongs to every run of the tests.

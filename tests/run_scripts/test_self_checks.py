@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from pangu_alpha.training.report import read_metrics
+from pangu_alpha.training.reporting.report import read_metrics
 
 FAULTS = '''
 """train.py, in which rank 1 has a fault."""

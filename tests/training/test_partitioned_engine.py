@@ -13,23 +13,24 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
 
-from pangu_alpha.checkpoint.distributed import LocalParts, SharedParts, open_part, part_name
-from pangu_alpha.checkpoint.format import Manifest
-from pangu_alpha.checkpoint.pieces import Box, whole
-from pangu_alpha.checkpoint.reading import coverage_problems, read_box
-from pangu_alpha.checkpoint.source import open_source
-from pangu_alpha.checkpoint.store import CheckpointStore
+from pangu_alpha.checkpoint.moving.reading import coverage_problems, read_box
+from pangu_alpha.checkpoint.native.distributed import LocalParts, SharedParts, open_part, part_name
+from pangu_alpha.checkpoint.native.format import Manifest
+from pangu_alpha.checkpoint.native.store import CheckpointStore
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.tensors import Box, whole
 from pangu_alpha.config.run import build_train_config
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.operators import operators_for
 from pangu_alpha.model.operators.ascend import FloatStatus
 from pangu_alpha.parallel.layout import layouts, parameter_shapes
-from pangu_alpha.training import loop, partitioned_engine
+from pangu_alpha.training import loop
 from pangu_alpha.training.checkpoints import RunCheckpoints
 from pangu_alpha.training.engine import Engine
 from pangu_alpha.training.guard import make_guard
-from pangu_alpha.training.partitioned_engine import PartitionedEngine
+from pangu_alpha.training.partitioned import engine as partitioned_engine
+from pangu_alpha.training.partitioned.engine import PartitionedEngine
 from pangu_alpha.training.schedule import dropout_rows, update_scalars
 
 B, S, M = 2, 16, 2

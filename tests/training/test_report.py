@@ -10,8 +10,8 @@ import os
 
 import pytest
 
-from pangu_alpha.training import events, report
-from pangu_alpha.training.report import Report, ReportError, draw_curve, metrics_line, read_metrics
+from pangu_alpha.training.reporting import events, report
+from pangu_alpha.training.reporting.report import Report, ReportError, draw_curve, metrics_line, read_metrics
 
 ENTRY = {
     "loss": 1.5, "grad_norm": 2.0, "loss_scale": 1.0, "lr": 1e-3, "tokens_per_s": 10.0, "mfu": None,

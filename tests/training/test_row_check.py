@@ -12,7 +12,7 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build
 from pangu_alpha.data.batches import TrainingBatches, open_sources
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.training.row_check import check_rows, digest_of, samples_of
+from pangu_alpha.training.checks.rows import check_rows, digest_of, samples_of
 
 B, POSITION = 2, 24
 PLAN = ParallelPlan(dp=2, tp=2, pp=2, micro_batches=2)

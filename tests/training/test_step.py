@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from pangu_alpha.checkpoint.released import load_released, released_names
+from pangu_alpha.checkpoint.foreign.mindspore.released import load_released, released_names
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.model.pangu import PanguAlpha
-from pangu_alpha.parallel.sums import OneDevice
+from pangu_alpha.parallel.reductions import OneDevice
 from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.optimizer import AdamW
 from pangu_alpha.training.schedule import learning_rate, update_scalars

@@ -1,1 +1,13 @@
 """Checkpoints that describe themselves, are whole or absent, and say which byte is wrong; no MindSpore."""
+
+__all__ = [
+    "foreign",
+    "moving",
+    "naming",
+    "native",
+    "open",
+    "open_options",
+    "summary",
+    "tensors",
+    "vocabulary",
+]

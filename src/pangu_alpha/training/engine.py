@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor
 
-from pangu_alpha.checkpoint.background import Entry, Spec
-from pangu_alpha.checkpoint.format import compare_tensors
-from pangu_alpha.checkpoint.pieces import Box, Source, whole
-from pangu_alpha.checkpoint.reading import read_box
-from pangu_alpha.checkpoint.reshard import MOMENTS, parameter_of
+from pangu_alpha.checkpoint.moving.reading import read_box
+from pangu_alpha.checkpoint.moving.reshard import MOMENTS, parameter_of
+from pangu_alpha.checkpoint.native.background import Entry, Spec
+from pangu_alpha.checkpoint.native.format import compare_tensors
+from pangu_alpha.checkpoint.tensors import Box, Source, whole
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.initialization import initial_values
@@ -27,7 +27,7 @@ from pangu_alpha.model.operators import operators_for
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.parallel.layout import parameter_shapes
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.parallel.sums import DataParallel
+from pangu_alpha.parallel.reductions import DataParallel
 from pangu_alpha.parallel.world import World
 from pangu_alpha.training.guard import LARGEST, Guard
 from pangu_alpha.training.loss import TokenLoss

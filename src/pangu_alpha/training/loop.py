@@ -17,18 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from pangu_alpha.checkpoint.background import BackgroundSaver, Saved
-from pangu_alpha.checkpoint.format import Manifest
-from pangu_alpha.checkpoint.pieces import Source
+from pangu_alpha.checkpoint.native.background import BackgroundSaver, Saved
+from pangu_alpha.checkpoint.native.format import Manifest
+from pangu_alpha.checkpoint.tensors import Source
 from pangu_alpha.config.run import TrainConfig, unrunnable, unused
 from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.data.batches import TrainingBatches, ValidationBatches, open_sources
 from pangu_alpha.data.position import changes
 from pangu_alpha.files.lock import hold_folder
-from pangu_alpha.parallel.belonging import launcher_of_this_process
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.parallel.signals import Signals, stop_at_once
 from pangu_alpha.parallel.world import World
+from pangu_alpha.processes.belonging import launcher_of_this_process
+from pangu_alpha.processes.signals import Signals, stop_at_once
 from pangu_alpha.text.tokenizer import PanguTokenizer
 from pangu_alpha.training.checkpoints import (
     RunCheckpoints,
@@ -38,14 +38,14 @@ from pangu_alpha.training.checkpoints import (
     data_position,
     restore_guard,
 )
+from pangu_alpha.training.checks.replicas import ReplicaCheck
+from pangu_alpha.training.checks.rows import check_rows
 from pangu_alpha.training.engine import Engine, StepResult
 from pangu_alpha.training.guard import make_guard
 from pangu_alpha.training.output_folder import prepare_folder
-from pangu_alpha.training.partitioned_engine import PartitionedEngine
-from pangu_alpha.training.peak import peak_flops
-from pangu_alpha.training.replica_check import ReplicaCheck
-from pangu_alpha.training.report import Report, SilentReport
-from pangu_alpha.training.row_check import check_rows
+from pangu_alpha.training.partitioned.engine import PartitionedEngine
+from pangu_alpha.training.reporting.peak import peak_flops
+from pangu_alpha.training.reporting.report import Report, SilentReport
 from pangu_alpha.training.schedule import learning_rate, schedule_note
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.parallel.axes import degree, digits, grid, part_at, single
+from pangu_alpha.parallel.axes import degree, grid, part_at, single
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.sharding import HAND_MADE, Axes, OperatorTable, table_of
 
@@ -61,9 +61,10 @@ class Layout:
 
         The rows of a slice are shared by the ranks of the stage that hold it, in their order.
         """
-        if Mesh.of(plan).stage_of(rank) != self.stage:
+        coordinates = Mesh.of(plan).digits(rank)
+        if coordinates["pp"] != self.stage:
             return None
-        sizes, coordinates = grid(plan), digits(plan, rank)
+        sizes = grid(plan)
         cut_by = [single(axis, plan) for axis in self.axes]
         begins = [
             part_at(names, sizes, coordinates) * (size // parts)

@@ -11,11 +11,11 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.option import REQUIRED, option
 from pangu_alpha.config.schema import (
-    OMIT_DEFAULT,
     ConfigError,
     build,
     nearest,
@@ -35,17 +35,20 @@ _FOLLOWS = "cast"  # MindSpore lays a Cast out as its neighbour, whatever its ow
 class OperatorSplit:
     """How one operator is split.
 
-    Args:
-        inputs: For each input the axis of each of its dimensions: a name, names joined by "+" from the
-            outermost on, or null where the dimension is whole.
-        output: Axes of the output's dimensions, where partial sums may be summed whole or by slices.
-
     Raises:
         ConfigError: All fields that have the wrong type.
     """
 
-    inputs: tuple[tuple[str | None, ...], ...]
-    output: tuple[str | None, ...] | None = field(default=None, metadata=OMIT_DEFAULT)
+    inputs: tuple[tuple[str | None, ...], ...] = option(
+        REQUIRED,
+        "for each input the axis of each of its dimensions: a name, names joined by + from the outermost on, "
+        "or null where the dimension is whole",
+    )
+    output: tuple[str | None, ...] | None = option(
+        None,
+        "axes of the dimensions of the output, where partial sums may be summed whole or by slices",
+        omitted=True,
+    )
 
     def __post_init__(self) -> None:
         validate(self)

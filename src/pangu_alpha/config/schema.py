@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+from pangu_alpha.config.option import option_of
 from pangu_alpha.files import yaml_text
 from pangu_alpha.files.paths import expand_path
 from pangu_alpha.files.reading import MOST_DEPTH, ReadError, read_text
@@ -23,7 +24,6 @@ from pangu_alpha.files.shown import quoted, shown
 
 T = TypeVar("T")
 PathText = Annotated[str, "path"]  # of a field: `~` and $NAME in it are replaced
-OMIT_DEFAULT = {"omit_default": True}  # metadata of a field that is saved only where it is not its default
 _MOST_SHOWN = 30  # problems of one message, and unknown keys of one mapping whose nearest is looked for
 _MOST_WHOLE = {int: 2**63, float: 10**300}  # a whole number ends up in 64 bits or in a float
 
@@ -203,7 +203,7 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
     if not isinstance(values, Mapping):
         raise ConfigError([f"{where or cls.__name__}: expected a mapping of keys, found {quoted(values)}"])
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    hints = _hints(cls)
+    hints = field_types(cls)
     problems = _unknowns(values, cls, where)
     arguments: dict[str, Any] = {}
     bad = set()
@@ -230,7 +230,7 @@ def validate(config: Any) -> None:
     Raises:
         ConfigError: All problems found.
     """
-    hints = _hints(type(config))
+    hints = field_types(type(config))
     problems = []
     values, bad = {}, set()
     for field in dataclasses.fields(config):
@@ -245,9 +245,9 @@ def validate(config: Any) -> None:
         raise ConfigError(problems)
 
 
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    """Types of a dataclass's fields; to evaluate their names takes longer than all else that a check does."""
+@functools.cache  # to evaluate the names takes longer than all else that a check does
+def field_types(cls: type) -> dict[str, Any]:
+    """Types of the fields of a dataclass, PathText kept apart from str."""
     return typing.get_type_hints(cls, include_extras=True)
 
 
@@ -266,15 +266,25 @@ class _Unknown:
 
 
 def _broken_rules(cls: type, values: Mapping[str, Any], bad: set[str]) -> list[str]:
+    """What the declarations of the fields and the dataclass's own rules refuse."""
+    problems = list(_beyond_bounds(cls, values))
     if not hasattr(cls, "rules"):
-        return []
+        return problems
     probe = object.__new__(cls)
     for field in dataclasses.fields(cls):
         default = field.default if field.default is not dataclasses.MISSING else _Unknown()
         object.__setattr__(
             probe, field.name, _Unknown() if field.name in bad else values.get(field.name, default)
         )
-    return [problem for problem in cls.rules(probe) if problem.partition(":")[0] not in bad]
+    return problems + [problem for problem in cls.rules(probe) if problem.partition(":")[0] not in bad]
+
+
+def _beyond_bounds(cls: type, values: Mapping[str, Any]) -> Iterator[str]:
+    for field in dataclasses.fields(cls):
+        declared = option_of(field)
+        fault = declared and field.name in values and declared.fault(values[field.name])
+        if fault:
+            yield f"{field.name}: {fault}"
 
 
 def to_mapping(config: Any) -> Any:
@@ -291,7 +301,8 @@ def to_mapping(config: Any) -> Any:
 
 
 def _omitted(field: dataclasses.Field, value: Any) -> bool:
-    return "omit_default" in field.metadata and value == field.default
+    declared = option_of(field)
+    return declared is not None and declared.omitted and value == field.default
 
 
 def _join(where: str, key: object) -> str:

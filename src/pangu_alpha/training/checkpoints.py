@@ -31,7 +31,7 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.data.position import Position, kept_position
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
+from pangu_alpha.parallel.layout import layouts, slices_of_rank
 from pangu_alpha.training.guard import Guard
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ class RunCheckpoints:
 
 def boxes_of_rank(model: ModelConfig, plan: ParallelPlan, rank: int) -> dict[str, Box]:
     """What a rank of a partitioned run holds of each parameter that it trains, and of its moments."""
-    placed = layouts(parameter_shapes(model), model, plan)
+    placed = layouts(model, plan)
     return {name: Box(*held) for name, held in slices_of_rank(placed, plan, rank).items()}
 
 

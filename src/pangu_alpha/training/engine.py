@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor
 
+from pangu_alpha.checkpoint.contents import parameter_of, tensor_shapes
 from pangu_alpha.checkpoint.moving.reading import read_box
-from pangu_alpha.checkpoint.moving.reshard import MOMENTS, parameter_of
 from pangu_alpha.checkpoint.native.background import Entry, Spec
 from pangu_alpha.checkpoint.native.format import compare_tensors
 from pangu_alpha.checkpoint.tensors import Box, Source, whole
@@ -25,7 +25,7 @@ from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.initialization import initial_values
 from pangu_alpha.model.operators import operators_for
 from pangu_alpha.model.pangu import PanguAlpha
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import decayed, parameter_shapes, parameter_table
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.reductions import DataParallel
 from pangu_alpha.parallel.world import World
@@ -78,7 +78,7 @@ class Engine:
         self.model = PanguAlpha(config.model, None, operators)
         parameters = ParameterTuple(self.model.trainable_params())
         self.compute_dtype = self.model.compute_dtype
-        self.optimizer = AdamW(parameters, config.optim)
+        self.optimizer = AdamW(parameters, config.optim, decayed(config.model))
         self._token_loss = TokenLoss(self.model)
         self._validation_loss = TokenLoss(self.model)  # a cell of its own: compiled without dropout
         gradients = Gradients(self._token_loss, parameters)
@@ -97,11 +97,11 @@ class Engine:
 
         Moments are left as they are, zero in a new engine.
         """
-        layers, seed = self.config.model.num_layers, self.config.run.seed
+        table, seed = parameter_table(self.config.model), self.config.run.seed
         parameters = self._groups()["model"]
 
         def draw(name: str) -> np.ndarray:
-            return initial_values(name, self._shapes[name], layers, seed, self._box(name))
+            return initial_values(table[name], seed, self._box(name))
 
         # numpy draws outside Python's lock, so threads use the cores that the process may
         with ThreadPoolExecutor(min(_DRAWING, len(os.sched_getaffinity(0)))) as pool:
@@ -199,8 +199,7 @@ class Engine:
         """Whole shapes of the tensors of a checkpoint that fits."""
         if source.manifest.kind == "part":
             return {name: self._shapes[parameter_of(name)] for name in group}
-        prefixes = ("",) if stem == "model" else MOMENTS
-        return {prefix + name: shape for prefix in prefixes for name, shape in self._shapes.items()}
+        return tensor_shapes(self.config.model)[stem]
 
     def _stem(self, stem: str, name: str) -> str | None:
         """File that this rank saves a tensor in; None if it does not."""

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pangu_alpha.checkpoint.contents import network_config, parameter_of, tensor_shapes
 from pangu_alpha.checkpoint.moving.copying import (
     Limits,
     Slot,
@@ -20,16 +21,15 @@ from pangu_alpha.checkpoint.moving.copying import (
     file_record,
     safetensors_file,
 )
-from pangu_alpha.checkpoint.naming import MOMENTS
 from pangu_alpha.checkpoint.native.folders import part_name
 from pangu_alpha.checkpoint.native.format import MANIFEST, Manifest, compare_tensors, seal_folder
 from pangu_alpha.checkpoint.native.tensor_file import checksum
 from pangu_alpha.checkpoint.tensors import Box, Source, whole
 from pangu_alpha.checkpoint.vocabulary import find_vocabulary
-from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits
-from pangu_alpha.config.schema import ConfigError, build, to_mapping
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, slice_writers
+from pangu_alpha.config.schema import ConfigError, to_mapping
+from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import indivisible, layouts, slice_writers
 
 
 def reshard(
@@ -52,15 +52,15 @@ def reshard(
         ConfigError: The plan does not fit the model.
         CheckpointError: The source is damaged, or its tensors are not the model's; or see `copy_into`.
     """
-    model = build(ModelConfig, source.manifest.config["model"], "model")
-    if problems := [*misfits(plan or ParallelPlan(), model)]:
+    model, cut = network_config(source.manifest.config["model"]), plan or ParallelPlan()
+    if problems := [*misfits(cut, model)] or [*indivisible(model, cut)]:
         raise ConfigError(problems)
     stems = ("model",) if weights_only or "optimizer" not in source.tensors else ("model", "optimizer")
     names = _check_names(source, model, stems)
     kind = "training" if "optimizer" in stems else "weights"
     manifest = dataclasses.replace(
         source.manifest,
-        config={**source.manifest.config, "parallel": to_mapping(plan or ParallelPlan())},
+        config={**source.manifest.config, "parallel": to_mapping(cut)},
         kind=kind if plan is None else "slices",
         files={},
         slices={},
@@ -75,18 +75,9 @@ def reshard(
     copy_into(path, source, [*files, *find_vocabulary(source).target_files()], finish, limits)
 
 
-def parameter_of(name: str) -> str:
-    """The parameter that a tensor belongs to: itself, or that of a moment."""
-    prefix = next((prefix for prefix in MOMENTS if name.startswith(prefix)), "")
-    return name.removeprefix(prefix)
-
-
-def _check_names(source: Source, model: ModelConfig, stems: Sequence[str]) -> dict[str, list[str]]:
+def _check_names(source: Source, model: Any, stems: Sequence[str]) -> dict[str, list[str]]:
     """Makes sure that a source has exactly the model's tensors; names them by stem."""
-    shapes = parameter_shapes(model)
-    expected = {"model": shapes}
-    if "optimizer" in stems:
-        expected["optimizer"] = {prefix + name: shape for prefix in MOMENTS for name, shape in shapes.items()}
+    expected = tensor_shapes(model)
     for stem in stems:
         found = {name: (stored.shape, None) for name, stored in source.tensors.get(stem, {}).items()}
         wanted = {name: (shape, None) for name, shape in expected[stem].items()}
@@ -94,7 +85,7 @@ def _check_names(source: Source, model: ModelConfig, stems: Sequence[str]) -> di
     return {stem: [*expected[stem]] for stem in stems}
 
 
-def _whole_files(names: Mapping[str, Sequence[str]], model: ModelConfig) -> list[TargetFile]:
+def _whole_files(names: Mapping[str, Sequence[str]], model: Any) -> list[TargetFile]:
     shapes = parameter_shapes(model)
     return [
         safetensors_file(
@@ -105,10 +96,8 @@ def _whole_files(names: Mapping[str, Sequence[str]], model: ModelConfig) -> list
     ]
 
 
-def _part_files(
-    names: Mapping[str, Sequence[str]], model: ModelConfig, plan: ParallelPlan
-) -> list[TargetFile]:
-    placed = layouts(parameter_shapes(model), model, plan)
+def _part_files(names: Mapping[str, Sequence[str]], model: Any, plan: ParallelPlan) -> list[TargetFile]:
+    placed = layouts(model, plan)
     writers = slice_writers(placed, plan)
     slots: dict[Path, list[Slot]] = {}
     for stem, group in names.items():
@@ -130,7 +119,7 @@ def _finish_parts(
     folder: Path, sums: Sums, files: Sequence[TargetFile], manifest: Manifest, plan: ParallelPlan
 ) -> None:
     """Seals every rank's part, then the whole."""
-    shapes = parameter_shapes(build(ModelConfig, manifest.config["model"], "model"))
+    shapes = parameter_shapes(network_config(manifest.config["model"]))
     owned: dict[str, list[TargetFile]] = {part_name(rank): [] for rank in range(plan.devices)}
     for file in files:
         owned[file.path.parent.name].append(file)

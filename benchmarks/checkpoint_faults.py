@@ -38,10 +38,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a fork must find no threads
 
 import numpy as np
 
-from pangu_alpha.checkpoint.contents import parameter_of
 from pangu_alpha.checkpoint.foreign.mindspore.export import export_released
 from pangu_alpha.checkpoint.moving.copying import Limits
 from pangu_alpha.checkpoint.moving.reading import read_box
+from pangu_alpha.checkpoint.naming import parameter_of
 from pangu_alpha.checkpoint.native.background import BackgroundSaver
 from pangu_alpha.checkpoint.native.distributed import SharedParts
 from pangu_alpha.checkpoint.native.durable import scratch_folders, writer_name

@@ -32,9 +32,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pangu_alpha.checkpoint.contents import MOMENTS
 from pangu_alpha.checkpoint.foreign.mindspore.export import export_slices
 from pangu_alpha.checkpoint.moving.copying import Limits
+from pangu_alpha.checkpoint.naming import MOMENTS
 from pangu_alpha.checkpoint.native.folders import part_name
 from pangu_alpha.checkpoint.native.format import MANIFEST, Manifest, seal_folder, write_checkpoint
 from pangu_alpha.checkpoint.native.tensor_file import checksum

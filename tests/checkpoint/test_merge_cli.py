@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import yaml
 
-from pangu_alpha.checkpoint.contents import MOMENTS
 from pangu_alpha.checkpoint.moving.reading import read_box
+from pangu_alpha.checkpoint.naming import MOMENTS
 from pangu_alpha.checkpoint.native.format import Manifest, read_checkpoint, write_checkpoint
 from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
 from pangu_alpha.checkpoint.open import open_source

@@ -9,10 +9,10 @@ import random
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.contents import MOMENTS, parameter_of
 from pangu_alpha.checkpoint.moving.copying import Limits
 from pangu_alpha.checkpoint.moving.reading import read_box
 from pangu_alpha.checkpoint.moving.reshard import reshard
+from pangu_alpha.checkpoint.naming import MOMENTS, parameter_of
 from pangu_alpha.checkpoint.native.folders import part_name
 from pangu_alpha.checkpoint.native.format import (
     Manifest,

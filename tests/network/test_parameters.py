@@ -55,7 +55,6 @@ def test_the_rows_of_a_network():
     assert [name for name, spec in table.items() if spec.tied] == ["word_embedding.table"]
     assert table["query_embedding.table"].stage is Stage.LAST
     assert table["position_embedding.table"].init == Normal(0.02, cut=2.0)
-    assert all(spec.trained for spec in table.values())
 
 
 def test_what_decays_and_what_does_not():
@@ -176,7 +175,7 @@ class TallTower(Tower):
 
 LEVELS = Layers("floors.*")
 TOWER = (
-    Row("ground.weight", "3 W", Normal(0.1), True, (None, "tp"), Stage.FIRST, trained=False),
+    Row("ground.weight", "3 W", Normal(0.1), True, (None, "tp"), Stage.FIRST),
     *in_layers(
         LEVELS, Stage.LAYER, [Row("beam", "W W", Normal(1.0, residual=True), True, (None,) * 2, Stage.LAST)]
     ),
@@ -195,7 +194,11 @@ def test_a_network_of_another_kind():
     }
     assert table["floors.1.beam"].init == Normal(0.5)  # 1 / sqrt(2 * 2)
     assert table["floors.1.beam"].layer == 1 and table["floors.1.beam"].row.part == "beam"
-    assert parameter_shapes(Tower(width=2), trained=True).keys() == table.keys() - {"ground.weight"}
+    assert parameter_shapes(Tower(width=2, depth=1)) == {
+        "ground.weight": (3, 2),
+        "floors.0.beam": (2, 2),
+        "roof.shift": (2,),
+    }
     assert rows_of(TallTower) == TOWER and find_row("floors.3.beam", Tower) is TOWER[1]
     assert find_row("floors.3.beam") is None  # PanGu-alpha has no floors
 

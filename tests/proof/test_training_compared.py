@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.contents import MOMENTS
+from pangu_alpha.checkpoint.naming import MOMENTS
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.network.parameters import parameter_shapes
 from pangu_alpha.parallel.layout import layouts, slices_of_rank

@@ -1,7 +1,6 @@
 """Checkpoints that describe themselves, are whole or absent, and say which byte is wrong; no MindSpore."""
 
 __all__ = [
-    "contents",
     "foreign",
     "moving",
     "naming",

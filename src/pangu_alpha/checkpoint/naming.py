@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pangu_alpha.checkpoint.contents import MOMENTS, parameter_of, tensor_shapes
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
 from pangu_alpha.checkpoint.foreign.mindspore.released import LAYER, SHARED, TABLES, released_names
 from pangu_alpha.checkpoint.native.format import Manifest, compare_tensors
@@ -36,6 +35,7 @@ from pangu_alpha.network.parameters import (
 
 VOCABULARY = "vocab.model"
 MOST_PADDING = 1 << 10  # rows of a table; it is padded for the devices that share it
+MOMENTS = ("adam_m.", "adam_v.")
 
 _TABLES_2023 = {
     "word_embedding.table": "backbone.embedding.word_embedding.embedding_table",
@@ -51,6 +51,12 @@ _CACHES = re.compile(r".*\.(?:key_past|value_past)")  # of the 2023 code's incre
 _PREFIXES = {moment: moment for moment in MOMENTS} | {"moment1.": MOMENTS[0], "moment2.": MOMENTS[1]}
 _DEEPEST = 8  # parts of a name before the network's own, at most
 _WEIGHTS = re.compile(r"(?:adam_[mv]\.)?(?:backbone\.|blocks\.|query_layer\.|final_norm\.|\w*embedding)")
+
+
+def parameter_of(name: str) -> str:
+    """The parameter that a tensor belongs to: itself, or that of a moment."""
+    prefix = next((prefix for prefix in MOMENTS if name.startswith(prefix)), "")
+    return name.removeprefix(prefix)
 
 
 @dataclass(frozen=True)
@@ -273,8 +279,8 @@ def find_config(
     return dataclasses.replace(config, norm_order=order), tuple(notes)
 
 
-def given_model(model: str | Any) -> Any:
-    """A configuration as it is, or that of a shipped model's name or a YAML's path; see `load_network`.
+def given_model(model: str | ModelConfig) -> ModelConfig:
+    """A shape as it is, or by a shipped model's name or a YAML's path; see `load_network`.
 
     Raises:
         ConfigError: There is no such model or file, or it breaks a rule.
@@ -400,7 +406,9 @@ def _check_weights(path: Path, config: ModelConfig, names: Names, found: Mapping
 def _check_moments(config: ModelConfig, tensors: dict[str, dict[str, Stored]]) -> list[str]:
     """Keeps the optimizer's tensors only if all are there; says so if not."""
     moments = tensors["optimizer"]
-    expected = tensor_shapes(config)["optimizer"]
+    expected = {
+        prefix + name: shape for prefix in MOMENTS for name, shape in parameter_shapes(config).items()
+    }
     lacking = [
         name for name, shape in expected.items() if name not in moments or moments[name].shape != shape
     ]

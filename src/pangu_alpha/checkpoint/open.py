@@ -6,18 +6,16 @@ Opening looks at names, shapes and headers. Bytes are compared with their checks
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from pangu_alpha.checkpoint.contents import network_config, parameter_of, tensor_shapes
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
 from pangu_alpha.checkpoint.foreign.mindspore import ckpt_file, mindformers_folder, released_folder
 from pangu_alpha.checkpoint.foreign.mindspore import slices as mindspore_slices
 from pangu_alpha.checkpoint.foreign.mindspore.strategy_file import refuse_strategy
 from pangu_alpha.checkpoint.foreign.torch import huggingface, megatron
-from pangu_alpha.checkpoint.naming import given_model
+from pangu_alpha.checkpoint.naming import MOMENTS, given_model
 from pangu_alpha.checkpoint.native.distributed import part_pieces
 from pangu_alpha.checkpoint.native.folders import newest_first, part_name, rank_of
 from pangu_alpha.checkpoint.native.format import MANIFEST, MARKER, Manifest, read_checkpoint
@@ -32,7 +30,7 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError, build
 from pangu_alpha.files.shown import quoted, shown
-from pangu_alpha.network.parameters import layer_count, layers_of
+from pangu_alpha.network.parameters import parameter_shapes
 from pangu_alpha.parallel.layout import layouts, slice_writers
 
 STEMS = ("model", "optimizer")
@@ -51,6 +49,7 @@ _MEANING = {
 }
 
 _MOST_RANKS = 1 << 20  # a damaged plan must not ask for more memory than there is
+Section = TypeVar("Section", ModelConfig, ParallelPlan)
 
 _LOOKED_FOR = (
     "a checkpoint or a run of ours; the released slices (filerted_0.ckpt ...); MindSpore's slices with "
@@ -145,30 +144,24 @@ def _refuse_others(source: Source, options: OpenOptions) -> None:
     if options.model is None:
         return
     given, name = given_model(options.model), isinstance(options.model, str)
-    if order is not None:
-        given = replace(given, norm_order=order)
+    given = replace(given, norm_order=order or given.norm_order)
     if (said := other_network(own, given, str(options.model) if name else "this run")) is not None:
         raise UnclearError(f"{source.path}: {said}{', or leave --model out' if name else ''}")
 
 
-def other_network(own: Mapping[str, Any], model: Any, where: str) -> str | None:
+def other_network(own: Mapping[str, Any], model: ModelConfig, where: str) -> str | None:
     """Why the weights of one network cannot be those of another; None if they can.
 
     Args:
-        own: What a checkpoint says of its network, by field of the model's configuration.
+        own: What a checkpoint says of its network, by field of ModelConfig.
         model: The other one.
         where: Who asks for that.
     """
-    meaning = (
-        _MEANING
-        if isinstance(model, ModelConfig)
-        else {field.name: "its weights are those of such a network" for field in fields(model)}
-    )
-    keys = [key for key in meaning if key in own and own[key] != getattr(model, key)]
+    keys = [key for key in _MEANING if key in own and own[key] != getattr(model, key)]
     if not keys:
         return None
     differences = (
-        f"model.{key} is {quoted(own[key])} there, {getattr(model, key)!r} in {where}: {meaning[key]}"
+        f"model.{key} is {quoted(own[key])} there, {getattr(model, key)!r} in {where}: {_MEANING[key]}"
         for key in keys
     )
     return f"{'; '.join(differences)}; set {' '.join(f'model.{key}={shown(own[key], 80)}' for key in keys)}"
@@ -188,10 +181,9 @@ def _compare_with_config(source: Source) -> None:
             if not stored.shape:
                 raise CheckpointError(f"{where}: {quoted(name)} is a single number, not a tensor of a model")
     if "model" in source.manifest.config:
-        model = _network(source.path, source.manifest)
-        if isinstance(model, ModelConfig):  # others' sizes are compared when their tensors are
-            said = [model_statement(model, MANIFEST)]
-            refuse_contradictions(sizes_of_ours(tensors, source.path), said, source.path)
+        model = _built(source.path, source.manifest, ModelConfig, "model")
+        said = [model_statement(model, MANIFEST)]
+        refuse_contradictions(sizes_of_ours(tensors, source.path), said, source.path)
 
 
 def _refuse_integers(source: Source) -> None:
@@ -287,7 +279,7 @@ def _open_whole(path: Path, boxes: Mapping[str, Box] | None) -> Source:
     if boxes is not None and (tensors := _tensors_for(boxes, path, manifest)):
         return Source(path, form, manifest, tensors)
     if "parallel" in manifest.config:
-        devices = _plan(path, manifest).devices
+        devices = _built(path, manifest, ParallelPlan, "parallel").devices
         if devices != len(manifest.parts):
             raise CheckpointError(
                 f"{path / MANIFEST}: names the parts of {len(manifest.parts)} ranks, its plan is of {devices}"
@@ -300,11 +292,12 @@ def _tensors_for(
     boxes: Mapping[str, Box], path: Path, manifest: Manifest
 ) -> dict[str, dict[str, Stored]] | None:
     """All tensors, with the pieces that the parts of the boxes' writers hold; None if that is not enough."""
-    model = _network(path, manifest)
-    plan = _plan(path, manifest)
+    model = _built(path, manifest, ModelConfig, "model")
+    plan = _built(path, manifest, ParallelPlan, "parallel")
     if plan.devices != len(manifest.parts):
         return None
-    placed, shapes = layouts(model, plan), tensor_shapes(model)
+    shapes = parameter_shapes(model)
+    placed = layouts(model, plan)
     writers = slice_writers(placed, plan, boxes)
     if writers.keys() != boxes.keys():
         return None
@@ -318,9 +311,10 @@ def _tensors_for(
         return None
     found = _tensors(_open_part(path / name, manifest.parts[name]) for name in sorted(names))
     for stem, group in found.items():
-        found[stem] = {name: Stored(shape, ()) for name, shape in shapes[stem].items()} | group
-        held = ((name, parameter_of(name)) for name in shapes[stem])
-        if any(found[stem][name].missing(boxes[base]) for name, base in held if base in boxes):
+        prefixes = MOMENTS if stem == "optimizer" else ("",)
+        known = {prefix + name: Stored(shape, ()) for prefix in prefixes for name, shape in shapes.items()}
+        found[stem] = known | group
+        if any(found[stem][prefix + name].missing(boxes[name]) for prefix in prefixes for name in boxes):
             return None
     return found
 
@@ -340,7 +334,7 @@ def _open_part(path: Path, expected: str) -> _Part:
 def _put_together(path: Path, where: str, parts: Mapping[str, _Part]) -> Source:
     """A checkpoint of parts that no marker holds together: those of nodes without shared storage."""
     first = parts[min(parts)].manifest
-    plan = _plan(parts[min(parts)].path, first)
+    plan = _built(parts[min(parts)].path, first, ParallelPlan, "parallel")
     if plan.devices > _MOST_RANKS:
         raise CheckpointError(f"{parts[min(parts)].path}: of a plan of {plan.devices:,} devices: damaged?")
     wanted = [part_name(rank) for rank in range(plan.devices)]
@@ -362,34 +356,21 @@ def _put_together(path: Path, where: str, parts: Mapping[str, _Part]) -> Source:
     return Source(path, form, manifest, _tensors([parts[name] for name in wanted]))
 
 
-def _plan(path: Path, manifest: Manifest) -> ParallelPlan:
-    """The plan that a manifest keeps.
+def _built(path: Path, manifest: Manifest, kind: type[Section], key: str) -> Section:
+    """A section of the configuration that a manifest keeps.
 
     Raises:
         CheckpointError: It is missing or breaks a rule.
     """
-    with _blaming(path / MANIFEST):
-        return build(ParallelPlan, manifest.config.get("parallel", {}), "parallel")
-
-
-def _network(path: Path, manifest: Manifest) -> Any:
-    """The configuration of the network that a manifest keeps; see `_plan`."""
-    with _blaming(path / MANIFEST):
-        network = network_config(manifest.config.get("model", {}))
-    if layers_of(type(network)) and layer_count(network) > MOST_LAYERS:
-        raise CheckpointError(
-            f"{path / MANIFEST}: model.num_layers is {layer_count(network):,}, which no network has"
-        )
-    return network
-
-
-@contextmanager
-def _blaming(file: Path) -> Iterator[None]:
-    """Errors of a configuration as those of the file that keeps it."""
     try:
-        yield
+        section = build(kind, manifest.config.get(key, {}), key)
     except ConfigError as error:
-        raise CheckpointError(f"{file}: {error}") from error
+        raise CheckpointError(f"{path / MANIFEST}: {error}") from error
+    if isinstance(section, ModelConfig) and section.num_layers > MOST_LAYERS:
+        raise CheckpointError(
+            f"{path / MANIFEST}: model.num_layers is {section.num_layers:,}, which no network has"
+        )
+    return section
 
 
 def _tensors(parts: Iterable[_Part]) -> dict[str, dict[str, Stored]]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pangu_alpha.checkpoint.contents import parameter_of
 from pangu_alpha.checkpoint.errors import CheckpointError
+from pangu_alpha.checkpoint.naming import parameter_of
 from pangu_alpha.checkpoint.tensors import Source, Stored
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import build, to_mapping

@@ -111,12 +111,7 @@ class ParallelPlan:
 
 
 def misfits(plan: ParallelPlan, model: ModelConfig) -> Iterator[str]:
-    """Yields one sentence for every way in which a plan does not fit a PanGu-alpha.
-
-    Of networks of another kind it says nothing; parallel.layout.indivisible says it of any.
-    """
-    if not isinstance(model, ModelConfig):
-        return
+    """Yields one sentence for every way in which a plan does not fit a model."""
     if model.num_heads % plan.tp:
         yield f"tp: {plan.tp} does not divide the model's {model.num_heads} heads"
     if plan.sequence_parallel and model.seq_length % plan.tp:

@@ -54,11 +54,6 @@ class ParameterSpec:
         """See Row."""
         return self.row.tied
 
-    @property
-    def trained(self) -> bool:
-        """See Row."""
-        return self.row.trained
-
 
 @dataclass(frozen=True)
 class _Network:
@@ -174,15 +169,9 @@ def layer_count(config: Any) -> int:
     return getattr(config, _network(type(config)).layers)
 
 
-def parameter_shapes(config: Any, trained: bool = False) -> dict[str, tuple[int, ...]]:
-    """Shape of every parameter of a network by name, without padding.
-
-    Args:
-        config: See `parameter_table`.
-        trained: Of those alone that the optimizer changes.
-    """
-    table = parameter_table(config)
-    return {name: spec.shape for name, spec in table.items() if spec.trained or not trained}
+def parameter_shapes(config: Any) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter of a network by name, without padding; see `parameter_table`."""
+    return {name: spec.shape for name, spec in parameter_table(config).items()}
 
 
 def find_row(name: str, config_type: type = ModelConfig) -> Row | None:

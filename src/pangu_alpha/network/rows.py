@@ -105,7 +105,6 @@ class Row:
         group: What summaries count it with.
         tied: A table that embeds tokens on the first stage and gives the logits on the last. Its rows are
             padded until they can be cut, and the first stage sends it to the last in every step.
-        trained: Whether the optimizer changes it, so that it has moments.
         cast: Read in the compute type alone, so that a sharded one may be gathered in that type.
         in_backward: Its values are needed for the gradients of others.
         uses: The operators that read it, whose cuts of it must be `axes`.
@@ -120,7 +119,6 @@ class Row:
     layers: Layers | None = None
     group: str = "other"
     tied: bool = False
-    trained: bool = True
     cast: bool = False
     in_backward: bool = True
     uses: tuple[Use, ...] = ()

@@ -6,7 +6,7 @@ What is cut over which axes stands in the table of parameters; the proof compare
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,15 +87,6 @@ def layouts(model: Any, plan: ParallelPlan) -> dict[str, Layout]:
         plan: A plan that fits it.
     """
     return {name: _layout(spec, model, plan) for name, spec in parameter_table(model).items()}
-
-
-def indivisible(model: Any, plan: ParallelPlan) -> Iterator[str]:
-    """Yields one sentence for every parameter that a plan cannot cut into equal slices."""
-    for name, spec in parameter_table(model).items():
-        parts = _parts(spec.axes, plan)
-        for place, (size, number) in enumerate(zip(spec.shape, parts, strict=True)):
-            if size % number and not (spec.tied and place == 0):
-                yield f"{spec.axes[place]}: {number} parts of the {size} in dimension {place} of {name}"
 
 
 def slices_of_rank(

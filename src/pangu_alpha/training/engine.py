@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor
 
-from pangu_alpha.checkpoint.contents import parameter_of, tensor_shapes
 from pangu_alpha.checkpoint.moving.reading import read_box
+from pangu_alpha.checkpoint.naming import MOMENTS, parameter_of
 from pangu_alpha.checkpoint.native.background import Entry, Spec
 from pangu_alpha.checkpoint.native.format import compare_tensors
 from pangu_alpha.checkpoint.tensors import Box, Source, whole
@@ -199,7 +199,8 @@ class Engine:
         """Whole shapes of the tensors of a checkpoint that fits."""
         if source.manifest.kind == "part":
             return {name: self._shapes[parameter_of(name)] for name in group}
-        return tensor_shapes(self.config.model)[stem]
+        prefixes = ("",) if stem == "model" else MOMENTS
+        return {prefix + name: shape for prefix in prefixes for name, shape in self._shapes.items()}
 
     def _stem(self, stem: str, name: str) -> str | None:
         """File that this rank saves a tensor in; None if it does not."""

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pangu_alpha.checkpoint.contents import network_config, parameter_of, tensor_shapes
 from pangu_alpha.checkpoint.moving.copying import (
     Limits,
     Slot,
@@ -21,15 +20,17 @@ from pangu_alpha.checkpoint.moving.copying import (
     file_record,
     safetensors_file,
 )
+from pangu_alpha.checkpoint.naming import MOMENTS, parameter_of
 from pangu_alpha.checkpoint.native.folders import part_name
 from pangu_alpha.checkpoint.native.format import MANIFEST, Manifest, compare_tensors, seal_folder
 from pangu_alpha.checkpoint.native.tensor_file import checksum
 from pangu_alpha.checkpoint.tensors import Box, Source, whole
 from pangu_alpha.checkpoint.vocabulary import find_vocabulary
+from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits
-from pangu_alpha.config.schema import ConfigError, to_mapping
+from pangu_alpha.config.schema import ConfigError, build, to_mapping
 from pangu_alpha.network.parameters import parameter_shapes
-from pangu_alpha.parallel.layout import indivisible, layouts, slice_writers
+from pangu_alpha.parallel.layout import layouts, slice_writers
 
 
 def reshard(
@@ -52,15 +53,15 @@ def reshard(
         ConfigError: The plan does not fit the model.
         CheckpointError: The source is damaged, or its tensors are not the model's; or see `copy_into`.
     """
-    model, cut = network_config(source.manifest.config["model"]), plan or ParallelPlan()
-    if problems := [*misfits(cut, model)] or [*indivisible(model, cut)]:
+    model = build(ModelConfig, source.manifest.config["model"], "model")
+    if problems := [*misfits(plan or ParallelPlan(), model)]:
         raise ConfigError(problems)
     stems = ("model",) if weights_only or "optimizer" not in source.tensors else ("model", "optimizer")
     names = _check_names(source, model, stems)
     kind = "training" if "optimizer" in stems else "weights"
     manifest = dataclasses.replace(
         source.manifest,
-        config={**source.manifest.config, "parallel": to_mapping(cut)},
+        config={**source.manifest.config, "parallel": to_mapping(plan or ParallelPlan())},
         kind=kind if plan is None else "slices",
         files={},
         slices={},
@@ -75,9 +76,12 @@ def reshard(
     copy_into(path, source, [*files, *find_vocabulary(source).target_files()], finish, limits)
 
 
-def _check_names(source: Source, model: Any, stems: Sequence[str]) -> dict[str, list[str]]:
+def _check_names(source: Source, model: ModelConfig, stems: Sequence[str]) -> dict[str, list[str]]:
     """Makes sure that a source has exactly the model's tensors; names them by stem."""
-    expected = tensor_shapes(model)
+    shapes = parameter_shapes(model)
+    expected = {"model": shapes}
+    if "optimizer" in stems:
+        expected["optimizer"] = {prefix + name: shape for prefix in MOMENTS for name, shape in shapes.items()}
     for stem in stems:
         found = {name: (stored.shape, None) for name, stored in source.tensors.get(stem, {}).items()}
         wanted = {name: (shape, None) for name, shape in expected[stem].items()}
@@ -85,7 +89,7 @@ def _check_names(source: Source, model: Any, stems: Sequence[str]) -> dict[str, 
     return {stem: [*expected[stem]] for stem in stems}
 
 
-def _whole_files(names: Mapping[str, Sequence[str]], model: Any) -> list[TargetFile]:
+def _whole_files(names: Mapping[str, Sequence[str]], model: ModelConfig) -> list[TargetFile]:
     shapes = parameter_shapes(model)
     return [
         safetensors_file(
@@ -96,7 +100,9 @@ def _whole_files(names: Mapping[str, Sequence[str]], model: Any) -> list[TargetF
     ]
 
 
-def _part_files(names: Mapping[str, Sequence[str]], model: Any, plan: ParallelPlan) -> list[TargetFile]:
+def _part_files(
+    names: Mapping[str, Sequence[str]], model: ModelConfig, plan: ParallelPlan
+) -> list[TargetFile]:
     placed = layouts(model, plan)
     writers = slice_writers(placed, plan)
     slots: dict[Path, list[Slot]] = {}
@@ -119,7 +125,7 @@ def _finish_parts(
     folder: Path, sums: Sums, files: Sequence[TargetFile], manifest: Manifest, plan: ParallelPlan
 ) -> None:
     """Seals every rank's part, then the whole."""
-    shapes = parameter_shapes(network_config(manifest.config["model"]))
+    shapes = parameter_shapes(build(ModelConfig, manifest.config["model"], "model"))
     owned: dict[str, list[TargetFile]] = {part_name(rank): [] for rank in range(plan.devices)}
     for file in files:
         owned[file.path.parent.name].append(file)

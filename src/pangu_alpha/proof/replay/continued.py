@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from pangu_alpha.checkpoint.contents import MOMENTS
 from pangu_alpha.checkpoint.moving.copying import Limits
 from pangu_alpha.checkpoint.moving.reshard import reshard
+from pangu_alpha.checkpoint.naming import MOMENTS
 from pangu_alpha.checkpoint.native.distributed import SharedParts, part_name
 from pangu_alpha.checkpoint.native.durable import remove_own_folder, writer_name
 from pangu_alpha.checkpoint.native.format import Manifest

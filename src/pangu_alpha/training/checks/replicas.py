@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pangu_alpha.checkpoint.contents import MOMENTS, parameter_of
+from pangu_alpha.checkpoint.naming import MOMENTS, parameter_of
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.parallel.layout import Layout, layouts

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from mindspore import Tensor
 
-from pangu_alpha.checkpoint.contents import parameter_of
+from pangu_alpha.checkpoint.naming import parameter_of
 from pangu_alpha.checkpoint.native.distributed import COPIES
 from pangu_alpha.checkpoint.tensors import Box
 from pangu_alpha.config.run import TrainConfig

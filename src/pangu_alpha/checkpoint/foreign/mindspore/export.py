@@ -17,20 +17,20 @@ from typing import Literal
 import numpy as np
 from numpy.lib import format as npy
 
-from pangu_alpha.checkpoint.contents import parameter_of, tensor_shapes
 from pangu_alpha.checkpoint.foreign.mindspore.ckpt_file import ckpt_target
 from pangu_alpha.checkpoint.foreign.mindspore.released import released_names
 from pangu_alpha.checkpoint.foreign.mindspore.released_folder import TABLE_FILES
 from pangu_alpha.checkpoint.foreign.mindspore.slices import HYPER, NAME_MAP, STEP
 from pangu_alpha.checkpoint.foreign.mindspore.strategy_file import Cut, Strategy, strategy_bytes, strategy_of
 from pangu_alpha.checkpoint.moving.copying import Limits, Slot, TargetFile, copy_into, safetensors_file
+from pangu_alpha.checkpoint.naming import MOMENTS, parameter_of
 from pangu_alpha.checkpoint.native.tensor_file import CheckpointError, header_of
 from pangu_alpha.checkpoint.tensors import Source, whole
 from pangu_alpha.checkpoint.vocabulary import find_vocabulary
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits
 from pangu_alpha.config.schema import build
-from pangu_alpha.network.parameters import parameter_table
+from pangu_alpha.network.parameters import parameter_shapes, parameter_table
 from pangu_alpha.parallel.layout import layouts, stage_of
 
 NameStyle = Literal["ours", "official"]
@@ -209,14 +209,14 @@ def _exports(source: Source, names: NameStyle, stems: Sequence[str]) -> dict[str
     """Every tensor by the name it gets; moments are named and turned as their parameters."""
     config, found = _config(source), {}
     official = released_names(config)
-    for stem, shapes in tensor_shapes(config).items():
-        if stem not in stems or stem not in source.tensors:
+    shapes = parameter_shapes(config)
+    for stem in stems:
+        if stem not in source.tensors:
             continue
-        for ours, shape in shapes.items():
-            base = parameter_of(ours)
-            theirs, flip = official[base] if names == "official" else (base, False)
-            prefix = ours.removesuffix(base)
-            found[prefix + theirs] = _Export(stem, ours, flip, shape[::-1] if flip else shape)
+        for prefix in ("",) if stem == "model" else MOMENTS:
+            for ours, shape in shapes.items():
+                theirs, flip = official[ours] if names == "official" else (ours, False)
+                found[prefix + theirs] = _Export(stem, prefix + ours, flip, shape[::-1] if flip else shape)
     return found
 
 

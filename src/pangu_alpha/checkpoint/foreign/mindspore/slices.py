@@ -16,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pangu_alpha.checkpoint.contents import parameter_of
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
 from pangu_alpha.checkpoint.foreign.mindspore.ckpt_file import FileTensor, read_ckpt
 from pangu_alpha.checkpoint.foreign.mindspore.rank_saves import choose_save, ranges, rank_folders, saved_files
@@ -27,7 +26,7 @@ from pangu_alpha.checkpoint.foreign.mindspore.strategy_file import (
     read_strategy,
     refuse_strategy,
 )
-from pangu_alpha.checkpoint.naming import Names, as_source, check_axes, find_config, read_names
+from pangu_alpha.checkpoint.naming import Names, as_source, check_axes, find_config, parameter_of, read_names
 from pangu_alpha.checkpoint.native.tensor_file import locate_tensors
 from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.tensors import Box, Piece, Source, Stored

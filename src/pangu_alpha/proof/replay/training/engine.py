@@ -17,7 +17,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn
 from mindspore.communication import create_group, get_rank
 
-from pangu_alpha.checkpoint.contents import MOMENTS
+from pangu_alpha.checkpoint.naming import MOMENTS
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.parallel.world import World

@@ -35,6 +35,8 @@ def type_words(hint) -> str:
         return ", ".join(f"`{word}`" for word in arguments)
     if origin is tuple:
         return f"list of {type_words(arguments[0])}s"
+    if dataclasses.is_dataclass(hint):  # a section that may be a file of its own
+        return "path or mapping"
     assert origin in (typing.Union, types.UnionType), hint
     return " or ".join(map(type_words, arguments))
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.schema import validate
+from pangu_alpha.config.operator_table import FoundTable
+from pangu_alpha.config.schema import OMIT_DEFAULT, validate
 
 RECOMPUTE = ("none", "selective", "full")
 
@@ -36,6 +37,8 @@ class ParallelPlan:
         sequence_parallel: Split norms and residuals over tp by rows (Korthikanti et al., 2022), too.
         vocab_parallel: Split the embedding table, the logits and the loss over tp by vocabulary.
         gradient_fusion: Gradients whose collectives are merged, MB a bucket; 0 merges none.
+        table: How each operator of a block is split over the tp devices, as `plan.py operators --out` finds
+            it: its file, or its content, which is what a checkpoint keeps. None: the hand-made table.
 
     Raises:
         ConfigError: All fields that have the wrong type or break a rule.
@@ -53,6 +56,7 @@ class ParallelPlan:
     sequence_parallel: bool = False
     vocab_parallel: bool = True
     gradient_fusion: int = 0
+    table: FoundTable | None = field(default=None, metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -88,6 +92,11 @@ class ParallelPlan:
             yield f"optimizer_parallel: {self.optimizer_parallel} has nothing to shard over with dp = 1"
         if self.sequence_parallel and self.tp == 1:
             yield "sequence_parallel: true has nothing to split over with tp = 1"
+        if self.table is not None and self.sequence_parallel:
+            yield (
+                "sequence_parallel: true is a way to split norms and residuals, and the table says its own; "
+                "leave one of them out"
+            )
 
     def stage_layers(self, num_layers: int) -> tuple[int, ...]:
         """Layers of each stage, as given or as even as they go.
@@ -112,7 +121,9 @@ class ParallelPlan:
 
 def misfits(plan: ParallelPlan, model: ModelConfig) -> Iterator[str]:
     """Yields one sentence for every way in which a plan does not fit a model."""
-    if model.num_heads % plan.tp:
+    if plan.table is not None:
+        yield from plan.table.misfits(plan.tp, model)
+    elif model.num_heads % plan.tp:
         yield f"tp: {plan.tp} does not divide the model's {model.num_heads} heads"
     if plan.sequence_parallel and model.seq_length % plan.tp:
         yield f"sequence_parallel: tp = {plan.tp} does not divide seq_length {model.seq_length}"

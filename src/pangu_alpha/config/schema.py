@@ -23,6 +23,7 @@ from pangu_alpha.files.shown import quoted, shown
 
 T = TypeVar("T")
 PathText = Annotated[str, "path"]  # of a field: `~` and $NAME in it are replaced
+OMIT_DEFAULT = {"omit_default": True}  # metadata of a field that is saved only where it is not its default
 _MOST_SHOWN = 30  # problems of one message, and unknown keys of one mapping whose nearest is looked for
 _MOST_WHOLE = {int: 2**63, float: 10**300}  # a whole number ends up in 64 bits or in a float
 
@@ -189,7 +190,7 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
 
     Args:
         cls: A frozen dataclass whose fields may be dataclasses themselves.
-        values: The mapping, as read from YAML.
+        values: The mapping, as read from YAML; or a file's name, if `cls` has a method `read` for it.
         where: Dotted path of the mapping in the whole, for the errors.
 
     Raises:
@@ -197,6 +198,8 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
     """
     if isinstance(values, cls):
         return values
+    if isinstance(values, str) and (read := getattr(cls, "read", None)):
+        return read(values)
     if not isinstance(values, Mapping):
         raise ConfigError([f"{where or cls.__name__}: expected a mapping of keys, found {quoted(values)}"])
     fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -277,12 +280,18 @@ def _broken_rules(cls: type, values: Mapping[str, Any], bad: set[str]) -> list[s
 def to_mapping(config: Any) -> Any:
     """The inverse of `build`: plain dicts, lists, numbers and strings, fit for JSON and YAML."""
     if dataclasses.is_dataclass(config):
-        return {field.name: to_mapping(getattr(config, field.name)) for field in dataclasses.fields(config)}
+        values = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
+        saved = {field: value for field, value in values.items() if not _omitted(field, value)}
+        return {field.name: to_mapping(value) for field, value in saved.items()}
     if isinstance(config, Mapping):
         return {key: to_mapping(value) for key, value in config.items()}
     if isinstance(config, tuple | list):
         return [to_mapping(value) for value in config]
     return config
+
+
+def _omitted(field: dataclasses.Field, value: Any) -> bool:
+    return "omit_default" in field.metadata and value == field.default
 
 
 def _join(where: str, key: object) -> str:

@@ -190,16 +190,3 @@ class Mesh:
 
     def __str__(self) -> str:
         return f"the grid dp {self.dp}, tp {self.tp}, pp {self.pp}"
-
-
-def grid_axes(plan: ParallelPlan) -> dict[str | None, tuple[str, ...]]:
-    """The axes of the grid that the axis names of the tables (parallel.sharding) stand for under a plan."""
-    both = ("dp", "tp")
-    return {
-        None: (),
-        "dp": ("dp",),
-        "tp": ("tp",),
-        "sp": both if plan.sequence_parallel else ("dp",),
-        "vp": ("tp",) if plan.vocab_parallel else (),
-        "lp": ("dp",) if plan.vocab_parallel else both,
-    }

@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pangu_alpha.cli.plan import calibrate, train_replay
+from pangu_alpha.cli.plan import operators as operators_command
 from pangu_alpha.cli.plan import search as search_command
 from pangu_alpha.cli.plan.memory import memory_text
 from pangu_alpha.cli.plan.options import plan_parser
@@ -39,9 +40,6 @@ from pangu_alpha.files.shown import quoted
 from pangu_alpha.files.writing import json_text, write_text
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.planner.operators import verify as compiled
-from pangu_alpha.planner.operators.draw import draw_operators
-from pangu_alpha.planner.operators.patterns import operators_text
-from pangu_alpha.planner.operators.strategies import best_block
 from pangu_alpha.planner.search.search import Candidate
 from pangu_alpha.proof.checks.dropout import shared
 from pangu_alpha.proof.checks.stages import Together, together
@@ -57,7 +55,6 @@ from pangu_alpha.proof.replay.suite import Change, continued, quick, suite
 from pangu_alpha.proof.replay.suite import job as small_job
 
 _COMPILERS = 2  # children at once: each takes a core, and gigabytes for a large model
-_SHOWN = (2, 4, 8)  # devices that a picture of a block's ways shows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -196,17 +193,7 @@ def _search(options: argparse.Namespace, folder: Path) -> int:
 
 def _operators(options: argparse.Namespace, folder: Path) -> int:
     model, _ = _network(options)
-    asked = (model, options.devices, options.batch_size, options.micro_batches, options.limit)
-    print(operators_text(*asked))
-    if options.picture is not None:
-        draw_operators(model, _SHOWN, options.picture)
-    if not options.verify:
-        return 0
-    lines = compiled.verify(model, best_block(*asked), folder, options.timeout)
-    print(
-        f"\nCollectives of a block, as modelled and as MindSpore compiles them\n{compiled.lines_text(lines)}"
-    )
-    return int(not all(line.equal for line in lines))
+    return operators_command.run(options, model, folder)
 
 
 def _dry_run(options: argparse.Namespace, folder: Path) -> int:
@@ -224,6 +211,10 @@ def _dry_run(options: argparse.Namespace, folder: Path) -> int:
         "ranks": [each.to_json() for each in summaries],
         "dropout": masks,
     }
+    block = None
+    if job.plan.table is not None:
+        block = compiled.verify_job(job, folder / "block", options.timeout)
+        found["block"] = [{**line._asdict(), "equal": line.equal} for line in block]
     all_ranks = None
     if options.all_stages:
         all_ranks = together({each.rank: each.order for each in summaries}, mesh)
@@ -235,7 +226,10 @@ def _dry_run(options: argparse.Namespace, folder: Path) -> int:
         print(f"{options.model}, {job.plan.devices} devices: dp {mesh.dp}, tp {mesh.tp}, pp {mesh.pp}")
         print(_chip_text(job))
         print(_dry_run_text(job, summaries, all_ranks, masks))
+        if block is not None:
+            print(f"\n{operators_command.block_text(block)}")
     good = all(each.agrees for each in summaries) and not masks
+    good = good and all(line.equal for line in block or ())
     return int(not good or bool(all_ranks and not all_ranks.meet))
 
 

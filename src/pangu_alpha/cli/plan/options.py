@@ -117,6 +117,8 @@ def _search_parsers(commands: argparse._SubParsersAction) -> None:
     one.add_argument("--limit", type=positive_number, metavar="BYTES", help="of the block's matrices and "
         "their moments on a device")  # fmt: skip
     one.add_argument("--verify", action="store_true", help="compiles the found way and compares call by call")
+    one.add_argument("--out", dest="table_file", type=user_path, metavar="YAML", help="writes the found way "
+        "as a table of operators, which parallel.table and --table take")  # fmt: skip
     one.add_argument(
         "--picture", type=path_text, metavar="PNG", help="draws bytes by tokens for 2, 4, 8 devices"
     )
@@ -175,6 +177,8 @@ def _plan_options(parser: argparse.ArgumentParser) -> None:
     add("--no-vocab-parallel", dest="vocab_parallel", action="store_false", default=None, help="table, "
         "logits and loss whole on every rank of tp")  # fmt: skip
     add("--gradient-fusion", type=natural, metavar="MB", help="buckets of gradients (default: 0, none)")
+    add("--table", type=path_text, metavar="YAML", help="how each operator of a block is split, as plan.py "
+        "operators --out writes it (default: the hand-made table)")  # fmt: skip
 
 
 def _output_options(parser: argparse.ArgumentParser) -> None:

@@ -47,6 +47,12 @@ _DEEPEST = 8  # parts of a name before the network's own, at most
 _WEIGHTS = re.compile(r"(?:adam_[mv]\.)?(?:backbone\.|blocks\.|query_layer\.|final_norm\.|\w*embedding)")
 
 
+def parameter_of(name: str) -> str:
+    """The parameter that a tensor belongs to: itself, or that of a moment."""
+    prefix = next((prefix for prefix in MOMENTS if name.startswith(prefix)), "")
+    return name.removeprefix(prefix)
+
+
 @dataclass(frozen=True)
 class Names:
     """How tensors are called.
@@ -272,7 +278,7 @@ def given_model(model: str | ModelConfig) -> ModelConfig:
     Raises:
         ConfigError: There is no such model or file, or it breaks a rule.
     """
-    return model if isinstance(model, ModelConfig) else load_network(model).model
+    return load_network(model).model if isinstance(model, str) else model
 
 
 def _guess(names: Names, shapes: Mapping[str, Sequence[int]], where: object, sliced: bool) -> ModelConfig:

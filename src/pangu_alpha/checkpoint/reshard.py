@@ -22,7 +22,8 @@ from pangu_alpha.checkpoint.copying import (
 )
 from pangu_alpha.checkpoint.folders import part_name
 from pangu_alpha.checkpoint.format import MANIFEST, Manifest, compare_tensors, seal_folder
-from pangu_alpha.checkpoint.naming import MOMENTS
+from pangu_alpha.checkpoint.frozen import moment_shapes
+from pangu_alpha.checkpoint.naming import parameter_of
 from pangu_alpha.checkpoint.pieces import Box, Source, whole
 from pangu_alpha.checkpoint.tensor_file import checksum
 from pangu_alpha.checkpoint.vocabulary import find_vocabulary
@@ -75,18 +76,12 @@ def reshard(
     copy_into(path, source, [*files, *find_vocabulary(source).target_files()], finish, limits)
 
 
-def parameter_of(name: str) -> str:
-    """The parameter that a tensor belongs to: itself, or that of a moment."""
-    prefix = next((prefix for prefix in MOMENTS if name.startswith(prefix)), "")
-    return name.removeprefix(prefix)
-
-
 def _check_names(source: Source, model: ModelConfig, stems: Sequence[str]) -> dict[str, list[str]]:
     """Makes sure that a source has exactly the model's tensors; names them by stem."""
     shapes = parameter_shapes(model)
     expected = {"model": shapes}
     if "optimizer" in stems:
-        expected["optimizer"] = {prefix + name: shape for prefix in MOMENTS for name, shape in shapes.items()}
+        expected["optimizer"] = moment_shapes(shapes, source.manifest, source.path)
     for stem in stems:
         found = {name: (stored.shape, None) for name, stored in source.tensors.get(stem, {}).items()}
         wanted = {name: (shape, None) for name, shape in expected[stem].items()}

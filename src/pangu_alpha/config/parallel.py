@@ -111,7 +111,10 @@ class ParallelPlan:
 
 
 def misfits(plan: ParallelPlan, model: ModelConfig) -> Iterator[str]:
-    """Yields one sentence for every way in which a plan does not fit a model."""
+    """Yields one sentence for every way in which a plan does not fit a model; other families have their own."""
+    if not isinstance(model, ModelConfig):
+        yield from model.misfits(plan)
+        return
     if model.num_heads % plan.tp:
         yield f"tp: {plan.tp} does not divide the model's {model.num_heads} heads"
     if plan.sequence_parallel and model.seq_length % plan.tp:

@@ -15,8 +15,8 @@ setup(
     packages=[*find_packages("src"), "pangu_alpha.model_zoo"],
     package_data={
         "pangu_alpha.model_zoo": ["*.yaml"],
-        "pangu_alpha.parallel": ["bin/*"],
-        "pangu_alpha.planner": ["*.yaml"],
+        "pangu_alpha.launcher": ["bin/*"],
+        "pangu_alpha.planner.cost": ["*.yaml"],
         "pangu_alpha.text": ["*.yaml"],
     },
     install_requires=[

@@ -38,18 +38,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a fork must find no threads
 
 import numpy as np
 
-from pangu_alpha.checkpoint.background import BackgroundSaver
-from pangu_alpha.checkpoint.copying import Limits
-from pangu_alpha.checkpoint.distributed import SharedParts
-from pangu_alpha.checkpoint.durable import scratch_folders, writer_name
-from pangu_alpha.checkpoint.format import MARKER, Manifest, read_checkpoint
-from pangu_alpha.checkpoint.mindspore_export import export_released
-from pangu_alpha.checkpoint.pieces import whole
-from pangu_alpha.checkpoint.reading import read_box
-from pangu_alpha.checkpoint.reshard import parameter_of
-from pangu_alpha.checkpoint.source import open_source
-from pangu_alpha.checkpoint.store import CheckpointStore
-from pangu_alpha.checkpoint.tensor_file import checksum
+from pangu_alpha.checkpoint.foreign.mindspore.export import export_released
+from pangu_alpha.checkpoint.moving.copying import Limits
+from pangu_alpha.checkpoint.moving.reading import read_box
+from pangu_alpha.checkpoint.moving.reshard import parameter_of
+from pangu_alpha.checkpoint.native.background import BackgroundSaver
+from pangu_alpha.checkpoint.native.distributed import SharedParts
+from pangu_alpha.checkpoint.native.durable import scratch_folders, writer_name
+from pangu_alpha.checkpoint.native.format import MARKER, Manifest, read_checkpoint
+from pangu_alpha.checkpoint.native.store import CheckpointStore
+from pangu_alpha.checkpoint.native.tensor_file import checksum
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.tensors import whole
 from pangu_alpha.cli import merge_checkpoint
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan

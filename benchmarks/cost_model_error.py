@@ -1,11 +1,11 @@
 """How far the planner's cost model is off published step times, set by set, beside two simpler predictors.
 
-Takes CSV files of either schema that pangu_alpha.planner.rows reads. Prints one JSON line a set: rows; mape,
-median and bias of the relative error; mean rank correlation within groups of equal work; mean regret (by how
-much the predicted fastest is slower than the fastest). All are % but rows and spearman. Then the same, on the
-same rows, of a constant efficiency fitted to them and of our model with another public planner's constants.
-Rows of quality C are not counted; rows that cannot be read are named on stderr.
---fit prints the constants of each device type, fitted to the same half of the groups as the shipped ones.
+Takes CSV files of either schema that planner.calibration.published reads. Prints one JSON line a set: rows;
+mape, median and bias of the relative error; mean rank correlation within groups of equal work; mean regret
+(by how much the predicted fastest is slower than the fastest). All are % but rows and spearman. Then the
+same, on the same rows, of a constant efficiency fitted to them and of our model with another public
+planner's constants. Rows of quality C are not counted; rows that cannot be read are named on stderr. --fit
+prints the constants of each device type, fitted to the same half of the groups as the shipped ones.
 --splits N asks whether that half was lucky: constants are fitted to N other halves, and each set's line has
 mean and worst of every figure on the groups that were held out.
 """
@@ -20,9 +20,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pangu_alpha.planner import calibrate
-from pangu_alpha.planner.hardware import Constants
-from pangu_alpha.planner.rows import Row, read_table
+from pangu_alpha.planner.calibration import calibrate
+from pangu_alpha.planner.calibration.published import Row, read_table
+from pangu_alpha.planner.cost.hardware import Constants
 
 _SPLIT_TRIALS = 600  # of the fit to each half
 _LOW_IS_WORSE = ("spearman",)

@@ -23,13 +23,16 @@ import numpy as np
 import yaml
 from mutations import mutated, mutated_json
 
-from pangu_alpha.checkpoint.compare import damage
-from pangu_alpha.checkpoint.export import FORMS, ExportOptions, export
-from pangu_alpha.checkpoint.format import MANIFEST, MARKER, Manifest, _marker, write_checkpoint
-from pangu_alpha.checkpoint.huggingface import PORT
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.foreign.torch.huggingface import PORT
+from pangu_alpha.checkpoint.moving.compare import damage
+from pangu_alpha.checkpoint.moving.export import FORMS, ExportOptions, export
+from pangu_alpha.checkpoint.native.format import MANIFEST, MARKER, Manifest, _marker, write_checkpoint
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.summary import summarize, summary_lines
 from pangu_alpha.cli.predict import checked
+from pangu_alpha.cluster.tables.build import build, hosts_by_rule, read_hosts
+from pangu_alpha.cluster.tables.rank_table import read, to_text
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import load_train_config
@@ -37,10 +40,8 @@ from pangu_alpha.config.schema import read_yaml, to_mapping
 from pangu_alpha.data.tokens import TokenJob, write_tokens
 from pangu_alpha.parallel.layout import parameter_shapes
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.parallel.rank_table import read, to_text
-from pangu_alpha.parallel.rank_table_build import build, hosts_by_rule, read_hosts
 from pangu_alpha.text.clean import CleanRules
-from pangu_alpha.text.read_options import SPLITS, ReadOptions
+from pangu_alpha.text.documents.read_options import SPLITS, ReadOptions
 from pangu_alpha.text.tokenizer import PanguTokenizer
 from pangu_alpha.text.vocabulary import train_vocabulary
 

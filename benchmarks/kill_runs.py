@@ -33,12 +33,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from pangu_alpha.checkpoint.format import read_checkpoint
+from pangu_alpha.checkpoint.native.format import read_checkpoint
 from pangu_alpha.data.preprocess import PreprocessConfig, preprocess
 from pangu_alpha.files.lock import process_birth
-from pangu_alpha.parallel.belonging import Launcher, marked
+from pangu_alpha.processes.belonging import Launcher, marked
 from pangu_alpha.text.vocabulary import train_vocabulary
-from pangu_alpha.training.report import read_metrics
+from pangu_alpha.training.reporting.report import read_metrics
 
 SCRIPT = Path(__file__).parents[1] / "run_scripts" / "run_distribute_train.sh"
 VICTIMS = ("launcher", "worker", "both")

@@ -32,13 +32,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pangu_alpha.checkpoint.copying import Limits
-from pangu_alpha.checkpoint.folders import part_name
-from pangu_alpha.checkpoint.format import MANIFEST, Manifest, seal_folder, write_checkpoint
-from pangu_alpha.checkpoint.mindspore_export import export_slices
-from pangu_alpha.checkpoint.reshard import MOMENTS
-from pangu_alpha.checkpoint.source import open_source
-from pangu_alpha.checkpoint.tensor_file import checksum
+from pangu_alpha.checkpoint.foreign.mindspore.export import export_slices
+from pangu_alpha.checkpoint.moving.copying import Limits
+from pangu_alpha.checkpoint.naming import MOMENTS
+from pangu_alpha.checkpoint.native.folders import part_name
+from pangu_alpha.checkpoint.native.format import MANIFEST, Manifest, seal_folder, write_checkpoint
+from pangu_alpha.checkpoint.native.tensor_file import checksum
+from pangu_alpha.checkpoint.open import open_source
 from pangu_alpha.cli.options import byte_size
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan

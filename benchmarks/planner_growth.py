@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.planner.hardware import load_cluster, load_stack
-from pangu_alpha.planner.search import Question, search
+from pangu_alpha.planner.cost.hardware import load_cluster, load_stack
+from pangu_alpha.planner.search.search import Question, search
 
 _FAMILY, _STACK, _VOCABULARY, _CONTEXT = "910b", "mindspore", 40_000, 1024
 _DEVICES = tuple(2**power for power in range(3, 17))

@@ -49,7 +49,7 @@ use_python() {
         ;;
     esac
     export PANGU_PYTHON=$found
-    PATH=$ROOT/src/pangu_alpha/parallel/bin:$(dirname -- "$found"):$PATH
+    PATH=$ROOT/src/pangu_alpha/launcher/bin:$(dirname -- "$found"):$PATH
 }
 
 # prepare_environment [EXTRA]: installs the package (with an extra such as "dev") unless setup.py's last install stands.

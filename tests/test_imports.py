@@ -1,169 +1,170 @@
-"""The house's order: imports go one way, and what needs no MindSpore does not import it."""
+"""The house's contract: imports go one way, packages are entered by what they name, there are no circles,
+no folder is crowded, and only the modules listed here load MindSpore when they are imported."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pangu_alpha
 
 PACKAGE = Path(pangu_alpha.__file__).parent
-ORDER = [
-    "files",
-    "config",
-    "text",
-    "data",
-    "model",
-    "parallel",
-    "checkpoint",
-    "training",
-    "proof",
-    "planner",
-    "inference",
-    "evaluation",
-    "integrations",
-    "cli",
+# From top to bottom: a package imports only from those above it. Packages of one line are siblings, which
+# never import each other.
+LAYERS = [
+    ("files",),
+    ("processes",),
+    ("config",),
+    ("text",),
+    ("corpus",),
+    ("data",),
+    ("network",),
+    ("model",),
+    ("parallel",),
+    ("cluster",),
+    ("checkpoint",),
+    ("training",),
+    ("inference",),
+    ("proof",),
+    ("planner",),
+    ("evaluation", "tuning", "compression", "serving"),
+    ("integrations",),
+    ("launcher",),
+    ("cli",),
 ]
-WITHOUT_MINDSPORE = [
-    "pangu_alpha",
-    "pangu_alpha.files.lock",
-    "pangu_alpha.files.reading",
-    "pangu_alpha.files.writing",
-    "pangu_alpha.files.shown",
-    "pangu_alpha.files.paths",
-    "pangu_alpha.cli.options",
-    "pangu_alpha.config.run",
-    "pangu_alpha.config.zoo",
-    "pangu_alpha.text.punctuation",
-    "pangu_alpha.text.tokenizer",
-    "pangu_alpha.text.vocabulary",
-    "pangu_alpha.text.corpora",
-    "pangu_alpha.data.packing",
-    "pangu_alpha.data.order",
-    "pangu_alpha.data.position",
-    "pangu_alpha.data.manifest",
-    "pangu_alpha.data.preprocess",
-    "pangu_alpha.checkpoint.store",
-    "pangu_alpha.checkpoint.released",
-    "pangu_alpha.training.report",
-    "pangu_alpha.inference.prompts",
-    "pangu_alpha.inference.tasks",
-    "pangu_alpha.inference.sampling",
-    "pangu_alpha.config.parallel",
-    "pangu_alpha.parallel.mesh",
-    "pangu_alpha.parallel.rank_table",
-    "pangu_alpha.parallel.rank_table_build",
-    "pangu_alpha.parallel.rank_table_check",
-    "pangu_alpha.parallel.placement",
-    "pangu_alpha.parallel.draw",
-    "pangu_alpha.parallel.sharding",
-    "pangu_alpha.parallel.layout",
-    "pangu_alpha.parallel.launch",
-    "pangu_alpha.parallel.signals",
-    "pangu_alpha.parallel.belonging",
-    "pangu_alpha.parallel.watch",
-    "pangu_alpha.planner.calibrate",
-    "pangu_alpha.planner.elimination",
-    "pangu_alpha.planner.operators",
-    "pangu_alpha.planner.redistribution",
-    "pangu_alpha.planner.strategies",
-    "pangu_alpha.planner.patterns",
-    "pangu_alpha.planner.verify",
-    "pangu_alpha.planner.draw_operators",
-    "pangu_alpha.planner.search",
-    "pangu_alpha.planner.stages",
-    "pangu_alpha.planner.explain",
-    "pangu_alpha.planner.nearest",
-    "pangu_alpha.planner.placing",
-    "pangu_alpha.planner.steps",
-    "pangu_alpha.planner.tables",
-    "pangu_alpha.checkpoint.background",
-    "pangu_alpha.checkpoint.cleaning",
-    "pangu_alpha.checkpoint.folders",
-    "pangu_alpha.checkpoint.mindformers_folder",
-    "pangu_alpha.checkpoint.vocabulary",
-    "pangu_alpha.checkpoint.distributed",
-    "pangu_alpha.checkpoint.source",
-    "pangu_alpha.checkpoint.reading",
-    "pangu_alpha.checkpoint.reshard",
-    "pangu_alpha.checkpoint.copying",
-    "pangu_alpha.checkpoint.released_folder",
-    "pangu_alpha.checkpoint.ckpt_file",
-    "pangu_alpha.checkpoint.mindspore_slices",
-    "pangu_alpha.checkpoint.huggingface",
-    "pangu_alpha.checkpoint.megatron",
-    "pangu_alpha.checkpoint.torch_file",
-    "pangu_alpha.checkpoint.export",
-    "pangu_alpha.checkpoint.compare",
-    "pangu_alpha.cli.search",
-    "pangu_alpha.cli.calibrate",
-    "pangu_alpha.cli.merge_checkpoint",
-    "pangu_alpha.cli.checkpoint",
-    "pangu_alpha.planner.collectives",
-    "pangu_alpha.planner.cost",
-    "pangu_alpha.planner.hardware",
-    "pangu_alpha.planner.job",
-    "pangu_alpha.planner.memory",
-    "pangu_alpha.planner.rows",
-    "pangu_alpha.planner.schedule",
-    "pangu_alpha.planner.shapes",
-    "pangu_alpha.proof.cann",
-    "pangu_alpha.proof.dry_run",
-    "pangu_alpha.proof.order",
-    "pangu_alpha.proof.compare",
-    "pangu_alpha.proof.slices",
-    "pangu_alpha.proof.suite",
-    "pangu_alpha.proof.replay",
-    "pangu_alpha.proof.replay_continued",
-    "pangu_alpha.proof.replay_training",
-    "pangu_alpha.proof.small_run",
-    "pangu_alpha.cli.train",
-    "pangu_alpha.cli.rank_table",
-    "pangu_alpha.cli.launch",
-    "pangu_alpha.cli.launch_predict",
-    "pangu_alpha.cli.plan",
-    "pangu_alpha.cli.predict",
-    "pangu_alpha.cli.preprocess",
-    "pangu_alpha.cli.options",
-    "pangu_alpha.cli.parser",
-    "pangu_alpha.cli.vocab",
-    "pangu_alpha.cli.fetch",
-    "pangu_alpha.__main__",
-    "pangu_alpha.files.paths",
-    "pangu_alpha.files.yaml_text",
-]
+# What may load MindSpore, torch or another heavy library when it is imported; everything else starts fast and
+# works where they are not installed.
 HEAVY = ("mindspore", "mindformers", "torch", "transformers", "tensorboardX")
+MAY_LOAD_MINDSPORE = (
+    "model",
+    "parallel.apply",
+    "parallel.context",
+    "parallel.reductions",
+    "parallel.world",
+    "training.checks",
+    "training.engine",
+    "training.loop",
+    "training.loss",
+    "training.optimizer",
+    "training.hooks.standard",
+    "training.objectives",
+    "training.partitioned",
+    "training.tokens",
+    "training.step",
+    "training.validation",
+    "inference.decoder",
+    "inference.generate",
+    "inference.load",
+    "inference.text",
+    "evaluation.perplexity",
+    "proof.dry_run.engine",
+    "proof.replay.training.engine",
+    "integrations.mindformers",
+)
+MOST_MODULES = 14  # of a folder
 
 
-def imports(path):
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name below pangu_alpha."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        words = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(words[:-1] if words[-1] == "__init__" else words)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports: a module's where there is one, else that of the module it is in."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner.removeprefix("pangu_alpha.") in MODULES else node.module
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
 
 
-def test_every_part_is_in_the_order():
+def own_imports(name: str) -> set[str]:
+    """Modules of the package that a module imports."""
+    found = {each.removeprefix("pangu_alpha.") for each in imports(MODULES[name])}
+    return (found & MODULES.keys()) - {name, ""}
+
+
+def layer(name: str) -> int | None:
+    """Number of the layer of a module; None of those above all packages."""
+    first = name.split(".")[0]
+    return next((number for number, layer in enumerate(LAYERS) if first in layer), None)
+
+
+def test_every_package_is_in_a_layer():
     parts = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
-    assert parts == set(ORDER)
+    assert parts <= {name for names in LAYERS for name in names}
 
 
 def test_imports_go_one_way():
     wrong = []
-    for path in PACKAGE.rglob("*.py"):
-        part = path.relative_to(PACKAGE).parts[0]
-        if part not in ORDER:
-            continue
-        for name in imports(path):
-            words = name.split(".")
-            later = (
-                words[0] == "pangu_alpha" and len(words) > 1 and words[1] in ORDER[ORDER.index(part) + 1 :]
-            )
-            if later:
-                wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
+    for name in MODULES:
+        own, first = layer(name), name.split(".")[0]
+        for other in own_imports(name) if own is not None else ():
+            theirs = layer(other)
+            if theirs is None or theirs > own or (theirs == own and other.split(".")[0] != first):
+                wrong.append(f"{name} imports {other}")
     assert not wrong
+
+
+def test_there_are_no_circles():
+    """Imports inside functions count, too: they would only hide a circle."""
+    left = {name: own_imports(name) for name in MODULES if "__main__" not in name}
+    while free := [name for name, others in left.items() if not others & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left, f"in circles or behind them: {sorted(left)}"
+
+
+def named(package: str) -> set[str]:
+    """What a package's __init__ names in __all__."""
+    for node in ast.parse(MODULES[package].read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+def test_packages_are_entered_by_what_they_name():
+    wrong = []
+    for name, path in MODULES.items():
+        inside = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+        for other in own_imports(name):
+            words = other.split(".")
+            for depth in range(1, len(words)):
+                package = words[:depth]
+                if inside[:depth] != package and words[depth] not in named(".".join(package)):
+                    wrong.append(f"{name} imports {other}: not in __all__ of {'.'.join(package)}")
+    assert not wrong
+
+
+def test_what_packages_name_is_there():
+    missing = [
+        f"{package}: {name}"
+        for package, path in MODULES.items()
+        if package and path.name == "__init__.py"
+        for name in named(package)
+        if f"{package}.{name}" not in MODULES and name not in names_in(path)
+    ]
+    assert not missing
+
+
+def test_no_folder_is_crowded():
+    folders = {path.parent for path in MODULES.values()}
+    crowded = {
+        str(folder): count for folder in folders if (count := len([*folder.glob("*.py")])) > MOST_MODULES
+    }
+    assert not crowded
 
 
 def test_only_one_file_sets_a_context():
@@ -176,11 +177,17 @@ def test_only_one_file_sets_a_context():
     assert found == {"parallel/context.py"}
 
 
-def test_light_modules_stay_light():
+def may_load_mindspore(name: str) -> bool:
+    return any(name == each or name.startswith(f"{each}.") for each in MAY_LOAD_MINDSPORE)
+
+
+def test_only_listed_modules_load_mindspore():
+    """All others are imported by one process, in which nothing heavy is loaded then."""
+    light = [name for name in MODULES if name and not may_load_mindspore(name) and "__main__" not in name]
     code = f"""
 import importlib, sys
-for name in {WITHOUT_MINDSPORE!r}:
-    importlib.import_module(name)
+for name in {light!r}:
+    importlib.import_module("pangu_alpha." + name)
     heavy = [h for h in {HEAVY!r} if h in sys.modules]
     assert not heavy, (name, heavy)
 from pangu_alpha import ModelConfig, PanguTokenizer, load_model_config, load_released
@@ -191,6 +198,10 @@ assert "mindspore" in sys.modules and "mindformers" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_list_names_no_module_that_is_gone():
+    assert not [each for each in MAY_LOAD_MINDSPORE if each not in MODULES]
 
 
 def test_public_names():

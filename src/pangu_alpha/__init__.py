@@ -17,7 +17,7 @@ _HOME = {
     "load_train_config": "pangu_alpha.config.run",
     "PanguAlpha": "pangu_alpha.model.pangu",
     "PanguTokenizer": "pangu_alpha.text.tokenizer",
-    "load_released": "pangu_alpha.checkpoint.released",
+    "load_released": "pangu_alpha.checkpoint.foreign.mindspore.released",
 }
 
 __all__ = ["__version__", *_HOME]

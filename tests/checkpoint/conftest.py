@@ -92,7 +92,7 @@ def _tensor(array: np.ndarray, storages: list[np.ndarray]) -> bytes:
 @pytest.fixture(scope="session")
 def ours(oracle):
     """The oracle's 2.6B graph by our names: L 3, H 64, N 4, V 1000, S 32."""
-    from pangu_alpha.checkpoint.released import released_names
+    from pangu_alpha.checkpoint.foreign.mindspore.released import released_names
 
     names = released_names(ORACLE).items()
     arrays = {own: (oracle[f"plain/param/{official}"], flip) for own, (official, flip) in names}
@@ -111,7 +111,7 @@ def model_yaml(tmp_path_factory):
 @pytest.fixture(scope="session")
 def checkpoint_of_ours(ours, tmp_path_factory):
     """The same as one of our checkpoints, of weights alone."""
-    from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
+    from pangu_alpha.checkpoint.native.format import Manifest, write_checkpoint
     from pangu_alpha.config.schema import to_mapping
 
     path = tmp_path_factory.mktemp("ours") / "step_00000012"

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.background import BackgroundSaver
-from pangu_alpha.checkpoint.format import Manifest, read_checkpoint
-from pangu_alpha.checkpoint.store import CheckpointStore
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.native.background import BackgroundSaver
+from pangu_alpha.checkpoint.native.format import Manifest, read_checkpoint
+from pangu_alpha.checkpoint.native.store import CheckpointStore
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
 
 
 def manifest(step):

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.format import Manifest, compare_tensors, write_checkpoint
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError
+from pangu_alpha.checkpoint.native.format import Manifest, compare_tensors, write_checkpoint
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError, UnclearError
 from pangu_alpha.cli.checkpoint import main
 from pangu_alpha.config.schema import to_mapping
 

@@ -7,15 +7,16 @@ import zipfile
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint import ckpt_file
-from pangu_alpha.checkpoint.ckpt_file import read_ckpt
-from pangu_alpha.checkpoint.copying import Limits
-from pangu_alpha.checkpoint.mindspore_export import export_ckpt
-from pangu_alpha.checkpoint.pieces import Piece, Stored, whole
-from pangu_alpha.checkpoint.reading import read_box
-from pangu_alpha.checkpoint.released import released_names
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.foreign.mindspore import ckpt_file
+from pangu_alpha.checkpoint.foreign.mindspore.ckpt_file import read_ckpt
+from pangu_alpha.checkpoint.foreign.mindspore.export import export_ckpt
+from pangu_alpha.checkpoint.foreign.mindspore.released import released_names
+from pangu_alpha.checkpoint.moving.copying import Limits
+from pangu_alpha.checkpoint.moving.reading import read_box
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.tensors import Piece, Stored, whole
 from pangu_alpha.config.model import ModelConfig
 
 QUIET = Limits(workers=1, progress=False)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pangu_alpha.checkpoint.cleaning import leftovers, remove
-from pangu_alpha.checkpoint.durable import writer_name
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.moving.cleaning import leftovers, remove
+from pangu_alpha.checkpoint.native.durable import writer_name
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
 from pangu_alpha.cli.checkpoint import main
 
 HOST = socket.gethostname()

@@ -7,15 +7,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint import compare as module
-from pangu_alpha.checkpoint.compare import compare, damage, unchecked
-from pangu_alpha.checkpoint.copying import Limits
-from pangu_alpha.checkpoint.distributed import LocalParts
-from pangu_alpha.checkpoint.export import ExportOptions, export
-from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
-from pangu_alpha.checkpoint.store import CheckpointStore
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.moving import compare as module
+from pangu_alpha.checkpoint.moving.compare import compare, damage, unchecked
+from pangu_alpha.checkpoint.moving.copying import Limits
+from pangu_alpha.checkpoint.moving.export import ExportOptions, export
+from pangu_alpha.checkpoint.native.distributed import LocalParts
+from pangu_alpha.checkpoint.native.format import Manifest, write_checkpoint
+from pangu_alpha.checkpoint.native.store import CheckpointStore
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
 
 QUIET = ExportOptions(limits=Limits(workers=1, progress=False))
 
@@ -123,8 +124,8 @@ def test_damage_is_named_and_forms_without_checksums_too(
 
 
 def test_torch_files_are_checked_by_their_zip(ours, model_yaml, tmp_path, write_torch):
-    from pangu_alpha.checkpoint.huggingface import PORT
-    from pangu_alpha.checkpoint.torch_file import flatten, read_torch_file
+    from pangu_alpha.checkpoint.foreign.torch.huggingface import PORT
+    from pangu_alpha.checkpoint.foreign.torch.torch_file import flatten, read_torch_file
 
     file = tmp_path / "pytorch_model.bin"
     write_torch(file, {theirs: ours[own] for own, theirs in PORT.names(3).items()})

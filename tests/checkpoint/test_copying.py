@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import xxhash
 
-from pangu_alpha.checkpoint import copying, resumable, streaming
-from pangu_alpha.checkpoint.copying import Limits, Slot, copy_into, file_record, safetensors_file
-from pangu_alpha.checkpoint.format import Manifest
-from pangu_alpha.checkpoint.pieces import Box, Piece, Source, Stored, whole
-from pangu_alpha.checkpoint.resumable import ResumableFolder
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, find_damage, map_tensors
+from pangu_alpha.checkpoint.moving import copying, resumable, streaming
+from pangu_alpha.checkpoint.moving.copying import Limits, Slot, copy_into, file_record, safetensors_file
+from pangu_alpha.checkpoint.moving.resumable import ResumableFolder
+from pangu_alpha.checkpoint.native.format import Manifest
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError, find_damage, map_tensors
+from pangu_alpha.checkpoint.tensors import Box, Piece, Source, Stored, whole
 
 QUIET = Limits(workers=2, progress=False)
 CUTS = {

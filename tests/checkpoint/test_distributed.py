@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint import durable
-from pangu_alpha.checkpoint.distributed import (
+from pangu_alpha.checkpoint.moving.reading import read_box
+from pangu_alpha.checkpoint.native import durable
+from pangu_alpha.checkpoint.native.distributed import (
     LocalParts,
     SharedParts,
     agree_on_attempt,
@@ -21,13 +22,12 @@ from pangu_alpha.checkpoint.distributed import (
     open_part,
     part_name,
 )
-from pangu_alpha.checkpoint.durable import scratch_path
-from pangu_alpha.checkpoint.format import Manifest, read_checkpoint, read_manifest
-from pangu_alpha.checkpoint.pieces import whole
-from pangu_alpha.checkpoint.reading import read_box
-from pangu_alpha.checkpoint.source import open_source
-from pangu_alpha.checkpoint.store import CheckpointStore, resolve_resume
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.native.durable import scratch_path
+from pangu_alpha.checkpoint.native.format import Manifest, read_checkpoint, read_manifest
+from pangu_alpha.checkpoint.native.store import CheckpointStore, resolve_resume
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.tensors import whole
 
 RANKS = 4
 PLAN = {"dp": RANKS}
@@ -148,7 +148,7 @@ def test_a_missing_part_and_a_part_of_another_save_are_refused(tmp_path):
 
 
 def test_a_newer_version_is_refused(tmp_path):
-    from pangu_alpha.checkpoint.tensor_file import checksum
+    from pangu_alpha.checkpoint.native.tensor_file import checksum
 
     path = save(tmp_path, 1)
     for folder in (path / part_name(1), path):
@@ -166,7 +166,7 @@ def test_all_ranks_find_the_same_and_share_the_reading(crowd, tmp_path, monkeypa
     damaged.write_bytes(damaged.read_bytes()[:-4])  # only rank 3 looks at it
     found = crowd(RANKS).run(lambda group: CheckpointStore(tmp_path).newest(group))
     assert found == [tmp_path / "step_00000002"] * RANKS
-    from pangu_alpha.checkpoint import format
+    from pangu_alpha.checkpoint.native import format
 
     read = []
     deep = format.find_damage

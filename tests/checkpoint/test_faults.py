@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint import durable
-from pangu_alpha.checkpoint.background import BackgroundSaver
-from pangu_alpha.checkpoint.copying import Limits
-from pangu_alpha.checkpoint.distributed import SharedParts
-from pangu_alpha.checkpoint.format import Manifest, read_checkpoint
-from pangu_alpha.checkpoint.reshard import reshard
-from pangu_alpha.checkpoint.source import open_source
-from pangu_alpha.checkpoint.store import CheckpointStore
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.moving.copying import Limits
+from pangu_alpha.checkpoint.moving.reshard import reshard
+from pangu_alpha.checkpoint.native import durable
+from pangu_alpha.checkpoint.native.background import BackgroundSaver
+from pangu_alpha.checkpoint.native.distributed import SharedParts
+from pangu_alpha.checkpoint.native.format import Manifest, read_checkpoint
+from pangu_alpha.checkpoint.native.store import CheckpointStore
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.open import open_source
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.parallel.layout import parameter_shapes

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.folders import (
+from pangu_alpha.checkpoint.native.folders import (
     newest_first,
     part_name,
     rank_of,
@@ -11,10 +11,10 @@ from pangu_alpha.checkpoint.folders import (
     step_name,
     step_of,
 )
-from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
-from pangu_alpha.checkpoint.source import open_source
-from pangu_alpha.checkpoint.store import CheckpointStore
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.native.format import Manifest, write_checkpoint
+from pangu_alpha.checkpoint.native.store import CheckpointStore
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.open import open_source
 
 
 @pytest.mark.parametrize("number", [0, 7, 99_999, 100_000, 99_999_999, 10**8, 10**9, 2**40])

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from pangu_alpha.checkpoint import durable, format, tensor_file
-from pangu_alpha.checkpoint.format import (
+from pangu_alpha.checkpoint.native import durable, format, tensor_file
+from pangu_alpha.checkpoint.native.format import (
     Manifest,
     compare_tensors,
     read_checkpoint,
     write_checkpoint,
 )
-from pangu_alpha.checkpoint.store import CheckpointStore, resolve_resume
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, map_tensors
+from pangu_alpha.checkpoint.native.store import CheckpointStore, resolve_resume
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError, map_tensors
 
 
 def make_tensors(seed: int = 0) -> dict[str, dict[str, np.ndarray]]:

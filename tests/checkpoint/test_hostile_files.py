@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.ckpt_file import _head, read_ckpt
-from pangu_alpha.checkpoint.copying import Limits
 from pangu_alpha.checkpoint.errors import CheckpointError
-from pangu_alpha.checkpoint.export import ExportOptions, export
-from pangu_alpha.checkpoint.format import MANIFEST, MARKER, Manifest, write_checkpoint
-from pangu_alpha.checkpoint.mindspore_export import STRATEGY_FILE, export_released, export_slices
-from pangu_alpha.checkpoint.protobuf_wire import length_field, number_field
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
-from pangu_alpha.checkpoint.strategy_file import read_strategy
-from pangu_alpha.checkpoint.tensor_file import checksum, locate_tensors
-from pangu_alpha.checkpoint.torch_file import damaged_entries, read_torch_file
+from pangu_alpha.checkpoint.foreign.mindspore.ckpt_file import _head, read_ckpt
+from pangu_alpha.checkpoint.foreign.mindspore.export import STRATEGY_FILE, export_released, export_slices
+from pangu_alpha.checkpoint.foreign.mindspore.protobuf_wire import length_field, number_field
+from pangu_alpha.checkpoint.foreign.mindspore.strategy_file import read_strategy
+from pangu_alpha.checkpoint.foreign.torch.torch_file import damaged_entries, read_torch_file
+from pangu_alpha.checkpoint.moving.copying import Limits
+from pangu_alpha.checkpoint.moving.export import ExportOptions, export
+from pangu_alpha.checkpoint.native.format import MANIFEST, MARKER, Manifest, write_checkpoint
+from pangu_alpha.checkpoint.native.tensor_file import checksum, locate_tensors
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import to_mapping
@@ -437,7 +438,7 @@ def test_a_tensor_of_no_dimensions_in_our_form(tmp_path, forms):
 
 
 def test_parts_and_plan_are_of_one_number(forms, tmp_path):
-    from pangu_alpha.checkpoint.reshard import reshard
+    from pangu_alpha.checkpoint.moving.reshard import reshard
 
     reshard(open_source(forms / "own"), tmp_path / "parts", FOUR, True, LIMITS)
     for devices, said in ((1 << 20, 2097152), (4, 8)):

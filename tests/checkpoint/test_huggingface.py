@@ -8,13 +8,14 @@ import json
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.copying import Limits
-from pangu_alpha.checkpoint.export import ExportOptions, export
-from pangu_alpha.checkpoint.format import write_checkpoint
-from pangu_alpha.checkpoint.pieces import whole
-from pangu_alpha.checkpoint.reading import read_box
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, map_tensors, write_tensors
+from pangu_alpha.checkpoint.moving.copying import Limits
+from pangu_alpha.checkpoint.moving.export import ExportOptions, export
+from pangu_alpha.checkpoint.moving.reading import read_box
+from pangu_alpha.checkpoint.native.format import write_checkpoint
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError, map_tensors, write_tensors
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.tensors import whole
 from pangu_alpha.config.schema import ConfigError
 
 QUIET = ExportOptions(limits=Limits(workers=1, progress=False))

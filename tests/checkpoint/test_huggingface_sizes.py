@@ -8,14 +8,15 @@ import shutil
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.copying import Limits
 from pangu_alpha.checkpoint.errors import CheckpointError
-from pangu_alpha.checkpoint.export import ExportOptions, export
-from pangu_alpha.checkpoint.huggingface import PORT, port_json
-from pangu_alpha.checkpoint.pieces import whole
-from pangu_alpha.checkpoint.reading import read_box
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
-from pangu_alpha.checkpoint.tensor_file import write_tensors
+from pangu_alpha.checkpoint.foreign.torch.huggingface import PORT, port_json
+from pangu_alpha.checkpoint.moving.copying import Limits
+from pangu_alpha.checkpoint.moving.export import ExportOptions, export
+from pangu_alpha.checkpoint.moving.reading import read_box
+from pangu_alpha.checkpoint.native.tensor_file import write_tensors
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.tensors import whole
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.parallel.layout import parameter_shapes
 
@@ -133,7 +134,7 @@ def test_names_of_other_configurations_are_read(tensors, put, size):
 
 
 def test_heads_that_no_tensor_shows_are_noted(put):
-    from pangu_alpha.checkpoint.ports import port_config
+    from pangu_alpha.checkpoint.foreign.torch.ports import port_config
     from pangu_alpha.checkpoint.sizes import stated
 
     sizes = {"vocab_size": 40000, "hidden_size": 1024, "num_layers": 24, "seq_length": 1024}
@@ -146,7 +147,7 @@ def test_heads_that_no_tensor_shows_are_noted(put):
 
 
 def test_lost_layers_are_suspected_where_heads_are_assumed(tmp_path):
-    from pangu_alpha.checkpoint.ports import port_config
+    from pangu_alpha.checkpoint.foreign.torch.ports import port_config
 
     sizes = {"vocab_size": 40000, "hidden_size": 1024, "num_layers": 23, "seq_length": 1024}
     with pytest.raises(CheckpointError, match="23 layers; the shipped model .* has 24: are layers lost?"):

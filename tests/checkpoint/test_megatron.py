@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.copying import Limits
-from pangu_alpha.checkpoint.export import ExportOptions, export
-from pangu_alpha.checkpoint.pieces import whole
-from pangu_alpha.checkpoint.reading import coverage_problems, read_box
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, map_tensors
+from pangu_alpha.checkpoint.moving.copying import Limits
+from pangu_alpha.checkpoint.moving.export import ExportOptions, export
+from pangu_alpha.checkpoint.moving.reading import coverage_problems, read_box
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError, map_tensors
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.tensors import whole
 
 QUIET = ExportOptions(limits=Limits(workers=1, progress=False))
 LINEAR = {
@@ -139,8 +140,8 @@ def test_a_rank_of_another_iteration_is_refused(write, model_yaml):
 
 
 def test_a_rank_of_other_heads_is_refused(tmp_path):
-    from pangu_alpha.checkpoint.megatron import _all_say
-    from pangu_alpha.checkpoint.torch_file import read_torch_file
+    from pangu_alpha.checkpoint.foreign.torch.megatron import _all_say
+    from pangu_alpha.checkpoint.foreign.torch.torch_file import read_torch_file
 
     said = read_torch_file(Path(__file__).parent / "torch_2_13.pt")
     other = read_torch_file(Path(__file__).parent / "torch_2_13.pt")
@@ -188,8 +189,8 @@ def test_missing_tensors_are_listed(write, whole_tensors, model_yaml):
 
 
 def test_the_released_vocabulary_is_known(tmp_path, write_torch):
-    from pangu_alpha.checkpoint.megatron import _vocabulary
-    from pangu_alpha.checkpoint.pieces import Stored
+    from pangu_alpha.checkpoint.foreign.torch.megatron import _vocabulary
+    from pangu_alpha.checkpoint.tensors import Stored
 
     found = {"embedding.word_embeddings.weight": Stored((40960, 64), ())}
     rows, notes = _vocabulary(found, {}, OpenOptions(), tmp_path)
@@ -214,8 +215,8 @@ def test_code_in_a_rank_is_refused(tmp_path, write_torch):
 
 
 def test_heads_and_iteration_are_read_from_what_torch_wrote():
-    from pangu_alpha.checkpoint.megatron import _said
-    from pangu_alpha.checkpoint.torch_file import read_torch_file
+    from pangu_alpha.checkpoint.foreign.torch.megatron import _said
+    from pangu_alpha.checkpoint.foreign.torch.torch_file import read_torch_file
 
     real = Path(__file__).parent / "torch_2_13.pt"
     assert _said(read_torch_file(real)) == ({"num_heads": 4}, 1000)
@@ -224,8 +225,8 @@ def test_heads_and_iteration_are_read_from_what_torch_wrote():
 @pytest.fixture
 def arguments(monkeypatch):
     """Lets every rank's file hold the program's arguments, as Megatron-LM's own files do."""
-    from pangu_alpha.checkpoint import megatron
-    from pangu_alpha.checkpoint.torch_file import read_torch_file
+    from pangu_alpha.checkpoint.foreign.torch import megatron
+    from pangu_alpha.checkpoint.foreign.torch.torch_file import read_torch_file
 
     def put(**said):
         def reading(path):
@@ -275,8 +276,8 @@ def test_a_table_is_not_cut_to_a_fraction(write, tmp_path):
     )
     path = write(1)
     assert open_source(path, OpenOptions(model=str(small))).manifest.config["model"]["vocab_size"] == 1000
-    from pangu_alpha.checkpoint.megatron import _vocabulary
-    from pangu_alpha.checkpoint.pieces import Stored
+    from pangu_alpha.checkpoint.foreign.torch.megatron import _vocabulary
+    from pangu_alpha.checkpoint.tensors import Stored
 
     found = {"embedding.word_embeddings.weight": Stored((40960, 64), ())}
     assert _vocabulary(found, {}, OpenOptions(model=str(small)), tmp_path) == (40960, ())

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import yaml
 
-from pangu_alpha.checkpoint.format import Manifest, read_checkpoint, write_checkpoint
-from pangu_alpha.checkpoint.pieces import whole
-from pangu_alpha.checkpoint.reading import read_box
-from pangu_alpha.checkpoint.reshard import MOMENTS
-from pangu_alpha.checkpoint.source import open_source
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.moving.reading import read_box
+from pangu_alpha.checkpoint.moving.reshard import MOMENTS
+from pangu_alpha.checkpoint.native.format import Manifest, read_checkpoint, write_checkpoint
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.tensors import whole
 from pangu_alpha.cli.merge_checkpoint import main
 from pangu_alpha.cli.options import byte_size
 from pangu_alpha.config.model import ModelConfig
@@ -193,7 +193,8 @@ def test_killed_and_run_again(single, arrays, tmp_path):
     """The process is killed when it has recorded some tensors; what it recorded is not read again."""
     code = f"""
 import os, signal, sys
-from pangu_alpha.checkpoint import copying, resumable
+from pangu_alpha.checkpoint.moving import copying
+from pangu_alpha.checkpoint.moving import resumable
 copying._FLUSH = 20000
 record, batches = resumable.ResumableFolder.record, []
 def then_die(self, steps):
@@ -216,7 +217,8 @@ main({[str(single), str(tmp_path / "made"), "--tp", "2", "--quiet", "--workers",
 
 SLOWLY = """
 import time
-from pangu_alpha.checkpoint import copying, streaming
+from pangu_alpha.checkpoint.moving import copying
+from pangu_alpha.checkpoint.moving import streaming
 from pangu_alpha.cli import run_main
 from pangu_alpha.cli.merge_checkpoint import main
 

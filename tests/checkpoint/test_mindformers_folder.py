@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.ckpt_file import ckpt_target
-from pangu_alpha.checkpoint.copying import Limits, Slot, copy_into
-from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
+from pangu_alpha.checkpoint.foreign.mindspore.ckpt_file import ckpt_target
+from pangu_alpha.checkpoint.moving.copying import Limits, Slot, copy_into
+from pangu_alpha.checkpoint.moving.reading import read_box
 from pangu_alpha.checkpoint.naming import read_names
-from pangu_alpha.checkpoint.pieces import whole
-from pangu_alpha.checkpoint.reading import read_box
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.native.format import Manifest, write_checkpoint
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.tensors import whole
 from pangu_alpha.cli.checkpoint import main
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import to_mapping

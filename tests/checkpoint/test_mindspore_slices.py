@@ -7,14 +7,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.ckpt_file import read_ckpt
-from pangu_alpha.checkpoint.copying import Limits
-from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
-from pangu_alpha.checkpoint.mindspore_export import STRATEGY_FILE, export_slices, export_unified
-from pangu_alpha.checkpoint.pieces import whole
-from pangu_alpha.checkpoint.reading import read_box
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.foreign.mindspore.ckpt_file import read_ckpt
+from pangu_alpha.checkpoint.foreign.mindspore.export import STRATEGY_FILE, export_slices, export_unified
+from pangu_alpha.checkpoint.moving.copying import Limits
+from pangu_alpha.checkpoint.moving.reading import read_box
+from pangu_alpha.checkpoint.native.format import Manifest, write_checkpoint
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.tensors import whole
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import to_mapping
@@ -129,7 +130,7 @@ def test_unified_safetensors_both_ways(cpu, tmp_path, monkeypatch, source, array
 
 @pytest.mark.parametrize("names", ["ours", "official"])
 def test_unified_files_are_split_by_size(tmp_path, monkeypatch, source, arrays, names):
-    from pangu_alpha.checkpoint import mindspore_export
+    from pangu_alpha.checkpoint.foreign.mindspore import export as mindspore_export
 
     monkeypatch.setattr(mindspore_export, "_UNIFIED_FILE", 500_000)
     export_unified(source, tmp_path / "unified", names, limits=QUIET)
@@ -335,7 +336,7 @@ def save_official(folder, arrays, plan):
     """Every rank's file by the official names, the tied table on the last stage, too; strategies by rank."""
     import mindspore as ms
 
-    from pangu_alpha.checkpoint.strategy_file import Cut, strategy_bytes
+    from pangu_alpha.checkpoint.foreign.mindspore.strategy_file import Cut, strategy_bytes
 
     axes = {"dense": (0,), "attention.projection.weight": (0,), "mapping.weight": (1,), "mapping.bias": (0,)}
     axes["output.projection.weight"] = (0,)
@@ -374,7 +375,7 @@ def stages_of(name, stages):
 
 
 def test_the_16_stages_of_the_200b_class(cpu, tmp_path, deep):
-    from pangu_alpha.checkpoint.released import released_names
+    from pangu_alpha.checkpoint.foreign.mindspore.released import released_names
 
     official = {}
     for ours, (theirs, flip) in released_names(DEEP).items():
@@ -425,7 +426,7 @@ def spoil(file, names=None):
 def test_names_of_2023_and_caches(cpu, tmp_path, source, arrays):
     import mindspore as ms
 
-    from pangu_alpha.checkpoint.released import released_names
+    from pangu_alpha.checkpoint.foreign.mindspore.released import released_names
 
     path = tmp_path / "PanguAlpha.ckpt"
     saved = []

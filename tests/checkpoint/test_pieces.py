@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pangu_alpha.checkpoint.pieces import Box, Piece, Stored, spans, whole
+from pangu_alpha.checkpoint.tensors import Box, Piece, Stored, spans, whole
 
 
 def test_boxes_meet_in_a_box():

@@ -11,10 +11,10 @@ import xxhash
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from pangu_alpha.checkpoint import reading
-from pangu_alpha.checkpoint.pieces import Box, Piece, Stored, whole
-from pangu_alpha.checkpoint.reading import Files, convert, coverage_problems, read_box
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, locate_tensors, read_metadata
+from pangu_alpha.checkpoint.moving import reading
+from pangu_alpha.checkpoint.moving.reading import Files, convert, coverage_problems, read_box
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError, locate_tensors, read_metadata
+from pangu_alpha.checkpoint.tensors import Box, Piece, Stored, whole
 
 ARRAY = np.random.default_rng(0).standard_normal((7, 10), np.float32)
 BOXES = [Box((0, 0), (4, 6)), Box((4, 0), (3, 6)), Box((0, 6), (5, 4)), Box((5, 6), (2, 4))]

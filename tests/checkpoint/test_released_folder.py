@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.ckpt_file import read_ckpt
-from pangu_alpha.checkpoint.copying import Limits
-from pangu_alpha.checkpoint.mindspore_export import export_released
-from pangu_alpha.checkpoint.pieces import whole
-from pangu_alpha.checkpoint.rank_saves import ranges
-from pangu_alpha.checkpoint.reading import read_box
-from pangu_alpha.checkpoint.released import load_released, released_names
-from pangu_alpha.checkpoint.released_folder import _npy
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
-from pangu_alpha.checkpoint.strategy_file import Cut, strategy_bytes
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.foreign.mindspore.ckpt_file import read_ckpt
+from pangu_alpha.checkpoint.foreign.mindspore.export import export_released
+from pangu_alpha.checkpoint.foreign.mindspore.rank_saves import ranges
+from pangu_alpha.checkpoint.foreign.mindspore.released import load_released, released_names
+from pangu_alpha.checkpoint.foreign.mindspore.released_folder import _npy
+from pangu_alpha.checkpoint.foreign.mindspore.strategy_file import Cut, strategy_bytes
+from pangu_alpha.checkpoint.moving.copying import Limits
+from pangu_alpha.checkpoint.moving.reading import read_box
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.tensors import whole
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.parallel.layout import parameter_shapes
 

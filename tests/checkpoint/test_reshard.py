@@ -9,19 +9,19 @@ import random
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.copying import Limits
-from pangu_alpha.checkpoint.folders import part_name
-from pangu_alpha.checkpoint.format import (
+from pangu_alpha.checkpoint.moving.copying import Limits
+from pangu_alpha.checkpoint.moving.reading import read_box
+from pangu_alpha.checkpoint.moving.reshard import MOMENTS, parameter_of, reshard
+from pangu_alpha.checkpoint.native.folders import part_name
+from pangu_alpha.checkpoint.native.format import (
     Manifest,
     read_checkpoint,
     seal_folder,
     write_checkpoint,
 )
-from pangu_alpha.checkpoint.pieces import Box, whole
-from pangu_alpha.checkpoint.reading import read_box
-from pangu_alpha.checkpoint.reshard import MOMENTS, parameter_of, reshard
-from pangu_alpha.checkpoint.source import open_source
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, checksum
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError, checksum
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.tensors import Box, whole
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits
 from pangu_alpha.config.schema import to_mapping

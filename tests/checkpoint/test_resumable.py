@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pangu_alpha.checkpoint import durable
-from pangu_alpha.checkpoint.resumable import ResumableFolder
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.moving.resumable import ResumableFolder
+from pangu_alpha.checkpoint.native import durable
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
 
 DIGEST = "0123456789abcdef0123"
 MERGED = ".merged-made-0123456789abcdef"

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
-from pangu_alpha.checkpoint.pieces import Piece, Stored, whole
 from pangu_alpha.checkpoint.sizes import (
     FEED_FORWARD,
     TIED,
@@ -19,6 +18,7 @@ from pangu_alpha.checkpoint.sizes import (
     sizes_of_ours,
     stated,
 )
+from pangu_alpha.checkpoint.tensors import Piece, Stored, whole
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.zoo import load_model_config
 

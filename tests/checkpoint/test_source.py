@@ -8,10 +8,11 @@ import re
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.distributed import open_part
-from pangu_alpha.checkpoint.format import MANIFEST, MARKER, Manifest, seal_folder, write_checkpoint
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, checksum
+from pangu_alpha.checkpoint.native.distributed import open_part
+from pangu_alpha.checkpoint.native.format import MANIFEST, MARKER, Manifest, seal_folder, write_checkpoint
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError, checksum
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import ConfigError, to_mapping
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint import format
-from pangu_alpha.checkpoint.format import Manifest, read_checkpoint
-from pangu_alpha.checkpoint.store import CheckpointStore, resolve_resume
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.native import format
+from pangu_alpha.checkpoint.native.format import Manifest, read_checkpoint
+from pangu_alpha.checkpoint.native.store import CheckpointStore, resolve_resume
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
 
 
 def save(store: CheckpointStore, step: int, fill: float | None = None) -> Path:
@@ -215,8 +215,8 @@ def test_resume_from_a_path_takes_that_one_or_refuses(store: CheckpointStore, tm
 WRITER = """
 import os, signal, sys
 import numpy as np
-from pangu_alpha.checkpoint.format import Manifest
-from pangu_alpha.checkpoint.store import CheckpointStore
+from pangu_alpha.checkpoint.native.format import Manifest
+from pangu_alpha.checkpoint.native.store import CheckpointStore
 
 assert "mindspore" not in sys.modules
 store = CheckpointStore(sys.argv[1], keep_last=1)
@@ -296,7 +296,7 @@ def forker():
     """Runs a script in forks of one fresh process, which spares each the imports; True if it was killed."""
     parent = """
 import json, os, sys
-import numpy, xxhash, pangu_alpha.checkpoint.store
+import numpy, xxhash, pangu_alpha.checkpoint.native.store
 for line in sys.stdin:
     script, arguments = json.loads(line)
     pid = os.fork()

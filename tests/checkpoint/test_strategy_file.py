@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pangu_alpha.checkpoint.strategy_file import Cut, read_strategy, strategy_bytes, strategy_of
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.foreign.mindspore.strategy_file import (
+    Cut,
+    read_strategy,
+    strategy_bytes,
+    strategy_of,
+)
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits
 from pangu_alpha.parallel.layout import layouts, parameter_shapes

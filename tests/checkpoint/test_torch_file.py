@@ -13,10 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.pieces import whole
-from pangu_alpha.checkpoint.reading import read_box
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
-from pangu_alpha.checkpoint.torch_file import damaged_entries, flatten, is_torch_file, read_torch_file
+from pangu_alpha.checkpoint.foreign.torch.torch_file import (
+    damaged_entries,
+    flatten,
+    is_torch_file,
+    read_torch_file,
+)
+from pangu_alpha.checkpoint.moving.reading import read_box
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.tensors import whole
 
 HERE = Path(__file__).parent
 REAL = HERE / "torch_2_13.pt"  # by torch 2.13: tensors of a base 0..23 [4, 6], and what Megatron-LM adds
@@ -153,8 +158,8 @@ HOSTILE = {  # pickles of some bytes, but for the nested ones
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
-from pangu_alpha.checkpoint.torch_file import flatten, read_torch_file
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.foreign.torch.torch_file import flatten, read_torch_file
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 for path in sys.argv[1:]:
     try:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.format import Manifest, read_checkpoint, write_checkpoint
-from pangu_alpha.checkpoint.source import open_source
+from pangu_alpha.checkpoint.native.format import Manifest, read_checkpoint, write_checkpoint
+from pangu_alpha.checkpoint.open import open_source
 from pangu_alpha.checkpoint.vocabulary import find_vocabulary
 from pangu_alpha.cli import checkpoint, merge_checkpoint
 from pangu_alpha.config.model import ModelConfig
@@ -103,7 +103,7 @@ def test_one_of_an_unknown_checkpoint_is_copied_and_said(tmp_path):
 def test_another_vocabulary_is_other_work(run, tmp_path, monkeypatch):
     """Interrupted, then run again with the right file put there: the old one is not published."""
     (run / "vocab.model").write_bytes(b"another")
-    from pangu_alpha.checkpoint.resumable import ResumableFolder
+    from pangu_alpha.checkpoint.moving.resumable import ResumableFolder
 
     def stop(folder):
         raise KeyboardInterrupt

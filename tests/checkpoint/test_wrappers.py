@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pangu_alpha.checkpoint.errors import CheckpointError
-from pangu_alpha.checkpoint.wrappers import unwrapped
+from pangu_alpha.checkpoint.foreign.torch.wrappers import unwrapped
 
 ANCHORS = ("transformer.wqe.weight", "wqe.weight")
 NAMES = ("transformer.wqe.weight", "transformer.wte.weight", "lm_head.weight")

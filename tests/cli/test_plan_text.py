@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pangu_alpha.cli.plan_text import host_text, stages_text
+from pangu_alpha.cli.plan.text import host_text, stages_text
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.proof.dependences import PartialOrder
-from pangu_alpha.proof.liveness import KeptBytes
-from pangu_alpha.proof.report import Placement, RankSummary
+from pangu_alpha.proof.checks.dependences import PartialOrder
+from pangu_alpha.proof.dry_run.report import Placement, RankSummary
+from pangu_alpha.proof.graph.liveness import KeptBytes
 
 _SPLIT = Placement("word_embedding.table", 1, (4, 2), (None, None), (4, 2), (4, 2), "held (4, 2)")
 _SLICES = "1.5 x what it holds + 1.5 GB = 3.00 GB"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pangu_alpha.cli import train
-from pangu_alpha.parallel import context, world_check
+from pangu_alpha.cluster import world_check
+from pangu_alpha.parallel import context
 
 
 class Group:

@@ -1,9 +1,10 @@
-"""The table of chip families: what is asked of it, and that it knows the chips of parallel.chips."""
+"""The table of chip families: what is asked of it, and that it knows the chips of cluster.chips."""
 
 from __future__ import annotations
 
 import pytest
 
+from pangu_alpha.cluster.chips import CHIPS
 from pangu_alpha.config.families import (
     FAMILIES,
     chip_of,
@@ -12,7 +13,6 @@ from pangu_alpha.config.families import (
     unsupported,
 )
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.parallel.chips import CHIPS
 
 
 def model(**fields):

@@ -22,7 +22,7 @@ from pangu_alpha.data.packing import token_dtype
 from pangu_alpha.data.preprocess import PreprocessConfig, preprocess
 from pangu_alpha.files.lock import LOCK_NAME, FolderInUseError, hold_folder
 from pangu_alpha.text.clean import Cleaner
-from pangu_alpha.text.documents import DocumentReader
+from pangu_alpha.text.documents.reading import DocumentReader
 from pangu_alpha.text.tokenizer import PanguTokenizer
 
 

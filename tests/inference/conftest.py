@@ -51,8 +51,8 @@ def vocabulary(tmp_path_factory):
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory, vocabulary, build_model):
     """What a training run leaves: two checkpoints of different weights and the vocabulary."""
-    from pangu_alpha.checkpoint.format import Manifest
-    from pangu_alpha.checkpoint.store import CheckpointStore
+    from pangu_alpha.checkpoint.native.format import Manifest
+    from pangu_alpha.checkpoint.native.store import CheckpointStore
     from pangu_alpha.config.schema import to_mapping
     from pangu_alpha.text.tokenizer import PanguTokenizer
 

@@ -83,7 +83,7 @@ def test_the_end_of_document_is_a_control_by_name(run_folder, load):
 
 
 def test_tensors_that_do_not_fit_are_listed(run, load):
-    from pangu_alpha.checkpoint.format import read_checkpoint, write_checkpoint
+    from pangu_alpha.checkpoint.native.format import read_checkpoint, write_checkpoint
 
     old = read_checkpoint(run / "checkpoints/step_00000020")
     arrays = dict(old.load("model"))
@@ -112,7 +112,7 @@ def test_a_vocabulary_that_loses_spaces_is_warned_of(run, load, caplog, monkeypa
 
 @pytest.mark.parametrize("name", [9, ["<eod>"], {"name": "<eod>"}])
 def test_an_end_of_document_that_is_no_text_is_refused(run, load, name):
-    from pangu_alpha.checkpoint.format import read_checkpoint, write_checkpoint
+    from pangu_alpha.checkpoint.native.format import read_checkpoint, write_checkpoint
 
     old = read_checkpoint(run / "checkpoints/step_00000020")
     manifest = dataclasses.replace(old.manifest, state={"end_of_document": name})

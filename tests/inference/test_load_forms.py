@@ -7,13 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.copying import Limits
-from pangu_alpha.checkpoint.export import ExportOptions, export
-from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
-from pangu_alpha.checkpoint.mindspore_export import export_released
-from pangu_alpha.checkpoint.released import released_names
-from pangu_alpha.checkpoint.reshard import reshard
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.foreign.mindspore.export import export_released
+from pangu_alpha.checkpoint.foreign.mindspore.released import released_names
+from pangu_alpha.checkpoint.moving.copying import Limits
+from pangu_alpha.checkpoint.moving.export import ExportOptions, export
+from pangu_alpha.checkpoint.moving.reshard import reshard
+from pangu_alpha.checkpoint.native.format import Manifest, write_checkpoint
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import to_mapping

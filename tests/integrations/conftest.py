@@ -28,7 +28,7 @@ def exported(integration, tmp_path_factory):
     """A run, what its model is made of, and the folder written from it."""
     from mindspore import Tensor
 
-    from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
+    from pangu_alpha.checkpoint.native.format import Manifest, write_checkpoint
     from pangu_alpha.config.model import ModelConfig
     from pangu_alpha.model.pangu import PanguAlpha
     from pangu_alpha.text.vocabulary import train_vocabulary

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.pieces import whole
-from pangu_alpha.checkpoint.reading import read_box
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.moving.reading import read_box
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.tensors import whole
 from pangu_alpha.cli import checkpoint, preprocess
 
 PAGE = Path(__file__).parents[2] / "docs" / "mindformers.md"

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from pangu_alpha.files.lock import process_birth
-from pangu_alpha.parallel import belonging
-from pangu_alpha.parallel.belonging import (
+from pangu_alpha.processes import belonging
+from pangu_alpha.processes.belonging import (
     MARK,
     OUTPUT,
     Launcher,
@@ -24,7 +24,7 @@ from pangu_alpha.parallel.belonging import (
 # Says "saved" after SIGTERM, as a training does; "stubborn" does not end by it.
 WORKER = """
 import signal, sys, time
-from pangu_alpha.parallel import belonging
+from pangu_alpha.processes import belonging
 belonging._POLL = 0.01
 stubborn = "stubborn" in sys.argv
 signal.signal(signal.SIGTERM, lambda *_: (print("saved", flush=True), stubborn or sys.exit(143)))

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pangu_alpha.parallel.host_memory import give_back
+from pangu_alpha.processes.host_memory import give_back
 
 ZEROS = """
 import re, sys
 import numpy as np
-from pangu_alpha.parallel.host_memory import keep_arrays_apart
+from pangu_alpha.processes.host_memory import keep_arrays_apart
 
 def resident():
     return int(re.search("VmRSS:[^0-9]*([0-9]+) kB", open("/proc/self/status").read())[1]) * 1024

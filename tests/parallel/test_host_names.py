@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pangu_alpha.parallel.host_names import _words, server_ids
+from pangu_alpha.cluster.host_names import _words, server_ids
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.parallel.placement import Placement, permute
-from pangu_alpha.parallel.rank_table import check, merge, read, write
-from pangu_alpha.parallel.rank_table_build import (
+from pangu_alpha.cluster.placement import Placement, permute
+from pangu_alpha.cluster.tables.build import (
     Host,
     build,
     by_rule,
@@ -20,6 +18,8 @@ from pangu_alpha.parallel.rank_table_build import (
     read_hccn_conf,
     read_hosts,
 )
+from pangu_alpha.cluster.tables.rank_table import check, merge, read, write
+from pangu_alpha.parallel.mesh import Mesh
 
 SHIPPED = Path(__file__).parents[2] / "rank_tables"
 RULE = "10.{device%4+1}.{server}.{device+1}"

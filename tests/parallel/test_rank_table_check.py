@@ -7,10 +7,10 @@ import json
 
 import pytest
 
+from pangu_alpha.cluster.tables.build import Host, build, hosts_by_rule
+from pangu_alpha.cluster.tables.check import check_document, spread
+from pangu_alpha.cluster.tables.rank_table import read
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.parallel.rank_table import read
-from pangu_alpha.parallel.rank_table_build import Host, build, hosts_by_rule
-from pangu_alpha.parallel.rank_table_check import check_document, spread
 
 GOOD = build(
     hosts_by_rule(2, "10.0.0.{server+1}", range(8)), ip_rule="10.{device%4+1}.{server}.{device+1}"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pangu_alpha.cli.rank_table import main
-from pangu_alpha.parallel.rank_table import read
+from pangu_alpha.cluster.tables.rank_table import read
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "rank_tables"

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from pangu_alpha.cli.rank_table import main
-from pangu_alpha.parallel.rank_table import read
-from pangu_alpha.parallel.rank_table_forms import converted
+from pangu_alpha.cluster.tables.other_forms import converted
+from pangu_alpha.cluster.tables.rank_table import read
 
 
 def group(*instances, **others):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mindspore import nn, ops
 
-from pangu_alpha.checkpoint.released import released_names
+from pangu_alpha.checkpoint.foreign.mindspore.released import released_names
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.zoo import load_model_config
@@ -17,8 +17,7 @@ from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.parallel.apply import operators, place_on_stages, shard
 from pangu_alpha.parallel.layout import axes_of, layouts
 from pangu_alpha.parallel.sharding import DERIVED, SHARDING, degrees
-from pangu_alpha.training.loss import TokenLoss
-from pangu_alpha.training.partitioned import MicroBatchLoss
+from pangu_alpha.training.loss import MicroBatchLoss, TokenLoss
 
 RELEASED = Path(__file__).parents[1] / "fixtures" / "released_2_6b_axes.json"
 PLAN = ParallelPlan(dp=2, tp=4, pp=2, micro_batches=2)

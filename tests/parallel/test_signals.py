@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from pangu_alpha.parallel import signals
-from pangu_alpha.parallel.signals import Signals, signal_name
+from pangu_alpha.processes import signals
+from pangu_alpha.processes.signals import Signals, signal_name
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_every_number_has_a_name(number, name):
 
 def run(body, **options):
     """A process that runs `body`."""
-    text = f"import os, signal, sys\nfrom pangu_alpha.parallel import signals\n{body}"
+    text = f"import os, signal, sys\nfrom pangu_alpha.processes import signals\n{body}"
     command, pipe = [sys.executable, "-c", text], subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **options)
 

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from pangu_alpha.parallel.belonging import MARK, Launcher, marked
-from pangu_alpha.parallel.launch import Command
-from pangu_alpha.parallel.workers import MsrunWorkers
+from pangu_alpha.launcher.commands import Command
+from pangu_alpha.launcher.workers import MsrunWorkers
+from pangu_alpha.processes.belonging import MARK, Launcher, marked
 
 MSRUN = """
 import os, subprocess, sys, time

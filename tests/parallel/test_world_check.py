@@ -10,15 +10,15 @@ from dataclasses import fields, is_dataclass, replace
 import numpy as np
 import pytest
 
+from pangu_alpha.cluster import process_identity, world_check
+from pangu_alpha.cluster.process_identity import PATHS, RECORD, Identity, identify
+from pangu_alpha.cluster.tables.rank_table import from_document
+from pangu_alpha.cluster.world_check import compare_ranks, group_lines, misplacements
 from pangu_alpha.config.data import SourceConfig
 from pangu_alpha.config.optim import LossScaleConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import TrainConfig, build_train_config
 from pangu_alpha.config.schema import PathText
-from pangu_alpha.parallel import process_identity, world_check
-from pangu_alpha.parallel.process_identity import PATHS, RECORD, Identity, identify
-from pangu_alpha.parallel.rank_table import from_document
-from pangu_alpha.parallel.world_check import compare_ranks, group_lines, misplacements
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pangu_alpha.planner import calibrate
-from pangu_alpha.planner.hardware import Constants
-from pangu_alpha.planner.rows import read_table
+from pangu_alpha.planner.calibration import calibrate
+from pangu_alpha.planner.calibration.published import read_table
+from pangu_alpha.planner.cost.hardware import Constants
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "tests/fixtures/planner_published.csv"

@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
-from pangu_alpha.planner.cost import CostModel, Pass, Step
-from pangu_alpha.planner.hardware import load_cluster, load_stack
-from pangu_alpha.planner.job import Job
-from pangu_alpha.planner.schedule import duration
-from pangu_alpha.planner.shapes import Shape
+from pangu_alpha.planner.cost.cost import CostModel, Pass, Step
+from pangu_alpha.planner.cost.hardware import load_cluster, load_stack
+from pangu_alpha.planner.cost.job import Job
+from pangu_alpha.planner.cost.schedule import duration
+from pangu_alpha.planner.cost.shapes import Shape
 
 SHAPE = Shape.gpt(16, 4096, 32, 40000, 1024)
 

@@ -11,11 +11,11 @@ import pytest
 from pangu_alpha import load_model_config
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import RECOMPUTE, ParallelPlan, misfits, unpartitionable
-from pangu_alpha.planner import demands
-from pangu_alpha.planner.job import Job
-from pangu_alpha.planner.shapes import Shape
-from pangu_alpha.proof.suite import continued, suite
-from pangu_alpha.proof.traffic import Formulas
+from pangu_alpha.planner.cost import demands
+from pangu_alpha.planner.cost.job import Job
+from pangu_alpha.planner.cost.shapes import Shape
+from pangu_alpha.proof.checks.traffic import Formulas
+from pangu_alpha.proof.replay.suite import continued, suite
 
 
 def by_formula(model, plan, rows, stage):

@@ -10,16 +10,16 @@ import pytest
 from pangu_alpha import load_model_config
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
-from pangu_alpha.planner.collectives import Links
-from pangu_alpha.planner.cost import CostModel, Step
-from pangu_alpha.planner.demands import Demands
-from pangu_alpha.planner.exchange import Partitioned, Stage
-from pangu_alpha.planner.hardware import load_cluster, load_stack
-from pangu_alpha.planner.job import Job
-from pangu_alpha.planner.shapes import Shape
-from pangu_alpha.planner.software import software_of
-from pangu_alpha.proof.suite import suite
-from pangu_alpha.proof.traffic import ACTIVATION, Formulas
+from pangu_alpha.planner.cost.collectives import Links
+from pangu_alpha.planner.cost.cost import CostModel, Step
+from pangu_alpha.planner.cost.demands import Demands
+from pangu_alpha.planner.cost.exchange import Partitioned, Stage
+from pangu_alpha.planner.cost.hardware import load_cluster, load_stack
+from pangu_alpha.planner.cost.job import Job
+from pangu_alpha.planner.cost.shapes import Shape
+from pangu_alpha.planner.cost.software import software_of
+from pangu_alpha.proof.checks.traffic import ACTIVATION, Formulas
+from pangu_alpha.proof.replay.suite import suite
 
 
 class Bytes:

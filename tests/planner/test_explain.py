@@ -10,10 +10,10 @@ import pytest
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.parallel.mesh import RANK_ORDER
-from pangu_alpha.planner.cost import CostModel
-from pangu_alpha.planner.explain import changes, front, parts, reason, too_large
-from pangu_alpha.planner.hardware import load_cluster, load_stack
-from pangu_alpha.planner.search import Question, judge, search
+from pangu_alpha.planner.cost.cost import CostModel
+from pangu_alpha.planner.cost.hardware import load_cluster, load_stack
+from pangu_alpha.planner.search.explain import changes, front, parts, reason, too_large
+from pangu_alpha.planner.search.search import Question, judge, search
 
 MODEL = ModelConfig(40000, 2048, 16, 16, seq_length=1024)
 QUESTION = Question(MODEL, load_cluster("910a-32"), load_stack("mindspore"), 128)

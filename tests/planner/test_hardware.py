@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from pangu_alpha.config.schema import ConfigError
-from pangu_alpha.planner.collectives import Links
-from pangu_alpha.planner.hardware import (
+from pangu_alpha.planner.cost.collectives import Links
+from pangu_alpha.planner.cost.hardware import (
     BOUNDS,
     Cluster,
     Constants,

@@ -9,14 +9,15 @@ import pytest
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.planner.hardware import load_stack
-from pangu_alpha.planner.job import Job
-from pangu_alpha.planner.memory import kept_bytes, state_bytes
-from pangu_alpha.planner.shapes import Shape
-from pangu_alpha.planner.software import software_of
-from pangu_alpha.proof import dry_run
-from pangu_alpha.proof.links import Cluster
-from pangu_alpha.proof.report import summarise
+from pangu_alpha.planner.cost.hardware import load_stack
+from pangu_alpha.planner.cost.job import Job
+from pangu_alpha.planner.cost.memory import kept_bytes, state_bytes
+from pangu_alpha.planner.cost.shapes import Shape
+from pangu_alpha.planner.cost.software import software_of
+from pangu_alpha.proof.dry_run import compile as dry_run
+from pangu_alpha.proof.dry_run.job import Job as CompiledJob
+from pangu_alpha.proof.dry_run.links import Cluster
+from pangu_alpha.proof.dry_run.report import summarise
 
 MODEL = ModelConfig(1024, 256, 3, 4, seq_length=256, dropout=0.0)  # scores weigh as much as rows
 CASES = {
@@ -58,7 +59,7 @@ def compared(case, folder):
     plan, stage, values = case
     values = dict(values)
     chip = values.pop("chip", "910B")
-    job = dry_run.Job(dataclasses.replace(MODEL, **values), plan, batch_size=2, chip=chip)
+    job = CompiledJob(dataclasses.replace(MODEL, **values), plan, batch_size=2, chip=chip)
     rank = Mesh.of(plan).rank(stage=stage)
     found = summarise(job, dry_run.compile_rank(job, rank, folder), Cluster.in_order(plan.devices))
     planned = Job.of(Shape.of(job.model), plan, 2 * plan.dp * plan.micro_batches)

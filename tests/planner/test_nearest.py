@@ -8,10 +8,10 @@ import pytest
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import misfits, unpartitionable
-from pangu_alpha.planner.cost import CostModel
-from pangu_alpha.planner.hardware import load_cluster, load_stack
-from pangu_alpha.planner.nearest import nearest, problem, shortage
-from pangu_alpha.planner.search import Question, judge, search
+from pangu_alpha.planner.cost.cost import CostModel
+from pangu_alpha.planner.cost.hardware import load_cluster, load_stack
+from pangu_alpha.planner.search.closest_questions import nearest, problem, shortage
+from pangu_alpha.planner.search.search import Question, judge, search
 
 MODEL = ModelConfig(40000, 1024, 8, 8, seq_length=512)
 LARGE = ModelConfig(40000, 5120, 8, 8, seq_length=512)  # 2.8e9 parameters

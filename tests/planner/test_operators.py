@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.planner.collectives import Links
-from pangu_alpha.planner.elimination import Table, minimise
-from pangu_alpha.planner.hardware import load_cluster
-from pangu_alpha.planner.operators import FREE, MINDSPORE, block, prime_factors
-from pangu_alpha.planner.patterns import compared, megatron, operators_text, patterns
-from pangu_alpha.planner.redistribution import Step, redistribute, sent
-from pangu_alpha.planner.strategies import (
+from pangu_alpha.planner.cost.collectives import Links
+from pangu_alpha.planner.cost.hardware import load_cluster
+from pangu_alpha.planner.operators.block import FREE, MINDSPORE, block, prime_factors
+from pangu_alpha.planner.operators.elimination import Table, minimise
+from pangu_alpha.planner.operators.patterns import compared, megatron, operators_text, patterns
+from pangu_alpha.planner.operators.redistribution import Step, redistribute, sent
+from pangu_alpha.planner.operators.strategies import (
     best_block,
     cheapest,
     choices_of,

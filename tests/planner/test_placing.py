@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from pangu_alpha.cluster.placement import Placement, permute
+from pangu_alpha.cluster.tables.build import build, hosts_by_rule
+from pangu_alpha.cluster.tables.rank_table import check, read
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.zoo import load_model_card
 from pangu_alpha.parallel.mesh import RANK_ORDER, Mesh
-from pangu_alpha.parallel.placement import Placement, permute
-from pangu_alpha.parallel.rank_table import check, read
-from pangu_alpha.parallel.rank_table_build import build, hosts_by_rule
-from pangu_alpha.planner.hardware import load_cluster, load_stack
-from pangu_alpha.planner.job import Job
-from pangu_alpha.planner.placing import (
+from pangu_alpha.planner.cost.hardware import load_cluster, load_stack
+from pangu_alpha.planner.cost.job import Job
+from pangu_alpha.planner.cost.shapes import Shape
+from pangu_alpha.planner.search.placing import (
     chip_of,
     cluster_of,
     in_rank_order,
@@ -27,8 +28,7 @@ from pangu_alpha.planner.placing import (
     rack_servers,
     table_of,
 )
-from pangu_alpha.planner.search import Question, search
-from pangu_alpha.planner.shapes import Shape
+from pangu_alpha.planner.search.search import Question, search
 
 SHAPE = Shape.gpt(64, 1024, 64, 30000, 512)
 SHIPPED = Path(__file__).parents[2] / "rank_tables"

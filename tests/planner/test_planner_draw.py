@@ -12,11 +12,11 @@ import pytest
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.planner import draw
-from pangu_alpha.planner.cost import CostModel
-from pangu_alpha.planner.hardware import load_cluster, load_stack
-from pangu_alpha.planner.schedule import simulate
-from pangu_alpha.planner.search import Question, judge, search
+from pangu_alpha.planner.cost.cost import CostModel
+from pangu_alpha.planner.cost.hardware import load_cluster, load_stack
+from pangu_alpha.planner.cost.schedule import simulate
+from pangu_alpha.planner.search import draw
+from pangu_alpha.planner.search.search import Question, judge, search
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "planner_growth.py"
 QUESTION = Question(ModelConfig(4096, 1024, 8, 16), load_cluster("910b-16"), load_stack("mindspore"), 64)

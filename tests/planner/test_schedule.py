@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pangu_alpha.planner.schedule import _finish, duration, simulate, span
+from pangu_alpha.planner.cost.schedule import _finish, duration, simulate, span
 
 
 def end(events):

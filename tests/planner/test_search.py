@@ -9,13 +9,13 @@ import pytest
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import RECOMPUTE, ParallelPlan, misfits, unpartitionable
-from pangu_alpha.planner.cost import CostModel
-from pangu_alpha.planner.hardware import load_cluster, load_stack
-from pangu_alpha.planner.job import Job
-from pangu_alpha.planner.memory import memory
-from pangu_alpha.planner.search import LEVELS, Question, _least, grids, judge, search
-from pangu_alpha.planner.shapes import Shape
-from pangu_alpha.planner.stages import _CLOSE
+from pangu_alpha.planner.cost.cost import CostModel
+from pangu_alpha.planner.cost.hardware import load_cluster, load_stack
+from pangu_alpha.planner.cost.job import Job
+from pangu_alpha.planner.cost.memory import memory
+from pangu_alpha.planner.cost.shapes import Shape
+from pangu_alpha.planner.search.search import LEVELS, Question, _least, grids, judge, search
+from pangu_alpha.planner.search.stages import _CLOSE
 
 SMALL = ModelConfig(30000, 1024, 4, 4, seq_length=512)
 MEDIUM = ModelConfig(40000, 2560, 32, 32, seq_length=1024)

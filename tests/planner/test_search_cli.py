@@ -9,16 +9,17 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from pangu_alpha.cli import plan, run_main
+from pangu_alpha.cli import run_main
+from pangu_alpha.cli.plan import command as plan
 from pangu_alpha.cli.plan import main
-from pangu_alpha.cli.plan_options import plan_parser
+from pangu_alpha.cli.plan.options import plan_parser
+from pangu_alpha.cluster.placement import Placement, permute
+from pangu_alpha.cluster.tables.rank_table import read
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import build_train_config
 from pangu_alpha.config.schema import build, merge
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.parallel.placement import Placement, permute
-from pangu_alpha.parallel.rank_table import read
-from pangu_alpha.proof.stages import Together
+from pangu_alpha.proof.checks.stages import Together
 
 MODEL = "{vocab_size: 40000, hidden_size: 1024, num_layers: 4, num_heads: 8, seq_length: 1024}"
 SHIPPED = Path(__file__).parents[2] / "rank_tables"
@@ -192,7 +193,7 @@ def test_a_plan_of_yours_that_does_not_suit_is_refused(search, tmp_path):
     ("plan", "said"), [("{dp: 1}", "pp 1 = 1 device,"), ("{dp: 3, tp: 4}", "tp 4 \\* pp 1 = 12 devices,")]
 )
 def test_a_plan_of_another_number_of_devices_is_refused(plan, said, search, tmp_path, monkeypatch):
-    monkeypatch.setattr("pangu_alpha.cli.search.search", None)  # refused before it is searched
+    monkeypatch.setattr("pangu_alpha.cli.plan.search.search", None)  # refused before it is searched
     mine = tmp_path / "mine.yaml"
     mine.write_text(f"parallel: {plan}\n")
     with pytest.raises(ValueError, match=f"mine.yaml: dp .* {said} the cluster has 8"):

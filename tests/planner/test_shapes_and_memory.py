@@ -9,11 +9,11 @@ import pytest
 from pangu_alpha import load_model_config
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError
-from pangu_alpha.planner.hardware import load_device, load_stack
-from pangu_alpha.planner.job import Job
-from pangu_alpha.planner.kept import layer_activations
-from pangu_alpha.planner.memory import fits, in_flight, memory, state_bytes
-from pangu_alpha.planner.shapes import Shape
+from pangu_alpha.planner.cost.hardware import load_device, load_stack
+from pangu_alpha.planner.cost.job import Job
+from pangu_alpha.planner.cost.kept import layer_activations
+from pangu_alpha.planner.cost.memory import fits, in_flight, memory, state_bytes
+from pangu_alpha.planner.cost.shapes import Shape
 
 OURS = dataclasses.replace(load_stack("pangu-alpha"), fused_attention=False)  # with dropout, or on a 910A
 GPT3 = Shape.gpt(96, 12288, 96, 51200, 2048)

@@ -9,9 +9,9 @@ import pytest
 
 from pangu_alpha.config.families import FAMILIES
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.planner.hardware import device_names, load_cluster, load_device, load_stack
-from pangu_alpha.planner.search import Question
-from pangu_alpha.planner.software import software_of
+from pangu_alpha.planner.cost.hardware import device_names, load_cluster, load_device, load_stack
+from pangu_alpha.planner.cost.software import software_of
+from pangu_alpha.planner.search.search import Question
 
 OURS = load_stack("pangu-alpha")
 MODEL = ModelConfig(512, 256, 2, 4, seq_length=128)

@@ -9,12 +9,12 @@ from functools import cache
 import numpy as np
 import pytest
 
-from pangu_alpha.planner.cost import CostModel
-from pangu_alpha.planner.hardware import load_cluster, load_stack
-from pangu_alpha.planner.job import Job
-from pangu_alpha.planner.memory import memory
-from pangu_alpha.planner.shapes import Shape
-from pangu_alpha.planner.stages import _CLOSE, Pipeline
+from pangu_alpha.planner.cost.cost import CostModel
+from pangu_alpha.planner.cost.hardware import load_cluster, load_stack
+from pangu_alpha.planner.cost.job import Job
+from pangu_alpha.planner.cost.memory import memory
+from pangu_alpha.planner.cost.shapes import Shape
+from pangu_alpha.planner.search.stages import _CLOSE, Pipeline
 
 CLUSTER = load_cluster("910a-64")
 LEVELS = ("none", "level1", "level2", "level3")

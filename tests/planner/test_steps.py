@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import yaml
 
-from pangu_alpha.cli.calibrate import add_options, run
+from pangu_alpha.cli.plan.calibrate import add_options, run
 from pangu_alpha.config.schema import ConfigError
 from pangu_alpha.config.zoo import load_model_config
-from pangu_alpha.planner.cost import CostModel
-from pangu_alpha.planner.hardware import load_cluster, load_stack
-from pangu_alpha.planner.job import Job
-from pangu_alpha.planner.shapes import Shape
-from pangu_alpha.planner.software import software_of
-from pangu_alpha.planner.steps import as_rows, read_run
+from pangu_alpha.planner.calibration.measured_runs import as_rows, read_run
+from pangu_alpha.planner.cost.cost import CostModel
+from pangu_alpha.planner.cost.hardware import load_cluster, load_stack
+from pangu_alpha.planner.cost.job import Job
+from pangu_alpha.planner.cost.shapes import Shape
+from pangu_alpha.planner.cost.software import software_of
 
 CLUSTER = "910b-64"
 PLANS = (({}, 4), ({"dp": 8}, 1), ({"dp": 2, "tp": 4}, 8), ({"tp": 8}, 4))

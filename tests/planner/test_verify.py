@@ -10,11 +10,11 @@ import pytest
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.parallel.sharding import Split
-from pangu_alpha.planner.operators import FREE, MINDSPORE, block
-from pangu_alpha.planner.patterns import megatron, patterns
-from pangu_alpha.planner.strategies import Choice, best_block, cheapest, evaluate
-from pangu_alpha.planner.verify import block_calls, compare, lines_text, splits, verify
-from pangu_alpha.proof.dry_run import Job
+from pangu_alpha.planner.operators.block import FREE, MINDSPORE, block
+from pangu_alpha.planner.operators.patterns import megatron, patterns
+from pangu_alpha.planner.operators.strategies import Choice, best_block, cheapest, evaluate
+from pangu_alpha.planner.operators.verify import block_calls, compare, lines_text, splits, verify
+from pangu_alpha.proof.dry_run.job import Job
 
 MODEL = ModelConfig(192, 64, 2, 8, seq_length=16, dropout=0.0)
 # Two compilations each, 10 to 30 s: only one case belongs to every run of the tests.

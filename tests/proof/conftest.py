@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pangu_alpha.proof import mindir
-from pangu_alpha.proof.inline import inline
-from pangu_alpha.proof.rewrite import RewriteOptions, rewrite
+from pangu_alpha.proof.graph import mindir
+from pangu_alpha.proof.graph.inline import inline
+from pangu_alpha.proof.graph.rewrite import RewriteOptions, rewrite
 
 _OPTIONS = RewriteOptions()
 

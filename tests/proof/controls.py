@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pangu_alpha.proof import mindir
+from pangu_alpha.proof.graph import mindir
 
 
 def patch(name: str) -> str:
@@ -21,7 +21,7 @@ def mean_of_means() -> None:
     from mindspore import ops
 
     from pangu_alpha.parallel.sharding import SHARDING, split
-    from pangu_alpha.training import partitioned
+    from pangu_alpha.training.loss import MicroBatchLoss
 
     def construct(self, input_ids, labels, loss_mask, position_ids, document_ids):
         nll = self.token_loss(input_ids, labels, position_ids, document_ids, None)
@@ -32,15 +32,15 @@ def mean_of_means() -> None:
         self.count = ops.ReduceSum()
         self.div = ops.Div()
 
-    made = partitioned.MicroBatchLoss.__init__
-    partitioned.MicroBatchLoss.__init__ = with_mean
-    partitioned.MicroBatchLoss.construct = construct
+    made = MicroBatchLoss.__init__
+    MicroBatchLoss.__init__ = with_mean
+    MicroBatchLoss.construct = construct
     SHARDING["MicroBatchLoss"].update(count=split(("dp", None)), div=split((), ()))
 
 
 def norm_counts_twice() -> None:
     """The norm counts a tensor that two devices hold as if each had a part of its own."""
-    from pangu_alpha.parallel import sums
+    from pangu_alpha.parallel import reductions as sums
 
     def with_fault(self, shares, row_share):
         shares = list(shares)
@@ -55,7 +55,7 @@ def norm_counts_twice() -> None:
 def draws_the_whole_model() -> None:
     """The engine fills every parameter of all stages before the compiler cuts them into slices."""
     from pangu_alpha.model.initialization import initialize
-    from pangu_alpha.training.partitioned_engine import PartitionedEngine
+    from pangu_alpha.training.partitioned.engine import PartitionedEngine
 
     def with_values(self):
         step = make(self)
@@ -89,7 +89,7 @@ def wrong_table() -> None:
 
 def seeds_of_the_cell_alone() -> None:
     """The device's dropout is seeded alike on all ranks."""
-    from pangu_alpha.training import partitioned_engine
+    from pangu_alpha.training.partitioned import engine as partitioned_engine
 
     partitioned_engine.dropout_stream = lambda config, rank: (1,)
 

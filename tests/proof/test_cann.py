@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pangu_alpha.proof import cann
+from pangu_alpha.proof.dry_run import cann
 
 ACCEPT = """
 import mindspore as ms
 from mindspore.communication import get_group_size, get_rank, init
-from pangu_alpha.proof import private
+from pangu_alpha.proof.graph import private
 ms.set_context(mode=ms.GRAPH_MODE, device_target="Ascend")
 private.allow_missing_hccl()
 init()
@@ -138,7 +138,7 @@ def test_a_rank_outside_the_world_is_refused(rank, world):
     ],
 )
 def test_where_stubs_cannot_work_they_are_refused(name, value, words, monkeypatch, tmp_path):
-    monkeypatch.setattr(f"pangu_alpha.proof.cann.{name}", value)
+    monkeypatch.setattr(f"pangu_alpha.proof.dry_run.cann.{name}", value)
     with pytest.raises(ValueError, match=words):
         cann.ensure_libraries(tmp_path)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pangu_alpha.proof.dependences import partial_order
-from pangu_alpha.proof.inline import inline
+from pangu_alpha.proof.checks.dependences import partial_order
+from pangu_alpha.proof.graph.inline import inline
 
 _SPEC = importlib.util.spec_from_file_location("rewriting", Path(__file__).parent / "test_rewrite.py")
 rewriting = importlib.util.module_from_spec(_SPEC)

@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.cli.plan_text import dropout_text
+from pangu_alpha.cli.plan.text import dropout_text
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.data.hashing import device_seeds, head_numbers, salted
-from pangu_alpha.proof import replay as replaying
-from pangu_alpha.proof.dropout import Draw, cell_of, salt_of, shared
-from pangu_alpha.proof.dry_run import Job, compile_rank, read_report
-from pangu_alpha.proof.links import Cluster
-from pangu_alpha.proof.replay import replay
-from pangu_alpha.proof.replay_rows import keys_of_step, micro_batches
-from pangu_alpha.proof.report import summarise
-from pangu_alpha.proof.suite import job
+from pangu_alpha.proof.checks.dropout import Draw, cell_of, salt_of, shared
+from pangu_alpha.proof.dry_run.compile import compile_rank
+from pangu_alpha.proof.dry_run.job import Job, read_report
+from pangu_alpha.proof.dry_run.links import Cluster
+from pangu_alpha.proof.dry_run.report import summarise
+from pangu_alpha.proof.replay import replay as replaying
+from pangu_alpha.proof.replay.replay import replay
+from pangu_alpha.proof.replay.rows import keys_of_step, micro_batches
+from pangu_alpha.proof.replay.suite import job
 from pangu_alpha.training.schedule import dropout_rows
 
 MODEL = ModelConfig(192, 32, 2, 4, seq_length=16, dropout=0.1)

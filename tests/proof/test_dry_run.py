@@ -7,10 +7,11 @@ import pytest
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError
-from pangu_alpha.proof import dry_run
-from pangu_alpha.proof.dry_run import DryRunError, Job, compile_rank, read_report
-from pangu_alpha.proof.mindir import read, summary
-from pangu_alpha.proof.stub_calls import KNOWN
+from pangu_alpha.proof.dry_run import compile as dry_run
+from pangu_alpha.proof.dry_run.compile import compile_rank
+from pangu_alpha.proof.dry_run.job import DryRunError, Job, read_report
+from pangu_alpha.proof.dry_run.stub_calls import KNOWN
+from pangu_alpha.proof.graph.mindir import read, summary
 
 MODEL = ModelConfig(192, 32, 2, 4, seq_length=16, dropout=0.0)
 

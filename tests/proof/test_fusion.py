@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.proof import mindir
-from pangu_alpha.proof.dependences import partial_order
-from pangu_alpha.proof.fusion import fuse
-from pangu_alpha.proof.inline import inline
-from pangu_alpha.proof.rewrite import rewrite
+from pangu_alpha.proof.checks.dependences import partial_order
+from pangu_alpha.proof.graph import mindir
+from pangu_alpha.proof.graph.fusion import fuse
+from pangu_alpha.proof.graph.inline import inline
+from pangu_alpha.proof.graph.rewrite import rewrite
 
 _SPEC = importlib.util.spec_from_file_location("rewriting", Path(__file__).parent / "test_rewrite.py")
 rewriting = importlib.util.module_from_spec(_SPEC)

@@ -8,9 +8,10 @@ import pytest
 
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.zoo import load_network
-from pangu_alpha.proof import mindir
-from pangu_alpha.proof.dry_run import Job, compile_rank
-from pangu_alpha.proof.report import held_bytes
+from pangu_alpha.proof.dry_run.compile import compile_rank
+from pangu_alpha.proof.dry_run.job import Job
+from pangu_alpha.proof.dry_run.report import held_bytes
+from pangu_alpha.proof.graph import mindir
 
 GRID = {"dp": 16, "tp": 8, "optimizer_parallel": "level1"}
 STAGES = GRID | {"pp": 16, "micro_batches": 32, "recompute": "full"}

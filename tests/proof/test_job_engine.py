@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
+from pangu_alpha.checkpoint.native.format import Manifest, write_checkpoint
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
-from pangu_alpha.proof.cann import dry_run_environment
-from pangu_alpha.proof.dry_run import Job
+from pangu_alpha.proof.dry_run.cann import dry_run_environment
+from pangu_alpha.proof.dry_run.job import Job
 
 MODEL = ModelConfig(63, 32, 3, 4, seq_length=16)  # under tp 2 the table has a row of padding
 SHARDED = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
@@ -33,12 +33,14 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from mindspore.communication import init
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.open import open_source
 from pangu_alpha.config.schema import build
 from pangu_alpha.parallel.context import simulate_ascend
-from pangu_alpha.proof import mindir, private
-from pangu_alpha.proof.dry_run import Job
-from pangu_alpha.proof.job_engine import JobEngine
+from pangu_alpha.proof.graph import mindir
+from pangu_alpha.proof.graph import private
+from pangu_alpha.proof.dry_run.job import Job
+from pangu_alpha.proof.dry_run.engine import JobEngine
 
 folder, rank = Path(sys.argv[1]), int(sys.argv[2])
 job = build(Job, json.loads((folder / "job.json").read_text("utf-8")))

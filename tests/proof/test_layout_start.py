@@ -5,9 +5,10 @@ from __future__ import annotations
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.parallel.layout import layouts, parameter_shapes
-from pangu_alpha.proof import mindir
-from pangu_alpha.proof.dry_run import Job, compile_rank
-from pangu_alpha.proof.slices import region
+from pangu_alpha.proof.dry_run.compile import compile_rank
+from pangu_alpha.proof.dry_run.job import Job
+from pangu_alpha.proof.graph import mindir
+from pangu_alpha.proof.replay.slices import region
 
 MODEL = ModelConfig(63, 32, 2, 4, seq_length=16, dropout=0.0)
 PLAN = ParallelPlan(dp=2, tp=2, optimizer_parallel="level1", optimizer_threshold=1)

@@ -8,9 +8,10 @@ import pytest
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.proof import liveness, mindir
-from pangu_alpha.proof.dry_run import Job, compile_rank
-from pangu_alpha.proof.liveness import Kept, Tensor
+from pangu_alpha.proof.dry_run.compile import compile_rank
+from pangu_alpha.proof.dry_run.job import Job
+from pangu_alpha.proof.graph import liveness, mindir
+from pangu_alpha.proof.graph.liveness import Kept, Tensor
 
 MODEL = ModelConfig(512, 256, 2, 4, seq_length=128, dropout=0.0)
 

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from pangu_alpha.proof import cann, mindir, private
+from pangu_alpha.proof.dry_run import cann
+from pangu_alpha.proof.graph import mindir, private
 
 # Rank 0 of 4: y = x w, loss = sum(y); x [4, 8], w [8, 16]; sliced over 2 x 2 devices, or 2 stages of 2.
 COMPILE = """
@@ -15,7 +16,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, lazy_inline, nn, ops
 from mindspore.common.initializer import initializer
 from mindspore.communication import init
-from pangu_alpha.proof import private
+from pangu_alpha.proof.graph import private
 
 ms.set_context(mode=ms.GRAPH_MODE, device_target="Ascend")
 private.allow_missing_hccl()

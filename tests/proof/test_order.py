@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pangu_alpha.proof.order import Meeting, deadlock
+from pangu_alpha.proof.checks.order import Meeting, deadlock
 
 PAIR = Meeting((0, 1), "AllReduce sum 8 float32", "layer/matmul")
 OTHER = Meeting((0, 1), "AllGather 8 float32", "layer/gather")

@@ -6,12 +6,13 @@ import pytest
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.proof import mindir
-from pangu_alpha.proof.dry_run import Job, compile_rank
-from pangu_alpha.proof.inline import inline
-from pangu_alpha.proof.links import Cluster
-from pangu_alpha.proof.overflow import problems
-from pangu_alpha.proof.report import summarise
+from pangu_alpha.proof.checks.overflow import problems
+from pangu_alpha.proof.dry_run.compile import compile_rank
+from pangu_alpha.proof.dry_run.job import Job
+from pangu_alpha.proof.dry_run.links import Cluster
+from pangu_alpha.proof.dry_run.report import summarise
+from pangu_alpha.proof.graph import mindir
+from pangu_alpha.proof.graph.inline import inline
 
 MODEL = ModelConfig(192, 32, 2, 4, seq_length=16, dropout=0.0)
 SHARDED = {"optimizer_parallel": "level1", "optimizer_threshold": 0}

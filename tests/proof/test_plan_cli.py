@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from pangu_alpha.cli import plan
+from pangu_alpha.cli.plan import command as plan
 from pangu_alpha.cli.plan import main
-from pangu_alpha.cli.plan_options import plan_parser
-from pangu_alpha.cli.plan_text import size, table
+from pangu_alpha.cli.plan.options import plan_parser
+from pangu_alpha.cli.plan.text import size, table
 from pangu_alpha.config.schema import ConfigError
-from pangu_alpha.proof.search import Way
-from pangu_alpha.proof.stages import Together
+from pangu_alpha.proof.checks.stages import Together
+from pangu_alpha.proof.dry_run.strategy_searches import Way
 
 TINY = (
     "model: {vocab_size: 192, hidden_size: 32, num_layers: 2, num_heads: 4, seq_length: 16, dropout: 0.0}\n"
@@ -326,7 +326,7 @@ def test_a_refused_way_is_shown_beside_the_others(tiny, monkeypatch, capsys):
 
 
 def test_a_search_needs_rows_for_all_devices(tiny, monkeypatch):
-    monkeypatch.setattr("pangu_alpha.proof.search.compile_rank", None)
+    monkeypatch.setattr("pangu_alpha.proof.dry_run.strategy_searches.compile_rank", None)
     with pytest.raises(ValueError, match="batch_size: 3 rows .* use a multiple of 2"):
         main(["strategies", "--model", tiny, "--tp", "2", "--batch-size", "3"])
 

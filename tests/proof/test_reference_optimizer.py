@@ -13,8 +13,8 @@ from mindspore import Parameter, Tensor
 
 from pangu_alpha.config.optim import LossScaleConfig, OptimConfig
 from pangu_alpha.config.run import GuardConfig
-from pangu_alpha.proof import reference_optimizer
-from pangu_alpha.proof.reference_optimizer import ReferenceOptimizer, learning_rate, loss_scale
+from pangu_alpha.proof.replay import reference_optimizer
+from pangu_alpha.proof.replay.reference_optimizer import ReferenceOptimizer, learning_rate, loss_scale
 from pangu_alpha.training import schedule
 from pangu_alpha.training.guard import make_guard
 from pangu_alpha.training.optimizer import AdamW

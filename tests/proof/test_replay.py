@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.proof.replay import ReplayError, Setting, compile_ranks, misplaced, replay
-from pangu_alpha.proof.replay_rows import Overflow, micro_batches, rows_of_step
-from pangu_alpha.proof.replay_rows import controls as controls_of
-from pangu_alpha.proof.replay_worker import STATES
-from pangu_alpha.proof.rewrite import RewriteOptions
-from pangu_alpha.proof.suite import SCALED, by_type_and_operators, job, quick, suite
+from pangu_alpha.proof.graph.rewrite import RewriteOptions
+from pangu_alpha.proof.replay.replay import ReplayError, Setting, compile_ranks, misplaced, replay
+from pangu_alpha.proof.replay.rows import Overflow, micro_batches, rows_of_step
+from pangu_alpha.proof.replay.rows import controls as controls_of
+from pangu_alpha.proof.replay.suite import SCALED, by_type_and_operators, job, quick, suite
+from pangu_alpha.proof.replay.worker import STATES
 
 HERE = Path(__file__).parent
 _SPEC = importlib.util.spec_from_file_location("controls", HERE / "controls.py")

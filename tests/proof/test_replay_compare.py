@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pangu_alpha.proof.compare import Bounds, Difference, Recipe, Run, compare, difference_lines
+from pangu_alpha.proof.replay.compare import Bounds, Difference, Recipe, Run, compare, difference_lines
 
 WHOLE = (slice(0, 2), slice(0, 2))
 RECIPE = Recipe(1, (1e-2,), 0.9)

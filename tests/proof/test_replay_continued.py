@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.folders import part_name
-from pangu_alpha.checkpoint.source import open_source
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
-from pangu_alpha.proof.dry_run import read_report
-from pangu_alpha.proof.replay import Setting, Start, replay
-from pangu_alpha.proof.replay_continued import checkpoint, replay_change
-from pangu_alpha.proof.replay_rows import Place, micro_batches, places, rows_of_step
-from pangu_alpha.proof.suite import Change, continued
+from pangu_alpha.checkpoint.native.folders import part_name
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.proof.dry_run.job import read_report
+from pangu_alpha.proof.replay.continued import checkpoint, replay_change
+from pangu_alpha.proof.replay.replay import Setting, Start, replay
+from pangu_alpha.proof.replay.rows import Place, micro_batches, places, rows_of_step
+from pangu_alpha.proof.replay.suite import Change, continued
 
 STEPS = 2
 # the shipped pair the other way round: a whole table of 61 rows becomes two halves of 31, of 4 rows a step 2

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.proof.replay import Setting, compile_ranks, replay
-from pangu_alpha.proof.suite import UNCLIPPED, WARM_UP, job, suite
+from pangu_alpha.proof.replay.replay import Setting, compile_ranks, replay
+from pangu_alpha.proof.replay.suite import UNCLIPPED, WARM_UP, job, suite
 from pangu_alpha.training import schedule
 
 _SPEC = importlib.util.spec_from_file_location("controls", Path(__file__).parent / "controls.py")

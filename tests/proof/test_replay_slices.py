@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pangu_alpha.proof.dry_run import Slice
-from pangu_alpha.proof.slices import Piece, gather, region
+from pangu_alpha.proof.dry_run.job import Slice
+from pangu_alpha.proof.replay.slices import Piece, gather, region
 
 WEIGHT = np.arange(32.0, dtype=np.float32).reshape(8, 4)
 

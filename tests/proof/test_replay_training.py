@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.cli import train_replay
-from pangu_alpha.cli.plan import main
+from pangu_alpha.cli.plan import main, train_replay
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError
-from pangu_alpha.proof.compare import Difference
-from pangu_alpha.proof.replay_processes import ReplayError
-from pangu_alpha.proof.replay_training import Faults, Leg, replay_training
-from pangu_alpha.proof.small_run import small_run
-from pangu_alpha.proof.training_legs import Interruption, Trace
-from pangu_alpha.proof.training_report import LegReport, TrainingBounds, TrainingReport
+from pangu_alpha.proof.replay.compare import Difference
+from pangu_alpha.proof.replay.processes import ReplayError
+from pangu_alpha.proof.replay.training.legs import Interruption, Trace
+from pangu_alpha.proof.replay.training.replay import Faults, Leg, replay_training
+from pangu_alpha.proof.replay.training.report import LegReport, TrainingBounds, TrainingReport
+from pangu_alpha.proof.replay.training.small_run import small_run
 
 HERE = Path(__file__).parent
 SHARDED = {"optimizer_parallel": "level1", "optimizer_threshold": 0}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pangu_alpha.proof import mindir, private
-from pangu_alpha.proof.inline import inline
-from pangu_alpha.proof.order import meetings
-from pangu_alpha.proof.rewrite import rewrite
+from pangu_alpha.proof.checks.order import meetings
+from pangu_alpha.proof.graph import mindir, private
+from pangu_alpha.proof.graph.inline import inline
+from pangu_alpha.proof.graph.rewrite import rewrite
 
 FLOAT, INTEGER = 1, 6  # TensorProto.DataType
 

@@ -8,7 +8,7 @@ import pytest
 from mindspore import Tensor, nn, ops
 from mindspore.ops.operations.math_ops import NPUClearFloatStatusV2, NPUGetFloatStatusV2
 
-from pangu_alpha.proof.rewrite import RewriteOptions
+from pangu_alpha.proof.graph.rewrite import RewriteOptions
 
 SATURATES = RewriteOptions(saturates=True)
 

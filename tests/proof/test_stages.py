@@ -12,12 +12,13 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.zoo import load_network
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.proof import mindir
-from pangu_alpha.proof.alike import first_difference
-from pangu_alpha.proof.dependences import PartialOrder, partial_order
-from pangu_alpha.proof.dry_run import Job, compile_rank
-from pangu_alpha.proof.order import meeting, walk
-from pangu_alpha.proof.stages import Moves, together
+from pangu_alpha.proof.checks.dependences import PartialOrder, partial_order
+from pangu_alpha.proof.checks.order import meeting, walk
+from pangu_alpha.proof.checks.stages import Moves, together
+from pangu_alpha.proof.dry_run.compile import compile_rank
+from pangu_alpha.proof.dry_run.job import Job
+from pangu_alpha.proof.graph import mindir
+from pangu_alpha.proof.graph.alike import first_difference
 
 ROWS = mindir.Tensor((8, 16), "float16")
 

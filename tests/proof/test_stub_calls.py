@@ -11,14 +11,16 @@ import pytest
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.proof import cann, dry_run
-from pangu_alpha.proof.dry_run import DryRunError, Job, RankReport, compile_rank
-from pangu_alpha.proof.stub_calls import KNOWN, counted, refuse_unknown
+from pangu_alpha.proof.dry_run import cann
+from pangu_alpha.proof.dry_run import compile as dry_run
+from pangu_alpha.proof.dry_run.compile import compile_rank
+from pangu_alpha.proof.dry_run.job import DryRunError, Job, RankReport
+from pangu_alpha.proof.dry_run.stub_calls import KNOWN, counted, refuse_unknown
 
 COUNT = """
 import ctypes, json
-from pangu_alpha.proof.cann import stubs_in_use
-from pangu_alpha.proof.stub_calls import counted
+from pangu_alpha.proof.dry_run.cann import stubs_in_use
+from pangu_alpha.proof.dry_run.stub_calls import counted
 assert counted() == {}, "nothing is loaded yet"
 path, names = stubs_in_use()
 library = ctypes.CDLL(str(path))

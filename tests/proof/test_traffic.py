@@ -7,16 +7,17 @@ from dataclasses import replace
 
 import pytest
 
+from pangu_alpha.cluster.tables.rank_table import Device, RankTable, Server
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.parallel.rank_table import Device, RankTable, Server
-from pangu_alpha.proof.dry_run import Job, compile_rank
-from pangu_alpha.proof.links import Cluster
-from pangu_alpha.proof.report import operator_name, summarise
-from pangu_alpha.proof.stages import together
-from pangu_alpha.proof.traffic import Call, Demand, Formulas, axis_name, parameter_shapes
-from pangu_alpha.proof.traffic_check import Seen, check
+from pangu_alpha.proof.checks.stages import together
+from pangu_alpha.proof.checks.traffic import Call, Demand, Formulas, axis_name, parameter_shapes
+from pangu_alpha.proof.checks.traffic_check import Seen, check
+from pangu_alpha.proof.dry_run.compile import compile_rank
+from pangu_alpha.proof.dry_run.job import Job
+from pangu_alpha.proof.dry_run.links import Cluster
+from pangu_alpha.proof.dry_run.report import operator_name, summarise
 
 MODEL = ModelConfig(192, 32, 2, 4, seq_length=16, dropout=0.1)
 SHARDED = {"optimizer_parallel": "level1", "optimizer_threshold": 0}

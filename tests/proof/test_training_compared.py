@@ -12,12 +12,12 @@ import pytest
 from pangu_alpha.checkpoint.naming import MOMENTS
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
-from pangu_alpha.proof import replay_training as module
-from pangu_alpha.proof.replay_processes import ReplayError
-from pangu_alpha.proof.replay_training import Leg, replay_training
-from pangu_alpha.proof.small_run import small_run
-from pangu_alpha.proof.training_legs import Ended, Interruption, Trace, remove_earlier
-from pangu_alpha.proof.training_worker import STEPS, state_file
+from pangu_alpha.proof.replay.processes import ReplayError
+from pangu_alpha.proof.replay.training import replay as module
+from pangu_alpha.proof.replay.training.files import STEPS, state_file
+from pangu_alpha.proof.replay.training.legs import Ended, Interruption, Trace, remove_earlier
+from pangu_alpha.proof.replay.training.replay import Leg, replay_training
+from pangu_alpha.proof.replay.training.small_run import small_run
 
 TENSOR = ParallelPlan(tp=2)
 KILLED = Leg(TENSOR, 2, 6, Interruption(1, signal.SIGKILL, 3))

@@ -22,7 +22,7 @@ def rows_of_another_rank() -> None:
 
 def learning_rate_of_another_step() -> None:
     """The update takes the recipe of the step after it."""
-    from pangu_alpha.training import partitioned_engine
+    from pangu_alpha.training.partitioned import engine as partitioned_engine
 
     controls = partitioned_engine.step_controls
     partitioned_engine.step_controls = lambda step, *others: controls(step + 1, *others)
@@ -30,7 +30,7 @@ def learning_rate_of_another_step() -> None:
 
 def tokens_not_summed() -> None:
     """A device counts the tokens of its own rows only."""
-    from pangu_alpha.parallel.sums import Partitioned
+    from pangu_alpha.parallel.reductions import Partitioned
 
     Partitioned.batch_sums = lambda self, gradients, tokens: (gradients, self.mul(tokens, self.row_share))
 
@@ -52,7 +52,7 @@ def values_of_another_seed() -> None:
 
 def overflow_not_read() -> None:
     """The step is compiled without the reading of the float status."""
-    from pangu_alpha.training import partitioned_engine
+    from pangu_alpha.training.partitioned import engine as partitioned_engine
 
     made = partitioned_engine.operators_for
     partitioned_engine.operators_for = lambda *names, **options: replace(

@@ -16,8 +16,8 @@ import numpy as np
 import psutil
 import pytest
 
-from pangu_alpha.checkpoint.format import read_checkpoint
-from pangu_alpha.training.report import read_metrics
+from pangu_alpha.checkpoint.native.format import read_checkpoint
+from pangu_alpha.training.reporting.report import read_metrics
 
 STEPS = 60
 

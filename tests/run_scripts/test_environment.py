@@ -42,7 +42,7 @@ def test_it_is_the_python_of_all_that_is_started(folder):
     done = bash(given, command, PATH=f"{folder}:{os.environ['PATH']}")
     assert done.returncode == 0, done.stderr
     number, exported, msrun = done.stdout.splitlines()
-    assert (number, exported) == ("3", str(given)) and msrun.endswith("/parallel/bin/msrun")
+    assert (number, exported) == ("3", str(given)) and msrun.endswith("/launcher/bin/msrun")
 
 
 def test_a_name_and_a_relative_path_are_made_whole(folder):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pangu_alpha.files.lock import LOCK_NAME, holder_of
-from pangu_alpha.training.report import read_metrics
+from pangu_alpha.training.reporting.report import read_metrics
 
 PROGRAM = Path(__file__).parents[2] / "src" / "train.py"
 

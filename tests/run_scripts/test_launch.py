@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pangu_alpha.cli.launch import main, new_folder, parse, wait_for_port
-from pangu_alpha.cli.launch_predict import join_outputs
+from pangu_alpha.cli.launch import main
+from pangu_alpha.cli.launch.attempts import new_folder, wait_for_port
+from pangu_alpha.cli.launch.options import parse
+from pangu_alpha.cli.launch.predict import join_outputs
+from pangu_alpha.cluster.tables.rank_table import Device, RankTable, Server, write
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.parallel.launch import log_dir_fault, plain_nodes, topology
-from pangu_alpha.parallel.rank_table import Device, RankTable, Server, write
+from pangu_alpha.launcher.commands import log_dir_fault, plain_nodes, topology
 
 TRAIN, PREDICT = "src/train.py", "src/predict.py"
 NODE_0 = ("--master-addr", "10.0.0.1")
@@ -107,7 +109,7 @@ NASTY = "a b;touch pwned $(touch pwned) `touch pwned` 'x\" &|<>* \\ ~\n# \x1b[31
     "word", [NASTY, "模型".encode("gbk"), "模型 a".encode("gbk") + b"'\xff0", "\ue000\U0001f600\x85"]
 )
 def test_a_word_is_read_back_by_bash_as_it_was(word):
-    from pangu_alpha.parallel.launch import shell_word
+    from pangu_alpha.launcher.commands import shell_word
 
     text = word if isinstance(word, str) else os.fsdecode(word)
     shown = shell_word(text)
@@ -277,7 +279,7 @@ def test_dry_of_a_prediction_refuses_what_every_worker_would(tmp_path, capsys):
 def test_an_interpreter_without_mindspore_is_named(config, tmp_path, monkeypatch, port):
     """msrun runs under this interpreter and not under one that the PATH finds."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("pangu_alpha.cli.launch.find_spec", lambda name: None)
+    monkeypatch.setattr("pangu_alpha.cli.launch.attempts.find_spec", lambda name: None)
     words = ("--device", "CPU", "--nproc", "2", "--log-dir", str(tmp_path / "logs"), "--master-port", port)
     with pytest.raises(ValueError, match="MindSpore is not installed for this interpreter; give another"):
         main([TRAIN, "--config", config, *words])
@@ -394,5 +396,5 @@ def test_a_prediction_that_could_not_be_shared_out_is_refused(tmp_path):
 
 
 def test_the_launcher_needs_no_mindspore():
-    code = "import sys, pangu_alpha.cli.launch_predict; assert 'mindspore' not in sys.modules"
+    code = "import sys, pangu_alpha.cli.launch.predict; assert 'mindspore' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

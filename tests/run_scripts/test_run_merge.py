@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pangu_alpha.checkpoint.format import Manifest, read_checkpoint, write_checkpoint
+from pangu_alpha.checkpoint.native.format import Manifest, read_checkpoint, write_checkpoint
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.parallel.layout import parameter_shapes

@@ -16,10 +16,10 @@ import pytest
 
 from pangu_alpha.cli.launch import main
 from pangu_alpha.files.lock import hold_folder
-from pangu_alpha.parallel.launch import Command
-from pangu_alpha.parallel.signals import Signals
-from pangu_alpha.parallel.watch import GRACE, Bulletin, Console, Failure, last_lines, watch
-from pangu_alpha.parallel.workers import OwnWorkers, log_of
+from pangu_alpha.launcher.commands import Command
+from pangu_alpha.launcher.watch import GRACE, Bulletin, Console, Failure, last_lines, watch
+from pangu_alpha.launcher.workers import OwnWorkers, log_of
+from pangu_alpha.processes.signals import Signals
 
 
 def start(folder, *codes):
@@ -97,7 +97,7 @@ time.sleep(60)
 
 
 def test_a_second_signal_ends_workers_that_do_not_stop(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("pangu_alpha.parallel.signals.TOGETHER", 0.0)
+    monkeypatch.setattr("pangu_alpha.processes.signals.TOGETHER", 0.0)
     workers = start(tmp_path, STUBBORN, "print('ready')")
     workers._processes[1].wait()  # so that rank 0 alone is left to be killed
     send_when_ready(log_of(tmp_path, 0), signal.SIGINT, signal.SIGTERM)
@@ -268,9 +268,10 @@ def program(tmp_path):
 
 
 def test_a_rank_table_start_and_a_restart(program, config, tmp_path, monkeypatch, capsys):
-    from pangu_alpha.parallel.rank_table import Device, RankTable, Server, write
+    from pangu_alpha.cluster.tables.rank_table import Device, RankTable, Server, write
 
-    monkeypatch.setattr("pangu_alpha.cli.launch.glob", lambda _: ["/dev/davinci0", "/dev/davinci1"])
+    for module in ("launch", "launch_attempts"):
+        monkeypatch.setattr(f"pangu_alpha.cli.{module}.glob", lambda _: ["/dev/davinci0", "/dev/davinci1"])
     devices = (Device(0, 0, "10.1.0.1"), Device(1, 1, "10.1.0.2"))
     write(RankTable((Server("10.0.0.1", devices),)), tmp_path / "t.json")
     words = ["--start", "rank-table", "--rank-table", str(tmp_path / "t.json"), "--node-rank", "0"]
@@ -388,9 +389,9 @@ def test_the_failure_of_another_job_with_the_same_log_folder_stops_nothing(confi
 def test_news_of_jobs_of_several_nodes_are_apart():
     from dataclasses import replace
 
-    from pangu_alpha.cli.launch import _name_of
-    from pangu_alpha.parallel.belonging import OUTPUT
-    from pangu_alpha.parallel.launch import Job, plain_nodes
+    from pangu_alpha.cli.launch.attempts import _name_of
+    from pangu_alpha.launcher.commands import Job, plain_nodes
+    from pangu_alpha.processes.belonging import OUTPUT
 
     job = Job(("train.py",), plain_nodes(2, 8), "msrun", {OUTPUT: "/runs/a"}, master=("10.0.0.1", 8118))
     assert _name_of(job) == _name_of(replace(job, program=("/other/train.py",), master=("10.0.0.1", 8119)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pangu_alpha.text.documents import DocumentReader, ReadOptions, ReadReport
+from pangu_alpha.text.documents.reading import DocumentReader, ReadOptions, ReadReport
 
 TEXT = "第一篇\n第二行\n\n\n第二篇\r\n \r\n第三篇\n"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pangu_alpha.text.documents import DocumentReader, ReadOptions
-from pangu_alpha.text.encoding import as_utf8, known_encoding
+from pangu_alpha.text.documents.encoding import as_utf8, known_encoding
+from pangu_alpha.text.documents.reading import DocumentReader, ReadOptions
 
 SIMPLIFIED = "清晨的集市上，卖菜的老人把青菜一把一把摆好，等着第一位客人。\n街对面的书店还没有开门。\n" * 40
 TRADITIONAL = "清晨的集市上，賣菜的老人把青菜一把一把擺好，等著第一位客人。\n街對面的書店還沒有開門。\n" * 40

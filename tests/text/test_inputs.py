@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pangu_alpha.text.inputs import few, find_inputs
+from pangu_alpha.text.documents.inputs import few, find_inputs
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pangu_alpha.text.documents import DocumentReader, ReadOptions, ReadReport
-from pangu_alpha.text.json_records import RecordError, RecordStream, is_stream, parse, text_of
+from pangu_alpha.text.documents.json_records import RecordError, RecordStream, is_stream, parse, text_of
+from pangu_alpha.text.documents.reading import DocumentReader, ReadOptions, ReadReport
 
 TEXTS = ["甲\n乙", '丙"{[,]}\\', "丁" * 300, "戊\u2028己"]
 RECORDS = [{"id": number, "text": text, "more": {"x": [1, 2.5, None]}} for number, text in enumerate(TEXTS)]

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from pangu_alpha.text.clean import Cleaner, CleanRules
-from pangu_alpha.text.documents import DocumentReader, ReadOptions
+from pangu_alpha.text.documents.reading import DocumentReader, ReadOptions
 from pangu_alpha.text.ledger import CharacterLedger, LedgerError, total
 
 SIGNS = [*"汉字，ab\n\n\n\r\t ", "\r\n", "\0", "\u200b", "\u3000", "\ufffd", "\ufeff", "\u2028", "\x85"]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pangu_alpha.text.documents import DocumentReader, ReadOptions
-from pangu_alpha.text.opening import ArchiveError, Kind, byte_chunks, file_kind
+from pangu_alpha.text.documents.opening import ArchiveError, Kind, byte_chunks, file_kind
+from pangu_alpha.text.documents.reading import DocumentReader, ReadOptions
 
 LINES = "".join(f"第{number}行，{number * 7919 % 10_007}\n" for number in range(40_000)).encode()
 

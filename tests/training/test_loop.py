@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint import durable
-from pangu_alpha.checkpoint.format import read_checkpoint, seal_folder, write_checkpoint
-from pangu_alpha.checkpoint.tensor_file import checksum
+from pangu_alpha.checkpoint.native import durable
+from pangu_alpha.checkpoint.native.format import read_checkpoint, seal_folder, write_checkpoint
+from pangu_alpha.checkpoint.native.tensor_file import checksum
 from pangu_alpha.cli.train import main
 from pangu_alpha.training import engine
-from pangu_alpha.training.report import read_metrics
+from pangu_alpha.training.reporting.report import read_metrics
 
 TRAIN = Path(__file__).parents[2] / "src" / "train.py"
 

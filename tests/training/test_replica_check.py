@@ -11,8 +11,8 @@ import pytest
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import build_train_config
 from pangu_alpha.parallel.layout import layouts, parameter_shapes
+from pangu_alpha.training.checks.replicas import ReplicaCheck, ReplicasDifferError, copied_tensors, holders
 from pangu_alpha.training.guard import TrainingHaltedError
-from pangu_alpha.training.replica_check import ReplicaCheck, ReplicasDifferError, copied_tensors, holders
 
 PLAN = {"dp": 2, "tp": 2, "pp": 2, "micro_batches": 2}
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.distributed import LocalParts, SharedParts, part_name
-from pangu_alpha.checkpoint.format import Manifest, write_checkpoint
-from pangu_alpha.checkpoint.pieces import Source
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.native.distributed import LocalParts, SharedParts, part_name
+from pangu_alpha.checkpoint.native.format import Manifest, write_checkpoint
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.tensors import Source
 from pangu_alpha.config.run import build_train_config
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.training.checkpoints import (

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pangu_alpha.checkpoint.errors import CheckpointError
-from pangu_alpha.checkpoint.format import Manifest
 from pangu_alpha.checkpoint.naming import MOMENTS
+from pangu_alpha.checkpoint.native.format import Manifest
 from pangu_alpha.files.shown import quoted
 
 STATE = "frozen"  # of Manifest.state: their names, sorted; left out where everything is trained

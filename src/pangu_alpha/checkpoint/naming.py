@@ -11,21 +11,19 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
-from pangu_alpha.checkpoint.format import Manifest, compare_tensors
-from pangu_alpha.checkpoint.opening import MOST_LAYERS, few, read_bytes
-from pangu_alpha.checkpoint.pieces import Source, Stored
-from pangu_alpha.checkpoint.released import LAYER, SHARED, TABLES, released_names
+from pangu_alpha.checkpoint.foreign.mindspore.released import LAYER, SHARED, TABLES, released_names
+from pangu_alpha.checkpoint.native.format import Manifest, compare_tensors
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.sizes import shipped_layers
+from pangu_alpha.checkpoint.tensors import Source, Stored
+from pangu_alpha.checkpoint.untrusted import MOST_LAYERS, few, read_bytes
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config, load_network
 from pangu_alpha.files.shown import quoted
 from pangu_alpha.parallel.layout import axes_of, parameter_shapes
-
-if TYPE_CHECKING:
-    from pangu_alpha.checkpoint.source import OpenOptions
 
 VOCABULARY = "vocab.model"
 MOST_PADDING = 1 << 10  # rows of a table; it is padded for the devices that share it

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
-from pangu_alpha.checkpoint.opening import MOST_LAYERS
-from pangu_alpha.checkpoint.pieces import Stored
+from pangu_alpha.checkpoint.tensors import Stored
+from pangu_alpha.checkpoint.untrusted import MOST_LAYERS
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.files.shown import quoted
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pangu_alpha.checkpoint.errors import CheckpointError
-from pangu_alpha.checkpoint.pieces import Source, Stored
+from pangu_alpha.checkpoint.tensors import Source, Stored
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import build, to_mapping
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config

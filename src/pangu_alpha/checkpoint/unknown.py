@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from pangu_alpha.checkpoint.ckpt_file import read_ckpt
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
-from pangu_alpha.checkpoint.mindspore_slices import NAME_MAP
-from pangu_alpha.checkpoint.opening import check_file, few, files_below, read_mapping
-from pangu_alpha.checkpoint.ports import tensors_of
+from pangu_alpha.checkpoint.foreign.mindspore.ckpt_file import read_ckpt
+from pangu_alpha.checkpoint.foreign.mindspore.slices import NAME_MAP
+from pangu_alpha.checkpoint.foreign.torch.ports import tensors_of
+from pangu_alpha.checkpoint.untrusted import check_file, few, files_below, read_mapping
 
 _INDICES = (".index.json", NAME_MAP)
 _MOST = 8  # files that are looked at

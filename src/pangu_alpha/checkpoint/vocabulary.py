@@ -6,10 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from pangu_alpha.checkpoint.copying import TargetFile
+from pangu_alpha.checkpoint.foreign.torch.ports import vocabulary_places
+from pangu_alpha.checkpoint.moving.copying import TargetFile
 from pangu_alpha.checkpoint.naming import VOCABULARY
-from pangu_alpha.checkpoint.pieces import Source
-from pangu_alpha.checkpoint.ports import vocabulary_places
+from pangu_alpha.checkpoint.tensors import Source
 from pangu_alpha.files.reading import read_bytes
 
 _MOST = 256 << 20  # bytes; the released one has half a megabyte

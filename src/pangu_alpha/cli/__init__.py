@@ -10,7 +10,23 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from pangu_alpha.files.shown import shown
-from pangu_alpha.parallel.belonging import end_with_launcher
+from pangu_alpha.processes.belonging import end_with_launcher
+
+__all__ = [
+    "checkpoint",
+    "evaluate",
+    "fetch",
+    "launch",
+    "merge_checkpoint",
+    "parser",
+    "plan",
+    "predict",
+    "preprocess",
+    "rank_table",
+    "run_main",
+    "train",
+    "vocab",
+]
 
 
 def run_main(main: Callable[[list[str]], int | None]) -> None:

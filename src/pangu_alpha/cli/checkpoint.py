@@ -14,15 +14,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pangu_alpha.checkpoint.cleaning import Leftover, leftovers, remove
-from pangu_alpha.checkpoint.compare import Difference, compare, damage, unchecked
-from pangu_alpha.checkpoint.copying import Limits
-from pangu_alpha.checkpoint.export import DTYPES, FORMS, ExportOptions, export, vocabulary_note
-from pangu_alpha.checkpoint.pieces import Source
-from pangu_alpha.checkpoint.source import open_source
-from pangu_alpha.checkpoint.store import CheckpointStore
+from pangu_alpha.checkpoint.moving.cleaning import Leftover, leftovers, remove
+from pangu_alpha.checkpoint.moving.compare import Difference, compare, damage, unchecked
+from pangu_alpha.checkpoint.moving.copying import Limits
+from pangu_alpha.checkpoint.moving.export import DTYPES, FORMS, ExportOptions, export, vocabulary_note
+from pangu_alpha.checkpoint.native.store import CheckpointStore
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError, UnclearError
+from pangu_alpha.checkpoint.open import open_source
 from pangu_alpha.checkpoint.summary import size_text, stored_bytes, summarize, summary_json, summary_lines
-from pangu_alpha.checkpoint.tensor_file import CheckpointError, UnclearError
+from pangu_alpha.checkpoint.tensors import Source
 from pangu_alpha.cli.merge_checkpoint import add_source_options, plan_fields, source_options
 from pangu_alpha.cli.options import byte_size, nonnegative_number, path_text, positive, user_path
 from pangu_alpha.cli.parser import Parser

@@ -6,10 +6,10 @@ import os
 from argparse import ArgumentParser, Namespace
 
 from pangu_alpha.cli.options import byte_size, nonnegative_number, path_text
-from pangu_alpha.text.inputs import Inputs, find_inputs
+from pangu_alpha.text.documents.inputs import Inputs, find_inputs
+from pangu_alpha.text.documents.opening import FORMATS
+from pangu_alpha.text.documents.read_options import LARGEST_DOCUMENT, SPLITS, ReadOptions
 from pangu_alpha.text.ledger import CharacterLedger
-from pangu_alpha.text.opening import FORMATS
-from pangu_alpha.text.read_options import LARGEST_DOCUMENT, SPLITS, ReadOptions
 
 
 def add_corpus_options(parser: ArgumentParser) -> None:

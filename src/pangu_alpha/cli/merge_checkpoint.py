@@ -10,11 +10,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pangu_alpha.checkpoint.copying import Limits
-from pangu_alpha.checkpoint.pieces import Source
-from pangu_alpha.checkpoint.reshard import reshard
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.moving.copying import Limits
+from pangu_alpha.checkpoint.moving.reshard import reshard
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.summary import size_text, stored_bytes
+from pangu_alpha.checkpoint.tensors import Source
 from pangu_alpha.checkpoint.vocabulary import find_vocabulary
 from pangu_alpha.cli.options import byte_size, natural, path_text, positive, positives, user_path
 from pangu_alpha.cli.parser import Parser

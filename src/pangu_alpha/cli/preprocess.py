@@ -23,7 +23,7 @@ from pangu_alpha.data.manifest import Manifest
 from pangu_alpha.data.preprocess import PreprocessConfig, preprocess
 from pangu_alpha.data.workers import Advance
 from pangu_alpha.text.clean import CleanRules
-from pangu_alpha.text.inputs import few
+from pangu_alpha.text.documents.inputs import few
 
 _MOST_UNKNOWN = 0.01  # share of <unk> in a file's tokens that is worth a warning
 _EXAMPLE = """\

@@ -7,16 +7,11 @@ from collections.abc import Sequence
 
 from pangu_alpha.cli.options import natural, path_text, positive
 from pangu_alpha.cli.parser import Parser
-from pangu_alpha.files.paths import expand_path
-from pangu_alpha.files.reading import read_text
-from pangu_alpha.files.shown import quoted, shown
-from pangu_alpha.parallel.chips import CHIPS
-from pangu_alpha.parallel.draw import draw
-from pangu_alpha.parallel.host_names import server_ids
-from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.parallel.placement import Placement, in_order, permute
-from pangu_alpha.parallel.rank_table import RankTable, from_document, merge, parse, read, write
-from pangu_alpha.parallel.rank_table_build import (
+from pangu_alpha.cluster.chips import CHIPS
+from pangu_alpha.cluster.drawing import draw
+from pangu_alpha.cluster.host_names import server_ids
+from pangu_alpha.cluster.placement import Placement, in_order, permute
+from pangu_alpha.cluster.tables.build import (
     Host,
     build,
     device_ids,
@@ -24,9 +19,14 @@ from pangu_alpha.parallel.rank_table_build import (
     read_hccn_conf,
     read_hosts,
 )
-from pangu_alpha.parallel.rank_table_check import VERSIONS, check_document, spread
-from pangu_alpha.parallel.rank_table_forms import converted
-from pangu_alpha.parallel.rank_table_problem import RankTableError
+from pangu_alpha.cluster.tables.check import VERSIONS, check_document, spread
+from pangu_alpha.cluster.tables.other_forms import converted
+from pangu_alpha.cluster.tables.problem import RankTableError
+from pangu_alpha.cluster.tables.rank_table import RankTable, from_document, merge, parse, read, write
+from pangu_alpha.files.paths import expand_path
+from pangu_alpha.files.reading import read_text
+from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.parallel.mesh import Mesh
 
 _EXAMPLES = """\
 examples:

@@ -84,8 +84,8 @@ def main(arguments: Sequence[str]) -> int:
 def _together(config: TrainConfig, device: str, world: World, restarted: bool) -> int:
     """Trains; the ranks leave together. A worker that leaves early takes the others' connections with it, or
     ends them by a fault in memory (MindSpore 2.9)."""
+    from pangu_alpha.cluster.world_check import RanksDifferError, check_world
     from pangu_alpha.parallel.context import device_number
-    from pangu_alpha.parallel.world_check import RanksDifferError, check_world
     from pangu_alpha.training.guard import TrainingHaltedError
     from pangu_alpha.training.loop import train
 

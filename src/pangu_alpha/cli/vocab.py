@@ -16,9 +16,9 @@ from pangu_alpha.cli.corpus_options import (
 from pangu_alpha.cli.options import number, positive, user_path
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.text.clean import Cleaner
-from pangu_alpha.text.documents import DocumentReader
+from pangu_alpha.text.documents.read_options import ReadReport
+from pangu_alpha.text.documents.reading import DocumentReader
 from pangu_alpha.text.ledger import total
-from pangu_alpha.text.read_options import ReadReport
 from pangu_alpha.text.vocabulary import UNLEARNABLE, SkippedCharacters, train_vocabulary
 
 

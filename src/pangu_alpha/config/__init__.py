@@ -1,1 +1,14 @@
 """Frozen dataclasses for every choice a user can make; knows no MindSpore."""
+
+__all__ = [
+    "data",
+    "families",
+    "generate",
+    "model",
+    "model_families",
+    "optim",
+    "parallel",
+    "run",
+    "schema",
+    "zoo",
+]

@@ -111,7 +111,7 @@ class ParallelPlan:
 
 
 def misfits(plan: ParallelPlan, model: ModelConfig) -> Iterator[str]:
-    """Yields one sentence for every way in which a plan does not fit a model; other families have their own."""
+    """Yields one sentence for every way in which a plan does not fit a model; other families say theirs."""
     if not isinstance(model, ModelConfig):
         yield from model.misfits(plan)
         return

@@ -73,7 +73,7 @@ class Collation(Protocol):
         """
 
     def filled(self, columns: Columns | None, rows: int) -> Columns:
-        """Some records, None for none at all, and behind them so many that count nothing that it is `rows`."""
+        """As many as `rows` records: the given ones, None for none, then some that count nothing."""
 
 
 class StoredRecords(Protocol):

@@ -33,9 +33,9 @@ from pangu_alpha.files.reading import read_json
 from pangu_alpha.files.shown import shown
 from pangu_alpha.files.writing import write_json
 from pangu_alpha.text.clean import CleanRules
-from pangu_alpha.text.documents import DocumentReader
-from pangu_alpha.text.inputs import few
-from pangu_alpha.text.read_options import ReadOptions
+from pangu_alpha.text.documents.inputs import few
+from pangu_alpha.text.documents.read_options import ReadOptions
+from pangu_alpha.text.documents.reading import DocumentReader
 from pangu_alpha.text.tokenizer import PanguTokenizer
 
 _UNFINISHED = "unfinished"

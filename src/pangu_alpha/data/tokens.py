@@ -27,10 +27,10 @@ from pangu_alpha.data.workers import Advance
 from pangu_alpha.files.reading import ReadError, read_json
 from pangu_alpha.files.writing import json_text
 from pangu_alpha.text.clean import Cleaner, CleanReport, CleanRules
-from pangu_alpha.text.documents import DocumentReader
+from pangu_alpha.text.documents.opening import kind_by_name
+from pangu_alpha.text.documents.read_options import ReadOptions
+from pangu_alpha.text.documents.reading import DocumentReader
 from pangu_alpha.text.ledger import CharacterLedger
-from pangu_alpha.text.opening import kind_by_name
-from pangu_alpha.text.read_options import ReadOptions
 from pangu_alpha.text.tokenizer import PanguTokenizer
 
 # Characters of the documents that are encoded together.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pangu_alpha.checkpoint.source import OpenOptions
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.data.batches import Batch, ValidationBatches
 from pangu_alpha.data.manifest import Records, open_records
 from pangu_alpha.data.windows import WindowCollation

@@ -2,3 +2,5 @@
 
 Knows no form of ours and no MindSpore.
 """
+
+__all__ = ["lock", "paths", "reading", "shown", "writing", "yaml_text"]

@@ -11,14 +11,15 @@ from pathlib import Path
 
 from mindspore import Tensor
 
-from pangu_alpha.checkpoint.format import MANIFEST, compare_tensors
+from pangu_alpha.checkpoint.foreign.torch.ports import stated_end_of_document, vocabulary_places
+from pangu_alpha.checkpoint.moving.reading import coverage_problems, read_box
 from pangu_alpha.checkpoint.naming import VOCABULARY
-from pangu_alpha.checkpoint.pieces import Source, whole
-from pangu_alpha.checkpoint.ports import stated_end_of_document, vocabulary_places
-from pangu_alpha.checkpoint.reading import coverage_problems, read_box
-from pangu_alpha.checkpoint.source import OpenOptions, open_source
+from pangu_alpha.checkpoint.native.format import MANIFEST, compare_tensors
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.summary import shipped_name
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.tensors import Source, whole
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import build
 from pangu_alpha.config.zoo import TokenizerCard, load_model_card
@@ -78,7 +79,7 @@ def load_for_inference(
     """Loads a model and its tokenizer.
 
     Args:
-        path: A checkpoint of any form that `checkpoint.source.open_source` knows; or a run's output folder
+        path: A checkpoint of any form that `checkpoint.open.open_source` knows; or a run's output folder
             or its `checkpoints`, of which the newest whole one is taken.
         tokenizer: The vocabulary; by default vocab.model in the checkpoint or in a folder around it.
         end_of_document: Name of the control piece between documents; by default what the checkpoint says,

@@ -21,9 +21,9 @@ from mindformers.tools.register import MindFormerModuleType, MindFormerRegister
 from mindformers.wrapper import MFTrainOneStepCell
 from mindspore import nn, ops
 
-from pangu_alpha.checkpoint.durable import appearing_folder
-from pangu_alpha.checkpoint.mindformers_folder import MODEL_TYPE
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.foreign.mindspore.mindformers_folder import MODEL_TYPE
+from pangu_alpha.checkpoint.native.durable import appearing_folder
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import ConfigError, build
 from pangu_alpha.config.zoo import load_model_config

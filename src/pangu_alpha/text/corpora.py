@@ -28,8 +28,8 @@ from pangu_alpha.files.paths import free_name
 from pangu_alpha.files.reading import read_json
 from pangu_alpha.files.writing import replacing_file
 from pangu_alpha.files.yaml_text import parse_yaml
-from pangu_alpha.text.documents import DocumentReader
-from pangu_alpha.text.read_options import ReadOptions
+from pangu_alpha.text.documents.read_options import ReadOptions
+from pangu_alpha.text.documents.reading import DocumentReader
 
 logger = logging.getLogger(__name__)
 

@@ -13,19 +13,21 @@ from pathlib import Path
 
 import numpy as np
 
-from pangu_alpha.checkpoint.distributed import (
+from pangu_alpha.checkpoint.frozen import frozen_of
+from pangu_alpha.checkpoint.native.distributed import (
     LocalParts,
     SharedParts,
     agree_on_attempt,
     check_shared,
     open_part,
 )
-from pangu_alpha.checkpoint.frozen import frozen_of
-from pangu_alpha.checkpoint.opening import few
-from pangu_alpha.checkpoint.pieces import Box, Source
-from pangu_alpha.checkpoint.source import OpenOptions, open_source, other_network
-from pangu_alpha.checkpoint.store import CheckpointStore, Group, is_foreign, resolve_resume
-from pangu_alpha.checkpoint.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.native.store import CheckpointStore, Group, is_foreign, resolve_resume
+from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
+from pangu_alpha.checkpoint.open import open_source, other_network
+from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.tensors import Box, Source
+from pangu_alpha.cluster.tables.problem import ranges
+from pangu_alpha.cluster.world_check import RanksDifferError
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import TrainConfig
@@ -33,10 +35,8 @@ from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.data.position import Position, kept_position
 from pangu_alpha.files.shown import quoted
 from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
-from pangu_alpha.parallel.rank_table_problem import ranges
-from pangu_alpha.parallel.world_check import RanksDifferError
 from pangu_alpha.training.guard import Guard
-from pangu_alpha.training.hooks import Hook, restore
+from pangu_alpha.training.hooks.hook import Hook, restore
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ def check_trained(source: Source, frozen: Collection[str]) -> None:
     """
     before = frozen_of(source.manifest, source.path)
     if before != set(frozen):
-        names = few(sorted(before ^ set(frozen)), 3)
+        names = ", ".join(sorted(before ^ set(frozen))[:3])
         raise ValueError(
             f"{source.path}: the run that it is of trained other parameters ({names} is frozen in one of "
             "them); to train others from its weights, start a new run by run.initial (--init-from)"

@@ -9,26 +9,26 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn
 
-from pangu_alpha.checkpoint.background import Entry, Spec
-from pangu_alpha.checkpoint.format import compare_tensors
+from pangu_alpha.checkpoint.moving.reading import read_box
 from pangu_alpha.checkpoint.naming import MOMENTS, parameter_of
-from pangu_alpha.checkpoint.pieces import Box, Source, whole
-from pangu_alpha.checkpoint.reading import read_box
+from pangu_alpha.checkpoint.native.background import Entry, Spec
+from pangu_alpha.checkpoint.native.format import compare_tensors
+from pangu_alpha.checkpoint.tensors import Box, Source, whole
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.initialization import initial_values
 from pangu_alpha.model.operators import operators_for
 from pangu_alpha.parallel.layout import parameter_shapes
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.parallel.sums import DataParallel
+from pangu_alpha.parallel.reductions import DataParallel
 from pangu_alpha.parallel.world import World
 from pangu_alpha.training.guard import LARGEST, Guard
+from pangu_alpha.training.hooks.hook import StepResult
 from pangu_alpha.training.objective import Field
 from pangu_alpha.training.objectives import objective_of
 from pangu_alpha.training.optimizer import AdamW
@@ -36,27 +36,6 @@ from pangu_alpha.training.schedule import row_numbers, update_scalars
 from pangu_alpha.training.step import Gradients, OptimizerStep, Update
 
 _DRAWING = 8  # threads at most that draw initial values
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one optimizer step computed.
-
-    Args:
-        loss: Mean over what counts: of tokens -log p, nats.
-        norm: Global gradient norm before clipping.
-        applied: Whether the update was applied.
-        row_losses: Loss of each row of all micro-batches and ranks, float64.
-        row_weights: How much each of those rows counts, float64.
-        row_sources: Source of each of those rows, float64 whole numbers.
-    """
-
-    loss: float
-    norm: float
-    applied: bool
-    row_losses: np.ndarray
-    row_weights: np.ndarray
-    row_sources: np.ndarray
 
 
 class Engine:

@@ -16,19 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from pangu_alpha.checkpoint.format import Manifest
 from pangu_alpha.checkpoint.frozen import STATE as FROZEN
-from pangu_alpha.checkpoint.pieces import Source
+from pangu_alpha.checkpoint.native.format import Manifest
+from pangu_alpha.checkpoint.tensors import Source
 from pangu_alpha.config.model_families import family_of
 from pangu_alpha.config.run import TrainConfig, unrunnable, unused
 from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.data.position import changes, plan_table
 from pangu_alpha.files.lock import hold_folder
-from pangu_alpha.parallel.belonging import launcher_of_this_process
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.parallel.signals import Signals, stop_at_once
 from pangu_alpha.parallel.world import World
+from pangu_alpha.processes.belonging import launcher_of_this_process
+from pangu_alpha.processes.signals import Signals, stop_at_once
 from pangu_alpha.training.checkpoints import (
     RunCheckpoints,
     Start,
@@ -39,18 +39,18 @@ from pangu_alpha.training.checkpoints import (
     restore_guard,
     restore_hooks,
 )
+from pangu_alpha.training.checks.rows import check_rows
 from pangu_alpha.training.engine import Engine
 from pangu_alpha.training.guard import TrainingHaltedError, make_guard
-from pangu_alpha.training.hooks import Done, Hook, Place, Run, states
+from pangu_alpha.training.hooks.hook import Done, Hook, Place, Run, states
+from pangu_alpha.training.hooks.standard import standard_hooks
 from pangu_alpha.training.objective import Objective
 from pangu_alpha.training.objectives import objective_of
-from pangu_alpha.training.output_folder import prepare_folder
-from pangu_alpha.training.partitioned_engine import PartitionedEngine
-from pangu_alpha.training.peak import peak_flops
-from pangu_alpha.training.report import Report, SilentReport
-from pangu_alpha.training.row_check import check_rows
+from pangu_alpha.training.partitioned.engine import PartitionedEngine
+from pangu_alpha.training.reporting.output_folder import prepare_folder
+from pangu_alpha.training.reporting.peak import peak_flops
+from pangu_alpha.training.reporting.report import Report, SilentReport
 from pangu_alpha.training.schedule import learning_rate, schedule_note
-from pangu_alpha.training.standard_hooks import standard_hooks
 
 logger = logging.getLogger(__name__)
 

@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mindspore import nn
 
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch, TrainingBatches
-from pangu_alpha.model.operators import Operators
 from pangu_alpha.parallel.layout import parameter_shapes
-from pangu_alpha.parallel.world import World
-from pangu_alpha.training.units import Units
+from pangu_alpha.training.hooks.hook import Hook, Run
+from pangu_alpha.training.reporting.units import Units
 
-if TYPE_CHECKING:
-    from pangu_alpha.training.hooks import Hook, Run
+if TYPE_CHECKING:  # an objective is described without MindSpore
+    from mindspore import nn
+
+    from pangu_alpha.model.operators import Operators
+    from pangu_alpha.parallel.world import World
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from pangu_alpha.model.operators import Operators
-from pangu_alpha.parallel.sums import OneDevice
+from pangu_alpha.parallel.reductions import OneDevice
 from pangu_alpha.training.optimizer import AdamW
 
 
@@ -90,7 +90,7 @@ class Update(nn.Cell):
         optimizer: The AdamW.
         operators: The device's.
         clip_norm: Largest norm that is applied; g *= 1 / max(norm / clip, 1).
-        world: How sums are taken over devices, a cell of parallel.sums; one device when left out.
+        world: How sums are taken over devices, a cell of parallel.reductions; one device when left out.
 
     Inputs:
         - **gradients** (tuple[Tensor]) - of scale times the sum of the losses.

@@ -1,4 +1,4 @@
-"""Training of PanGu-alpha: each token's loss is -log p(next token), and tokens weigh the same wherever they are.
+"""Training of PanGu-alpha: a token's loss is -log p(next token), and all tokens that count weigh the same.
 
 Letters: B batch, S sequence.
 """
@@ -21,8 +21,8 @@ from pangu_alpha.parallel.world import World
 from pangu_alpha.text.tokenizer import PanguTokenizer
 from pangu_alpha.training.loss import BatchLoss, MicroBatchLoss, TokenLoss
 from pangu_alpha.training.objective import Field, Objective, Streams
+from pangu_alpha.training.reporting.units import Units
 from pangu_alpha.training.schedule import dropout_rows
-from pangu_alpha.training.units import Units
 from pangu_alpha.training.validation import mean_loss
 
 _DROPOUT = "dropout_rows"

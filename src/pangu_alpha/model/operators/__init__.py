@@ -20,6 +20,8 @@ from pangu_alpha.model.chip import find_chip, soc_version
 from pangu_alpha.model.operators import ascend, cpu, plain
 from pangu_alpha.model.operators import dropout as positional
 
+__all__ = ["Operators", "dropout", "operators_for"]
+
 
 @dataclass(frozen=True)
 class Operators:

@@ -1,0 +1,3 @@
+"""Other programs' checkpoints, read without those programs."""
+
+__all__ = ["mindspore", "torch"]

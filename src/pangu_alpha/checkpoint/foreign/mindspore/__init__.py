@@ -1,0 +1,11 @@
+"""What MindSpore, MindFormers and the releases of 2021 and 2023 wrote."""
+
+__all__ = [
+    "ckpt_file",
+    "export",
+    "mindformers_folder",
+    "released",
+    "released_folder",
+    "slices",
+    "strategy_file",
+]

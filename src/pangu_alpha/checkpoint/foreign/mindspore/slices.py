@@ -1,0 +1,502 @@
+"""MindSpore's own checkpoints: slices in rank_N folders with strategy files, and unified safetensors.
+
+The names in them may be official or ours. Without a strategy file slices are placed by the official rule,
+which their shapes confirm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
+from pangu_alpha.checkpoint.foreign.mindspore.ckpt_file import FileTensor, read_ckpt
+from pangu_alpha.checkpoint.foreign.mindspore.rank_saves import choose_save, ranges, rank_folders, saved_files
+from pangu_alpha.checkpoint.foreign.mindspore.replicas import Replica, strangers
+from pangu_alpha.checkpoint.foreign.mindspore.strategy_file import (
+    Cut,
+    Strategy,
+    read_strategy,
+    refuse_strategy,
+)
+from pangu_alpha.checkpoint.naming import (
+    MOMENTS,
+    Names,
+    as_source,
+    check_axes,
+    find_config,
+    read_names,
+)
+from pangu_alpha.checkpoint.native.tensor_file import locate_tensors
+from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.tensors import Box, Piece, Source, Stored
+from pangu_alpha.checkpoint.untrusted import files_below, read_bytes, read_mapping
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.files.shown import quoted
+from pangu_alpha.parallel.layout import axes_of, is_tied, parameter_shapes
+
+NAME_MAP = "param_name_map.json"
+HYPER = "hyper_param.safetensors"  # where unified_safetensors puts what is no parameter
+STEP = "step_num"  # as MindSpore's ModelCheckpoint calls the optimizer steps done
+
+_SAMPLES = 8  # tensors of a stage that are compared between the ranks that hold the same of them
+
+_FEED_FORWARD = ("query_layer.feed_forward.up.weight", "query_layer.feed_forward.down.weight")
+
+
+@dataclass(frozen=True)
+class SliceFile:
+    """What one rank saved.
+
+    Args:
+        rank: Whose.
+        path: The file.
+        tensors: Its slices by name.
+        info: Numbers beside them.
+    """
+
+    rank: int
+    path: Path
+    tensors: Mapping[str, FileTensor]
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def replica(self, name: str) -> Replica:
+        """The rank's slice of a tensor."""
+        return Replica(self.path, self.tensors[name].extents)
+
+    @property
+    def kinds(self) -> tuple[tuple[str, tuple[int, ...], str], ...]:
+        """Name, shape and type of every slice."""
+        return tuple((name, one.shape, one.dtype) for name, one in sorted(self.tensors.items()))
+
+
+class Assembled(NamedTuple):
+    """What the slices of all ranks make.
+
+    Args:
+        stored: The tensors by the names found.
+        notes: What the user should know.
+        strangers: A sentence for every file that seems to be of another save than the others.
+    """
+
+    stored: dict[str, Stored]
+    notes: list[str]
+    strangers: list[str]
+
+
+def recognises(path: Path) -> bool:
+    """Whether there are rank folders with checkpoints, or safetensors with names of PanGu-alpha."""
+    if path.is_dir() and any(saved_files(folder) for folder in rank_folders(path).values()):
+        return True
+    if (path / NAME_MAP).exists():  # no other form's; what is wrong with it is said when it is opened
+        return True
+    try:
+        return any(map(_is_known, _unified_files(path)))
+    except (CheckpointError, OSError):
+        return False
+
+
+def open_(path: Path, options: OpenOptions) -> Source:
+    """Opens the folder around rank_0, rank_1 ..., or that of unified safetensors.
+
+    Raises:
+        CheckpointError: A rank's file is missing, damaged or of another save, or the strategy does not fit;
+            all problems of a kind are listed.
+        ConfigError: The model that the user names does not exist.
+    """
+    folders = rank_folders(path)
+    if not folders:
+        return _open_unified(path, options)
+    chosen, notes = choose_save(path, folders)
+    files, problems = read_slices(chosen)
+    refuse(path, "slices that cannot be read", problems)
+    refuse(path, "slices of different saves; give those of one", _other_steps(files))
+    strategy, read = find_strategy([path, path / "strategy", *_beside(path)], options)
+    form = f"MindSpore's slices of {len(files)} ranks, {read}"
+    with blaming(strategy, read):
+        found = assemble(files, strategy, options, path)
+        refuse(path, "slices of different saves; give those of one", found.strangers)
+        notes += found.notes
+        if strategy is None:
+            notes.append("no strategy file in the folder or beside it: the official rule is assumed")
+        return as_source(path, form, found.stored, options, files[min(files)].info, notes)
+
+
+def _beside(path: Path) -> list[Path]:
+    """The folders `strategy` beside a path as it is written, and beside what it is a link to."""
+    arounds = (Path(os.path.abspath(path)).parent, path.resolve().parent)
+    return [around / "strategy" for around in arounds]
+
+
+@contextmanager
+def blaming(strategy: Strategy | None, read: str) -> Iterator[None]:
+    """Names the strategy in errors about slices that do not fit: it may be that of others."""
+    try:
+        yield
+    except CheckpointError as error:
+        if strategy is None:
+            raise
+        raise CheckpointError(f"{error}\n  - the slices were {read}: is it theirs?") from error
+
+
+def find_strategy(folders: Iterable[Path], options: OpenOptions) -> tuple[Strategy | None, str]:
+    """The strategy that the user names or that lies in one of some folders.
+
+    Returns:
+        The strategy, or None; and words about it.
+
+    Raises:
+        CheckpointError: The files are no strategy files, or contradict each other.
+    """
+    if options.strategy is not None:
+        given = Path(options.strategy)
+        files = _strategies(given) if given.is_dir() else [given]
+        if not files or not files[0].is_file():
+            raise CheckpointError(f"{given}: no strategy file there")
+    else:
+        files = next((found for folder in folders if (found := _strategies(folder))), [])
+    if not files:
+        return None, "placed by the official rule"
+    different = {hashlib.sha256(read_bytes(file)).digest(): file for file in reversed(files)}
+    return read_strategy(different.values()), f"placed by the strategy {files[0].name}"
+
+
+def _strategies(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(one for one in folder.glob("*strategy*") if one.suffix in (".ckpt", ".json"))
+
+
+def read_slices(paths: Mapping[int, Path]) -> tuple[dict[int, SliceFile], list[str]]:
+    """Finds the tensors of every rank's file.
+
+    Returns:
+        The files by rank, and a sentence for each that is damaged or foreign.
+    """
+    files, problems = {}, []
+    for rank, path in sorted(paths.items()):
+        try:
+            files[rank] = _read_slice(rank, path)
+        except CheckpointError as error:
+            problems.append(str(error))
+    return files, problems
+
+
+def _other_steps(files: Mapping[int, SliceFile]) -> list[str]:
+    """The files that say another number of epochs or steps than most others; not all files say them."""
+    problems = []
+    for key in ("epoch_num", STEP):
+        said = [(file.path, file.info[key]) for file in files.values() if key in file.info]
+        usual = Counter(number for _, number in said).most_common(1)
+        other = next((path for path, number in said if number == usual[0][0]), None)
+        problems += [
+            f"{path}: its {key} is {number}, that of {other} {usual[0][0]}"
+            for path, number in said
+            if number != usual[0][0]
+        ]
+    return problems
+
+
+def refuse(where: Path, what: str, problems: Sequence[str], most: int = 20) -> None:
+    """Raises an error that lists the problems; does nothing where there are none.
+
+    Raises:
+        CheckpointError: There are some.
+    """
+    if problems:
+        rest = [f"and {len(problems) - most} more"] if len(problems) > most else []
+        raise CheckpointError("\n  - ".join([f"{where}: {what}:", *problems[:most], *rest]))
+
+
+def _read_slice(rank: int, path: Path) -> SliceFile:
+    if path.suffix == ".ckpt":
+        found = read_ckpt(path)
+        return SliceFile(rank, path, found.tensors, found.info)
+    return SliceFile(rank, path, _located(path), _step(path))
+
+
+def _located(path: Path) -> dict[str, FileTensor]:
+    return {
+        name: FileTensor(one.shape, one.dtype, ((one.offset, one.bytes),))
+        for name, one in locate_tensors(path).items()
+        if one.shape
+    }
+
+
+def _step(path: Path) -> dict[str, int]:
+    """The number of steps in a safetensors file, if it is there."""
+    one = locate_tensors(path).get(STEP)
+    if one is None or one.shape or one.dtype not in ("int32", "int64"):
+        return {}
+    with open(path, "rb") as file:
+        file.seek(one.offset)
+        return {STEP: int.from_bytes(file.read(one.bytes), "little")}
+
+
+def assemble(
+    files: Mapping[int, SliceFile], strategy: Strategy | None, options: OpenOptions, where: Path
+) -> Assembled:
+    """Puts the slices of all ranks together.
+
+    Args:
+        files: By rank.
+        strategy: How parameters are cut; None for the official rule.
+        options: What the user says.
+        where: Where they are, for errors.
+
+    Raises:
+        CheckpointError: Ranks are missing, slices do not fit together, or the strategy knows none of their
+            names; all are named.
+    """
+    names = read_names({name: None for file in files.values() for name in file.tensors}, where)
+    known = [theirs for theirs, _ in names.ours.values()]
+    notes = []
+    if strategy is None:
+        strategy = _by_rule(names, files, options, where)
+    else:
+        notes += _unmentioned(strategy, known, where)
+    devices = next(cut.devices for cuts in strategy.values() for cut in cuts.values())
+    _check_ranks(files, devices * len(strategy), where)
+    stored: dict[str, Stored] = {}
+    copies: dict[str, int] = {}
+    stages = {
+        stage: [files[rank] for rank in range(stage * devices, (stage + 1) * devices)]
+        for stage in sorted(strategy)
+    }
+    for stage, own in stages.items():
+        cuts = strategy[stage]
+        for name, tensor in _assemble_stage(own, cuts, devices, where).items():
+            if name in stored and name in cuts:
+                copies[name] = stage
+            stored.setdefault(name, tensor)
+    if copies:
+        notes.append(f"on several stages, read from the first: {', '.join(copies)}")
+    return Assembled(stored, notes, strangers(_replicas(stages, strategy, set(known))))
+
+
+def _unmentioned(strategy: Strategy, known: Sequence[str], where: Path) -> list[str]:
+    """A note about weights and moments of which the strategy does not say how they are cut."""
+    mentioned = {name for cuts in strategy.values() for name in cuts}
+    lacking = [name for name in known if name not in mentioned]
+    if known and len(lacking) == len(known):
+        raise CheckpointError(
+            f"{where}: the strategy says of none of its tensors how it is cut: it names {min(mentioned)}, "
+            f"they are named like {known[0]}; is it the strategy of another run, or of other names?"
+        )
+    if not lacking:
+        return []
+    return [f"taken for whole, the strategy does not name them: {len(lacking)} tensors such as {lacking[0]}"]
+
+
+def _replicas(
+    stages: Mapping[int, Sequence[SliceFile]], strategy: Strategy, known: Collection[str]
+) -> Iterator[tuple[str, list[Replica]]]:
+    """Of some tensors, the copies of each slice that several ranks hold."""
+    held = {stage: {name for file in own for name in file.tensors} for stage, own in stages.items()}
+    cuts = {
+        stage: {name: cut for name, cut in strategy[stage].items() if name in known and name in held[stage]}
+        for stage in stages
+    }
+    for name in _samples(cuts):
+        same: dict[tuple[int, ...], list[Replica]] = defaultdict(list)
+        for stage in (stage for stage in stages if name in cuts[stage]):
+            for file in stages[stage]:
+                if name in file.tensors:
+                    boxes = _boxes(cuts[stage][name], file.tensors[name].shape)
+                    box = boxes[file.rank % len(boxes)]
+                    same[box.start + box.shape].append(file.replica(name))
+        yield from ((name, each) for each in same.values() if len(each) > 1)
+
+
+def _samples(strategy: Strategy) -> dict[str, None]:
+    """Some of each stage's least cut tensors, which most ranks hold alike, and all of several stages."""
+    chosen: dict[str, None] = {}
+    stages = Counter(name for cuts in strategy.values() for name in cuts)
+    for cuts in strategy.values():
+        least = min((cut.slices for cut in cuts.values()), default=0)
+        alike = [name for name, cut in cuts.items() if cut.slices == least]
+        chosen |= dict.fromkeys(alike[:: -(-len(alike) // _SAMPLES) or 1])
+    return chosen | dict.fromkeys(name for name, count in stages.items() if count > 1)
+
+
+def _check_ranks(files: Mapping[int, SliceFile], count: int, where: Path) -> None:
+    missing = [rank for rank in range(count) if rank not in files]
+    if missing:
+        raise CheckpointError(
+            f"{where}: {len(missing)} of {count} slices are missing: {ranges(missing)}; fetch them again"
+        )
+    if extra := [rank for rank in files if rank >= count]:
+        raise CheckpointError(
+            f"{where}: {len(files)} slices, but the strategy is of {count} devices; {ranges(extra)} are too "
+            "many: another strategy file?"
+        )
+
+
+def _assemble_stage(
+    files: Sequence[SliceFile], cuts: Mapping[str, Cut], devices: int, where: Path
+) -> dict[str, Stored]:
+    stored, problems = {}, []
+    names = dict.fromkeys(name for file in files for name in file.tensors)
+    for name in names:
+        holders = [file for file in files if name in file.tensors]
+        usual = Counter(_kind(file, name) for file in holders).most_common(1)[0][0]
+        odd = [file for file in holders if _kind(file, name) != usual]
+        problems += [
+            f"{one.path}: {name} is {_words(_kind(one, name))}, elsewhere {_words(usual)}" for one in odd
+        ]
+        cut = cuts.get(name) or Cut((devices,), ((),) * len(usual[0]))
+        if len(cut.axes) != len(usual[0]):
+            problems.append(
+                f"{holders[0].path}: {name} is {list(usual[0])}, its strategy of {len(cut.axes)} axes"
+            )
+        elif not odd:
+            stored[name], lacking = _pieces(name, holders, cut, usual[0])
+            problems += lacking
+    refuse(where, "slices that do not fit together", problems)
+    return stored
+
+
+def _kind(file: SliceFile, name: str) -> tuple[tuple[int, ...], str]:
+    return file.tensors[name].shape, file.tensors[name].dtype
+
+
+def _words(kind: tuple[tuple[int, ...], str]) -> str:
+    return f"{kind[1]} {list(kind[0])}"
+
+
+@cache
+def _boxes(cut: Cut, shape: tuple[int, ...]) -> list[Box]:
+    return [cut.box(place, shape) for place in range(cut.devices)]
+
+
+def _pieces(
+    name: str, holders: Sequence[SliceFile], cut: Cut, shape: tuple[int, ...]
+) -> tuple[Stored, list[str]]:
+    """The tensor, each of its slices from the lowest rank that holds it, and what is wrong with it."""
+    boxes, found = _boxes(cut, shape), {}
+    for file in holders:
+        box = boxes[file.rank % cut.devices]
+        if box.start not in found:
+            one = file.tensors[name]
+            label = f"rank {file.rank}"
+            found[box.start] = Piece(box, file.path, one.extents, one.dtype, label=label)
+            if len(found) == cut.slices:
+                break
+    lacking = [place for place, box in enumerate(boxes) if box.start not in found]
+    problems = [f"{name}: no file has the slices of the stage's ranks {ranges(lacking)}"] if lacking else []
+    return Stored(cut.whole(shape), tuple(found.values())), problems
+
+
+def _by_rule(names: Names, files: Mapping[int, SliceFile], options: OpenOptions, where: Path) -> Strategy:
+    """The cuts of the official code, whose sizes the slices' shapes tell."""
+    found = {name: (one.shape, file.path) for file in files.values() for name, one in file.tensors.items()}
+    check_axes(names, found)
+    shapes = {name: shape for name, (shape, _) in found.items()}
+    config, _ = find_config(names, shapes, options, where, sliced=True)
+    tp = _tensor_parallel(names, config, shapes, where)
+    cuts = _rule_cuts(names, config, shapes, tp, where)
+    least = max(cut.slices for cut in cuts.values())
+    size = _stage_size(files, least, where)
+    grid = (size // tp, tp)
+    sized = {name: Cut(grid, cut.axes, cut.optimizer_parts) for name, cut in cuts.items()}
+    return dict.fromkeys(range(-(-(max(files) + 1) // size)), sized)
+
+
+def _tensor_parallel(
+    names: Names, config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], where: Path
+) -> int:
+    """Devices that share a product, by the columns of the feed-forward matrix that is cut along them."""
+    for ours in _FEED_FORWARD:
+        theirs, flip = names.ours.get(("model", ours), ("", False))
+        if theirs and axes_of(ours)[:: -1 if flip else 1][1] == "tp":
+            columns = shapes[theirs][1]
+            if columns and config.ffn_size % columns == 0:
+                return config.ffn_size // columns
+            raise CheckpointError(f"{where}: {theirs} has {columns} columns, no part of {config.ffn_size}")
+    raise CheckpointError(f"{where}: the query layer's feed-forward matrices are missing")
+
+
+def _rule_cuts(
+    names: Names, config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], tp: int, where: Path
+) -> dict[str, Cut]:
+    wholes, cuts, problems = parameter_shapes(config), {}, []
+    for (_, ours), (theirs, flip) in names.ours.items():
+        base = ours.removeprefix(MOMENTS[0]).removeprefix(MOMENTS[1])
+        step = -1 if flip else 1
+        shape, whole = shapes[theirs], wholes.get(base, ())[::step]
+        if len(whole) != len(shape) or 0 in shape:
+            problems.append(f"{theirs} is {list(shape)}, the model's {list(whole)}")
+            continue
+        parts = [tp if axis == "tp" else 1 for axis in axes_of(base)[::step]]
+        if is_tied(base) and shape[0] < whole[0]:  # its rows may be cut over tp, and padded for that
+            parts[0] = tp
+            whole = (-(-whole[0] // tp) * tp, *whole[1:])
+        sharded = max(1, whole[0] // (shape[0] * parts[0]))
+        cut = Cut((sharded, tp), tuple((0,) if n > 1 else () for n in parts), sharded)
+        if cut.whole(shape) != tuple(whole) and not (is_tied(base) and shape[0] > whole[0]):
+            problems.append(f"{theirs}: slices {list(shape)} are no cut of {list(whole)} over {tp} devices")
+        cuts[theirs] = cut
+    refuse(where, "the official rule does not explain the slices, give the file with --strategy", problems)
+    return cuts
+
+
+def _stage_size(files: Mapping[int, SliceFile], least: int, where: Path) -> int:
+    """Devices of a stage: as many consecutive ranks as hold tensors of the same names."""
+    names = {rank: frozenset(file.tensors) for rank, file in files.items()}
+    for size in range(-(-(max(files) + 1) // least) * least, 0, -least):
+        groups: dict[int, set[frozenset[str]]] = {}
+        for rank, held in names.items():
+            groups.setdefault(rank // size, set()).add(held)
+        if all(len(group) == 1 for group in groups.values()):
+            return size
+    raise UnclearError(
+        f"{where}: ranks of one stage hold different tensors; give the strategy file with --strategy"
+    )
+
+
+def _unified_files(path: Path) -> list[Path]:
+    """Files of a folder of unified safetensors, or the one file given."""
+    if path.is_file():
+        return [path] if path.suffix == ".safetensors" else []
+    if not path.is_dir():
+        return []
+    indices = [*path.glob(NAME_MAP), *sorted(path.glob("*.safetensors.index.json"))]
+    if not indices:
+        files = sorted(one for one in path.glob("*.safetensors") if one.name != HYPER)
+        return files if len(files) == 1 else []
+    content = read_mapping(indices[0])
+    names = content.get("weight_map", content)
+    if not isinstance(names, dict):
+        raise CheckpointError(f"{indices[0]}: damaged, or no map of names to files: it has {quoted(names)}")
+    return files_below(path, indices[0], names)
+
+
+def _is_known(path: Path) -> bool:
+    try:
+        return bool(read_names(locate_tensors(path), path).ours)
+    except (CheckpointError, OSError):
+        return False
+
+
+def _open_unified(path: Path, options: OpenOptions) -> Source:
+    stored: dict[str, Stored] = {}
+    files = _unified_files(path)
+    form = f"MindSpore's unified safetensors, {len(files)} files"
+    refuse_strategy(path, form, options)
+    for file in files:
+        if not file.exists():
+            raise CheckpointError(f"{file}: missing, though {NAME_MAP} names it")
+        for name, one in _located(file).items():
+            if name in stored:
+                raise CheckpointError(f"{file}: {name} is in another file, too")
+            box = Box((0,) * len(one.shape), one.shape)
+            stored[name] = Stored(one.shape, (Piece(box, file, one.extents, one.dtype, label=file.name),))
+    info = _step(path / HYPER) if (path / HYPER).exists() else {}
+    return as_source(path, form, stored, options, info)

@@ -1,0 +1,335 @@
+"""PanGu-alpha for Megatron-LM, as its lab published it: mp_rank_XX/model_optim_rng.pt, or our export of it.
+
+Cut over model-parallel ranks as Megatron-LM cuts: columns by rows of the stored [out, in], rows by columns.
+The optimizer of these files is left aside: Megatron-LM stores it flat, without names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
+from pangu_alpha.checkpoint.foreign.torch.ports import (
+    Port,
+    both,
+    exported_model,
+    port_config,
+    port_source,
+    tensors_of,
+)
+from pangu_alpha.checkpoint.foreign.torch.torch_file import (
+    Inert,
+    TorchTensor,
+    flatten,
+    is_torch_file,
+    read_torch_file,
+)
+from pangu_alpha.checkpoint.foreign.torch.wrappers import unwrapped
+from pangu_alpha.checkpoint.moving.reading import read_box
+from pangu_alpha.checkpoint.naming import MOST_PADDING, given_model
+from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.sizes import FEED_FORWARD, FIELDS, Statement, layer_count, matrix, stated
+from pangu_alpha.checkpoint.tensors import Box, Source, Stored
+from pangu_alpha.checkpoint.untrusted import few
+from pangu_alpha.files.reading import read_text
+from pangu_alpha.files.shown import quoted
+
+_NORM = ("gamma", "beta")
+_TABLE = "embedding.word_embeddings.weight"
+_SAMPLE = 4096  # numbers of a tensor that tell it from that of another save
+_DRIFT = 0.1  # share of the largest number by which copies of one save may differ
+
+PORT = Port(
+    outside={
+        "word_embedding.table": _TABLE,
+        "position_embedding.table": "embedding.position_embeddings.weight",
+        "query_embedding.table": "topQueryEmbedding.top_query_embeddings.weight",
+        **both("final_norm", "transformer.final_layernorm", _NORM),
+    },
+    inside={
+        **both("attention_norm", "input_layernorm", _NORM),
+        **both("attention.query", "attention.query"),
+        **both("attention.key", "attention.key"),
+        **both("attention.value", "attention.value"),
+        **both("attention.output", "attention.dense"),
+        **both("feed_forward_norm", "post_attention_layernorm", _NORM),
+        **both("feed_forward.up", "mlp.dense_h_to_4h"),
+        **both("feed_forward.down", "mlp.dense_4h_to_h"),
+    },
+    layer="transformer.layers.{}",
+    query_layer="transformer.topQueryLayer",
+)
+
+# Our name of a size -> its names among the arguments in the file. The query layer is none of num_layers.
+_PADDED, _RANKS = "padded_vocab_size", "ranks"
+_ARGUMENTS = {
+    "hidden_size": ("hidden_size",),
+    "num_layers": ("num_layers",),
+    "num_heads": ("num_attention_heads",),
+    "seq_length": ("max_position_embeddings",),
+    FEED_FORWARD: ("ffn_hidden_size",),
+    _PADDED: (_PADDED,),
+    _RANKS: ("tensor_model_parallel_size", "model_parallel_size"),
+}
+
+# Dimension over which ranks share a tensor, by the end of its name; what is not here is the same on all.
+_CUT = {
+    "embedding.word_embeddings.weight": 0,
+    "top_query_embeddings.weight": 0,
+    **{f"attention.{name}.{last}": 0 for name in ("query", "key", "value") for last in ("weight", "bias")},
+    "mlp.dense_h_to_4h.weight": 0,
+    "mlp.dense_h_to_4h.bias": 0,
+    "attention.dense.weight": 1,
+    "mlp.dense_4h_to_h.weight": 1,
+}
+_RANK = re.compile(r"mp_rank_(\d{2,4})(_model_states\.pt)?")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_INSIDE = "model_optim_rng.pt"
+_LATEST = "latest_checkpointed_iteration.txt"
+_ROOTS = ("model", "module")  # Megatron-LM's key of the weights, and DeepSpeed's
+_PIECES = 40000  # of the released vocabulary; rows of the table beyond them are padding
+
+
+def recognises(path: Path) -> bool:
+    """Whether a path holds model-parallel ranks, is a file of torch.save, or has tensors named like these."""
+    try:
+        if path.is_dir():
+            return any(_RANK.fullmatch(entry.name) for entry in _iteration(path).iterdir())
+        if path.suffix == ".safetensors":
+            return PORT.outside["query_embedding.table"] in _bare(tensors_of(path), path)[0]
+        return is_torch_file(path)
+    except (OSError, ValueError):
+        return False
+
+
+def open_(path: Path, options: OpenOptions) -> Source:
+    """Opens a checkpoint of any model-parallel size.
+
+    Args:
+        path: A folder with mp_rank_00 ... or one around it (iter_0001000, release), one such file, or a
+            safetensors file of our export.
+        options: `model` where rows of the table cannot be told from padding, or the number of heads is
+            said nowhere.
+
+    Raises:
+        CheckpointError: A rank is missing or of another save, a file is damaged or names code, or tensors are
+            missing (they are listed), too many or of another shape.
+        ConfigError: The model given breaks a rule.
+    """
+    if path.suffix == ".safetensors":
+        said, step, form, aside = exported_model(path), 0, "Megatron-style, one safetensors file", []
+        tensors, notes = _bare(tensors_of(path), path)
+        ranks = [tensors]
+        statements = stated(f"the header of {path}", said, {name: (name,) for name in FIELDS})
+    else:
+        files = _rank_files(path) if path.is_dir() else [path]
+        values = [read_torch_file(file) for file in files]
+        opened = [_weights(value, file) for value, file in zip(values, files, strict=True)]
+        ranks, notes = [tensors for tensors, _ in opened], opened[0][1]
+        (_, step), said = _all_say(values, files, path), {}
+        statements = [each for pair in zip(values, files, strict=True) for each in _statements(*pair)]
+        aside = ["the optimizer's state is left aside"] if "optimizer" in values[0] else []
+        form = f"Megatron-style, model-parallel size {len(files)}"
+    found, joined = _join(ranks, path)
+    rows, padding = _vocabulary(found, said, options, path)
+    sizes = _sizes(found, rows, path) | {_RANKS: len(ranks)}
+    config, assumed = port_config(sizes, said, statements, options, path)
+    if found[_TABLE].shape[0] > config.vocab_size:
+        found[_TABLE] = Stored((config.vocab_size, config.hidden_size), found[_TABLE].pieces)
+    names = PORT.names(config.num_layers)
+    return port_source(path, form, config, names, found, (*notes, *aside, *joined, *padding, *assumed), step)
+
+
+def _rank_files(path: Path) -> list[Path]:
+    """The file of every rank, in order.
+
+    Raises:
+        CheckpointError: One is missing between others.
+    """
+    found: dict[int, Path] = {}
+    for entry in _iteration(path).iterdir():
+        match = _RANK.fullmatch(entry.name)
+        file = entry / _INSIDE if entry.is_dir() else entry
+        if match and file.exists() and entry.is_dir() == (match[2] is None):
+            found[int(match[1])] = file
+    if missing := sorted(set(range(max(found, default=0) + 1)) - set(found)):
+        listed = ", ".join(f"mp_rank_{rank:02d}" for rank in missing)
+        raise CheckpointError(f"{path}: missing: {listed}")
+    return [found[rank] for rank in sorted(found)]
+
+
+def _iteration(path: Path) -> Path:
+    """The folder of the iteration that latest_checkpointed_iteration.txt names, if there is one."""
+    if (path / _LATEST).is_file():
+        word = read_text(path / _LATEST, most=1000).strip()
+        name = f"iter_{int(word):07d}" if _NUMBER.fullmatch(word) else word
+        below = Path(name).name == name and name != ".." and "\0" not in name
+        return path / name if below and (path / name).is_dir() else path
+    return path
+
+
+def _weights(value: Any, file: Path) -> tuple[dict[str, Stored], list[str]]:
+    """The language model's tensors of one rank's file, by names without what is around them; and notes."""
+    root = value
+    for key in (*_ROOTS, "language_model"):
+        root = root.get(key, root) if isinstance(root, dict) else root
+    tensors = {name.removeprefix("language_model."): each for name, each in flatten(root).items()}
+    label = file.parent.name if file.name == _INSIDE else file.name
+    stored = {name: each.stored(label) for name, each in tensors.items() if isinstance(each, TorchTensor)}
+    found, notes = _bare(stored, file)
+    if PORT.outside["query_embedding.table"] not in found:
+        raise CheckpointError(
+            f"{file}: not PanGu-alpha for Megatron-LM: no {PORT.outside['query_embedding.table']}; it has "
+            f"{few(found, 3) or 'no tensors'}"
+        )
+    return found, notes
+
+
+def _bare(found: Mapping[str, Stored], where: Path) -> tuple[dict[str, Stored], list[str]]:
+    """Tensors by their names without a known front; and notes."""
+    try:
+        tensors, notes = unwrapped(found, [PORT.outside["query_embedding.table"]], ["language_model."])
+    except CheckpointError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+    return tensors, [*notes]
+
+
+def _statements(value: Any, file: Path) -> list[Statement]:
+    """The sizes that the program's arguments in a rank's file say."""
+    arguments = value.get("args") if isinstance(value, dict) else None
+    if not isinstance(arguments, Inert) or not isinstance(arguments.state, dict):
+        return []
+    found = stated(f"args in {file}", arguments.state, _ARGUMENTS)
+    for statement in found:
+        if "num_layers" in statement.sizes:
+            statement.sizes["num_layers"] += 1
+            statement.names["num_layers"] = "num_layers with the query layer"
+    return found
+
+
+def _said(value: Any) -> tuple[dict[str, Any], int]:
+    """Heads and iteration that a rank's file says."""
+    arguments = value.get("args") if isinstance(value, dict) else None
+    state = arguments.state if isinstance(arguments, Inert) and isinstance(arguments.state, dict) else {}
+    heads, step = state.get("num_attention_heads"), value.get("iteration", 0)
+    known = type(step) is int and 0 <= step < 1 << 63
+    return ({"num_heads": heads} if isinstance(heads, int) else {}), step if known else 0
+
+
+def _all_say(values: Sequence[Any], files: Sequence[Path], where: Path) -> tuple[dict[str, Any], int]:
+    """Heads and iteration, which all ranks must say alike.
+
+    Raises:
+        CheckpointError: One says something else than rank 0.
+    """
+    first, *others = map(_said, values)
+    for file, said in zip(files[1:], others, strict=True):
+        if said[1] != first[1] or (said[0] and first[0] and said[0] != first[0]):
+            raise CheckpointError(
+                f"{where}: ranks of different saves: {file} is of {_words(*said)}, {files[0]} of "
+                f"{_words(*first)}; give the ranks of one save"
+            )
+    return first
+
+
+def _words(said: Mapping[str, Any], step: int) -> str:
+    return ", ".join([f"iteration {step}", *(f"{quoted(count)} heads" for count in said.values())])
+
+
+def _join(ranks: Sequence[Mapping[str, Stored]], where: Path) -> tuple[dict[str, Stored], tuple[str, ...]]:
+    """Every tensor, of the slices of all ranks; and what else should be known.
+
+    Raises:
+        CheckpointError: The ranks hold different tensors, or something else of what all hold.
+    """
+    for number, rank in enumerate(ranks):
+        if unlike := sorted(set(rank) ^ set(ranks[0])):
+            raise CheckpointError(
+                f"{where}: rank {number} and rank 0 differ in what they hold: {few(unlike, 3)}"
+            )
+    positions = ranks[0].get(PORT.outside["position_embedding.table"])
+    found, apart, problems = {}, 0.0, []
+    for name in ranks[0]:
+        axis = next((axis for end, axis in _CUT.items() if name.endswith(end)), None)
+        if name == PORT.outside["query_embedding.table"] and positions is not None:
+            # Cut in some versions of the port, whole in others; its rows are as many as the positions'.
+            axis = axis if ranks[0][name].shape != positions.shape else None
+        slices = [rank[name] for rank in ranks]
+        if (axis or 0) >= len(slices[0].shape):
+            file = slices[0].pieces[0].file
+            raise CheckpointError(f"{file}: {name} is {list(slices[0].shape)}: it has too few dimensions")
+        if len(shapes := {each.shape for each in slices}) > 1:
+            raise CheckpointError(f"{where}: {name}: its slices differ in shape: {sorted(shapes)}")
+        if axis is None and len(ranks) > 1:
+            distance, rank = _distance(slices, name)
+            apart = max(apart, distance)
+            if distance > _DRIFT:
+                file = slices[rank].pieces[0].file
+                problems.append(f"{file}: its {name} is not rank 0's: of another save or model?")
+        found[name] = slices[0] if axis is None or len(ranks) == 1 else _concatenate(slices, axis)
+    if problems:
+        raise CheckpointError("\n  - ".join([f"{where}: ranks that do not belong together:", *problems]))
+    if len(ranks) == 1:
+        return found, ()
+    drift = f"; others differ by up to {apart:.1g} of the largest number" if apart else ""
+    return found, (f"tensors that all ranks hold are read from rank 0{drift}",)
+
+
+def _distance(copies: Sequence[Stored], name: str) -> tuple[float, int]:
+    """Largest difference of the ranks' copies from rank 0's as a share of its largest number, and whose.
+
+    The first rows are compared. Megatron-LM updates such tensors on every rank for itself, so that they may
+    drift apart by rounding.
+    """
+    shape = copies[0].shape
+    rows = max(1, min(shape[0], _SAMPLE // math.prod(shape[1:])))
+    box = Box((0,) * len(shape), (rows, *shape[1:]))
+    first, *others = (read_box(each, box, np.float32, verify=False, name=name) for each in copies)
+    largest = np.abs(first).max() or np.float32(1e-30)
+    return max((float(np.abs(other - first).max() / largest), rank) for rank, other in enumerate(others, 1))
+
+
+def _concatenate(slices: Sequence[Stored], axis: int) -> Stored:
+    shape, pieces = slices[0].shape, []
+    for number, each in enumerate(slices):
+        begin = tuple(number * size if at == axis else 0 for at, size in enumerate(shape))
+        pieces += [dataclasses.replace(piece, box=Box(begin, shape)) for piece in each.pieces]
+    full = tuple(size * len(slices) if at == axis else size for at, size in enumerate(shape))
+    return Stored(full, tuple(pieces))
+
+
+def _vocabulary(
+    found: Mapping[str, Stored], said: Mapping[str, Any], options: OpenOptions, where: Path
+) -> tuple[int, tuple[str, ...]]:
+    """Rows of the table that are pieces of the vocabulary, and a sentence where that is assumed."""
+    rows = matrix(found, _TABLE, where)[0]
+    if "vocab_size" in said:  # by our own export, which has no padding
+        return rows, ()
+    if options.model is not None:
+        vocabulary = given_model(options.model).vocab_size
+        return vocabulary if rows - vocabulary < MOST_PADDING else rows, ()
+    if _PIECES <= rows <= _PIECES + MOST_PADDING:
+        padding = rows - _PIECES
+        return _PIECES, (
+            f"{padding} rows of the table beyond {_PIECES} left aside: padding",
+        ) if padding else ()
+    raise UnclearError(
+        f"{where}: its table has {rows} rows, of which any number may be padding; name the model with --model"
+    )
+
+
+def _sizes(found: Mapping[str, Stored], rows: int, where: Path) -> dict[str, int]:
+    return {
+        "vocab_size": rows,
+        _PADDED: found[_TABLE].shape[0],
+        "hidden_size": matrix(found, _TABLE, where)[1],
+        "seq_length": matrix(found, PORT.outside["position_embedding.table"], where)[0],
+        "num_layers": layer_count(found, PORT.layer.removesuffix("{}"), where) + 1,
+    }

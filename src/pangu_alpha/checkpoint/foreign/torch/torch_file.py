@@ -1,0 +1,415 @@
+"""A file of torch.save without torch: which tensor lies at which bytes. Runs no code that the file names.
+
+The pickle inside is read by an Unpickler that knows a fixed list of names and gives inert objects for them.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pangu_alpha.checkpoint.errors import CheckpointError
+from pangu_alpha.checkpoint.tensors import Piece, Stored, whole
+from pangu_alpha.checkpoint.untrusted import are_sizes, check_file, is_shape, shape_text
+from pangu_alpha.files.shown import quoted, shown
+
+# torch's storage classes -> numpy's name of the type, or "bfloat16"
+_STORAGES = {
+    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16",
+    "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
+}  # fmt: skip
+_REBUILDERS = ("_rebuild_tensor", "_rebuild_tensor_v2")
+_NUMPY = ("_reconstruct", "scalar")
+# What else lies in such files beside the weights: arguments of the program, types, states of generators.
+_INERT = {
+    ("argparse", "Namespace"), ("torch", "Size"), ("torch", "device"), ("_codecs", "encode"),
+    ("numpy", "dtype"), ("numpy", "ndarray"),
+    *(("torch", name) for name in ("float16", "float32", "float64", "bfloat16", "int32", "int64", "uint8")),
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in _NUMPY),
+}  # fmt: skip
+# The magic number 0x1950A86A20F9469CFC6C as a pickle, the first bytes of files of torch before 1.6.
+_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+# What zipfile raises for damaged, encrypted and unknown archives.
+_ZIP_ERRORS = (
+    OSError, zipfile.BadZipFile, RuntimeError, ValueError, OverflowError, EOFError, zlib.error, struct.error,
+)  # fmt: skip
+# What pickle's interpreter, in Python, raises for bytes that are no pickle.
+_PICKLE_ERRORS = (
+    pickle.UnpicklingError, LookupError, AttributeError, TypeError, ValueError, EOFError, AssertionError,
+    struct.error, ArithmeticError, NameError, MemoryError, RecursionError,
+)  # fmt: skip
+# Python's objects take up to some 80 bytes for one of the pickle's, which may lie in the zip a thousand
+# times smaller. So it is held to a share of the file beyond what any small one needs, and to a largest size.
+_SMALL_PICKLE, _SHARE, _MOST_PICKLE = 1 << 20, 64, 16 << 20  # bytes; a checkpoint's has some 200 a tensor
+_DEEPEST = 50  # mappings in mappings
+_MOST_LETTERS = 4 << 20  # of all names together, joined by dots
+# Numbers below which no two keys have the same hash, by which a mapping would become a list to be searched.
+_MOST_KEY = 1 << 60
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile inflates the others without a bound
+_MOST_ARGUMENTS = 1 << 20  # of all calls; one tuple of them may be given to as many calls as there are bytes
+
+
+class TorchTensor(NamedTuple):
+    """A tensor of a torch file.
+
+    Args:
+        file: The file.
+        shape: Its shape.
+        dtype: numpy's name of its type, or "bfloat16".
+        offset: Of its first byte in the file.
+        bytes: Their number.
+    """
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+    offset: int
+    bytes: int
+
+    def stored(self, label: str = "") -> Stored:
+        """The tensor as a whole of one piece."""
+        where = ((self.offset, self.bytes),)
+        return Stored(self.shape, (Piece(whole(self.shape), self.file, where, self.dtype, label=label),))
+
+
+class _Mapping(dict):
+    """Stands for OrderedDict; copies no other and has no attributes: it is as large as the pickle says."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def __setstate__(self, _: Any) -> None:
+        """Leaves a module's _metadata aside."""
+
+
+class Inert:
+    """Stands for an object of the file that is no tensor; keeps what it was made of, does nothing."""
+
+    def __new__(cls, *arguments: Any, **_: Any) -> Inert:
+        made = super().__new__(cls)
+        made.arguments, made.state = arguments, None
+        return made
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def extend(self, _: Any) -> None:
+        """Where pickle appends to it as to a list."""
+
+
+def is_torch_file(path: Path) -> bool:
+    """Whether a file is one of torch.save, of the zip form or of the older one."""
+    try:
+        with open(check_file(path), "rb") as file:
+            if file.read(len(_LEGACY)) == _LEGACY:
+                return True
+        return zipfile.is_zipfile(path) and any(_is_pickle(name) for name in _names(path))
+    except _ZIP_ERRORS:
+        return False
+
+
+def read_torch_file(path: Path) -> Any:
+    """What torch.load would give, with TorchTensor for tensors and Inert for all but plain values.
+
+    It takes time and memory of some times the file's size at most, whatever is in it.
+
+    Raises:
+        CheckpointError: It is not such a file, of the form before torch 1.6, damaged, names something that
+            is not on the list, holds a tensor that is not contiguous, or mappings without end.
+    """
+    path = Path(path)
+    with open(check_file(path), "rb") as file:
+        if file.read(len(_LEGACY)) == _LEGACY:
+            raise CheckpointError(
+                f"{path}: written by torch before 1.6, as a bare pickle, which is not read; write it anew: "
+                "torch.save(torch.load(OLD, weights_only=True), NEW)"
+            )
+    try:
+        with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+            return _Archive(path, archive, file).load()
+    except CheckpointError:
+        raise
+    except _ZIP_ERRORS as error:
+        raise CheckpointError(f"{path}: no file of torch.save, or cut short ({shown(error, 300)})") from error
+
+
+def damaged_entries(path: Path) -> Iterator[str]:
+    """Reads a torch file whole and yields a sentence for the first entry that its zip checksum refutes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            said, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+            if strange := _strange_entry(archive):
+                yield f"{path.name}: {strange}"
+            elif said > size + _MOST_PICKLE:  # of entries that share bytes, or inflate without end
+                yield f"{path.name}: its entries of {said:,} bytes do not fit a file of {size:,}"
+            elif bad := archive.testzip():
+                yield f"{path.name}: {bad}: the zip's CRC-32 does not fit its bytes"
+    except _ZIP_ERRORS as error:
+        yield f"{path.name}: {shown(error, 300)}"
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, TorchTensor]:
+    """Tensors of nested mappings, of what `read_torch_file` gave, under their keys joined by dots."""
+    if isinstance(value, TorchTensor):
+        return {prefix: value}
+    found: dict[str, TorchTensor] = {}
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            found |= flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
+class _Archive:
+    """The zip around a pickle and the storages it refers to."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile, file: Any) -> None:
+        self._path, self._archive, self._file = path, archive, file
+        if strange := _strange_entry(archive):
+            raise self.refuse(strange)
+        pickles = [name for name in archive.namelist() if _is_pickle(name)]
+        if not pickles:
+            raise CheckpointError(f"{path}: a zip without data.pkl: no file of torch.save")
+        self._pickle = pickles[0]
+        self._folder = self._pickle.removesuffix("data.pkl")
+        self._places: dict[str, tuple[int, int]] = {}
+
+    def load(self) -> Any:
+        """The value of the pickle."""
+        order = self._folder + "byteorder"
+        if order in self._archive.namelist() and self._archive.open(order).read(9) != b"little":
+            raise self.refuse("its numbers are big-endian; write it on a little-endian machine")
+        size = self._archive.getinfo(self._pickle).file_size
+        if size > min(_MOST_PICKLE, _SMALL_PICKLE + os.fstat(self._file.fileno()).st_size // _SHARE):
+            raise self.refuse(f"its pickle of {size:,} bytes is beyond any weights'; save the weights alone")
+        with self._archive.open(self._pickle) as entry:
+            data = entry.read(size)  # no more than it says: `read` of all would inflate whatever there is
+        try:
+            value = _Unpickler(io.BytesIO(data), self).load()
+        except CheckpointError:
+            raise
+        except _PICKLE_ERRORS as error:
+            raise self.refuse(f"its pickle is damaged ({_words(error)})") from error
+        self._check_names(value)
+        return value
+
+    def _check_names(self, value: Any) -> None:
+        """Makes sure that `flatten` ends soon: a mapping may hold itself, or another one many times."""
+        level, letters = [(value, 0)], 0
+        for _ in range(_DEEPEST):
+            below = []
+            for outer, length in level:
+                for key, inner in outer.items() if isinstance(outer, dict) else ():
+                    below.append((inner, length + 1 + len(str(key))))
+                    letters += below[-1][1]
+                    if letters > _MOST_LETTERS:
+                        raise self.refuse("its mappings hold each other too often: no weights")
+            level = below
+        if level:
+            raise self.refuse(
+                f"its mappings are nested deeper than {_DEEPEST}, or hold themselves: no weights"
+            )
+
+    def refuse(self, said: str) -> CheckpointError:
+        """An error about this file."""
+        return CheckpointError(f"{self._path}: {said}")
+
+    def tensor(self, storage: Any, first: int, shape: Any, strides: Any) -> TorchTensor:
+        """A view of a storage, as torch's functions rebuild it."""
+        if not isinstance(storage, _Storage):
+            raise self.refuse("a tensor of something that is no storage")
+        shape, strides = tuple(shape), tuple(strides)
+        if not (is_shape(shape) and are_sizes((first, *strides)) and len(strides) == len(shape)):
+            raise pickle.UnpicklingError(f"a tensor of the shape {shape_text(shape)}")
+        if not _contiguous(shape, strides):
+            raise self.refuse(
+                f"a tensor of shape {list(shape)} has strides {list(strides)}; save it contiguous: "
+                "torch.save({name: tensor.contiguous(), ...})"
+            )
+        size = np.dtype("uint16" if storage.dtype == "bfloat16" else storage.dtype).itemsize
+        begin, length = self._place(storage.key)
+        offset, count = first * size, math.prod(shape) * size
+        if offset + count > length:
+            raise self.refuse(f"a tensor of shape {list(shape)} exceeds its storage {quoted(storage.key)}")
+        return TorchTensor(self._path, shape, storage.dtype, begin + offset, count)
+
+    def _place(self, key: str) -> tuple[int, int]:
+        """Offset and length of a storage's bytes in the file."""
+        if key not in self._places:
+            try:
+                info = self._archive.getinfo(f"{self._folder}data/{key}")
+            except KeyError as error:
+                raise self.refuse(f"has no entry {error}") from error
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise self.refuse(f"{info.filename} is compressed; torch stores its tensors as they are")
+            self._file.seek(info.header_offset)
+            head = self._file.read(30)  # of a zip's entry; name and extra field follow (APPNOTE 4.3.7)
+            names = int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
+            begin = info.header_offset + 30 + names
+            if begin + info.file_size > os.fstat(self._file.fileno()).st_size:
+                raise self.refuse(f"{quoted(info.filename)} ends behind the file's end: cut short")
+            self._places[key] = begin, info.file_size
+        return self._places[key]
+
+
+# Named tuples, because a pickle can set the attributes of any object that has a __dict__.
+class _Storage(NamedTuple):
+    key: str
+    dtype: str
+
+
+class _StorageType(NamedTuple):
+    dtype: str
+
+
+class _Unpickler(pickle._Unpickler):  # the one in Python: damaged bytes cannot reach memory through it
+    """Makes plain values, TorchTensor and Inert: `find_class` is its only way to anything else."""
+
+    def __init__(self, data: io.BytesIO, archive: _Archive) -> None:
+        super().__init__(data)
+        self._archive = archive
+        self._arguments = 0  # given to calls until now
+        self._inert: dict[str, type[Inert]] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return _Mapping
+        if module == "torch" and name in _STORAGES:
+            return _StorageType(_STORAGES[name])
+        if module == "torch._utils" and name in _REBUILDERS:
+            return self._rebuild
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return lambda tensor, *_: tensor
+        if (module, name) in _INERT:
+            if name not in self._inert:
+                self._inert[name] = type(name, (Inert,), {})
+            return self._inert[name]
+        raise self._archive.refuse(
+            f"its pickle names {shown(module, 80)}.{shown(name, 80)}, which is not needed for weights; "
+            "nothing was run; load it where you trust it and save the weights alone: "
+            "torch.save(state_dict, NEW)"
+        )
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        if not isinstance(pid, tuple) or not 3 <= len(pid) <= 8:
+            raise pickle.UnpicklingError("refers to something that is no storage of torch")
+        kind, storage, key, *_ = pid
+        if kind != "storage" or not isinstance(storage, _StorageType) or not isinstance(key, str):
+            raise pickle.UnpicklingError("refers to something that is no storage of torch")
+        return _Storage(key, storage.dtype)
+
+    def _rebuild(self, storage: Any, first: int, shape: Any, strides: Any, *_: Any) -> TorchTensor:
+        return self._archive.tensor(storage, first, shape, strides)
+
+    def _refuse_keys(self, keys: list[Any]) -> None:
+        # The hash of a tuple walks all it holds: of tuples in each other, for ever or beyond the C stack.
+        if any(isinstance(key, tuple) for key in keys):
+            raise pickle.UnpicklingError("a key that is a tuple")
+        if any(isinstance(key, int) and abs(key) >= _MOST_KEY for key in keys):
+            raise pickle.UnpicklingError("a key that is a number beyond all counting")
+
+    def load_setitem(self) -> None:
+        self._refuse_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        self._refuse_keys(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        self._refuse_keys(self.stack[::2])
+        super().load_dict()
+
+    def _count_arguments(self, given: Any) -> None:
+        self._arguments += len(given)
+        if self._arguments > _MOST_ARGUMENTS:
+            raise pickle.UnpicklingError("calls of more arguments than any weights need")
+
+    def load_reduce(self) -> None:
+        self._count_arguments(self.stack[-1])
+        super().load_reduce()
+
+    def load_newobj(self) -> None:
+        self._count_arguments(self.stack[-1])
+        super().load_newobj()
+
+    def load_newobj_ex(self) -> None:
+        self._count_arguments(self.stack[-1])
+        self._count_arguments(self.stack[-2])
+        super().load_newobj_ex()
+
+    def load_put(self) -> None:
+        # By a decimal number; the memo is a mapping, too.
+        number = int(self.readline())
+        if not 0 <= number < _MOST_KEY:
+            raise pickle.UnpicklingError("a number of a memo beyond all counting")
+        self.memo[number] = self.stack[-1]
+
+    def load_build(self) -> None:
+        if not isinstance(self.stack[-2], Inert | _Mapping):
+            raise pickle.UnpicklingError("a state for something that takes none")
+        super().load_build()
+
+    def load_other(self) -> None:
+        raise pickle.UnpicklingError("a set or a bytearray, which are no weights")
+
+    # By opcode, as pickle finds its methods. Python 3.11 makes a bytearray of any length before it reads it.
+    dispatch = pickle._Unpickler.dispatch | {
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.BUILD[0]: load_build,
+        pickle.PUT[0]: load_put,
+        pickle.REDUCE[0]: load_reduce,
+        pickle.NEWOBJ[0]: load_newobj,
+        pickle.NEWOBJ_EX[0]: load_newobj_ex,
+        pickle.BYTEARRAY8[0]: load_other,
+        pickle.EMPTY_SET[0]: load_other,
+        pickle.FROZENSET[0]: load_other,
+    }
+
+
+def _contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    expected = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size > 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _words(error: BaseException) -> str:
+    """An error's kind and text; of what it holds no more than can be written soon."""
+    return f"{type(error).__name__}: {quoted(error.args[0] if error.args else '', 150)}"
+
+
+def _strange_entry(archive: zipfile.ZipFile) -> str | None:
+    """The entry of a zip that is compressed in a way torch does not use."""
+    for entry in archive.infolist():
+        if entry.compress_type not in _METHODS:
+            name = zipfile.compressor_names.get(entry.compress_type, f"method {entry.compress_type}")
+            return (
+                f"its entry {quoted(entry.filename)} is compressed by {name}; torch stores them as they are"
+            )
+    return None
+
+
+def _is_pickle(name: str) -> bool:
+    return name == "data.pkl" or name.endswith("/data.pkl")
+
+
+def _names(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()

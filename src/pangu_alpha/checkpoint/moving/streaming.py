@@ -1,0 +1,211 @@
+"""Moves one tensor from its stored pieces to its new ones: runs of rows, read once, hashed on both sides.
+
+Knows pieces and bytes; files, threads and what is done already are copying.py's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import xxhash
+
+from pangu_alpha.checkpoint.moving.reading import (
+    Files,
+    PieceReader,
+    convert,
+    is_transposed,
+    row_boxes,
+    stored_dtype,
+)
+from pangu_alpha.checkpoint.tensors import Box, Piece, Stored, spans, whole
+from pangu_alpha.files.writing import write_all_at
+
+CHUNK = 8 << 20  # bytes of a tensor handled at a time, where nothing has to be turned
+_AHEAD = 256 << 20  # bytes of a tensor whose pieces are asked for beforehand; those of larger ones are long
+_TILE = 64  # rows and columns turned at a time: a tile of both arrays stays in the cache
+
+
+class Route:
+    """From where to where a tensor goes, seen so that the source's files hold it as it is, not transposed.
+
+    Args:
+        name: The tensor's, for errors.
+        stored: The source's.
+        targets: The pieces to write, of any boxes.
+    """
+
+    def __init__(self, name: str, stored: Stored, targets: Sequence[Piece]) -> None:
+        wanted = Stored(stored.shape, tuple(targets))
+        if is_transposed(stored):
+            stored, wanted = stored.flipped, wanted.flipped
+        self.name, self.stored, self.targets = name, stored, wanted.pieces
+        pieces = (*stored.pieces, *self.targets)
+        kinds = {piece.dtype for piece in pieces}
+        self.kind = (
+            kinds.pop() if len(kinds) == 1 else "float32"
+        )  # of the numbers between reading and writing
+        self.dtype = stored_dtype(self.kind)
+        stops = zip(stored.shape, *(piece.box.stop for piece in pieces), strict=True)
+        self.bounds = whole([max(sizes) for sizes in stops])
+
+    @property
+    def bytes(self) -> int:
+        """Of the tensor in memory, with padding."""
+        return self.bounds.size * self.dtype.itemsize
+
+    @property
+    def turns(self) -> bool:
+        """Whether rows of the source are columns of a target."""
+        return any(piece.transposed for piece in self.targets)
+
+
+def stream(
+    route: Route, sources: Files, targets: Files, buffer: np.ndarray, moved: Callable[[int], None]
+) -> list[str]:
+    """Copies a tensor.
+
+    Args:
+        route: From where to where; the targets' files exist.
+        sources: Opens the source's files.
+        targets: Opens the targets' files, to read and to write.
+        buffer: Bytes to work in: the longest run of rows that is held at a time, if at least one row.
+        moved: Told the bytes of each run that is done; may raise to end the copy.
+
+    Returns:
+        The xxh3_128 of every target piece.
+
+    Raises:
+        CheckpointError: The source is damaged, cut, cannot be read, or has numbers beyond the target's type.
+        OSError: The disk does not take the target.
+    """
+    readers = [PieceReader(route.name, piece, sources, check=True) for piece in route.stored.pieces]
+    if route.bytes <= _AHEAD:
+        for reader in readers:
+            reader.expect()
+    writers = [PieceWriter(route.name, piece, targets) for piece in route.targets]
+    elements = buffer.nbytes // route.dtype.itemsize
+    runs = [*row_boxes(route.bounds, elements)]
+    reading = _by_run(runs, [reader.piece.box for reader in readers])
+    writing = _by_run(runs, [writer.piece.box for writer in writers])
+    for number, rows in enumerate(runs):
+        values = _room(buffer, rows, route.dtype)
+        for index in reading[number]:
+            _gather(readers[index], rows, values, route)
+        _clear_padding(values, rows, route.stored.shape)
+        for index in writing[number]:
+            writers[index].write(values, route.kind, rows)
+        moved(values.nbytes)
+    return [writer.checksum() for writer in writers]
+
+
+class PieceWriter:
+    """Writes one piece of a tensor, given the tensor's rows in order, and hashes it.
+
+    Args:
+        name: The tensor's, for errors.
+        piece: Where to.
+        files: Opens its file, to read and to write.
+    """
+
+    def __init__(self, name: str, piece: Piece, files: Files) -> None:
+        self._name, self.piece, self._files = name, piece, files
+        self._digest = xxhash.xxh3_128()
+        self._in_strips = False
+        self._item = stored_dtype(piece.dtype).itemsize
+
+    def write(self, values: np.ndarray, kind: str, rows: Box) -> None:
+        """Writes what a run of the tensor's rows has of the piece.
+
+        Args:
+            values: The rows.
+            kind: Name of their type.
+            rows: Which they are.
+        """
+        box = self.piece.box
+        common = box.intersect(rows)
+        assert common is not None, f"{self._name}: {rows} has nothing of {box}"
+        part = values[common.within(rows)]
+        if kind != self.piece.dtype:
+            part = convert(part, kind, self.piece.dtype, self._name)
+        first = common.start[0] - box.start[0]
+        if not self.piece.transposed:
+            self._put(part, first * math.prod(box.shape[1:]) * self._item)
+        elif common.shape[0] == box.shape[0]:
+            self._put(_turned(part), 0)
+        else:  # too large to be turned at once: a run of its rows is a strip of each row in the file
+            self._in_strips = True
+            for number, strip in enumerate(_turned(part)):
+                self._put_at(strip, (number * box.shape[0] + first) * self._item)
+
+    def checksum(self) -> str:
+        """The xxh3_128 of the piece's bytes; one that was written in strips is read again for it."""
+        if self._in_strips:
+            flat = Piece(
+                whole((self.piece.box.size * self._item,)), self.piece.file, self.piece.extents, "uint8"
+            )
+            reader = PieceReader(self._name, flat, self._files, check=False)
+            for run in row_boxes(flat.box, CHUNK):
+                self._digest.update(memoryview(reader.rows(run)))
+        return self._digest.hexdigest()
+
+    def _put(self, values: np.ndarray, begin: int) -> None:
+        values = np.ascontiguousarray(values)
+        self._digest.update(memoryview(values.reshape(-1).view(np.uint8)))
+        self._put_at(values, begin)
+
+    def _put_at(self, values: np.ndarray, begin: int) -> None:
+        data = memoryview(values.reshape(-1).view(np.uint8))
+        with self._files.use(self.piece.file) as descriptor:
+            for place, first, length in spans(self.piece.extents, begin, len(data)):
+                write_all_at(descriptor, data[first : first + length], place)
+
+
+def _gather(reader: PieceReader, rows: Box, values: np.ndarray, route: Route) -> None:
+    """Reads what a piece has of a run of rows."""
+    box, kind = reader.piece.box, reader.piece.dtype
+    common = box.intersect(rows)
+    target = values[common.within(rows)]
+    if kind == route.kind and target.flags.c_contiguous:
+        reader.rows(common, into=target)
+        return
+    for run in row_boxes(common, CHUNK // 4):
+        part = reader.rows(run)
+        if kind != route.kind:
+            part = convert(part, kind, route.dtype, route.name)
+        target[run.within(common)] = part
+
+
+def _by_run(runs: Sequence[Box], boxes: Sequence[Box]) -> list[list[int]]:
+    """Which boxes have a share in each of the runs of rows, all runs but the last being of one length."""
+    found: list[list[int]] = [[] for _ in runs]
+    for index, box in enumerate(boxes):
+        if box.size:
+            step = runs[0].shape[0]
+            for number in range(box.start[0] // step, (box.stop[0] - 1) // step + 1):
+                found[number].append(index)
+    return found
+
+
+def _room(buffer: np.ndarray, rows: Box, dtype: np.dtype) -> np.ndarray:
+    size = rows.size * dtype.itemsize
+    if size > buffer.nbytes:  # a single row that is longer
+        return np.empty(rows.shape, dtype)
+    return buffer[:size].view(dtype).reshape(rows.shape)
+
+
+def _clear_padding(values: np.ndarray, rows: Box, shape: Sequence[int]) -> None:
+    for axis, (start, stop, size) in enumerate(zip(rows.start, rows.stop, shape, strict=True)):
+        if stop > size:
+            values[(slice(None),) * axis + (slice(max(0, size - start), None),)] = 0
+
+
+def _turned(values: np.ndarray) -> np.ndarray:
+    """The transpose, contiguous."""
+    made = np.empty(values.shape[::-1], values.dtype)
+    for first in range(0, values.shape[0], _TILE):
+        for second in range(0, values.shape[1], _TILE):
+            tile = values[first : first + _TILE, second : second + _TILE]
+            made[second : second + _TILE, first : first + _TILE] = tile.T
+    return made

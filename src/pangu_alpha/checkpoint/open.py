@@ -1,0 +1,391 @@
+"""Opens a checkpoint of any known form: ours here, others by the modules in READERS.
+
+Opening looks at names, shapes and headers. Bytes are compared with their checksums when they are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
+from pangu_alpha.checkpoint.foreign.mindspore import ckpt_file, mindformers_folder, released_folder
+from pangu_alpha.checkpoint.foreign.mindspore import slices as mindspore_slices
+from pangu_alpha.checkpoint.foreign.mindspore.strategy_file import refuse_strategy
+from pangu_alpha.checkpoint.foreign.torch import huggingface, megatron
+from pangu_alpha.checkpoint.frozen import moment_shapes
+from pangu_alpha.checkpoint.naming import given_model, parameter_of
+from pangu_alpha.checkpoint.native.distributed import part_pieces
+from pangu_alpha.checkpoint.native.folders import newest_first, part_name, rank_of
+from pangu_alpha.checkpoint.native.format import MANIFEST, MARKER, Manifest, compare_tensors, read_checkpoint
+from pangu_alpha.checkpoint.native.store import CheckpointStore
+from pangu_alpha.checkpoint.native.tensor_file import checksum
+from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.sizes import model_statement, refuse_contradictions, sizes_of_ours
+from pangu_alpha.checkpoint.tensors import Box, Piece, Source, Stored
+from pangu_alpha.checkpoint.unknown import unknown_form
+from pangu_alpha.checkpoint.untrusted import MOST_LAYERS, check_file, few, read_bytes
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model_families import KEY, PANGU, family_of
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.config.schema import ConfigError, build
+from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.parallel.layout import layouts, parameter_shapes, slice_writers
+
+STEMS = ("model", "optimizer")
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_MOST_RANKS = 1 << 20  # a damaged plan must not ask for more memory than there is
+Section = TypeVar("Section", ModelConfig, ParallelPlan)
+
+_LOOKED_FOR = (
+    "a checkpoint or a run of ours; the released slices (filerted_0.ckpt ...); MindSpore's slices with "
+    "their strategy file, or unified safetensors; a merged .ckpt; the Hugging Face port; a Megatron-style "
+    "checkpoint"
+)
+
+
+class Reader(Protocol):
+    """A module that reads one form of others."""
+
+    def recognises(self, path: Path) -> bool:
+        """Whether a path looks like its form; raises nothing."""
+
+    def open_(self, path: Path, options: OpenOptions) -> Source:
+        """Opens it."""
+
+
+# Asked in this order.
+READERS: tuple[Reader, ...] = (
+    released_folder, mindspore_slices, mindformers_folder, ckpt_file, huggingface, megatron,
+)  # fmt: skip
+_PLACED = (released_folder, mindspore_slices)  # those that a strategy file is for
+
+
+class _Part(NamedTuple):
+    name: str
+    path: Path
+    manifest: Manifest
+
+
+def open_source(
+    path: str | Path | Sequence[str | Path],
+    options: OpenOptions | None = None,
+    boxes: Mapping[str, Box] | None = None,
+) -> Source:
+    """Opens what lies at a path, whatever form it has.
+
+    Args:
+        path: A checkpoint; a run's output folder or its `checkpoints`, of which the newest whole one is
+            taken; or several folders, of nodes that each hold some ranks' parts.
+        options: What it may not say itself. What it does say itself may be given if it is the same.
+        boxes: What is going to be read of each parameter and its moments. Of a checkpoint of many ranks only
+            the parts that hold some of that are opened, and the pieces found in them given: a rank among
+            thousands need not open the parts of all others. None is everything.
+
+    Raises:
+        CheckpointError: There is none, its form is unknown, or it is damaged, unfinished or incomplete; an
+            option contradicts it or is of no use for it; or its tensors are no floating point numbers.
+        ConfigError: The model that the user names does not exist.
+    """
+    options = options or OpenOptions()
+    paths = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
+    for each in paths:
+        if not each.exists():
+            raise CheckpointError(f"{each}: there is no such file or folder")
+        if not each.is_dir():
+            check_file(each)
+    if len(paths) > 1 or _is_ours(paths[0]):
+        source = _open_ours(paths, boxes)
+        _refuse_others(source, options)
+        _compare_with_config(source)
+    else:
+        source = _open_foreign(paths[0], options)
+    _refuse_integers(source)
+    return replace(source, notes=tuple(shown(note, 2000) for note in source.notes))
+
+
+def _open_foreign(path: Path, options: OpenOptions) -> Source:
+    for reader in READERS:
+        if reader.recognises(path):
+            source = reader.open_(path, options)
+            if reader not in _PLACED:
+                refuse_strategy(path, source.form, options)
+            return source
+    raise unknown_form(path, _LOOKED_FOR)
+
+
+def _refuse_others(source: Source, options: OpenOptions) -> None:
+    """Makes sure that options do not contradict what a checkpoint of ours says itself.
+
+    Raises:
+        CheckpointError: They do.
+        ConfigError: The model given does not exist.
+    """
+    refuse_strategy(source.path, source.form, options)
+    own, order = source.manifest.config.get("model", {}), options.norm_order
+    if order is not None and own.get("norm_order", order) != order:
+        raise UnclearError(
+            f"{source.path}: --norm-order {order}: it says its own order, {own['norm_order']}; leave it out"
+        )
+    if options.model is None:
+        return
+    given, name = given_model(options.model), isinstance(options.model, str)
+    given = replace(given, norm_order=order) if order is not None else given
+    if (said := other_network(own, given, str(options.model) if name else "this run")) is not None:
+        raise UnclearError(f"{source.path}: {said}{', or leave --model out' if name else ''}")
+
+
+def other_network(own: Mapping[str, Any], model: ModelConfig, where: str) -> str | None:
+    """Why the weights of one network cannot be those of another; None if they can.
+
+    Args:
+        own: What a checkpoint says of its network, by field of ModelConfig.
+        model: The other one.
+        where: Who asks for that.
+    """
+    if (theirs := family_of(own)) != family_of(model):
+        own_family = f"{family_of(model)!r} in {where}"
+        return f"model.{KEY} is {quoted(theirs)} there, {own_family}: they are different kinds of networks"
+    meaning = type(model).meaning
+    keys = [key for key in meaning if key in own and own[key] != getattr(model, key)]
+    if not keys:
+        return None
+    differences = (
+        f"model.{key} is {quoted(own[key])} there, {getattr(model, key)!r} in {where}: {meaning[key]}"
+        for key in keys
+    )
+    return f"{'; '.join(differences)}; set {' '.join(f'model.{key}={shown(own[key], 80)}' for key in keys)}"
+
+
+def _compare_with_config(source: Source) -> None:
+    """Makes sure that a checkpoint of ours holds a network of the sizes that its manifest says.
+
+    Raises:
+        CheckpointError: It does not; every difference is named.
+    """
+    where, tensors = source.path / MANIFEST, source.tensors.get("model")
+    if not tensors:
+        raise CheckpointError(f"{where}: names no tensors of a model: no checkpoint to be opened")
+    for group in source.tensors.values():
+        for name, stored in group.items():
+            if not stored.shape:
+                raise CheckpointError(f"{where}: {quoted(name)} is a single number, not a tensor of a model")
+    if "model" in source.manifest.config:
+        model = _built(source.path, source.manifest, ModelConfig, "model")
+        if family_of(model) != PANGU:
+            found = {name: (stored.shape, None) for name, stored in tensors.items()}
+            compare_tensors({n: (s, None) for n, s in parameter_shapes(model).items()}, found, str(where))
+            return
+        said = [model_statement(model, MANIFEST)]
+        refuse_contradictions(sizes_of_ours(tensors, source.path), said, source.path)
+
+
+def _refuse_integers(source: Source) -> None:
+    """Refuses what a quantised file holds: integers, whose scales are not read.
+
+    Raises:
+        CheckpointError: There are some; they are named.
+    """
+    names = [
+        f"{name} is {piece.dtype}"
+        for group in source.tensors.values()
+        for name, stored in group.items()
+        for piece in stored.pieces[:1]
+        if piece.dtype not in _FLOATS
+    ]
+    if names:
+        raise CheckpointError(
+            f"{source.path}: {len(names)} tensors are no floating point numbers: {few(names, 3)}; if it is "
+            "quantised, turn it into floating point first, by what quantised it"
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    return any(_candidates(path)) or (path / MANIFEST).is_file() or (path / MARKER).is_file()
+
+
+def _candidates(path: Path) -> Iterator[Path]:
+    """Folders in which a checkpoint of ours may be, the newest first."""
+    if (path / MARKER).is_file() or any(_part_folders(path)):
+        yield path
+        return
+    for store in map(CheckpointStore, (path, path / "checkpoints")):
+        yield from map(store.path, reversed(store.steps()))
+
+
+def _part_folders(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        ranks = {rank: each for each in path.iterdir() if (rank := rank_of(each.name)) is not None}
+        yield from (ranks[rank] for rank in sorted(ranks) if (ranks[rank] / MARKER).is_file())
+
+
+def _open_ours(paths: Sequence[Path], boxes: Mapping[str, Box] | None) -> Source:
+    """The newest checkpoint that is whole, with notes about those passed over."""
+    found = {path: [*_candidates(path)] for path in paths}
+    for path in paths:
+        if not found[path]:
+            raise CheckpointError(
+                f"{path}: unfinished or no checkpoint: it has no file {MARKER} and no finished part"
+            )
+    if all(each == [path] for path, each in found.items()):
+        return _open_folders(paths, boxes)
+    passed: list[str] = []
+    for name in newest_first({each.name for many in found.values() for each in many}):
+        try:
+            folders = [each for many in found.values() for each in many if each.name == name]
+            source = _open_folders(folders, boxes)
+        except CheckpointError as error:
+            passed.append(f"passed over: {error}")
+        else:
+            return replace(source, notes=(*passed, *source.notes))
+    raise CheckpointError("\n  - ".join([f"{paths[0]}: none of its checkpoints is whole:", *passed]))
+
+
+def _open_folders(folders: Sequence[Path], boxes: Mapping[str, Box] | None) -> Source:
+    if len(folders) == 1 and (folders[0] / MARKER).is_file():
+        return _open_whole(folders[0], boxes)
+    parts: dict[str, _Part] = {}
+    for folder in folders:
+        for path in _part_folders(folder):
+            manifest = read_checkpoint(path, verify=False).manifest
+            if path.name in parts:
+                raise CheckpointError(f"{path}: is in {parts[path.name].path.parent}, too; leave one away")
+            parts[path.name] = _Part(path.name, path, manifest)
+    where = ", ".join(map(str, folders))
+    if not parts:
+        raise CheckpointError(f"{where}: unfinished or no checkpoint: no file {MARKER}, no finished part")
+    return _put_together(folders[0], where, parts)
+
+
+def _open_whole(path: Path, boxes: Mapping[str, Box] | None) -> Source:
+    manifest = read_checkpoint(path, verify=False, parts=()).manifest
+    # Never a path: what lies elsewhere is no part of the checkpoint.
+    if strange := [name for name in manifest.parts if rank_of(name) is None]:
+        raise CheckpointError(
+            f"{path / MANIFEST}: malformed: a part is called {quoted(strange[0])}, not rank_00000"
+        )
+    if manifest.kind == "part":
+        raise CheckpointError(f"{path}: one rank's part of a checkpoint; give the folder around it")
+    if not manifest.parts:
+        form = "one process's checkpoint" if manifest.kind == "training" else "weights in one file"
+        return Source(path, form, manifest, _tensors([_Part("", path, manifest)]))
+    form = f"slices of {len(manifest.parts)} ranks"
+    if boxes is not None and (tensors := _tensors_for(boxes, path, manifest)):
+        return Source(path, form, manifest, tensors)
+    if "parallel" in manifest.config:
+        devices = _built(path, manifest, ParallelPlan, "parallel").devices
+        if devices != len(manifest.parts):
+            raise CheckpointError(
+                f"{path / MANIFEST}: names the parts of {len(manifest.parts)} ranks, its plan is of {devices}"
+            )
+    parts = [_open_part(path / name, digest) for name, digest in sorted(manifest.parts.items())]
+    return Source(path, form, manifest, _tensors(parts))
+
+
+def _tensors_for(
+    boxes: Mapping[str, Box], path: Path, manifest: Manifest
+) -> dict[str, dict[str, Stored]] | None:
+    """All tensors, with the pieces that the parts of the boxes' writers hold; None if that is not enough."""
+    model = _built(path, manifest, ModelConfig, "model")
+    plan = _built(path, manifest, ParallelPlan, "parallel")
+    if plan.devices != len(manifest.parts):
+        return None
+    shapes = parameter_shapes(model)
+    placed = layouts(shapes, model, plan)
+    writers = slice_writers(placed, plan, boxes)
+    if writers.keys() != boxes.keys():
+        return None
+    names = {
+        part_name(rank)
+        for name, box in boxes.items()
+        for begin, rank in writers[name].items()
+        if Box(begin, placed[name].slice_shape).intersect(box)
+    }
+    if not names <= manifest.parts.keys():
+        return None
+    found = _tensors(_open_part(path / name, manifest.parts[name]) for name in sorted(names))
+    for stem, group in found.items():
+        wanted = moment_shapes(shapes, manifest, path) if stem == "optimizer" else shapes
+        found[stem] = {name: Stored(shape, ()) for name, shape in wanted.items()} | group
+        held = {name: boxes[parameter_of(name)] for name in wanted if parameter_of(name) in boxes}
+        if any(found[stem][name].missing(box) for name, box in held.items()):
+            return None
+    return found
+
+
+def _open_part(path: Path, expected: str) -> _Part:
+    """A rank's part, whose manifest has the checksum `expected`."""
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: missing: a rank's part of a checkpoint that was whole")
+    found = checksum(read_bytes(path / MANIFEST)) if (path / MANIFEST).is_file() else "none"
+    if found != expected:
+        raise CheckpointError(
+            f"{path / MANIFEST}: damaged, or of another save: expected xxh3_128 {expected}, found {found}"
+        )
+    return _Part(path.name, path, read_checkpoint(path, verify=False).manifest)
+
+
+def _put_together(path: Path, where: str, parts: Mapping[str, _Part]) -> Source:
+    """A checkpoint of parts that no marker holds together: those of nodes without shared storage."""
+    first = parts[min(parts)].manifest
+    plan = _built(parts[min(parts)].path, first, ParallelPlan, "parallel")
+    if plan.devices > _MOST_RANKS:
+        raise CheckpointError(f"{parts[min(parts)].path}: of a plan of {plan.devices:,} devices: damaged?")
+    wanted = [part_name(rank) for rank in range(plan.devices)]
+    missing = [name for name in wanted if name not in parts]
+    if missing:
+        raise CheckpointError(
+            f"{where}: {len(missing)} of the plan's {plan.devices} parts are missing: {few(missing, 8)}; "
+            "give the folders of all nodes"
+        )
+    for part in (parts[name] for name in wanted):
+        for what in ("step", "attempt"):
+            ours, theirs = getattr(first, what), getattr(part.manifest, what)
+            if ours != theirs:
+                raise CheckpointError(f"{part.path}: of {what} {theirs!r}, but other parts of {ours!r}")
+        if part.manifest.config.get("parallel") != first.config.get("parallel"):
+            raise CheckpointError(f"{part.path}: of another plan than other parts")
+    manifest = replace(first, kind="slices", files={}, slices={})
+    form = f"slices of {plan.devices} ranks, of nodes"
+    return Source(path, form, manifest, _tensors([parts[name] for name in wanted]))
+
+
+def _built(path: Path, manifest: Manifest, kind: type[Section], key: str) -> Section:
+    """A section of the configuration that a manifest keeps.
+
+    Raises:
+        CheckpointError: It is missing or breaks a rule.
+    """
+    try:
+        section = build(kind, manifest.config.get(key, {}), key)
+    except ConfigError as error:
+        raise CheckpointError(f"{path / MANIFEST}: {error}") from error
+    if type(section) is ModelConfig and section.num_layers > MOST_LAYERS:
+        raise CheckpointError(
+            f"{path / MANIFEST}: model.num_layers is {section.num_layers:,}, which no network has"
+        )
+    return section
+
+
+def _tensors(parts: Iterable[_Part]) -> dict[str, dict[str, Stored]]:
+    """Every tensor of some parts, in which each element lies once."""
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    pieces: dict[str, dict[str, list[Piece]]] = {}
+    for part in parts:
+        for stem in part.manifest.files:
+            if stem in STEMS:
+                for name, shape, piece in part_pieces(part.path, part.manifest, stem, part.name):
+                    known = shapes.setdefault(stem, {}).setdefault(name, shape)
+                    if known != shape:
+                        raise CheckpointError(
+                            f"{piece.file}: {name}: of a whole {list(shape)}, elsewhere {list(known)}"
+                        )
+                    pieces.setdefault(stem, {}).setdefault(name, []).append(piece)
+    return {
+        stem: {name: Stored(shapes[stem][name], tuple(pieces[stem][name])) for name in sorted(pieces[stem])}
+        for stem in STEMS
+        if stem in pieces
+    }

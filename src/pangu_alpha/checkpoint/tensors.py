@@ -1,0 +1,155 @@
+"""Tensors as boxes of bytes: which part of which whole lies where in which file. Opens no file.
+
+What every reader of checkpoints gives and every writer is given, so that any form turns into any other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from pangu_alpha.checkpoint.native.format import Manifest
+
+
+class Box(NamedTuple):
+    """A rectangular part of a tensor.
+
+    Args:
+        start: First index along each dimension; there is at least one.
+        shape: Length along each dimension.
+    """
+
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def stop(self) -> tuple[int, ...]:
+        """The index behind the last one along each dimension."""
+        return tuple(start + size for start, size in zip(self.start, self.shape, strict=True))
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def flipped(self) -> Box:
+        """The same part of the transpose."""
+        return Box(self.start[::-1], self.shape[::-1])
+
+    def intersect(self, other: Box) -> Box | None:
+        """What two boxes of one tensor share; None where they share nothing."""
+        start = tuple(map(max, self.start, other.start))
+        shape = tuple(map(_length, start, self.start, self.shape, other.start, other.shape))
+        return Box(start, shape) if min(shape) > 0 else None
+
+    def within(self, outer: Box) -> tuple[slice, ...]:
+        """Index of this box in an array that holds `outer`."""
+        return tuple(
+            slice(begin - base, end - base)
+            for begin, end, base in zip(self.start, self.stop, outer.start, strict=True)
+        )
+
+
+def whole(shape: Sequence[int]) -> Box:
+    """The box of a whole tensor."""
+    return Box((0,) * len(shape), tuple(shape))
+
+
+def _length(begin: int, first: int, size: int, second: int, other: int) -> int:
+    return min(first + size, second + other) - begin
+
+
+def spans(extents: Sequence[tuple[int, int]], start: int, length: int) -> Iterator[tuple[int, int, int]]:
+    """Where bytes `start` to `start + length` of a piece lie: place in the file, first byte, length."""
+    passed, end = 0, start + length
+    for offset, size in extents:
+        first, last = max(start, passed), min(end, passed + size)
+        if first < last:
+            yield offset + first - passed, first - start, last - first
+        passed += size
+        if passed >= end:
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A box of a tensor, stored row-major in a file.
+
+    Args:
+        box: Which part. It may reach beyond the whole: what lies there is padding of the table.
+        file: Where.
+        extents: Offset and length of its bytes in the file, in order. Unit: bytes.
+        dtype: numpy's name of its type, or "bfloat16".
+        transposed: Whether the file holds the box's transpose (of two dimensions).
+        checksum: xxh3_128 of its bytes, where that is known.
+        label: What to call it in an error, such as "rank_00003".
+    """
+
+    box: Box
+    file: Path
+    extents: tuple[tuple[int, int], ...]
+    dtype: str
+    transposed: bool = False
+    checksum: str | None = None
+    label: str = ""
+
+    @property
+    def flipped(self) -> Piece:
+        """The same bytes as a part of the transpose."""
+        return replace(self, box=self.box.flipped, transposed=not self.transposed)
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of the array in the file."""
+        return self.box.shape[::-1] if self.transposed else self.box.shape
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor as a checkpoint holds it, or is to hold it.
+
+    Args:
+        shape: Of the whole, without padding.
+        pieces: Of a checkpoint that is read they cover every element exactly once, or those that it was
+            opened for, and all or none are transposed. Those to be written may be of any kind, and repeat
+            each other.
+    """
+
+    shape: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+
+    def missing(self, box: Box) -> int:
+        """How many elements of a box are in no piece, where none is in two; padding never misses."""
+        inside = whole(self.shape).intersect(box)
+        if inside is None:
+            return 0
+        shared = (piece.box.intersect(inside) for piece in self.pieces)
+        return inside.size - sum(each.size for each in shared if each)
+
+    @property
+    def flipped(self) -> Stored:
+        """Its transpose, of the same bytes."""
+        return Stored(self.shape[::-1], tuple(piece.flipped for piece in self.pieces))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint of any form, by our names of the tensors.
+
+    Args:
+        path: What was opened.
+        form: What it is, for the reader's eyes: "slices of 32 ranks", "released 2.6B, 512 slices", ...
+        manifest: What it says about itself, or what is known of its form; its config has at least "model".
+        tensors: By stem ("model", "optimizer") and name.
+        notes: What the user should know: what was guessed, what was left aside.
+    """
+
+    path: Path
+    form: str
+    manifest: Manifest
+    tensors: Mapping[str, Mapping[str, Stored]]
+    notes: tuple[str, ...] = field(default=())

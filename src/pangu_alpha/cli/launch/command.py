@@ -1,0 +1,163 @@
+"""Command line of the launchers in run_scripts/: options, topology, attempts, an exit code.
+
+Called as `launch PROGRAM [options] [words for the program]`, PROGRAM being src/train.py or src/predict.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from glob import glob
+from importlib.metadata import version
+from pathlib import Path
+
+import pangu_alpha
+from pangu_alpha.cli.launch.attempts import NPU, check_devices, dry, environment_of, run_attempts, this_node
+from pangu_alpha.cli.launch.options import parse
+from pangu_alpha.cli.launch.predict import launch_predict
+from pangu_alpha.cluster.tables.rank_table import read
+from pangu_alpha.config.run import TrainConfig, load_train_config, unrunnable
+from pangu_alpha.config.schema import ConfigError, to_mapping
+from pangu_alpha.files.lock import hold_folder
+from pangu_alpha.launcher.commands import (
+    Job,
+    Node,
+    plain_nodes,
+    refusals,
+    table_nodes,
+    topology,
+)
+from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.processes.belonging import OUTPUT, wait_for_orphans
+
+_MOST_DEVICES = 1 << 20  # more are a slip of the keyboard, and would be written out one by one
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Launches a program on this node, as one of perhaps many.
+
+    Args:
+        arguments: Path of the program, then the words of the command line.
+
+    Returns:
+        Exit code: 0, that of the first rank that failed, or 128 + n after a signal n.
+
+    Raises:
+        ValueError: Options that are wrong or do not fit the plan.
+    """
+    if not arguments or arguments[0].startswith("-"):
+        raise ValueError("give the program first: src/train.py or src/predict.py, then --help says more")
+    program, *words = arguments
+    trains = Path(program).stem == "train"
+    options, rest = parse(words, trains)
+    if not trains:
+        return launch_predict(program, options, rest)
+    config = load_train_config(options.config, _program_words(options, rest)[2:])
+    job = make_job(program, options, rest, config)
+    if options.compile_cache is not None:
+        cache = str(Path(options.compile_cache).absolute() / graph_digest(config))
+        variables = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": cache}
+        job = replace(job, environment={**job.environment, **variables})
+    if options.dry:
+        print(topology(job.nodes, config.parallel, full=True), dry(job, options.log_dir), sep="\n")
+        return 0
+    here = this_node(job, options)
+    print(topology(job.nodes, config.parallel, here.place), flush=True)
+    if on_ascend(config, options.start):
+        check_devices(here)
+    output = os.path.realpath(config.run.output)
+    require_free(output, here, options.grace)
+    return run_attempts(replace(job, environment={**job.environment, OUTPUT: output}), here, options)
+
+
+def require_free(output: str, here: Node, grace: int) -> None:
+    """Refuses a run's folder in which another run works, before a worker is started.
+
+    What a launcher that was killed has left on this node is waited for: it saves and ends by itself. The
+    node of rank 0 looks for other runs; rank 0 itself then holds the folder for all.
+
+    Raises:
+        ValueError: Another process works in it, or does not end.
+    """
+    wait_for_orphans(output, grace)
+    if 0 in here.ranks and os.path.isdir(output):
+        with hold_folder(output, "launching a training"):
+            pass
+
+
+def _program_words(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[str, ...]:
+    device = [] if options.device is None else [f"run.device={options.device}"]
+    return ("--config", options.config, *overrides, *device)
+
+
+def graph_digest(config: TrainConfig) -> str:
+    """Names all that goes into a run's graphs: MindSpore 2.9 itself would take a cached graph whose layer
+    sizes, clipping or plan are of another config, without a word."""
+    parts = to_mapping({name: getattr(config, name) for name in ("model", "optim", "parallel")})
+    parts |= {
+        "batch_size": config.run.batch_size,
+        "device": config.run.device,
+        "mindspore": version("mindspore"),
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    for path in sorted(Path(pangu_alpha.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def on_ascend(config: TrainConfig, start: str) -> bool:
+    """Whether the workers of a run are on Ascend: as it says, as only there it can run, or as NPUs are here.
+
+    Args:
+        config: The run; its workers train on CPU if this is False.
+        start: How they find each other.
+    """
+    if config.run.device != "auto":
+        return config.run.device == "Ascend"
+    plan = config.parallel
+    return plan.tp * plan.pp > 1 or start == "rank-table" or bool(glob(f"{NPU}[0-9]*"))
+
+
+def make_job(program: str, options: argparse.Namespace, overrides: Sequence[str], config: TrainConfig) -> Job:
+    """What the options ask for.
+
+    Raises:
+        ValueError: It differs from the plan, cannot run, or is what every worker would refuse.
+    """
+    plan = config.parallel
+    if config.run.device == "CPU" and (plan.tp * plan.pp > 1 or options.start == "rank-table"):
+        raise ValueError(
+            "--device CPU: MindSpore 2.9 trains data parallel only there, started by msrun; use tp = pp = 1, "
+            "or `python src/plan.py replay` to compute a plan on CPU"
+        )
+    if options.rank_table is not None:
+        nodes = table_nodes(read(options.rank_table, Mesh.of(plan), options.chip))
+    else:
+        nproc = options.nproc or max(plan.devices // options.nnodes, 1)
+        if options.nnodes * nproc > max(_MOST_DEVICES, plan.devices):
+            raise ValueError(f"--nnodes, --nproc: {options.nnodes} nodes of {nproc} workers are too many")
+        nodes = plain_nodes(options.nnodes, nproc)
+    if problems := list(refusals(nodes, plan, options.nnodes, options.nproc)):
+        raise ValueError("\n".join(problems))
+    if problems := list(unrunnable(config, plan.devices > 1 and on_ascend(config, options.start))):
+        raise ConfigError(problems)
+    return Job(
+        program=(program, *_program_words(options, overrides)),
+        nodes=nodes,
+        start=options.start if plan.devices > 1 else "alone",
+        environment=environment_of(options),
+        master=(options.master_addr or "127.0.0.1", options.master_port),
+        rank_table=options.rank_table and os.path.abspath(options.rank_table),
+        cluster_timeout=options.cluster_timeout,
+        bind_cores=options.bind_cores,
+    )
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import run_main
+
+    run_main(main)

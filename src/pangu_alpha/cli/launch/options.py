@@ -1,0 +1,144 @@
+"""The launchers' options, and which words are left for the program."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Callable, Sequence
+
+from pangu_alpha.cli.options import natural, path_text, port, positive
+from pangu_alpha.cli.parser import Parser
+from pangu_alpha.launcher.commands import address_fault
+from pangu_alpha.launcher.watch import GRACE
+
+_OF_TRAIN = {"--resume": "run.resume=HOW", "--init-from": "run.initial=PATH"}  # train.py's own, not ours
+
+
+def parse(words: Sequence[str], trains: bool) -> tuple[argparse.Namespace, list[str]]:
+    """Options of the launcher, and the words left for the program.
+
+    Raises:
+        ValueError: An unknown option, with the nearest one; options that exclude each other.
+    """
+    parser = _parser(trains)
+    options, rest = parser.parse_known_args(words)
+    if not trains:
+        return options, rest  # predict.py knows its own options
+    for word in rest:
+        if word.startswith("-") or "=" not in word:
+            raise ValueError(f"{word}: unknown; {_hint(word.partition('=')[0], parser)}")
+    if options.start == "msrun" and (options.nnodes or 1) > 1 and options.master_addr is None:
+        raise ValueError(
+            f"--master-addr: needed with {options.nnodes} nodes: the address of node 0 that all nodes reach"
+        )
+    if options.master_addr is not None and (fault := address_fault(options.master_addr)) is not None:
+        raise ValueError(f"--master-addr: {fault}")
+    if options.master_port + options.restarts > 65535:
+        raise ValueError(
+            f"--master-port: each restart takes the next port, and {options.master_port} with "
+            f"{options.restarts} restarts goes beyond 65535; lower one of them"
+        )
+    if (options.start == "rank-table") != (options.rank_table is not None):
+        raise ValueError("--start rank-table and --rank-table FILE need each other")
+    if options.rank_table is None:
+        options.nnodes = options.nnodes or 1
+    return options, rest
+
+
+def _hint(option: str, parser: argparse.ArgumentParser) -> str:
+    if option in _OF_TRAIN:
+        return f"here it is written {_OF_TRAIN[option]}"
+    known = {*re.findall(r"--[a-z-]+", parser.format_help())} - {*_OF_TRAIN}  # the help speaks of them, too
+    near = difflib.get_close_matches(option, sorted(known), 1)
+    return f"did you mean {near[0]}?" if near else "options are --words, see --help; the rest key=value"
+
+
+def _parser(trains: bool) -> argparse.ArgumentParser:
+    name = "train" if trains else "predict"
+    words = "--config FILE [key=value ...]" if trains else "[options of predict.py]"
+    others = "Words key=value go to train.py." if trains else "Options not listed here go to predict.py."
+    parser = Parser(
+        prog=f"bash run_scripts/run_distribute_{name}.sh",
+        usage=f"%(prog)s [options] {words}",
+        description=f"Starts {name}.py on the devices of a node and watches over it; see docs/launching.md.",
+        epilog=others,
+    )
+    add = parser.add_argument
+    if trains:
+        add("--config", type=path_text, required=True, metavar="FILE", help="YAML of the run")
+    else:
+        add(
+            "--prompt-file",
+            type=path_text,
+            required=True,
+            metavar="FILE",
+            help="prompts, one a line, shared out evenly",
+        )
+        add(
+            "--output",
+            type=path_text,
+            required=True,
+            metavar="FILE",
+            help="JSON lines of all workers, in the prompts' order",
+        )
+    _add_topology(parser, trains)
+    _add_environment(parser)
+    return parser
+
+
+def _add_topology(parser: argparse.ArgumentParser, trains: bool) -> None:
+    add = _adder(parser, "devices and nodes")
+    needed = "what the plan needs" if trains else "1"
+    add("--device", choices=("Ascend", "CPU"), help="device type; without it, the program's own choice")
+    add("--nproc", type=positive, metavar="N", help=f"workers of a node; without it, {needed}")
+    if not trains:
+        parser.set_defaults(restarts=0)
+        return
+    add("--nnodes", type=positive, metavar="N", help="nodes; without it 1, or the rank table's")
+    add("--node-rank", type=natural, metavar="N", help="place of this node, from 0; needed with several")
+    add("--master-addr", metavar="HOST", help="address of node 0 that all nodes reach (msrun); needed with "
+        "several")  # fmt: skip
+    add(
+        "--master-port",
+        type=port,
+        default=8118,
+        metavar="PORT",
+        help="free port of node 0, and the next for each restart",
+    )
+    add("--start", choices=("msrun", "rank-table"), default="msrun", help="how workers find each other")
+    add("--rank-table", type=path_text, metavar="FILE", help="HCCL rank table, for --start rank-table")
+    add("--chip", metavar="NAME", help="chip whose rules the rank table must keep; see docs/rank_tables.md")
+    add("--cluster-timeout", type=positive, default=600, metavar="S", help="wait for all workers (msrun)")
+    add("--restarts", type=natural, default=0, metavar="N", help="attempts after a failure, each from "
+        "the newest whole checkpoint")  # fmt: skip
+    add(
+        "--compile-cache",
+        type=path_text,
+        metavar="DIR",
+        help="keep compiled graphs there (MS_COMPILER_CACHE_*)",
+    )
+
+
+def _add_environment(parser: argparse.ArgumentParser) -> None:
+    add = _adder(parser, "environment and logs")
+    add("--log-dir", type=path_text, default="logs", metavar="DIR", help="logs of all attempts; best on "
+        "shared storage")  # fmt: skip
+    add("--heartbeat", type=natural, default=30, metavar="S", help="between signs of life of a compilation")
+    add("--grace", type=natural, default=GRACE, metavar="S", help="seconds that workers get to save and stop "
+        "after SIGTERM, Ctrl-C or a hang-up; a second signal kills them at once")  # fmt: skip
+    add("--hccl-connect-timeout", type=positive, default=1200, metavar="S", help="HCCL_CONNECT_TIMEOUT")
+    add("--hccl-exec-timeout", type=positive, default=3600, metavar="S", help="HCCL_EXEC_TIMEOUT")
+    add("--bind-cores", action="store_true", help="give every worker its own share of the cores")
+    add("--dry", action="store_true", help="print what would run on every node, run nothing")
+
+
+def _adder(parser: argparse.ArgumentParser, title: str) -> Callable[..., None]:
+    group = parser.add_argument_group(title)
+
+    def add(name: str, help: str, default: object = None, **rest: object) -> None:
+        if default is not None:
+            rest["default"], help = default, f"{help} (default: {default})"
+        group.add_argument(name, help=help, **rest)
+
+    return add

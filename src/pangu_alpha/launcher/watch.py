@@ -1,0 +1,260 @@
+"""Watches the workers of a node: shows one log, names the first rank that fails, stops the others.
+
+Launchers of other nodes are told by a file in the log folder, where they share it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from pangu_alpha.files.reading import ReadError, read_json, require_file
+from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.files.writing import write_json
+from pangu_alpha.launcher.workers import MsrunWorkers, OwnWorkers, log_of
+from pangu_alpha.processes.signals import Signals, signal_name
+
+_POLL = 0.1  # seconds
+_LAST_LINES = 20
+_LAST_BYTES = 1 << 20  # of a log, in which its last lines are looked for
+GRACE = 1800  # seconds: a save that is under way, a step, a save; 200B's take minutes each on slow storage
+_MOST_NEWS = 1 << 16  # bytes
+_CHATTER = re.compile(r"\[INFO\] DISTRIBUTED")  # MindSpore 2.9 logs it at any level
+_NOISE = re.compile(rf"{_CHATTER.pattern}|^-*$|Call Stack: \(For framework|^mindspore/ccsrc/")
+_HINTS = {  # what HCCL's codes mean, told where they stand in a failing rank's log
+    "EI0002": "HCCL: a rank did not arrive in time; another one is slow or dead (--hccl-exec-timeout)",
+    "EI0006": "HCCL: no connection between two ranks in time (--hccl-connect-timeout; check device IPs)",
+    "out of memory": "memory: more tp, pp or recompute, or a smaller run.batch_size",
+    "Address already in use": "the port is taken: give another --master-port",
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first rank of an attempt that failed.
+
+    Args:
+        rank: Its rank; None where msrun itself failed.
+        code: Exit code, -n after a signal n.
+        node: Where.
+        log: Its log.
+    """
+
+    rank: int | None
+    code: int
+    node: str
+    log: str
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell gives it: 128 + n after a signal n; 1 for a number that no process can end with."""
+        code = 128 - self.code if self.code < 0 else self.code
+        return code if 0 < code < 256 else 1
+
+    def __str__(self) -> str:
+        who = f"{'msrun' if self.rank is None else f'rank {self.rank}'} on {shown(self.node)}"
+        if self.code >= 0:
+            return f"{who} failed first, exit code {self.code}; its log: {shown(self.log)}"
+        ended = f"ended by {signal_name(-self.code)} ({-self.code})"
+        return f"{who} failed first, {ended}; its log: {shown(self.log)}"
+
+
+class Console:
+    """Shows the log of one worker as it grows, and a heartbeat while its first step compiles.
+
+    Args:
+        log: The log; need not exist yet.
+        heartbeat: Seconds between two heartbeats; 0 for none.
+    """
+
+    def __init__(self, log: Path, heartbeat: float) -> None:
+        self._log = log
+        self._heartbeat = heartbeat
+        self._offset = 0
+        self._compiling: float | None = None
+        self._last_beat = 0.0
+
+    def update(self) -> None:
+        """Shows what has come since."""
+        lines = [line for line in self._read().splitlines() if not _CHATTER.search(line)]
+        if lines:
+            print(*lines, sep="\n", flush=True)
+            self._compiling = self._last_beat = time.monotonic()
+            if not lines[-1].startswith("compiling "):
+                self._compiling = None
+        elif self._heartbeat and self._compiling is not None:
+            self._beat()
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if now - self._last_beat >= self._heartbeat:
+            self._last_beat = now
+            print(f"compiling for {now - self._compiling:.0f} s ...", flush=True)
+
+    def _read(self) -> str:
+        try:
+            with self._log.open("rb") as file:
+                file.seek(self._offset)
+                whole = file.read().rpartition(b"\n")
+        except OSError:  # not there yet, or on storage that is away for a while
+            return ""
+        self._offset += len(whole[0]) + len(whole[1])
+        return (whole[0] + whole[1]).decode("utf-8", errors="replace")
+
+
+class Bulletin:
+    """The file that tells launchers on other nodes of a failure; one from before this launch is ignored.
+
+    Args:
+        root: Log folder of the job, perhaps shared by all nodes.
+        marker: Folder just made on the same storage, whose clock is the one that counts.
+        attempt: Number of the attempt, from 0, which is the same on all nodes: late news is not of the next.
+        job: Tells the job from others with the same log folder; the same on all its nodes.
+    """
+
+    def __init__(self, root: Path, marker: Path, attempt: int = 0, job: str = "") -> None:
+        self._file = root / f"failed_{'_'.join(filter(None, (job, str(attempt))))}.json"
+        self._since = marker.stat().st_mtime_ns
+        self._complained = False
+
+    def read(self) -> Failure | None:
+        """The failure another node has seen; a file that is no such news is named once and passed over."""
+        try:
+            if self._file.stat().st_mtime_ns <= self._since:
+                return None
+            return _parsed(read_json(require_file(self._file), most=_MOST_NEWS), self._file)
+        except FileNotFoundError:
+            return None
+        except (OSError, ReadError) as error:
+            if not self._complained:
+                self._complained = True
+                print(f"warning: {shown(error)}; it is not taken as news of another node", file=sys.stderr)
+            return None
+
+    def write(self, failure: Failure) -> None:
+        """Tells the others, unless one was faster."""
+        if self.read() is not None:
+            return
+        try:
+            # escaped: the log folder's name may not be UTF-8, which others would refuse to read
+            write_json(self._file, asdict(replace(failure, log=shown(failure.log), node=shown(failure.node))))
+        except OSError as error:
+            print(f"warning: {shown(error)}: the other nodes are not told of the failure", file=sys.stderr)
+
+
+def _parsed(value: object, where: Path) -> Failure:
+    if isinstance(value, dict) and value.keys() == Failure.__annotations__.keys():
+        rank, code, node, log = (value[name] for name in ("rank", "code", "node", "log"))
+        numbers = [code] if rank is None else [code, rank]
+        whole = all(type(number) is int and abs(number) < 1 << 31 for number in numbers)
+        if whole and isinstance(node, str) and isinstance(log, str):
+            return Failure(rank, code, node, log)
+    raise ReadError(f"{where}: names no failure, but {quoted(value)}")
+
+
+def watch(
+    workers: OwnWorkers | MsrunWorkers,
+    console: Console,
+    signals: Signals,
+    bulletin: Bulletin | None,
+    node: str,
+    folder: Path,
+    grace: float = GRACE,
+) -> Failure | None:
+    """Waits until all workers have ended well or one has failed; no worker runs when it returns.
+
+    Args:
+        workers: Of this node.
+        console: Shows a log.
+        signals: The first is passed on as SIGTERM; workers then save and stop. A second one ends them.
+        bulletin: News from and for other nodes; None where there are none.
+        node: Name of this node.
+        folder: Of the workers' logs.
+        grace: Seconds workers get to save after a signal.
+
+    Returns:
+        None when all ended well or were told to stop.
+    """
+    deadline = None
+    try:
+        while True:
+            done = workers.finished()  # before the codes: what ends in between is seen by them
+            codes = workers.codes()
+            console.update()
+            if signals.number:
+                if deadline is None:
+                    deadline = _announced(signals.number, grace)
+                workers.terminate()
+                if None not in codes.values() or _enough(signals.again, deadline, codes):
+                    return None
+            failure = None if deadline else _failed(workers, codes, done, node, folder)
+            if bulletin is not None and not deadline:
+                failure = failure or bulletin.read()
+            if failure is not None:
+                if bulletin is not None:
+                    bulletin.write(failure)
+                return failure
+            if done is not None:
+                return None
+            time.sleep(_POLL)
+    finally:
+        workers.kill()
+        console.update()
+
+
+def _announced(number: int, grace: float) -> float:
+    """Says what the signal leads to; the time at which the workers' time is up."""
+    print(
+        f"signal {number}: the workers save and stop; what still runs in {grace:g} s (--grace) is killed, "
+        "and all of it at once after a second signal",
+        flush=True,
+    )
+    return time.monotonic() + grace
+
+
+def _enough(again: int, deadline: float, codes: Mapping[int, int | None]) -> bool:
+    """Whether workers that still run are to be killed, which is said."""
+    late = time.monotonic() > deadline
+    if again or late:
+        ranks = ", ".join(str(rank) for rank, code in sorted(codes.items()) if code is None)
+        why = f"signal {again} again" if again else "the time to save is up (--grace)"
+        print(f"{why}: killed while they ran: rank {ranks}; the last whole checkpoint stands", flush=True)
+    return bool(again or late)
+
+
+def _failed(
+    workers: OwnWorkers | MsrunWorkers,
+    codes: Mapping[int, int | None],
+    done: int | None,
+    node: str,
+    folder: Path,
+) -> Failure | None:
+    failed = [rank for rank, code in sorted(codes.items()) if code]
+    if failed:
+        rank = workers.first(failed)
+        return Failure(rank, codes[rank], node, str(log_of(folder, rank)))
+    if done:
+        return Failure(None, done, node, str(folder / "msrun.log"))
+    return None
+
+
+def last_lines(log: Path) -> list[str]:
+    """The end of a failing rank's log without MindSpore's chatter, from its last traceback on if there is
+    one, and what to do about the codes in it."""
+    try:
+        with require_file(log).open("rb") as file:
+            file.seek(max(log.stat().st_size - _LAST_BYTES, 0))
+            text = file.read(_LAST_BYTES).decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return [f"(no log {log})"]
+    except (OSError, ReadError) as error:
+        return [f"(the log cannot be read: {error})"]
+    lines = [line for line in text.splitlines() if not _NOISE.search(line)][-200:]
+    places = [place for place, line in enumerate(lines) if line.startswith("Traceback")]
+    lines = lines[max(places[-1] if places else 0, len(lines) - _LAST_LINES) :]
+    hints = [hint for word, hint in _HINTS.items() if any(word in line for line in lines)]
+    return lines + [f"hint: {hint}" for hint in hints]

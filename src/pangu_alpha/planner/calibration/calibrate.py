@@ -1,0 +1,285 @@
+"""Fits a device's constants to measured steps, and says how far a model is off.
+
+The split into fitted and held-out groups depends on the groups' names alone, never on order or on the rest of
+the table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from pangu_alpha.planner.calibration.published import Row
+from pangu_alpha.planner.cost.cost import CostModel
+from pangu_alpha.planner.cost.hardware import BOUNDS, Constants, other_constants
+
+FITTED = tuple(BOUNDS)
+_SALT = 61  # the least that halves every published set we know, whatever the predictions
+_FIRST_STEP, _LAST_STEP = 0.5, 0.01  # of the search, in logarithms of the constants
+_PULL = 0.0005  # loss of a constant a factor e away from its start
+_NOISE, _PRIOR = 0.02, 0.3  # standard deviations of logarithms: of a measured time, of a constant
+_NEWTON_STEPS = 6  # more than it takes to settle
+_SHARES = (0.2, 0.5, 1.0)  # of the constants that a step of the search moves
+_TOLD = 0.02  # least change of times' logarithms for a constant's (root mean square), by which rows tell it
+
+
+def counted(rows: Iterable[Row]) -> list[Row]:
+    """Rows that may judge a model: all but those of quality C."""
+    return [row for row in rows if row.quality.upper() != "C"]
+
+
+def group_name(row: Row) -> str:
+    """A group's name: its set, and what its rows share."""
+    return f"{row.set}: {row.group}"
+
+
+def fitted_half(rows: Iterable[Row], salt: int = _SALT) -> list[Row]:
+    """Rows of the groups that constants are fitted to: about half, by a hash of the salt and their names."""
+    return [row for row in rows if hashlib.sha256(f"{salt} {group_name(row)}".encode()).digest()[0] % 2 == 0]
+
+
+def predict(row: Row, constants: Constants | None = None) -> float:
+    """Seconds that the model gives a row, by the device's own constants or others."""
+    cluster = row.cluster
+    if constants is not None:
+        device = dataclasses.replace(cluster.device, constants=constants)
+        cluster = dataclasses.replace(cluster, device=device)
+    return CostModel(cluster, row.stack).estimate(row.job).step / row.repeats
+
+
+def shipped(rows: Sequence[Row]) -> list[float]:
+    """Seconds by the shipped constants."""
+    return [predict(row) for row in rows]
+
+
+def of_other_planners(rows: Sequence[Row]) -> list[float]:
+    """Seconds by our model with the constants of other public planners."""
+    return [predict(row, other_constants(row.cluster.device.name)) for row in rows]
+
+
+def constant_efficiency(rows: Sequence[Row]) -> list[float]:
+    """Seconds if all rows used one share of the peak, chosen for the least mean error on these very rows.
+
+    The work is the model's FLOPs, and a further forward pass for layers that are recomputed in full.
+    """
+    ideal = [_ideal(row) for row in rows]
+    best = min(
+        (row.seconds / seconds for row, seconds in zip(rows, ideal, strict=True)),
+        key=lambda scale: sum(abs(scale * i / row.seconds - 1) for i, row in zip(ideal, rows, strict=True)),
+        default=1.0,
+    )
+    return [best * seconds for seconds in ideal]
+
+
+def _ideal(row: Row) -> float:
+    job = row.job
+    tokens = job.batch * job.shape.seq
+    full = sum(counts["full"] for counts in job.recomputed())
+    flops = job.shape.flops(tokens) + full * job.shape.layer_flops(tokens)
+    return flops / (job.devices * row.cluster.device.peak) / row.repeats
+
+
+def errors(rows: Sequence[Row], seconds: Sequence[float]) -> dict[str, float | int | None]:
+    """How far predictions are off.
+
+    Args:
+        rows: Measured.
+        seconds: Predicted, in the same order.
+
+    Returns:
+        rows; mape, median (of the absolute errors) and bias (mean of the signed ones); spearman, the mean
+        rank correlation within groups of three rows and more; regret, the mean over groups of how much slower
+        than the fastest the row is that is predicted to be the fastest. All but rows and spearman in %; None
+        where there is no such group.
+    """
+    signed = [s / row.seconds - 1 for row, s in zip(rows, seconds, strict=True)]
+    groups = defaultdict(list)
+    for row, s in zip(rows, seconds, strict=True):
+        groups[row.set, row.group].append((s, row.seconds))
+    several = [group for group in groups.values() if len(group) >= 2]
+    ranks = [spearman(*zip(*group, strict=True)) for group in several if len(group) >= 3]
+    regrets = [_regret(group) for group in several]
+    return {
+        "rows": len(rows),
+        "mape": _percent(map(abs, signed)),
+        "median": _percent(map(abs, signed), statistics.median),
+        "bias": _percent(signed),
+        "spearman": round(statistics.fmean(ranks), 4) if ranks else None,
+        "regret": _percent(regrets),
+    }
+
+
+def _regret(group: Sequence[tuple[float, float]]) -> float:
+    """By how much the predicted fastest of (predicted, measured) is not the fastest; of ties, the mean."""
+    least = min(predicted for predicted, _ in group)
+    taken = [measured for predicted, measured in group if predicted == least]
+    return statistics.fmean(taken) / min(measured for _, measured in group) - 1
+
+
+def _percent(values: Iterable[float], mean: Callable = statistics.fmean) -> float | None:
+    values = list(values)
+    return round(100 * mean(values), 2) if values else None
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float:
+    """Rank correlation; equal values share their mean rank, and a constant sequence correlates with none."""
+    a, b = _ranks(first), _ranks(second)
+    if min(len(set(a)), len(set(b))) < 2:
+        return 0.0
+    return statistics.correlation(a, b)
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    ordered = sorted(values)
+    first: dict[float, int] = {}
+    for index, value in enumerate(ordered):
+        first.setdefault(value, index)
+    return [first[value] + (ordered.count(value) - 1) / 2 for value in values]
+
+
+def loss(rows: Sequence[Row], constants: Constants) -> float:
+    """What a fit makes small: the mean over sets of error and regret.
+
+    The error of a set is the mean |log(predicted / measured)|; its regret (see `errors`) counts half, since a
+    plan is chosen by which is faster, not by how fast it is.
+    """
+    sets = defaultdict(list)
+    for row in rows:
+        sets[row.set].append((row.group, predict(row, constants), row.seconds))
+    return statistics.fmean(map(_set_loss, sets.values()))
+
+
+def _set_loss(found: Sequence[tuple[tuple, float, float]]) -> float:
+    groups = defaultdict(list)
+    for group, predicted, measured in found:
+        groups[group].append((predicted, measured))
+    error = statistics.fmean(abs(math.log(predicted / measured)) for _, predicted, measured in found)
+    several = [group for group in groups.values() if len(group) >= 2]
+    return error + 0.5 * statistics.fmean(map(_regret, several)) if several else error
+
+
+def fit(
+    rows: Sequence[Row],
+    start: Constants,
+    names: Sequence[str] = FITTED,
+    trials: int = 600,
+    seed: int = 0,
+) -> Constants:
+    """Fits constants by a random search whose steps grow with success and shrink without, (1+1)-ES.
+
+    A step moves some of the constants or all. A small pull towards the start keeps constants there that the
+    rows say nothing about.
+
+    Args:
+        rows: Of one device type.
+        start: Where to begin; constants not in `names`, and those that are 0, stay.
+        names: Constants to fit.
+        trials: Steps that are tried.
+        seed: Of the random steps.
+
+    Raises:
+        ValueError: there are no rows, or they are of several device types.
+    """
+    devices = sorted({row.cluster.device.name for row in rows})
+    if len(devices) != 1:
+        raise ValueError(f"rows of {', '.join(devices) or 'no device'}: give rows of exactly one device type")
+    random = np.random.default_rng(seed)
+    moves, size = np.zeros(len(names)), _FIRST_STEP
+    best, least = start, loss(rows, start)
+    for _ in range(trials):
+        chosen = random.random(len(names)) < random.choice(_SHARES)
+        trial_moves = moves + size * chosen * random.standard_normal(len(names))
+        trial = _moved(start, names, trial_moves)
+        found = loss(rows, trial) + _PULL * float(trial_moves @ trial_moves)
+        if found < least:
+            best, least, moves, size = trial, found, trial_moves, size * 1.5
+        else:
+            size = size * 0.9 if size > _LAST_STEP else _FIRST_STEP
+    return best
+
+
+def fit_devices(rows: Sequence[Row], trials: int = 1500) -> dict[str, Constants]:
+    """Fits the constants of each device type among the rows, from the defaults of Constants.
+
+    A device of fewer rows than constants gets only those that the rows tell.
+    """
+    devices = defaultdict(list)
+    for row in rows:
+        devices[row.cluster.device.name].append(row)
+    start, fitted = Constants(), {}
+    for device, mine in sorted(devices.items()):
+        names = FITTED if len(mine) >= len(FITTED) else told(mine, start)
+        fitted[device] = fit(mine, start, names, trials)
+    return fitted
+
+
+def told(rows: Sequence[Row], constants: Constants) -> tuple[str, ...]:
+    """The constants that the rows can tell apart, `matmul` first, then by their effect.
+
+    Constants that change all rows' times alike cannot be told apart: a further one is added only if its
+    effects are no combination of the others'.
+    """
+    effects = {name: _effect(rows, constants, name) for name in FITTED}
+    found: list[str] = []
+    while effects:
+        sizes = {name: float(np.sqrt((effect**2).mean())) for name, effect in effects.items()}
+        name = max(sizes, key=lambda name: (not found and name == "matmul", sizes[name]))
+        if sizes[name] < _TOLD:
+            break
+        found.append(name)
+        unit = effects[name] / np.linalg.norm(effects.pop(name))
+        effects = {other: effect - (effect @ unit) * unit for other, effect in effects.items()}
+    return tuple(found)
+
+
+def _effect(rows: Sequence[Row], constants: Constants, name: str) -> np.ndarray:
+    """Change of the logarithm of each row's time for a constant's, by a difference of a tenth."""
+    values = [_moved(constants, [name], np.array([move])) for move in (-0.05, 0.05)]
+    low, high = (getattr(value, name) for value in values)
+    if low == high:
+        return np.zeros(len(rows))
+    times = np.log([[predict(row, value) for row in rows] for value in values])
+    return (times[1] - times[0]) / math.log(high / low)
+
+
+def refit(rows: Sequence[Row], start: Constants) -> Constants:
+    """Fits the constants that rows tell by regularised least squares of logarithms, Gauss-Newton steps.
+
+    For few and clean rows, such as the user's own runs; `fit` is for many, some of which are odd.
+
+    Args:
+        rows: Of one device type.
+        start: Constants the fit is drawn to, with a standard deviation of _PRIOR against _NOISE of a time.
+    """
+    names, found = told(rows, start), start
+    ridge = (_NOISE / _PRIOR) ** 2 * np.eye(len(names))
+    moves = np.zeros(len(names))
+    for _ in range(_NEWTON_STEPS if names else 0):
+        off = np.array([math.log(row.seconds / predict(row, found)) for row in rows])
+        effects = np.stack([_effect(rows, found, name) for name in names], axis=1)
+        gradient = effects.T @ off - ridge @ moves
+        moves = moves + np.linalg.solve(effects.T @ effects + ridge, gradient)
+        found = _moved(start, names, moves)
+        moves = np.array([math.log(getattr(found, name) / getattr(start, name)) for name in names])
+    return found
+
+
+def left_out(rows: Sequence[Row], start: Constants) -> list[float]:
+    """Seconds of each row by constants that are fitted to the others."""
+    others = ([*rows[:index], *rows[index + 1 :]] for index in range(len(rows)))
+    return [predict(row, refit(rest, start)) for row, rest in zip(rows, others, strict=True)]
+
+
+def _moved(start: Constants, names: Sequence[str], moves: np.ndarray) -> Constants:
+    """Constants times exp(move) each, inside their bounds."""
+    changes = {}
+    for name, move in zip(names, moves, strict=True):
+        low, high = BOUNDS[name]
+        changes[name] = float(min(max(getattr(start, name) * math.exp(move), low), high))
+    return dataclasses.replace(start, **changes)

@@ -1,0 +1,183 @@
+"""The collective calls of a stage of a job, from the formulas that the proof compares with graphs.
+
+The formulas know whole networks. What a stage asks for is what its ends ask for and, for each layer, what
+one layer more asks for; so networks of three stages and at most two layers a stage tell the calls of all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.planner.cost.job import Job
+from pangu_alpha.planner.cost.shapes import Shape
+from pangu_alpha.proof.checks.traffic import Call, Demand, Formulas
+
+_DTYPE = "float16"  # any type of 16 bits
+_STAGES = 3  # a first, a last, and one between
+
+
+class Kind(NamedTuple):
+    """What calls are for, and what they do.
+
+    Args:
+        what: As proof.checks.traffic.Demand.
+        call: Phase, operation, axis, type and payload.
+    """
+
+    what: str
+    call: Call
+
+
+Calls = Mapping[Kind, int]  # how many of each kind in a step
+
+
+class _Grid(NamedTuple):
+    """All that the calls of a stage depend on besides its layers."""
+
+    shape: Shape
+    micro_batch: int
+    dp: int
+    tp: int
+    stages: int
+    micro_batches: int
+    sharding: str
+    threshold: int
+    sequence_parallel: bool
+    vocab_parallel: bool
+    saturates: bool
+
+    @classmethod
+    def of(cls, job: Job, micro_batch: int, sequence_parallel: bool, saturates: bool) -> _Grid:
+        """What a job's calls depend on; more than three stages are no other stages."""
+        return cls(
+            job.shape,
+            micro_batch,
+            job.dp,
+            job.tp,
+            min(job.pp, _STAGES),
+            job.micro_batches,
+            job.sharding,
+            job.optimizer_threshold,
+            sequence_parallel,
+            job.vocab_parallel,
+            saturates,
+        )
+
+    def formulas(self, stage: int, layers: int, mode: str) -> Formulas:
+        """Those of a stage of so many layers, the other stages having one."""
+        shares = tuple(layers if each == stage else 1 for each in range(self.stages))
+        plan = ParallelPlan(
+            dp=self.dp,
+            tp=self.tp,
+            pp=self.stages,
+            micro_batches=self.micro_batches,
+            layers_per_stage=shares,
+            optimizer_parallel=self.sharding,
+            optimizer_threshold=self.threshold,
+            recompute=mode,
+            sequence_parallel=self.sequence_parallel,
+            vocab_parallel=self.vocab_parallel,
+        )
+        network = _network(self.shape, sum(shares))
+        return Formulas(network, plan, self.micro_batch, _DTYPE, stage, self.saturates)
+
+
+def describes(job: Job) -> bool:
+    """Whether the formulas know jobs of this kind: the network's shape, its sharding, its schedule."""
+    shape = job.shape
+    known = shape.biased and shape.tied and not shape.gated and shape.ffn == 4 * shape.hidden
+    heads = shape.kv_heads == shape.heads and shape.head_size * shape.heads == shape.hidden
+    return known and heads and job.chunks == 1 and job.sharding != "optimizer"
+
+
+class Demands:
+    """The calls of any stage of a job: those of its ends, and of each of its layers.
+
+    Args:
+        job: One that is described; its own layers and recompute do not matter.
+        saturates: Whether overflow is told by the chips' float status, as proof.checks.traffic has it.
+    """
+
+    def __init__(self, job: Job, saturates: bool = False) -> None:
+        self._passes = _Grid.of(job, job.micro_batch, job.sequence_parallel, saturates)
+        self._updates = _Grid.of(job, 1, False, saturates)  # whatever the rows are
+
+    def passes(self, first: bool, last: bool) -> Calls:
+        """Calls of the micro-batches and of their passes through a stage's ends.
+
+        Args:
+            first: Whether the stage embeds the tokens.
+            last: Whether it has logits and loss.
+        """
+        return _of_ends(self._passes, Formulas.passes, first, last)
+
+    def passes_of_layer(self, mode: str) -> Calls:
+        """What a layer of a recompute mode adds."""
+        return _of_layer(self._passes, Formulas.passes, mode)
+
+    def updates(self, first: bool, last: bool) -> Calls:
+        """Calls for weights and gradients of a stage's ends, and for the update; as `passes`."""
+        return _of_ends(self._updates, Formulas.updates, first, last)
+
+    def updates_of_layer(self, mode: str) -> Calls:
+        """What a layer of a recompute mode adds."""
+        return _of_layer(self._updates, Formulas.updates, mode)
+
+    def of_stage(self, first: bool, last: bool, counts: Mapping[str, int]) -> Calls:
+        """All calls of a stage.
+
+        Args:
+            first: See `passes`.
+            last: See `passes`.
+            counts: Its layers by recompute mode.
+        """
+        found = Counter(self.passes(first, last))
+        found.update(self.updates(first, last))
+        for mode, layers in counts.items():
+            for calls in (self.passes_of_layer(mode), self.updates_of_layer(mode)):
+                found.update({kind: layers * times for kind, times in calls.items()})
+        return {kind: times for kind, times in found.items() if times}
+
+
+@lru_cache(1 << 8)
+def _network(shape: Shape, layers: int) -> ModelConfig:
+    return ModelConfig(shape.vocab, shape.hidden, layers, shape.heads, shape.seq, dropout=shape.dropout)
+
+
+@lru_cache(1 << 14)
+def _of_ends(grid: _Grid, which: Callable[[Formulas], list[Demand]], first: bool, last: bool) -> Calls:
+    """What a stage without layers asks for, if there were one.
+
+    Of two stages none lies between; what both ask for is the least of either.
+    """
+    if grid.stages == 2 and not (first or last):
+        one, other = (_of_ends(grid, which, end, not end) for end in (True, False))
+        return {kind: min(times, other[kind]) for kind, times in one.items() if kind in other}
+    stage = 0 if first else grid.stages - 1 if last else 1
+    return _difference(_asked(grid, which, stage, 1, "none"), _of_layer(grid, which, "none"))
+
+
+@lru_cache(1 << 14)
+def _of_layer(grid: _Grid, which: Callable[[Formulas], list[Demand]], mode: str) -> Calls:
+    """What a layer more asks for."""
+    return _difference(_asked(grid, which, 0, 2, mode), _asked(grid, which, 0, 1, mode))
+
+
+def _difference(more: Calls, less: Calls) -> Calls:
+    found = {kind: more.get(kind, 0) - less.get(kind, 0) for kind in more.keys() | less.keys()}
+    return {kind: times for kind, times in found.items() if times}
+
+
+@lru_cache(1 << 14)
+def _asked(
+    grid: _Grid, which: Callable[[Formulas], list[Demand]], stage: int, layers: int, mode: str
+) -> Calls:
+    found: Counter[Kind] = Counter()
+    for demand in which(grid.formulas(stage, layers, mode)):
+        found[Kind(demand.what, demand.call)] += demand.times
+    return found

@@ -1,0 +1,3 @@
+"""How each operator of a block is split best over the devices of a group."""
+
+__all__ = ["draw", "patterns", "strategies", "verify"]

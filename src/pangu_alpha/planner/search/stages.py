@@ -1,0 +1,395 @@
+"""The best layers and recompute of every stage of one grid, between a simulation and a lower bound.
+
+With M micro-batches and P stages of forward and backward times f and b, a 1F1B step takes at least
+sum(f + b) + max_s((M - 1) b_s + (M - P + s) f_s): stage s cannot run a first backward pass before all stages
+ran forward and those behind it backward, and does the rest of its own work before those in front finish.
+Dynamic programming finds the layers for which that bound is least; from there, and from even layers, single
+layers are moved for as long as the simulated schedule gets faster. The bound tells how far from the best the
+result can be. In a stage, the fastest mix of recompute modes that fits is best: more recompute never takes
+more time off another term than it adds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from pangu_alpha.config.parallel import RECOMPUTE
+from pangu_alpha.planner.cost.cost import CostModel, StageCost, Step
+from pangu_alpha.planner.cost.job import Job
+from pangu_alpha.planner.cost.kept import layer_activations, layer_copies, mask_bytes
+from pangu_alpha.planner.cost.memory import again, in_flight, memory_of
+from pangu_alpha.planner.cost.schedule import duration
+
+_CLOSE = 1e-3  # a plan this near to its lower bound is not looked at further
+_WAYS = 20_000  # of giving layers to stages that dynamic programming walks through
+_GAIN = 0.1  # share of the time that moving layers may save; more was never seen
+_MOVES = 8  # layers moved in turn, each from one of the slowest stages to one of the fastest
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What every stage of a pipeline does.
+
+    Args:
+        counts: Layers of each stage by recompute mode.
+        seconds: Of a step, its schedule simulated.
+        least: Seconds that no layers and recompute on this grid can undercut.
+        memory: Largest bytes on a device.
+    """
+
+    counts: tuple[Mapping[str, int], ...]
+    seconds: float
+    least: float
+    memory: int
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Layers of each stage."""
+        return tuple(sum(counts.values()) for counts in self.counts)
+
+
+class _Choice(NamedTuple):
+    """A stage with a number of layers."""
+
+    cost: StageCost
+    counts: Mapping[str, int]
+    memory: int
+
+
+class _Label(NamedTuple):
+    """A way to fill the first stages: terms of its lower bound, and how it came."""
+
+    total: float
+    steady: float
+    once: float
+    choice: _Choice | None
+    before: _Label | None
+
+    @property
+    def seconds(self) -> float:
+        """The bound that has been added up."""
+        return self.total + self.steady + self.once
+
+
+class Pipeline:
+    """Stages of one grid, micro-batch size, sharding and placement.
+
+    Args:
+        model: Of cost.
+        job: Its own layers of stages and recompute do not matter.
+        capacity: Bytes a device has; by default all of its memory.
+        modes: Recompute modes that a layer may have.
+    """
+
+    def __init__(
+        self,
+        model: CostModel,
+        job: Job,
+        capacity: int | None = None,
+        modes: Collection[str] = RECOMPUTE,
+    ) -> None:
+        self.job, self.device = job, model.cluster.device
+        self.capacity = self.device.memory if capacity is None else capacity
+        self.stack = model.stack
+        self.step = Step(model, job)
+        self.modes = modes
+        self.kept = {
+            mode: layer_activations(job, mode, self.stack) + layer_copies(job, mode, self.stack)
+            for mode in RECOMPUTE
+        }
+        self._layers: dict[str, float] = {}
+        self._shared: dict[tuple[bool, bool], tuple[float, float]] = {}
+        self.fastest = min(modes, key=self._layer)
+        self.layer = self._layer(self.fastest)
+        self._choices: dict[tuple[int, int], _Choice | None] = {}
+        self._fixed_bytes: dict[tuple[bool, bool, int], float] = {}
+
+    def _layer(self, mode: str) -> float:
+        """Seconds of both passes of a layer."""
+        if mode not in self._layers:
+            both = self.step.forward_layer.seconds + self.step.backward_layer(mode).seconds
+            self._layers[mode] = both
+        return self._layers[mode]
+
+    def least(self, once: bool = True) -> float:
+        """Seconds that no choice of layers and recompute can undercut; memory is not looked at.
+
+        Some stage has as many layers as there are on average, or more, and all layers are somewhere.
+
+        Args:
+            once: With what a step has once, the gradients' traffic and the update.
+        """
+        job = self.job
+        fewest = -(-job.shape.layers // job.pp)
+        cost = self.step.stage(job.pp == 1, job.pp == 1, {self.fastest: fewest}, once)
+        steady = (job.micro_batches - 1) * cost.backward + (job.micro_batches - job.pp) * cost.forward
+        layers = job.shape.layers * max(self.layer, (cost.work.seconds + cost.gathers) / fewest)
+        if job.pp == 1:
+            layers = cost.busy - self._ends
+        rest = cost.traffic + cost.optimizer if once else 0.0
+        return self._ends + layers + steady + rest
+
+    @cached_property
+    def _ends(self) -> float:
+        """Both passes through what the first and the last stage have besides layers."""
+        ends = self.step.stage(True, self.job.pp == 1, {}, once=False).work.seconds
+        if self.job.pp > 1:
+            ends += self.step.stage(False, True, {}, once=False).work.seconds
+        return ends
+
+    @property
+    def _total(self) -> float:
+        """Least time of both passes through all stages."""
+        return self.job.shape.layers * self.layer + self._ends
+
+    def best(self, bound: float = math.inf) -> Stages | None:
+        """The fastest stages that fit; None if there are none within `bound` seconds."""
+        least = self.least()
+        if least > bound:
+            return None
+        layers = self._level()
+        if layers is None:
+            return None
+        seconds = self.seconds(layers)
+        if seconds > least * (1 + _CLOSE):
+            layers, least = self._from_bound(layers, min(bound, seconds), least)
+            if self.seconds(layers) * (1 - _GAIN) > bound:
+                return None
+            layers, seconds = self._moved(layers)
+        return None if seconds > bound else self._stages(layers, seconds, min(least, seconds))
+
+    def _from_bound(
+        self, layers: tuple[int, ...], bound: float, least: float
+    ) -> tuple[tuple[int, ...], float]:
+        """Better layers by dynamic programming, if it finds any, and the best lower bound that is known."""
+        try:
+            lowest = self._lowest(bound)
+        except _TooManyError:
+            return layers, least
+        if lowest is None:
+            return layers, max(least, bound)
+        return min(layers, _layers(lowest), key=self.seconds), max(least, lowest.seconds)
+
+    def seconds(self, layers: Sequence[int]) -> float:
+        """Time of a step with so many layers in the stages, as played; infinite if they do not fit."""
+        choices = [self.choice(stage, count) for stage, count in enumerate(layers)]
+        if None in choices:
+            return math.inf
+        costs = [choice.cost for choice in choices]
+        forward, backward = [cost.forward for cost in costs], [cost.backward for cost in costs]
+        played = duration(forward, backward, self.job.micro_batches, self.job.schedule)
+        return played + max(cost.traffic for cost in costs) + max(cost.optimizer for cost in costs)
+
+    def _stages(self, layers: Sequence[int], seconds: float, least: float) -> Stages:
+        choices = [self.choice(stage, count) for stage, count in enumerate(layers)]
+        counts = tuple(choice.counts for choice in choices)
+        return Stages(counts, seconds, least, max(choice.memory for choice in choices))
+
+    def _level(self) -> tuple[int, ...] | None:
+        """Layers as even as they go, or as memory lets them; None if they do not fit."""
+        if all(self.choice(stage, layers) for stage, layers in enumerate(self.job.layers)):
+            return self.job.layers
+        limits = [self._limit(stage, math.inf, layers) for stage, layers in enumerate(self.job.layers)]
+        over = sum(limits) - self.job.shape.layers
+        if over < 0 or min(limits) == 0:
+            return None
+        highest = max(limits)
+        while sum(min(limit, highest) for limit in limits) - self.job.shape.layers >= self.job.pp:
+            highest -= 1
+        layers = [min(limit, highest) for limit in limits]
+        for _ in range(sum(layers) - self.job.shape.layers):
+            layers[layers.index(max(layers))] -= 1
+        return tuple(layers)
+
+    def _moved(self, layers: Sequence[int]) -> tuple[tuple[int, ...], float]:
+        """Moves single layers between stages for as long as that saves time."""
+        layers, seconds = tuple(layers), self.seconds(layers)
+        tried = 4 if self.job.pp <= 32 else 2  # a simulation of many stages takes its time
+        for _ in range(_MOVES):
+            busy = [self.choice(stage, count).cost.busy for stage, count in enumerate(layers)]
+            order = sorted(range(self.job.pp), key=busy.__getitem__)
+            moves = itertools.product(reversed(order[-tried:]), order[:tried])
+            ways = [_move(layers, *move) for move in moves if move[0] != move[1] and layers[move[0]] > 1]
+            faster, best = min(((self.seconds(way), way) for way in ways), default=(seconds, layers))
+            if faster >= seconds:
+                break
+            layers, seconds = best, faster
+        return layers, seconds
+
+    def _weight(self, stage: int, cost: StageCost) -> float:
+        """What a stage adds, at least, to one micro-batch's way through all stages."""
+        job = self.job
+        return (job.micro_batches - 1) * cost.backward + (job.micro_batches - job.pp + stage) * cost.forward
+
+    def _limit(self, stage: int, slowest: float, guess: int) -> int:
+        """Most layers of a stage that fit and weigh at most `slowest`; searched outwards from a guess."""
+
+        def possible(layers: int) -> bool:
+            choice = self.choice(stage, layers)
+            return choice is not None and self._weight(stage, choice.cost) <= slowest
+
+        low, high, stride = 0, self.job.shape.layers - self.job.pp + 2, 1
+        while low < guess < high:
+            low, high = (guess, high) if possible(guess) else (low, guess)
+            guess, stride = (low + stride if low == guess else high - stride), 2 * stride
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if possible(middle) else (low, middle)
+        return low
+
+    def _lowest(self, bound: float) -> _Label | None:
+        """The layers whose lower bound is least, if it is within `bound`.
+
+        Raises:
+            _TooManyError: There are too many ways to give layers to the stages.
+        """
+        total = self.job.shape.layers
+        slowest = bound - total * self.layer - self._ends
+        limits = [self._limit(stage, slowest, layers) for stage, layers in enumerate(self.job.layers)]
+        spare = sum(limits) - total
+        if min(limits) == 0 or spare < 0:
+            return None
+        if (spare + 1) * sum(min(spare, limit) for limit in limits) > _WAYS:
+            raise _TooManyError
+        after = sum(limits)
+        ways: dict[int, list[_Label]] = {0: [_START]}
+        for stage, limit in enumerate(limits):
+            after -= limit
+            left = self.job.pp - stage - 1
+            longer: dict[int, list[_Label]] = {}
+            for used, labels in ways.items():
+                for layers in range(max(1, total - after - used), min(limit, total - left - used) + 1):
+                    choice = self.choice(stage, layers)
+                    weight = self._weight(stage, choice.cost)
+                    rest = (total - used - layers) * self.layer
+                    for label in labels:
+                        new = _extend(label, choice, weight)
+                        if new.seconds + rest <= bound:
+                            _keep(longer.setdefault(used + layers, []), new)
+            ways = longer
+        return min(ways.get(total, []), key=lambda label: label.seconds, default=None)
+
+    def choice(self, stage: int, layers: int) -> _Choice | None:
+        """The fastest mix of recompute of a stage that fits; None if none does."""
+        key = (stage, layers)
+        if key not in self._choices:
+            self._choices[key] = self._choose(stage, layers)
+        return self._choices[key]
+
+    def _choose(self, stage: int, layers: int) -> _Choice | None:
+        """Of the mixes of recompute modes that fit, that which costs the least time."""
+        first, last = stage == 0, stage == self.job.pp - 1
+        room = self.capacity - self._fixed(first, last, layers)
+        counts = self._mix(layers, room, in_flight(self.job, stage))
+        if counts is None:
+            return None
+        memory = self.capacity - room + self._kept(counts, in_flight(self.job, stage))
+        return _Choice(self.step.stage(first, last, counts), counts, round(memory))
+
+    def _fixed(self, first: bool, last: bool, layers: int) -> float:
+        """Bytes of a stage without what its layers keep for the backward pass."""
+        key = (first, last, layers)
+        if key not in self._fixed_bytes:
+            stage, bare = (0 if first else self.job.pp - 1 if last else 1), {"none": layers}
+            whole = memory_of(self.job, stage, bare, self.device, self.stack).total
+            self._fixed_bytes[key] = whole - self._kept(bare, in_flight(self.job, stage))
+        return self._fixed_bytes[key]
+
+    def _kept(self, counts: Mapping[str, int], times: float) -> float:
+        """Bytes that layers keep, and those of a layer that is being computed again."""
+        kept = sum(self.kept[mode] * count for mode, count in counts.items())
+        selective, full = counts.get("selective", 0) > 0, counts.get("full", 0) > 0
+        if (selective, full) not in self._shared:
+            some = {"selective": int(selective), "full": int(full), "none": 1}
+            self._shared[selective, full] = (
+                mask_bytes(self.job, some, self.stack),
+                again(self.job, some, self.stack),
+            )
+        mask, repeated = self._shared[selective, full]
+        return (kept + mask) * times + repeated
+
+    def _mix(self, layers: int, room: float, times: float) -> dict[str, int] | None:
+        """The mix that costs the least time; None if none fits into `room` bytes."""
+        if "none" in self.modes and self._kept({"none": layers}, times) <= room:
+            return {"none": layers}
+        mixes = []
+        for selective in self._selective(layers):
+            full = self._full(layers, selective, room, times)
+            counts = {"none": layers - selective - full, "selective": selective, "full": full}
+            fits = counts["none"] >= 0 and self._kept(counts, times) <= room
+            if fits and (not full or "full" in self.modes):
+                mixes.append({mode: count for mode, count in counts.items() if count})
+        if not mixes:
+            return None
+        return min(mixes, key=lambda mix: sum(self._layer(mode) * count for mode, count in mix.items()))
+
+    def _full(self, layers: int, selective: int, room: float, times: float) -> int:
+        """Fewest layers to recompute in full beside so many whose attention is recomputed."""
+        rest = layers - selective
+        if "none" not in self.modes:
+            return rest
+        if self._kept({"none": rest, "selective": selective}, times) <= room:
+            return 0
+        saved = (self.kept["none"] - self.kept["full"]) * times
+        if not rest or saved <= 0:
+            return 0
+        one = {"none": rest - 1, "selective": selective, "full": 1}
+        return 1 + max(0, math.ceil((self._kept(one, times) - room) / saved))
+
+    def _selective(self, layers: int) -> range:
+        """How many layers may recompute their attention alone; none where that saves nothing."""
+        if self.modes == ("selective",):
+            return range(layers, layers + 1)
+        useful = "selective" in self.modes and self.kept["selective"] < self.kept["none"]
+        return range(layers + 1 if useful else 1)
+
+
+class _TooManyError(Exception):
+    """More ways than are walked through."""
+
+
+_START = _Label(0.0, 0.0, 0.0, None, None)
+
+
+def _extend(label: _Label, choice: _Choice, steady: float) -> _Label:
+    cost = choice.cost
+    return _Label(
+        label.total + cost.busy,
+        max(label.steady, steady),
+        max(label.once, cost.traffic + cost.optimizer),
+        choice,
+        label,
+    )
+
+
+def _layers(label: _Label) -> tuple[int, ...]:
+    """Layers of all stages, the first one first."""
+    layers = []
+    while label.choice is not None:
+        layers.append(sum(label.choice.counts.values()))
+        label = label.before
+    return tuple(reversed(layers))
+
+
+def _move(layers: tuple[int, ...], source: int, target: int) -> tuple[int, ...]:
+    moved = list(layers)
+    moved[source] -= 1
+    moved[target] += 1
+    return tuple(moved)
+
+
+def _keep(labels: list[_Label], new: _Label) -> None:
+    """Adds a label unless another is as good in all that matters; takes out those it betters."""
+    if any(_as_good(label, new) for label in labels):
+        return
+    labels[:] = [label for label in labels if not _as_good(new, label)]
+    labels.append(new)
+
+
+def _as_good(one: _Label, other: _Label) -> bool:
+    return one.steady <= other.steady and one.once <= other.once and one.total <= other.total

@@ -1,0 +1,195 @@
+"""Whether all ranks of a plan meet, from the graph of one rank of every stage.
+
+The ranks of a stage compile the same graph; only who they communicate with differs, and that by their
+coordinates. So the collectives of all ranks are those of one rank of each stage, moved over the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.proof.checks.dependences import PartialOrder
+from pangu_alpha.proof.checks.order import Key, Meeting, meeting, waits, walk
+
+_NAMED = 3  # problems of one kind and stage that are named; the others are counted
+
+
+@dataclass(frozen=True)
+class Together:
+    """What all ranks of a plan do together.
+
+    Args:
+        ranks: How many.
+        meetings: Collectives that they run in a step, each counted once for all of its ranks.
+        problems: Why the ranks would not all come to the end of a step, or transfers go astray; none if they
+            meet in every order of execution that the graphs allow and all ranks of a stage choose.
+        free: Pairs of collectives of one group on one rank, added up over the stages, that may run in either
+            order. Their ranks are of one stage.
+    """
+
+    ranks: int
+    meetings: int
+    problems: tuple[str, ...]
+    free: int
+
+    @property
+    def meet(self) -> bool:
+        """Whether there are no problems."""
+        return not self.problems
+
+    def text(self) -> str:
+        """A line, and one for every problem."""
+        lines = [f"stages meet: {'yes' if self.meet else 'NO'}, {self.ranks} ranks, {self.meetings} meetings"]
+        if self.meet:
+            lines.append(
+                "order of execution: forced between stages; MindSpore chooses that of "
+                f"{self.free} pairs within a stage, whose ranks all get the same graph"
+            )
+        return "\n".join([*lines, *(f"  {each}" for each in self.problems)])
+
+
+def together(orders: Mapping[int, PartialOrder], mesh: Mesh) -> Together:
+    """Looks at what all ranks do.
+
+    Args:
+        orders: Of one rank of every stage, by rank.
+        mesh: The plan's grid.
+    """
+    stages = {mesh.stage_of(rank): rank for rank in orders}
+    assert sorted(stages) == list(range(mesh.pp)), "one rank of every stage, please"
+    templates = {rank: [meeting(each, rank) for each in order.collectives] for rank, order in orders.items()}
+    keys: dict[int, list[Key]] = {}
+    for stage in range(mesh.pp):
+        moves = Moves(mesh, templates[stages[stage]])
+        keys |= {rank: moves.keys(rank) for rank in mesh.stage_ranks(stage)}
+    problems = [
+        *(each for rank, order in orders.items() for each in astray(order, mesh, rank)),
+        *_stuck(keys, templates),
+        *(each for rank, order in orders.items() for each in unordered(order, mesh, rank)),
+    ]
+    return Together(
+        ranks=mesh.size,
+        meetings=round(sum(1 / len(key[0]) for own in keys.values() for key in own)),
+        problems=tuple(problems),
+        free=sum(order.free_in_groups() for order in orders.values()),
+    )
+
+
+class Moves:
+    """What the ranks of a stage do, from what one of them does.
+
+    Args:
+        mesh: The grid.
+        template: Meetings of the one, in order.
+    """
+
+    def __init__(self, mesh: Mesh, template: Sequence[Meeting]) -> None:
+        self.mesh = mesh
+        kinds = {each.key: each for each in template}
+        numbers = {key: number for number, key in enumerate(kinds)}
+        self.kinds = list(kinds.values())
+        self.order = [numbers[each.key] for each in template]
+        # A group is the same for all ranks that it does not tell apart: worked out once for all of them.
+        self.axes = {group: mesh.shared_axes(group) for each in self.kinds for group in _groups(each)}
+        self.moved: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[int, ...]] = {}
+
+    def keys(self, rank: int) -> list[Key]:
+        """What a rank does, in order.
+
+        Args:
+            rank: One of the stage.
+        """
+        place = self.mesh.coordinates(rank)
+        groups = {
+            group: self._group(group, tuple(place.along(axis) for axis in axes), rank)
+            for group, axes in self.axes.items()
+        }
+        moved = [
+            Meeting(groups[each.ranks], each.what, ends=each.ends and groups[each.ends]).key
+            for each in self.kinds
+        ]
+        return [moved[number] for number in self.order]
+
+    def _group(self, group: tuple[int, ...], shared: tuple[int, ...], rank: int) -> tuple[int, ...]:
+        key = (group, shared)
+        if key not in self.moved:
+            self.moved[key] = self.mesh.counterpart(group, rank)
+        return self.moved[key]
+
+
+def _groups(each: Meeting) -> tuple[tuple[int, ...], ...]:
+    return (each.ranks, each.ends) if each.ends else (each.ranks,)
+
+
+def astray(order: PartialOrder, mesh: Mesh, rank: int) -> Iterator[str]:
+    """Yields transfers whose ends are not on the right stages or differ in their other coordinates.
+
+    Args:
+        order: What the rank does.
+        mesh: The grid.
+        rank: The rank.
+    """
+    for each in order.collectives:
+        if each.peer is None:
+            continue
+        sender, receiver = meeting(each, rank).ends
+        right = _receiver(each.phase, sender, mesh)
+        if receiver != right:
+            batch = f" of micro-batch {each.micro_batch}" if each.phase in ("forward", "backward") else ""
+            should = "no rank" if right is None else f"rank {right} of stage {mesh.stage_of(right)}"
+            yield (
+                f"stage {mesh.stage_of(rank)}, rank {rank}: {each.operation}, {each.phase}{batch}: rank "
+                f"{sender} of stage {mesh.stage_of(sender)} sends to rank {receiver} of stage "
+                f"{mesh.stage_of(receiver)}, but should send to {should}"
+            )
+
+
+def _receiver(phase: str, sender: int, mesh: Mesh) -> int | None:
+    """Who gets what a rank sends: activations go to the next stage and their gradients to the one before; the
+    tied table goes from the first stage to the last, and its gradient back."""
+    place, last = mesh.coordinates(sender), mesh.pp - 1
+    stage = {
+        "forward": place.stage + 1,
+        "backward": place.stage - 1,
+        "parameter": last if place.stage == 0 else -1,
+        "gradient": 0 if place.stage == last else -1,
+    }.get(phase, -1)
+    return mesh.rank(place.data, stage, place.tensor) if 0 <= stage <= last else None
+
+
+def _stuck(keys: Mapping[int, Sequence[Key]], templates: Mapping[int, Sequence[Meeting]]) -> Iterator[str]:
+    """Yields what the ranks that were compiled wait for; or the first other rank that waits."""
+    done = walk(keys)
+    stuck = [rank for rank in keys if done[rank] < len(keys[rank])]
+    for rank in [each for each in stuck if each in templates] or stuck[:1]:
+        where = templates[rank][done[rank]].where if rank in templates else ""
+        yield waits(keys, done, rank, where)
+
+
+def unordered(order: PartialOrder, mesh: Mesh, rank: int) -> Iterator[str]:
+    """Yields what the rank does with other stages in an order that its graph does not force.
+
+    Two stages have different graphs, so their compilers may choose differently.
+
+    Args:
+        order: What the rank does.
+        mesh: The grid.
+        rank: The rank.
+    """
+    stage = mesh.stage_of(rank)
+    shared = [
+        place
+        for place, each in enumerate(order.collectives)
+        if any(mesh.stage_of(other) != stage for other in (*each.ranks, each.peer or rank))
+    ]
+    pairs = order.free_pairs(shared)
+    for pair in pairs[:_NAMED]:
+        first, second = (meeting(order.collectives[place], rank) for place in pair)
+        more = f" ({len(pairs)} such pairs)" if pair == pairs[0] and len(pairs) > 1 else ""
+        yield (
+            f"stage {stage}, rank {rank}: nothing orders {first.key[1]} in {first.where} and "
+            f"{second.key[1]} in {second.where}{more}; another stage may run them the other way round and "
+            "wait for ever"
+        )

@@ -1,0 +1,51 @@
+"""Training's own engine of a job, so that what a dry run compiles and measures is what training does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pangu_alpha.config.data import DataConfig, SourceConfig
+from pangu_alpha.config.run import RunConfig, TrainConfig
+from pangu_alpha.parallel.context import partition
+from pangu_alpha.parallel.world import World
+from pangu_alpha.proof.dry_run.job import Job
+from pangu_alpha.training.partitioned.engine import PartitionedEngine
+from pangu_alpha.training.partitioned.step import PartitionedStep, partitioned_step
+
+_NOWHERE = "none"  # the folder of records and output: an engine opens neither
+
+
+def train_config(job: Job) -> TrainConfig:
+    """The run whose engine compiles a job; its data and output are not there."""
+    run = RunConfig(
+        _NOWHERE,
+        steps=1,
+        batch_size=job.batch_size,
+        chip=job.chip,
+        attention_dropout=job.attention_dropout,
+    )
+    if job.seed is not None:
+        run = replace(run, seed=job.seed)
+    data = DataConfig({_NOWHERE: SourceConfig(_NOWHERE)})
+    return TrainConfig(job.model, data, run, job.optim, job.plan)
+
+
+class JobEngine(PartitionedEngine):
+    """A rank's engine; what training never does is by another step: plain operators, MindSpore's own search.
+
+    Args:
+        job: What to compile, in a process that simulates Ascend.
+        rank: Of the plan's devices.
+    """
+
+    def __init__(self, job: Job, rank: int) -> None:
+        self.job = job
+        self.device = job.operators
+        super().__init__(train_config(job), World(rank, job.plan.devices))
+
+    def _make_step(self) -> PartitionedStep:
+        job, rank = self.job, self.world.rank
+        if job.search is None:
+            return super()._make_step()
+        partition(job.plan, rank, self._cuts(), job.search)
+        return partitioned_step(self.objective, job.optim, job.plan, rank, self._operators, by_table=False)

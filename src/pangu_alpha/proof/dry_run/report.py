@@ -1,0 +1,302 @@
+"""What the dry run of a rank tells: cost of compiling, memory, placements, strategies, checked traffic."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from pangu_alpha.config.families import FAMILIES, compute_type
+from pangu_alpha.config.run import RunConfig
+from pangu_alpha.parallel.layout import Layout, is_tied, layouts
+from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.proof.checks import dropout, overflow, traffic, traffic_check
+from pangu_alpha.proof.checks.dependences import PartialOrder, partial_order
+from pangu_alpha.proof.dry_run.job import Job, RankReport, Slice
+from pangu_alpha.proof.dry_run.links import LINKS, Cluster, Link
+from pangu_alpha.proof.graph import liveness, mindir
+from pangu_alpha.proof.graph.fusion import fuse
+from pangu_alpha.proof.graph.inline import inline
+
+_STATE = {"adam_m.": "moments", "adam_v.": "moments", "accu_grads.": "sums"}
+_MINDSPORE = 1.5e9  # bytes that importing MindSpore and compiling a graph may take
+_NODE = 0.25e6  # bytes that compiling may take for each node; 0.16 to 0.23 MB were seen
+LAYER = re.compile(r"\bblocks\.\d+\.")
+_PLACE = re.compile(r"(?:^|/)(\w+)-\w+")  # attribute and class of a cell in a scope
+_OUTER = ("network", "token_loss", "model")  # cells around the network
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A parameter, or those of all layers that lie alike.
+
+    Args:
+        name: "blocks.*" stands for all layers.
+        count: How many.
+        shape: Of the whole.
+        axes: Axis of the grid each dimension is cut over, None where it is whole.
+        slice_shape: What a rank holds before the optimizer's sharding.
+        held: What it holds of weight and moments.
+        problem: How it differs from what the sharding table says, "" where it does not.
+    """
+
+    name: str
+    count: int
+    shape: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    slice_shape: tuple[int, ...]
+    held: tuple[int, ...]
+    problem: str
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How an operator is split, or those of all layers that are split alike.
+
+    Args:
+        operator: Where it is, "blocks.*" for all layers, and its type.
+        parts: For each input the parts of each dimension.
+        count: How many.
+    """
+
+    operator: str
+    parts: tuple[tuple[int, ...], ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class RankSummary:
+    """What the dry run of a rank tells.
+
+    Args:
+        rank: The rank.
+        stage: Its stage.
+        compile_seconds: Of the compiler.
+        seconds: Of the whole child; None if it was not measured.
+        initialize_seconds: Of making the initial values; None if none were made.
+        peak_mb: Largest memory of the child, MiB.
+        nodes: Nodes of the graph.
+        bytes: Of "weights", "moments" and "sums" of gradients that the rank holds.
+        placements: Of the parameters.
+        strategies: Of the operators.
+        lines: Its traffic, by formula and in the graph.
+        links: Farthest link that the groups of each line cross; None where there is no group.
+        order: Its collectives, and what is forced of their order.
+        kept: For the backward pass.
+        stub_calls: How often MindSpore called each stub of CANN while it compiled; empty with a real CANN.
+        overflow: What is wrong with how the rank notices an overflow; see overflow.problems.
+        dropout: The masks that the rank draws.
+        dropout_faults: What is wrong with them by the rank's place; see dropout.faults.
+    """
+
+    rank: int
+    stage: int
+    compile_seconds: float
+    seconds: float | None
+    initialize_seconds: float | None
+    peak_mb: int
+    nodes: int
+    bytes: Mapping[str, int]
+    placements: tuple[Placement, ...]
+    strategies: tuple[Strategy, ...]
+    lines: tuple[traffic_check.Line, ...]
+    links: tuple[Link | None, ...]
+    order: PartialOrder
+    kept: liveness.KeptBytes
+    stub_calls: Mapping[str, int] = field(default_factory=dict)
+    overflow: tuple[str, ...] = ()
+    dropout: tuple[dropout.Draw, ...] = ()
+    dropout_faults: tuple[str, ...] = ()
+
+    @property
+    def agrees(self) -> bool:
+        """Whether formulas explain all traffic and the table all placements, an overflow is noticed, masks
+        are those of the rank's place, and the host's memory is enough."""
+        misplaced = any(each.problem for each in self.placements)
+        explained = all(line.equal for line in self.lines)
+        wrong = misplaced or self.overflow or self.dropout_faults
+        return explained and not wrong and self.fits_host
+
+    @property
+    def held(self) -> int:
+        """Bytes that the rank holds."""
+        return sum(self.bytes.values())
+
+    @property
+    def slices_limit(self) -> float:
+        """Bytes that a process should take at its peak: what the rank holds and half of it, and MindSpore."""
+        return 1.5 * self.held + _MINDSPORE
+
+    @property
+    def host_limit(self) -> float:
+        """Bytes that it may take: as `slices_limit`, but for a graph so large that compiling it takes more
+        than 1.5 GB by itself, which no rank's share of the model explains."""
+        return max(self.slices_limit, 1.5 * self.held + _NODE * self.nodes)
+
+    @property
+    def fits_host(self) -> bool:
+        """Whether the peak of the host's memory is within `host_limit`.
+
+        It is not if a process makes more of the model than its own slices.
+        """
+        return self.peak_mb * 2**20 <= self.host_limit
+
+    def wire(self) -> dict[tuple[str, Link], float]:
+        """Bytes sent in a step by axis and link."""
+        found: Counter[tuple[str, Link]] = Counter()
+        for line, link in zip(self.lines, self.links, strict=True):
+            if link and line.wire_bytes:
+                found[line.axis, link] += line.wire_bytes
+        return dict(found)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without the order."""
+        rows = [
+            {key: value for key, value in asdict(line).items() if key != "groups"}
+            | {"group_size": len(line.groups[0]) if line.groups else 0, "link": link, "equal": line.equal}
+            for line, link in zip(self.lines, self.links, strict=True)
+        ]
+        said = {"host_limit": self.host_limit, "slices_limit": self.slices_limit}
+        said |= {"fits_host": self.fits_host, "agrees": self.agrees}
+        plain = asdict(replace(self, order=PartialOrder((), ())))
+        del plain["order"]
+        return plain | {"lines": rows, "links": None} | said
+
+
+def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | None = None) -> RankSummary:
+    """Reads a compiled rank.
+
+    Args:
+        job: What was compiled, by the sharding table.
+        report: What `compile_rank` gave.
+        cluster: Where the ranks stand.
+        seconds: Of the whole child.
+    """
+    mesh, model = Mesh.of(job.plan), mindir.read(report.graph)
+    stage = mesh.stage_of(report.rank)
+    counted, whole = mindir.summary(model), inline(model)
+    saturates = FAMILIES[job.chip].saturates
+    formulas = traffic.Formulas(job.model, job.plan, job.batch_size, compute_dtype(job), stage, saturates)
+    lines = traffic_check.check(formulas.demands(), traffic_check.observed(model, mesh, report.rank))
+    masks = dropout.draws(model, job.plan) if job.model.dropout else []
+    seed = RunConfig.seed if job.seed is None else job.seed
+    return RankSummary(
+        rank=report.rank,
+        stage=stage,
+        compile_seconds=report.seconds,
+        seconds=seconds,
+        initialize_seconds=report.initialize_seconds,
+        peak_mb=report.peak_mb,
+        nodes=counted.nodes,
+        bytes=held_bytes(counted.parameters),
+        placements=tuple(_alike(placements(job, report, counted.parameters))),
+        strategies=tuple(strategies(report.strategies)),
+        lines=tuple(lines),
+        links=tuple(_link(line, cluster) for line in lines),
+        order=partial_order(fuse(model, report.rank) if job.plan.gradient_fusion else model),
+        kept=liveness.kept(model, job.plan.micro_batches, whole).bytes(),
+        stub_calls=report.stub_calls,
+        overflow=overflow.problems(whole, saturates),
+        dropout=tuple(masks),
+        dropout_faults=tuple(dropout.faults(masks, job.model, job.plan, report.rank, seed)),
+    )
+
+
+def compute_dtype(job: Job) -> str:
+    """Type of the activations."""
+    return compute_type(job.model, job.chip)
+
+
+def held_bytes(parameters: Mapping[str, mindir.Tensor]) -> dict[str, int]:
+    """Bytes of weights, moments and gradient sums."""
+    sizes = {"weights": 0, "moments": 0, "sums": 0}
+    for name, tensor in parameters.items():
+        kind = next((kind for prefix, kind in _STATE.items() if name.startswith(prefix)), "weights")
+        sizes[kind] += tensor.bytes
+    return sizes
+
+
+def placements(job: Job, report: RankReport, parameters: Mapping[str, mindir.Tensor]) -> Iterator[Placement]:
+    """Where MindSpore put every parameter of a rank, and whether the table says so, too."""
+    mesh = Mesh.of(job.plan)
+    stage = mesh.stage_of(report.rank)
+    for name, expected in layouts(traffic.parameter_shapes(job.model), job.model, job.plan).items():
+        if stage != expected.stage and not (is_tied(name) and stage == mesh.pp - 1):
+            continue
+        if name not in report.layouts or name not in parameters:
+            problem = "the rank's graph does not have it"
+            yield Placement(name, 1, expected.shape, expected.axes, expected.slice_shape, (), problem)
+            continue
+        found, held = report.layouts[name], parameters[name].shape
+        axes = tuple(_axis(found, dimension, mesh) for dimension in range(len(found.shape)))
+        problem = _difference(expected, found, axes, held)
+        yield Placement(name, 1, found.shape, axes, found.slice_shape, held, problem)
+
+
+def _axis(found: Slice, dimension: int, mesh: Mesh) -> str | None:
+    """Axis of the grid that a dimension is cut over: its place in MindSpore's device matrix, by stride."""
+    place, parts = found.tensor_map[dimension], found.shape[dimension] // found.slice_shape[dimension]
+    if place < 0 or parts == 1:
+        return None
+    index = len(found.device_matrix) - 1 - place
+    stride = 1
+    for size in found.device_matrix[index + 1 :]:
+        stride *= size
+    known = {(1, mesh.dp * mesh.tp): "dp+tp", (mesh.tp, mesh.dp): "dp", (1, mesh.tp): "tp"}
+    return known.get((stride, parts), f"{parts} parts of stride {stride}")
+
+
+def _difference(expected: Layout, found: Slice, axes: Sequence[str | None], held: Sequence[int]) -> str:
+    names = {"vp": "tp"}
+    table = tuple(
+        names.get(axis, axis) if parts > 1 else None
+        for axis, parts in zip(expected.axes, expected.parts, strict=True)
+    )
+    whole = tuple(size // parts for size, parts in zip(expected.shape, expected.parts, strict=True))
+    problems = [
+        f"{what} {found_value}, by the table {value}"
+        for what, found_value, value in (
+            ("shape", found.shape, expected.shape),
+            ("cut over", tuple(axes), table),
+            ("slice", found.slice_shape, whole),
+            ("held", tuple(held), expected.slice_shape),
+        )
+        if found_value != value
+    ]
+    return "; ".join(problems)
+
+
+def _alike(found: Iterator[Placement]) -> Iterator[Placement]:
+    """One for all layers that lie alike."""
+    groups: Counter[Placement] = Counter()
+    for each in found:
+        groups[Placement(LAYER.sub("blocks.*.", each.name), *list(vars(each).values())[1:])] += 1
+    for each, count in groups.items():
+        yield Placement(each.name, count, *list(vars(each).values())[2:])
+
+
+def strategies(found: Mapping[str, Sequence[Sequence[int]]]) -> Iterator[Strategy]:
+    """Strategies of the operators, by where they are in the network."""
+    groups: Counter[tuple[str, tuple[tuple[int, ...], ...]]] = Counter()
+    for scope, parts in found.items():
+        groups[operator_name(scope), tuple(map(tuple, parts))] += 1
+    for (operator, parts), count in groups.items():
+        yield Strategy(operator, parts, count)
+
+
+def operator_name(scope: str) -> str:
+    """An operator's place in the network and its type.
+
+    Args:
+        scope: As "Default/network-Loss/model-Pangu/blocks-CellList/3-Block/add-Add/Add-op0".
+    """
+    cells = [name for name in _PLACE.findall(scope.rpartition("/")[0]) if name not in _OUTER]
+    names = ["*" if name.isdigit() else name for name in cells]
+    return ".".join([*names, scope.rpartition("/")[2].partition("-")[0]])
+
+
+def _link(line: traffic_check.Line, cluster: Cluster) -> Link | None:
+    links = [cluster.link(ranks) for ranks in line.groups]
+    return max(links, key=LINKS.index) if links else None

@@ -1,0 +1,400 @@
+"""Reads the training graph of one rank, as MindSpore's partitioner left it: nodes, shapes, collectives.
+
+A thin typed layer over the MINDIR protobuf of MindSpore 2.9; every part keeps its `proto`, so that a graph
+can be edited in place and read again. Knows nothing of plans, ranks' coordinates or devices.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any, Literal
+
+from pangu_alpha.proof.graph import private
+from pangu_alpha.proof.graph.mindir_values import Tensor, attribute, find, kind_of, tensor_of, value
+
+Phase = Literal["forward", "recompute", "backward", "gradient", "parameter", "update"]
+
+_SEND, _RECEIVE = "Send", "Receive"
+_REF = "REF::"
+# Bytes a rank of n sends for each byte of payload when the operation goes round a ring; for AlltoAll
+# each rank keeps 1 / n of it.
+_WIRE = {
+    "AllReduce": lambda n: 2 * (n - 1) / n,
+    "AllGather": lambda n: (n - 1) / n,
+    "ReduceScatter": lambda n: (n - 1) / n,
+    "AlltoAll": lambda n: (n - 1) / n,
+    "AllToAll": lambda n: (n - 1) / n,
+    "Broadcast": lambda n: (n - 1) / n,
+    _SEND: lambda n: 1.0,
+    _RECEIVE: lambda n: 0.0,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One node of a function.
+
+    Args:
+        name: The name other nodes know its output by.
+        type: The primitive's type ("MatMul"), "Constant", or "Call" of another function.
+        inputs: Names of its inputs.
+        scope: Where it comes from, as "Gradients/Default/network-Net/fc-Dense/Grad_MatMul/MatMul-op0".
+        primitive: The PrimitiveProto, which holds the attributes; None for constants and calls.
+        proto: The NodeProto.
+    """
+
+    name: str
+    type: str
+    inputs: tuple[str, ...]
+    scope: str
+    primitive: Any
+    proto: Any
+
+    @property
+    def callee(self) -> str:
+        """What a call calls: a function's name, or the node that gives the function."""
+        assert self.type == "Call", self.name
+        return self.proto.op_type.removeprefix(_REF)
+
+    def origin(self, name: str) -> Any:
+        """What the compiler noted on where the node comes from, such as "micro", or None."""
+        return find(self.proto.primal_attr, name)
+
+    def attribute(self, name: str) -> Any:
+        """The primitive's attribute as a Python value, None where it has none of that name."""
+        return attribute(self.primitive, name)
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """One graph of the model, nodes in an order in which they can run.
+
+    Args:
+        name: Its name.
+        nodes: Its nodes.
+        tensors: Shapes and types by name, of its inputs and of those nodes that give one tensor.
+        proto: The GraphProto.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    tensors: dict[str, Tensor]
+    proto: Any
+
+    @cached_property
+    def by_name(self) -> dict[str, Node]:
+        """Nodes by name."""
+        return {node.name: node for node in self.nodes}
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One communication operator of a rank's graph.
+
+    Args:
+        operation: "AllReduce", "AllGather", "ReduceScatter", "AlltoAll", "Broadcast", "Send", "Receive".
+        reduction: "sum", "max", ... of AllReduce and ReduceScatter, else "".
+        group: The group's name in the graph.
+        ranks: The group's global ranks.
+        peer: Global rank of the other end of a Send or Receive, else None.
+        payload: What goes in (AllReduce, ReduceScatter, AlltoAll, Broadcast, Send) or comes out (AllGather,
+            Receive): the larger of the two.
+        phase: See `phase_of`.
+        parameter: The parameter whose weight or gradient it moves, where the compiler noted it, else "".
+        micro_batch: The pipeline's micro-batch it belongs to, where the compiler noted it.
+        fusion: MindSpore merges operators of one group and one number other than 0 into one.
+        scope: Where it comes from.
+        function: Name of the function it lies in.
+        node: Name of its node.
+        calls: How often a step runs it; see `calls`.
+    """
+
+    operation: str
+    reduction: str
+    group: str
+    ranks: tuple[int, ...]
+    peer: int | None
+    payload: Tensor
+    phase: Phase
+    parameter: str
+    micro_batch: int | None
+    fusion: int
+    scope: str
+    function: str
+    node: str
+    calls: int
+
+    @property
+    def bytes(self) -> int:
+        """Payload of one run, bytes."""
+        return self.payload.bytes
+
+    @property
+    def wire_bytes(self) -> float:
+        """Bytes this rank sends in one run, by the ring algorithms (Patarasuk and Yuan, 2009)."""
+        return _WIRE[self.operation](len(self.ranks)) * self.bytes
+
+    @property
+    def step_bytes(self) -> float:
+        """Bytes this rank sends in one step."""
+        return self.calls * self.wire_bytes
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How large a rank's graph is.
+
+    Args:
+        nodes: Nodes of all functions, constants included, each counted once.
+        functions: Number of functions.
+        parameters: The rank's slice of every parameter, in the graph's order.
+        operators: How many nodes there are of every type.
+    """
+
+    nodes: int
+    functions: int
+    parameters: dict[str, Tensor]
+    operators: dict[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A rank's graph.
+
+    Args:
+        functions: The main function first; without lazy_inline it is usually the only one.
+        parameters: The rank's slice of every parameter, by the parameter's own name.
+        proto: The ModelProto.
+    """
+
+    functions: tuple[Function, ...]
+    parameters: dict[str, Tensor]
+    proto: Any
+
+    def tensor(self, function: Function, name: str) -> Tensor | None:
+        """Shape and type of a node's output, an input or a parameter; None where it is no single tensor."""
+        return function.tensors.get(name) or self._everywhere.get(name)
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """Global ranks of every group that a communication operator of the graph names."""
+        found = {}
+        for primitive in self.proto.primitives:
+            if (ranks := attribute(primitive, "group_rank_ids")) is not None:
+                found[attribute(primitive, "group")] = tuple(ranks)
+        return found
+
+    @cached_property
+    def _everywhere(self) -> dict[str, Tensor]:
+        return {name: tensor for each in reversed(self.functions) for name, tensor in each.tensors.items()}
+
+
+def read(source: str | Path | bytes) -> Model:
+    """Reads a MINDIR.
+
+    Args:
+        source: Its file, or its bytes.
+
+    Raises:
+        ValueError: It is no MINDIR, or empty.
+    """
+    content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    proto = private.mindir_protobuf().ModelProto()
+    from google.protobuf.message import DecodeError  # after MindSpore, which brings its own protobuf
+
+    try:
+        proto.ParseFromString(content)
+    except DecodeError as error:
+        raise ValueError(f"{_named(source)}: no MINDIR: {error}") from error
+    if not proto.graph.node:
+        raise ValueError(f"{_named(source)}: a MINDIR without a graph")
+    return wrap(proto)
+
+
+def wrap(proto: Any) -> Model:
+    """The typed layer over a ModelProto; to be made anew when the protobuf has changed."""
+    primitives = {primitive.name: primitive for primitive in proto.primitives}
+    functions = tuple(_function(graph, primitives) for graph in (proto.graph, *proto.functions))
+    graphs = (proto.graph, *proto.functions)
+    parameters = {own_name(p.name): tensor_of(p) for graph in graphs for p in graph.parameter}
+    return Model(functions, parameters, proto)
+
+
+def own_name(name: str) -> str:
+    """A parameter's name without the name of the function in front of it."""
+    return name.rpartition(":")[2]
+
+
+def calls(model: Model) -> dict[str, int]:
+    """How often a step runs every function.
+
+    With lazy_inline, forward and backward pass of a micro-batch are functions of their own, called once for
+    every micro-batch. Of the two branches of a condition both are counted: an upper bound.
+
+    Raises:
+        ValueError: A function calls itself (a loop), so that the number is not in the graph.
+    """
+    sites = {function.name: Counter(_callees(model, function)) for function in model.functions}
+    counts: Counter[str] = Counter({model.functions[0].name: 1})
+    for name in _callers_first(sites):
+        for callee, number in sites[name].items():
+            counts[callee] += number * counts[name]
+    return {function.name: counts[function.name] for function in model.functions}
+
+
+def collectives(model: Model) -> tuple[Collective, ...]:
+    """The communication operators of a rank's graph, in the order of its functions and nodes.
+
+    Raises:
+        ValueError: One is of a kind that was not foreseen, so that nothing is left out in silence.
+    """
+    counts = calls(model)
+    return tuple(
+        _collective(model, function, node, counts[function.name])
+        for function in model.functions
+        for node in function.nodes
+        if is_collective(node)
+    )
+
+
+def is_collective(node: Node) -> bool:
+    """Whether the node communicates: its primitive names a group (Conv2D's group is a number)."""
+    return node.primitive is not None and isinstance(node.attribute("group"), str)
+
+
+def peer_of(node: Node, ranks: tuple[int, ...]) -> int | None:
+    """Global rank of the other end of a Send or Receive, whose group has `ranks`; None for the others."""
+    side = {_SEND: "dest_rank", _RECEIVE: "src_rank"}.get(node.type)
+    return None if side is None else ranks[node.attribute(side)]
+
+
+def phase_of(node: Node) -> Phase:
+    """What a communication operator is for, by the scope and the notes the compiler left on it.
+
+    Outputs:
+        "parameter" (weights gathered by optimizer parallel, the tied table sent between stages), "gradient"
+        (of a parameter: summed over the ranks that hold copies), "backward", "recompute", "update" (below a
+        cell held as `update` or `optimizer`), else "forward".
+    """
+    backward = node.scope.startswith("Gradients")
+    moves_parameter = node.origin("pipeline_param") is not None or any(
+        mark in node.primitive.instance_name for mark in ("mirror", "optimizer_allgather")
+    )
+    if moves_parameter:
+        return "gradient" if backward else "parameter"
+    if node.scope.startswith("recompute"):
+        return "recompute"
+    if backward:
+        return "backward"
+    cells = {part.partition("-")[0] for part in node.scope.split("/")}
+    return "update" if cells & {"update", "optimizer"} else "forward"
+
+
+def summary(model: Model) -> Summary:
+    """Number of nodes, parameters with the shapes of their slices, operators by type."""
+    types = Counter(node.type for function in model.functions for node in function.nodes)
+    return Summary(sum(types.values()), len(model.functions), model.parameters, dict(types.most_common()))
+
+
+def _collective(model: Model, function: Function, node: Node, count: int) -> Collective:
+    if node.type not in _WIRE:
+        raise ValueError(
+            f"{node.scope}: unknown communication operator {node.type}; known are {', '.join(_WIRE)}"
+        )
+    group = node.attribute("group")
+    if group not in model.groups:
+        raise ValueError(f"{node.scope}: the graph does not say which ranks the group {group!r} has")
+    ranks = model.groups[group]
+    result = model.tensor(function, node.name)
+    assert result is not None, f"{node.name}: the compiler left no shape"
+    if node.type == "ReduceScatter":
+        result = Tensor((result.shape[0] * len(ranks), *result.shape[1:]), result.dtype)
+    phase = phase_of(node)
+    return Collective(
+        operation="AlltoAll" if node.type == "AllToAll" else node.type,
+        reduction=node.attribute("op") or "",
+        group=group,
+        ranks=ranks,
+        peer=peer_of(node, ranks),
+        payload=result,
+        phase=phase,
+        parameter=(node.origin("mirror_user_id") or "") if phase in ("parameter", "gradient") else "",
+        micro_batch=node.origin("micro"),
+        fusion=node.attribute("fusion") or 0,
+        scope=node.scope,
+        function=function.name,
+        node=node.name,
+        calls=count,
+    )
+
+
+def callees(model: Model, function: Function, node: Node) -> Iterator[str]:
+    """Names of the functions that a node of type Call may call; several where the graph chooses one."""
+    if any(node.callee == each.name for each in model.functions):
+        yield node.callee
+    else:
+        yield from _closures(model, function.by_name[node.callee].proto)
+
+
+def _callees(model: Model, function: Function) -> Iterator[str]:
+    for node in function.nodes:
+        if node.type == "Call":
+            yield from callees(model, function, node)
+
+
+def _closures(model: Model, proto: Any) -> Iterator[str]:
+    """Names of the functions that a node's output, a value that can be called, may stand for."""
+    notes = [each for each in proto.attribute if each.name == "shape"]
+    while notes:
+        note = notes.pop()
+        kind = kind_of(note)
+        if kind == "FUNCGRAPHCLOSURE":
+            yield value(note)
+        elif kind == "PARTIALCLOSURE":
+            yield from _partial(model, value(note))
+        elif kind == "UNIONFUNCCLOSURE":
+            notes.extend(note.values)
+
+
+def _partial(model: Model, name: str) -> Iterator[str]:
+    """What the node Partial of that name calls in the end: the function named by its first input."""
+    function = next(each for each in model.functions if name in each.by_name)
+    target = function.by_name[name].inputs[0]
+    if target in function.by_name:
+        yield from _closures(model, function.by_name[target].proto)
+    else:
+        yield target
+
+
+def _callers_first(sites: dict[str, Counter[str]]) -> list[str]:
+    """Functions, each after all that call it."""
+    try:
+        return [*TopologicalSorter(sites).static_order()][::-1]
+    except CycleError as error:
+        raise ValueError(f"{error.args[1][0]}: calls itself; how often is not in the graph") from error
+
+
+def _function(proto: Any, primitives: dict[str, Any]) -> Function:
+    nodes = tuple(_node(each, primitives) for each in proto.node)
+    tensors = {each.name: tensor_of(each) for each in proto.parameter}
+    tensors.update({each.name: tensor_of(each.tensor[0]) for each in proto.input if len(each.tensor) == 1})
+    for node in nodes:
+        note = find(node.proto.attribute, "value" if node.type == "Constant" else "shape")
+        if isinstance(note, Tensor):
+            tensors[node.name] = note
+    return Function(proto.name, nodes, tensors, proto)
+
+
+def _node(proto: Any, primitives: dict[str, Any]) -> Node:
+    primitive = primitives.get(proto.op_type.removeprefix(_REF))
+    type_ = "Constant" if proto.op_type == "Constant" else primitive.op_type if primitive else "Call"
+    return Node(proto.output[0], type_, tuple(proto.input), proto.domain, primitive, proto)
+
+
+def _named(source: str | Path | bytes) -> str:
+    return "these bytes" if isinstance(source, bytes) else str(source)

@@ -1,0 +1,3 @@
+"""Whole training runs of a plan, replayed on CPU processes."""
+
+__all__ = ["legs", "replay", "small_run"]

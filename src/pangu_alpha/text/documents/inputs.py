@@ -1,0 +1,110 @@
+"""Which files a corpus is: named one by one, by folders, by patterns, or by a list in a file.
+
+A shell hands a program some 2 MB of names at most; what is expanded here has no such bound.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pangu_alpha.files.reading import read_bytes
+from pangu_alpha.files.shown import shown
+from pangu_alpha.text.documents.opening import kind_by_name
+
+_MOST_FAULTS = 20
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of a corpus in their order, and what lay beside them.
+
+    Args:
+        files: Paths.
+        passed_over: Files of the folders that are of no known kind by their names, and links to folders.
+    """
+
+    files: tuple[str, ...]
+    passed_over: tuple[str, ...] = field(default=())
+
+
+def find_inputs(words: Iterable[str], lists: Sequence[str] = ()) -> Inputs:
+    """The files that words name.
+
+    Args:
+        words: Each a file, a folder (all files of a known kind in it and below, in the order of their names;
+            what begins with a dot is left out), or a pattern (`*`, `?`, `[...]`, and `**` for any folders).
+        lists: Files with one such word a line, "-" for the standard input. Names that `find -print0` writes
+            end with NUL.
+
+    Raises:
+        ValueError: Words that name nothing, all of them.
+        OSError: A list cannot be read.
+    """
+    files: list[str] = []
+    passed_over: list[str] = []
+    faults: list[str] = []
+    for word in [*words, *(name for path in lists for name in _listed(path))]:
+        if os.path.isdir(word):
+            _add_folder(word, files, passed_over, faults)
+        elif os.path.lexists(word) or not glob.has_magic(word):
+            files.append(word)  # a missing one is reported with the other faults of files
+        else:
+            _add_pattern(word, files, passed_over, faults)
+    if faults:
+        raise ValueError("\n  - ".join(["inputs:", *few(faults)]))
+    return Inputs(tuple(files), tuple(passed_over))
+
+
+def few(faults: Sequence[str]) -> list[str]:
+    """The first of many faults, and how many there are besides."""
+    more = len(faults) - _MOST_FAULTS
+    return [*faults[:_MOST_FAULTS], *([f"and {more:,} more like these"] if more > 0 else [])]
+
+
+def _listed(path: str) -> Iterator[str]:
+    content = sys.stdin.buffer.read() if path == "-" else read_bytes(path)
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    names = content.split(b"\0") if b"\0" in content else content.splitlines()
+    yield from (os.fsdecode(name) for name in names if name.strip())
+
+
+def _add_folder(folder: str, files: list[str], passed_over: list[str], faults: list[str]) -> None:
+    found = list(_files_below(folder))
+    known = [name for name in found if not os.path.isdir(name) and kind_by_name(Path(name)) is not None]
+    files.extend(known)
+    passed_over.extend(sorted(set(found) - set(known)))
+    if not known:
+        faults.append(f"{shown(folder)}: a folder without a file of a known kind; name its files")
+
+
+def _add_pattern(pattern: str, files: list[str], passed_over: list[str], faults: list[str]) -> None:
+    found = sorted(glob.glob(pattern, recursive=True))
+    if not found:
+        faults.append(f"{shown(pattern)}: no file has such a name")
+    whole = "**" in pattern  # which finds each file of a folder by itself
+    for name in found:
+        if not os.path.isdir(name):
+            files.append(name)
+        elif not whole:
+            _add_folder(name, files, passed_over, faults)
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    """Files in the order of their names, folder by folder, with links to nothing, whose text is missing, and
+    links to folders, which are not followed: they may lead to a folder above."""
+
+    def stop(error: OSError) -> None:
+        raise error  # a folder that cannot be read would be missing unseen
+
+    for here, folders, names in os.walk(folder, onerror=stop):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from filter(os.path.islink, (os.path.join(here, name) for name in folders))
+        for name in sorted(names):
+            path = os.path.join(here, name)
+            if not name.startswith(".") and (os.path.isfile(path) or not os.path.exists(path)):
+                yield path

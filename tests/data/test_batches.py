@@ -47,7 +47,7 @@ def windows(sources) -> list[np.ndarray]:
     ]
 
 
-def stream(sources, *arguments, **place) -> TrainingBatches:
+def made(sources, *arguments, **place) -> TrainingBatches:
     return TrainingBatches(sources, WindowCollation.of(sources[0].records), *arguments, **place)
 
 
@@ -80,7 +80,7 @@ def expected(sources, windows) -> Batch:
     taken = [0, 0]
     owners, ids = [], []
     for n in range(300):
-        source = int(stream(sources, 1, SEED).mixture(np.array([n]))[0][0])
+        source = int(made(sources, 1, SEED).mixture(np.array([n]))[0][0])
         size = len(windows[source])
         ids.append(windows[source][window_at(taken[source], size, SEED, sources[source].name)])
         owners.append(source)
@@ -89,20 +89,20 @@ def expected(sources, windows) -> Batch:
 
 
 def test_the_stream_is_what_the_order_says(sources, expected):
-    assert same(rows(stream(sources, 10, SEED), 0, 30), expected)
+    assert same(rows(made(sources, 10, SEED), 0, 30), expected)
     assert np.bincount(expected.source_ids).tolist() == [210, 90]
 
 
 @pytest.mark.parametrize(("batch_size", "position"), [(4, 0), (7, 20), (25, 275), (1, 299)])
 def test_any_batch_size_from_any_place_gives_the_same_samples(sources, expected, batch_size, position):
     count = (300 - position) // batch_size
-    found = rows(stream(sources, batch_size, SEED), position, count)
+    found = rows(made(sources, batch_size, SEED), position, count)
     end = position + count * batch_size
     assert same(found, part(expected, position, end))
 
 
 def test_devices_share_a_batch_by_rank(sources, expected):
-    streams = [stream(sources, 2, SEED, rank=rank, world_size=3) for rank in range(3)]
+    streams = [made(sources, 2, SEED, rank=rank, world_size=3) for rank in range(3)]
     assert streams[0].samples_per_batch == 6
     parts = [list(islice(stream.batches(60), 4)) for stream in streams]
     together = [part[step] for step in range(4) for part in parts]
@@ -112,12 +112,12 @@ def test_devices_share_a_batch_by_rank(sources, expected):
 
 def test_ranks_and_batch_sizes_agree_on_a_changed_mixture(sources, windows):
     """21 samples at 0.7 / 0.3, then half of each: both go on with the window that comes next."""
-    before = stream(sources, 3, SEED)
+    before = made(sources, 3, SEED)
     taken = np.bincount(rows(before, 0, 7).source_ids)
     halves = [dataclasses.replace(source, weight=1.0) for source in sources]
     found = []
     for batch_size, ranks in ((4, 1), (2, 3), (1, 4)):
-        streams = [stream(halves, batch_size, SEED, rank=rank, world_size=ranks) for rank in range(ranks)]
+        streams = [made(halves, batch_size, SEED, rank=rank, world_size=ranks) for rank in range(ranks)]
         for stream in streams:
             stream.resume(21, before.position)
         parts = [list(islice(stream.batches(21), 24 // batch_size // ranks)) for stream in streams]
@@ -133,25 +133,25 @@ def test_ranks_and_batch_sizes_agree_on_a_changed_mixture(sources, windows):
 
 def test_the_end_of_a_leg_is_no_seam(sources, expected, monkeypatch):
     monkeypatch.setattr(batches, "_LEG", 12)
-    assert same(rows(stream(sources, 5, SEED), 0, 60), expected)
+    assert same(rows(made(sources, 5, SEED), 0, 60), expected)
 
 
 def test_a_batch_may_be_larger_than_the_corpus(sources, expected):
     total = sum(source.records.manifest.windows for source in sources)
     assert total < 300
-    assert same(rows(stream(sources, 300, SEED), 0, 1), expected)
+    assert same(rows(made(sources, 300, SEED), 0, 1), expected)
 
 
 def test_seed_and_shuffle_decide_the_order(sources, windows, expected):
-    other = rows(stream(sources, 10, SEED + 1), 0, 30)
+    other = rows(made(sources, 10, SEED + 1), 0, 30)
     assert np.array_equal(other.source_ids, expected.source_ids)
     assert not np.array_equal(other["input_ids"], expected["input_ids"])
-    written = rows(stream(sources[:1], 10, SEED, shuffle=False), 0, 3)
+    written = rows(made(sources[:1], 10, SEED, shuffle=False), 0, 3)
     assert np.array_equal(written["input_ids"], windows[0][:30, :-1])
 
 
 def test_the_plan_names_the_sources(sources):
-    plan = plan_table(stream(sources, 10, SEED).position, 1000, 16)
+    plan = plan_table(made(sources, 10, SEED).position, 1000, 16)
     assert "novel" in plan and "70.00%" in plan and f"{300 * 16:,}" in plan
 
 

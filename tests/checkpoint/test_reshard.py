@@ -11,7 +11,8 @@ import pytest
 
 from pangu_alpha.checkpoint.moving.copying import Limits
 from pangu_alpha.checkpoint.moving.reading import read_box
-from pangu_alpha.checkpoint.moving.reshard import MOMENTS, parameter_of, reshard
+from pangu_alpha.checkpoint.moving.reshard import reshard
+from pangu_alpha.checkpoint.naming import MOMENTS, parameter_of
 from pangu_alpha.checkpoint.native.folders import part_name
 from pangu_alpha.checkpoint.native.format import (
     Manifest,
@@ -25,7 +26,8 @@ from pangu_alpha.checkpoint.tensors import Box, whole
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank, written_slices
+from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import layouts, slices_of_rank, written_slices
 
 MODEL = ModelConfig(vocab_size=61, hidden_size=24, num_layers=3, num_heads=12, seq_length=8)
 STATE = {"loss_scale": 1024.0, "skipped": 3, "running": [0.1, -0.0]}
@@ -59,7 +61,7 @@ def manifest_of(plan, kind="slices"):
 
 def slices_of(arrays, plan, rank):
     """What a rank writes: its slices by stem and name, and where they begin."""
-    placed = layouts(parameter_shapes(MODEL), MODEL, plan)
+    placed = layouts(MODEL, plan)
     own, found, begins = written_slices(placed, plan, rank), {}, {}
     for stem, group in arrays.items():
         for name, array in group.items():
@@ -161,16 +163,12 @@ def test_the_pairs_cover_what_plans_differ_in():
         assert sum(getattr(a, name) != getattr(b, name) for a, b in pairs) >= 15, name
     assert {plan.optimizer_parallel for plan in plans} == {"none", "level1", "level2", "level3"}
     assert sum(bool(plan.layers_per_stage) for plan in plans) >= 15
-    padded = [
-        plan
-        for plan in plans
-        if layouts(parameter_shapes(MODEL), MODEL, plan)["word_embedding.table"].shape[0] > 61
-    ]
+    padded = [plan for plan in plans if layouts(MODEL, plan)["word_embedding.table"].shape[0] > 61]
     assert len(padded) >= 30
 
 
 def boxes_of(plan, rank):
-    placed = layouts(parameter_shapes(MODEL), MODEL, plan)
+    placed = layouts(MODEL, plan)
     return {name: Box(*held) for name, held in slices_of_rank(placed, plan, rank).items()}
 
 

@@ -24,7 +24,8 @@ from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.operators import operators_for
 from pangu_alpha.model.operators.ascend import FloatStatus
-from pangu_alpha.parallel.layout import layouts, parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import layouts
 from pangu_alpha.training import loop
 from pangu_alpha.training.checkpoints import RunCheckpoints
 from pangu_alpha.training.engine import Engine
@@ -44,7 +45,7 @@ class FakeStep:
 
     def __init__(self, model, plan, rank, fill=None):
         self.controls = Parameter(Tensor(np.zeros(6, np.float32)), name="controls")
-        placed = layouts(parameter_shapes(model), model, plan)
+        placed = layouts(model, plan)
         self.own = {name: layout.start(plan, rank) for name, layout in placed.items()}
         self.own = {
             name: Box(start, placed[name].slice_shape)

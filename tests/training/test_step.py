@@ -12,6 +12,7 @@ from pangu_alpha.checkpoint.foreign.mindspore.released import load_released, rel
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.model.pangu import PanguAlpha
+from pangu_alpha.network.parameters import decayed
 from pangu_alpha.parallel.reductions import OneDevice
 from pangu_alpha.training.loss import BatchLoss, TokenLoss
 from pangu_alpha.training.optimizer import AdamW
@@ -40,7 +41,7 @@ class Case:
         self.model = PanguAlpha(ModelConfig(1000, 64, 3, 4, seq_length=32))
         self.parameters = ParameterTuple(self.model.trainable_params())
         self.gradients = Gradients(BatchLoss(TokenLoss(self.model)), self.parameters)
-        self.optimizer = AdamW(self.parameters, RECIPE)
+        self.optimizer = AdamW(self.parameters, RECIPE, decayed(self.model.config))
         self.update = Update(self.optimizer, self.model.operators, RECIPE.clip_norm)
         self.one = OptimizerStep(self.gradients, self.update, micro_batches=1)
         self.two = OptimizerStep(self.gradients, self.update, micro_batches=2)
@@ -174,7 +175,7 @@ def test_optimizer_alone(cpu, corrected, skipped):
     }
     recipe = OptimConfig(learning_rate=1e-2, warmup_steps=2, decay_steps=9, bias_correction=corrected)
     parameters = ParameterTuple([Parameter(Tensor(value), name=name) for name, value in start.items()])
-    optimizer = AdamW(parameters, recipe)
+    optimizer = AdamW(parameters, recipe, {name: name == "x.weight" for name in start})
     p = {name: value.astype(np.float64) for name, value in start.items()}
     m, v = dict.fromkeys(p, 0.0), dict.fromkeys(p, 0.0)
     updates = 0

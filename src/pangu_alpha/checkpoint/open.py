@@ -32,7 +32,8 @@ from pangu_alpha.config.model_families import KEY, PANGU, family_of
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError, build
 from pangu_alpha.files.shown import quoted, shown
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, slice_writers
+from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import layouts, slice_writers
 
 STEMS = ("model", "optimizer")
 
@@ -294,7 +295,7 @@ def _tensors_for(
     if plan.devices != len(manifest.parts):
         return None
     shapes = parameter_shapes(model)
-    placed = layouts(shapes, model, plan)
+    placed = layouts(model, plan)
     writers = slice_writers(placed, plan, boxes)
     if writers.keys() != boxes.keys():
         return None

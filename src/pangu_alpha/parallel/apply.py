@@ -11,8 +11,9 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.model.layers import empty_parameter
 from pangu_alpha.model.operators.dropout import AttentionDropout, Dropout
 from pangu_alpha.model.pangu import PanguAlpha
+from pangu_alpha.network.rows import Axes
 from pangu_alpha.parallel import layout
-from pangu_alpha.parallel.sharding import COLUMN, DERIVED, ROW, SHARDING, Axes, degrees
+from pangu_alpha.parallel.sharding import COLUMN, DERIVED, ROW, SHARDING, degrees
 
 
 def apply_plan(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan, by_table: bool = True) -> None:

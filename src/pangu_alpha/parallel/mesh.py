@@ -16,6 +16,7 @@ from pangu_alpha.config.parallel import ParallelPlan
 AXES = ("pp", "dp", "tp")
 RANK_ORDER = AXES[::-1]  # from neighbouring ranks outwards, as MindSpore gives ranks out
 COORDINATE_OF = {"pp": "stage", "dp": "data", "tp": "tensor"}
+STAGE_AXES = tuple(axis for axis in AXES if axis != "pp")  # along which the ranks of one stage differ
 
 
 class Coordinates(NamedTuple):
@@ -62,12 +63,17 @@ class Mesh:
     @classmethod
     def of(cls, plan: ParallelPlan) -> Mesh:
         """The grid of a plan."""
-        return cls(dp=plan.dp, tp=plan.tp, pp=plan.pp)
+        return cls(**{axis: getattr(plan, axis) for axis in AXES})
 
     @property
     def size(self) -> int:
         """Number of ranks."""
-        return self.dp * self.tp * self.pp
+        return math.prod(map(self.degree, AXES))
+
+    @property
+    def stage_size(self) -> int:
+        """Number of ranks of a stage."""
+        return math.prod(map(self.degree, STAGE_AXES))
 
     def degree(self, axis: str) -> int:
         """Number of ranks along an axis.
@@ -124,9 +130,9 @@ class Mesh:
         return self.coordinates(rank).stage
 
     def stage_ranks(self, stage: int) -> tuple[int, ...]:
-        """The ranks of a stage: dp * tp consecutive ones."""
+        """The ranks of a stage, which are consecutive."""
         first = self.rank(stage=stage)
-        return tuple(range(first, first + self.dp * self.tp))
+        return tuple(range(first, first + self.stage_size))
 
     def axis_of(self, group: Sequence[int]) -> str:
         """Names what part of the grid a communication group is, whatever the order of its ranks.
@@ -184,3 +190,16 @@ class Mesh:
 
     def __str__(self) -> str:
         return f"the grid dp {self.dp}, tp {self.tp}, pp {self.pp}"
+
+
+def grid_axes(plan: ParallelPlan) -> dict[str | None, tuple[str, ...]]:
+    """The axes of the grid that the axis names of the tables (parallel.sharding) stand for under a plan."""
+    both = ("dp", "tp")
+    return {
+        None: (),
+        "dp": ("dp",),
+        "tp": ("tp",),
+        "sp": both if plan.sequence_parallel else ("dp",),
+        "vp": ("tp",) if plan.vocab_parallel else (),
+        "lp": ("dp",) if plan.vocab_parallel else both,
+    }

@@ -11,13 +11,15 @@ d head size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.network.rows import Axes
+from pangu_alpha.parallel.mesh import Mesh, grid_axes
 
 _ = None
-Axes = tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -163,12 +165,5 @@ SHARDING: Mapping[str, Mapping[str, Split]] = {
 
 def degrees(plan: ParallelPlan) -> dict[str | None, int]:
     """How many parts each axis name of the table cuts a dimension into."""
-    everything = plan.dp * plan.tp
-    return {
-        None: 1,
-        "dp": plan.dp,
-        "tp": plan.tp,
-        "sp": everything if plan.sequence_parallel else plan.dp,
-        "vp": plan.tp if plan.vocab_parallel else 1,
-        "lp": plan.dp if plan.vocab_parallel else everything,
-    }
+    mesh = Mesh.of(plan)
+    return {name: math.prod(map(mesh.degree, axes)) for name, axes in grid_axes(plan).items()}

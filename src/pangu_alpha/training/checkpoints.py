@@ -34,7 +34,7 @@ from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.data.position import Position, kept_position
 from pangu_alpha.files.shown import quoted
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
+from pangu_alpha.parallel.layout import layouts, slices_of_rank
 from pangu_alpha.training.guard import Guard
 from pangu_alpha.training.hooks.hook import Hook, restore
 
@@ -139,7 +139,7 @@ class RunCheckpoints:
 
 def boxes_of_rank(model: ModelConfig, plan: ParallelPlan, rank: int) -> dict[str, Box]:
     """What a rank of a partitioned run holds of each parameter that it trains, and of its moments."""
-    placed = layouts(parameter_shapes(model), model, plan)
+    placed = layouts(model, plan)
     return {name: Box(*held) for name, held in slices_of_rank(placed, plan, rank).items()}
 
 

@@ -23,7 +23,7 @@ from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.initialization import initial_values
 from pangu_alpha.model.operators import operators_for
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import decayed, parameter_shapes, parameter_table
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.reductions import DataParallel
 from pangu_alpha.parallel.world import World
@@ -59,7 +59,7 @@ class Engine:
         self._shapes = parameter_shapes(config.model)
         self._parameters = parameters_of(self.model, self._shapes)
         trained = ParameterTuple(split_off_frozen(self._parameters, self.objective.trained))
-        self.optimizer = AdamW(trained, config.optim)
+        self.optimizer = AdamW(trained, config.optim, decayed(config.model))
         self._loss = self.objective.loss(self.model)
         self._validation_loss = self.objective.validation_loss(self.model)
         gradients = Gradients(self._loss, trained)
@@ -77,11 +77,11 @@ class Engine:
 
         Moments are left as they are, zero in a new engine.
         """
-        layers, seed = self.config.model.num_layers, self.config.run.seed
+        table, seed = parameter_table(self.config.model), self.config.run.seed
         parameters = self._groups()["model"]
 
         def draw(name: str) -> np.ndarray:
-            return initial_values(name, self._shapes[name], layers, seed, self._box(name))
+            return initial_values(table[name], seed, self._box(name))
 
         # numpy draws outside Python's lock, so threads use the cores that the process may
         with ThreadPoolExecutor(min(_DRAWING, len(os.sched_getaffinity(0)))) as pool:

@@ -16,7 +16,7 @@ import numpy as np
 
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch, TrainingBatches
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes
 from pangu_alpha.training.hooks.hook import Hook, Run
 from pangu_alpha.training.reporting.units import Units
 

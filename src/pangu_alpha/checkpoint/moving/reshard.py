@@ -30,7 +30,8 @@ from pangu_alpha.checkpoint.vocabulary import find_vocabulary
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits
 from pangu_alpha.config.schema import ConfigError, build, to_mapping
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, slice_writers
+from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import layouts, slice_writers
 
 
 def reshard(
@@ -103,7 +104,7 @@ def _whole_files(names: Mapping[str, Sequence[str]], model: ModelConfig) -> list
 def _part_files(
     names: Mapping[str, Sequence[str]], model: ModelConfig, plan: ParallelPlan
 ) -> list[TargetFile]:
-    placed = layouts(parameter_shapes(model), model, plan)
+    placed = layouts(model, plan)
     writers = slice_writers(placed, plan)
     slots: dict[Path, list[Slot]] = {}
     for stem, group in names.items():

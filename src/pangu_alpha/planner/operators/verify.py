@@ -18,7 +18,8 @@ from typing import NamedTuple
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.files.writing import write_text
-from pangu_alpha.parallel.sharding import SHARDING, Axes, Split
+from pangu_alpha.network.rows import Axes
+from pangu_alpha.parallel.sharding import SHARDING, Split
 from pangu_alpha.planner.operators.block import ROWS, Operator
 from pangu_alpha.planner.operators.strategies import BlockStrategy
 from pangu_alpha.planner.text_tables import table

@@ -19,7 +19,7 @@ import numpy as np
 from pangu_alpha.checkpoint.naming import MOMENTS, parameter_of
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import TrainConfig
-from pangu_alpha.parallel.layout import Layout, layouts, parameter_shapes
+from pangu_alpha.parallel.layout import Layout, layouts
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.world import World
 from pangu_alpha.training.guard import TrainingHaltedError
@@ -57,7 +57,7 @@ class ReplicaCheck:
         self._steps = config.run.steps
         self._world = world
         plan = config.parallel if partitioned else ParallelPlan(dp=world.size)
-        placed = layouts(parameter_shapes(config.model), config.model, plan)
+        placed = layouts(config.model, plan)
         self._copied = copied_tensors(placed, plan, frozen)
         self._stage = Mesh.of(plan).stage_of(world.rank)
         self._names = self._copied[self._stage]

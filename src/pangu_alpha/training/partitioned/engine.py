@@ -18,8 +18,9 @@ from pangu_alpha.checkpoint.tensors import Box
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.operators import operators_for
+from pangu_alpha.network.parameters import parameter_shapes
 from pangu_alpha.parallel.context import partition
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, written_slices
+from pangu_alpha.parallel.layout import layouts, written_slices
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.sharding import degrees
 from pangu_alpha.parallel.world import World
@@ -63,7 +64,7 @@ class PartitionedEngine(Engine):
         self._nominal_weight = config.samples_per_step * self.objective.nominal_weight
         self._shapes = parameter_shapes(config.model)
         self._boxes = boxes_of_rank(config.model, plan, world.rank)
-        self._written = written_slices(layouts(self._shapes, config.model, plan), plan, world.rank)
+        self._written = written_slices(layouts(config.model, plan), plan, world.rank)
 
     def _make_step(self) -> PartitionedStep:
         """The step, not yet compiled, in a process that splits its graphs by the plan."""

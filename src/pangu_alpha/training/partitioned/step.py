@@ -14,6 +14,7 @@ from mindspore.parallel.nn import GradAccumulation, Pipeline
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.model.operators import Operators
+from pangu_alpha.network.parameters import decayed
 from pangu_alpha.parallel.apply import apply_plan
 from pangu_alpha.parallel.layout import layouts
 from pangu_alpha.parallel.mesh import Mesh
@@ -116,8 +117,7 @@ def partitioned_step(
     """
     assert objective.partitions
     model = objective.network(operators)
-    shapes = {parameter.name: parameter.shape for parameter in model.trainable_params()}
-    placed = layouts(shapes, objective.config.model, plan)
+    placed = layouts(objective.config.model, plan)
     loss = objective.partitioned_loss(model)
     apply_plan(loss, model, plan, by_table)
     stage = Mesh.of(plan).stage_of(rank)
@@ -126,5 +126,5 @@ def partitioned_step(
     others = [parameter for parameter in parameters if stage != placed[parameter.name].stage]
     shares = [placed[parameter.name].share(plan) for parameter in own]
     sums = Partitioned(shares, row_share=1 / (plan.tp * plan.pp))
-    update = Update(AdamW(own, optim), operators, optim.clip_norm, sums)
+    update = Update(AdamW(own, optim, decayed(objective.config.model)), operators, optim.clip_norm, sums)
     return PartitionedStep(loss, ParameterTuple([*own, *others]), update, plan)

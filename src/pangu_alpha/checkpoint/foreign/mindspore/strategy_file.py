@@ -29,6 +29,7 @@ from pangu_alpha.checkpoint.untrusted import MOST_AXES, check_file, read_mapping
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.files.shown import quoted
 from pangu_alpha.parallel.layout import Layout
+from pangu_alpha.parallel.mesh import STAGE_AXES, Mesh
 
 _MOST_DEVICES = 1 << 20  # of a stage; a damaged number must not ask for more than memory has
 _MERGED = re.compile(r"(?P<stage>\d{1,6})-(?P<name>.+)")  # a name in a file that merges those of all stages
@@ -141,10 +142,14 @@ def strategy_of(layouts: Mapping[str, Layout], plan: ParallelPlan) -> Strategy:
         layouts: Of its parameters by the names they shall have.
         plan: The plan.
     """
-    stages: dict[int, dict[str, Cut]] = {stage: {} for stage in range(plan.pp)}
+    mesh, from_last = Mesh.of(plan), STAGE_AXES[::-1]
+    matrix = tuple(map(mesh.degree, STAGE_AXES))
+    stages: dict[int, dict[str, Cut]] = {stage: {} for stage in range(mesh.degree("pp"))}
     for name, layout in layouts.items():
-        axes = tuple((0,) if parts > 1 else () for parts in layout.parts)
-        stages[layout.stage][name] = Cut((plan.dp, plan.tp), axes, layout.optimizer_parts)
+        axes = tuple(
+            tuple(from_last.index(axis) for axis in cut if mesh.degree(axis) > 1) for cut in layout.cuts
+        )
+        stages[layout.stage][name] = Cut(matrix, axes, layout.optimizer_parts)
     return stages
 
 

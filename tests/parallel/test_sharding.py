@@ -19,8 +19,7 @@ from pangu_alpha.parallel.apply import operators, place_on_stages, shard
 from pangu_alpha.parallel.axes import degree
 from pangu_alpha.parallel.layout import layouts
 from pangu_alpha.parallel.sharding import DERIVED, HAND_MADE, SHARDING
-from pangu_alpha.training.loss import TokenLoss
-from pangu_alpha.training.partitioned.step import MicroBatchLoss
+from pangu_alpha.training.loss import MicroBatchLoss, TokenLoss
 
 RELEASED = Path(__file__).parents[1] / "fixtures" / "released_2_6b_axes.json"
 PLAN = ParallelPlan(dp=2, tp=4, pp=2, micro_batches=2)

@@ -23,8 +23,7 @@ from pangu_alpha.planner.operators.block import FREE, MINDSPORE, block
 from pangu_alpha.planner.operators.found_table import found_table, strategy_of
 from pangu_alpha.planner.operators.patterns import megatron
 from pangu_alpha.planner.operators.strategies import Choice, best_block, cheapest, evaluate
-from pangu_alpha.training.loss import TokenLoss
-from pangu_alpha.training.partitioned.step import MicroBatchLoss
+from pangu_alpha.training.loss import MicroBatchLoss, TokenLoss
 
 MODEL = ModelConfig(192, 64, 2, 8, seq_length=16, dropout=0.0)
 LARGE = load_model_config("2_6b")

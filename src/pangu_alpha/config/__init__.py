@@ -5,6 +5,7 @@ __all__ = [
     "families",
     "generate",
     "model",
+    "model_families",
     "operator_table",
     "optim",
     "parallel",

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pangu_alpha.checkpoint.frozen import moment_shapes
 from pangu_alpha.checkpoint.moving.copying import (
     Limits,
     Slot,
@@ -20,7 +21,7 @@ from pangu_alpha.checkpoint.moving.copying import (
     file_record,
     safetensors_file,
 )
-from pangu_alpha.checkpoint.naming import MOMENTS, parameter_of
+from pangu_alpha.checkpoint.naming import parameter_of
 from pangu_alpha.checkpoint.native.folders import part_name
 from pangu_alpha.checkpoint.native.format import MANIFEST, Manifest, compare_tensors, seal_folder
 from pangu_alpha.checkpoint.native.tensor_file import checksum
@@ -81,7 +82,7 @@ def _check_names(source: Source, model: ModelConfig, stems: Sequence[str]) -> di
     shapes = parameter_shapes(model)
     expected = {"model": shapes}
     if "optimizer" in stems:
-        expected["optimizer"] = {prefix + name: shape for prefix in MOMENTS for name, shape in shapes.items()}
+        expected["optimizer"] = moment_shapes(shapes, source.manifest, source.path)
     for stem in stems:
         found = {name: (stored.shape, None) for name, stored in source.tensors.get(stem, {}).items()}
         wanted = {name: (shape, None) for name, shape in expected[stem].items()}

@@ -17,8 +17,7 @@ from pangu_alpha.parallel.mesh import Mesh
 
 def grid(plan: ParallelPlan) -> dict[str, int]:
     """Size of each axis of a stage, outermost first."""
-    tensor = {TENSOR: plan.tp} if plan.table is None else plan.table.axes
-    return {DATA: plan.dp, **tensor}
+    return {name: size for name, size in Mesh.of(plan).axes.items() if name != "pp"}
 
 
 def single(axis: str | None, plan: ParallelPlan) -> tuple[str, ...]:
@@ -39,15 +38,6 @@ def degree(axis: str | None, plan: ParallelPlan) -> int:
     """How many parts a name cuts a dimension into."""
     sizes = grid(plan)
     return math.prod(sizes[name] for name in single(axis, plan))
-
-
-def digits(plan: ParallelPlan, rank: int) -> dict[str, int]:
-    """A rank's coordinate along each axis of its stage's grid."""
-    place = Mesh.of(plan).coordinates(rank)
-    rest, found = place.data * plan.tp + place.tensor, {}
-    for name, size in reversed(grid(plan).items()):
-        rest, found[name] = divmod(rest, size)
-    return found
 
 
 def part_at(names: Iterable[str], sizes: Mapping[str, int], coordinates: Mapping[str, int]) -> int:

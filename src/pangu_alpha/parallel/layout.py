@@ -15,7 +15,7 @@ from typing import Any
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.network.parameters import TIED_TABLE, ParameterSpec, layer_count, parameter_table
 from pangu_alpha.network.rows import Axes, Stage
-from pangu_alpha.parallel.axes import degree, digits, grid, part_at, single
+from pangu_alpha.parallel.axes import degree, grid, part_at, single
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.sharding import HAND_MADE, OperatorTable, table_of
 
@@ -55,9 +55,10 @@ class Layout:
 
         The rows of a slice are shared by the ranks of the stage that hold it, in their order.
         """
-        if Mesh.of(plan).stage_of(rank) != self.stage:
+        coordinates = Mesh.of(plan).digits(rank)
+        if coordinates["pp"] != self.stage:
             return None
-        sizes, coordinates = grid(plan), digits(plan, rank)
+        sizes = grid(plan)
         cut_by = [single(axis, plan) for axis in self.axes]
         begins = [
             part_at(names, sizes, coordinates) * (size // parts)

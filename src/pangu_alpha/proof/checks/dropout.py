@@ -23,7 +23,7 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.data.hashing import column_numbers, device_seeds, head_numbers, salted
 from pangu_alpha.network.parameters import layer_of
 from pangu_alpha.network.rows import Axes
-from pangu_alpha.parallel.axes import degree, digits, grid, part_at, single
+from pangu_alpha.parallel.axes import degree, grid, part_at, single
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.sharding import table_of
 from pangu_alpha.proof.graph import mindir
@@ -105,10 +105,11 @@ def faults(found: Sequence[Draw], model: ModelConfig, plan: ParallelPlan, rank: 
         rank: The rank.
         seed: Of the run.
     """
-    place = Mesh.of(plan).coordinates(rank)
+    mesh = Mesh.of(plan)
+    place = mesh.coordinates(rank)
     axis = _dimensions(_WEIGHTS, plan)[1]
     heads = model.num_heads // degree(axis, plan)
-    first = heads * part_at(single(axis, plan), grid(plan), digits(plan, rank))
+    first = heads * part_at(single(axis, plan), grid(plan), mesh.digits(rank))
     said = []
     for each in found:
         salt = salt_of(each.cell, model)
@@ -175,7 +176,7 @@ def _unequal(first: Draw, second: Draw, plan: ParallelPlan, one: int, other: int
 
 def same_slice(plan: ParallelPlan, axes: Sequence[str], one: int, other: int) -> bool:
     """Whether two ranks of a stage hold copies of a tensor that these axes of its grid cut."""
-    places = [digits(plan, rank) for rank in (one, other)]
+    places = [Mesh.of(plan).digits(rank) for rank in (one, other)]
     return all(places[0][axis] == places[1][axis] for axis in axes)
 
 

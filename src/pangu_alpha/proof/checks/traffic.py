@@ -19,7 +19,7 @@ from typing import NamedTuple
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.network.parameters import ParameterSpec, parameter_table
-from pangu_alpha.parallel.axes import digits, single
+from pangu_alpha.parallel.axes import single
 from pangu_alpha.parallel.layout import Layout, layouts
 from pangu_alpha.parallel.mesh import AXES, Mesh
 
@@ -319,9 +319,9 @@ def axis_name(mesh: Mesh, axes: Iterable[str]) -> str:
 def holders(layout: Layout, plan: ParallelPlan) -> str:
     """What Mesh.axis_of calls the devices that hold the same slice, on one stage; "" for one device."""
     cutting = set(itertools.chain.from_iterable(single(axis, plan) for axis in layout.axes))
-    ranks = range(plan.dp * plan.tp)
-    group = [rank for rank in ranks if not any(digits(plan, rank)[axis] for axis in cutting)]
-    return Mesh.of(plan).axis_of(group) if len(group) > 1 else ""
+    mesh = Mesh.of(plan)
+    group = [rank for rank in mesh.stage_ranks(0) if not any(mesh.digits(rank)[axis] for axis in cutting)]
+    return mesh.axis_of(group) if len(group) > 1 else ""
 
 
 def _slice(layout: Layout) -> int:

@@ -11,7 +11,8 @@ import pytest
 
 from pangu_alpha.checkpoint.moving.copying import Limits
 from pangu_alpha.checkpoint.moving.reading import read_box
-from pangu_alpha.checkpoint.moving.reshard import MOMENTS, parameter_of, reshard
+from pangu_alpha.checkpoint.moving.reshard import reshard
+from pangu_alpha.checkpoint.naming import MOMENTS, parameter_of
 from pangu_alpha.checkpoint.native.folders import part_name
 from pangu_alpha.checkpoint.native.format import (
     MARKER,
@@ -27,7 +28,8 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.operator_table import table_text
 from pangu_alpha.config.parallel import ParallelPlan, misfits
 from pangu_alpha.config.schema import build, to_mapping
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank, written_slices
+from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import layouts, slices_of_rank, written_slices
 from pangu_alpha.planner.operators.found_table import found_table
 from pangu_alpha.planner.operators.strategies import best_block
 
@@ -63,7 +65,7 @@ def manifest_of(plan, kind="slices"):
 
 def slices_of(arrays, plan, rank):
     """What a rank writes: its slices by stem and name, and where they begin."""
-    placed = layouts(parameter_shapes(MODEL), MODEL, plan)
+    placed = layouts(MODEL, plan)
     own, found, begins = written_slices(placed, plan, rank), {}, {}
     for stem, group in arrays.items():
         for name, array in group.items():
@@ -210,16 +212,12 @@ def test_the_pairs_cover_what_plans_differ_in():
         assert sum(getattr(a, name) != getattr(b, name) for a, b in pairs) >= 15, name
     assert {plan.optimizer_parallel for plan in plans} == {"none", "level1", "level2", "level3"}
     assert sum(bool(plan.layers_per_stage) for plan in plans) >= 15
-    padded = [
-        plan
-        for plan in plans
-        if layouts(parameter_shapes(MODEL), MODEL, plan)["word_embedding.table"].shape[0] > 61
-    ]
+    padded = [plan for plan in plans if layouts(MODEL, plan)["word_embedding.table"].shape[0] > 61]
     assert len(padded) >= 30
 
 
 def boxes_of(plan, rank):
-    placed = layouts(parameter_shapes(MODEL), MODEL, plan)
+    placed = layouts(MODEL, plan)
     return {name: Box(*held) for name, held in slices_of_rank(placed, plan, rank).items()}
 
 

@@ -17,14 +17,13 @@ from pangu_alpha.config.zoo import load_model_config
 from pangu_alpha.model.operators import operators_for
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.parallel.apply import operators, shard
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, slice_writers
+from pangu_alpha.parallel.layout import layouts, slice_writers
 from pangu_alpha.parallel.sharding import BLOCK, DERIVED, SHARDING, table_of
 from pangu_alpha.planner.operators.block import FREE, MINDSPORE, block
 from pangu_alpha.planner.operators.found_table import found_table, strategy_of
 from pangu_alpha.planner.operators.patterns import megatron
 from pangu_alpha.planner.operators.strategies import Choice, best_block, cheapest, evaluate
-from pangu_alpha.training.loss import TokenLoss
-from pangu_alpha.training.partitioned.step import MicroBatchLoss
+from pangu_alpha.training.loss import MicroBatchLoss, TokenLoss
 
 MODEL = ModelConfig(192, 64, 2, 8, seq_length=16, dropout=0.0)
 LARGE = load_model_config("2_6b")
@@ -64,7 +63,7 @@ def test_megatrons_pattern_is_the_hand_made_table():
     grid = block(MODEL, 4, 2, MINDSPORE)
     table = found_table(evaluate(grid, megatron(grid)), MODEL, "m")
     placed = {
-        name: layouts(parameter_shapes(MODEL), MODEL, ParallelPlan(tp=4, **changes))
+        name: layouts(MODEL, ParallelPlan(tp=4, **changes))
         for name, changes in {"found": {"table": table}, "hand-made": {}}.items()
     }
     for name, layout in placed["hand-made"].items():
@@ -85,7 +84,7 @@ def test_slices_cover_every_parameter_once(plan, sharded, batch):
         pytest.skip("nothing to shard over")
     more = {"optimizer_parallel": "level1", "optimizer_threshold": 0} if sharded else {}
     plan = ParallelPlan(tp=4, table=found(4, batch), **plan, **more)
-    placed = layouts(parameter_shapes(MODEL), MODEL, plan)
+    placed = layouts(MODEL, plan)
     for name, writers in slice_writers(placed, plan).items():
         layout = placed[name]
         counts = np.zeros(layout.shape, int)
@@ -102,7 +101,7 @@ def test_slices_cover_every_parameter_once(plan, sharded, batch):
 
 def test_a_weight_cut_both_ways_lies_by_its_axes():
     plan = ParallelPlan(dp=2, tp=4, table=found(4, 2))
-    layout = layouts(parameter_shapes(MODEL), MODEL, plan)["blocks.0.attention.output.weight"]
+    layout = layouts(MODEL, plan)["blocks.0.attention.output.weight"]
     assert (layout.axes, layout.parts, layout.slice_shape) == (("tp1", "tp0"), (2, 2), (32, 32))
     starts = [layout.start(plan, rank) for rank in range(8)]
     assert starts == [(0, 0), (32, 0), (0, 32), (32, 32)] * 2

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pangu_alpha.checkpoint.errors import CheckpointError
+from pangu_alpha.checkpoint.naming import parameter_of
 from pangu_alpha.checkpoint.tensors import Source, Stored
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import build, to_mapping
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config
 from pangu_alpha.files.shown import shown_name
+from pangu_alpha.network.parameters import find_row
 
-_GROUPS = {"embedding.table": "embeddings", "attention.": "attention", "feed_forward.": "feed-forward"}
+_GROUPS = ("embeddings", "attention", "feed-forward", "norms")  # in this order, others behind them
 _KEPT = ("vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length")
 
 
@@ -171,10 +173,9 @@ def _plan(plan: Mapping[str, Any]) -> str:
 
 
 def _groups(stem: str, tensors: Mapping[str, Stored]) -> Iterator[Group]:
-    kinds = {
-        name: next((kind for part, kind in _GROUPS.items() if part in name), "norms") for name in tensors
-    }
-    for kind in (*_GROUPS.values(), "norms"):
+    rows = {name: find_row(parameter_of(name)) for name in tensors}
+    kinds = {name: row.group if row else "other" for name, row in rows.items()}
+    for kind in dict.fromkeys((*_GROUPS, *kinds.values())):
         own = [tensors[name] for name, found in kinds.items() if found == kind]
         elements = sum(math.prod(stored.shape) for stored in own)
         types = Counter(piece.dtype for stored in own for piece in stored.pieces)

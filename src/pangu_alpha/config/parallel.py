@@ -137,7 +137,10 @@ class ParallelPlan:
 
 
 def misfits(plan: ParallelPlan, model: ModelConfig) -> Iterator[str]:
-    """Yields one sentence for every way in which a plan does not fit a model."""
+    """Yields one sentence for every way in which a plan does not fit a model; other families say theirs."""
+    if not isinstance(model, ModelConfig):
+        yield from model.misfits(plan)
+        return
     if plan.table is not None:
         yield from plan.table.misfits(plan.tp, model)
     elif model.num_heads % plan.tp:

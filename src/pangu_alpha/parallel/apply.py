@@ -11,9 +11,10 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.model.layers import empty_parameter
 from pangu_alpha.model.operators.dropout import AttentionDropout, Dropout
 from pangu_alpha.model.pangu import PanguAlpha
+from pangu_alpha.network.rows import Axes
 from pangu_alpha.parallel import layout
 from pangu_alpha.parallel.axes import degree
-from pangu_alpha.parallel.sharding import DERIVED, HAND_MADE, Axes, OperatorTable
+from pangu_alpha.parallel.sharding import DERIVED, HAND_MADE, OperatorTable
 
 
 def apply_plan(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan, table: OperatorTable | None) -> None:

@@ -16,6 +16,7 @@ from pangu_alpha.config.parallel import ParallelPlan
 AXES = ("pp", "dp", "tp")
 RANK_ORDER = AXES[::-1]  # from neighbouring ranks outwards, as MindSpore gives ranks out
 COORDINATE_OF = {"pp": "stage", "dp": "data", "tp": "tensor"}
+STAGE_AXES = tuple(axis for axis in AXES if axis != "pp")  # along which the ranks of one stage differ
 
 
 class Coordinates(NamedTuple):
@@ -65,12 +66,17 @@ class Mesh:
     def of(cls, plan: ParallelPlan) -> Mesh:
         """The grid of a plan."""
         tensor = () if plan.table is None else tuple(plan.table.axes.items())
-        return cls(dp=plan.dp, tp=plan.tp, pp=plan.pp, tensor=tensor)
+        return cls(**{axis: getattr(plan, axis) for axis in AXES}, tensor=tensor)
 
     @property
     def size(self) -> int:
         """Number of ranks."""
-        return self.dp * self.tp * self.pp
+        return math.prod(map(self.degree, AXES))
+
+    @property
+    def stage_size(self) -> int:
+        """Number of ranks of a stage."""
+        return math.prod(map(self.degree, STAGE_AXES))
 
     def degree(self, axis: str) -> int:
         """Number of ranks along an axis.
@@ -144,9 +150,9 @@ class Mesh:
         return self.coordinates(rank).stage
 
     def stage_ranks(self, stage: int) -> tuple[int, ...]:
-        """The ranks of a stage: dp * tp consecutive ones."""
+        """The ranks of a stage, which are consecutive."""
         first = self.rank(stage=stage)
-        return tuple(range(first, first + self.dp * self.tp))
+        return tuple(range(first, first + self.stage_size))
 
     def axis_of(self, group: Sequence[int]) -> str:
         """Names what part of the grid a communication group is, whatever the order of its ranks.

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pangu_alpha.config.operator_table import FoundTable, OperatorSplit
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError, nearest
+from pangu_alpha.network.rows import Axes
 
 _ = None
-Axes = tuple[str | None, ...]
 
 
 @dataclass(frozen=True)

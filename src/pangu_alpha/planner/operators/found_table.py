@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.operator_table import DATA, SHAPE, TENSOR, FoundTable, OperatorSplit, joined
-from pangu_alpha.parallel.sharding import BLOCK, Axes, Split
+from pangu_alpha.network.rows import Axes
+from pangu_alpha.parallel.sharding import BLOCK, Split
 from pangu_alpha.planner.operators.block import MINDSPORE, ROWS, Operator, block
 from pangu_alpha.planner.operators.strategies import BlockStrategy, Choice, cheapest
 

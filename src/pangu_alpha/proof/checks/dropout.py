@@ -21,9 +21,11 @@ import numpy as np
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.data.hashing import column_numbers, device_seeds, head_numbers, salted
+from pangu_alpha.network.parameters import layer_of
+from pangu_alpha.network.rows import Axes
 from pangu_alpha.parallel.axes import degree, grid, part_at, single
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.parallel.sharding import Axes, table_of
+from pangu_alpha.parallel.sharding import table_of
 from pangu_alpha.proof.graph import mindir
 
 _CELL = re.compile(r"(\w+)-(\w+)")
@@ -187,10 +189,8 @@ def salt_of(cell: str, model: ModelConfig) -> int:
     """The salt of a cell by its place, as model.pangu gives them out."""
     if cell == "embedding_dropout":
         return 0
-    layer = re.match(r"blocks\.(\d+)\.", cell)
-    index = int(layer[1]) if layer else model.num_layers - 1
     kinds = ("attention.core.dropout", "attention_dropout", "feed_forward_dropout")
-    return 3 * index + 1 + next(i for i, kind in enumerate(kinds) if cell.endswith(kind))
+    return 3 * layer_of(cell, model) + 1 + next(i for i, kind in enumerate(kinds) if cell.endswith(kind))
 
 
 class _Cell(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -18,8 +18,9 @@ from typing import NamedTuple
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.network.parameters import ParameterSpec, parameter_table
 from pangu_alpha.parallel.axes import single
-from pangu_alpha.parallel.layout import Layout, is_tied, layouts, parameter_shapes
+from pangu_alpha.parallel.layout import Layout, layouts
 from pangu_alpha.parallel.mesh import AXES, Mesh
 
 _SIZES = {"float32": 4, "int32": 4, "float16": 2, "bfloat16": 2}
@@ -32,6 +33,7 @@ SCATTERED = "gradients: summed and scattered"
 SUMMED = "gradients: sums over replicas"
 WORLD = "update: tokens and norm"
 OVERFLOW = "update: overflow"
+_LAST_OF_LAYER = "feed_forward.down.bias"  # what it is added to is the layer's result: not computed again
 
 
 class Call(NamedTuple):
@@ -101,7 +103,12 @@ class Formulas:
     @cached_property
     def placed(self) -> dict[str, Layout]:
         """Layout of every parameter."""
-        return layouts(parameter_shapes(self.model), self.model, self.plan)
+        return layouts(self.model, self.plan)
+
+    @cached_property
+    def table(self) -> Mapping[str, ParameterSpec]:
+        """Every parameter's row of the table."""
+        return parameter_table(self.model)
 
     def demands(self) -> list[Demand]:
         """All of them."""
@@ -235,11 +242,10 @@ class Formulas:
     def _table(self) -> Iterator[Demand]:
         """The tied table, from the first to the last stage, and its gradient back."""
         if self.plan.pp > 1 and (self.first or self.last):
-            table = self.placed["word_embedding.table"]
-            size = math.prod(table.shape) // math.prod(table.parts) * 4
             operations = ("Send", "Receive") if self.first else ("Receive", "Send")
-            for phase, operation in zip(("parameter", "gradient"), operations, strict=True):
-                yield Demand(TABLE, Call(phase, operation, self._hop("pp pair"), "float32", size), 1)
+            for size in (_slice(self.placed[name]) * 4 for name, spec in self.table.items() if spec.tied):
+                for phase, operation in zip(("parameter", "gradient"), operations, strict=True):
+                    yield Demand(TABLE, Call(phase, operation, self._hop("pp pair"), "float32", size), 1)
 
     def _hop(self, name: str) -> str:
         """The axis of two ranks of a pipeline; the whole of it if there are two."""
@@ -252,7 +258,7 @@ class Formulas:
         all of it once more. At the other levels the last stage sends its own replica's part.
         """
         for name, layout in self.placed.items():
-            sent = is_tied(name) and self.last and self.plan.optimizer_parallel == "level1"
+            sent = self.table[name].tied and self.last and self.plan.optimizer_parallel == "level1"
             if self.stage == layout.stage or sent:
                 asks = self._gathered if layout.optimizer_parts > 1 else self._summed
                 yield from asks(name, layout)
@@ -262,7 +268,7 @@ class Formulas:
 
         In one pass without micro-batches MindSpore does so for each use of a parameter: the tied table's two.
         """
-        times = 2 if is_tied(name) and self.plan.micro_batches == 1 else 1
+        times = 2 if self.table[name].tied and self.plan.micro_batches == 1 else 1
         axis, size = holders(layout, self.plan), _slice(layout)
         yield from self._ask_on(SUMMED, "gradient", "AllReduce", axis, size, "float32", times)
 
@@ -274,28 +280,27 @@ class Formulas:
         micro-batch, of each of the tied table's two uses.
         """
         plan, axis, size = self.plan, holders(layout, self.plan), _slice(layout)
+        row = self.table[name].row
         cast = plan.micro_batches > 1 or plan.optimizer_parallel == "level3"
-        dtype = self.dtype if cast and name.endswith((".weight", ".bias")) else "float32"
+        dtype = self.dtype if cast and row.cast else "float32"
         yield from self._ask_on(GATHERED, "parameter", "AllGather", axis, size, dtype, self._gathers(name))
         phase, times = "gradient", 1
         if plan.optimizer_parallel != "level1" and plan.micro_batches > 1:
             phase = "backward" if plan.optimizer_parallel == "level2" else "gradient"
-            times = plan.micro_batches * (2 if is_tied(name) else 1)
+            times = plan.micro_batches * (2 if row.tied else 1)
         yield from self._ask_on(SCATTERED, phase, "ReduceScatter", axis, size, "float32", times)
 
     def _gathers(self, name: str) -> int:
         """How often a weight is gathered: once a step; under level 3 once for every micro-batch, and again in
         the backward pass: what a derivative needs, and without micro-batches what a layer computes again."""
-        plan = self.plan
+        plan, spec = self.plan, self.table[name]
         if plan.optimizer_parallel != "level3":
             return 1
         if plan.micro_batches > 1:
-            return plan.micro_batches * (1 + name.endswith((".weight", ".gamma")))
-        first, *rest = name.split(".")
-        if first not in ("blocks", "query_layer") or name.endswith("down.bias"):
+            return plan.micro_batches * (1 + spec.row.in_backward)
+        if spec.layer is None or spec.row.part == _LAST_OF_LAYER:
             return 1
-        layer = int(rest[0]) if first == "blocks" else self.model.num_layers - 1
-        return 1 + (plan.recompute_of_layer(layer) == "full")
+        return 1 + (plan.recompute_of_layer(spec.layer) == "full")
 
     def _world(self) -> Iterator[Demand]:
         """Tokens of the batch, the square of the gradients' norm, and overflow where the chip saturates."""

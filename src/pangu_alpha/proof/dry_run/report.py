@@ -13,8 +13,9 @@ from typing import Any
 from pangu_alpha.config.families import FAMILIES, compute_type
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import RunConfig
+from pangu_alpha.network.parameters import for_all_layers, parameter_table
 from pangu_alpha.parallel.axes import grid, single, written
-from pangu_alpha.parallel.layout import Layout, is_tied, layouts
+from pangu_alpha.parallel.layout import Layout, layouts
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof.checks import dropout, overflow, traffic, traffic_check
 from pangu_alpha.proof.checks.dependences import PartialOrder, partial_order
@@ -27,7 +28,6 @@ from pangu_alpha.proof.graph.inline import inline
 _STATE = {"adam_m.": "moments", "adam_v.": "moments", "accu_grads.": "sums"}
 _MINDSPORE = 1.5e9  # bytes that importing MindSpore and compiling a graph may take
 _NODE = 0.25e6  # bytes that compiling may take for each node; 0.16 to 0.23 MB were seen
-LAYER = re.compile(r"\bblocks\.\d+\.")
 _PLACE = re.compile(r"(?:^|/)(\w+)-\w+")  # attribute and class of a cell in a scope
 _OUTER = ("network", "token_loss", "model")  # cells around the network
 
@@ -227,9 +227,9 @@ def held_bytes(parameters: Mapping[str, mindir.Tensor]) -> dict[str, int]:
 def placements(job: Job, report: RankReport, parameters: Mapping[str, mindir.Tensor]) -> Iterator[Placement]:
     """Where MindSpore put every parameter of a rank, and whether the table says so, too."""
     mesh = Mesh.of(job.plan)
-    stage = mesh.stage_of(report.rank)
-    for name, expected in layouts(traffic.parameter_shapes(job.model), job.model, job.plan).items():
-        if stage != expected.stage and not (is_tied(name) and stage == mesh.pp - 1):
+    stage, table = mesh.stage_of(report.rank), parameter_table(job.model)
+    for name, expected in layouts(job.model, job.plan).items():
+        if stage != expected.stage and not (table[name].tied and stage == mesh.pp - 1):
             continue
         if name not in report.layouts or name not in parameters:
             problem = "the rank's graph does not have it"
@@ -277,7 +277,7 @@ def _alike(found: Iterator[Placement]) -> Iterator[Placement]:
     """One for all layers that lie alike."""
     groups: Counter[Placement] = Counter()
     for each in found:
-        groups[Placement(LAYER.sub("blocks.*.", each.name), *list(vars(each).values())[1:])] += 1
+        groups[Placement(for_all_layers(each.name), *list(vars(each).values())[1:])] += 1
     for each, count in groups.items():
         yield Placement(each.name, count, *list(vars(each).values())[2:])
 

@@ -6,9 +6,17 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
-from pangu_alpha.cli.options import path_text, positive
+from pangu_alpha.cli.options import (
+    Differs,
+    add_options,
+    add_source_options,
+    add_vocabulary_option,
+    path_text,
+    positive,
+    source_options,
+)
 from pangu_alpha.cli.parser import Parser
+from pangu_alpha.config.run import RunConfig
 from pangu_alpha.files.shown import log_to_stderr
 
 _EPILOG = """\
@@ -60,16 +68,20 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, type=path_text, metavar="PATH", help="a run's folder, or a checkpoint "
-        "of any form")  # fmt: skip
+    add("--checkpoint", required=True, type=path_text, metavar="PATH", help="a run's output folder (its "
+        "newest whole checkpoint is taken), or a checkpoint that checkpoint.py opens")  # fmt: skip
     add("--records", required=True, type=path_text, metavar="DIR", help="held-out records")
     add("--train-records", required=True, type=path_text, metavar="DIR", help="records the bigram is counted "
         "on")  # fmt: skip
-    add("--tokenizer", type=path_text, metavar="FILE", help="vocab.model; by default the one beside the "
-        "checkpoint")  # fmt: skip
-    add("--batch-size", type=positive, default=16, metavar="N", help="rows at once (default: %(default)s)")
-    add("--device", default="auto", choices=("auto", "CPU", "Ascend"), help="auto (default): Ascend where "
-        "there is one")  # fmt: skip
+    add_vocabulary_option(parser)
+    add(
+        "--batch-size",
+        type=positive,
+        default=16,
+        metavar="N",
+        help="sequences computed together (default: %(default)s)",
+    )
+    add_options(parser, RunConfig, device=Differs(default="auto"))
     add_source_options(parser)
     return parser
 

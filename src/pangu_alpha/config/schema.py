@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+from pangu_alpha.config.option import option_of
 from pangu_alpha.files import yaml_text
 from pangu_alpha.files.paths import expand_path
 from pangu_alpha.files.reading import MOST_DEPTH, ReadError, read_text
@@ -249,7 +250,7 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
     if not isinstance(values, Mapping):
         raise ConfigError([f"{where or cls.__name__}: expected a mapping of keys, found {quoted(values)}"])
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    hints = _hints(cls)
+    hints = field_types(cls)
     problems = _unknowns(values, cls, where)
     arguments: dict[str, Any] = {}
     bad = set()
@@ -276,7 +277,7 @@ def validate(config: Any) -> None:
     Raises:
         ConfigError: All problems found.
     """
-    hints = _hints(type(config))
+    hints = field_types(type(config))
     problems = []
     values, bad = {}, set()
     for field in dataclasses.fields(config):
@@ -291,9 +292,9 @@ def validate(config: Any) -> None:
         raise ConfigError(problems)
 
 
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    """Types of a dataclass's fields; to evaluate their names takes longer than all else that a check does."""
+@functools.cache  # to evaluate the names takes longer than all else that a check does
+def field_types(cls: type) -> dict[str, Any]:
+    """Types of the fields of a dataclass, PathText kept apart from str."""
     return typing.get_type_hints(cls, include_extras=True)
 
 
@@ -312,15 +313,25 @@ class _Unknown:
 
 
 def _broken_rules(cls: type, values: Mapping[str, Any], bad: set[str]) -> list[str]:
+    """What the declarations of the fields and the dataclass's own rules refuse."""
+    problems = list(_beyond_bounds(cls, values))
     if not hasattr(cls, "rules"):
-        return []
+        return problems
     probe = object.__new__(cls)
     for field in dataclasses.fields(cls):
         default = field.default if field.default is not dataclasses.MISSING else _Unknown()
         object.__setattr__(
             probe, field.name, _Unknown() if field.name in bad else values.get(field.name, default)
         )
-    return [problem for problem in cls.rules(probe) if problem.partition(":")[0] not in bad]
+    return problems + [problem for problem in cls.rules(probe) if problem.partition(":")[0] not in bad]
+
+
+def _beyond_bounds(cls: type, values: Mapping[str, Any]) -> Iterator[str]:
+    for field in dataclasses.fields(cls):
+        declared = option_of(field)
+        fault = declared and field.name in values and declared.fault(values[field.name])
+        if fault:
+            yield f"{field.name}: {fault}"
 
 
 def to_mapping(config: Any) -> Any:

@@ -55,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--memory", type=positive_number, metavar="GiB", help="of a device that may be used (default: all)")
     add("--compare", type=path_text, metavar="YAML", help="a plan of yours: where it ranks, and why")
     add("--front", action="store_true", help="also the fastest plans for less memory")
-    add("--pictures", action="store_true", help="draws timeline, parts, front and grid into --out")
+    add("--pictures", action="store_true", help="draws timeline, parts, front and grid into --output")
     add("--verify", action="store_true", help="sends the best plan through the dry run of every stage")
 
 

@@ -26,7 +26,8 @@ from pangu_alpha.network.parameters import (
     rows_of,
 )
 from pangu_alpha.network.rows import Constant, Layers, Normal, Row, Stage, in_layers
-from pangu_alpha.parallel.sharding import SHARDING, degrees
+from pangu_alpha.parallel.axes import degree
+from pangu_alpha.parallel.sharding import HAND_MADE, SHARDING
 
 MODEL = ModelConfig(vocab_size=61, hidden_size=24, num_layers=3, num_heads=12, seq_length=8)
 
@@ -90,7 +91,6 @@ def test_uses_are_those_of_the_network(cpu):
     """Every parameter is read by a cell of the kinds that its row names, under the row's attribute."""
     from pangu_alpha.model.operators import operators_for
     from pangu_alpha.model.pangu import PanguAlpha
-    from pangu_alpha.parallel.apply import row_of
     from pangu_alpha.training.loss import TokenLoss
 
     network = PanguAlpha(MODEL, None, operators_for(MODEL, "plain"))
@@ -99,7 +99,10 @@ def test_uses_are_those_of_the_network(cpu):
         owner = name.rpartition(".")[0]
         near = [path for path in cells if f"{path}.".startswith(f"{owner}.")]
         near += ["logits", "cross_entropy"] if spec.tied else []
-        found = {row_of(path, cells[path]): vars(cells[path]).get("_primitives", {}) for path in near}
+        found = {
+            HAND_MADE.key(path.split("."), type(cells[path]).__name__): vars(cells[path]).get("_primitives")
+            for path in near
+        }
         for cell, operator, _ in spec.row.uses:
             assert operator in found[cell], (name, cell, operator, found.keys())
 
@@ -116,7 +119,8 @@ def test_what_is_read_in_the_compute_type_alone_passes_a_cast_of_its_own():
 
 def test_every_axis_has_a_meaning_under_a_plan():
     named = {axis for row in PANGU_ALPHA for axis in row.axes}
-    assert named == {None, "tp", "vp"} and named <= degrees(ParallelPlan()).keys()
+    plan = ParallelPlan(dp=2, tp=4)
+    assert {axis: degree(axis, plan) for axis in named} == {None: 1, "tp": 4, "vp": 4}
 
 
 def test_a_row_by_the_name_of_a_parameter():

@@ -16,8 +16,9 @@ from pangu_alpha.model.operators import operators_for
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.network.parameters import find_row
 from pangu_alpha.parallel.apply import operators, place_on_stages, shard
+from pangu_alpha.parallel.axes import degree
 from pangu_alpha.parallel.layout import layouts
-from pangu_alpha.parallel.sharding import DERIVED, SHARDING, degrees
+from pangu_alpha.parallel.sharding import DERIVED, HAND_MADE, SHARDING
 from pangu_alpha.training.loss import MicroBatchLoss, TokenLoss
 
 RELEASED = Path(__file__).parents[1] / "fixtures" / "released_2_6b_axes.json"
@@ -54,7 +55,7 @@ def test_an_operator_without_an_entry_is_named(cpu):
     loss, model = network()
     model.blocks[0].attention.core.extra = ops.Mul()
     with pytest.raises(KeyError, match="AttentionCore.extra"):
-        shard(loss, PLAN)
+        shard(loss, PLAN, HAND_MADE)
 
 
 def test_no_entry_is_dead(cpu):
@@ -72,7 +73,7 @@ def test_no_entry_is_dead(cpu):
 
 def test_strategies_are_the_tables_axes_in_numbers(cpu):
     loss, model = network()
-    shard(loss, ParallelPlan(dp=2, tp=4, sequence_parallel=True))
+    shard(loss, ParallelPlan(dp=2, tp=4, sequence_parallel=True), HAND_MADE)
     block = model.blocks[0]
     assert block.attention.query.affine.matmul.attrs["in_strategy"] == ((2, 1), (4, 1))
     assert block.attention.output.affine.matmul.attrs["in_strategy"] == ((2, 4), (1, 4))
@@ -83,9 +84,12 @@ def test_strategies_are_the_tables_axes_in_numbers(cpu):
 
 
 def test_axis_names_in_numbers():
-    assert degrees(ParallelPlan(dp=2, tp=4)) == {None: 1, "dp": 2, "tp": 4, "sp": 2, "vp": 4, "lp": 2}
+    def numbers(plan):
+        return {axis: degree(axis, plan) for axis in (None, "dp", "tp", "sp", "vp", "lp")}
+
+    assert numbers(ParallelPlan(dp=2, tp=4)) == {None: 1, "dp": 2, "tp": 4, "sp": 2, "vp": 4, "lp": 2}
     plan = ParallelPlan(dp=2, tp=4, sequence_parallel=True, vocab_parallel=False)
-    assert degrees(plan) == {None: 1, "dp": 2, "tp": 4, "sp": 8, "vp": 1, "lp": 8}
+    assert numbers(plan) == {None: 1, "dp": 2, "tp": 4, "sp": 8, "vp": 1, "lp": 8}
 
 
 def test_stages(cpu):

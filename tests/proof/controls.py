@@ -69,12 +69,13 @@ def draws_the_whole_model() -> None:
 
 def wrong_strategy() -> None:
     """The weights of column-parallel products are whole on every device, against the table."""
-    from pangu_alpha.parallel import apply
-    from pangu_alpha.parallel.sharding import SHARDING, split
+    from pangu_alpha.parallel.sharding import SHARDING, OperatorTable, split
+    from pangu_alpha.training.partitioned import step as partitioned
 
     row = {"matmul": split(("dp", None), (None, None)), "add": split(("dp", None), (None,))}
     casts = {"cast_weight": split((None, None)), "cast_bias": split((None,))}
-    apply.SHARDING = {**SHARDING, "Affine column": row, "Linear column": casts}
+    wrong = OperatorTable({**SHARDING, "Affine column": row, "Linear column": casts})
+    partitioned.table_of = lambda plan: wrong
 
 
 def wrong_table() -> None:

@@ -360,8 +360,13 @@ def _built(path: Path, manifest: Manifest, kind: type[Section], key: str) -> Sec
     Raises:
         CheckpointError: It is missing or breaks a rule.
     """
+    values = manifest.config.get(key, {})
+    if isinstance(values.get("table"), str):  # a plan's table of operators, of which a run saves the content
+        raise CheckpointError(
+            f"{path / MANIFEST}: {key}.table: names a file; a checkpoint holds the table's content"
+        )
     try:
-        section = build(kind, manifest.config.get(key, {}), key)
+        section = build(kind, values, key)
     except ConfigError as error:
         raise CheckpointError(f"{path / MANIFEST}: {error}") from error
     if type(section) is ModelConfig and section.num_layers > MOST_LAYERS:

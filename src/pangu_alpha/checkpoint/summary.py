@@ -175,7 +175,8 @@ def _sizes(model: ModelConfig) -> str:
 
 def _plan(plan: Mapping[str, Any]) -> str:
     degrees = ", ".join(f"{name} {plan.get(name, 1)}" for name in ("dp", "tp", "pp"))
-    return f"{degrees}, optimizer parallel {plan.get('optimizer_parallel', 'none')}"
+    table = ", operators split by a found table" if plan.get("table") else ""
+    return f"{degrees}, optimizer parallel {plan.get('optimizer_parallel', 'none')}{table}"
 
 
 def _groups(source: Source, stem: str, config_type: type) -> Iterator[Group]:

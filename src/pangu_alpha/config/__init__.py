@@ -7,6 +7,7 @@ __all__ = [
     "keys",
     "model",
     "model_families",
+    "operator_table",
     "optim",
     "option",
     "parallel",

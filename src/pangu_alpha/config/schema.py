@@ -237,7 +237,7 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
     Args:
         cls: A frozen dataclass whose fields may be dataclasses themselves; or one in whose place others may
             stand, see `let_choose`.
-        values: The mapping, as read from YAML.
+        values: The mapping, as read from YAML; or a file's name, if `cls` has a method `read` for it.
         where: Dotted path of the mapping in the whole, for the errors.
 
     Raises:
@@ -247,6 +247,8 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
         cls, values = _CHOICES[cls].choose(values, where)
     if isinstance(values, cls):
         return values
+    if isinstance(values, str) and (read := getattr(cls, "read", None)):
+        return read(values)
     if not isinstance(values, Mapping):
         raise ConfigError([f"{where or cls.__name__}: expected a mapping of keys, found {quoted(values)}"])
     fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -337,12 +339,19 @@ def _beyond_bounds(cls: type, values: Mapping[str, Any]) -> Iterator[str]:
 def to_mapping(config: Any) -> Any:
     """The inverse of `build`: plain dicts, lists, numbers and strings, fit for JSON and YAML."""
     if dataclasses.is_dataclass(config):
-        return {field.name: to_mapping(getattr(config, field.name)) for field in dataclasses.fields(config)}
+        values = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
+        saved = {field: value for field, value in values.items() if not _omitted(field, value)}
+        return {field.name: to_mapping(value) for field, value in saved.items()}
     if isinstance(config, Mapping):
         return {key: to_mapping(value) for key, value in config.items()}
     if isinstance(config, tuple | list):
         return [to_mapping(value) for value in config]
     return config
+
+
+def _omitted(field: dataclasses.Field, value: Any) -> bool:
+    declared = option_of(field)
+    return declared is not None and declared.omitted and value == field.default
 
 
 def _join(where: str, key: object) -> str:

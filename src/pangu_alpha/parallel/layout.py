@@ -1,10 +1,12 @@
 """Where every parameter lies under a plan: cut how, on which stages, held by how many devices.
 
-What is cut over which axes stands in the table of parameters; the proof compares it with what MindSpore did.
+What is cut over which axes stands in the table of parameters, and under a found table of operators in that;
+the proof compares it with what MindSpore really did.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -13,7 +15,9 @@ from typing import Any
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.network.parameters import TIED_TABLE, ParameterSpec, layer_count, parameter_table
 from pangu_alpha.network.rows import Axes, Stage
-from pangu_alpha.parallel.mesh import STAGE_AXES, Coordinates, Mesh, grid_axes
+from pangu_alpha.parallel.axes import degree, grid, part_at, single
+from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.parallel.sharding import HAND_MADE, OperatorTable, table_of
 
 _BYTES = 4  # of a stored element: parameters, moments and gradient sums are float32
 
@@ -24,8 +28,7 @@ class Layout:
 
     Args:
         shape: Of the whole, padding included.
-        axes: Axis each dimension is cut over, by its name in the tables.
-        cuts: The axes of the grid which that is under the plan, outermost first.
+        axes: Axis of the grid each dimension is cut over.
         parts: Into how many parts each dimension is cut by them.
         optimizer_parts: Into how many parts the rows of such a slice are cut by the optimizer's sharding.
         stage: The stage that trains it.
@@ -33,7 +36,6 @@ class Layout:
 
     shape: tuple[int, ...]
     axes: Axes
-    cuts: tuple[tuple[str, ...], ...]
     parts: tuple[int, ...]
     optimizer_parts: int
     stage: int
@@ -44,12 +46,6 @@ class Layout:
         first, *rest = (size // parts for size, parts in zip(self.shape, self.parts, strict=True))
         return (first // self.optimizer_parts, *rest)
 
-    @property
-    def holding(self) -> tuple[str, ...]:
-        """The axes of the grid along which the devices of a stage hold the same slice, outermost first."""
-        cutting = {axis for cut in self.cuts for axis in cut}
-        return tuple(axis for axis in STAGE_AXES if axis not in cutting)
-
     def share(self, plan: ParallelPlan) -> float:
         """1 / number of devices that train each element."""
         return math.prod(self.parts) * self.optimizer_parts / Mesh.of(plan).stage_size
@@ -59,24 +55,19 @@ class Layout:
 
         The rows of a slice are shared by the ranks of the stage that hold it, in their order.
         """
-        mesh = Mesh.of(plan)
-        place = mesh.coordinates(rank)
-        if place.stage != self.stage:
+        coordinates = Mesh.of(plan).digits(rank)
+        if coordinates["pp"] != self.stage:
             return None
+        sizes = grid(plan)
+        cut_by = [single(axis, plan) for axis in self.axes]
         begins = [
-            _number(mesh, place, cut) * (size // parts)
-            for size, cut, parts in zip(self.shape, self.cuts, self.parts, strict=True)
+            part_at(names, sizes, coordinates) * (size // parts)
+            for names, size, parts in zip(cut_by, self.shape, self.parts, strict=True)
         ]
-        begins[0] += _number(mesh, place, self.holding) % self.optimizer_parts * self.slice_shape[0]
+        cutting = set(itertools.chain.from_iterable(cut_by))
+        holder = part_at([name for name in sizes if name not in cutting], sizes, coordinates)
+        begins[0] += holder % self.optimizer_parts * self.slice_shape[0]
         return tuple(begins)
-
-
-def _number(mesh: Mesh, place: Coordinates, axes: Collection[str]) -> int:
-    """Number of a place among those that differ along some axes only, the last axis the fastest."""
-    number = 0
-    for axis in axes:
-        number = number * mesh.degree(axis) + place.along(axis)
-    return number
 
 
 def layouts(model: Any, plan: ParallelPlan) -> dict[str, Layout]:
@@ -86,7 +77,11 @@ def layouts(model: Any, plan: ParallelPlan) -> dict[str, Layout]:
         model: The network's configuration, of a type whose parameters have a table.
         plan: A plan that fits it.
     """
-    return {name: _layout(spec, model, plan) for name, spec in parameter_table(model).items()}
+    table = table_of(plan)
+    return {
+        name: _layout(spec, axes_of(spec, table), model, plan)
+        for name, spec in parameter_table(model).items()
+    }
 
 
 def slices_of_rank(
@@ -109,7 +104,8 @@ def slice_writers(
         plan: Theirs.
         names: What to tell; None is all.
     """
-    writers, holders = {}, {}  # layers repeat a few layouts
+    writers: dict[str, dict[tuple[int, ...], int]] = {}
+    holders: dict[Layout, dict[tuple[int, ...], list[int]]] = {}  # layers repeat a few layouts
     for number, (name, layout) in enumerate(sorted(placed.items())):
         if names is None or name in names:
             if layout not in holders:
@@ -136,16 +132,27 @@ def written_slices(placed: Mapping[str, Layout], plan: ParallelPlan, rank: int) 
     }
 
 
+def axes_of(spec: ParameterSpec, table: OperatorTable = HAND_MADE) -> Axes:
+    """Axis of the grid each dimension of a parameter is cut over, by a table of operators."""
+    if table is HAND_MADE or not spec.row.uses:
+        return spec.axes
+    cell, operator, place = spec.row.uses[0]
+    kind = cell.split()[0]
+    path = [*spec.name.split(".")[:-1], kind.lower()]
+    return table.split(table.key(path, kind), operator).inputs[place]
+
+
 def stage_of(spec: ParameterSpec, model: Any, plan: ParallelPlan) -> int:
     """Stage that trains a parameter; the first sends a tied table to the last once a step."""
     if spec.stage is Stage.LAYER:
+        assert spec.layer is not None
         return plan.stage_of_layer(spec.layer, layer_count(model))
     return 0 if spec.stage is Stage.FIRST else plan.pp - 1
 
 
 def padded_vocabulary(vocab_size: int, plan: ParallelPlan) -> int:
     """Rows of the tied table under a plan: the next multiple of the parts it is cut into."""
-    return _next_multiple(vocab_size, _parts(TIED_TABLE.axes, plan)[0])
+    return _next_multiple(vocab_size, degree(TIED_TABLE.axes[0], plan))
 
 
 def shards_tied_table(plan: ParallelPlan) -> bool:
@@ -157,9 +164,8 @@ def shards_tied_table(plan: ParallelPlan) -> bool:
     return plan.pp == 1 and plan.optimizer_parallel != "level3"
 
 
-def _layout(spec: ParameterSpec, model: Any, plan: ParallelPlan) -> Layout:
-    named, parts, shape = grid_axes(plan), _parts(spec.axes, plan), spec.shape
-    cuts = tuple(named[axis] for axis in spec.axes)
+def _layout(spec: ParameterSpec, axes: Axes, model: Any, plan: ParallelPlan) -> Layout:
+    parts, shape = tuple(degree(axis, plan) for axis in axes), spec.shape
     if spec.tied:
         shape = (_next_multiple(shape[0], parts[0]), *shape[1:])
     rows = shape[0] // parts[0]
@@ -170,13 +176,7 @@ def _layout(spec: ParameterSpec, model: Any, plan: ParallelPlan) -> Layout:
         and math.prod(shape) * _BYTES >= plan.optimizer_threshold * 1024
         and (shards_tied_table(plan) or not spec.tied)
     )
-    return Layout(shape, spec.axes, cuts, parts, spread if sharded else 1, stage_of(spec, model, plan))
-
-
-def _parts(axes: Axes, plan: ParallelPlan) -> tuple[int, ...]:
-    """Into how many parts each dimension is cut."""
-    mesh, named = Mesh.of(plan), grid_axes(plan)
-    return tuple(math.prod(map(mesh.degree, named[axis])) for axis in axes)
+    return Layout(shape, axes, parts, spread if sharded else 1, stage_of(spec, model, plan))
 
 
 def _next_multiple(size: int, parts: int) -> int:

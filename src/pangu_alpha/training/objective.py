@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch, TrainingBatches
 from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.axes import degree
 from pangu_alpha.training.hooks.hook import Hook, Run
 from pangu_alpha.training.reporting.units import Units
 
@@ -45,14 +47,10 @@ class Field:
     axes: tuple[str | None, ...] = ("dp",)
     drawn: bool = False
 
-    def cuts(self, degrees: Mapping[str | None, int]) -> tuple[int, ...]:
-        """Into how many parts each dimension is cut.
-
-        Args:
-            degrees: Of every axis.
-        """
+    def cuts(self, plan: ParallelPlan) -> tuple[int, ...]:
+        """Into how many parts each dimension is cut under a plan."""
         axes = (*self.axes, *[None] * (1 + len(self.shape) - len(self.axes)))
-        return tuple(degrees[axis] if axis else 1 for axis in axes)
+        return tuple(degree(axis, plan) for axis in axes)
 
 
 @dataclass(frozen=True)

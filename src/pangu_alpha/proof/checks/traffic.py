@@ -8,6 +8,7 @@ slice, M micro-batches, L layers of the stage.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ from typing import NamedTuple
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.network.parameters import ParameterSpec, parameter_table
+from pangu_alpha.parallel.axes import single
 from pangu_alpha.parallel.layout import Layout, layouts
 from pangu_alpha.parallel.mesh import AXES, Mesh
 
 _SIZES = {"float32": 4, "int32": 4, "float16": 2, "bfloat16": 2}
 ACTIVATION, TABLE = "stage to stage: activations", "tied table: first and last stage"
 _SUMS = "layers: sums over heads and feed-forward"
+BY_TABLE = "layers: as the found table splits them"
 INPUTS = "inputs: rows of all ranks"
 GATHERED = "weights: gathered for use"
 SCATTERED = "gradients: summed and scattered"
@@ -113,7 +116,8 @@ class Formulas:
 
     def passes(self) -> list[Demand]:
         """Those of the micro-batches and of their passes through the stage."""
-        parts = (self._layers(), self._embedding(), self._loss(), self._inputs(), self._stages())
+        layers = self._layers() if self.plan.table is None else []
+        parts = (layers, self._embedding(), self._loss(), self._inputs(), self._stages())
         return list(chain.from_iterable(parts))
 
     def updates(self) -> list[Demand]:
@@ -132,7 +136,12 @@ class Formulas:
         times: int,
     ) -> Iterator[Demand]:
         """A demand, unless the axes have one device or nothing is to be done."""
-        axis = axis_name(self.mesh, axes)
+        yield from self._ask_on(what, phase, operation, axis_name(self.mesh, axes), elements, dtype, times)
+
+    def _ask_on(
+        self, what: str, phase: str, operation: str, axis: str, elements: int, dtype: str, times: int
+    ) -> Iterator[Demand]:
+        """As `_ask`, the axes by their name; "" for one device."""
         if axis and times:
             yield Demand(what, Call(phase, operation, axis, dtype, elements * _SIZES[dtype]), times)
 
@@ -260,8 +269,8 @@ class Formulas:
         In one pass without micro-batches MindSpore does so for each use of a parameter: the tied table's two.
         """
         times = 2 if self.table[name].tied and self.plan.micro_batches == 1 else 1
-        axes, size = layout.holding, _slice(layout)
-        yield from self._ask(SUMMED, "gradient", "AllReduce", axes, size, "float32", times)
+        axis, size = holders(layout, self.plan), _slice(layout)
+        yield from self._ask_on(SUMMED, "gradient", "AllReduce", axis, size, "float32", times)
 
     def _gathered(self, name: str, layout: Layout) -> Iterator[Demand]:
         """Optimizer parallel: the slice is gathered before its use, its gradient summed and scattered.
@@ -270,16 +279,16 @@ class Formulas:
         AllGather behind the cast), else in float32. Above level 1 gradients are scattered for every
         micro-batch, of each of the tied table's two uses.
         """
-        plan, axes, size = self.plan, layout.holding, _slice(layout)
+        plan, axis, size = self.plan, holders(layout, self.plan), _slice(layout)
         row = self.table[name].row
         cast = plan.micro_batches > 1 or plan.optimizer_parallel == "level3"
         dtype = self.dtype if cast and row.cast else "float32"
-        yield from self._ask(GATHERED, "parameter", "AllGather", axes, size, dtype, self._gathers(name))
+        yield from self._ask_on(GATHERED, "parameter", "AllGather", axis, size, dtype, self._gathers(name))
         phase, times = "gradient", 1
         if plan.optimizer_parallel != "level1" and plan.micro_batches > 1:
             phase = "backward" if plan.optimizer_parallel == "level2" else "gradient"
             times = plan.micro_batches * (2 if row.tied else 1)
-        yield from self._ask(SCATTERED, phase, "ReduceScatter", axes, size, "float32", times)
+        yield from self._ask_on(SCATTERED, phase, "ReduceScatter", axis, size, "float32", times)
 
     def _gathers(self, name: str) -> int:
         """How often a weight is gathered: once a step; under level 3 once for every micro-batch, and again in
@@ -305,6 +314,14 @@ def axis_name(mesh: Mesh, axes: Iterable[str]) -> str:
     wide = [axis for axis in AXES if axis in axes and mesh.degree(axis) > 1]
     whole = math.prod(mesh.degree(axis) for axis in wide) == mesh.size
     return "world" if whole and len(wide) > 1 else "+".join(wide)
+
+
+def holders(layout: Layout, plan: ParallelPlan) -> str:
+    """What Mesh.axis_of calls the devices that hold the same slice, on one stage; "" for one device."""
+    cutting = set(itertools.chain.from_iterable(single(axis, plan) for axis in layout.axes))
+    mesh = Mesh.of(plan)
+    group = [rank for rank in mesh.stage_ranks(0) if not any(mesh.digits(rank)[axis] for axis in cutting)]
+    return mesh.axis_of(group) if len(group) > 1 else ""
 
 
 def _slice(layout: Layout) -> int:

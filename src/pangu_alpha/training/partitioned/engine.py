@@ -22,7 +22,6 @@ from pangu_alpha.network.parameters import parameter_shapes
 from pangu_alpha.parallel.context import partition
 from pangu_alpha.parallel.layout import layouts, written_slices
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.parallel.sharding import degrees
 from pangu_alpha.parallel.world import World
 from pangu_alpha.processes.host_memory import give_back, keep_arrays_apart
 from pangu_alpha.training.checkpoints import boxes_of_rank
@@ -74,7 +73,7 @@ class PartitionedEngine(Engine):
 
     def _cuts(self) -> list[tuple[int, ...]]:
         """Into how many parts each dimension of each of the step's inputs is cut."""
-        return [field.cuts(degrees(self.config.parallel)) for field in self.objective.fields]
+        return [field.cuts(self.config.parallel) for field in self.objective.fields]
 
     @property
     def graph(self) -> PartitionedStep:

@@ -19,6 +19,7 @@ from pangu_alpha.parallel.apply import apply_plan
 from pangu_alpha.parallel.layout import layouts
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.reductions import Partitioned
+from pangu_alpha.parallel.sharding import table_of
 from pangu_alpha.training.objective import Objective
 from pangu_alpha.training.optimizer import AdamW
 from pangu_alpha.training.step import Update
@@ -113,13 +114,13 @@ def partitioned_step(
         plan: A plan that fits the network.
         rank: Of this process; each compiles its own stage's graph.
         operators: The device's.
-        by_table: See apply_plan.
+        by_table: Whether the plan's table says how operators are split; else MindSpore's own search does.
     """
     assert objective.partitions
     model = objective.network(operators)
     placed = layouts(objective.config.model, plan)
     loss = objective.partitioned_loss(model)
-    apply_plan(loss, model, plan, by_table)
+    apply_plan(loss, model, plan, table_of(plan) if by_table else None)
     stage = Mesh.of(plan).stage_of(rank)
     parameters = model.trainable_params()
     own = [parameter for parameter in parameters if stage == placed[parameter.name].stage]

@@ -147,6 +147,11 @@ def export_slices(
     config = _config(source)
     if problems := [*misfits(plan, config)]:
         raise CheckpointError("\n  - ".join([f"{source.path}: the plan does not fit:", *problems]))
+    if names == "official" and plan.table is not None:
+        raise CheckpointError(
+            f"{source.path}: parallel.table: {plan.table}: the official code cuts by its own table; leave "
+            "the table out of the plan, or keep our names"
+        )
     exports = _exports(source, names, ("model", "optimizer"))
     if names == "ours":
         exports, strategy = _our_cuts(exports, plan, config)

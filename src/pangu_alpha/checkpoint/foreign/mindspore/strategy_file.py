@@ -28,8 +28,8 @@ from pangu_alpha.checkpoint.tensors import Box
 from pangu_alpha.checkpoint.untrusted import MOST_AXES, check_file, read_mapping
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.files.shown import quoted
+from pangu_alpha.parallel.axes import grid, single
 from pangu_alpha.parallel.layout import Layout
-from pangu_alpha.parallel.mesh import STAGE_AXES, Mesh
 
 _MOST_DEVICES = 1 << 20  # of a stage; a damaged number must not ask for more than memory has
 _MERGED = re.compile(r"(?P<stage>\d{1,6})-(?P<name>.+)")  # a name in a file that merges those of all stages
@@ -142,14 +142,15 @@ def strategy_of(layouts: Mapping[str, Layout], plan: ParallelPlan) -> Strategy:
         layouts: Of its parameters by the names they shall have.
         plan: The plan.
     """
-    mesh, from_last = Mesh.of(plan), STAGE_AXES[::-1]
-    matrix = tuple(map(mesh.degree, STAGE_AXES))
-    stages: dict[int, dict[str, Cut]] = {stage: {} for stage in range(mesh.degree("pp"))}
+    stages: dict[int, dict[str, Cut]] = {stage: {} for stage in range(plan.pp)}
+    sizes = grid(plan)
+    places = {name: number for number, name in enumerate(reversed(sizes))}
     for name, layout in layouts.items():
         axes = tuple(
-            tuple(from_last.index(axis) for axis in cut if mesh.degree(axis) > 1) for cut in layout.cuts
+            tuple(places[each] for each in single(axis, plan)) if parts > 1 else ()
+            for axis, parts in zip(layout.axes, layout.parts, strict=True)
         )
-        stages[layout.stage][name] = Cut(matrix, axes, layout.optimizer_parts)
+        stages[layout.stage][name] = Cut(tuple(sizes.values()), axes, layout.optimizer_parts)
     return stages
 
 

@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -187,8 +187,10 @@ def prepare(
 
 def words_of(plan: ParallelPlan) -> str:
     """A plan in words: what differs from the default."""
-    fields, default = asdict(plan), asdict(ParallelPlan())
-    return " ".join(f"{name} {value}" for name, value in fields.items() if value != default[name]) or "dp 1"
+    default = ParallelPlan()
+    values = {field.name: getattr(plan, field.name) for field in fields(plan)}
+    changed = [f"{name} {value}" for name, value in values.items() if value != getattr(default, name)]
+    return " ".join(changed) or "dp 1"
 
 
 class _Clock:

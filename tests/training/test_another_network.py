@@ -174,9 +174,7 @@ def test_a_checkpoint_is_resharded_and_back_and_goes_on(config, tmp_path, capsys
     assert checkpoint.main(["inspect", str(cut)]) == 0
     said = capsys.readouterr().out
     assert "model      columns 6, width 8, family toy" in said and "parameters 112" in said
-    with pytest.raises(
-        ValueError, match="'toy': an export knows networks of the family 'pangu'"
-    ):
+    with pytest.raises(ValueError, match="'toy': an export knows networks of the family 'pangu'"):
         checkpoint.main(["export", str(cut), str(tmp_path / "hf"), "--to", "huggingface"])
     with pytest.raises(ValueError, match="model.family: 'toy': generation knows networks of the family"):
         load_for_inference(cut)

@@ -12,6 +12,8 @@ from pangu_alpha.checkpoint.errors import CheckpointError
 from pangu_alpha.checkpoint.naming import parameter_of
 from pangu_alpha.checkpoint.tensors import Source, Stored
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model_families import KEY as FAMILY
+from pangu_alpha.config.model_families import PANGU, family_of
 from pangu_alpha.config.schema import build, to_mapping
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config
 from pangu_alpha.files.shown import shown_name
@@ -103,7 +105,9 @@ def summarize(source: Source) -> Summary:
         tokenizer=manifest.tokenizer,
         files=len({piece.file for tensor in stored for piece in tensor.pieces}),
         bytes=sum(map(stored_bytes, stored)),
-        groups=tuple(group for stem in source.tensors for group in _groups(stem, source.tensors[stem])),
+        groups=tuple(
+            group for stem, tensors in source.tensors.items() for group in _groups(stem, tensors, type(model))
+        ),
         notes=source.notes,
         tensors={
             stem: {name: _entry(t) for name, t in group.items()} for stem, group in source.tensors.items()
@@ -113,6 +117,8 @@ def summarize(source: Source) -> Summary:
 
 def shipped_name(model: ModelConfig) -> str | None:
     """Name of the shipped model of this shape, if there is one."""
+    if family_of(model) != PANGU:
+        return None
     for name in MODEL_NAMES:
         other = load_model_config(name)
         if all(getattr(model, key) == getattr(other, key) for key in _KEPT):
@@ -145,10 +151,7 @@ def summary_lines(summary: Summary, tensors: bool) -> Iterator[str]:
     known = f"{summary.shipped}: " if summary.shipped else ""
     yield summary.path
     yield f"  form       {summary.form}"
-    yield (
-        f"  model      {known}L {model.num_layers}, H {model.hidden_size}, N {model.num_heads}, "
-        f"V {model.vocab_size}, S {model.seq_length}, {model.norm_order}, {model.activation}"
-    )
+    yield f"  model      {known}{_model(model)}"
     yield f"  parameters {summary.parameters:,}"
     yield f"  plan       {_plan(plan) if plan else 'not said'}"
     yield f"  position   step {summary.step:,}, {summary.samples:,} samples"
@@ -166,14 +169,24 @@ def summary_lines(summary: Summary, tensors: bool) -> Iterator[str]:
                 yield f"  {shown_name(name):<56}{entry['shape']!s:>16}  {', '.join(entry['dtypes'])}{pieces}"
 
 
+def _model(model: ModelConfig) -> str:
+    if (family := family_of(model)) != PANGU:
+        said = ", ".join(f"{key} {value}" for key, value in to_mapping(model).items() if key != FAMILY)
+        return f"{family}: {said}"
+    return (
+        f"L {model.num_layers}, H {model.hidden_size}, N {model.num_heads}, V {model.vocab_size}, "
+        f"S {model.seq_length}, {model.norm_order}, {model.activation}"
+    )
+
+
 def _plan(plan: Mapping[str, Any]) -> str:
     degrees = ", ".join(f"{name} {plan.get(name, 1)}" for name in ("dp", "tp", "pp"))
     table = ", operators split by a found table" if plan.get("table") else ""
     return f"{degrees}, optimizer parallel {plan.get('optimizer_parallel', 'none')}{table}"
 
 
-def _groups(stem: str, tensors: Mapping[str, Stored]) -> Iterator[Group]:
-    rows = {name: find_row(parameter_of(name)) for name in tensors}
+def _groups(stem: str, tensors: Mapping[str, Stored], kind_of_network: type) -> Iterator[Group]:
+    rows = {name: find_row(parameter_of(name), kind_of_network) for name in tensors}
     kinds = {name: row.group if row else "other" for name, row in rows.items()}
     for kind in dict.fromkeys((*_GROUPS, *kinds.values())):
         own = [tensors[name] for name, found in kinds.items() if found == kind]

@@ -78,6 +78,11 @@ class Mesh:
         """Number of ranks of a stage."""
         return math.prod(map(self.degree, STAGE_AXES))
 
+    @property
+    def row_holders(self) -> int:
+        """Number of ranks that read the same rows of the batch: all axes but "dp"."""
+        return self.size // self.degree("dp")
+
     def degree(self, axis: str) -> int:
         """Number of ranks along an axis.
 

@@ -334,7 +334,7 @@ class Trainer:
 def _unsplit(objective: Objective) -> Iterator[str]:
     """Yields why a plan cannot be that of a network which every device holds whole."""
     plan = objective.config.parallel
-    if not objective.partitions and plan.tp * plan.pp > 1:
+    if not objective.partitions and Mesh.of(plan).row_holders > 1:
         yield (
             f"parallel: tp {plan.tp} and pp {plan.pp} would split networks of the family "
             f"{family_of(objective.config.model)!r}, which every device holds whole; use dp alone"

@@ -110,11 +110,10 @@ class PartitionedEngine(Engine):
         before_update()
         if self._operators.float_status is not None:
             self._operators.float_status.clear()
-        plan = self.config.parallel
         inputs = self._whole_inputs(step, micro_batches)
         total, norm, applied = self._step(*inputs)
         weights, total = self.world.gather(np.array([own, float(total.asnumpy())])).T
-        row_holders = plan.tp * plan.pp
+        row_holders = Mesh.of(self.config.parallel).row_holders
         loss = float(total[-1] / (weights.sum() / row_holders + 1e-5))  # the last rank is of the last stage
         none = np.zeros(0)
         return StepResult(loss, reported_norm(norm), bool(applied.asnumpy()), none, none, none)

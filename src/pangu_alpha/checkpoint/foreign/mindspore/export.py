@@ -32,6 +32,7 @@ from pangu_alpha.config.parallel import ParallelPlan, misfits
 from pangu_alpha.config.schema import build
 from pangu_alpha.network.parameters import parameter_shapes, parameter_table
 from pangu_alpha.parallel.layout import layouts, stage_of
+from pangu_alpha.parallel.mesh import Mesh
 
 NameStyle = Literal["ours", "official"]
 
@@ -159,7 +160,7 @@ def export_slices(
         strategy = _official_cuts(exports, plan, config, sharded=plan.optimizer_parallel != "none")
     files = [_strategy_file(strategy), *find_vocabulary(source).target_files()]
     for rank in range(plan.devices):
-        stage, place = divmod(rank, plan.dp * plan.tp)
+        stage, place = divmod(rank, Mesh.of(plan).stage_size)
         slots = [exports[label].slice(label, cut, place) for label, cut in strategy[stage].items()]
         path = Path(f"rank_{rank}", f"pangu_alpha.{form}")
         if form == "ckpt":

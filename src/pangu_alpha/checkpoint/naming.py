@@ -20,7 +20,7 @@ from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.sizes import shipped_layers
 from pangu_alpha.checkpoint.tensors import Source, Stored
 from pangu_alpha.checkpoint.untrusted import MOST_LAYERS, few, read_bytes
-from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model import ModelConfig, NormOrder
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config, load_network
 from pangu_alpha.files.shown import quoted
 from pangu_alpha.network.parameters import (
@@ -74,7 +74,7 @@ class Names:
 
     ours: Mapping[tuple[str, str], tuple[str, bool]]
     layers: int
-    norm_order: str | None
+    norm_order: NormOrder | None
     year: int | None
     aside: tuple[str, ...]
     front: str = ""
@@ -169,7 +169,8 @@ def _read_plain(names: Sequence[str], where: object) -> Names:
     indices = {int(match["index"]) for match in matches if match["index"]}
     top = not official or any(match["top"] for match in matches)
     last = None if top else max(indices)
-    found, aside, unknown = {}, [], []
+    found: dict[tuple[str, str], tuple[str, bool]] = {}
+    aside, unknown = [], []
     for name in names:
         place = _place(name, official, last)
         if place is not None:
@@ -186,7 +187,9 @@ def _read_plain(names: Sequence[str], where: object) -> Names:
             f"{where}: {len(unknown)} tensors are not of the official network of 2021 or 2023: {few(unknown)}"
         )
     year = (2023 if any(name in _TABLES_2023.values() for name in names) else 2021) if official else None
-    order = ("norm_then_query" if top else "query_then_norm") if official else None
+    order: NormOrder | None = None
+    if official:
+        order = "norm_then_query" if top else "query_then_norm"
     return Names(found, len(indices) + top, order, year, tuple(aside))
 
 
@@ -236,7 +239,7 @@ def find_config(
     names: Names,
     shapes: Mapping[str, Sequence[int]],
     options: OpenOptions,
-    where: object,
+    where: Path,
     sliced: bool = False,
 ) -> tuple[ModelConfig, tuple[str, ...]]:
     """The network's shape, from what the user says and what the tensors say.
@@ -288,7 +291,7 @@ def given_model(model: str | ModelConfig) -> ModelConfig:
     return load_network(model).model if isinstance(model, str) else model
 
 
-def _guess(names: Names, shapes: Mapping[str, Sequence[int]], where: object, sliced: bool) -> ModelConfig:
+def _guess(names: Names, shapes: Mapping[str, Sequence[int]], where: Path, sliced: bool) -> ModelConfig:
     query = names.ours.get(("model", f"{QUERY_LAYER.name}.attention.query.weight"))
     if query is None:
         raise CheckpointError(f"{where}: the query layer's attention.dense1.weight is missing")

@@ -65,7 +65,7 @@ def initial_values(
 
 
 def _normal(
-    rng: np.random.Generator, shape: tuple[int, int], start: tuple[int, int], held: tuple[int, int]
+    rng: np.random.Generator, shape: tuple[int, ...], start: tuple[int, ...], held: tuple[int, ...]
 ) -> np.ndarray:
     """A part of a matrix of normal values that are drawn row by row."""
     values = np.zeros(held, np.float32)
@@ -85,9 +85,9 @@ def _normal(
 
 def _cut(
     rng: np.random.Generator,
-    shape: tuple[int, int],
-    start: tuple[int, int],
-    held: tuple[int, int],
+    shape: tuple[int, ...],
+    start: tuple[int, ...],
+    held: tuple[int, ...],
     cut: float,
 ) -> np.ndarray:
     """A part of a matrix of normal values; those beyond `cut` standard deviations are drawn again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import mindspore as ms
 
@@ -108,7 +109,7 @@ def partition(
         search: MindSpore's own strategy search instead of the plan's sharding table:
             "recursive_programming" or "sharding_propagation".
     """
-    settings = {}
+    settings: dict[str, Any] = {}
     if plan.optimizer_parallel != "none":
         settings["enable_parallel_optimizer"] = True
         settings["parallel_optimizer_config"] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -149,7 +149,7 @@ class RankSummary:
 
     def wire(self) -> dict[tuple[str, Link], float]:
         """Bytes sent in a step by axis and link."""
-        found: Counter[tuple[str, Link]] = Counter()
+        found: defaultdict[tuple[str, Link], float] = defaultdict(float)
         for line, link in zip(self.lines, self.links, strict=True):
             if link and line.wire_bytes:
                 found[line.axis, link] += line.wire_bytes

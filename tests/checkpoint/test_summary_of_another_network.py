@@ -61,4 +61,4 @@ def test_summary_of_another_network(tmp_path):
         ("model", "other", 4),
         ("optimizer", "walls", 32),
     ]
-    assert "  model      hut: width 4" in list(summary_lines(found, tensors=False))
+    assert "  model      width 4, family hut" in list(summary_lines(found, tensors=False))

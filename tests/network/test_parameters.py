@@ -46,6 +46,7 @@ def test_the_rows_of_a_network():
     up = table["blocks.1.feed_forward.up.weight"]
     assert (up.shape, up.axes, up.stage, up.layer) == ((96, 24), ("tp", None), Stage.LAYER, 1)
     assert up.decayed and up.init == Normal(0.02) and up.row.part == "feed_forward.up.weight"
+    assert up.cell == "blocks.1" and table["query_layer.attention.key.bias"].cell == "query_layer"
     down = table["query_layer.feed_forward.down.weight"]
     assert (down.shape, down.axes, down.stage, down.layer) == ((24, 96), (None, "tp"), Stage.LAST, 2)
     assert down.init == Normal(0.02 / math.sqrt(6))
@@ -55,6 +56,7 @@ def test_the_rows_of_a_network():
     assert (word.shape, word.axes, word.stage, word.layer) == ((61, 24), ("vp", None), Stage.FIRST, None)
     assert [name for name, spec in table.items() if spec.tied] == ["word_embedding.table"]
     assert table["query_embedding.table"].stage is Stage.LAST
+    assert table["query_embedding.table"].cell == "query_embedding"
     assert table["position_embedding.table"].init == Normal(0.02, cut=2.0)
 
 

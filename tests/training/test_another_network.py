@@ -19,8 +19,9 @@ from pangu_alpha.checkpoint.moving.reading import read_box
 from pangu_alpha.checkpoint.native.format import read_checkpoint
 from pangu_alpha.checkpoint.open import open_source
 from pangu_alpha.checkpoint.tensors import whole
-from pangu_alpha.cli import merge_checkpoint, train
+from pangu_alpha.cli import checkpoint, merge_checkpoint, train
 from pangu_alpha.config.run import build_train_config
+from pangu_alpha.inference.load import load_for_inference
 from pangu_alpha.model.initialization import initial_values
 from pangu_alpha.network.parameters import parameter_table
 from pangu_alpha.training.reporting.report import read_metrics
@@ -154,7 +155,7 @@ def test_twenty_steps_are_ten_a_kill_and_ten_bit_for_bit(config, values, tmp_pat
         assert np.abs(tensors["model", name] - initial_values(table[name], 1)).min() > 0, name
 
 
-def test_a_checkpoint_is_resharded_and_back_and_goes_on(config, tmp_path):
+def test_a_checkpoint_is_resharded_and_back_and_goes_on(config, tmp_path, capsys):
     assert train.main(["--config", config, "run.steps=4"]) == 0
     manifest, tensors = state_of(tmp_path / "run", 4)
     cut, back = tmp_path / "cut", tmp_path / "back"
@@ -169,6 +170,14 @@ def test_a_checkpoint_is_resharded_and_back_and_goes_on(config, tmp_path):
     assert_equal(tensors_of(found), tensors)
     assert found.manifest.state == manifest.state
     assert found.manifest.config["model"] == manifest.config["model"]
+
+    assert checkpoint.main(["inspect", str(cut)]) == 0
+    said = capsys.readouterr().out
+    assert "model      columns 6, width 8, family toy" in said and "parameters 112" in said
+    with pytest.raises(ValueError, match="'toy': an export knows networks of the family 'pangu'"):
+        checkpoint.main(["export", str(cut), str(tmp_path / "hf"), "--to", "huggingface"])
+    with pytest.raises(ValueError, match="model.family: 'toy': generation knows networks of the family"):
+        load_for_inference(cut)
 
     for name, source in (("from_run", tmp_path / "run" / "checkpoints" / "step_00000004"), ("from_cut", cut)):
         words = ["run.steps=6", f"run.output={tmp_path / name}", "--resume", str(source)]
@@ -226,15 +235,15 @@ def test_a_hook_refuses_a_state_that_is_none_of_its_own(config, tmp_path, monkey
 
     assert train.main(["--config", config, "run.steps=1"]) == 0
     path = tmp_path / "run" / "checkpoints" / "step_00000001"
-    checkpoint = read_checkpoint(path)
-    arrays = {stem: dict(checkpoint.load(stem)) for stem in ("model", "optimizer")}
+    saved = read_checkpoint(path)
+    arrays = {stem: dict(saved.load(stem)) for stem in ("model", "optimizer")}
     for kept, said in (
         ({"mean": {"steps": 1}}, "state.hooks: mean: not a running mean"),
         ([1], "state.hooks: not a mapping"),
     ):
         broken = tmp_path / f"broken{len(said)}"
-        state = {**checkpoint.manifest.state, "hooks": kept}
-        write_checkpoint(broken, arrays, dataclasses.replace(checkpoint.manifest, state=state))
+        state = {**saved.manifest.state, "hooks": kept}
+        write_checkpoint(broken, arrays, dataclasses.replace(saved.manifest, state=state))
         with pytest.raises(ValueError, match=said):
             train.main(["--config", config, "--resume", str(broken), f"run.output={tmp_path / 'no'}"])
 

@@ -304,11 +304,11 @@ def _guess(names: Names, shapes: Mapping[str, Sequence[int]], where: Path, slice
         )
     model = known[hidden]
     shipped_layers(names.layers, model, where)
-    rows = {
-        field: _rows(names, shapes, row_by_length(field).name, getattr(model, field), sliced)
+    vocab_size, seq_length = (
+        _rows(names, shapes, row_by_length(field).name, getattr(model, field), sliced)
         for field in ("vocab_size", "seq_length")
-    }
-    return dataclasses.replace(model, num_layers=names.layers, **rows)
+    )
+    return dataclasses.replace(model, num_layers=names.layers, vocab_size=vocab_size, seq_length=seq_length)
 
 
 def _rows(names: Names, shapes: Mapping[str, Sequence[int]], table: str, expected: int, sliced: bool) -> int:

@@ -12,7 +12,6 @@ from pangu_alpha.checkpoint.errors import CheckpointError
 from pangu_alpha.checkpoint.naming import parameter_of
 from pangu_alpha.checkpoint.tensors import Source, Stored
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.model_families import KEY as FAMILY
 from pangu_alpha.config.model_families import PANGU, family_of
 from pangu_alpha.config.schema import build, to_mapping
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config
@@ -105,9 +104,7 @@ def summarize(source: Source) -> Summary:
         tokenizer=manifest.tokenizer,
         files=len({piece.file for tensor in stored for piece in tensor.pieces}),
         bytes=sum(map(stored_bytes, stored)),
-        groups=tuple(
-            group for stem, tensors in source.tensors.items() for group in _groups(stem, tensors, type(model))
-        ),
+        groups=tuple(group for stem in source.tensors for group in _groups(source, stem, type(model))),
         notes=source.notes,
         tensors={
             stem: {name: _entry(t) for name, t in group.items()} for stem, group in source.tensors.items()
@@ -117,9 +114,7 @@ def summarize(source: Source) -> Summary:
 
 def shipped_name(model: ModelConfig) -> str | None:
     """Name of the shipped model of this shape, if there is one."""
-    if family_of(model) != PANGU:
-        return None
-    for name in MODEL_NAMES:
+    for name in MODEL_NAMES if family_of(model) == PANGU else ():
         other = load_model_config(name)
         if all(getattr(model, key) == getattr(other, key) for key in _KEPT):
             return name
@@ -151,7 +146,7 @@ def summary_lines(summary: Summary, tensors: bool) -> Iterator[str]:
     known = f"{summary.shipped}: " if summary.shipped else ""
     yield summary.path
     yield f"  form       {summary.form}"
-    yield f"  model      {known}{_model(model)}"
+    yield f"  model      {known}{_sizes(model)}"
     yield f"  parameters {summary.parameters:,}"
     yield f"  plan       {_plan(plan) if plan else 'not said'}"
     yield f"  position   step {summary.step:,}, {summary.samples:,} samples"
@@ -163,19 +158,18 @@ def summary_lines(summary: Summary, tensors: bool) -> Iterator[str]:
         yield f"  {group.stem + ' ' + group.name:<24}{size}  {', '.join(group.dtypes)}"
     yield from (f"  note: {note}" for note in summary.notes)
     if tensors:
-        for entries in summary.tensors.values():
-            for name, entry in entries.items():
+        for group in summary.tensors.values():
+            for name, entry in group.items():
                 pieces = f"  {entry['pieces']} pieces" if entry["pieces"] > 1 else ""
                 yield f"  {shown_name(name):<56}{entry['shape']!s:>16}  {', '.join(entry['dtypes'])}{pieces}"
 
 
-def _model(model: ModelConfig) -> str:
-    if (family := family_of(model)) != PANGU:
-        said = ", ".join(f"{key} {value}" for key, value in to_mapping(model).items() if key != FAMILY)
-        return f"{family}: {said}"
+def _sizes(model: ModelConfig) -> str:
+    if family_of(model) != PANGU:
+        return ", ".join(f"{key} {value}" for key, value in to_mapping(model).items())
     return (
-        f"L {model.num_layers}, H {model.hidden_size}, N {model.num_heads}, V {model.vocab_size}, "
-        f"S {model.seq_length}, {model.norm_order}, {model.activation}"
+        f"L {model.num_layers}, H {model.hidden_size}, N {model.num_heads}, "
+        f"V {model.vocab_size}, S {model.seq_length}, {model.norm_order}, {model.activation}"
     )
 
 
@@ -185,8 +179,9 @@ def _plan(plan: Mapping[str, Any]) -> str:
     return f"{degrees}, optimizer parallel {plan.get('optimizer_parallel', 'none')}{table}"
 
 
-def _groups(stem: str, tensors: Mapping[str, Stored], kind_of_network: type) -> Iterator[Group]:
-    rows = {name: find_row(parameter_of(name), kind_of_network) for name in tensors}
+def _groups(source: Source, stem: str, config_type: type) -> Iterator[Group]:
+    tensors = source.tensors[stem]
+    rows = {name: find_row(parameter_of(name), config_type) for name in tensors}
     kinds = {name: row.group if row else "other" for name, row in rows.items()}
     for kind in dict.fromkeys((*_GROUPS, *kinds.values())):
         own = [tensors[name] for name, found in kinds.items() if found == kind]

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.config.schema import let_choose
+from pangu_alpha.config.schema import ConfigError, build, let_choose
 
 KEY, PANGU = "family", "pangu"
 FAMILIES: dict[str, type] = {PANGU: ModelConfig}
@@ -65,3 +65,18 @@ def not_pangu(model: Any, who: str) -> Iterator[str]:
     """
     if (family := family_of(model)) != PANGU:
         yield f"model.{KEY}: {family!r}: {who} knows networks of the family {PANGU!r} alone"
+
+
+def pangu_config(values: Any, who: str) -> ModelConfig:
+    """The configuration that a checkpoint keeps of its network, for what knows PanGu-alpha alone.
+
+    Args:
+        values: The mapping.
+        who: What asks for it.
+
+    Raises:
+        ConfigError: It is of another family, or breaks a rule.
+    """
+    if problems := list(not_pangu(values, who)):
+        raise ConfigError(problems)
+    return build(ModelConfig, values, "model")

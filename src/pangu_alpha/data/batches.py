@@ -61,7 +61,9 @@ class Batch:
 class Collation(Protocol):
     """How a batch is made of stored records; a pure function, so that batch n is one as well."""
 
-    columns: tuple[str, ...]  # of the records, that are read
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the records that are read."""
 
     def batch(self, columns: Columns, samples: np.ndarray, source_ids: np.ndarray) -> Batch:
         """The batch of some records.
@@ -79,9 +81,17 @@ class Collation(Protocol):
 class StoredRecords(Protocol):
     """A checked set of records, such as data.manifest.Records."""
 
-    files: list[str]  # MindRecord, in their order
-    count: int  # records in them
-    digest: str  # the same only where the records are, and their order
+    @property
+    def files(self) -> list[str]:
+        """MindRecord files in their order."""
+
+    @property
+    def count(self) -> int:
+        """Number of records in them."""
+
+    @property
+    def digest(self) -> str:
+        """The same only where the records and their order are the same."""
 
 
 @dataclass(frozen=True)

@@ -143,11 +143,17 @@ def open_sources(
 
 
 def _strangers(opened: dict[str, Records]) -> Iterator[str]:
-    first = next(iter(opened), None)
     for key, records in opened.items():
+        first = next(iter(opened))
         mine, theirs = records.manifest.vocabulary, opened[first].manifest.vocabulary
         if mine != theirs:
             yield (
                 f"{key}: its tokenizer or control ids differ from those of {first} "
-                f"({mine} against {theirs}); preprocess all sets with one tokenizer and one --end-of-document"
+                f"({_told(mine)}; {first}: {_told(theirs)}); preprocess all sets with one tokenizer and one "
+                "--end-of-document"
             )
+
+
+def _told(vocabulary: Vocabulary) -> str:
+    pieces = f"{vocabulary.size} pieces with the digest {vocabulary.digest[:12]}..."
+    return f"{pieces}, documents end with {vocabulary.end_of_document}"

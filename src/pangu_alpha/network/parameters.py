@@ -54,6 +54,13 @@ class ParameterSpec:
         """See Row."""
         return self.row.tied
 
+    @property
+    def cell(self) -> str:
+        """The cell that is put on a stage for it: its layer's or, outside of layers, its own."""
+        if self.row.layers is None:
+            return self.name.rpartition(".")[0]
+        return self.row.layers.name.replace("*", str(self.layer))
+
 
 @dataclass(frozen=True)
 class _Network:

@@ -11,6 +11,7 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.model.layers import empty_parameter
 from pangu_alpha.model.operators.dropout import AttentionDropout, Dropout
 from pangu_alpha.model.pangu import PanguAlpha
+from pangu_alpha.network.parameters import parameter_table
 from pangu_alpha.network.rows import Axes
 from pangu_alpha.parallel import layout
 from pangu_alpha.parallel.axes import degree
@@ -39,15 +40,25 @@ def apply_plan(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan, table: Oper
 
 def pad_vocabulary(model: PanguAlpha, plan: ParallelPlan) -> None:
     """Adds rows of zeros to the tied table; the loss masks them, so they stay zero."""
-    table = model.word_embedding.table
-    rows = layout.padded_vocabulary(table.shape[0], plan)
-    if rows > table.shape[0]:
-        padded = empty_parameter(rows, table.shape[1])
-        if not table.has_init:  # it has values
-            padding = ((0, rows - table.shape[0]), (0, 0))
-            padded.set_data(Tensor(np.pad(table.asnumpy(), padding)))
-        padded.name = table.name
-        model.word_embedding.table = padded
+    for cell, attribute in tied_tables(model):
+        table = getattr(cell, attribute)
+        rows = layout.padded_vocabulary(table.shape[0], plan)
+        if rows > table.shape[0]:
+            padded = empty_parameter(rows, table.shape[1])
+            if not table.has_init:  # it has values
+                padding = ((0, rows - table.shape[0]), (0, 0))
+                padded.set_data(Tensor(np.pad(table.asnumpy(), padding)))
+            padded.name = table.name
+            setattr(cell, attribute, padded)
+
+
+def tied_tables(model: PanguAlpha) -> Iterator[tuple[nn.Cell, str]]:
+    """Where the tables are that give the logits, too: the cell and its attribute."""
+    cells = dict(model.cells_and_names())
+    for name, spec in parameter_table(model.config).items():
+        if spec.tied:
+            path, _, attribute = name.rpartition(".")
+            yield cells[path], attribute
 
 
 def operators(network: nn.Cell, table: OperatorTable = HAND_MADE) -> Iterator[tuple[str, str, ops.Primitive]]:
@@ -79,19 +90,15 @@ def _in_numbers(axes: Axes, plan: ParallelPlan) -> tuple[int, ...]:
 
 
 def place_on_stages(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan) -> None:
-    """Puts each layer on its stage, the embeddings on the first, query, final norm and loss on the last."""
+    """Puts every cell on the stage that trains its parameters, and the loss on the last."""
     if plan.pp == 1:
         return
-    last = plan.pp - 1
-    layers = model.config.num_layers
-    model.word_embedding.pipeline_stage = 0
-    model.position_embedding.pipeline_stage = 0
-    for index, block in enumerate(model.blocks):
-        block.pipeline_stage = plan.stage_of_layer(index, layers)
-    for cell in (model.query_embedding, model.query_layer, model.final_norm):
-        cell.pipeline_stage = last
+    cells, last = dict(model.cells_and_names()), plan.pp - 1
+    for spec in parameter_table(model.config).values():
+        cells[spec.cell].pipeline_stage = layout.stage_of(spec, model.config, plan)
     loss.token_loss.cross_entropy.pipeline_stage = last
-    model.word_embedding.table.add_pipeline_stage(last)
+    for cell, attribute in tied_tables(model):
+        getattr(cell, attribute).add_pipeline_stage(last)
 
 
 def recompute(model: PanguAlpha, plan: ParallelPlan) -> None:
@@ -110,4 +117,5 @@ def recompute(model: PanguAlpha, plan: ParallelPlan) -> None:
 def shard_optimizer(model: PanguAlpha, plan: ParallelPlan) -> None:
     """Keeps the tied table out of the optimizer's sharding where MindSpore cannot shard it."""
     if not layout.shards_tied_table(plan):
-        model.word_embedding.table.parallel_optimizer = False
+        for cell, attribute in tied_tables(model):
+            getattr(cell, attribute).parallel_optimizer = False

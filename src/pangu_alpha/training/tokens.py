@@ -14,6 +14,7 @@ import numpy as np
 from pangu_alpha.checkpoint.naming import VOCABULARY
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch, TrainingBatches, ValidationBatches
+from pangu_alpha.data.manifest import Records
 from pangu_alpha.data.windows import WindowCollation, open_sources
 from pangu_alpha.model.operators import Operators
 from pangu_alpha.model.pangu import PanguAlpha
@@ -80,12 +81,14 @@ class TokenObjective(Objective):
             vocab_size=model.vocab_size,
             tokenizer_digest=PanguTokenizer(data.vocabulary).digest if data.vocabulary else None,
         )
-        collation = WindowCollation.of(sources[0].records, data.document_mask)
+        first = sources[0].records
+        assert isinstance(first, Records)  # see open_sources
+        collation = WindowCollation.of(first, data.document_mask)
         place = {"rank": rank, "world_size": world_size}
         vocabulary = collation.vocabulary
         return Streams(
             TrainingBatches(sources, collation, run.batch_size, run.seed, data.shuffle, **place),
-            validation and ValidationBatches(validation, collation, run.batch_size, **place),
+            None if validation is None else ValidationBatches(validation, collation, run.batch_size, **place),
             identity=vocabulary.digest,
             state={"end_of_document": vocabulary.end_of_document},
             files={VOCABULARY: Path(data.vocabulary)} if data.vocabulary else {},

@@ -127,7 +127,6 @@ def partitioned_step(
     others = [parameter for parameter in parameters if stage != placed[parameter.name].stage]
     shares = [placed[parameter.name].share(plan) for parameter in own]
     sums = Partitioned(shares, row_share=1 / Mesh.of(plan).row_holders)
-    update = Update(
-        AdamW(tuple(own), optim, decayed(objective.config.model)), operators, optim.clip_norm, sums
-    )
+    optimizer = AdamW(tuple(own), optim, decayed(objective.config.model))
+    update = Update(optimizer, operators, optim.clip_norm, sums)
     return PartitionedStep(loss, ParameterTuple([*own, *others]), update, plan)

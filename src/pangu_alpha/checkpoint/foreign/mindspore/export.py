@@ -28,8 +28,8 @@ from pangu_alpha.checkpoint.native.tensor_file import CheckpointError, header_of
 from pangu_alpha.checkpoint.tensors import Source, whole
 from pangu_alpha.checkpoint.vocabulary import find_vocabulary
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model_families import pangu_config
 from pangu_alpha.config.parallel import ParallelPlan, misfits
-from pangu_alpha.config.schema import build
 from pangu_alpha.network.parameters import parameter_shapes, parameter_table
 from pangu_alpha.parallel.layout import layouts, stage_of
 from pangu_alpha.parallel.mesh import Mesh
@@ -208,7 +208,7 @@ def export_unified(
 
 
 def _config(source: Source) -> ModelConfig:
-    return build(ModelConfig, source.manifest.config["model"], "model")
+    return pangu_config(source.manifest.config["model"], "an export")
 
 
 def _exports(source: Source, names: NameStyle, stems: Sequence[str]) -> dict[str, _Export]:

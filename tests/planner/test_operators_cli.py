@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from pangu_alpha.cli.plan import main
-from pangu_alpha.cli.plan.command import plan_of
+from pangu_alpha.cli.plan.jobs import plan_of
 from pangu_alpha.cli.plan.options import plan_parser
 from pangu_alpha.config.operator_table import FoundTable
 from pangu_alpha.config.zoo import load_model_config
@@ -73,3 +75,27 @@ def test_what_does_not_fit_is_refused(table):
     )
     assert "limit: matrices kept in slices are in no table of operators" in refused(*limit)
     assert not table.exists()
+
+
+@pytest.mark.long
+def test_a_dry_run_checks_placements_and_a_block_of_a_plan_with_a_table(tmp_path, capsys):
+    model = tmp_path / "small.yaml"
+    shape = "{vocab_size: 192, hidden_size: 64, num_layers: 2, num_heads: 8, seq_length: 16, dropout: 0.1}"
+    model.write_text(f"model: {shape}\n", "utf-8")
+    given = ["--model", str(model), "--batch-size", "2"]
+    table = tmp_path / "table.yaml"
+    assert main(["operators", *given, "--devices", "4", "--out", str(table)]) == 0
+    plan = ["--dp", "2", "--tp", "4", "--table", str(table), "--out", str(tmp_path / "out")]
+    assert main(["dry-run", *given, *plan, "--ranks", "0,6"]) == 0
+    found = json.loads((tmp_path / "out/report.json").read_text("utf-8"))
+    assert found["job"]["plan"]["table"]["axes"] == {"tp0": 2, "tp1": 2}
+    for rank in found["ranks"]:
+        assert rank["agrees"] and not rank["dropout_faults"]
+        (output,) = [
+            each for each in rank["placements"] if each["name"] == "blocks.*.attention.output.weight"
+        ]
+        assert (output["axes"], output["slice_shape"], output["problem"]) == (["tp1", "tp0"], [32, 32], "")
+        layers = [line for line in rank["lines"] if line["what"].startswith("layers: as the found table")]
+        assert {line["operation"] for line in layers} == {"AllGather", "ReduceScatter"}
+    assert len(found["block"]) == 8 and all(line["equal"] for line in found["block"])
+    assert "Collectives of a block, as modelled" in capsys.readouterr().out

@@ -22,7 +22,7 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError, nearest
 from pangu_alpha.network.rows import Axes
 
-_ = None
+_: None = None
 
 
 @dataclass(frozen=True)
@@ -260,8 +260,8 @@ def unknown(found: FoundTable) -> Iterator[str]:
                 yield f"cells.{cell}.{name}: no operator of this cell; {nearest(name, BLOCK[cell])}"
                 continue
             yield from _other_inputs(f"cells.{cell}.{name}", each, BLOCK[cell][name])
-    for cell, operators in BLOCK.items():
-        for name in operators.keys() - found.cells.get(cell, {}).keys():
+    for cell, usual in BLOCK.items():
+        for name in usual.keys() - found.cells.get(cell, {}).keys():
             yield f"cells.{cell}.{name}: missing; a table says of every operator of a block how it is split"
 
 

@@ -180,3 +180,9 @@ def _level(level: Level) -> dict[str, Any]:
 def _sourced(value: Any, sources: Mapping[str, str], name: str) -> Any:
     source = sources.get(name, "none given")
     return value if source == "none given" else {"value": value, "source": source}
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import no_program
+
+    no_program("pangu_alpha.cli.plan calibrate")

@@ -140,3 +140,9 @@ def stages_with_traffic(summaries: Sequence[RankSummary], job: Job) -> str:
     parts.append(memory_text(list(shown.values()), job))
     total = sum(sum(each.wire().values()) for each in summaries) * job.plan.dp * job.plan.tp
     return "\n\n".join([*parts, f"all devices send {size(total)} in a step"])
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import no_program
+
+    no_program("pangu_alpha.cli.plan dry-run")

@@ -338,3 +338,9 @@ def _candidate_json(each: Candidate) -> dict[str, Any]:
         "seconds": each.seconds,
         "memory": each.memory,
     }
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import no_program
+
+    no_program("pangu_alpha.cli.plan search")

@@ -105,3 +105,9 @@ def _shape(options: argparse.Namespace, plan: ParallelPlan) -> dict[str, Any]:
         raise ConfigError([f"{name}: not a field that can be given" for name in sorted(unknown)])
     layers = {} if options.num_layers is None else {"num_layers": options.num_layers}
     return shape | layers | given
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import no_program
+
+    no_program("pangu_alpha.cli.plan train-replay")

@@ -15,8 +15,14 @@ if [[ ${1:-} == --work ]]; then
     WORK=${2:?--work needs a folder}
     shift 2
 fi
-HELD_OUT=12         # whole last chapters that nothing is trained on
-VOCABULARY=6000     # pieces; the 540,000 training tokens hold each of them often enough
+for word in "$@"; do
+    if [[ $word != *=* ]]; then
+        echo "error: $word: only --work DIR, as the first option, and words key=value are taken" >&2
+        exit 2
+    fi
+done
+HELD_OUT=12     # whole last chapters that nothing is trained on
+VOCABULARY=6000 # pieces; the 540,000 training tokens hold each of them often enough
 SEQ_LENGTH=128
 
 prepare_environment

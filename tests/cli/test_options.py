@@ -34,6 +34,8 @@ LONG = "9" * 5000
         ("byte_size", "1.5 mb", 1500000),
         ("byte_size", "7", 7),
         ("byte_size", "3k", 3000),
+        ("byte_size", "120e6", 120000000),
+        ("byte_size", "1.2E2MB", 120000000),
         ("path_text", "a~b", "a~b"),
         ("user_path", "a//b", Path("a/b")),
     ],
@@ -59,7 +61,10 @@ def test_right_words_are_taken(kind, text, value):
         *(("positive_number", text, "is not a finite number") for text in ("nan", "inf", "1e400")),
         ("nonnegative_number", "-1e-9", "is not a number of at least 0"),
         *(("fraction", text, "is not a share above 0 and of at most 1") for text in ("0", "1.01", "-1")),
-        *(("byte_size", text, "is not a size such as 2GB") for text in ("0", "-1", "x", "nan", LONG + "GB")),
+        *(
+            ("byte_size", text, "is not a size such as 2GB")
+            for text in ("0", "-1", "x", "nan", "1e99", LONG + "GB")
+        ),
         ("path_text", "", "'' is no path"),
         ("user_path", "$NO_SUCH_VARIABLE_HERE/x", "has no value for"),
     ],

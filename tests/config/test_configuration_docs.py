@@ -102,7 +102,10 @@ def test_keys_on_a_terminal(capsys):
     shown = capsys.readouterr().out
     assert shown.count("\nparallel.") == len(dataclasses.fields(ParallelPlan)) - 1 and "`" not in shown
     with pytest.raises(ValueError, match=r"'run.checkpont' is no key; did you mean 'run.checkpoint'\?"):
-        main(["run.checkpont"])
+        main(["run.checkpont"])  # codespell:ignore
+
+
+# codespell:ignore
 
 
 def test_the_page_is_written_in_place(tmp_path):

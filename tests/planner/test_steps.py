@@ -181,3 +181,12 @@ def test_a_constant_at_its_bound_is_said(logs, tmp_path, capsys):
 def test_configs_must_be_as_many_as_logs(logs):
     with pytest.raises(ValueError, match="1 for 2 --from"):
         command("--from", logs[0], "--from", logs[1], "--config", "config.yaml", "--cluster", CLUSTER)
+
+
+def test_a_run_that_no_constants_explain_is_refused(tmp_path):
+    """As that of a CPU whose config says `device: auto`."""
+    path = log(folder(tmp_path / "cpu", {}), noisy(900.0), 4)
+    new = tmp_path / "mine.yaml"
+    with pytest.raises(ValueError, match=r"cpu/metrics.jsonl: a step took .* on 910b-64; was the run on"):
+        command("--from", path, "--cluster", CLUSTER, "--output", new)
+    assert not new.exists()

@@ -59,7 +59,6 @@ def test_impossible_plans_are_refused_before_anything_is_compiled(words, message
         "operators --model tiny --devices 0",
         "operators --model tiny --devices 4 --micro-batches 0",
         "operators --model tiny --devices 4 --batch-size 0",
-        "operators --model tiny --devices 4 --limit 0",
         "dry-run --model tiny --layers 0",
         "dry-run --model tiny --servers-per-rack 0",
         "dry-run --model tiny --rank -1",
@@ -139,6 +138,21 @@ def test_a_chip_without_the_model_s_type_is_refused(tmp_path):
     path.write_text(TINY.replace("dropout: 0.0", "dropout: 0.0, compute_dtype: bfloat16"))
     with pytest.raises(ValueError, match="bfloat16, but a 910A .* take float16$"):
         main(["dry-run", "--model", str(path), "--dp", "2", "--chip", "910A"])
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"),
+    [
+        ("parallel: {dp: 2}\nmodel: tiny\n", 2),
+        ("dp: 4\n", 4),
+        ("model: tiny\nrun: {steps: 1, output: o}\n", 1),  # a run's YAML without a plan is of one device
+    ],
+)
+def test_plan_files_of_all_kinds(text, devices, tmp_path, tiny):
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    words = ["dry-run", "--model", tiny, "--plan", str(path)]
+    assert jobs.job_of(plan_parser().parse_args(words)).plan.devices == devices
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from pangu_alpha.cli.options import (
 )
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.run import RunConfig
-from pangu_alpha.files.shown import log_to_stderr
+from pangu_alpha.files.shown import log_to_stderr, shown
 
 _EPILOG = """\
 perplexity is that of a token; bits/character (-log2 p of all tokens over all characters) can be compared
@@ -37,7 +37,8 @@ def main(arguments: Sequence[str]) -> int:
         Exit code: 0, or 1 if the trained network does not win against both baselines.
     """
     options = _parser().parse_args(arguments)
-    log_to_stderr(logging.WARNING)
+    log_to_stderr()
+    logging.info("%s: starting MindSpore and loading it", shown(options.checkpoint))
 
     from pangu_alpha.parallel.context import use_device
 

@@ -23,12 +23,12 @@ from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.config.keys import default_words, yaml_word
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.option import Option, option_of
-from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.config.schema import PathText, build, field_types, read_yaml
+from pangu_alpha.config.parallel import ParallelPlan, plan_section
+from pangu_alpha.config.schema import Dataclass, PathText, build, field_types, read_yaml
 from pangu_alpha.files.paths import expand_path
 from pangu_alpha.files.shown import quoted
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Dataclass)
 _MOST = 2**63 - 1  # what the numbers end up in has 64 bits
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -121,14 +121,16 @@ def fraction(text: str) -> float:
 
 
 def byte_size(text: str) -> int:
-    """Bytes in a size such as 2GB, in decimal units; at least 1.
+    """Bytes in a size such as 2GB, 500MB or 120e6, in decimal units; at least 1.
 
     Raises:
         ArgumentTypeError: It is none.
     """
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([KMGT]?B?)", text.upper())
-    unit = match and (match[2] if match[2] in _UNITS else match[2] + "B")
-    size = int(float(match[1]) * _UNITS.get(unit, 1)) if match else 0
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?(?:E[0-9]{1,2})?)\s*([KMGT]?B?)", text.upper())
+    size = 0
+    if match:
+        unit = match[2] if match[2] in _UNITS else match[2] + "B"
+        size = int(float(match[1]) * _UNITS.get(unit, 1))
     if not 1 <= size <= _MOST:
         raise ArgumentTypeError(f"{quoted(text)} is not a size such as 2GB or 500MB")
     return size
@@ -242,21 +244,25 @@ def add_plan_options(parser: argparse.ArgumentParser, title: str, *names: str) -
         "micro_batches": Differs(shown="the least that fills the stages, pp"),
         "layers_per_stage": Differs(shown="spread evenly"),
     }
-    chosen = {name: differs for name, differs in differing.items() if not names or name in names}
+    chosen: dict[str, Any] = {
+        name: differs for name, differs in differing.items() if not names or name in names
+    }
     add_options(group, ParallelPlan, *(names or ("*",)), **chosen)
 
 
 def plan_fields(file: str | None) -> dict[str, Any]:
-    """The fields of a plan in a YAML that has them, at the top or in a section parallel; none without a file.
+    """The fields of a plan in a YAML that has them, at the top or in a section parallel.
+
+    None without a file, or in the YAML of a run that has no such section.
 
     Raises:
         ValueError: It holds none.
     """
     if file is None:
         return {}
-    values = read_yaml(file)
-    values = values.get("parallel", values)
-    if not isinstance(values, dict) or not values:
+    document = read_yaml(file)
+    values = plan_section(document)
+    if not isinstance(values, dict) or (not values and "parallel" in document) or not document:
         raise ValueError(f"{file}: no fields of a plan (dp, tp, pp, ...), but {quoted(values)}")
     return dict(values)
 

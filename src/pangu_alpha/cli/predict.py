@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING
 
 from pangu_alpha.cli.options import (
     Differs,
@@ -65,18 +66,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _load(options: argparse.Namespace) -> LoadedModel:
+    logging.info("%s: starting MindSpore and loading it", shown(options.checkpoint))
     # MindSpore takes seconds: after the command line is checked.
     from pangu_alpha.inference.load import load_for_inference
     from pangu_alpha.parallel.context import use_device
 
     use_device(options.device)
-    return load_for_inference(
+    loaded = load_for_inference(
         options.checkpoint, options.tokenizer, options.end_of_document, source_options(options)
     )
+    logging.info("compiling for the first prompt")
+    return loaded
 
 
 @contextmanager
-def _output(path: str | None) -> Iterator[TextIO | None]:
+def _output(path: str | None) -> Iterator[IO[str] | None]:
     """The file of --output, or None; says where the lines are if the run does not come to its end."""
     if path is None:
         yield None
@@ -196,7 +200,7 @@ def _show(
     prompts: Sequence[str],
     sampling: SamplingConfig,
     options: argparse.Namespace,
-    file: TextIO | None = None,
+    file: IO[str] | None = None,
 ) -> None:
     """Prints every prompt with its continuation in order, and writes JSON lines where a file is given."""
     screen = _Screen(prompts, options.stream)

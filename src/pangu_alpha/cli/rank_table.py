@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from pangu_alpha.cli.options import Differs, add_options, add_rack_option, natural, path_text, positive
@@ -249,11 +250,12 @@ def _draw(options: argparse.Namespace) -> int:
 
 
 def _write(table: RankTable, options: argparse.Namespace, partial: bool = False) -> int:
+    replaced = ", the old file is replaced" if os.path.lexists(options.output) else ""
     write(table, options.output, options.chip, partial)
     ranks = [rank for server in table.servers for rank in server.ranks]
     print(
         f"{options.output}: version {table.version}, {len(table.servers)} server(s), {table.size} devices, "
-        f"ranks {min(ranks)} to {max(ranks)}; checked"
+        f"ranks {min(ranks)} to {max(ranks)}; checked{replaced}"
     )
     return 0
 

@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pangu_alpha.cli import run_main
 from pangu_alpha.cli.keys import keys_text
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     given = given_fields(options, RunConfig)  # not as YAML: a path may hold ": " or " #"
     config = load_train_config(options.config, options.overrides, given)
     log_to_stderr()
+    logging.info("starting MindSpore")
 
     # MindSpore takes seconds: after the config is checked
     from pangu_alpha.model.operators import operators_for
@@ -96,7 +97,7 @@ class _Keys(argparse.Action):
     def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
         super().__init__(option_strings, dest, nargs="?", default=argparse.SUPPRESS, metavar="KEY", help=help)
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         print(keys_text(section=values or ""))
         parser.exit()
 

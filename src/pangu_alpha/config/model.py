@@ -9,6 +9,8 @@ from typing import Literal
 from pangu_alpha.config.option import REQUIRED, option
 from pangu_alpha.config.schema import validate
 
+NormOrder = Literal["norm_then_query", "query_then_norm"]
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -37,7 +39,7 @@ class ModelConfig:
         "longest context, in tokens; training records must be made with the same `--seq-length`",
         at_least=1,
     )
-    norm_order: Literal["norm_then_query", "query_then_norm"] = option(
+    norm_order: NormOrder = option(
         "norm_then_query",
         "where the final norm stands: `norm_then_query` is the order of the released 2.6B and 13B, "
         "`query_then_norm` that of the 200B",

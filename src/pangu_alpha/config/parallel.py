@@ -6,15 +6,18 @@ Letters: L layers, P stages.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.option import option
 from pangu_alpha.config.schema import validate
 
+OptimizerParallel = Literal["none", "level1", "level2", "level3"]
+
 RECOMPUTE = ("none", "selective", "full")
+_OF_A_RUN = {"model", "data", "optim", "run"}  # sections that no plan has
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class ParallelPlan:
         "possible, the larger stages first",
         at_least=1,
     )
-    optimizer_parallel: Literal["none", "level1", "level2", "level3"] = option(
+    optimizer_parallel: OptimizerParallel = option(
         "none",
         "what is split over dp: `level1` splits weights and moments, `level2` also gradients, `level3` also "
         "gathers the weights again in the backward pass",
@@ -158,3 +161,13 @@ def unpartitionable(plan: ParallelPlan) -> Iterator[str]:
             f"optimizer_parallel: level3 with recompute {', '.join(sorted(again))} and "
             f"{plan.micro_batches} micro-batches ends MindSpore 2.9's compiler; use level2, or no recompute"
         )
+
+
+def plan_section(document: Mapping[str, Any]) -> Any:
+    """What a YAML says of the plan: all of it, or its section `parallel`.
+
+    A run's YAML without that section is of one device: nothing is said then.
+    """
+    if "parallel" not in document and _OF_A_RUN & document.keys():
+        return {}
+    return document.get("parallel", document)

@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 from pangu_alpha.config.option import option_of
 from pangu_alpha.files import yaml_text
@@ -22,7 +22,14 @@ from pangu_alpha.files.paths import expand_path
 from pangu_alpha.files.reading import MOST_DEPTH, ReadError, read_text
 from pangu_alpha.files.shown import quoted, shown
 
-T = TypeVar("T")
+
+class Dataclass(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+T = TypeVar("T", bound=Dataclass)
 PathText = Annotated[str, "path"]  # of a field: `~` and $NAME in it are replaced
 _MOST_SHOWN = 30  # problems of one message, and unknown keys of one mapping whose nearest is looked for
 _MOST_WHOLE = {int: 2**63, float: 10**300}  # a whole number ends up in 64 bits or in a float
@@ -90,7 +97,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
 def _elsewhere(name: object, cls: type, where: str = "") -> Iterator[str]:
     """Dotted paths of the fields of that name in the sections of a dataclass."""
     for section, hint in typing.get_type_hints(cls).items():
-        if dataclasses.is_dataclass(hint):
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             inside = _join(where, section)
             yield from (_join(inside, field.name) for field in dataclasses.fields(hint) if field.name == name)
             yield from _elsewhere(name, hint, inside)
@@ -139,7 +146,8 @@ def each_override(words: Iterable[str]) -> list[dict[str, Any]]:
     Raises:
         ConfigError: As `parse_overrides`.
     """
-    changes, problems = [], []
+    changes: list[dict[str, Any]] = []
+    problems: list[str] = []
     for word in words:
         try:
             changes.append(_override(word))
@@ -155,7 +163,7 @@ def _override(word: str) -> dict[str, Any]:
     parts, where = key.split("."), f"override {quoted(word)}"
     if not equals or not all(parts) or len(parts) > MOST_DEPTH:
         raise ConfigError([f"{where}: write it as key=value or section.key=value"])
-    nested = parse_yaml(text, where) if text else ""
+    nested: Any = parse_yaml(text, where) if text else ""
     if _commented(text, nested):
         raise ConfigError(
             [f"{where}: YAML takes all from # on for a comment; put the value in quotes: {key}='\"...\"'"]
@@ -229,7 +237,7 @@ def validate(config: Any) -> None:
         ConfigError: All problems found.
     """
     hints = field_types(type(config))
-    problems = []
+    problems: list[str] = []
     values, bad = {}, set()
     for field in dataclasses.fields(config):
         try:
@@ -243,9 +251,13 @@ def validate(config: Any) -> None:
         raise ConfigError(problems)
 
 
-@functools.cache  # to evaluate the names takes longer than all else that a check does
 def field_types(cls: type) -> dict[str, Any]:
     """Types of the fields of a dataclass, PathText kept apart from str."""
+    return _evaluated_hints(cls)
+
+
+@functools.cache  # to evaluate the names takes longer than all else that a check does
+def _evaluated_hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 
@@ -260,7 +272,7 @@ class _Unknown:
 
     __mod__ = __rmod__ = __add__ = __radd__ = __mul__ = __rmul__ = _itself
     __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __bool__ = _false
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # Python's own way to say that it has no hash
 
 
 def _broken_rules(cls: type, values: Mapping[str, Any], bad: set[str]) -> list[str]:
@@ -268,7 +280,7 @@ def _broken_rules(cls: type, values: Mapping[str, Any], bad: set[str]) -> list[s
     problems = list(_beyond_bounds(cls, values))
     if not hasattr(cls, "rules"):
         return problems
-    probe = object.__new__(cls)
+    probe: Any = object.__new__(cls)
     for field in dataclasses.fields(cls):
         default = field.default if field.default is not dataclasses.MISSING else _Unknown()
         object.__setattr__(
@@ -307,7 +319,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return _path(value, where)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, hint, where)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return build(hint, value, where)
     if origin is typing.Literal:
         if value in arguments and type(value) in {type(argument) for argument in arguments}:

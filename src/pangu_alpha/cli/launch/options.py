@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pangu_alpha.cli.options import Differs, add_options, natural, path_text, port, positive
 from pangu_alpha.cli.parser import Parser
@@ -65,7 +67,7 @@ def _parser(trains: bool) -> argparse.ArgumentParser:
     words = "--config YAML [key=value ...]" if trains else "[options of predict.py]"
     others = "Words key=value go to train.py." if trains else "Options not listed here go to predict.py."
     parser = Parser(
-        prog=f"bash run_scripts/run_distribute_{name}.sh",
+        prog=f"bash run_scripts/{os.environ.get('PANGU_SCRIPT') or f'run_distribute_{name}.sh'}",
         usage=f"%(prog)s [options] {words}",
         description=f"Starts {name}.py on the devices of a node and watches over it; see docs/launching.md.",
         epilog=others,
@@ -174,7 +176,7 @@ def _add_environment(parser: argparse.ArgumentParser) -> None:
 def _adder(group: argparse._ArgumentGroup) -> Callable[..., None]:
     """Adds options to a group, each with its default in the help."""
 
-    def add(name: str, help: str, default: object = None, **rest: object) -> None:
+    def add(name: str, help: str, default: object = None, **rest: Any) -> None:
         if default is not None:
             rest["default"], help = default, f"{help} (default: {default})"
         group.add_argument(name, help=help, **rest)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -63,7 +64,7 @@ def _search(options: argparse.Namespace, folder: Path) -> int:
 
     def verify(best: Candidate, folder: Path, family: str) -> bool:
         """Whether every stage compiles to what formulas and sharding table say, and all ranks meet."""
-        chip = {"chip": family} if family else {}
+        chip: dict[str, Any] = {"chip": family} if family else {}
         job = Job(model, best.plan, optim, best.job.micro_batch, **chip)
         mesh = Mesh.of(job.plan)
         ranks = [mesh.rank(stage=stage) for stage in range(mesh.pp)]

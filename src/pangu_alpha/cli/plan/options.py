@@ -10,6 +10,7 @@ from pangu_alpha.cli.options import (
     add_output_folder,
     add_plan_options,
     add_rack_option,
+    byte_size,
     natural,
     naturals,
     path_text,
@@ -120,8 +121,8 @@ def _search_parsers(commands: argparse._SubParsersAction) -> None:
     one.add_argument("--batch-size", type=positive, default=1, metavar="B", help="sequences of a micro-batch "
         "on all of them (default: 1)")  # fmt: skip
     one.add_argument("--micro-batches", type=positive, default=1, metavar="M", help="of a step (default: 1)")
-    one.add_argument("--limit", type=positive_number, metavar="BYTES", help="of the block's matrices and "
-        "their moments on a device")  # fmt: skip
+    one.add_argument("--limit", type=byte_size, metavar="SIZE", help="of the block's matrices and their "
+        "moments on a device, such as 120MB")  # fmt: skip
     one.add_argument("--verify", action="store_true", help="compiles the found way and compares call by call")
     one.add_argument(
         "--picture", type=path_text, metavar="PNG", help="draws bytes by tokens for 2, 4, 8 devices"

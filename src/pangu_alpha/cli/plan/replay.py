@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,10 @@ def run_replays(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _replays(options: argparse.Namespace, folder: Path) -> Iterator[ReplayReport]:
-    for name, work in replayed(options).items():
+    all_work = replayed(options)
+    for number, (name, work) in enumerate(all_work.items(), 1):
+        if not sys.stderr.isatty():  # a terminal has a bar
+            print(f"{number} of {len(all_work)}: {name}: compiled, then run", file=sys.stderr, flush=True)
         target = folder / name.replace(" ", "_").replace(",", "")
         if isinstance(work, Change):
             yield from replay_change(name, work, target, options.steps)
@@ -49,7 +53,8 @@ def replayed(options: argparse.Namespace) -> dict[str, Job] | dict[str, Change]:
     if options.suite:
         if plan != ParallelPlan():
             raise ValueError("replay: --suite has plans of its own; leave out the options of a plan")
-        return {"quick": quick, "full": suite, "continued": continued}[options.suite]()
+        suites: dict[str, Callable[[], Any]] = {"quick": quick, "full": suite, "continued": continued}
+        return suites[options.suite]()
     if plan.devices == 1:
         raise ValueError(
             "replay: a plan of one device is what others are compared with; give --dp, --tp, --pp"

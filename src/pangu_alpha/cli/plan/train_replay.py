@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pangu_alpha.cli.options import Differs, add_options, natural, path_text
+from pangu_alpha.config.families import Chip
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import RunConfig
@@ -39,7 +40,7 @@ def add_replay_options(parser: argparse.ArgumentParser) -> None:
         "compute_dtype=float16")  # fmt: skip
 
 
-def run(options: argparse.Namespace, plan: ParallelPlan, chip: str, folder: Path) -> int:
+def run(options: argparse.Namespace, plan: ParallelPlan, chip: Chip, folder: Path) -> int:
     """Replays the run of the options.
 
     Args:

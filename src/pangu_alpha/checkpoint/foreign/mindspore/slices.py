@@ -141,7 +141,7 @@ def blaming(strategy: Strategy | None, read: str) -> Iterator[None]:
     try:
         yield
     except CheckpointError as error:
-        if strategy is None:
+        if strategy is None or isinstance(error, UnclearError):  # such as an unknown number of heads
             raise
         raise CheckpointError(f"{error}\n  - the slices were {read}: is it theirs?") from error
 

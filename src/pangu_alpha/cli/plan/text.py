@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from pangu_alpha.network.parameters import for_all_layers
 from pangu_alpha.parallel.mesh import RANK_ORDER, Mesh
 from pangu_alpha.planner.text_tables import table
-from pangu_alpha.proof.dry_run.report import LAYER, Placement, RankSummary
+from pangu_alpha.proof.dry_run.report import Placement, RankSummary
 from pangu_alpha.proof.dry_run.strategy_searches import Way, side_by_side, strategy_text
 from pangu_alpha.proof.replay.replay import ReplayReport
 
@@ -77,7 +78,7 @@ def dropout_text(summaries: Sequence[RankSummary], shared: Sequence[str] = ()) -
     rows: Counter[tuple[str, ...]] = Counter()
     for summary in summaries:
         for each in summary.dropout:
-            cell, cut = LAYER.sub("blocks.*.", each.cell), ", ".join(each.axes) or "-"
+            cell, cut = for_all_layers(each.cell), ", ".join(each.axes) or "-"
             drawn = "by position" if each.way == "positional" else "device, seeds {} {}".format(*each.seeds)
             rows[cell, cut, _shape(each.shape), drawn, str(each.passes)] += 1
     lines = [(*row, count) for row, count in rows.items()]

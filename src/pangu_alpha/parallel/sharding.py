@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from pangu_alpha.config.parallel import ParallelPlan
 
-_ = None
+_: None = None
 Axes = tuple[str | None, ...]
 
 

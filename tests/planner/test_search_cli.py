@@ -182,6 +182,22 @@ def test_a_plan_of_yours_is_ranked(search, tmp_path, capsys):
     assert "loses by tensor parallel +" in line
 
 
+def test_orders_that_differ_in_axes_of_one_are_shown_once(search, tmp_path, capsys):
+    mine = tmp_path / "mine.yaml"
+    for fields, shown in (("{dp: 2, tp: 4}", 1), ("{dp: 2, tp: 2, pp: 2, micro_batches: 2}", 2)):
+        mine.write_text(f"parallel: {fields}\n")
+        assert search("--compare", mine) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert sum(line.startswith(f"{mine}, axes") for line in lines) == shown
+
+
+def test_a_run_of_one_device_is_no_plan_to_compare(search, tmp_path):
+    mine = tmp_path / "run.yaml"
+    mine.write_text("model: tiny\nrun: {output: out, steps: 1}\n")
+    with pytest.raises(ValueError, match="run.yaml: the YAML of a run .it has model, run. without a section"):
+        search("--compare", mine)
+
+
 def test_a_plan_of_yours_that_does_not_suit_is_refused(search, tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("parallel: {pp: 8, micro_batches: 8}\n")

@@ -172,6 +172,15 @@ def test_a_cpu_run_fits_the_user_s_own_device(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out.split("fitted.yaml\n")[1])["mean"]["before"] < 0.01
 
 
+def test_runs_of_another_machine_are_refused_and_nothing_is_written(tmp_path):
+    # a laptop's run whose config leaves the device to MindSpore, as the default does
+    path = log(folder(tmp_path / "run", {}, 4, "auto"), noisy(20.0), 4)
+    new = tmp_path / "cluster.yaml"
+    with pytest.raises(ValueError, match="no constants explain it: .* cluster 910b-64 is -9"):
+        command("--from", path, "--cluster", "910b-64", "--output", new)
+    assert not new.exists()
+
+
 def test_a_constant_at_its_bound_is_said(logs, tmp_path, capsys):
     where = logs[0].parent
     assert command("--from", log(where, noisy(1e-3), 4), "--cluster", CLUSTER) == 0

@@ -20,6 +20,7 @@ from pangu_alpha.checkpoint.vocabulary import find_vocabulary
 from pangu_alpha.cli.options import byte_size, natural, path_text, positive, positives, user_path
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.config.plan_file import plan_section
 from pangu_alpha.config.schema import build, read_yaml
 from pangu_alpha.files.shown import quoted, shown
 
@@ -122,10 +123,9 @@ def plan_fields(file: str) -> dict[str, Any]:
     """Fields of a plan from a YAML that holds them, or that has them in a section parallel.
 
     Raises:
-        ValueError: It holds none.
+        ValueError: It holds none, or is the YAML of a run on one device.
     """
-    values = read_yaml(file)
-    values = values.get("parallel", values)
+    values = plan_section(read_yaml(file), file)
     if not isinstance(values, dict) or not values:
         raise ValueError(f"{file}: no fields of a plan (dp, tp, pp, ...), but {quoted(values)}")
     return values

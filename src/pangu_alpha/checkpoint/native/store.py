@@ -292,7 +292,8 @@ def _dispose(aside: Path, path: Path) -> None:
     except CheckpointError as error:
         damaged = _free_name(path, "damaged")
         aside.rename(damaged)
-        logger.warning("replaced, kept as %s, remove it by hand: %s", damaged.name, error)
+        reason = str(error).replace(str(aside), str(damaged))  # the name that the user finds
+        logger.warning("replaced, kept as %s, remove it by hand: %s", damaged.name, reason)
     else:
         remove_quietly(aside)
 

@@ -15,9 +15,20 @@ from pangu_alpha.files.yaml_text import yaml_text
 from pangu_alpha.planner.calibration import calibrate
 from pangu_alpha.planner.calibration.measured_runs import Run, as_rows, read_run
 from pangu_alpha.planner.calibration.published import Row
-from pangu_alpha.planner.cost.hardware import BOUNDS, Cluster, Constants, Level, load_cluster, load_stack
+from pangu_alpha.planner.cost.hardware import (
+    BOUNDS,
+    Cluster,
+    Constants,
+    Level,
+    device_names,
+    load_cluster,
+    load_stack,
+)
 
 _DIGITS = 4  # of a constant that is written
+_OTHER_MACHINE = (
+    0.5  # a step that takes twice what the best constants allow ran on other devices, such as a CPU
+)
 _LEAVE_OUT = 3  # runs from which on each is also predicted from the others
 
 
@@ -54,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
     runs = [read_run(metrics, config) for metrics, config in zip(options.metrics, configs, strict=True)]
     rows = as_rows(runs, cluster, load_stack(options.stack))
     findings = _fit(rows, cluster.device.constants)
+    _refuse_other_machines(runs, findings, cluster)
     print(json_text(_as_json(runs, findings), 2) if options.json else _as_text(runs, findings))
     if options.output:
         write_text(options.output, _cluster_yaml(cluster, findings, len(runs)))
@@ -87,6 +99,16 @@ def _fit(rows: Sequence[Row], start: Constants) -> _Findings:
         after=_off(rows, [calibrate.predict(row, fitted) for row in rows]),
         left_out=_off(rows, alone) if alone else [],
     )
+
+
+def _refuse_other_machines(runs: Sequence[Run], found: _Findings, cluster: Cluster) -> None:
+    worst, error = min(zip(runs, found.after, strict=True), key=lambda pair: pair[1])
+    if error < -_OTHER_MACHINE and cluster.device.name in device_names():
+        raise ValueError(
+            f"{worst.name}: no constants explain it: with the best ones a step of cluster {cluster.name} is "
+            f"{_percent(error)} % off; give the cluster it ran on, or describe the machine in a YAML: device "
+            "(peak, memory, usable, bandwidth), levels, count"
+        )
 
 
 def _off(rows: Sequence[Row], seconds: Sequence[float]) -> list[float]:

@@ -33,6 +33,7 @@ from pangu_alpha.config.families import FAMILIES, JIT_LEVEL, compute_type, has_f
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.config.plan_file import plan_section
 from pangu_alpha.config.schema import ConfigError, build, parse_overrides, read_yaml, to_mapping
 from pangu_alpha.config.zoo import load_network
 from pangu_alpha.files.shown import quoted
@@ -106,8 +107,7 @@ def plan_of(options: argparse.Namespace) -> ParallelPlan:
 
 def _plan_values(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of the plan in the YAML of --plan."""
-    values = read_yaml(options.plan) if options.plan is not None else {}
-    values = values.get("parallel", values)
+    values = plan_section(read_yaml(options.plan), options.plan) if options.plan is not None else {}
     if not isinstance(values, dict):
         raise ValueError(f"--plan: {options.plan}: parallel must be a mapping of fields, such as dp: 8")
     return values

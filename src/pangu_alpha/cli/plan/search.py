@@ -20,6 +20,7 @@ from pangu_alpha.cluster.tables.rank_table import read as read_rank_table
 from pangu_alpha.cluster.tables.rank_table import write as write_rank_table
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.config.plan_file import plan_section
 from pangu_alpha.config.schema import build, parse_overrides, read_yaml, to_mapping
 from pangu_alpha.files.writing import json_text, write_text
 from pangu_alpha.files.yaml_text import yaml_text
@@ -243,8 +244,7 @@ def _memory(answer: Answer) -> str:
 
 def _own_plan(path: str, question: Question) -> ParallelPlan:
     """The plan of --compare; of other numbers of devices there is no rank among the cluster's."""
-    values = read_yaml(path)
-    plan = build(ParallelPlan, values.get("parallel", values), "parallel")
+    plan = build(ParallelPlan, plan_section(read_yaml(path), path), "parallel")
     if plan.devices != question.cluster.count:
         raise ValueError(
             f"--compare: {path}: dp {plan.dp} * tp {plan.tp} * pp {plan.pp} = {plan.devices} device"
@@ -253,11 +253,19 @@ def _own_plan(path: str, question: Question) -> ParallelPlan:
     return plan
 
 
+def _orders(plan: ParallelPlan) -> list[tuple[str, ...]]:
+    """MindSpore's order of the axes and the paper's; the first alone where both mean the same for a plan."""
+    orders = {}
+    for order in (RANK_ORDER, ("tp", "pp", "dp")):
+        orders.setdefault(tuple(axis for axis in order if getattr(plan, axis) > 1), order)
+    return list(orders.values())
+
+
 def _compared(answer: Answer, plan: ParallelPlan, path: str) -> str:
     question, best = answer.question, answer.best[0]
     model = CostModel(question.cluster, question.software)
     lines = []
-    for order in (RANK_ORDER, ("tp", "pp", "dp")):
+    for order in _orders(plan):
         mine = judge(question, plan, order)
         better = search(question, _ALL, within=mine.seconds).best
         own = next((each for each in better if each.grid == mine.grid), None)

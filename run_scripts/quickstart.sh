@@ -1,17 +1,28 @@
 #!/usr/bin/env bash
 # From raw Chinese text to generated Chinese text on one CPU: a small PanGu-alpha learns 三国演义 in minutes.
 # Every step is the same code that trains the large models; run again, it continues where it was.
-# Usage: bash run_scripts/quickstart.sh [--work DIR] [key=value ...]      overrides go to train.py
+# Usage: bash run_scripts/quickstart.sh [--work DIR] [key=value ...]
+#   DIR is where all of it goes (default: runs/quickstart); the overrides go to train.py, such as run.steps=200
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+    sed -n '2,5s/^# //p' "$0"
+    exit
+fi
 WORK=$ROOT/runs/quickstart
 if [[ ${1:-} == --work ]]; then
     WORK=${2:?--work needs a folder}
     shift 2
 fi
-HELD_OUT=12         # whole last chapters that nothing is trained on
-VOCABULARY=6000     # pieces; the 540,000 training tokens hold each of them often enough
+for word in "$@"; do
+    if [[ $word != *=* ]]; then
+        echo "error: $word: only --work DIR, as the first option, and words key=value are taken" >&2
+        exit 2
+    fi
+done
+HELD_OUT=12     # whole last chapters that nothing is trained on
+VOCABULARY=6000 # pieces; the 540,000 training tokens hold each of them often enough
 SEQ_LENGTH=128
 
 prepare_environment

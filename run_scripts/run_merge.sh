@@ -4,5 +4,6 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
+help_uninstalled "$@"
 prepare_environment
 run exec python "$ROOT/src/merge_checkpoint.py" "$@"

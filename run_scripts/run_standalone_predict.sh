@@ -4,6 +4,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
+help_uninstalled "$@"
 prepare_environment
 export GLOG_v=${GLOG_v:-3}
 run exec python "$ROOT/src/predict.py" "$@"

@@ -1,4 +1,7 @@
-"""Public dataclasses, named tuples and cells document all their fields or arguments, and no others."""
+"""Public dataclasses, named tuples and cells document all their fields or arguments, and no others.
+
+Fields of a configuration carry their help text themselves, and sections of it are documented by their class.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,19 @@ def _arguments(node: ast.ClassDef) -> list[str]:
             named = each.args
             return [arg.arg for arg in (*named.posonlyargs, *named.args, *named.kwonlyargs)][1:]
     marks = " ".join(map(ast.unparse, (*node.decorator_list, *node.bases)))
-    fields = (each.target.id for each in node.body if isinstance(each, ast.AnnAssign))
+    annotated = [each for each in node.body if isinstance(each, ast.AnnAssign)]
+    calls = [_called(each) for each in annotated]
+    left_out = ("option", "section") if "option" in calls else ()
+    fields = (each.target.id for each, call in zip(annotated, calls, strict=True) if call not in left_out)
     return [*fields] if "dataclass" in marks or "NamedTuple" in marks else []
+
+
+def _called(field: ast.AnnAssign) -> str | None:
+    """ "option" of a field that carries its help, "section" of one whose class is its help."""
+    if field.value is not None and ast.unparse(field.value).startswith("option("):
+        return "option"
+    section = f"field(default_factory={ast.unparse(field.annotation)})"
+    return "section" if field.value is not None and ast.unparse(field.value) == section else None
 
 
 def _documented(node: ast.ClassDef) -> list[str]:

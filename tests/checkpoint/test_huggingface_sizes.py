@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from pangu_alpha.checkpoint.errors import CheckpointError
 from pangu_alpha.checkpoint.foreign.torch.huggingface import PORT, port_json
@@ -276,3 +277,13 @@ def test_headers_of_100_million_layers(tensors, put):
                  | {"transformer.h.99999999.ln_1.weight": np.zeros(8, np.float32)})  # fmt: skip
     with pytest.raises(CheckpointError, match="missing: layers 0 to 99999998; 1 are there"):
         open_source(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["h.0.attn.c_attn.weight", "transformer.h.11.mlp.c_fc.weight", "encoder.layers.3.mlp.weight"]
+)
+def test_another_model_is_said_to_be_another(tmp_path, name):
+    """GPT-2's names, for one: its blocks are like ours, but there is no query layer."""
+    save_file({name: np.zeros((4, 12), np.float32)}, str(tmp_path / "model.safetensors"))
+    with pytest.raises(CheckpointError, match="without PanGu-alpha's query layer, and no other model opens"):
+        open_source(tmp_path)

@@ -133,7 +133,7 @@ def test_saving_over_a_damaged_step_keeps_it_under_another_name(tmp_path: Path, 
         save(store, 1, fill=2.0)
         assert filled(store.newest()) == 2.0
         assert f"kept as step_00000001.damaged-{number}, remove it by hand" in caplog.text
-        assert f"{store.path(1)}.damaged-{number}: damaged" in caplog.text and ".aside-" not in caplog.text
+    assert "aside" not in caplog.text  # a name that the folder had for a moment
     save(store, 2)
     save(store, 3)
     kept = {"step_00000001.damaged-1", "step_00000001.damaged-2", "step_00000003"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 from argparse import ArgumentTypeError
 from pathlib import Path
@@ -13,6 +14,13 @@ import pangu_alpha
 from pangu_alpha.__main__ import VERBS
 from pangu_alpha.cli import options
 from pangu_alpha.cli.parser import Parser
+from pangu_alpha.config.generate import SamplingConfig
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.option import option_of
+from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.config.run import RunConfig
+from pangu_alpha.data.preprocess import PreprocessConfig
+from pangu_alpha.text.documents.read_options import ReadOptions
 
 PROGRAMS = Path(pangu_alpha.__file__).parent / "cli"
 PATHS = (options.path_text, options.user_path)
@@ -35,9 +43,27 @@ ZERO = {
     "--tolerance": "equal",
     "--invalid-share": "none",
 }
+CONFIGS = (ParallelPlan, RunConfig, ModelConfig, SamplingConfig, ReadOptions, PreprocessConfig)
+# Options that have the name of a field and are something else, and why.
+OTHERS = {
+    "plan operators --batch-size": "sequences of a micro-batch on all devices together",
+    "plan operators --micro-batches": "the operator search has no plan",
+    "plan replay --steps": "steps under each plan of a suite",
+    "evaluate --batch-size": "sequences computed together, of no training",
+    "predict --field": "KEY=VALUE of a task",
+    **dict.fromkeys(
+        [f"rank-table {word} --chip" for word in ("build", "merge", "permute", "check", "draw")]
+        + ["launch train --chip"],
+        "kind of a server, which knows more than the family",
+    ),
+    "merge-checkpoint --workers": "threads, not processes: the former name of --threads",
+    "checkpoint export --workers": "threads, not processes: the former name of --threads",
+    "predict --end-of-document": "of a checkpoint that was trained with another piece",
+    "vocab --vocab-size": "pieces that are made, not rows of a table",
+}
 CHECKED_LATER = {  # by SamplingConfig and by the cleaner's and the vocabulary's own rules, in words
     "--temperature", "--top-k", "--top-p", "--frequency-penalty", "--presence-penalty", "--max-new-tokens",
-    "--seed", "--coverage", "--invalid-share",
+    "--seed", "--character-coverage",
 }  # fmt: skip
 
 
@@ -108,6 +134,38 @@ def test_wrong_words_are_refused_in_a_sentence(action):
     for word in ("0", "-1"):
         value = taken(action.type, word)
         assert value is None or name in CHECKED_LATER or (word == "0" and name in ZERO), (name, word, value)
+
+
+def declared_fields():
+    """By the name of an option: the declarations of the fields that have it."""
+    found = {}
+    for cls in CONFIGS:
+        for field in dataclasses.fields(cls):
+            if (declared := option_of(field)) is not None and field.name != "output":
+                found.setdefault(f"--{field.name.replace('_', '-')}", []).append(declared)
+    return found
+
+
+def test_no_command_words_a_field_in_its_own_way():
+    fields, seen, own = declared_fields(), set(), []
+    for name, parser in PARSERS:
+        for action in parser._actions:
+            for option in set(action.option_strings) & fields.keys():
+                if f"{name} {option}" in OTHERS:
+                    seen.add(f"{name} {option}")
+                elif not any(action.help.startswith(each.plain()) for each in fields[option]):
+                    own.append(f"{name} {option}")
+    assert not own and seen == OTHERS.keys()
+
+
+def test_every_option_says_what_it_is():
+    silent = [
+        f"{name} {action.option_strings}"
+        for name, parser in PARSERS
+        for action in parser._actions
+        if action.option_strings and (not action.help or action.help.startswith("(default"))
+    ]
+    assert not silent
 
 
 def test_options_that_take_a_path_expand_it():

@@ -90,3 +90,16 @@ def test_an_abbreviation_is_refused_with_the_option_it_may_mean(parser, capsys):
     with pytest.raises(SystemExit):  # the option of another command is no remedy
         outer.parse_args(["replay", "--global-batch", "3"])
     assert capsys.readouterr().err.endswith("unrecognized arguments: --global-batch 3\n")
+
+
+def test_a_wrong_option_of_a_subcommand_whose_name_is_not_kept(capsys):
+    parser = Parser(prog="x")
+    commands = parser.add_subparsers(required=True)
+    commands.add_parser("diff").add_argument("--tolerance")
+    commands.add_parser("verify").add_argument("path")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["diff", "--tolerence", "3"])
+    assert "unrecognized arguments: --tolerence 3; did you mean --tolerance?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parser.parse_args(["verify", "a", "b"])
+    assert "unrecognized arguments: b" in capsys.readouterr().err

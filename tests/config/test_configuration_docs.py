@@ -1,74 +1,27 @@
-"""docs/configuration.md holds every key of a run's YAML with the schema's types and defaults, and the runs
-that pages show are taken."""
+"""The tables of docs/configuration.md are those of the declarations; the runs that pages show are valid."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-import types
-import typing
 from pathlib import Path
 
 import pytest
 
+from pangu_alpha.cli.keys import main, with_tables
+from pangu_alpha.config.keys import keys_of
+from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import TrainConfig, build_train_config
-from pangu_alpha.config.schema import PathText, parse_yaml, to_mapping
+from pangu_alpha.config.schema import parse_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/configuration.md").read_text("utf-8")
-WORDS = {
-    int: "whole number",
-    float: "number",
-    bool: "true or false",
-    str: "text",
-    PathText: "path",
-    type(None): "null",
-}
+REMEDY = "python -m pangu_alpha.cli.keys --write docs/configuration.md"
 
 
-def type_words(hint) -> str:
-    """The type of a key as the page says it."""
-    if hint in WORDS:
-        return WORDS[hint]
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return ", ".join(f"`{word}`" for word in arguments)
-    if origin is tuple:
-        return f"list of {type_words(arguments[0])}s"
-    assert origin in (typing.Union, types.UnionType), hint
-    return " or ".join(map(type_words, arguments))
-
-
-def default_of(field):
-    """A field's default as YAML has it; "required" where there is none."""
-    if field.default is not dataclasses.MISSING:
-        return to_mapping(field.default)
-    return "required" if field.default_factory is dataclasses.MISSING else to_mapping(field.default_factory())
-
-
-def keys_of(cls, where: str = ""):
-    """All keys of a dataclass and of those in it: name, type, default."""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    for field in dataclasses.fields(cls):
-        hint, name = hints[field.name], where + field.name
-        if typing.get_origin(hint) is dict:
-            hint, name = typing.get_args(hint)[1], f"{name}.NAME"
-        if dataclasses.is_dataclass(hint):
-            yield from keys_of(hint, f"{name}.")
-        else:
-            yield name, type_words(hint), default_of(field)
-
-
-def keys_on(page: str):
-    """The same as the rows of the page's tables say it."""
-    for line in re.findall(r"^\| `.*", page, re.MULTILINE):
-        name, kind, default, meaning = line[2:-2].split(" | ")
-        assert meaning.strip(), name
-        yield name.strip("`"), kind, parse_yaml(default.strip("`"), name)
-
-
-def in_order(keys) -> list[str]:
-    return sorted(map(repr, keys))  # as text: 1, 1.0 and True are equal
+def keys_on(page: str) -> list[str]:
+    """The first cells of the rows of the page's tables."""
+    return re.findall(r"^\| `([^`]+)` \| [^|]+ \| [^|]+ \| [^|]+ \|$", page, re.MULTILINE)
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -76,23 +29,89 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-def test_the_page_has_every_key_once_with_its_type_and_default():
-    real = in_order(keys_of(TrainConfig))
-    assert len(real) > 50 and in_order(keys_on(PAGE)) == real
+def test_the_tables_of_the_page_are_those_of_the_declarations():
+    assert with_tables(PAGE) == PAGE, f"the declarations have changed; write the tables anew: {REMEDY}"
+    names = [key.name for key in keys_of(TrainConfig)]
+    assert sorted(keys_on(PAGE)) == sorted(names) and len(names) > 50 and REMEDY in PAGE
 
 
 def test_every_key_stands_under_the_heading_of_its_section():
     sections = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
     assert [text.partition("\n")[0] for text in sections] == ["model", "data", "optim", "run", "parallel"]
     for text in sections:
-        assert {name.partition(".")[0] for name, *_ in keys_on(text)} == {text.partition("\n")[0]}
+        assert {name.partition(".")[0] for name in keys_on(text)} == {text.partition("\n")[0]}
 
 
 @pytest.mark.parametrize("said", ["| `run.seed` |", "| `1024` |", "| `1.0` |", "| true or false |"])
-def test_a_page_that_is_out_of_step_is_seen(said):
+def test_a_page_that_is_out_of_step_is_seen_and_mended(said):
     assert said in PAGE
-    for other in ("| `1` |", "| other |"):
-        assert in_order(keys_on(PAGE.replace(said, other, 1))) != in_order(keys_of(TrainConfig))
+    other = PAGE.replace(said, "| other |", 1)
+    assert with_tables(other) == PAGE != other
+
+
+def test_a_page_without_a_section_is_refused():
+    with pytest.raises(ValueError, match="no table below a heading `## optim`"):
+        with_tables(PAGE.replace("## optim", "## recipe"))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "default"),
+    [
+        ("model.dropout", "number, in [0, 1)", "0.1"),
+        ("model.vocab_size", "whole number, at least 1", "required"),
+        ("data.train.NAME.records", "path", "required"),
+        ("optim.learning_rate", "number, above 0", "1e-4"),
+        ("optim.bias_correction", "true or false", "false"),
+        ("run.chip", "`auto`, `910A`, `910B`, `910C`", "auto"),
+        ("run.seed", "whole number, in [0, 2^31)", "1"),
+        ("run.checkpoint.keep_every", "whole number, at least 1, or null", "null"),
+        ("run.initial", "path or null", "null"),
+        ("parallel.layers_per_stage", "list of whole numbers, each at least 1", "[]"),
+        ("parallel.recompute", "`none`, `selective`, `full`, or a list of them", "none"),
+    ],
+)
+def test_type_bounds_and_default_in_words(name, kind, default):
+    key = next(key for key in keys_of(TrainConfig) if key.name == name)
+    assert (key.kind, key.default) == (kind, default)
+
+
+def test_every_help_is_a_phrase():
+    """As it stands in a table's cell and behind an option: no period, no bar, one paragraph."""
+    for key in keys_of(TrainConfig):
+        text = key.declared.help
+        assert len(text) > 20 and not text.endswith(".") and not set(text) & set("|\n%"), key.name
+        assert not text[0].isupper(), key.name
+
+
+def test_pages_that_a_key_points_to_exist():
+    for key in keys_of(TrainConfig):
+        page, _, heading = key.declared.see.partition("#")
+        if page:
+            text = (ROOT / "docs" / page).read_text("utf-8")
+            titles = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+            assert heading in ["", *(title.lower().replace(" ", "-") for title in titles)], key.name
+
+
+def test_keys_on_a_terminal(capsys):
+    assert main(["run.checkpoint.every"]) == 0
+    assert capsys.readouterr().out == (
+        "run.checkpoint.every: whole number, at least 1; default 1000\n"
+        "    steps between two checkpoints; the last step and a signal save one, too\n"
+    )
+    assert main(["parallel"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("\nparallel.") == len(dataclasses.fields(ParallelPlan)) - 1 and "`" not in shown
+    with pytest.raises(ValueError, match=r"'run.checkpont' is no key; did you mean 'run.checkpoint'\?"):
+        main(["run.checkpont"])  # codespell:ignore
+
+
+# codespell:ignore
+
+
+def test_the_page_is_written_in_place(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.replace("| `1000` |", "| `7` |"), "utf-8")
+    assert main(["--write", str(page)]) == 0 and page.read_text("utf-8") == PAGE
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
+from pangu_alpha.config.parallel import ParallelPlan, misfits, plan_section, unpartitionable
 from pangu_alpha.config.run import build_train_config
 from pangu_alpha.config.schema import ConfigError, build
 
@@ -84,3 +84,10 @@ def test_what_ends_the_compiler_is_refused():
         assert "ends MindSpore 2.9's compiler" in next(unpartitionable(ParallelPlan(**level3 | values)))
     for values in ({"recompute": "selective"}, {"micro_batches": 1, "recompute": "full"}):
         assert not list(unpartitionable(ParallelPlan(**level3 | values)))
+
+
+def test_what_a_yaml_says_of_the_plan():
+    assert plan_section({"dp": 2}) == {"dp": 2}
+    assert plan_section({"parallel": {"tp": 2}, "model": "tiny"}) == {"tp": 2}
+    assert plan_section({"parallel": None}) is None
+    assert plan_section({"model": "tiny", "data": {}}) == plan_section({}) == {}

@@ -278,3 +278,8 @@ def test_a_training_step_leaves_out_what_is_not_finite(integration, value):
     assert bool(overflow) == (not np.isfinite(value))
     changed = not np.array_equal(network.linear.weight.asnumpy(), np.ones((1, 2), np.float32))
     assert changed == bool(np.isfinite(value))
+
+
+def test_chat_is_refused(loaded, tokenizer):
+    with pytest.raises(ValueError, match="chat: PanGu-alpha is a base model, .* call `generate`"):
+        loaded.chat(tokenizer, "你好")

@@ -251,3 +251,11 @@ def test_a_picture_takes_any_name_of_a_server(tmp_path):
     grid = ["--dp", "8", "--tp", "1", "--pp", "1"]
     assert run("draw", tmp_path / "table.json", *grid, "--output", tmp_path / "grid.png") == 0
     assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_table_that_is_written_over_is_said(tmp_path, capsys):
+    out = tmp_path / "table.json"
+    words = ("build", "--servers", "1", "--server-ip", "10.0.0.{server+1}", "--output", out)
+    assert run(*words) == 0 and capsys.readouterr().out.rstrip().endswith("; checked")
+    assert run(*words) == 0
+    assert capsys.readouterr().out.rstrip().endswith("; checked, the old file is replaced")

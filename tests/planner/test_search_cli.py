@@ -11,7 +11,7 @@ import yaml
 
 from pangu_alpha.cli import run_main
 from pangu_alpha.cli.plan import command as plan
-from pangu_alpha.cli.plan import main
+from pangu_alpha.cli.plan import jobs, main
 from pangu_alpha.cli.plan.options import plan_parser
 from pangu_alpha.cluster.placement import Placement, permute
 from pangu_alpha.cluster.tables.rank_table import read
@@ -92,8 +92,8 @@ def test_what_is_fixed_may_be_impossible(search, capsys):
         ("--fix optimizer_parallel=level9", "910a-8", "must be one of none, level1, level2, level3"),
         ("--fix sequence_parallel=1", "910a-8", "sequence_parallel: 1 must be one of true, false"),
         ("", f"910a-{2**20 + 8}", "1048584 devices; give at least 1, at most 1,048,576"),
-        ("--pictures", "910a-8", "name their folder with --out DIR"),
-        ("--verify", "910a-8", "name their folder with --out DIR"),
+        ("--pictures", "910a-8", "name their folder with --output DIR"),
+        ("--verify", "910a-8", "name their folder with --output DIR"),
         ("--stack mindspor", "910a-8", "did you mean 'mindspore'"),
         ("", "920a-8", "write FAMILY-COUNT"),
         ("", str(SHIPPED / "8p.json"), "add --levels with a family"),
@@ -149,7 +149,7 @@ def test_training_takes_the_plan(written):
 def test_the_dry_run_takes_the_plan(written, small):
     path = str(written[0] / "plan.yaml")
     options = plan_parser().parse_args(["dry-run", "--model", small, "--plan", path, "--all-stages"])
-    found = plan.plan_of(options)
+    found = jobs.plan_of(options)
     assert found == build(ParallelPlan, yaml.safe_load(Path(path).read_text())["parallel"])
     assert found.devices == 32
 
@@ -182,20 +182,26 @@ def test_a_plan_of_yours_is_ranked(search, tmp_path, capsys):
     assert "loses by tensor parallel +" in line
 
 
-def test_orders_that_differ_in_axes_of_one_are_shown_once(search, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("plan", "orders"),
+    [
+        ("dp: 2, tp: 4", ["tp,dp,pp"]),
+        ("dp: 2, tp: 2, pp: 2, micro_batches: 4", ["tp,dp,pp", "tp,pp,dp"]),
+    ],
+)
+def test_orders_that_differ_in_axes_of_one_device_are_one(plan, orders, search, tmp_path, capsys):
     mine = tmp_path / "mine.yaml"
-    for fields, shown in (("{dp: 2, tp: 4}", 1), ("{dp: 2, tp: 2, pp: 2, micro_batches: 2}", 2)):
-        mine.write_text(f"parallel: {fields}\n")
-        assert search("--compare", mine) == 0
-        lines = capsys.readouterr().out.splitlines()
-        assert sum(line.startswith(f"{mine}, axes") for line in lines) == shown
+    mine.write_text(f"parallel: {{{plan}}}\n")
+    assert search("--compare", mine) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(str(mine))]
+    assert [line.split("inside out ")[1].split(":")[0] for line in lines] == orders
 
 
-def test_a_run_of_one_device_is_no_plan_to_compare(search, tmp_path):
+def test_the_yaml_of_a_run_on_one_device_is_a_plan_of_one(search, tmp_path, capsys):
     mine = tmp_path / "run.yaml"
-    mine.write_text("model: tiny\nrun: {output: out, steps: 1}\n")
-    with pytest.raises(ValueError, match="run.yaml: the YAML of a run .it has model, run. without a section"):
-        search("--compare", mine)
+    mine.write_text("model: tiny\nrun: {output: o, steps: 1}\n")
+    assert search("--compare", mine, cluster="910a-1", batch=4) == 0
+    assert f"{mine}, axes inside out tp,dp,pp:" in capsys.readouterr().out
 
 
 def test_a_plan_of_yours_that_does_not_suit_is_refused(search, tmp_path):
@@ -241,8 +247,8 @@ def test_verification_decides_the_exit_code(agrees, problems, words, search, tmp
         return Together(ranks=8, meetings=50, problems=problems, free=0)
 
     monkeypatch.setattr(plan, "together", together)
-    monkeypatch.setattr(plan, "_compile", compile_ranks)
-    monkeypatch.setattr(plan, "_stages", lambda *_: "stages")
+    monkeypatch.setattr(plan, "compile_ranks", compile_ranks)
+    monkeypatch.setattr(plan, "stages_with_traffic", lambda *_: "stages")
     asked = ("--fix", "pp=2", "dp=2", "tp=2", "--verify", "--out", tmp_path)
     good = agrees and not problems
     assert search(*asked, *words) == int(not good)

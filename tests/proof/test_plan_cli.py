@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from pangu_alpha.cli.plan import command as plan
-from pangu_alpha.cli.plan import main
+from pangu_alpha.cli.plan import dry_run, jobs, main
+from pangu_alpha.cli.plan import replay as replays
 from pangu_alpha.cli.plan.options import plan_parser
 from pangu_alpha.cli.plan.text import size, table
-from pangu_alpha.config.schema import ConfigError
 from pangu_alpha.proof.checks.stages import Together
 from pangu_alpha.proof.dry_run.strategy_searches import Way
 
@@ -43,7 +43,7 @@ def tiny(tmp_path):
     ],
 )
 def test_impossible_plans_are_refused_before_anything_is_compiled(words, message, tiny, monkeypatch):
-    monkeypatch.setattr(plan, "compile_rank", None)
+    monkeypatch.setattr(dry_run, "compile_rank", None)
     with pytest.raises((ValueError, OSError), match=message):
         main(["dry-run", "--model", tiny, *words.split()])
 
@@ -59,7 +59,6 @@ def test_impossible_plans_are_refused_before_anything_is_compiled(words, message
         "operators --model tiny --devices 0",
         "operators --model tiny --devices 4 --micro-batches 0",
         "operators --model tiny --devices 4 --batch-size 0",
-        "operators --model tiny --devices 4 --limit 0",
         "dry-run --model tiny --layers 0",
         "dry-run --model tiny --servers-per-rack 0",
         "dry-run --model tiny --rank -1",
@@ -92,14 +91,14 @@ def test_numbers_that_make_no_sense(words, capsys):
 @pytest.mark.parametrize("command", ["dry-run", "strategies"])
 def test_a_pipeline_takes_the_least_micro_batches_that_fill_it(command, words, micro_batches, tiny, capsys):
     options = plan_parser().parse_args([command, "--model", tiny, *words.split()])
-    assert plan.job_of(options).plan.micro_batches == micro_batches
+    assert jobs.job_of(options).plan.micro_batches == micro_batches
     said = "--micro-batches 2: none given, so the least that fills 2 stages\n"
     assert capsys.readouterr().out == (said if micro_batches == 2 else "")
 
 
 def test_a_replay_of_a_pipeline_without_micro_batches(capsys):
     options = plan_parser().parse_args(["replay", "--pp", "4", "--json"])
-    ((name, job),) = plan._replayed(options).items()
+    ((name, job),) = replays.replayed(options).items()
     assert (name, job.plan.micro_batches) == ("pp 4, micro_batches 4", 4)
     assert capsys.readouterr() == ("", "--micro-batches 4: none given, so the least that fills 4 stages\n")
 
@@ -107,18 +106,18 @@ def test_a_replay_of_a_pipeline_without_micro_batches(capsys):
 def test_micro_batches_of_a_plan_file_count(tmp_path, tiny):
     (tmp_path / "plan.yaml").write_text("parallel: {pp: 2, micro_batches: 6}\n")
     words = ["dry-run", "--model", tiny, "--plan", str(tmp_path / "plan.yaml")]
-    assert plan.plan_of(plan_parser().parse_args(words)).micro_batches == 6
-    assert plan.plan_of(plan_parser().parse_args([*words, "--micro-batches", "3"])).micro_batches == 3
+    assert jobs.plan_of(plan_parser().parse_args(words)).micro_batches == 6
+    assert jobs.plan_of(plan_parser().parse_args([*words, "--micro-batches", "3"])).micro_batches == 3
 
 
 def test_the_chip_of_a_plan_file_counts_and_an_option_changes_it(tmp_path, tiny):
     (tmp_path / "plan.yaml").write_text("parallel: {dp: 2}\nrun: {chip: 910A}\n")
     words = ["dry-run", "--model", tiny, "--plan", str(tmp_path / "plan.yaml")]
-    assert plan.job_of(plan_parser().parse_args(words)).chip == "910A"
-    assert plan.job_of(plan_parser().parse_args([*words, "--chip", "910C"])).chip == "910C"
-    assert plan.job_of(plan_parser().parse_args(["dry-run", "--model", tiny])).chip == "910B"
+    assert jobs.job_of(plan_parser().parse_args(words)).chip == "910A"
+    assert jobs.job_of(plan_parser().parse_args([*words, "--chip", "910C"])).chip == "910C"
+    assert jobs.job_of(plan_parser().parse_args(["dry-run", "--model", tiny])).chip == "910B"
     options = plan_parser().parse_args(["replay", "--dp", "2", "--chip", "910A", "compute_dtype=float16"])
-    assert [job.chip for job in plan._replayed(options).values()] == ["910A"]
+    assert [job.chip for job in replays.replayed(options).values()] == ["910A"]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +129,7 @@ def test_the_chip_of_a_plan_file_counts_and_an_option_changes_it(tmp_path, tiny)
 )
 def test_a_dry_run_says_what_the_chip_decides(chip, said, tiny):
     options = plan_parser().parse_args(["dry-run", "--model", tiny, "--dp", "2", "--chip", chip])
-    text = plan._chip_text(plan.job_of(options))
+    text = dry_run._chip_text(jobs.job_of(options))
     assert text.startswith(f"{chip} (Atlas") and said in text and text.endswith(", float16, jit level O0")
 
 
@@ -142,10 +141,25 @@ def test_a_chip_without_the_model_s_type_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "devices"),
+    [
+        ("parallel: {dp: 2}\nmodel: tiny\n", 2),
+        ("dp: 4\n", 4),
+        ("model: tiny\nrun: {steps: 1, output: o}\n", 1),  # a run's YAML without a plan is of one device
+    ],
+)
+def test_plan_files_of_all_kinds(text, devices, tmp_path, tiny):
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    words = ["dry-run", "--model", tiny, "--plan", str(path)]
+    assert jobs.job_of(plan_parser().parse_args(words)).plan.devices == devices
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("parallel:\n", "plan.yaml: parallel must be a mapping"),
-        ("parallel: [2]\n", "plan.yaml: parallel must be a mapping"),
+        ("parallel:\n", "plan.yaml: no fields of a plan .dp, tp, pp, ...., but"),
+        ("parallel: [2]\n", "plan.yaml: no fields of a plan .dp, tp, pp, ...., but"),
         ("parallel: {dp: 2}\nrun: {batch_size: many}\n", "run.batch_size is 'many'; give a whole number"),
         ("parallel: {dp: 2}\nrun: {batch_size: 0}\n", "run.batch_size is 0; give a whole number"),
         (b"parallel: \xbc\xaf\n", "plan.yaml"),
@@ -155,7 +169,7 @@ def test_plan_files_that_are_refused(text, words, tmp_path, tiny):
     path = tmp_path / "plan.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=words):
-        plan.job_of(plan_parser().parse_args(["dry-run", "--model", tiny, "--plan", str(path)]))
+        jobs.job_of(plan_parser().parse_args(["dry-run", "--model", tiny, "--plan", str(path)]))
 
 
 def test_unknown_models_are_refused_with_the_nearest_name():
@@ -167,7 +181,7 @@ def test_a_model_is_read_from_the_yaml_of_a_run(tmp_path):
     run = tmp_path / "run.yaml"
     run.write_text("model: {base: 350m, vocab_size: 8000}\nrun: {output: o, steps: 3}\n")
     words = ["dry-run", "--model", str(run), "--layers", "3", "--tp", "2"]
-    job = plan.job_of(plan_parser().parse_args(words))
+    job = jobs.job_of(plan_parser().parse_args(words))
     assert (job.model.hidden_size, job.model.vocab_size, job.model.num_layers) == (1024, 8000, 3)
 
 
@@ -224,9 +238,9 @@ def test_all_stages_are_checked_to_meet(problems, code, tiny, tmp_path, monkeypa
         assert (orders, mesh.size) == ({0: "of 0", 4: "of 4"}, 8)
         return Together(ranks=8, meetings=50, problems=problems, free=7)
 
-    monkeypatch.setattr(plan, "_compile", compile_ranks)
-    monkeypatch.setattr(plan, "_stages", lambda *_: "stages")
-    monkeypatch.setattr(plan, "together", together)
+    monkeypatch.setattr(dry_run, "compile_ranks", compile_ranks)
+    monkeypatch.setattr(dry_run, "stages_with_traffic", lambda *_: "stages")
+    monkeypatch.setattr(dry_run, "together", together)
     words = ["dry-run", "--model", tiny, "--dp", "2", "--tp", "2", "--pp", "2", "--all-stages"]
     assert main([*words, "--out", str(tmp_path / "out")]) == code
     printed = capsys.readouterr().out
@@ -246,9 +260,9 @@ def test_a_dry_run_fails_if_a_process_makes_the_whole_model(tmp_path, capsys, mo
     assert main(words) == 0
     assert "s; within 1.5 x what it holds + 1.5 GB = 1." in capsys.readouterr().out
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    job_of = plan.job_of
+    job_of = jobs.job_of
     monkeypatch.setattr(
-        plan, "job_of", lambda options: replace(job_of(options), patch="controls:draws_the_whole_model")
+        dry_run, "job_of", lambda options: replace(job_of(options), patch="controls:draws_the_whole_model")
     )
     assert main(words) == 1
     (rank,) = json.loads((tmp_path / "out" / "report.json").read_text())["ranks"]
@@ -270,7 +284,7 @@ def test_options_change_single_fields_of_a_plan(tmp_path, tiny):
         "--devices",
         "8",
     ]
-    found = plan.job_of(plan_parser().parse_args([*words, "--recompute", "full,none", "--no-vocab-parallel"]))
+    found = jobs.job_of(plan_parser().parse_args([*words, "--recompute", "full,none", "--no-vocab-parallel"]))
     assert (found.plan.dp, found.plan.tp, found.plan.sequence_parallel) == (2, 4, True)
     assert (found.plan.recompute, found.plan.vocab_parallel) == (("full", "none"), False)
 
@@ -293,7 +307,7 @@ def test_a_replay_that_fails_ends_with_1(passed, code, monkeypatch, capsys):
         asked.append((name, job.plan.tp, job.model.vocab_size, setting.steps))
         return Report(name)
 
-    monkeypatch.setattr(plan, "replay", replay)
+    monkeypatch.setattr(replays, "replay", replay)
     assert main(["replay", "--dp", "2", "--tp", "2", "--steps", "2", "vocab_size=63"]) == code
     assert asked == [("dp 2, tp 2", 2, 63, 2)]
     assert f"verdict {passed}" in capsys.readouterr().out
@@ -341,21 +355,22 @@ def test_tables_are_aligned_and_sizes_readable():
     assert [size(count) for count in (12, 1500, 2.5e6, 3e13)] == ["12 B", "1.50 kB", "2.50 MB", "30.00 TB"]
 
 
-def test_replay_takes_a_rate_of_dropout_once():
+def test_replay_takes_a_rate_of_dropout_once(capsys):
     words = ["replay", "--tp", "2", "--dropout", "0.1"]
-    (job,) = plan._replayed(plan_parser().parse_args(words)).values()
+    (job,) = replays.replayed(plan_parser().parse_args(words)).values()
     assert (job.model.dropout, job.attention_dropout) == (0.1, "positional")
     with pytest.raises(ValueError, match="--dropout and dropout= both give the rate"):
-        plan._replayed(plan_parser().parse_args([*words, "dropout=0.2"]))
-    with pytest.raises(ConfigError, match=r"dropout: 1.5 must lie in \[0, 1\)"):
-        plan._replayed(plan_parser().parse_args(["replay", "--tp", "2", "--dropout", "1.5"]))
+        replays.replayed(plan_parser().parse_args([*words, "dropout=0.2"]))
+    with pytest.raises(SystemExit):
+        plan_parser().parse_args(["replay", "--tp", "2", "--dropout", "1.5"])
+    assert "argument --dropout: 1.5 must lie in [0, 1)" in capsys.readouterr().err
 
 
 def test_who_draws_the_masks_of_attention_weights_is_given_or_the_plan_s(tiny, tmp_path):
     (tmp_path / "plan.yaml").write_text("parallel: {tp: 2}\nrun: {attention_dropout: device}\n", "utf-8")
     words = ["dry-run", "--model", tiny, "--plan", str(tmp_path / "plan.yaml")]
     drawn = [
-        plan.job_of(plan_parser().parse_args([*words, *more])).attention_dropout
+        jobs.job_of(plan_parser().parse_args([*words, *more])).attention_dropout
         for more in ([], ["--attention-dropout", "positional"])
     ]
     assert drawn == ["device", "positional"]
@@ -373,7 +388,7 @@ def test_a_suite_ends_with_the_seconds_of_each_plan_and_their_sum(passed, verdic
             to_json=dict,
         )
 
-    monkeypatch.setattr(plan, "replay", replay)
+    monkeypatch.setattr(replays, "replay", replay)
     assert main(["replay", "--suite", "quick"]) == int(not passed)
     rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()[-7:]]
     shown = [[word.strip() for word in row if word] for row in rows]
@@ -389,6 +404,6 @@ def test_replay_takes_a_model_by_name():
     options = plan_parser().parse_args(
         ["replay", "--model", "tiny", "--dp", "2", "--layers", "3", "seq_length=16"]
     )
-    (job,) = plan._replayed(options).values()
+    (job,) = replays.replayed(options).values()
     assert (job.model.hidden_size, job.model.num_layers, job.model.seq_length) == (192, 3, 16)
     assert (job.model.dropout, job.model.compute_dtype, job.operators) == (0.0, "float32", "plain")

@@ -74,7 +74,7 @@ def test_the_virtual_environment_is_made_with_the_interpreter_that_python_names(
         ("text", "{} cannot be executed; give the path of an interpreter, or chmod +x it"),
         ("other", "{} does not run as a Python interpreter"),
         ("broken", "{} does not run as a Python interpreter"),
-        ("old", "{} is Python 3.8; MindSpore 2.9 needs 3.10 or 3.11"),
+        ("old", "{} is Python 3.8; MindSpore 2.9 needs 3.10, 3.11 or 3.12"),
     ],
 )
 @pytest.mark.parametrize("script", ["run_standalone_train.sh", "run_merge.sh"])
@@ -98,3 +98,26 @@ def test_what_is_no_interpreter_is_refused(folder, script, kind, message):
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: PANGU_PYTHON: {message.format(given)}\n"
+
+
+TRAINING = ("run_distribute_train", "run_standalone_train")
+OTHERS = ("run_distribute_predict", "run_standalone_predict", "run_merge")
+
+
+@pytest.mark.parametrize("name", TRAINING + OTHERS)
+def test_help_on_a_fresh_machine_installs_nothing(tmp_path, name):
+    environment = {key: value for key, value in os.environ.items() if key != "PANGU_PYTHON"}
+    environment |= {"PANGU_VENV": str(tmp_path / "venv"), "PYTHON": "/bin/false"}
+    script = [str(SCRIPTS / f"{name}.sh"), "--help"]
+    done = subprocess.run(["bash", *script], capture_output=True, text=True, env=environment, timeout=20)
+    assert done.returncode == 0, done.stderr
+    assert f"bash run_scripts/{name}.sh" in done.stdout and "docs/" in done.stdout
+    assert not (tmp_path / "venv").exists()
+
+
+def test_the_quickstart_s_help_starts_nothing(tmp_path):
+    environment = os.environ | {"PANGU_PYTHON": "/bin/false"}
+    script = ["bash", str(SCRIPTS / "quickstart.sh"), "--help"]
+    done = subprocess.run(script, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=20)
+    assert done.returncode == 0 and "--work DIR" in done.stdout and "run.steps=200" in done.stdout
+    assert done.stderr == ""

@@ -71,5 +71,5 @@ def test_reports_add_up():
 
 
 def test_bad_rules_are_reported_together():
-    with pytest.raises(ValueError, match=r"min_line_characters = -1.*min_line_han = 2"):
+    with pytest.raises(ValueError, match=r"(?s)min_line_characters: -1 .*min_line_han: 2.0 must lie in"):
         CleanRules(min_line_characters=-1, min_line_han=2)

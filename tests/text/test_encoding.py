@@ -148,5 +148,5 @@ def test_names_of_encodings():
     for name in ("rot13", "idna", "unicode_escape", "undefined", "hex", "a\0b", "x" * 10_000):
         with pytest.raises(ValueError, match="no encoding"):
             known_encoding(name)
-    with pytest.raises(ValueError, match=r"encoding = 'hex'.*no encoding.*"):
+    with pytest.raises(ValueError, match=r"encoding: no encoding.*'hex'"):
         ReadOptions(encoding="hex")

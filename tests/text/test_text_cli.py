@@ -78,7 +78,10 @@ def test_vocab_errors_in_one_line(tmp_path):
     path.write_text(TEXT, encoding="utf-8")
     done = run("pangu_alpha.cli.vocab", "--input", path, "--size", 9999, "--output", tmp_path / "v.model")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: vocab_size = 9999 is too large") and done.stderr.count("\n") == 1
+    assert (
+        done.stderr.startswith("error: 9999 pieces are too many for this corpus")
+        and done.stderr.count("\n") == 1
+    )
     done = run("pangu_alpha.cli.vocab", "--input", tmp_path / "c.txt", "--size", 50, "--output", "v.model")
     assert done.returncode == 2 and "c.txt: no such file" in done.stderr
 

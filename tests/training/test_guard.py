@@ -45,6 +45,15 @@ def test_nan_stops_the_run_after_the_stated_number():
         guard.observe(math.nan, False)
 
 
+def test_the_key_that_skipped_is_named():
+    guard = make_guard(GuardConfig(spike_factor=2.0, max_skipped=1), LossScaleConfig(), "float32")
+    with pytest.raises(TrainingHaltedError, match=r"norm 1.23457, .* or raise run.guard.spike_factor, and"):
+        guard.observe(1.2345678901, False)
+    guard = make_guard(GuardConfig(max_skipped=1), LossScaleConfig(), "float32")
+    with pytest.raises(TrainingHaltedError, match="or raise run.guard.max_skipped, and"):
+        guard.observe(math.nan, False)
+
+
 def test_overflow_at_scale_one_counts():
     guard = make_guard(GuardConfig(max_skipped=2), LossScaleConfig(initial=2.0), "float16")
     guard.observe(math.inf, False)  # lowers the scale to 1

@@ -64,3 +64,11 @@ def test_bits_of_any_type_survive_the_sum_of_slots():
     worlds[0]._sum = Sum()
     gathered = worlds[0].gather(arrays[0])
     np.testing.assert_array_equal(gathered.view(np.uint64), np.stack(arrays).view(np.uint64))
+
+
+@pytest.mark.parametrize("plan", [ParallelPlan(tp=2), ParallelPlan(dp=2, pp=2, micro_batches=2)])
+def test_what_no_cpu_trains_is_said_before_processes_are_counted(alone, plan):
+    with pytest.raises(ValueError, match="cannot be trained on CPU; MindSpore 2.9 runs partitioned graphs"):
+        join_world(plan)
+    with pytest.raises(ValueError, match="processes, 1 started"):
+        join_world(plan, "Ascend")

@@ -20,7 +20,7 @@ from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.sizes import shipped_layers
 from pangu_alpha.checkpoint.tensors import Source, Stored
 from pangu_alpha.checkpoint.untrusted import MOST_LAYERS, few, read_bytes
-from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model import ModelConfig, NormOrder
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config, load_network
 from pangu_alpha.files.shown import quoted
 from pangu_alpha.parallel.layout import axes_of, parameter_shapes
@@ -60,7 +60,7 @@ class Names:
 
     ours: Mapping[tuple[str, str], tuple[str, bool]]
     layers: int
-    norm_order: str | None
+    norm_order: NormOrder | None
     year: int | None
     aside: tuple[str, ...]
     front: str = ""
@@ -155,7 +155,8 @@ def _read_plain(names: Sequence[str], where: object) -> Names:
     indices = {int(match["index"]) for match in matches if match["index"]}
     top = not official or any(match["top"] for match in matches)
     last = None if top else max(indices)
-    found, aside, unknown = {}, [], []
+    found: dict[tuple[str, str], tuple[str, bool]] = {}
+    aside, unknown = [], []
     for name in names:
         place = _place(name, official, last)
         if place is not None:
@@ -172,7 +173,9 @@ def _read_plain(names: Sequence[str], where: object) -> Names:
             f"{where}: {len(unknown)} tensors are not of the official network of 2021 or 2023: {few(unknown)}"
         )
     year = (2023 if any(name in _TABLES_2023.values() for name in names) else 2021) if official else None
-    order = ("norm_then_query" if top else "query_then_norm") if official else None
+    order: NormOrder | None = None
+    if official:
+        order = "norm_then_query" if top else "query_then_norm"
     return Names(found, len(indices) + top, order, year, tuple(aside))
 
 
@@ -187,7 +190,8 @@ def _place(name: str, official: bool, last: int | None) -> tuple[str, str, bool]
     prefix = next((prefix for prefix in MOMENTS if name.startswith(prefix)), "")
     stem, base = ("optimizer" if prefix else "model"), name.removeprefix(prefix)
     if not official:
-        known = _OURS.fullmatch(base) and _OURS.fullmatch(base)["rest"] in LAYER
+        layer = _OURS.fullmatch(base)
+        known = layer is not None and layer["rest"] in LAYER
         return (stem, name, False) if known or base in _OUTSIDE.values() else None
     if base in _OUTSIDE:
         return stem, prefix + _OUTSIDE[base], False
@@ -221,7 +225,7 @@ def find_config(
     names: Names,
     shapes: Mapping[str, Sequence[int]],
     options: OpenOptions,
-    where: object,
+    where: Path,
     sliced: bool = False,
 ) -> tuple[ModelConfig, tuple[str, ...]]:
     """The network's shape, from what the user says and what the tensors say.
@@ -273,7 +277,7 @@ def given_model(model: str | ModelConfig) -> ModelConfig:
     return model if isinstance(model, ModelConfig) else load_network(model).model
 
 
-def _guess(names: Names, shapes: Mapping[str, Sequence[int]], where: object, sliced: bool) -> ModelConfig:
+def _guess(names: Names, shapes: Mapping[str, Sequence[int]], where: Path, sliced: bool) -> ModelConfig:
     query = names.ours.get(("model", "query_layer.attention.query.weight"))
     if query is None:
         raise CheckpointError(f"{where}: the query layer's attention.dense1.weight is missing")
@@ -286,11 +290,11 @@ def _guess(names: Names, shapes: Mapping[str, Sequence[int]], where: object, sli
         )
     model = known[hidden]
     shipped_layers(names.layers, model, where)
-    rows = {
-        field: _rows(names, shapes, f"{table}_embedding.table", getattr(model, field), sliced)
-        for field, table in (("vocab_size", "word"), ("seq_length", "position"))
-    }
-    return dataclasses.replace(model, num_layers=names.layers, **rows)
+    vocab_size, seq_length = (
+        _rows(names, shapes, f"{table}_embedding.table", expected, sliced)
+        for table, expected in (("word", model.vocab_size), ("position", model.seq_length))
+    )
+    return dataclasses.replace(model, num_layers=names.layers, vocab_size=vocab_size, seq_length=seq_length)
 
 
 def _rows(names: Names, shapes: Mapping[str, Sequence[int]], table: str, expected: int, sliced: bool) -> int:

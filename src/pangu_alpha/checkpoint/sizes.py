@@ -33,8 +33,8 @@ class Statement:
     """
 
     where: str
-    sizes: Mapping[str, Any]
-    names: Mapping[str, str]
+    sizes: dict[str, Any]
+    names: dict[str, str]
 
 
 def stated(where: str, values: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> list[Statement]:

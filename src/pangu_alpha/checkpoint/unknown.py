@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from pangu_alpha.checkpoint.untrusted import check_file, few, files_below, read_
 
 _INDICES = (".index.json", NAME_MAP)
 _MOST = 8  # files that are looked at
+_QUERIES = re.compile("query_?embedding", re.I)
+_BLOCK = re.compile(r"(^|\.)(h|layers?|blocks)\.[0-9]+\.")
 
 # What is asked of a file, by its ending: the names of what is in it.
 _ASKED: dict[str, Callable[[Path], Iterable[str]]] = {
@@ -33,7 +36,7 @@ def unknown_form(path: Path, looked_for: str) -> CheckpointError:
         path: A file or folder that exists.
         looked_for: The known forms, in words.
     """
-    seen = []
+    seen, hint = [], ""
     for file in _files(path)[:_MOST]:
         try:
             check_file(file)
@@ -43,8 +46,10 @@ def unknown_form(path: Path, looked_for: str) -> CheckpointError:
             return CheckpointError(f"{file}: cannot be read ({reason})" if reason else str(error))
         if names:
             seen.append(f"{file.name} has {few(names, 3)}")
+        if any(map(_BLOCK.search, names)) and not any(map(_QUERIES.search, names)):
+            hint = "; these are blocks of a model without PanGu-alpha's query layer, and no other model opens"
     found = f"; {'; '.join(seen[:3])}" if seen else ""
-    return UnclearError(f"{path}: no checkpoint of a known form{found}; looked for {looked_for}")
+    return UnclearError(f"{path}: no checkpoint of a known form{found}{hint}; looked for {looked_for}")
 
 
 def _files(path: Path) -> list[Path]:

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from pangu_alpha.files.shown import shown
 from pangu_alpha.processes.belonging import end_with_launcher
@@ -42,7 +43,8 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
     """
     with suppress(ValueError):  # of `python cli/evaluate.py`: would hide Hugging Face's package of that name
         sys.path.remove(os.path.dirname(__file__))
-    for stream in (sys.stdout, sys.stderr):
+    streams: tuple[Any, Any] = (sys.stdout, sys.stderr)
+    for stream in streams:
         stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown is no failure
     end_with_launcher()
     try:

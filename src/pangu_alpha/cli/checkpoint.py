@@ -8,9 +8,10 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -23,8 +24,16 @@ from pangu_alpha.checkpoint.native.tensor_file import CheckpointError, UnclearEr
 from pangu_alpha.checkpoint.open import open_source
 from pangu_alpha.checkpoint.summary import size_text, stored_bytes, summarize, summary_json, summary_lines
 from pangu_alpha.checkpoint.tensors import Source
-from pangu_alpha.cli.merge_checkpoint import add_source_options, plan_fields, source_options
-from pangu_alpha.cli.options import byte_size, nonnegative_number, path_text, positive, user_path
+from pangu_alpha.cli.options import (
+    add_source_options,
+    byte_size,
+    nonnegative_number,
+    path_text,
+    plan_fields,
+    positive,
+    source_options,
+    user_path,
+)
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build
@@ -248,9 +257,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", choices=DTYPES, default="float32", help="of the weights (default: %(default)s)")
     add("--plan", type=path_text, metavar="YAML", help="for --to mindspore: the plan to cut for")
     add("--official-names", action="store_true", help="for --to mindspore and unified: the release's names")
-    add("--budget", type=byte_size, default=Limits().budget, metavar="SIZE", help="memory (default: 2GB)")
-    add("--workers", type=positive, default=Limits().workers, metavar="N", help="threads (default: "
-        "%(default)s)")  # fmt: skip
+    add(
+        "--budget",
+        type=byte_size,
+        default=Limits().budget,
+        metavar="SIZE",
+        help="memory of the whole process (default: 2GB)",
+    )
+    add("--threads", "--workers", dest="workers", type=positive, default=Limits().workers, metavar="N",
+        help="threads that read and write (default: %(default)s)")  # fmt: skip
     return parser
 
 
@@ -262,7 +277,13 @@ def _common() -> argparse.ArgumentParser:
     return common
 
 
-def _command(commands, name: str, text: str, run, *parents: argparse.ArgumentParser):
+def _command(
+    commands: Any,
+    name: str,
+    text: str,
+    run: Callable[[argparse.Namespace], int],
+    *parents: argparse.ArgumentParser,
+) -> Callable[..., argparse.Action]:
     parser = commands.add_parser(name, help=text, description=text, parents=parents)
     parser.set_defaults(run=run)
     return parser.add_argument

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from argparse import ArgumentParser, Namespace
 
-from pangu_alpha.cli.options import byte_size, nonnegative_number, path_text
+from pangu_alpha.cli.options import Differs, add_options, byte_size, config_from, path_text
 from pangu_alpha.text.documents.inputs import Inputs, find_inputs
-from pangu_alpha.text.documents.opening import FORMATS
-from pangu_alpha.text.documents.read_options import LARGEST_DOCUMENT, SPLITS, ReadOptions
+from pangu_alpha.text.documents.read_options import LARGEST_DOCUMENT, ReadOptions
 from pangu_alpha.text.ledger import CharacterLedger
 
 
@@ -20,21 +19,8 @@ def add_corpus_options(parser: ArgumentParser) -> None:
         "'news/**/*.jsonl.xz'")  # fmt: skip
     add("--input-list", action="append", default=[], type=path_text, metavar="LIST", help="a file with one "
         "such name a line (- is the standard input): for more files than a command line holds")  # fmt: skip
-    add("--split", choices=SPLITS, default="file", help="what is a document in a .txt file (default: file)")
-    add("--field", default="text", help="JSON field or parquet column of the text; a.b is field b in field "
-        "a or in each part of the list a (default: text)")  # fmt: skip
-    add("--encoding", default="utf-8", metavar="NAME", help="of the files: gb18030, big5, utf-16, ... "
-        "(default: utf-8)")  # fmt: skip
-    add("--format", choices=("auto", *FORMATS), default="auto", help="what the files are; auto goes by "
-        "their names (default: auto)")  # fmt: skip
-    add("--invalid-utf8", choices=("replace", "skip", "error"), default="replace", help="what to do about a "
-        "few bad bytes: replace them, skip the document, or end (default: replace)")  # fmt: skip
-    add("--invalid-share", type=nonnegative_number, default=0.001, metavar="SHARE", help="a file with a "
-        "larger share of bad bytes is in another encoding and is refused (default: 0.001)")  # fmt: skip
-    add("--broken", choices=("error", "skip"), default="error", help="what to do about records that "
-        "are not JSON or lack the field, damaged archives, too large documents (default: error)")  # fmt: skip
-    add("--largest-document", type=byte_size, default=LARGEST_DOCUMENT, metavar="SIZE", help="a larger "
-        f"document or record is refused, such as 500MB (default: {LARGEST_DOCUMENT >> 20} MiB)")  # fmt: skip
+    size = Differs(shown=f"{LARGEST_DOCUMENT >> 20} MiB", read=byte_size)
+    add_options(parser, ReadOptions, "*", largest_document=size)
 
 
 def found_inputs(options: Namespace) -> Inputs:
@@ -53,16 +39,7 @@ def found_inputs(options: Namespace) -> Inputs:
 
 def read_options(options: Namespace) -> ReadOptions:
     """How the options say files become documents."""
-    return ReadOptions(
-        split=options.split,
-        field=options.field,
-        invalid_utf8=options.invalid_utf8,
-        broken=options.broken,
-        encoding=options.encoding,
-        format=options.format,
-        invalid_share=options.invalid_share,
-        largest_document=options.largest_document,
-    )
+    return config_from(options, ReadOptions)
 
 
 def described_inputs(inputs: Inputs) -> list[str]:

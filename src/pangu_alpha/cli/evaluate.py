@@ -6,10 +6,18 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
-from pangu_alpha.cli.options import path_text, positive
+from pangu_alpha.cli.options import (
+    Differs,
+    add_options,
+    add_source_options,
+    add_vocabulary_option,
+    path_text,
+    positive,
+    source_options,
+)
 from pangu_alpha.cli.parser import Parser
-from pangu_alpha.files.shown import log_to_stderr
+from pangu_alpha.config.run import RunConfig
+from pangu_alpha.files.shown import log_to_stderr, shown
 
 _EPILOG = """\
 perplexity is that of a token; bits/character (-log2 p of all tokens over all characters) can be compared
@@ -29,7 +37,8 @@ def main(arguments: Sequence[str]) -> int:
         Exit code: 0, or 1 if the trained network does not win against both baselines.
     """
     options = _parser().parse_args(arguments)
-    log_to_stderr(logging.WARNING)
+    log_to_stderr()
+    logging.info("%s: starting MindSpore and loading it", shown(options.checkpoint))
 
     from pangu_alpha.parallel.context import use_device
 
@@ -60,16 +69,20 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, type=path_text, metavar="PATH", help="a run's folder, or a checkpoint "
-        "of any form")  # fmt: skip
+    add("--checkpoint", required=True, type=path_text, metavar="PATH", help="a run's output folder (its "
+        "newest whole checkpoint is taken), or a checkpoint that checkpoint.py opens")  # fmt: skip
     add("--records", required=True, type=path_text, metavar="DIR", help="held-out records")
     add("--train-records", required=True, type=path_text, metavar="DIR", help="records the bigram is counted "
         "on")  # fmt: skip
-    add("--tokenizer", type=path_text, metavar="FILE", help="vocab.model; by default the one beside the "
-        "checkpoint")  # fmt: skip
-    add("--batch-size", type=positive, default=16, metavar="N", help="rows at once (default: %(default)s)")
-    add("--device", default="auto", choices=("auto", "CPU", "Ascend"), help="auto (default): Ascend where "
-        "there is one")  # fmt: skip
+    add_vocabulary_option(parser)
+    add(
+        "--batch-size",
+        type=positive,
+        default=16,
+        metavar="N",
+        help="sequences computed together (default: %(default)s)",
+    )
+    add_options(parser, RunConfig, device=Differs(default="auto"))
     add_source_options(parser)
     return parser
 

@@ -38,7 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m pangu_alpha.cli.fetch", description=main.__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="a name of --list")
     parser.add_argument(
-        "--to", type=user_path, default=None, metavar="DIR", help=f"default: {default_directory()}"
+        "--output",
+        "--to",
+        dest="to",
+        type=user_path,
+        metavar="DIR",
+        help=f"folder for the files (default: {default_directory()})",
     )
     parser.add_argument("--jsonl", action="store_true", help="also write the documents as NAME.jsonl")
     parser.add_argument("--list", action="store_true", help="show what there is, with size and licence")

@@ -6,24 +6,39 @@ import argparse
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from pangu_alpha.checkpoint.moving.copying import Limits
 from pangu_alpha.checkpoint.moving.reshard import reshard
 from pangu_alpha.checkpoint.open import open_source
-from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.summary import size_text, stored_bytes
 from pangu_alpha.checkpoint.tensors import Source
 from pangu_alpha.checkpoint.vocabulary import find_vocabulary
-from pangu_alpha.cli.options import byte_size, natural, path_text, positive, positives, user_path
+from pangu_alpha.cli.options import (
+    add_plan_options,
+    add_source_options,
+    byte_size,
+    given_fields,
+    plan_fields,
+    positive,
+    source_options,
+    user_path,
+)
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.config.plan_file import plan_section
-from pangu_alpha.config.schema import build, read_yaml
-from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.config.schema import build
+from pangu_alpha.files.shown import shown
 
+_PLAN = (
+    "dp",
+    "tp",
+    "pp",
+    "micro_batches",
+    "layers_per_stage",
+    "optimizer_parallel",
+    "optimizer_threshold",
+    "vocab_parallel",
+)  # the fields that decide which part of a tensor a rank holds
 _EXAMPLES = """\
 examples:
   merge_checkpoint.py output/checkpoints/step_00001000 merged           one file for all that reads ours
@@ -50,41 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--weights-only", action="store_true", help="leaves the optimizer out")
     add("--budget", type=byte_size, default=Limits().budget, metavar="SIZE", help="memory of the whole "
         "process (default: 2GB)")  # fmt: skip
-    add("--workers", type=positive, default=Limits().workers, metavar="N", help="threads (default: "
-        "%(default)s)")  # fmt: skip
+    add("--threads", "--workers", dest="workers", type=positive, default=Limits().workers, metavar="N",
+        help="threads that read and write (default: %(default)s)")  # fmt: skip
     add("--quiet", action="store_true", help="shows no progress")
-    _plan_options(parser)
+    add("--full", action="store_true", help="makes the checkpoint of one process, of no plan (the default)")
+    add_plan_options(parser, "plan of the new checkpoint", *_PLAN)
     add_source_options(parser)
     return parser
-
-
-def add_source_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `source_options`."""
-    add = parser.add_argument_group("of checkpoints that do not say it").add_argument
-    add("--model", type=path_text, metavar="NAME|YAML", help="the network's shape")
-    add("--strategy", type=user_path, metavar="FILE", help="MindSpore's strategy file")
-    add("--norm-order", choices=("norm_then_query", "query_then_norm"), help="where the final norm stands")
-
-
-def source_options(options: argparse.Namespace) -> OpenOptions:
-    """What the user says about a checkpoint that does not say it itself."""
-    return OpenOptions(options.model, options.strategy, options.norm_order)
-
-
-def _plan_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("plan of the new checkpoint").add_argument
-    add("--full", action="store_true", help="none: one process's checkpoint (default)")
-    add("--plan", type=path_text, metavar="YAML", help="fields of a plan, or a run's YAML with a section "
-        "parallel; options change single ones")  # fmt: skip
-    for name, text in (("dp", "data"), ("tp", "tensor"), ("pp", "pipeline")):
-        add(f"--{name}", type=positive, metavar="N", help=f"degree of {text} parallelism (default: 1)")
-    add("--micro-batches", type=positive, metavar="N", help="(default: pp)")
-    add("--layers-per-stage", type=positives, metavar="N,N,...", help="(default: as even as they go)")
-    add("--optimizer-parallel", metavar="LEVEL", help="none, level1, level2, level3")
-    add("--optimizer-threshold", type=natural, metavar="KB", help="smallest parameter that is "
-        "cut (default: 64)")  # fmt: skip
-    add("--no-vocab-parallel", dest="vocab_parallel", action="store_false", default=None, help="every rank "
-        "of tp holds the whole embedding table")  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,28 +94,12 @@ def plan_of(options: argparse.Namespace) -> ParallelPlan | None:
     Raises:
         ValueError: It breaks a rule, or --full comes with a plan.
     """
-    values = plan_fields(options.plan) if options.plan is not None else {}
-    for field in fields(ParallelPlan):
-        given = getattr(options, field.name, None)
-        if given is not None:
-            values[field.name] = given
+    values = plan_fields(options.plan) | given_fields(options, ParallelPlan)
     if options.full and values:
         raise ValueError("--full: makes a checkpoint of no plan; leave it out, or the options of a plan")
     if not values:
         return None
     return build(ParallelPlan, {"micro_batches": values.get("pp", 1), **values})
-
-
-def plan_fields(file: str) -> dict[str, Any]:
-    """Fields of a plan from a YAML that holds them, or that has them in a section parallel.
-
-    Raises:
-        ValueError: It holds none, or is the YAML of a run on one device.
-    """
-    values = plan_section(read_yaml(file), file)
-    if not isinstance(values, dict) or not values:
-        raise ValueError(f"{file}: no fields of a plan (dp, tp, pp, ...), but {quoted(values)}")
-    return values
 
 
 def _found(source: Source) -> str:

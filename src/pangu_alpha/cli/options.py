@@ -1,18 +1,34 @@
-"""Types of options that commands share: each refuses a wrong word in a sentence.
+"""What the options of all commands are made of.
 
-For `type=` of argparse, which puts the option's name in front of the sentence and ends with exit code 2.
+Types refuse a wrong word in a sentence, for `type=` of argparse, which puts the name of the option in front
+of the sentence and ends with exit code 2. Options that set a field of a configuration take their name, type,
+bounds, default and help from the declaration of the field.
 """
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import functools
 import math
 import re
+import types
+import typing
 from argparse import ArgumentTypeError
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
+from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.config.keys import default_words, yaml_word
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.option import Option, option_of
+from pangu_alpha.config.parallel import ParallelPlan, plan_section
+from pangu_alpha.config.schema import Dataclass, PathText, build, field_types, read_yaml
 from pangu_alpha.files.paths import expand_path
 from pangu_alpha.files.shown import quoted
 
+T = TypeVar("T", bound=Dataclass)
 _MOST = 2**63 - 1  # what the numbers end up in has 64 bits
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -105,14 +121,16 @@ def fraction(text: str) -> float:
 
 
 def byte_size(text: str) -> int:
-    """Bytes in a size such as 2GB, in decimal units; at least 1.
+    """Bytes in a size such as 2GB, 500MB or 120e6, in decimal units; at least 1.
 
     Raises:
         ArgumentTypeError: It is none.
     """
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([KMGT]?B?)", text.upper())
-    unit = match and (match[2] if match[2] in _UNITS else match[2] + "B")
-    size = int(float(match[1]) * _UNITS.get(unit, 1)) if match else 0
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?(?:E[0-9]{1,2})?)\s*([KMGT]?B?)", text.upper())
+    size = 0
+    if match:
+        unit = match[2] if match[2] in _UNITS else match[2] + "B"
+        size = int(float(match[1]) * _UNITS.get(unit, 1))
     if not 1 <= size <= _MOST:
         raise ArgumentTypeError(f"{quoted(text)} is not a size such as 2GB or 500MB")
     return size
@@ -135,3 +153,226 @@ def path_text(text: str) -> str:
 def user_path(text: str) -> Path:
     """As `path_text`, as a Path."""
     return Path(path_text(text))
+
+
+def whole_number(text: str) -> int:
+    """Any whole number; for an option whose bounds are checked elsewhere.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    try:
+        return int(text)
+    except ValueError as error:  # also of more digits than Python converts
+        raise ArgumentTypeError(f"{quoted(text)} is not a whole number") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Differs:
+    """How one command's option differs from the field that it sets.
+
+    Args:
+        shown: What the help gives as the default, where it depends on something.
+        default: The value if the option is not given; None lets `config_from` take the field's own.
+        older: A former name that is still accepted.
+        required: The command cannot do without it.
+        read: Type that reads the value, where people write it in another way than YAML has it.
+    """
+
+    shown: str = ""
+    default: Any = None
+    older: str = ""
+    required: bool = False
+    read: Callable[[str], Any] | None = None
+
+
+def add_options(
+    parser: argparse._ActionsContainer, cls: type, *names: str, bounds: bool = True, **differing: Differs
+) -> None:
+    """Adds options that set fields of a configuration; `--micro-batches` sets micro_batches.
+
+    Args:
+        parser: A parser or a group of one.
+        cls: The dataclass, whose fields are declared by `config.option.option`.
+        names: The fields, besides those of `differing`; "*" stands for all that are declared.
+        bounds: Refuse a number beyond its bounds as it is read. False leaves that to `config_from`, which
+            reports all problems at once.
+        differing: By field, how the option differs.
+    """
+    chosen = (*names, *differing)
+    for field in dataclasses.fields(cls):
+        declared = option_of(field)
+        if declared is not None and (field.name in chosen or "*" in names):
+            differs = differing.get(field.name, Differs())
+            hint = field_types(cls)[field.name]
+            _add_option(parser, field, declared, differs, _reading(hint, declared, bounds))
+
+
+def given_fields(options: argparse.Namespace, cls: type) -> dict[str, Any]:
+    """The fields of a configuration that a command line gives."""
+    names = [field.name for field in dataclasses.fields(cls) if option_of(field) is not None]
+    values = {name: getattr(options, name, None) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def config_from(options: argparse.Namespace, cls: type[T], base: Mapping[str, Any] | None = None) -> T:
+    """The configuration of a command line.
+
+    Args:
+        options: As parsed.
+        cls: The dataclass.
+        base: Fields that hold where the command line gives none.
+
+    Raises:
+        ConfigError: Every problem of the values.
+    """
+    return build(cls, {**(base or {}), **given_fields(options, cls)})
+
+
+def add_plan_options(parser: argparse.ArgumentParser, title: str, *names: str) -> None:
+    """Adds --plan and the options of a plan's fields, for `plan_fields` and `given_fields`.
+
+    Args:
+        parser: Of a command.
+        title: Heading of their group in the help.
+        names: The fields, by default all.
+    """
+    group = parser.add_argument_group(title)
+    group.add_argument("--plan", type=path_text, metavar="YAML", help="a YAML with the fields of a plan, or "
+        "that of a run with a section parallel; the options below change single fields")  # fmt: skip
+    differing = {
+        "micro_batches": Differs(shown="the least that fills the stages, pp"),
+        "layers_per_stage": Differs(shown="spread evenly"),
+    }
+    chosen: dict[str, Any] = {
+        name: differs for name, differs in differing.items() if not names or name in names
+    }
+    add_options(group, ParallelPlan, *(names or ("*",)), **chosen)
+
+
+def plan_fields(file: str | None) -> dict[str, Any]:
+    """The fields of a plan in a YAML that has them, at the top or in a section parallel.
+
+    None without a file, or in the YAML of a run that has no such section.
+
+    Raises:
+        ValueError: It holds none.
+    """
+    if file is None:
+        return {}
+    document = read_yaml(file)
+    values = plan_section(document)
+    if not isinstance(values, dict) or (not values and "parallel" in document) or not document:
+        raise ValueError(f"{file}: no fields of a plan (dp, tp, pp, ...), but {quoted(values)}")
+    return dict(values)
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `source_options`."""
+    group = parser.add_argument_group("for checkpoints that do not describe themselves")
+    group.add_argument("--model", type=path_text, metavar="NAME|YAML", help="shape of the network: a shipped "
+        "model, or a YAML with a section model")  # fmt: skip
+    group.add_argument("--strategy", type=user_path, metavar="FILE", help="MindSpore's strategy file")
+    add_options(group, ModelConfig, norm_order=Differs(shown="what the checkpoint says"))
+
+
+def source_options(options: argparse.Namespace) -> OpenOptions:
+    """What the user says about a checkpoint that does not say it itself."""
+    return OpenOptions(options.model, options.strategy, options.norm_order)
+
+
+def add_vocabulary_option(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    """Adds the option of the vocabulary, which is `data.vocabulary` in a run's YAML."""
+    default = "" if required else " (default: vocab.model beside the checkpoint)"
+    parser.add_argument("--vocabulary", "--tokenizer", dest="tokenizer", required=required, type=path_text,
+        metavar="FILE", help=f"the vocabulary, a SentencePiece model{default}")  # fmt: skip
+
+
+def add_rack_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --servers-per-rack."""
+    parser.add_argument("--servers-per-rack", type=positive, metavar="N", help="servers in one rack "
+        "(default: one rack holds all)")  # fmt: skip
+
+
+def add_output_folder(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds --output for a folder, with its former name --out."""
+    parser.add_argument("--output", "--out", dest="out", type=user_path, metavar="DIR", help=what)
+
+
+def _add_option(
+    parser: argparse._ActionsContainer,
+    field: dataclasses.Field,
+    declared: Option,
+    differs: Differs,
+    reading: dict[str, Any],
+) -> None:
+    default = default_words(field) if differs.default is None else yaml_word(differs.default)
+    shown = differs.shown or default
+    told = "" if shown in ("null", "required", "[]") or differs.required else f" (default: {shown})"
+    again = "; may be repeated" if reading.get("action") == "append" else ""
+    names = [f"--{field.name.replace('_', '-')}", *([differs.older] if differs.older else [])]
+    parser.add_argument(
+        *names,
+        dest=field.name,
+        default=differs.default,
+        required=differs.required,
+        help=f"{declared.plain()}{again}{told}".replace("%", "%%"),
+        **({**reading, "type": differs.read} if differs.read else reading),
+    )
+
+
+def _reading(hint: Any, declared: Option, bounds: bool) -> dict[str, Any]:
+    """Arguments of argparse that read a field's value."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if hint is PathText:
+        return {"type": path_text, "metavar": declared.metavar or "PATH"}
+    if origin is typing.Literal:
+        return {"choices": arguments}
+    if origin is tuple and arguments[0] is str:
+        return {"action": "append", "metavar": declared.metavar or "TEXT"}
+    if origin in (typing.Union, types.UnionType):
+        real = [each for each in arguments if each is not type(None)]
+        if len(real) == 1:
+            return _reading(real[0], declared, bounds)
+        return {"type": _word_or_words, "metavar": declared.metavar}
+    if hint is str:
+        return {"choices": declared.choices} if declared.choices else {"metavar": declared.metavar or "TEXT"}
+    return _number_reading(hint, declared, bounds)
+
+
+def _number_reading(hint: Any, declared: Option, bounds: bool) -> dict[str, Any]:
+    several = typing.get_origin(hint) is tuple
+    kind = typing.get_args(hint)[0] if several else hint
+    letter = "X" if kind is float else "N"
+    read = functools.partial(_bounded, kind, declared) if bounds else _KINDS[kind]
+    if not several:
+        return {"type": read, "metavar": declared.metavar or letter}
+    return {
+        "type": functools.partial(_several, read),
+        "metavar": declared.metavar or f"{letter},{letter},...",
+    }
+
+
+def _bounded(kind: type, declared: Option, text: str) -> int | float:
+    """A number within the bounds of its field."""
+    if kind is int:
+        least = -_MOST if declared.at_least is None else int(declared.at_least)
+        return whole(text, least, _MOST if declared.below is None else int(declared.below) - 1)
+    value = number(text)
+    if fault := declared.fault(value):
+        raise ArgumentTypeError(fault)
+    return value
+
+
+def _several(read: Callable[[str], Any], text: str) -> tuple[Any, ...]:
+    return tuple(read(word) for word in text.split(","))
+
+
+def _word_or_words(text: str) -> str | tuple[str, ...]:
+    """One word, or several with commas between them."""
+    return tuple(text.split(",")) if "," in text else text
+
+
+_KINDS: dict[type, Callable[[str], Any]] = {int: whole_number, float: number}

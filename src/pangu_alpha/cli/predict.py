@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
-from typing import TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING
 
-from pangu_alpha.cli.merge_checkpoint import add_source_options, source_options
-from pangu_alpha.cli.options import number, path_text, positive
+from pangu_alpha.cli.options import (
+    Differs,
+    add_options,
+    add_source_options,
+    add_vocabulary_option,
+    config_from,
+    path_text,
+    positive,
+    source_options,
+)
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.generate import SamplingConfig
-from pangu_alpha.config.schema import build
-from pangu_alpha.files.shown import log_to_stderr, quoted, shown
+from pangu_alpha.config.run import RunConfig
+from pangu_alpha.files.shown import log_to_stderr, shown
 from pangu_alpha.files.writing import gathering_file, partial_file
 from pangu_alpha.inference.prompts import parse_fields, read_prompt_file, require_text
 from pangu_alpha.inference.tasks import TASKS, find_task
@@ -58,18 +66,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _load(options: argparse.Namespace) -> LoadedModel:
+    logging.info("%s: starting MindSpore and loading it", shown(options.checkpoint))
     # MindSpore takes seconds: after the command line is checked.
     from pangu_alpha.inference.load import load_for_inference
     from pangu_alpha.parallel.context import use_device
 
     use_device(options.device)
-    return load_for_inference(
+    loaded = load_for_inference(
         options.checkpoint, options.tokenizer, options.end_of_document, source_options(options)
     )
+    logging.info("compiling for the first prompt")
+    return loaded
 
 
 @contextmanager
-def _output(path: str | None) -> Iterator[TextIO | None]:
+def _output(path: str | None) -> Iterator[IO[str] | None]:
     """The file of --output, or None; says where the lines are if the run does not come to its end."""
     if path is None:
         yield None
@@ -98,7 +109,8 @@ def checked(
     """
     options = _parser().parse_args(arguments)
     prompts, stop = read_prompts(options)
-    return options, prompts, build(SamplingConfig, _sampling_values(options, stop))
+    options.stop = [*stop, *(options.stop or ())]
+    return options, prompts, config_from(options, SamplingConfig)
 
 
 def read_prompts(options: argparse.Namespace) -> tuple[list[str], tuple[str, ...]]:
@@ -110,7 +122,7 @@ def read_prompts(options: argparse.Namespace) -> tuple[list[str], tuple[str, ...
     task = find_task(options.task) if options.task else None
     prompts = list(options.prompt)
     for option in ("prompt", "field", "stop"):
-        for word in getattr(options, option):
+        for word in getattr(options, option) or ():
             require_text(word, f"--{option}")
     if task and prompts:
         raise ValueError("--prompt and --task exclude each other: a task makes the prompt from --field")
@@ -148,12 +160,6 @@ def context_needed(loaded: LoadedModel, prompts: Sequence[str], sampling: Sampli
     while size < needed:
         size *= 2
     return min(size, limit)
-
-
-def _sampling_values(options: argparse.Namespace, stop: tuple[str, ...]) -> dict:
-    names = [field.name for field in fields(SamplingConfig) if field.name != "stop"]
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    return {**given, "stop": [*stop, *options.stop]}
 
 
 class _Screen:
@@ -194,7 +200,7 @@ def _show(
     prompts: Sequence[str],
     sampling: SamplingConfig,
     options: argparse.Namespace,
-    file: TextIO | None = None,
+    file: IO[str] | None = None,
 ) -> None:
     """Prints every prompt with its continuation in order, and writes JSON lines where a file is given."""
     screen = _Screen(prompts, options.stream)
@@ -244,20 +250,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--checkpoint", required=True, type=path_text, metavar="PATH", help="a run's output folder (its "
-        "newest whole checkpoint is taken), or a checkpoint of any form checkpoint.py opens")  # fmt: skip
-    add("--tokenizer", type=path_text, metavar="FILE", help="vocabulary (default: vocab.model beside the "
-        "checkpoint)")  # fmt: skip
+        "newest whole checkpoint is taken), or a checkpoint that checkpoint.py opens")  # fmt: skip
+    add_vocabulary_option(parser)
     add(
         "--end-of-document",
         metavar="PIECE",
-        help="between documents (default: the checkpoint's)",
+        help="control piece that ends a document (default: the checkpoint's)",
     )
-    add("--prompt", action="append", default=[], metavar="TEXT", help="may be repeated")
+    add("--prompt", action="append", default=[], metavar="TEXT", help="text to continue; may be repeated")
     add("--prompt-file", type=path_text, metavar="FILE", help="a prompt a line, or JSON lines; see below")
     add("--interactive", action="store_true", help="continue line after line from the terminal")
     add("--task", metavar="NAME", help="one of those below")
-    add("--field", action="append", default=[], metavar="KEY=VALUE", help="of the task; may be repeated")
-    _add_sampling(add)
+    add("--field", action="append", default=[], metavar="KEY=VALUE", help="a field of the task; may be "
+        "repeated")  # fmt: skip
+    add_options(parser, SamplingConfig, "*", bounds=False)
     add_source_options(parser)
     add("--samples", type=positive, default=1, metavar="N", help="continuations of each prompt (default: 1)")
     add("--truncate-left", action="store_true", help="cut off the beginning of prompts that are too long")
@@ -266,33 +272,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--stream", action=argparse.BooleanOptionalAction, default=True, help="print text as it comes")
     add("--output", type=path_text, metavar="FILE", help="also write JSON lines, as prompts end: index, "
         "prompt, text, reason; into FILE.partial until all have ended")  # fmt: skip
-    add("--device", choices=("auto", "CPU", "Ascend"), default="auto", help="(default: auto)")
+    add_options(parser, RunConfig, device=Differs(default="auto"))
     return parser
-
-
-def _add_sampling(add: Callable) -> None:
-    """Options of SamplingConfig, whose defaults hold for what is not given."""
-    default = SamplingConfig()
-    add("--greedy", action="store_true", help="always the likeliest token")
-    for name, kind, text in (
-        ("temperature", number, "below 1 is more cautious"),
-        ("top_k", _whole, "draw from the K likeliest tokens, 0 from all"),
-        ("top_p", number, "draw from the likeliest tokens that make up this probability"),
-        ("frequency_penalty", number, "taken off a token's log-probability for each time it was generated"),
-        ("presence_penalty", number, "taken off once it was generated"),
-        ("max_new_tokens", _whole, "longest continuation"),
-        ("seed", _whole, "of the random draws"),
-    ):
-        add(f"--{name.replace('_', '-')}", type=kind, help=f"{text} (default: {getattr(default, name)})")
-    add("--stop", action="append", default=[], metavar="TEXT", help="end at this text; may be repeated")
-
-
-def _whole(word: str) -> int:
-    """Any whole number; SamplingConfig says which ones are taken."""
-    try:
-        return int(word)
-    except ValueError as error:  # also of more digits than Python converts
-        raise argparse.ArgumentTypeError(f"{quoted(word)} is not a whole number") from error
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from pangu_alpha.cli.corpus_options import (
     found_inputs,
     read_options,
 )
-from pangu_alpha.cli.options import path_text, positive
+from pangu_alpha.cli.keys import keys_text
+from pangu_alpha.cli.options import Differs, add_options, add_vocabulary_option, config_from, path_text
 from pangu_alpha.cli.parser import Parser
-from pangu_alpha.config.schema import build, parse_overrides, to_mapping
+from pangu_alpha.config.schema import build, parse_overrides
 from pangu_alpha.data.manifest import Manifest
 from pangu_alpha.data.preprocess import PreprocessConfig, preprocess
 from pangu_alpha.data.workers import Advance
@@ -38,28 +39,24 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="preprocess.py",
         description="Turn text into MindRecord files of token windows, with a manifest.",
-        epilog=_EXAMPLE,
+        epilog=f"{_EXAMPLE}\ncleaning rules:\n{keys_text(CleanRules)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add_corpus_options(parser)
-    add("--tokenizer", required=True, type=path_text, metavar="VOCAB", help="SentencePiece vocabulary")
+    add_vocabulary_option(parser, required=True)
     add("--output", required=True, type=path_text, metavar="DIR", help="new or empty folder for the records")
-    add("--seq-length", required=True, type=positive, metavar="N", help="tokens a sample trains on")
-    add("--workers", type=positive, default=os.cpu_count(), metavar="K", help="processes, one input file "
-        "each (default: %(default)s)")  # fmt: skip
-    add("--end-of-document", default="<eod>", metavar="PIECE", help="control piece after each document; "
-        "the card of a released model names its own (default: <eod>)")  # fmt: skip
     add("--clean", nargs="+", action="extend", default=[], metavar="RULE=VALUE", help="change cleaning "
-        "rules: "
-        + ", ".join(f"{rule}={value}" for rule, value in to_mapping(CleanRules()).items()))  # fmt: skip
+        "rules, which are listed below")  # fmt: skip
     add("--no-clean", action="store_true", help="leave the text as it is")
-    add("--pad-last", action="store_true", help="keep the last, unfilled window (for a validation set)")
-    add(
-        "--windows-per-shard",
-        type=positive,
-        metavar="N",
-        help="windows of a MindRecord file (default: 60 to 500 MB)",
+    add_options(
+        parser,
+        PreprocessConfig,
+        "end_of_document",
+        "pad_last",
+        "windows_per_shard",
+        seq_length=Differs(required=True),
+        workers=Differs(default=os.cpu_count()),
     )
     return parser
 
@@ -71,18 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.no_clean and options.clean:
         parser.error("--clean and --no-clean exclude each other")
     inputs = found_inputs(options)
-    config = PreprocessConfig(
-        inputs=inputs.files,
-        tokenizer=options.tokenizer,
-        output=options.output,
-        seq_length=options.seq_length,
-        end_of_document=options.end_of_document,
-        read=read_options(options),
-        clean=None if options.no_clean else build(CleanRules, parse_overrides(options.clean), "clean"),
-        pad_last=options.pad_last,
-        windows_per_shard=options.windows_per_shard,
-        workers=options.workers,
-    )
+    fixed = {
+        "inputs": inputs.files,
+        "tokenizer": options.tokenizer,
+        "output": options.output,
+        "read": read_options(options),
+        "clean": None if options.no_clean else build(CleanRules, parse_overrides(options.clean), "clean"),
+    }
+    config = config_from(options, PreprocessConfig, fixed)
     with _Bars() as bars:
         manifest = preprocess(config, bars.stage)
     print("\n  ".join([summary(manifest, options.output), *described_inputs(inputs)]))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
-from pangu_alpha.cli.options import natural, path_text, positive
+from pangu_alpha.cli.options import Differs, add_options, add_rack_option, natural, path_text, positive
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.cluster.chips import CHIPS
 from pangu_alpha.cluster.drawing import draw
@@ -23,6 +24,7 @@ from pangu_alpha.cluster.tables.check import VERSIONS, check_document, spread
 from pangu_alpha.cluster.tables.other_forms import converted
 from pangu_alpha.cluster.tables.problem import RankTableError
 from pangu_alpha.cluster.tables.rank_table import RankTable, from_document, merge, parse, read, write
+from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.files.paths import expand_path
 from pangu_alpha.files.reading import read_text
 from pangu_alpha.files.shown import quoted, shown
@@ -82,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--order", type=_axes, metavar="AXES", help="axes from neighbouring devices outwards, "
         "whatever racks and servers hold: tp,pp,dp")  # fmt: skip
     _mesh_options(one, required=True)
-    _rack_option(one)
+    add_rack_option(one)
     _output(one)
     one = _command(commands, "check", "list every rule a table breaks; exit code 1 if there is one", "")
     one.add_argument("tables", nargs="+", type=path_text, metavar="TABLE")
@@ -95,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--output", required=True, type=path_text, metavar="PNG", help="picture to write")
     _mesh_options(one, required=True)
-    _rack_option(one)
+    add_rack_option(one)
     return parser
 
 
@@ -141,16 +143,8 @@ def _output(parser: argparse.ArgumentParser) -> None:
 
 
 def _mesh_options(parser: argparse.ArgumentParser, required: bool) -> None:
-    note = "" if required else "; with the others, the table is also checked for this grid"
-    parser.add_argument("--dp", type=positive, required=required, help=f"data parallel degree{note}")
-    parser.add_argument("--tp", type=positive, required=required, help="tensor parallel degree")
-    parser.add_argument("--pp", type=positive, required=required, help="pipeline stages")
-
-
-def _rack_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--servers-per-rack", type=positive, metavar="N", help="(default: one rack holds all)"
-    )
+    grid = Differs(required=required, shown="the table is not checked for a grid")
+    add_options(parser, ParallelPlan, dp=grid, tp=grid, pp=grid)
 
 
 def _axes(text: str) -> tuple[str, ...]:
@@ -256,11 +250,12 @@ def _draw(options: argparse.Namespace) -> int:
 
 
 def _write(table: RankTable, options: argparse.Namespace, partial: bool = False) -> int:
+    replaced = ", the old file is replaced" if os.path.lexists(options.output) else ""
     write(table, options.output, options.chip, partial)
     ranks = [rank for server in table.servers for rank in server.ranks]
     print(
         f"{options.output}: version {table.version}, {len(table.servers)} server(s), {table.size} devices, "
-        f"ranks {min(ranks)} to {max(ranks)}; checked"
+        f"ranks {min(ranks)} to {max(ranks)}; checked{replaced}"
     )
     return 0
 

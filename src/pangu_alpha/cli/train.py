@@ -6,12 +6,13 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pangu_alpha.cli import run_main
-from pangu_alpha.cli.options import path_text
+from pangu_alpha.cli.keys import keys_text
+from pangu_alpha.cli.options import Differs, add_options, given_fields, path_text
 from pangu_alpha.cli.parser import Parser
-from pangu_alpha.config.run import TrainConfig, load_train_config
+from pangu_alpha.config.run import RunConfig, TrainConfig, load_train_config
 from pangu_alpha.files.shown import log_to_stderr
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ examples:
   train.py --config run.yaml
   train.py --config run.yaml --resume auto run.steps=2000 optim.learning_rate=1e-4
 
-every key of the YAML, with its default: docs/configuration.md
+keys: a key of the YAML is given as key=value, with dots between section and key (run.checkpoint.every=100);
+its value is YAML (null, 1e-4, '[2, 2]'). --keys lists all keys, and so does docs/configuration.md
 
 exit code: 0 done; 2 wrong input; 3 the run stopped itself: too many updates in a row were skipped, or ranks
 that hold copies of a tensor no longer agree;
@@ -40,28 +42,11 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         Exit code: 0; 128 + the signal's number when a signal stopped the run; 3 when it stopped itself.
     """
-    parser = Parser(
-        prog="train.py",
-        description="Trains PanGu-alpha.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--config", required=True, type=path_text, metavar="YAML", help="sections model, data, run, optim "
-        "and parallel")  # fmt: skip
-    add("--resume", type=path_text, metavar="HOW", help="never, auto, or the path of a checkpoint; short for "
-        "run.resume=...")  # fmt: skip
-    add("--restarted", action="store_true", help="go on from the newest whole checkpoint of run.output if "
-        "there is one, else as run.resume says; the launcher's, for a restart")  # fmt: skip
-    add("--init-from", type=path_text, metavar="PATH", help="start a new run from these weights; short for "
-        "run.initial=PATH")  # fmt: skip
-    add("overrides", nargs="*", metavar="key=value", help="such as optim.learning_rate=1e-3; before or "
-        "behind the options")  # fmt: skip
-    options = parser.parse_args(arguments)
-    named = {"resume": options.resume, "initial": options.init_from}  # no YAML: a path may hold ": " or " #"
-    given = {key: value for key, value in named.items() if value is not None}
+    options = _parser().parse_args(arguments)
+    given = given_fields(options, RunConfig)  # not as YAML: a path may hold ": " or " #"
     config = load_train_config(options.config, options.overrides, given)
     log_to_stderr()
+    logging.info("starting MindSpore")
 
     # MindSpore takes seconds: after the config is checked
     from pangu_alpha.model.operators import operators_for
@@ -79,6 +64,42 @@ def main(arguments: Sequence[str]) -> int:
             operators = operators_for(config.model, chip=config.run.chip)
             check_masks(config.model.dropout, operators.float_status)
     return _together(config, device, world, options.restarted)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="train.py",
+        description="Trains PanGu-alpha.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config", required=True, type=path_text, metavar="YAML", help="the run: sections model, data, run, "
+        "optim and parallel")  # fmt: skip
+    add_options(
+        parser,
+        RunConfig,
+        resume=Differs(shown="run.resume of the YAML"),
+        initial=Differs(older="--init-from", shown="run.initial of the YAML"),
+    )
+    add("--restarted", action="store_true", help="continue from the newest whole checkpoint of run.output if "
+        "there is one, else as run.resume says; the launcher restarts a run with it")  # fmt: skip
+    add("--keys", action=_Keys, help="list every key of the YAML with type, default and meaning, or those "
+        "that begin with KEY, such as run.checkpoint, and exit")  # fmt: skip
+    add("overrides", nargs="*", metavar="key=value", help="changes a key of the YAML for this run, such as "
+        "optim.learning_rate=1e-3; before or behind the options")  # fmt: skip
+    return parser
+
+
+class _Keys(argparse.Action):
+    """Prints the keys and leaves, as --help does."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs="?", default=argparse.SUPPRESS, metavar="KEY", help=help)
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        print(keys_text(section=values or ""))
+        parser.exit()
 
 
 def _together(config: TrainConfig, device: str, world: World, restarted: bool) -> int:

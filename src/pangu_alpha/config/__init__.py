@@ -1,3 +1,15 @@
 """Frozen dataclasses for every choice a user can make; knows no MindSpore."""
 
-__all__ = ["data", "families", "generate", "model", "optim", "parallel", "plan_file", "run", "schema", "zoo"]
+__all__ = [
+    "data",
+    "families",
+    "generate",
+    "keys",
+    "model",
+    "optim",
+    "option",
+    "parallel",
+    "run",
+    "schema",
+    "zoo",
+]

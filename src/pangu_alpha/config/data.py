@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pangu_alpha.config.option import REQUIRED, option
 from pangu_alpha.config.schema import PathText, validate
 
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """One set of records in the mixture.
-
-    Args:
-        records: Folder written by preprocess.py (MindRecord files and manifest.json).
-        weight: Share of the training tokens drawn from this source, relative to the other weights
-            (sampling weight of table 4 of the PanGu-alpha paper).
+    """One set of records in the mixture. Its weight is the sampling weight of table 4 of the paper.
 
     Raises:
         ConfigError: All fields that have the wrong type or break a rule.
     """
 
-    records: PathText
-    weight: float = 1.0
+    records: PathText = option(
+        REQUIRED, "folder that preprocess.py wrote; at least one source is needed, NAME is your own word"
+    )
+    weight: float = option(
+        1.0,
+        "share of the training tokens drawn from this source, relative to the other weights",
+        above=0,
+        refusal="must be positive; leave the source out instead",
+    )
 
     def __post_init__(self) -> None:
         validate(self)
@@ -31,31 +34,33 @@ class SourceConfig:
         """Yields one sentence for every rule the values break."""
         if not self.records:
             yield "records: empty; give the folder that preprocess.py wrote"
-        if self.weight <= 0.0:
-            yield f"weight: {self.weight} must be positive; leave the source out instead"
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The training mixture and the validation set.
+    """The training mixture, whose names also appear in the plan of tokens and the losses, and the validation
+    set.
 
     Args:
-        train: Sources by name; the names appear in the plan of tokens and in the per-source losses.
-        validation: Folder of records held out for perplexity; None evaluates nothing.
-        vocabulary: The tokenizer's vocab.model; checked against the records and copied into the run's
-            output, so that predict.py needs nothing else. None: predict.py must be told.
-        shuffle: Draw each source's windows in the seeded order instead of the written one.
-        document_mask: A document never attends to another one and its positions start at 0.
+        train: Sources by name.
 
     Raises:
         ConfigError: All fields that have the wrong type or break a rule.
     """
 
     train: dict[str, SourceConfig]
-    validation: PathText | None = None
-    vocabulary: PathText | None = None
-    shuffle: bool = True
-    document_mask: bool = True
+    validation: PathText | None = option(
+        None,
+        "folder of held-out records for the validation perplexity; null validates nothing; not with a plan "
+        "of several NPUs",
+    )
+    vocabulary: PathText | None = option(
+        None,
+        "the vocabulary, vocab.model: it is checked against the records and copied into the output; without "
+        "it predict.py needs `--tokenizer`",
+    )
+    shuffle: bool = option(True, "draw the windows of a source in a seeded order, not as they were written")
+    document_mask: bool = option(True, "a document attends only to itself, and its positions start at 0")
 
     def __post_init__(self) -> None:
         validate(self)

@@ -6,60 +6,72 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from pangu_alpha.config.option import REQUIRED, option
 from pangu_alpha.config.schema import validate
+
+NormOrder = Literal["norm_then_query", "query_then_norm"]
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Dimensions and numerics of one PanGu-alpha network; nothing about devices or plans.
 
-    Args:
-        vocab_size: Rows V of the tied embedding table.
-        hidden_size: Width H of the residual stream.
-        num_layers: Layers L *including* the query layer on top.
-        num_heads: Attention heads N; the head size is H / N.
-        seq_length: Longest context S; rows of the position and the query table.
-        norm_order: Where the final norm stands. "norm_then_query" is the graph of the released 2.6B and
-            13B, "query_then_norm" that of the 200B.
-        dropout: Rate in training on the embedding sum, attention weights, attention and feed-forward
-            outputs. Unit: probability.
-        activation: "gelu" is the tanh form (2021 releases); "fast_gelu" is x * sigmoid(1.702 x) (2023).
-        layer_norm_epsilon: Added to the biased variance inside the square root.
-        compute_dtype: Type of matrix products and the residual stream. "auto" is float32 on CPU and
-            float16 on Ascend. Parameters, norms, softmax and loss are float32 always.
+    Letters used elsewhere: V is vocab_size, H hidden_size, L num_layers, N num_heads, S seq_length.
 
     Raises:
         ConfigError: All fields that have the wrong type or break a rule.
     """
 
-    vocab_size: int
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    seq_length: int = 1024
-    norm_order: Literal["norm_then_query", "query_then_norm"] = "norm_then_query"
-    dropout: float = 0.1
-    activation: Literal["gelu", "fast_gelu"] = "gelu"
-    layer_norm_epsilon: float = 1e-5
-    compute_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    vocab_size: int = option(
+        REQUIRED,
+        "rows of the embedding table, which also makes the logits; at least the pieces of the vocabulary",
+        at_least=1,
+    )
+    hidden_size: int = option(
+        REQUIRED, "width of the residual stream; the feed-forward layers are 4 times as wide", at_least=1
+    )
+    num_layers: int = option(REQUIRED, "number of layers, including the query layer on top", at_least=1)
+    num_heads: int = option(
+        REQUIRED, "attention heads of a layer; their number must divide `hidden_size`", at_least=1
+    )
+    seq_length: int = option(
+        1024,
+        "longest context, in tokens; training records must be made with the same `--seq-length`",
+        at_least=1,
+    )
+    norm_order: NormOrder = option(
+        "norm_then_query",
+        "where the final norm stands: `norm_then_query` is the order of the released 2.6B and 13B, "
+        "`query_then_norm` that of the 200B",
+    )
+    dropout: float = option(
+        0.1,
+        "dropout rate of the embeddings, the attention weights, and the outputs of attention and "
+        "feed-forward layers; the flash attention of Ascend needs 0",
+        at_least=0,
+        below=1,
+        metavar="RATE",
+    )
+    activation: Literal["gelu", "fast_gelu"] = option(
+        "gelu", "`gelu` is the tanh form (releases of 2021), `fast_gelu` is `x * sigmoid(1.702 x)` (2023)"
+    )
+    layer_norm_epsilon: float = option(1e-5, "added to the variance inside the square root", above=0)
+    compute_dtype: Literal["auto", "float32", "float16", "bfloat16"] = option(
+        "auto",
+        "type of the matrix products and the residual stream; `auto` is float32 on CPU and float16 on "
+        "Ascend; parameters, norms, softmax and loss are always float32",
+    )
 
     def __post_init__(self) -> None:
         validate(self)
 
     def rules(self) -> Iterator[str]:
         """Yields one sentence for every rule the values break."""
-        for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length"):
-            if getattr(self, name) < 1:
-                yield f"{name}: {getattr(self, name)} must be at least 1"
         if self.num_heads >= 1 and self.hidden_size % self.num_heads:
             yield (
                 f"num_heads: hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}; "
                 "change one so that every head has the same size"
             )
-        if not 0.0 <= self.dropout < 1.0:
-            yield f"dropout: {self.dropout} must lie in [0, 1)"
-        if self.layer_norm_epsilon <= 0.0:
-            yield f"layer_norm_epsilon: {self.layer_norm_epsilon} must be positive"
 
     @property
     def head_size(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pangu_alpha.config.option import option
 from pangu_alpha.config.schema import validate
 
 # What the optimizer takes comes to it in float32, times factors of the bias correction.
@@ -17,65 +18,49 @@ _BELOW_ONE = 1.0 - 2.0**-25  # what is above is rounded to 1
 class LossScaleConfig:
     """Dynamic scaling of the loss against float16 underflow.
 
-    Args:
-        mode: "auto" is dynamic where the compute type is float16 and off elsewhere.
-        initial: First scale; the official runs start at 2^32.
-        factor: Divides the scale after an overflow, multiplies it after a clean window.
-        window: Steps without overflow before the scale grows.
-
     Raises:
         ConfigError: All fields that have the wrong type or break a rule.
     """
 
-    mode: Literal["auto", "dynamic", "off"] = "auto"
-    initial: float = 2.0**32
-    factor: float = 2.0
-    window: int = 1000
+    mode: Literal["auto", "dynamic", "off"] = option(
+        "auto", "`auto` is dynamic where matrix products are float16, and off elsewhere"
+    )
+    initial: float = option(
+        2.0**32, "first scale; the official runs start at 2^32, which is the default", at_least=1
+    )
+    factor: float = option(
+        2.0, "divides the scale after an overflow, multiplies it after a clean window", above=1
+    )
+    window: int = option(1000, "steps without overflow before the scale grows", at_least=1)
 
     def __post_init__(self) -> None:
         validate(self)
-
-    def rules(self) -> Iterator[str]:
-        """Yields one sentence for every rule the values break."""
-        if self.initial < 1.0:
-            yield f"initial: {self.initial} must be at least 1"
-        if self.factor <= 1.0:
-            yield f"factor: {self.factor} must be greater than 1"
-        if self.window < 1:
-            yield f"window: {self.window} must be at least 1"
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     """AdamW with warm-up and cosine decay; the defaults are the official 2021 recipe of the 2.6B.
 
-    Args:
-        learning_rate: Peak, reached at the end of the warm-up.
-        end_learning_rate: Floor of the cosine.
-        warmup_steps: Linear from 0; the first update has learning rate 0.
-        decay_steps: Length of the cosine, counted from step 0.
-        beta1: Decay of the first moment.
-        beta2: Decay of the second moment.
-        epsilon: Added to the root of the second moment.
-        weight_decay: Decoupled decay; biases and norms are exempt, embedding tables are not.
-        bias_correction: False is the official recipe.
-        clip_norm: Largest global gradient norm.
-        loss_scale: See LossScaleConfig.
-
     Raises:
         ConfigError: All fields that have the wrong type or break a rule.
     """
 
-    learning_rate: float = 1e-4
-    end_learning_rate: float = 1e-6
-    warmup_steps: int = 2000
-    decay_steps: int = 80000
-    beta1: float = 0.9
-    beta2: float = 0.95
-    epsilon: float = 1e-8
-    weight_decay: float = 0.1
-    bias_correction: bool = False
-    clip_norm: float = 1.0
+    learning_rate: float = option(1e-4, "peak, reached at the end of the warm-up", above=0)
+    end_learning_rate: float = option(1e-6, "learning rate at the end of the cosine", at_least=0)
+    warmup_steps: int = option(
+        2000, "steps of the linear warm-up from 0; the first update has learning rate 0", at_least=0
+    )
+    decay_steps: int = option(80000, "length of the cosine in steps, counted from step 0", at_least=1)
+    beta1: float = option(0.9, "decay of the first moment", at_least=0, below=1)
+    beta2: float = option(0.95, "decay of the second moment", at_least=0, below=1)
+    epsilon: float = option(1e-8, "added to the square root of the second moment", above=0)
+    weight_decay: float = option(
+        0.1, "decoupled weight decay; biases and norms are exempt, embedding tables are not", at_least=0
+    )
+    bias_correction: bool = option(
+        False, "correct the bias of the moments as Adam does; the official recipe does not"
+    )
+    clip_norm: float = option(1.0, "largest global norm of the gradients", above=0)
     loss_scale: LossScaleConfig = field(default_factory=LossScaleConfig)
 
     def __post_init__(self) -> None:
@@ -83,20 +68,10 @@ class OptimConfig:
 
     def rules(self) -> Iterator[str]:
         """Yields one sentence for every rule the values break."""
-        for name in ("learning_rate", "epsilon", "clip_norm"):
-            if getattr(self, name) <= 0.0:
-                yield f"{name}: {getattr(self, name)} must be positive"
-        for name in ("end_learning_rate", "weight_decay", "warmup_steps"):
-            if getattr(self, name) < 0:
-                yield f"{name}: {getattr(self, name)} must not be negative"
         if self.end_learning_rate > self.learning_rate:
             yield f"end_learning_rate: {self.end_learning_rate} is above learning_rate {self.learning_rate}"
-        if self.decay_steps < 1:
-            yield f"decay_steps: {self.decay_steps} must be at least 1"
         for name in ("beta1", "beta2"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                yield f"{name}: {getattr(self, name)} must lie in [0, 1)"
-            elif getattr(self, name) > _BELOW_ONE:
+            if _BELOW_ONE < getattr(self, name) < 1.0:
                 yield f"{name}: {getattr(self, name)} is 1 in float32, so the moment would never change"
         for name in ("learning_rate", "epsilon", "clip_norm"):
             if 0.0 < getattr(self, name) < _LEAST or getattr(self, name) > _MOST:

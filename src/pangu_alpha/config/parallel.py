@@ -6,53 +6,81 @@ Letters: L layers, P stages.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.option import option
 from pangu_alpha.config.schema import validate
 
+OptimizerParallel = Literal["none", "level1", "level2", "level3"]
+
 RECOMPUTE = ("none", "selective", "full")
+_OF_A_RUN = {"model", "data", "optim", "run"}  # sections that no plan has
 
 
 @dataclass(frozen=True)
 class ParallelPlan:
     """Degrees of the three axes and what goes with them. The default is one device.
 
-    Args:
-        dp: Data parallel: groups of devices that read different rows.
-        tp: Tensor parallel: devices that share every matrix product (MindSpore: operator-level).
-        pp: Pipeline parallel: stages of consecutive layers.
-        micro_batches: Micro-batches an optimizer step sums up; a pipeline passes them through its stages.
-        schedule: Order of a pipeline's micro-batches: "1f1b" or "gpipe" (MindSpore's pipeline_scheduler).
-        layers_per_stage: Transformer layers of each stage, the query layer included in the last; empty
-            spreads them as evenly as they go, the larger stages first.
-        optimizer_parallel: Shards over dp: "none"; "level1" weights and optimizer state, "level2" also
-            gradients, "level3" gathers weights again in the backward pass (MindSpore's levels).
-        optimizer_threshold: Smallest parameter that is sharded so, KB of the whole of it in float32.
-        recompute: What a layer computes again in the backward pass: "none", "selective" (the attention
-            core), "full" (all but the layer's input); one word, or one for each layer.
-        sequence_parallel: Split norms and residuals over tp by rows (Korthikanti et al., 2022), too.
-        vocab_parallel: Split the embedding table, the logits and the loss over tp by vocabulary.
-        gradient_fusion: Gradients whose collectives are merged, MB a bucket; 0 merges none.
-
     Raises:
         ConfigError: All fields that have the wrong type or break a rule.
     """
 
-    dp: int = 1
-    tp: int = 1
-    pp: int = 1
-    micro_batches: int = 1
-    schedule: Literal["1f1b", "gpipe"] = "1f1b"
-    layers_per_stage: tuple[int, ...] = ()
-    optimizer_parallel: Literal["none", "level1", "level2", "level3"] = "none"
-    optimizer_threshold: int = 64
-    recompute: str | tuple[str, ...] = "none"
-    sequence_parallel: bool = False
-    vocab_parallel: bool = True
-    gradient_fusion: int = 0
+    dp: int = option(
+        1, "degree of data parallelism: groups of devices that read different sequences", at_least=1
+    )
+    tp: int = option(1, "degree of tensor parallelism: devices that share every matrix product", at_least=1)
+    pp: int = option(
+        1,
+        "degree of pipeline parallelism: stages of consecutive layers",
+        at_least=1,
+    )
+    micro_batches: int = option(
+        1,
+        "micro-batches whose gradients an optimizer step sums; a pipeline needs at least `pp`",
+        at_least=1,
+    )
+    schedule: Literal["1f1b", "gpipe"] = option("1f1b", "order of the micro-batches in a pipeline")
+    layers_per_stage: tuple[int, ...] = option(
+        (),
+        "layers of each stage, the query layer counted in the last; an empty list spreads them as evenly as "
+        "possible, the larger stages first",
+        at_least=1,
+    )
+    optimizer_parallel: OptimizerParallel = option(
+        "none",
+        "what is split over dp: `level1` splits weights and moments, `level2` also gradients, `level3` also "
+        "gathers the weights again in the backward pass",
+    )
+    optimizer_threshold: int = option(
+        64,
+        "smallest parameter that `optimizer_parallel` splits, by the float32 size of the whole parameter",
+        unit="KB",
+        at_least=0,
+        metavar="KB",
+    )
+    recompute: str | tuple[str, ...] = option(
+        "none",
+        "what a layer computes again in the backward pass: `none`, `selective` (the core of the attention), "
+        "`full` (all but the input of the layer); one word, or one for each layer",
+        choices=RECOMPUTE,
+        metavar="MODE",
+    )
+    sequence_parallel: bool = option(
+        False, "split norms and residuals over tp by rows (Korthikanti et al., 2022)"
+    )
+    vocab_parallel: bool = option(
+        True, "split the embedding table, the logits and the loss over tp by vocabulary"
+    )
+    gradient_fusion: int = option(
+        0,
+        "size of the buckets in which gradients are communicated together; 0 sends each by itself",
+        unit="MB",
+        at_least=0,
+        metavar="MB",
+    )
 
     def __post_init__(self) -> None:
         validate(self)
@@ -64,26 +92,13 @@ class ParallelPlan:
 
     def rules(self) -> Iterator[str]:
         """Yields one sentence for every rule the values break."""
-        for name in ("dp", "tp", "pp", "micro_batches"):
-            if getattr(self, name) < 1:
-                yield f"{name}: {getattr(self, name)} must be at least 1"
-        for name in ("optimizer_threshold", "gradient_fusion"):
-            if getattr(self, name) < 0:
-                yield f"{name}: {getattr(self, name)} must not be negative"
         if self.micro_batches < self.pp:
             yield (
                 f"micro_batches: {self.micro_batches} cannot fill {self.pp} stages; "
                 f"use at least pp = {self.pp}"
             )
-        words = (self.recompute,) if isinstance(self.recompute, str) else self.recompute or ()
-        for word in words:
-            if word not in RECOMPUTE:
-                yield f"recompute: {word!r} is not one of {', '.join(RECOMPUTE)}"
         if self.layers_per_stage and len(self.layers_per_stage) != self.pp:
             yield f"layers_per_stage: {len(self.layers_per_stage)} numbers for pp = {self.pp} stages"
-        for layers in self.layers_per_stage or ():
-            if layers < 1:
-                yield f"layers_per_stage: {layers} must be at least 1"
         if self.optimizer_parallel != "none" and self.dp == 1:
             yield f"optimizer_parallel: {self.optimizer_parallel} has nothing to shard over with dp = 1"
         if self.sequence_parallel and self.tp == 1:
@@ -146,3 +161,13 @@ def unpartitionable(plan: ParallelPlan) -> Iterator[str]:
             f"optimizer_parallel: level3 with recompute {', '.join(sorted(again))} and "
             f"{plan.micro_batches} micro-batches ends MindSpore 2.9's compiler; use level2, or no recompute"
         )
+
+
+def plan_section(document: Mapping[str, Any]) -> Any:
+    """What a YAML says of the plan: all of it, or its section `parallel`.
+
+    A run's YAML without that section is of one device: nothing is said then.
+    """
+    if "parallel" not in document and _OF_A_RUN & document.keys():
+        return {}
+    return document.get("parallel", document)

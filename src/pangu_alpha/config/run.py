@@ -10,6 +10,7 @@ from pangu_alpha.config.data import DataConfig
 from pangu_alpha.config.families import Chip
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
+from pangu_alpha.config.option import REQUIRED, option
 from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
 from pangu_alpha.config.schema import (
     ConfigError,
@@ -28,114 +29,138 @@ from pangu_alpha.config.zoo import load_model_config, with_named_model
 class CheckpointConfig:
     """When a run saves itself, and which of its checkpoints stay.
 
-    Args:
-        every: Steps between two checkpoints.
-        keep_last: How many of the newest stay.
-        keep_every: Checkpoints whose step is a multiple of this stay for ever; None keeps none so.
-        background: Write while the training goes on. Costs a copy of weights and optimizer state in the
-            host's memory.
-        storage: Where a partitioned run's ranks save: "shared" storage that all see, or "local" to each
-            node, which only the same plan on the same nodes resumes from.
-
     Raises:
         ConfigError: All fields that have the wrong type or break a rule.
     """
 
-    every: int = 1000
-    keep_last: int = 2
-    keep_every: int | None = None
-    background: bool = True
-    storage: Literal["shared", "local"] = "shared"
+    every: int = option(
+        1000, "steps between two checkpoints; the last step and a signal save one, too", at_least=1
+    )
+    keep_last: int = option(2, "how many of the newest whole checkpoints stay", at_least=1)
+    keep_every: int | None = option(
+        None,
+        "checkpoints whose step is a multiple of this number are never deleted; null keeps only the newest",
+        at_least=1,
+    )
+    background: bool = option(
+        True,
+        "write checkpoints while the training goes on, which takes a copy of weights and moments in the "
+        "memory of the host; false lets the step wait for the disk",
+    )
+    storage: Literal["shared", "local"] = option(
+        "shared",
+        "where the ranks of a plan of several NPUs save: `shared` is storage that all nodes see, `local` a "
+        "disk of each node, from which only the same plan on the same nodes resumes",
+        see="training.md#saving",
+    )
 
     def __post_init__(self) -> None:
         validate(self)
-
-    def rules(self) -> Iterator[str]:
-        """Yields one sentence for every rule the values break."""
-        for name in ("every", "keep_last", "keep_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                yield f"{name}: {value} must be at least 1"
 
 
 @dataclass(frozen=True)
 class GuardConfig:
     """What a run does about overflows, NaN and spikes: skip the update, count it, stop in the end.
 
-    Args:
-        spike_factor: An update whose gradient norm exceeds this times the running mean of the norm is
-            skipped; None skips only norms that are not finite.
-        max_skipped: The run stops with an error after this many skipped updates in a row (those that
-            only lower a dynamic loss scale are not counted).
-
     Raises:
         ConfigError: All fields that have the wrong type or break a rule.
     """
 
-    spike_factor: float | None = None
-    max_skipped: int = 20
+    spike_factor: float | None = option(
+        None,
+        "skip an update whose gradient norm exceeds this number times the running mean of the norm; null "
+        "skips only norms that are not finite",
+        above=1,
+    )
+    max_skipped: int = option(
+        20,
+        "stop the run with an error after this many skipped updates in a row; those that only lower a "
+        "dynamic loss scale do not count",
+        at_least=1,
+    )
 
     def __post_init__(self) -> None:
         validate(self)
-
-    def rules(self) -> Iterator[str]:
-        """Yields one sentence for every rule the values break."""
-        if self.spike_factor is not None and self.spike_factor <= 1.0:
-            yield f"spike_factor: {self.spike_factor} must be greater than 1"
-        if self.max_skipped < 1:
-            yield f"max_skipped: {self.max_skipped} must be at least 1"
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """Length, batch, place and bookkeeping of a run.
 
-    Args:
-        output: Folder of checkpoints, metrics.jsonl, TensorBoard events and loss.png.
-        steps: Optimizer steps in all, those before a resume included.
-        batch_size: Rows of one micro-batch on each data-parallel rank.
-        seed: Seeds the initialisation, the data order and the dropout masks.
-        device: Device type; "auto" is Ascend where there is one, else CPU.
-        chip: Family of the Ascend devices, see config.families; "auto" is the one that MindSpore finds.
-            Nothing on CPU.
-        resume: "auto" continues from the newest whole checkpoint in `output` if there is one, "never"
-            refuses to start where one lies, anything else is the path of a checkpoint, of any form that
-            has the optimizer's state.
-        initial: Path of a checkpoint of any form whose weights a new run starts from, at step 0; a resume
-            goes before it.
-        evaluate_every: Steps between two validation perplexities; the last step always has one.
-        evaluate_batches: Batches of a validation; None takes the whole set.
-        check_replicas_every: Steps between two comparisons of what several ranks hold copies of; the first
-            step after every start and the last step always have one. 0 compares never.
-        log_every: Steps between two lines on the console; metrics.jsonl gets every step.
-        attention_dropout: Who draws the masks of the attention weights: "positional" gives any plan, and a
-            run that was resumed, the masks of one process never stopped; "device" is Ascend's own kernel,
-            which moves fewer bytes and repeats nothing.
-        tensorboard: Write TensorBoard events beside metrics.jsonl.
-        peak_tflops: Peak of one device for the model FLOPs utilisation, 10^12 operations a second. None
-            measures a matrix product on CPU and reports no utilisation on Ascend.
-        checkpoint: See CheckpointConfig.
-        guard: See GuardConfig.
-
     Raises:
         ConfigError: All fields that have the wrong type or break a rule.
     """
 
-    output: PathText
-    steps: int
-    batch_size: int = 8
-    seed: int = 1
-    device: Literal["auto", "CPU", "Ascend"] = "auto"
-    chip: Literal["auto", Chip] = "auto"
-    resume: PathText = "auto"
-    initial: PathText | None = None
-    evaluate_every: int = 1000
-    evaluate_batches: int | None = None
-    check_replicas_every: int = 1000
-    log_every: int = 1
-    attention_dropout: Literal["positional", "device"] = "positional"
-    tensorboard: bool = True
-    peak_tflops: float | None = None
+    output: PathText = option(
+        REQUIRED,
+        "folder of all that the run writes: checkpoints, metrics.jsonl, TensorBoard events, loss.png",
+        see="training.md",
+    )
+    steps: int = option(REQUIRED, "optimizer steps in all, including those before a resume", at_least=1)
+    batch_size: int = option(
+        8,
+        "sequences of one micro-batch on each data parallel rank; a step reads this number times `dp` times "
+        "`micro_batches`",
+        at_least=1,
+    )
+    seed: int = option(
+        1,
+        "seed of the initial values, the order of the data and the dropout masks",
+        at_least=0,
+        below=2**31,
+    )
+    device: Literal["auto", "CPU", "Ascend"] = option(
+        "auto", "type of the devices; `auto` is Ascend where there is one, else CPU"
+    )
+    chip: Literal["auto", Chip] = option(
+        "auto",
+        "family of the Ascend devices: 910A (Atlas training), 910B (A2) or 910C (A3); it decides operators "
+        "and how overflow is noticed; `auto` asks MindSpore",
+        see="training.md#chip-families-and-overflow",
+    )
+    resume: PathText = option(
+        "auto",
+        "where a run continues: `auto` is the newest whole checkpoint of the output if there is one, `never` "
+        "refuses an output that has one, and anything else is the path of a checkpoint of any form that has "
+        "the state of the optimizer",
+        see="training.md#beginning",
+        metavar="HOW",
+    )
+    initial: PathText | None = option(
+        None,
+        "checkpoint of any form whose weights a new run starts from, at step 0; a resume goes before it",
+    )
+    evaluate_every: int = option(
+        1000, "steps between two validations; the last step always has one", at_least=1
+    )
+    evaluate_batches: int | None = option(
+        None, "batches of a validation; null takes the whole set", at_least=1
+    )
+    check_replicas_every: int = option(
+        1000,
+        "steps between two bitwise comparisons of the tensors that several ranks hold copies of; the first "
+        "step after every start and the last step always have one; 0 never compares",
+        at_least=0,
+        refusal="must not be negative; 0 compares never",
+        see="training.md#what-the-ranks-check-by-themselves",
+    )
+    log_every: int = option(
+        1, "steps between two lines on the console; metrics.jsonl gets every step", at_least=1
+    )
+    attention_dropout: Literal["positional", "device"] = option(
+        "positional",
+        "who draws the dropout masks of the attention weights: `positional` gives every plan and every "
+        "resumed run the masks of one uninterrupted process, `device` is the kernel of Ascend, which moves a "
+        "third of the bytes and cannot repeat its masks",
+        see="training.md#dropout",
+    )
+    tensorboard: bool = option(True, "write TensorBoard events beside metrics.jsonl")
+    peak_tflops: float | None = option(
+        None,
+        "peak of one device, for the model FLOPs utilisation (MFU); null measures a matrix product on CPU "
+        "and reports no MFU on Ascend",
+        unit="10^12 operations/s",
+    )
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
 
@@ -144,20 +169,6 @@ class RunConfig:
 
     def rules(self) -> Iterator[str]:
         """Yields one sentence for every rule the values break."""
-        for name in (
-            "steps",
-            "batch_size",
-            "evaluate_every",
-            "evaluate_batches",
-            "log_every",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                yield f"{name}: {value} must be at least 1"
-        if self.check_replicas_every < 0:
-            yield f"check_replicas_every: {self.check_replicas_every} must not be negative; 0 compares never"
-        if not 0 <= self.seed < 2**31:
-            yield f"seed: {self.seed} must lie in [0, 2^31)"
         for name in ("output", "resume", "initial"):
             if getattr(self, name) == "":
                 yield f"{name}: must not be empty"

@@ -14,14 +14,22 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
+from pangu_alpha.config.option import option_of
 from pangu_alpha.files import yaml_text
 from pangu_alpha.files.paths import expand_path
 from pangu_alpha.files.reading import MOST_DEPTH, ReadError, read_text
 from pangu_alpha.files.shown import quoted, shown
 
-T = TypeVar("T")
+
+class Dataclass(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+T = TypeVar("T", bound=Dataclass)
 PathText = Annotated[str, "path"]  # of a field: `~` and $NAME in it are replaced
 _MOST_SHOWN = 30  # problems of one message, and unknown keys of one mapping whose nearest is looked for
 _MOST_WHOLE = {int: 2**63, float: 10**300}  # a whole number ends up in 64 bits or in a float
@@ -89,7 +97,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
 def _elsewhere(name: object, cls: type, where: str = "") -> Iterator[str]:
     """Dotted paths of the fields of that name in the sections of a dataclass."""
     for section, hint in typing.get_type_hints(cls).items():
-        if dataclasses.is_dataclass(hint):
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             inside = _join(where, section)
             yield from (_join(inside, field.name) for field in dataclasses.fields(hint) if field.name == name)
             yield from _elsewhere(name, hint, inside)
@@ -138,7 +146,8 @@ def each_override(words: Iterable[str]) -> list[dict[str, Any]]:
     Raises:
         ConfigError: As `parse_overrides`.
     """
-    changes, problems = [], []
+    changes: list[dict[str, Any]] = []
+    problems: list[str] = []
     for word in words:
         try:
             changes.append(_override(word))
@@ -154,7 +163,7 @@ def _override(word: str) -> dict[str, Any]:
     parts, where = key.split("."), f"override {quoted(word)}"
     if not equals or not all(parts) or len(parts) > MOST_DEPTH:
         raise ConfigError([f"{where}: write it as key=value or section.key=value"])
-    nested = parse_yaml(text, where) if text else ""
+    nested: Any = parse_yaml(text, where) if text else ""
     if _commented(text, nested):
         raise ConfigError(
             [f"{where}: YAML takes all from # on for a comment; put the value in quotes: {key}='\"...\"'"]
@@ -200,7 +209,7 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
     if not isinstance(values, Mapping):
         raise ConfigError([f"{where or cls.__name__}: expected a mapping of keys, found {quoted(values)}"])
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    hints = _hints(cls)
+    hints = field_types(cls)
     problems = _unknowns(values, cls, where)
     arguments: dict[str, Any] = {}
     bad = set()
@@ -227,8 +236,8 @@ def validate(config: Any) -> None:
     Raises:
         ConfigError: All problems found.
     """
-    hints = _hints(type(config))
-    problems = []
+    hints = field_types(type(config))
+    problems: list[str] = []
     values, bad = {}, set()
     for field in dataclasses.fields(config):
         try:
@@ -242,9 +251,13 @@ def validate(config: Any) -> None:
         raise ConfigError(problems)
 
 
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    """Types of a dataclass's fields; to evaluate their names takes longer than all else that a check does."""
+def field_types(cls: type) -> dict[str, Any]:
+    """Types of the fields of a dataclass, PathText kept apart from str."""
+    return _evaluated_hints(cls)
+
+
+@functools.cache  # to evaluate the names takes longer than all else that a check does
+def _evaluated_hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 
@@ -259,19 +272,29 @@ class _Unknown:
 
     __mod__ = __rmod__ = __add__ = __radd__ = __mul__ = __rmul__ = _itself
     __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __bool__ = _false
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # Python's own way to say that it has no hash
 
 
 def _broken_rules(cls: type, values: Mapping[str, Any], bad: set[str]) -> list[str]:
+    """What the declarations of the fields and the dataclass's own rules refuse."""
+    problems = list(_beyond_bounds(cls, values))
     if not hasattr(cls, "rules"):
-        return []
-    probe = object.__new__(cls)
+        return problems
+    probe: Any = object.__new__(cls)
     for field in dataclasses.fields(cls):
         default = field.default if field.default is not dataclasses.MISSING else _Unknown()
         object.__setattr__(
             probe, field.name, _Unknown() if field.name in bad else values.get(field.name, default)
         )
-    return [problem for problem in cls.rules(probe) if problem.partition(":")[0] not in bad]
+    return problems + [problem for problem in cls.rules(probe) if problem.partition(":")[0] not in bad]
+
+
+def _beyond_bounds(cls: type, values: Mapping[str, Any]) -> Iterator[str]:
+    for field in dataclasses.fields(cls):
+        declared = option_of(field)
+        fault = declared and field.name in values and declared.fault(values[field.name])
+        if fault:
+            yield f"{field.name}: {fault}"
 
 
 def to_mapping(config: Any) -> Any:
@@ -296,7 +319,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return _path(value, where)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, hint, where)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return build(hint, value, where)
     if origin is typing.Literal:
         if value in arguments and type(value) in {type(argument) for argument in arguments}:

@@ -8,7 +8,7 @@ Legend: B rows, S sequence length.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -299,17 +299,23 @@ def open_sources(
 
 
 def _strangers(opened: dict[str, Records]) -> Iterator[str]:
-    first = next(iter(opened), None)
     for key, records in opened.items():
+        first = next(iter(opened))
         mine, theirs = records.manifest.vocabulary, opened[first].manifest.vocabulary
         if mine != theirs:
             yield (
                 f"{key}: its tokenizer or control ids differ from those of {first} "
-                f"({mine} against {theirs}); preprocess all sets with one tokenizer and one --end-of-document"
+                f"({_told(mine)}; {first}: {_told(theirs)}); preprocess all sets with one tokenizer and one "
+                "--end-of-document"
             )
 
 
-def _read(files: list[str], windows: np.ndarray, batch_size: int) -> Iterable[np.ndarray]:
+def _told(vocabulary: Vocabulary) -> str:
+    pieces = f"{vocabulary.size} pieces with the digest {vocabulary.digest[:12]}..."
+    return f"{pieces}, documents end with {vocabulary.end_of_document}"
+
+
+def _read(files: list[str], windows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     """Reads windows by number in blocks of int32 [batch_size, S + 1]; the last one may have fewer rows."""
     import mindspore.dataset as ds  # heavy
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -105,7 +105,7 @@ class Position:
     @cached_property
     def mixture(self) -> Mixture:
         """Deals out the samples from `since` on."""
-        return Mixture({source.name: source.weight for source in self.present})
+        return _mixture(self.sources)
 
     @property
     def fingerprint(self) -> int:
@@ -144,7 +144,7 @@ class Position:
         """
         places = _matches(self.sources, sources)
         same = places == [*range(len(self.present))]
-        same = same and Mixture({s.name: s.weight for s in sources}).slots == self.mixture.slots
+        same = same and _mixture(sources).slots == self.mixture.slots
         known = self.sources if same else self.at(samples)
         found = tuple(
             new if place is None else replace(new, order=known[place].order, draws=known[place].draws)
@@ -152,6 +152,11 @@ class Position:
         )
         left = (replace(s, weight=None) for place, s in enumerate(known) if place not in places)
         return Position(self.since if same else samples, (*found, *left))
+
+
+def _mixture(sources: Iterable[SourcePlace]) -> Mixture:
+    """Of those that have a weight, which are those in the mixture."""
+    return Mixture({source.name: source.weight for source in sources if source.weight is not None})
 
 
 def _matches(before: Sequence[SourcePlace], now: Sequence[SourcePlace]) -> list[int | None]:

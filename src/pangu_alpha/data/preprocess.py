@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pangu_alpha.config.option import REQUIRED, option
 from pangu_alpha.config.schema import ConfigError, to_mapping, validate
 from pangu_alpha.data.manifest import (
     MANIFEST_NAME,
@@ -49,20 +50,14 @@ Progress = Callable[[str, str, int], Advance]
 class PreprocessConfig:
     """Everything that decides the records, and how many processes make them.
 
+    MindSpore opens at most 4096 MindRecord files, which is 500 billion tokens at a seq_length of 1024.
+
     Args:
         inputs: Corpus files; windows follow their order.
         tokenizer: Vocabulary file.
         output: Folder for the records; new, empty, or left by an interrupted run of the same settings.
-        seq_length: S; a window has S + 1 ids.
-        end_of_document: Name of the control piece after each document; a released model's is in its card.
-        read: How files become documents.
         clean: What is taken out of them, duplicate lines within each input file included; None leaves
             documents as they are.
-        pad_last: Fill up the last window with <pad> instead of leaving its ids out.
-        windows_per_shard: Windows of one MindRecord file; None makes eight files of 60 to 500 MB, and of a
-            smaller or larger corpus as many as that takes. MindSpore opens at most 4096 files, which is 500
-            billion tokens at S = 1024.
-        workers: Processes.
 
     Raises:
         ConfigError: All fields that have the wrong type or break a rule.
@@ -71,13 +66,26 @@ class PreprocessConfig:
     inputs: tuple[str, ...]
     tokenizer: str
     output: str
-    seq_length: int
-    end_of_document: str = "<eod>"
+    seq_length: int = option(
+        REQUIRED, "tokens that a sample trains on; a window of the records has one more", at_least=1
+    )
+    end_of_document: str = option(
+        "<eod>",
+        "control piece after each document; the card of a released model names its own",
+        metavar="PIECE",
+    )
     read: ReadOptions = field(default_factory=ReadOptions)
     clean: CleanRules | None = field(default_factory=CleanRules)
-    pad_last: bool = False
-    windows_per_shard: int | None = None
-    workers: int = 1
+    pad_last: bool = option(
+        False, "fill up the last window with <pad> instead of leaving its tokens out, for a validation set"
+    )
+    windows_per_shard: int | None = option(
+        None,
+        "windows of one MindRecord file; by default there are eight files of 60 to 500 MB, and of a smaller "
+        "or larger corpus as many as that takes",
+        at_least=1,
+    )
+    workers: int = option(1, "processes, each of which reads one input file at a time", at_least=1)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -90,10 +98,6 @@ class PreprocessConfig:
 
     def rules(self) -> Iterator[str]:
         """Yields one sentence for every rule the values break."""
-        for name in ("seq_length", "windows_per_shard", "workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                yield f"{name}: {value} must be at least 1"
         if not self.inputs:
             yield "inputs: empty; name at least one corpus file"
         if isinstance(self.output, str) and (fault := name_fault(os.path.realpath(self.output))):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.data.batches import Batch, ValidationBatches
@@ -18,6 +21,8 @@ from pangu_alpha.model.initialization import initialize
 from pangu_alpha.text.tokenizer import PanguTokenizer
 from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.validation import mean_loss
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def compare_with_baselines(
     """
     loaded = load_for_inference(checkpoint, tokenizer, options=options, decoding=False)
     config = loaded.model.config
-    fit = {
+    fit: dict[str, Any] = {
         "seq_length": config.seq_length,
         "vocab_size": config.vocab_size,
         "tokenizer_digest": loaded.tokenizer.digest,
@@ -107,22 +112,29 @@ def compare_with_baselines(
     for folder, pairs in ((records, token_pairs(held_out)), (train_records, training)):
         if not any(len(previous) for previous, _ in pairs):
             raise ValueError(f"{shown(folder)}: all of it is padding, no token counts; name other records")
+    windows = sum(len(batch.input_ids) for batch in held_out)
+    logger.info("scoring %d windows with the trained network, the untrained one and a bigram", windows)
     bigram = KneserNeyBigram(config.vocab_size, training)
     characters = count_characters(held_out, loaded.tokenizer)
     loss = TokenLoss(loaded.model)
-    trained, tokens = mean_loss(loss, held_out)
+    trained, tokens = mean_loss(loss, _with_bar(held_out, "trained"))
     if not math.isfinite(trained):
         raise ValueError(
             f"{shown(loaded.checkpoint)}: the loss of the held-out tokens is {trained}: its weights hold NaN "
             "or are too large; use an earlier checkpoint of the run"
         )
     initialize(loaded.model, seed=0)
-    untrained, _ = mean_loss(loss, held_out)
+    untrained, _ = mean_loss(loss, _with_bar(held_out, "untrained"))
     return (
         Score(f"PanGu-alpha after {loaded.step} steps", trained, tokens, characters),
         Score("PanGu-alpha untrained", untrained, tokens, characters),
         Score("interpolated Kneser-Ney bigram", score_bigram(bigram, held_out), tokens, characters),
     )
+
+
+def _with_bar(batches: Sequence[Batch], name: str) -> Iterable[Batch]:
+    """The batches, with a bar on a terminal."""
+    return tqdm(batches, desc=name, unit="batch", disable=None)
 
 
 def _batches(records: Records, batch_size: int) -> ValidationBatches:

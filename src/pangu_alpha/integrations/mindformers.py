@@ -11,7 +11,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import mindspore as ms
 from mindformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
@@ -155,6 +155,17 @@ class PanguAlphaForCausalLM(PreTrainedModel):
         if state_dict is None:
             state_dict = {parameter.name: parameter for parameter in self.get_parameters()}
         super().save_pretrained_experimental_mode(save_directory, *args, state_dict=state_dict, **kwargs)
+
+    def chat(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: MindFormers' method would run, and return a history of texts that nobody answered.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "chat: PanGu-alpha is a base model, which continues texts and has no chat template; call "
+            "`generate` with a text that the answer continues"
+        )
 
     @classmethod
     def from_pretrained_experimental_mode(

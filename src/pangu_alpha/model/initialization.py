@@ -91,7 +91,7 @@ def _distribution(name: str, num_layers: int) -> tuple[float, float]:
 
 
 def _normal(
-    rng: np.random.Generator, shape: tuple[int, int], start: tuple[int, int], held: tuple[int, int]
+    rng: np.random.Generator, shape: tuple[int, ...], start: tuple[int, ...], held: tuple[int, ...]
 ) -> np.ndarray:
     """A part of a matrix of normal values that are drawn row by row."""
     values = np.zeros(held, np.float32)
@@ -111,10 +111,10 @@ def _normal(
 
 def _cut(
     rng: np.random.Generator,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     cut: float,
-    start: tuple[int, int],
-    held: tuple[int, int],
+    start: tuple[int, ...],
+    held: tuple[int, ...],
 ) -> np.ndarray:
     """A part of a matrix of normal values; those beyond `cut` standard deviations are drawn again."""
     values = rng.standard_normal(shape, np.float32)

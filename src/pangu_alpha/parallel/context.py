@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 import mindspore as ms
 
@@ -106,7 +107,7 @@ def partition(plan: ParallelPlan, rank: int, search: str | None = None, inputs: 
         inputs: How many tensors a step is fed, each cut by rows: input_ids, labels, loss_mask, position_ids,
             document_ids, and with dropout dropout_rows.
     """
-    settings = {}
+    settings: dict[str, Any] = {}
     if plan.optimizer_parallel != "none":
         settings["enable_parallel_optimizer"] = True
         settings["parallel_optimizer_config"] = {

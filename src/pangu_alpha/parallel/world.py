@@ -78,6 +78,11 @@ def join_world(plan: ParallelPlan, device: str = "CPU") -> World:
     Raises:
         ValueError: The processes that were started are not those the plan needs.
     """
+    if device == "CPU" and plan.tp * plan.pp > 1:
+        raise ValueError(
+            f"parallel: tp {plan.tp} and pp {plan.pp} cannot be trained on CPU; MindSpore 2.9 runs "
+            "partitioned graphs on Ascend only. `python src/plan.py replay` shows on CPU that they are right"
+        )
     started = _number_started()
     if started != plan.devices:
         raise ValueError(
@@ -86,11 +91,6 @@ def join_world(plan: ParallelPlan, device: str = "CPU") -> World:
         )
     if plan.devices == 1:
         return World()
-    if device == "CPU" and plan.tp * plan.pp > 1:
-        raise ValueError(
-            f"parallel: tp {plan.tp} and pp {plan.pp} cannot be trained on CPU; MindSpore 2.9 runs "
-            "partitioned graphs on Ascend only. `python src/plan.py replay` shows on CPU that they are right"
-        )
     from mindspore.communication import get_group_size, get_rank, init
 
     init()

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
+from pangu_alpha.config.option import option
+from pangu_alpha.config.schema import validate
 from pangu_alpha.text.ledger import CharacterLedger
 
 _LINE_END = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
@@ -23,34 +25,31 @@ _NOT_HAN = re.compile("[^\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000
 class CleanRules:
     """What to take out. The defaults keep every line of prose.
 
-    Args:
-        strip_invisible (bool): drop control, zero-width and direction characters.
-        fold_spaces (bool): one plain space for every run of spaces, tabs and wide spaces; trim lines.
-        keep_blank_lines (bool): keep one blank line where there were several (else none).
-        drop_duplicate_lines (bool): drop a line that came before, in this document or an earlier one.
-        duplicate_min_characters (int): shorter lines ("诗曰：") may repeat.
-        min_line_characters (int): drop shorter lines.
-        min_line_han (float): drop lines with a smaller share of Han among their characters.
-        min_document_characters (int): drop documents that are shorter after all the above.
+    Raises:
+        ConfigError: All fields that have the wrong type or lie beyond their bounds.
     """
 
-    strip_invisible: bool = True
-    fold_spaces: bool = True
-    keep_blank_lines: bool = False
-    drop_duplicate_lines: bool = True
-    duplicate_min_characters: int = 15
-    min_line_characters: int = 0
-    min_line_han: float = 0.0
-    min_document_characters: int = 1
+    strip_invisible: bool = option(True, "drop control, zero-width and direction characters")
+    fold_spaces: bool = option(
+        True, "make one plain space of every run of spaces, tabs and wide spaces, and trim lines"
+    )
+    keep_blank_lines: bool = option(False, "keep one blank line where there were several; false keeps none")
+    drop_duplicate_lines: bool = option(
+        True, "drop a line that came before, in this document or an earlier one of the same file"
+    )
+    duplicate_min_characters: int = option(
+        15, 'shorter lines, such as "诗曰：", may repeat', at_least=0, unit="characters"
+    )
+    min_line_characters: int = option(0, "drop shorter lines", at_least=0, unit="characters")
+    min_line_han: float = option(
+        0.0, "drop lines with a smaller share of Han among their characters", at_least=0, at_most=1
+    )
+    min_document_characters: int = option(
+        1, "drop documents that are shorter after all other rules", at_least=0, unit="characters"
+    )
 
     def __post_init__(self) -> None:
-        lengths = ("duplicate_min_characters", "min_line_characters", "min_document_characters")
-        negative = [name for name in lengths if getattr(self, name) < 0]
-        wrong = [f"{name} = {getattr(self, name)}: must be 0 or more" for name in negative]
-        if not 0.0 <= self.min_line_han <= 1.0:
-            wrong.append(f"min_line_han = {self.min_line_han}: must lie in [0, 1]")
-        if wrong:
-            raise ValueError("; ".join(wrong))
+        validate(self)
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ class Cleaner:
             else:
                 kept += 1
                 yield line
-        if not kept:  # n lines have n - 1 line ends between them
+        if problem and not kept:  # n lines have n - 1 line ends between them
             dropped[problem] -= 1
 
     def _problem(self, line: str) -> str | None:

@@ -117,11 +117,11 @@ def _parts(word: str) -> Iterator[str]:
 def _explain(message: str, vocab_size: int) -> str:
     """SentencePiece 0.2's complaint in the user's terms; an unknown one is passed on as it is."""
     if found := re.search(r"value <= (\d+)", message):
-        return f"vocab_size = {vocab_size} is too large for this corpus: use at most {found[1]}, or more text"
+        return f"{vocab_size} pieces are too many for this corpus: take at most {found[1]}, or more text"
     if found := re.search(r"required_chars. \d+ vs (\d+)", message):
         return (
-            f"vocab_size = {vocab_size} is too small for this corpus: its characters and the special pieces "
-            f"need {found[1]}; raise vocab_size or lower character_coverage"
+            f"{vocab_size} pieces are too few for this corpus: its characters and the special pieces need "
+            f"{found[1]}; take so many (--size), or let rare characters go without (--coverage)"
         )
     if "sentences_.empty()" in message:
         return "the corpus holds no text to train a vocabulary on"

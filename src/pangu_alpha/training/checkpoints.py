@@ -96,9 +96,9 @@ class RunCheckpoints:
         """
         run = self._config.run
         path = next(filter(None, map(self._resumed, self._wishes)), None)
-        if path is None and run.initial is None:
-            return None
         if path is None:
+            if run.initial is None:
+                return None
             return Start(self._open(Path(run.initial)), resumed=False, verified=False)
         source = open_part(path) if self._is_own_part(path) else self._open(path)
         if not source.tensors.get("optimizer"):

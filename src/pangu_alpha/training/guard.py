@@ -90,10 +90,11 @@ class Guard:
         self.skipped += 1
         self.skipped_in_row += not only_scaled
         if self.skipped_in_row >= self.config.max_skipped:
+            key = "spike_factor" if finite else "max_skipped"
             raise TrainingHaltedError(
-                f"{self.skipped_in_row} updates in a row were skipped (last gradient norm {norm}, running "
-                f"mean {self.mean_norm:.4g}); lower optim.learning_rate, look at the data, or raise "
-                "run.guard.max_skipped, and continue from the last checkpoint"
+                f"{self.skipped_in_row} updates in a row were skipped (last gradient norm {norm:.6g}, "
+                f"running mean {self.mean_norm:.4g}); lower optim.learning_rate, look at the data, or raise "
+                f"run.guard.{key}, and continue from the last checkpoint"
             )
 
     def state(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from pangu_alpha.checkpoint.foreign.mindspore.export import (
     export_ckpt,
@@ -108,7 +109,7 @@ def _export_released(source: Source, path: Path, options: ExportOptions) -> None
 
 
 def _export_mindspore(source: Source, path: Path, options: ExportOptions) -> None:
-    names = "official" if options.official else "ours"
+    names: Literal["ours", "official"] = "official" if options.official else "ours"
     export_slices(source, path, options.plan or ParallelPlan(), names, limits=options.limits)
 
 

@@ -292,7 +292,7 @@ def _dispose(aside: Path, path: Path) -> None:
     except CheckpointError as error:
         damaged = _free_name(path, "damaged")
         aside.rename(damaged)
-        reason = str(error).replace(str(aside), str(damaged))  # the name that the user finds
+        reason = str(error).replace(str(aside), damaged.name)  # its name until now
         logger.warning("replaced, kept as %s, remove it by hand: %s", damaged.name, reason)
     else:
         remove_quietly(aside)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from pangu_alpha.cli.options import natural, path_text, port, positive
+from pangu_alpha.cli.options import Differs, add_options, natural, path_text, port, positive
 from pangu_alpha.cli.parser import Parser
+from pangu_alpha.cluster.chips import CHIPS
+from pangu_alpha.config.run import RunConfig
 from pangu_alpha.launcher.commands import address_fault
 from pangu_alpha.launcher.watch import GRACE
 
-_OF_TRAIN = {"--resume": "run.resume=HOW", "--init-from": "run.initial=PATH"}  # train.py's own, not ours
+_OF_TRAIN = {  # train.py's own, not ours
+    "--resume": "run.resume=HOW",
+    "--initial": "run.initial=PATH",
+    "--init-from": "run.initial=PATH",
+}
 
 
 def parse(words: Sequence[str], trains: bool) -> tuple[argparse.Namespace, list[str]]:
@@ -56,17 +64,23 @@ def _hint(option: str, parser: argparse.ArgumentParser) -> str:
 
 def _parser(trains: bool) -> argparse.ArgumentParser:
     name = "train" if trains else "predict"
-    words = "--config FILE [key=value ...]" if trains else "[options of predict.py]"
+    words = "--config YAML [key=value ...]" if trains else "[options of predict.py]"
     others = "Words key=value go to train.py." if trains else "Options not listed here go to predict.py."
     parser = Parser(
-        prog=f"bash run_scripts/run_distribute_{name}.sh",
+        prog=f"bash run_scripts/{os.environ.get('PANGU_SCRIPT') or f'run_distribute_{name}.sh'}",
         usage=f"%(prog)s [options] {words}",
         description=f"Starts {name}.py on the devices of a node and watches over it; see docs/launching.md.",
         epilog=others,
     )
     add = parser.add_argument
     if trains:
-        add("--config", type=path_text, required=True, metavar="FILE", help="YAML of the run")
+        add(
+            "--config",
+            type=path_text,
+            required=True,
+            metavar="YAML",
+            help="the run: sections model, data, run, optim and parallel",
+        )
     else:
         add(
             "--prompt-file",
@@ -88,9 +102,10 @@ def _parser(trains: bool) -> argparse.ArgumentParser:
 
 
 def _add_topology(parser: argparse.ArgumentParser, trains: bool) -> None:
-    add = _adder(parser, "devices and nodes")
+    group = parser.add_argument_group("devices and nodes")
+    add = _adder(group)
     needed = "what the plan needs" if trains else "1"
-    add("--device", choices=("Ascend", "CPU"), help="device type; without it, the program's own choice")
+    add_options(group, RunConfig, device=Differs(shown="run.device of the YAML" if trains else "auto"))
     add("--nproc", type=positive, metavar="N", help=f"workers of a node; without it, {needed}")
     if not trains:
         parser.set_defaults(restarts=0)
@@ -108,8 +123,15 @@ def _add_topology(parser: argparse.ArgumentParser, trains: bool) -> None:
     )
     add("--start", choices=("msrun", "rank-table"), default="msrun", help="how workers find each other")
     add("--rank-table", type=path_text, metavar="FILE", help="HCCL rank table, for --start rank-table")
-    add("--chip", metavar="NAME", help="chip whose rules the rank table must keep; see docs/rank_tables.md")
-    add("--cluster-timeout", type=positive, default=600, metavar="S", help="wait for all workers (msrun)")
+    add("--chip", choices=tuple(CHIPS), help="chip whose rules the rank table must keep; see "
+        "docs/rank_tables.md")  # fmt: skip
+    add(
+        "--cluster-timeout",
+        type=positive,
+        default=600,
+        metavar="S",
+        help="seconds that all workers may take to come together (msrun)",
+    )
     add("--restarts", type=natural, default=0, metavar="N", help="attempts after a failure, each from "
         "the newest whole checkpoint")  # fmt: skip
     add(
@@ -121,22 +143,40 @@ def _add_topology(parser: argparse.ArgumentParser, trains: bool) -> None:
 
 
 def _add_environment(parser: argparse.ArgumentParser) -> None:
-    add = _adder(parser, "environment and logs")
+    add = _adder(parser.add_argument_group("environment and logs"))
     add("--log-dir", type=path_text, default="logs", metavar="DIR", help="logs of all attempts; best on "
         "shared storage")  # fmt: skip
-    add("--heartbeat", type=natural, default=30, metavar="S", help="between signs of life of a compilation")
+    add(
+        "--heartbeat",
+        type=natural,
+        default=30,
+        metavar="S",
+        help="seconds between two lines that show that a compilation is alive; 0 shows none",
+    )
     add("--grace", type=natural, default=GRACE, metavar="S", help="seconds that workers get to save and stop "
         "after SIGTERM, Ctrl-C or a hang-up; a second signal kills them at once")  # fmt: skip
-    add("--hccl-connect-timeout", type=positive, default=1200, metavar="S", help="HCCL_CONNECT_TIMEOUT")
-    add("--hccl-exec-timeout", type=positive, default=3600, metavar="S", help="HCCL_EXEC_TIMEOUT")
+    add(
+        "--hccl-connect-timeout",
+        type=positive,
+        default=1200,
+        metavar="S",
+        help="seconds that devices may take to connect (HCCL_CONNECT_TIMEOUT)",
+    )
+    add(
+        "--hccl-exec-timeout",
+        type=positive,
+        default=3600,
+        metavar="S",
+        help="seconds that a collective may wait for all its ranks (HCCL_EXEC_TIMEOUT)",
+    )
     add("--bind-cores", action="store_true", help="give every worker its own share of the cores")
     add("--dry", action="store_true", help="print what would run on every node, run nothing")
 
 
-def _adder(parser: argparse.ArgumentParser, title: str) -> Callable[..., None]:
-    group = parser.add_argument_group(title)
+def _adder(group: argparse._ArgumentGroup) -> Callable[..., None]:
+    """Adds options to a group, each with its default in the help."""
 
-    def add(name: str, help: str, default: object = None, **rest: object) -> None:
+    def add(name: str, help: str, default: object = None, **rest: Any) -> None:
         if default is not None:
             rest["default"], help = default, f"{help} (default: {default})"
         group.add_argument(name, help=help, **rest)

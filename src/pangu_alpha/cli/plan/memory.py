@@ -36,9 +36,9 @@ def _rows(summary: RankSummary, job: Job) -> Iterator[tuple[object, ...]]:
     batch = job.batch_size * job.plan.dp * job.plan.micro_batches
     planned = PlannedJob.of(Shape.of(job.model), job.plan, batch)
     stack = software_of(load_stack(_STACK), job.model, job.chip)
-    for name, expected in kept_bytes(planned, summary.stage, stack).items():
+    for name, kept in kept_bytes(planned, summary.stage, stack).items():
         one = f"{summary.kept.micro_batch[name]:,.0f}"
-        yield _row(summary, name, one, summary.kept.peak[name], expected)
+        yield _row(summary, name, one, summary.kept.peak[name], kept)
 
 
 def _row(summary: RankSummary, name: str, one: str, found: int, expected: float) -> tuple[object, ...]:

@@ -5,30 +5,34 @@ from __future__ import annotations
 import argparse
 
 from pangu_alpha.cli.options import (
+    Differs,
+    add_options,
+    add_output_folder,
+    add_plan_options,
+    add_rack_option,
+    byte_size,
     natural,
     naturals,
-    nonnegative_number,
     path_text,
     positive,
     positive_number,
-    positives,
-    user_path,
 )
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.cli.plan import calibrate, train_replay
 from pangu_alpha.cli.plan import search as search_command
-from pangu_alpha.config.families import FAMILIES
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.run import RunConfig
 from pangu_alpha.config.zoo import MODEL_NAMES
 
 _EXAMPLES = """\
 examples:
-  plan.py search --model 13b --cluster 910a-1024 --global-batch 1024 --out planned
-  plan.py search --model 200b --cluster table.json --levels 910a --global-batch 512 --out planned --verify
+  plan.py search --model 13b --cluster 910a-1024 --global-batch 1024 --output planned
+  plan.py search --model 200b --cluster table.json --levels 910a --global-batch 512 --output planned --verify
   plan.py operators --model 13b --devices 8 --batch-size 4
   plan.py calibrate --from run/metrics.jsonl --cluster 910b-64 --output my_cluster.yaml
   plan.py dry-run --model 2_6b --devices 512 --dp 64 --tp 8 --optimizer-parallel level1
   plan.py dry-run --model 200b --devices 2048 --dp 16 --tp 8 --pp 16 --micro-batches 32 \\
-      --optimizer-parallel level1 --recompute full --servers-per-rack 16 --all-stages --out report
+      --optimizer-parallel level1 --recompute full --servers-per-rack 16 --all-stages --output report
   plan.py replay --model tiny --dp 2 --tp 2 --pp 2 --micro-batches 4
   plan.py replay --suite quick
   plan.py replay --suite continued
@@ -53,8 +57,9 @@ def plan_parser() -> argparse.ArgumentParser:
     one = commands.add_parser("dry-run", help="compile ranks of a plan: what they hold and send")
     _model_options(one)
     _plan_options(one)
-    one.add_argument("--attention-dropout", choices=("positional", "device"), help="who draws the masks of "
-        "the attention weights (default: run.attention_dropout of --plan, or positional)")  # fmt: skip
+    add_options(
+        one, RunConfig, attention_dropout=Differs(shown="run.attention_dropout of --plan, or positional")
+    )
     which = one.add_mutually_exclusive_group()
     which.add_argument("--rank", type=natural, default=0, help="rank to compile (default: 0)")
     which.add_argument("--ranks", type=naturals, metavar="R,R,...", help="several ranks, whose dropout masks "
@@ -62,7 +67,7 @@ def plan_parser() -> argparse.ArgumentParser:
     which.add_argument("--all-stages", action="store_true", help="the first rank of every stage")
     one.add_argument("--rank-table", type=path_text, metavar="FILE", help="where ranks stand (default: "
         "servers of 8 devices in the order of the ranks)")  # fmt: skip
-    one.add_argument("--servers-per-rack", type=positive, metavar="N", help="(default: one rack holds all)")
+    add_rack_option(one)
     one.add_argument("--initialize", action="store_true", help="makes the initial values, too, so that the "
         "host's peak has them (minutes for a stage of 10^10 parameters)")  # fmt: skip
     one.add_argument("--picture", type=path_text, metavar="PNG", help="draws what each stage sends")
@@ -80,16 +85,19 @@ def plan_parser() -> argparse.ArgumentParser:
         "each plan (default: 3)")  # fmt: skip
     one.add_argument("--model", type=path_text, metavar="NAME|YAML", help="its shape, in float32 without "
         "dropout (default: a network of hidden size 32)")  # fmt: skip
-    one.add_argument("--layers", type=positive, help="layers (default: the model's, or 2)")
-    one.add_argument("--dropout", type=nonnegative_number, metavar="RATE", help="with masks by position "
-        "(default: 0, none)")  # fmt: skip
-    one.add_argument("model_fields", nargs="*", metavar="field=value", help="of the network, such as "
+    add_options(
+        one,
+        ModelConfig,
+        num_layers=Differs(older="--layers", shown="the model's, or 2"),
+        dropout=Differs(shown="0, none"),
+    )
+    one.add_argument("model_fields", nargs="*", metavar="key=value", help="keys of the network, such as "
         "vocab_size=63 norm_order=query_then_norm")  # fmt: skip
     _chip_option(one)
     _plan_options(one)
     _output_options(one)
     one = commands.add_parser("train-replay", help="run a plan's training on CPU, interrupt it, compare it")
-    train_replay.add_options(one)
+    train_replay.add_replay_options(one)
     _chip_option(one)
     _plan_options(one)
     _output_options(one)
@@ -105,8 +113,7 @@ def _search_parsers(commands: argparse._SubParsersAction) -> None:
     one = commands.add_parser("search", help="the fastest plans for a model on a cluster")
     _network_options(one)
     search_command.add_options(one)
-    one.add_argument("--timeout", type=positive_number, default=1800.0, metavar="S", help="seconds a "
-        "compilation of --verify may take (default: 1800)")  # fmt: skip
+    _timeout_option(one, "seconds that a compilation of --verify may take")
     _output_options(one)
     one = commands.add_parser("operators", help="the best way to split each operator of a block")
     _network_options(one)
@@ -114,71 +121,44 @@ def _search_parsers(commands: argparse._SubParsersAction) -> None:
     one.add_argument("--batch-size", type=positive, default=1, metavar="B", help="sequences of a micro-batch "
         "on all of them (default: 1)")  # fmt: skip
     one.add_argument("--micro-batches", type=positive, default=1, metavar="M", help="of a step (default: 1)")
-    one.add_argument("--limit", type=positive_number, metavar="BYTES", help="of the block's matrices and "
-        "their moments on a device")  # fmt: skip
+    one.add_argument("--limit", type=byte_size, metavar="SIZE", help="of the block's matrices and their "
+        "moments on a device, such as 120MB")  # fmt: skip
     one.add_argument("--verify", action="store_true", help="compiles the found way and compares call by call")
     one.add_argument(
         "--picture", type=path_text, metavar="PNG", help="draws bytes by tokens for 2, 4, 8 devices"
     )
-    one.add_argument(
-        "--timeout", type=positive_number, default=1800.0, metavar="S", help="seconds a compilation may take"
-    )
+    _timeout_option(one, "seconds that a compilation of --verify may take")
     one = commands.add_parser("calibrate", help="a cluster's constants from your own logged steps")
     calibrate.add_options(one)
 
 
 def _network_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--model", required=True, type=path_text, metavar="NAME|YAML", help=f"{', '.join(MODEL_NAMES)}, or a "
-        "YAML with a section model")  # fmt: skip
-    add("--layers", type=positive, metavar="L", help="this many layers instead of the model's")
+    parser.add_argument("--model", required=True, type=path_text, metavar="NAME|YAML", help="the network: "
+        f"{', '.join(MODEL_NAMES)}, or a YAML with a section model")  # fmt: skip
+    add_options(parser, ModelConfig, num_layers=Differs(older="--layers", shown="the model's"))
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
     _network_options(parser)
-    add = parser.add_argument
-    add("--batch-size", type=positive, metavar="B", help="rows of a micro-batch on each data-parallel rank "
-        "(default: run.batch_size of --plan, or 1)")  # fmt: skip
-    add("--timeout", type=positive_number, default=1800.0, metavar="S", help="seconds a compilation may take "
-        "(default: 1800)")  # fmt: skip
+    add_options(parser, RunConfig, batch_size=Differs(shown="run.batch_size of --plan, or 1"))
+    _timeout_option(parser, "seconds that a compilation may take")
+
+
+def _timeout_option(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument(
+        "--timeout", type=positive_number, default=1800.0, metavar="S", help=f"{text} (default: 1800)"
+    )
 
 
 def _chip_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--chip",
-        choices=tuple(FAMILIES),
-        help="family of the devices: 910A (Atlas training), 910B (A2), 910C (A3); decides operators and how "
-        "overflow is noticed (default: run.chip of --plan, or 910B)",
-    )
+    add_options(parser, RunConfig, chip=Differs(shown="run.chip of --plan, or 910B"))
 
 
 def _plan_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("plan").add_argument
-    add("--plan", type=path_text, metavar="YAML", help="the fields of a plan; options change single ones")
-    add("--devices", type=positive, metavar="N", help="must be dp * tp * pp")
-    for name, text in (("dp", "data"), ("tp", "tensor"), ("pp", "pipeline")):
-        add(f"--{name}", type=positive, help=f"degree of {text} parallelism (default: 1)")
-    add("--micro-batches", type=positive, metavar="M", help="micro-batches of a step (default: the least "
-        "that fills the stages, pp)")  # fmt: skip
-    add("--schedule", help="order of a pipeline's micro-batches: 1f1b, gpipe")
-    add("--layers-per-stage", type=positives, metavar="N,N,...", help="(default: as even as they go)")
-    add("--optimizer-parallel", metavar="LEVEL", help="none, level1, level2, level3")
-    add(
-        "--optimizer-threshold",
-        type=natural,
-        metavar="KB",
-        help="smallest parameter that is cut (default: 64)",
-    )
-    add("--recompute", metavar="MODE", help="none, selective, full; or one word for each layer, with commas")
-    add("--sequence-parallel", action="store_true", default=None, help="norms and residuals cut over tp by "
-        "rows")  # fmt: skip
-    add("--no-vocab-parallel", dest="vocab_parallel", action="store_false", default=None, help="table, "
-        "logits and loss whole on every rank of tp")  # fmt: skip
-    add("--gradient-fusion", type=natural, metavar="MB", help="buckets of gradients (default: 0, none)")
+    add_plan_options(parser, "plan")
+    parser.add_argument("--devices", type=positive, metavar="N", help="must be dp * tp * pp")
 
 
 def _output_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--out", type=user_path, metavar="DIR", help="keeps graphs, logs and report.json there"
-    )
+    add_output_folder(parser, "folder that keeps graphs, logs and report.json; without it nothing is kept")
     parser.add_argument("--json", action="store_true", help="prints report.json instead of tables")

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,7 @@ from pangu_alpha.cluster.tables.rank_table import RankTable
 from pangu_alpha.cluster.tables.rank_table import read as read_rank_table
 from pangu_alpha.cluster.tables.rank_table import write as write_rank_table
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.config.plan_file import plan_section
+from pangu_alpha.config.parallel import ParallelPlan, plan_section
 from pangu_alpha.config.schema import build, parse_overrides, read_yaml, to_mapping
 from pangu_alpha.files.writing import json_text, write_text
 from pangu_alpha.files.yaml_text import yaml_text
@@ -30,7 +29,7 @@ from pangu_alpha.planner.cost.hardware import Cluster, load_cluster, load_stack
 from pangu_alpha.planner.cost.memory import memory, state_bytes
 from pangu_alpha.planner.search import draw, explain, launching, placing
 from pangu_alpha.planner.search.closest_questions import nearest, problem, shortage
-from pangu_alpha.planner.search.search import FREE, Answer, Candidate, Question, judge, search
+from pangu_alpha.planner.search.search import FREE, Answer, Candidate, Grid, Question, judge, search
 
 _ALL = 1 << 30  # more grids than there are
 _GIB = 1 << 30
@@ -56,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--memory", type=positive_number, metavar="GiB", help="of a device that may be used (default: all)")
     add("--compare", type=path_text, metavar="YAML", help="a plan of yours: where it ranks, and why")
     add("--front", action="store_true", help="also the fastest plans for less memory")
-    add("--pictures", action="store_true", help="draws timeline, parts, front and grid into --out")
+    add("--pictures", action="store_true", help="draws timeline, parts, front and grid into --output")
     add("--verify", action="store_true", help="sends the best plan through the dry run of every stage")
 
 
@@ -85,7 +84,7 @@ def run(
         print(_impossible(question), file=sys.stderr)
         return 1
     best = answer.best[0]
-    report = {"answer": _as_json(answer)}
+    report: dict[str, Any] = {"answer": _as_json(answer)}
     sections = [_heading(answer), _ranking(answer), _losers(answer), _changes(answer), _memory(answer)]
     if mine is not None:
         sections.append(_compared(answer, mine, options.compare))
@@ -130,7 +129,7 @@ def _question(options: argparse.Namespace, model: ModelConfig, cluster: Cluster)
 
 
 def _search(question: Question, options: argparse.Namespace) -> Answer:
-    def bar(grids):
+    def bar(grids: Iterable[Grid]) -> Iterable[Grid]:
         return tqdm(grids, desc="grids", leave=False, disable=not sys.stderr.isatty())
 
     return search(question, options.top, progress=bar)
@@ -244,7 +243,8 @@ def _memory(answer: Answer) -> str:
 
 def _own_plan(path: str, question: Question) -> ParallelPlan:
     """The plan of --compare; of other numbers of devices there is no rank among the cluster's."""
-    plan = build(ParallelPlan, plan_section(read_yaml(path), path), "parallel")
+    values = read_yaml(path)
+    plan = build(ParallelPlan, plan_section(values), "parallel")
     if plan.devices != question.cluster.count:
         raise ValueError(
             f"--compare: {path}: dp {plan.dp} * tp {plan.tp} * pp {plan.pp} = {plan.devices} device"
@@ -253,19 +253,14 @@ def _own_plan(path: str, question: Question) -> ParallelPlan:
     return plan
 
 
-def _orders(plan: ParallelPlan) -> list[tuple[str, ...]]:
-    """MindSpore's order of the axes and the paper's; the first alone where both mean the same for a plan."""
-    orders = {}
-    for order in (RANK_ORDER, ("tp", "pp", "dp")):
-        orders.setdefault(tuple(axis for axis in order if getattr(plan, axis) > 1), order)
-    return list(orders.values())
-
-
 def _compared(answer: Answer, plan: ParallelPlan, path: str) -> str:
     question, best = answer.question, answer.best[0]
     model = CostModel(question.cluster, question.software)
     lines = []
-    for order in _orders(plan):
+    orders: dict[tuple[str, ...], tuple[str, ...]] = {}  # that differ in more than axes of one device
+    for order in (RANK_ORDER, ("tp", "pp", "dp")):
+        orders.setdefault(tuple(axis for axis in order if getattr(plan, axis) > 1), order)
+    for order in orders.values():
         mine = judge(question, plan, order)
         better = search(question, _ALL, within=mine.seconds).best
         own = next((each for each in better if each.grid == mine.grid), None)

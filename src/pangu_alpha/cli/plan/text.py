@@ -139,7 +139,7 @@ def traffic_text(summary: RankSummary) -> str:
                 link or "-",
             )
         )
-    header = ("what", "phase", "operation", "axis (ranks)", "type", "calls")
+    header: tuple[str, ...] = ("what", "phase", "operation", "axis (ranks)", "type", "calls")
     header += ("payload", "by formula", "equal", "sent", "link")
     lines = [table(header, rows, right=(5, 6, 7, 9))]
     lines += [f"  overflow: {each}" for each in summary.overflow[:_FEW]]
@@ -182,6 +182,7 @@ def stages_text(summaries: Sequence[RankSummary], mesh: Mesh, layers: Sequence[i
                 agrees,
             )
         )
+    header: tuple[str, ...]
     header = ("stage", "rank", "layers", "compile s", "host peak", "nodes", "weights", "moments", "sums")
     header += (*(f"sent {axis}" for axis in RANK_ORDER), "as predicted")
     wrong = [f"  stage {each.stage}: {host_text(each)}" for each in summaries if not each.fits_host]
@@ -197,7 +198,7 @@ def stages_text(summaries: Sequence[RankSummary], mesh: Mesh, layers: Sequence[i
 def suite_text(reports: Sequence[ReplayReport]) -> str:
     """A row for every replayed plan: how long it took, and the whole suite."""
     spent = [sum(report.seconds.values()) for report in reports]
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (report.name, report.ranks, "pass" if report.passed else "FAIL", f"{seconds:.0f}")
         for report, seconds in zip(reports, spent, strict=True)
     ]

@@ -9,9 +9,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from pangu_alpha.cli.options import natural, path_text, positive
+from pangu_alpha.cli.options import Differs, add_options, natural, path_text
+from pangu_alpha.config.families import Chip
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.config.run import RunConfig
 from pangu_alpha.config.schema import ConfigError, build, parse_overrides, to_mapping
 from pangu_alpha.config.zoo import load_network
 from pangu_alpha.files.writing import json_text, write_text
@@ -20,31 +22,25 @@ from pangu_alpha.proof.replay.training.replay import Leg, replay_training
 from pangu_alpha.proof.replay.training.small_run import small_run
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_replay_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that are not those of a plan."""
     add = parser.add_argument
-    add("--steps", type=positive, default=6, help="optimizer steps of the run (default: 6)")
-    add("--batch-size", type=positive, default=2, metavar="B", help="rows of a micro-batch on each "
-        "data-parallel rank (default: 2)")  # fmt: skip
-    add(
-        "--model",
-        type=path_text,
-        metavar="NAME|YAML",
-        help="its shape (default: hidden size 32)",
-    )
-    add("--layers", type=positive, help="layers (default: the model's, or 2)")
-    add("--then", action="append", metavar="FIELD=VALUE", help="goes on under another plan after half of the "
+    add_options(parser, RunConfig, steps=Differs(default=6), batch_size=Differs(default=2))
+    add("--model", type=path_text, metavar="NAME|YAML", help="shape of the network (default: a network of "
+        "hidden size 32)")  # fmt: skip
+    add_options(parser, ModelConfig, num_layers=Differs(older="--layers", shown="the model's, or 2"))
+    add("--then", action="append", metavar="KEY=VALUE", help="goes on under another plan after half of the "
         "steps, from a checkpoint; may be given more than once, for each field that changes")  # fmt: skip
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--kill-rank", type=natural, metavar="RANK", help="kills this rank after half of the "
         "steps and one; the run goes on from the checkpoint of the first half")  # fmt: skip
     how.add_argument("--stop-rank", type=natural, metavar="RANK", help="sends this rank SIGTERM after half "
         "of the steps; all save and stop, and the run goes on from there")  # fmt: skip
-    add("model_fields", nargs="*", metavar="field=value", help="of the network, such as dropout=0.1 "
+    add("model_fields", nargs="*", metavar="key=value", help="keys of the network, such as dropout=0.1 "
         "compute_dtype=float16")  # fmt: skip
 
 
-def run(options: argparse.Namespace, plan: ParallelPlan, chip: str, folder: Path) -> int:
+def run(options: argparse.Namespace, plan: ParallelPlan, chip: Chip, folder: Path) -> int:
     """Replays the run of the options.
 
     Args:
@@ -107,5 +103,5 @@ def _shape(options: argparse.Namespace, plan: ParallelPlan) -> dict[str, Any]:
     allowed = {field.name for field in fields(ModelConfig)} - {"vocab_size"}
     if unknown := set(given) - allowed:
         raise ConfigError([f"{name}: not a field that can be given" for name in sorted(unknown)])
-    layers = {} if options.layers is None else {"num_layers": options.layers}
+    layers = {} if options.num_layers is None else {"num_layers": options.num_layers}
     return shape | layers | given

@@ -165,8 +165,8 @@ def cheapest(
         ValueError: There is none: lengths are not divisible, or none fits the limit.
     """
     options = {name: choices_of(block, operator, limit) for name, operator in block.operators.items()}
-    for name, found in options.items():
-        if not found:
+    for name, choices in options.items():
+        if not choices:
             raise ValueError(
                 f"devices: {math.prod(block.axes)} cannot share {name!r}: {block.lengths['b']} sequences and "
                 f"{block.lengths['a']} heads do not divide so; use another number of devices or sequences"
@@ -178,8 +178,8 @@ def cheapest(
         least = sum(min(held(block, name, choice) for choice in each) for name, each in options.items())
         raise ValueError(f"limit: no way holds at most {limit:,.0f} bytes; the least is {least:,}")
     cost, chosen = found
-    choices = {name: options[name][chosen[name]] for name in block.operators}
-    strategy = evaluate(block, choices, micro_batches)
+    picked = {name: options[name][chosen[name]] for name in block.operators}
+    strategy = evaluate(block, picked, micro_batches)
     assert math.isclose(strategy.cost(price), cost, rel_tol=1e-9, abs_tol=1e-9), (strategy.cost(price), cost)
     return strategy
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
@@ -160,7 +160,7 @@ def install() -> None:
     table = {row: {name: _split(*value) for name, value in each.items()} for row, each in plain.items()}
     named, degrees = apply.row_of, apply.degrees
 
-    def row_of(path, cell):
+    def row_of(path: str, cell: Any) -> str:
         kind = type(cell).__name__
         return next(
             (key for place in path.split(".") if (key := f"{kind} {place}") in table), named(path, cell)
@@ -204,7 +204,7 @@ def _product(strategy: BlockStrategy, operator: Operator) -> dict[str, dict[str,
 
 
 def _renamed(split: Split, names: Mapping[str, str]) -> Split:
-    return _split([[names.get(axis, axis) for axis in axes] for axes in split.inputs], None)
+    return _split([[axis and names.get(axis, axis) for axis in axes] for axes in split.inputs], None)
 
 
 def _split(inputs: list[list[str | None]], output: list[str | None] | None) -> Split:

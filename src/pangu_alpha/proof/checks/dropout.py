@@ -107,6 +107,8 @@ def faults(found: Sequence[Draw], model: ModelConfig, plan: ParallelPlan, rank: 
     said = []
     for each in found:
         salt = salt_of(each.cell, model)
+        expected: tuple[int, ...]
+        own: tuple[int, ...]
         if each.way == "device":
             expected, own = device_seeds((seed, place.data, place.tensor), salt), ()
         else:
@@ -234,8 +236,9 @@ def _draw(cell: _Cell, plan: ParallelPlan) -> Draw:
         heads, seeds = _numbers(cell)
     else:
         node, function = kernel
-        whole = cell.model.tensor(function, node.inputs[0])
-        passes, heads, seeds = 1, (), _seeds(node, function)
+        drawn = cell.model.tensor(function, node.inputs[0])
+        assert drawn is not None  # the kernel's input is one tensor
+        whole, passes, heads, seeds = drawn, 1, (), _seeds(node, function)
     elements, size = prod(whole.shape), whole.bytes // prod(whole.shape)
     kernel_bytes = (4 * elements * size + elements * 3 // 8) * cell.calls  # x and y twice; the mask thrice
     # Backward, by formula: the gradient times the mask, and on the residual stream rescaled.

@@ -26,6 +26,9 @@ class Seen(NamedTuple):
     groups: frozenset[tuple[int, ...]]
 
 
+_Key = tuple[str, str, str, str, str]  # what, phase, operation, axis and type of a line
+
+
 @dataclass(frozen=True)
 class Line:
     """One purpose in one phase: what the formula says, what the graph has.
@@ -106,7 +109,7 @@ def check(demands: Iterable[Demand], seen: Mapping[Call, Seen]) -> list[Line]:
         A line for every purpose, phase, operation, axis and type; then what no formula asks for.
     """
     left = Counter({call: each.times for call, each in seen.items()})
-    asked: dict[tuple[str, ...], list[tuple[Demand, int]]] = {}
+    asked: dict[_Key, list[tuple[Demand, int]]] = {}
     for demand in demands:
         found = min(left[demand.call], demand.times)
         left[demand.call] -= found
@@ -119,7 +122,7 @@ def check(demands: Iterable[Demand], seen: Mapping[Call, Seen]) -> list[Line]:
     return lines
 
 
-def _line(key: tuple[str, ...], calls: Sequence[tuple[Demand, int]], seen: Mapping[Call, Seen]) -> Line:
+def _line(key: _Key, calls: Sequence[tuple[Demand, int]], seen: Mapping[Call, Seen]) -> Line:
     there = [(seen[demand.call], found, demand.call.bytes) for demand, found in calls if found]
     return Line(
         *key,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -145,7 +145,7 @@ class RankSummary:
 
     def wire(self) -> dict[tuple[str, Link], float]:
         """Bytes sent in a step by axis and link."""
-        found: Counter[tuple[str, Link]] = Counter()
+        found: defaultdict[tuple[str, Link], float] = defaultdict(float)
         for line, link in zip(self.lines, self.links, strict=True):
             if link and line.wire_bytes:
                 found[line.axis, link] += line.wire_bytes
@@ -249,7 +249,7 @@ def _axis(found: Slice, dimension: int, mesh: Mesh) -> str | None:
 
 
 def _difference(expected: Layout, found: Slice, axes: Sequence[str | None], held: Sequence[int]) -> str:
-    names = {"vp": "tp"}
+    names: dict[str | None, str | None] = {"vp": "tp"}
     table = tuple(
         names.get(axis, axis) if parts > 1 else None
         for axis, parts in zip(expected.axes, expected.parts, strict=True)

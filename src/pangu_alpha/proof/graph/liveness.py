@@ -93,7 +93,7 @@ class Kept:
 
     def by_layer(self) -> dict[str, float]:
         """Bytes of one micro-batch by layer."""
-        found: Counter[str] = Counter()
+        found: defaultdict[str, float] = defaultdict(float)
         for each in self.of("layers"):
             found[each.layer] += each.bytes / self.micro_batches
         return dict(found)

@@ -319,7 +319,7 @@ def _write_inputs(
     }
     if setting.edit_inputs:
         setting.edit_inputs(values)
-    *begins, _ = places(job, setting.steps, setting.start and setting.start.place)
+    *begins, _ = places(job, setting.steps, setting.start.place if setting.start else None)
     rows = [
         (
             *rows_of_step(job, place.samples, setting.fault.by_weight(place.step)),
@@ -386,7 +386,7 @@ def _compare(
     initial = dict(np.load(folder / "reference" / INITIAL))
     found = compare(run, reference, initial, _recipe(job, setting), bounds)
     losses = []
-    *begins, _ = places(job, setting.steps, setting.start and setting.start.expected_place)
+    *begins, _ = places(job, setting.steps, setting.start.expected_place if setting.start else None)
     for step, place in enumerate(begins):
         rows = rows_of_step(job, place.samples, setting.fault.by_weight(place.step))
         tokens = float(rows[2].sum())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
+from pangu_alpha.config.option import option
+from pangu_alpha.config.schema import validate
 from pangu_alpha.text.documents.encoding import UTF8, known_encoding
 from pangu_alpha.text.documents.opening import FORMATS
 
@@ -15,53 +18,58 @@ LARGEST_DOCUMENT = 64 << 20  # bytes: 22 million Han; the way to tokens holds ab
 class ReadOptions:
     """How files become documents and what to do with bad input.
 
-    Args:
-        split (str): a .txt file is one document ("file"), or one a paragraph ("blank_line"), or one a "line".
-        field (str): name of the text in a JSON record or of a parquet column; dots lead into objects and
-            lists, whose parts then stand on lines of their own.
-        invalid_utf8 (str): "replace" bad bytes by U+FFFD, "skip" the document, or "error".
-        broken (str): "error", or "skip" records that are not JSON or lack the field, documents that are too
-            large, and what a damaged archive no longer holds whole.
-        encoding (str): of text and JSON files, and of binary parquet columns.
-        format (str): "txt", "json" or "parquet"; "auto" goes by the file's name and first line.
-        invalid_share (float): a file with a larger share of bad places, in any MiB of it, is refused
-            whatever `invalid_utf8` says: it is not in that encoding.
-        largest_document (int): in bytes.
+    Raises:
+        ConfigError: All fields that have the wrong type or break a rule.
     """
 
-    split: str = "file"
-    field: str = "text"
-    invalid_utf8: str = "replace"
-    broken: str = "error"
-    encoding: str = UTF8
-    format: str = "auto"
-    invalid_share: float = 0.001
-    largest_document: int = LARGEST_DOCUMENT
+    split: str = option(
+        "file",
+        "what is a document in a .txt file: all of it (`file`), a paragraph (`blank_line`), a line (`line`)",
+        choices=SPLITS,
+    )
+    field: str = option(
+        "text",
+        "JSON field or parquet column of the text; `a.b` is the field b in the field a, or in each part of "
+        "the list a, whose parts then stand on lines of their own",
+        metavar="NAME",
+    )
+    invalid_utf8: str = option(
+        "replace",
+        "what to do about a few bad bytes: `replace` them by U+FFFD, `skip` the document, or `error` to stop",
+        choices=("replace", "skip", "error"),
+    )
+    broken: str = option(
+        "error",
+        "what to do about records that are not JSON or lack the field, damaged archives, and documents that "
+        "are too large: `error` stops, `skip` leaves them out",
+        choices=("error", "skip"),
+    )
+    encoding: str = option(UTF8, "encoding of the files, such as gb18030, big5 or utf-16", metavar="NAME")
+    format: str = option(
+        "auto", "what the files are; `auto` goes by their names and first lines", choices=("auto", *FORMATS)
+    )
+    invalid_share: float = option(
+        0.001,
+        "a file with a larger share of bad bytes, in any MiB of it, is in another encoding and is refused",
+        at_least=0,
+        at_most=1,
+        metavar="SHARE",
+    )
+    largest_document: int = option(
+        LARGEST_DOCUMENT, "a larger document or record is refused", unit="bytes", at_least=1, metavar="SIZE"
+    )
 
     def __post_init__(self) -> None:
-        allowed = {
-            "split": SPLITS,
-            "invalid_utf8": ("replace", "skip", "error"),
-            "broken": ("error", "skip"),
-            "format": ("auto", *FORMATS),
-        }
-        wrong = [
-            f"{name} = {getattr(self, name)!r}: must be one of {', '.join(values)}"
-            for name, values in allowed.items()
-            if getattr(self, name) not in values
-        ]
-        if not 0.0 <= self.invalid_share <= 1.0:
-            wrong.append(f"invalid_share = {self.invalid_share}: must lie in [0, 1]")
-        if self.largest_document < 1:
-            wrong.append(f"largest_document = {self.largest_document}: must be at least 1 byte")
+        validate(self)
+
+    def rules(self) -> Iterator[str]:
+        """Yields one sentence for every rule the values break."""
         if not self.field:
-            wrong.append("field = '': name the field of the text")
+            yield "field: empty; name the field of the text"
         try:
             known_encoding(self.encoding)
         except ValueError as error:
-            wrong.append(f"encoding = {self.encoding!r}: {error}")
-        if wrong:
-            raise ValueError("; ".join(wrong))
+            yield f"encoding: {error}"
 
     def changed(self) -> dict[str, object]:
         """The options that decide what is read; the later four only where they are not the default.

@@ -164,5 +164,5 @@ def partitioned_step(
     others = [parameter for parameter in parameters if stage != placed[parameter.name].stage]
     shares = [placed[parameter.name].share(plan) for parameter in own]
     sums = Partitioned(shares, row_share=1 / (plan.tp * plan.pp))
-    update = Update(AdamW(own, optim), operators, optim.clip_norm, sums)
+    update = Update(AdamW(tuple(own), optim), operators, optim.clip_norm, sums)
     return PartitionedStep(loss, ParameterTuple([*own, *others]), update, plan)

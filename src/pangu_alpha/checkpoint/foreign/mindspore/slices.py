@@ -143,7 +143,7 @@ def blaming(strategy: Strategy | None, read: str) -> Iterator[None]:
     except UnclearError:  # the user has to say more; another placement would not help
         raise
     except CheckpointError as error:
-        if strategy is None:
+        if strategy is None or isinstance(error, UnclearError):  # such as an unknown number of heads
             raise
         raise CheckpointError(
             f"{error}\n  - the slices were {read}: does it belong to these slices?"

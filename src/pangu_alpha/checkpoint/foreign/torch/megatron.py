@@ -255,7 +255,8 @@ def _join(ranks: Sequence[Mapping[str, Stored]], where: Path) -> tuple[dict[str,
                 f"{where}: rank {number} and rank 0 differ in what they hold: {few(unlike, 3)}"
             )
     positions = ranks[0].get(PORT.outside["position_embedding.table"])
-    found, apart, problems = {}, 0.0, []
+    found: dict[str, Stored] = {}
+    apart, problems = 0.0, []
     for name in ranks[0]:
         axis = next((axis for end, axis in _CUT.items() if name.endswith(end)), None)
         if name == PORT.outside["query_embedding.table"] and positions is not None:
@@ -268,10 +269,10 @@ def _join(ranks: Sequence[Mapping[str, Stored]], where: Path) -> tuple[dict[str,
         if len(shapes := {each.shape for each in slices}) > 1:
             raise CheckpointError(f"{where}: {name}: its slices differ in shape: {sorted(shapes)}")
         if axis is None and len(ranks) > 1:
-            distance, rank = _distance(slices, name)
+            distance, other = _distance(slices, name)
             apart = max(apart, distance)
             if distance > _DRIFT:
-                file = slices[rank].pieces[0].file
+                file = slices[other].pieces[0].file
                 problems.append(f"{file}: its {name} is not rank 0's: of another save or model?")
         found[name] = slices[0] if axis is None or len(ranks) == 1 else _concatenate(slices, axis)
     if problems:

@@ -104,8 +104,9 @@ def port_config(
         else [model_statement(given, "--model" if isinstance(options.model, str) else "this run")]
     )
     refuse_contradictions(sizes, [*statements, *asked], where)
+    notes: tuple[str, ...] = ()
     if given is not None:
-        config, notes = given, ()
+        config = given
     else:
         heads, notes = _heads(sizes, statements, where)
         config = build(ModelConfig, {"num_heads": heads, **own, **said}, "model")

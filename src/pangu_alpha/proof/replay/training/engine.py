@@ -119,7 +119,8 @@ class ReferenceEngine(Engine):
             self._numpy = ReferenceOptimizer(self.config.optim, values)
         scale = np.float32(guard.scale.value / self._nominal_tokens)
         keys = [Tensor(each) for each in self._keys(step, 0, 1)] or [None] * len(micro_batches)
-        sums, losses, tokens = None, 0.0, 0.0
+        sums: list[np.ndarray] | None = None
+        losses, tokens = 0.0, 0.0
         for rows, batch in zip(keys, micro_batches, strict=True):
             gradients, found, _ = self._gradients(rows, Tensor(scale), *graph_inputs(batch))
             arrays = [each.asnumpy().astype(np.float64) for each in gradients]
@@ -127,6 +128,7 @@ class ReferenceEngine(Engine):
             losses += float(found.asnumpy().sum(dtype=np.float64))
             tokens += float(batch.loss_mask.sum(dtype=np.float64))
         before_update()
+        assert sums is not None  # a step has a micro-batch
         named = {each.name: array for each, array in zip(parameters, sums, strict=True)}
         norm, applied = self._numpy.step(step, named, tokens, float(scale))
         state = self._numpy.state()
@@ -189,7 +191,7 @@ def recorded(
                 _wait_for_signal(folder / WAITS)
             return result
 
-        engine.step = step
+        setattr(engine, "step", step)  # noqa: B010  # of this one engine, whatever its class
         return engine
 
     return make_recorded

@@ -279,7 +279,10 @@ def _compare_leg(
     initial = {name: array for name, array in one.state(0).items() if name in placed}
     rates = tuple(learning_rate(step, config.optim) for step in range(first + steps))
     recipe = Recipe(steps, rates, config.optim.beta1)
-    bounds = replace(found.bounds, gradient=found.bounds.later_gradient) if first else found.bounds
+    bounds = found.bounds
+    if first:
+        assert isinstance(bounds, TrainingBounds)
+        bounds = replace(bounds, gradient=bounds.later_gradient)
     _merge(found, compare(run, _states(expected, steps, updated), initial, recipe, bounds), bool(first))
     _compare_scales(traces, expected, steps, found)  # which differ only after a skip that does
     lines = traces[0].steps[:steps]
@@ -338,7 +341,8 @@ def _regions(placed: Mapping[str, Any], plan: ParallelPlan, rank: int) -> dict[s
 
 def _states(trace: Trace, steps: int, updated: int | None) -> dict[str, np.ndarray]:
     """What a process noted, as compare.Run takes it; `updated` is the step whose gradients are compared."""
-    first, states = trace.first, {}
+    first = trace.first
+    states: dict[str, np.ndarray] = {}
     for number, line in enumerate(trace.steps[:steps]):
         states |= {f"{number}/{name}": np.asarray(line[name]) for name in ("loss", "norm", "applied")}
     compared = {steps - 1} if updated is None else {updated - 1, updated, steps - 1}

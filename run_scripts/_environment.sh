@@ -8,15 +8,15 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=${PANGU_VENV:-$ROOT/.venv}
 
 find_python() {
-    local candidate candidates=(python3.11 python3.10 python3 python)
+    local candidate candidates=(python3.11 python3.10 python3.12 python3 python)
     [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
     for candidate in "${candidates[@]}"; do
-        if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null; then
+        if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
             echo "$candidate"
             return
         fi
     done
-    echo "error: no Python 3.10 or 3.11 found (MindSpore 2.9 needs one); install it or set PYTHON=/path/to/python" >&2
+    echo "error: no Python 3.10, 3.11 or 3.12 found (MindSpore 2.9 needs one); install it or set PYTHON=/path/to/python" >&2
     return 2
 }
 
@@ -38,13 +38,13 @@ use_python() {
     [[ $found == /* ]] || found=$PWD/$found # the scripts change the folder
     version=$("$found" -c 'import sys; print(*sys.version_info[:2], sep=".")' 2>/dev/null) || version=
     case $version in
-    3.10 | 3.11) ;;
+    3.10 | 3.11 | 3.12) ;;
     "")
         echo "error: $from: $found does not run as a Python interpreter" >&2
         exit 2
         ;;
     *)
-        echo "error: $from: $found is Python $version; MindSpore 2.9 needs 3.10 or 3.11" >&2
+        echo "error: $from: $found is Python $version; MindSpore 2.9 needs 3.10, 3.11 or 3.12" >&2
         exit 2
         ;;
     esac

@@ -21,8 +21,8 @@ for word in "$@"; do
         exit 2
     fi
 done
-HELD_OUT=12         # whole last chapters that nothing is trained on
-VOCABULARY=6000     # pieces; the 540,000 training tokens hold each of them often enough
+HELD_OUT=12     # whole last chapters that nothing is trained on
+VOCABULARY=6000 # pieces; the 540,000 training tokens hold each of them often enough
 SEQ_LENGTH=128
 
 prepare_environment

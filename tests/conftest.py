@@ -15,7 +15,9 @@ import pytest
 os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 
 FIXTURES = Path(__file__).parent / "fixtures"
-SLOW = ("run_scripts", "proof", "training", "inference")
+SLOWEST = ("run_scripts", "proof", "training", "inference")  # folders, the slowest first
+SLOW = ("run_scripts", "proof", "integrations")  # folders whose tests start processes or compile networks
+FAST_SECONDS = 10  # of a test that is not slow, on a machine that has other work as well
 
 
 def pytest_addoption(parser):
@@ -23,15 +25,27 @@ def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="run the tests marked long as well")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m deselects
 def pytest_collection_modifyitems(config, items):
-    """The slow folders first: a process takes whole files, and none shall begin the slowest at the end."""
-    if not config.getoption("--long"):
-        for item in items:
-            if item.get_closest_marker("long"):
+    """Marks what is slow. The slowest folders first: a process takes whole files, and none shall begin one of
+    them at the end."""
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.slow)
+            if not config.getoption("--long"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes: run with --long -m long"))
-    items.sort(
-        key=lambda item: SLOW.index(item.path.parent.name) if item.path.parent.name in SLOW else len(SLOW)
-    )
+        elif item.path.parent.name in SLOW or "cpu" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
+    order = {name: number for number, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Names the tests that the fast set should not hold."""
+    if "not slow" in config.option.markexpr:
+        for report in terminalreporter.getreports("passed"):
+            if report.duration > FAST_SECONDS:
+                terminalreporter.line(f"{report.nodeid}: {report.duration:.0f} s: @pytest.mark.slow?")
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_the_virtual_environment_is_made_with_the_interpreter_that_python_names(
         ("text", "{} cannot be executed; give the path of an interpreter, or chmod +x it"),
         ("other", "{} does not run as a Python interpreter"),
         ("broken", "{} does not run as a Python interpreter"),
-        ("old", "{} is Python 3.8; MindSpore 2.9 needs 3.10 or 3.11"),
+        ("old", "{} is Python 3.8; MindSpore 2.9 needs 3.10, 3.11 or 3.12"),
     ],
 )
 @pytest.mark.parametrize("script", ["run_standalone_train.sh", "run_merge.sh"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model import ModelConfig, NormOrder
 
 
 @dataclass(frozen=True)
@@ -22,5 +22,5 @@ class OpenOptions:
 
     model: str | ModelConfig | None = None
     strategy: Path | None = None
-    norm_order: str | None = None
+    norm_order: NormOrder | None = None
     shared: bool = False

@@ -8,9 +8,10 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -276,7 +277,13 @@ def _common() -> argparse.ArgumentParser:
     return common
 
 
-def _command(commands, name: str, text: str, run, *parents: argparse.ArgumentParser):
+def _command(
+    commands: Any,
+    name: str,
+    text: str,
+    run: Callable[[argparse.Namespace], int],
+    *parents: argparse.ArgumentParser,
+) -> Callable[..., argparse.Action]:
     parser = commands.add_parser(name, help=text, description=text, parents=parents)
     parser.set_defaults(run=run)
     return parser.add_argument

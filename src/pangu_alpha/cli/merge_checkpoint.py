@@ -38,6 +38,7 @@ _PLAN = (
     "optimizer_parallel",
     "optimizer_threshold",
     "vocab_parallel",
+    "table",
 )  # the fields that decide which part of a tensor a rank holds
 _EXAMPLES = """\
 examples:

@@ -24,11 +24,11 @@ from pangu_alpha.config.keys import default_words, yaml_word
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.option import Option, option_of
 from pangu_alpha.config.parallel import ParallelPlan, plan_section
-from pangu_alpha.config.schema import PathText, build, field_types, read_yaml
+from pangu_alpha.config.schema import Dataclass, PathText, build, field_types, read_yaml
 from pangu_alpha.files.paths import expand_path
 from pangu_alpha.files.shown import quoted
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Dataclass)
 _MOST = 2**63 - 1  # what the numbers end up in has 64 bits
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -127,8 +127,10 @@ def byte_size(text: str) -> int:
         ArgumentTypeError: It is none.
     """
     match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?(?:E[0-9]{1,2})?)\s*([KMGT]?B?)", text.upper())
-    unit = match and (match[2] if match[2] in _UNITS else match[2] + "B")
-    size = int(float(match[1]) * _UNITS.get(unit, 1)) if match else 0
+    size = 0
+    if match:
+        unit = match[2] if match[2] in _UNITS else match[2] + "B"
+        size = int(float(match[1]) * _UNITS.get(unit, 1))
     if not 1 <= size <= _MOST:
         raise ArgumentTypeError(f"{quoted(text)} is not a size such as 2GB or 500MB")
     return size
@@ -242,7 +244,9 @@ def add_plan_options(parser: argparse.ArgumentParser, title: str, *names: str) -
         "micro_batches": Differs(shown="the least that fills the stages, pp"),
         "layers_per_stage": Differs(shown="spread evenly"),
     }
-    chosen = {name: differs for name, differs in differing.items() if not names or name in names}
+    chosen: dict[str, Any] = {
+        name: differs for name, differs in differing.items() if not names or name in names
+    }
     add_options(group, ParallelPlan, *(names or ("*",)), **chosen)
 
 
@@ -322,7 +326,7 @@ def _reading(hint: Any, declared: Option, bounds: bool) -> dict[str, Any]:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
-    if hint is PathText:
+    if hint is PathText or dataclasses.is_dataclass(hint):  # a section's own file
         return {"type": path_text, "metavar": declared.metavar or "PATH"}
     if origin is typing.Literal:
         return {"choices": arguments}

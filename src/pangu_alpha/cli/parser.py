@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         self._splitting = False
         self._given: dict[str, Any] = {}  # by the actions of this class, in the line that is being parsed
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, with the nearest option where one is unknown."""
         options, rest = self.parse_known_args(args, namespace)
         if rest:
@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(rest)}{_nearest(rest, known)}")
         return options
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's."""
         words = self._get_positional_actions()
         whole = any(action.nargs in (argparse.PARSER, argparse.REMAINDER) for action in words)
@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
 class _Store(argparse._StoreAction):
     """Keeps a value, and says when an earlier one of the same line is lost by that."""
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         if option_string is not None:
             if parser._given.setdefault(self.dest, values) != values:
                 before = quoted(parser._given[self.dest])

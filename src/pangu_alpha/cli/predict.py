@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING
 
 from pangu_alpha.cli.options import (
     Differs,
@@ -80,7 +80,7 @@ def _load(options: argparse.Namespace) -> LoadedModel:
 
 
 @contextmanager
-def _output(path: str | None) -> Iterator[TextIO | None]:
+def _output(path: str | None) -> Iterator[IO[str] | None]:
     """The file of --output, or None; says where the lines are if the run does not come to its end."""
     if path is None:
         yield None
@@ -200,7 +200,7 @@ def _show(
     prompts: Sequence[str],
     sampling: SamplingConfig,
     options: argparse.Namespace,
-    file: TextIO | None = None,
+    file: IO[str] | None = None,
 ) -> None:
     """Prints every prompt with its continuation in order, and writes JSON lines where a file is given."""
     screen = _Screen(prompts, options.stream)

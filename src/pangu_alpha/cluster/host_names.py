@@ -71,7 +71,7 @@ def _numbers(text: str, word: str) -> list[str]:
     for part in text.split(","):
         found = _RANGE.fullmatch(part)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-        if last < first or last - first >= MOST_SERVERS:
+        if found is None or last < first or last - first >= MOST_SERVERS:
             raise ValueError(f"{quoted(word)}: brackets hold numbers and ranges, as in node[01-04,07]")
         numbers += (str(number).zfill(len(found[1])) for number in range(first, last + 1))
     return numbers

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pangu_alpha.config.option import REQUIRED, option
 from pangu_alpha.config.schema import validate
+
+NormOrder = Literal["norm_then_query", "query_then_norm"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class ModelConfig:
         "longest context, in tokens; training records must be made with the same `--seq-length`",
         at_least=1,
     )
-    norm_order: Literal["norm_then_query", "query_then_norm"] = option(
+    norm_order: NormOrder = option(
         "norm_then_query",
         "where the final norm stands: `norm_then_query` is the order of the released 2.6B and 13B, "
         "`query_then_norm` that of the 200B",
@@ -59,6 +61,18 @@ class ModelConfig:
         "type of the matrix products and the residual stream; `auto` is float32 on CPU and float16 on "
         "Ascend; parameters, norms, softmax and loss are always float32",
     )
+
+    # Fields that change the network's shapes, or what its weights mean; and why no other value will do.
+    meaning: ClassVar[Mapping[str, str]] = {
+        "vocab_size": "its table of tokens has a row for each of its ids",
+        "hidden_size": "its tensors have that many columns",
+        "num_layers": "it has the tensors of that many layers",
+        "num_heads": "the weights of another number of heads mean nothing",
+        "seq_length": "its tables of positions and queries have that many rows, and are neither cut nor "
+        "extended",
+        "norm_order": "its weights were trained in that order",
+        "activation": "its weights were trained with that function",
+    }
 
     def __post_init__(self) -> None:
         validate(self)

@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 from pangu_alpha.config.option import option_of
 from pangu_alpha.files import yaml_text
@@ -22,7 +22,14 @@ from pangu_alpha.files.paths import expand_path
 from pangu_alpha.files.reading import MOST_DEPTH, ReadError, read_text
 from pangu_alpha.files.shown import quoted, shown
 
-T = TypeVar("T")
+
+class Dataclass(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+T = TypeVar("T", bound=Dataclass)
 PathText = Annotated[str, "path"]  # of a field: `~` and $NAME in it are replaced
 _MOST_SHOWN = 30  # problems of one message, and unknown keys of one mapping whose nearest is looked for
 _MOST_WHOLE = {int: 2**63, float: 10**300}  # a whole number ends up in 64 bits or in a float
@@ -90,7 +97,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
 def _elsewhere(name: object, cls: type, where: str = "") -> Iterator[str]:
     """Dotted paths of the fields of that name in the sections of a dataclass."""
     for section, hint in typing.get_type_hints(cls).items():
-        if dataclasses.is_dataclass(hint):
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             inside = _join(where, section)
             yield from (_join(inside, field.name) for field in dataclasses.fields(hint) if field.name == name)
             yield from _elsewhere(name, hint, inside)
@@ -139,7 +146,8 @@ def each_override(words: Iterable[str]) -> list[dict[str, Any]]:
     Raises:
         ConfigError: As `parse_overrides`.
     """
-    changes, problems = [], []
+    changes: list[dict[str, Any]] = []
+    problems: list[str] = []
     for word in words:
         try:
             changes.append(_override(word))
@@ -155,7 +163,7 @@ def _override(word: str) -> dict[str, Any]:
     parts, where = key.split("."), f"override {quoted(word)}"
     if not equals or not all(parts) or len(parts) > MOST_DEPTH:
         raise ConfigError([f"{where}: write it as key=value or section.key=value"])
-    nested = parse_yaml(text, where) if text else ""
+    nested: Any = parse_yaml(text, where) if text else ""
     if _commented(text, nested):
         raise ConfigError(
             [f"{where}: YAML takes all from # on for a comment; put the value in quotes: {key}='\"...\"'"]
@@ -185,19 +193,70 @@ def without_keys(base: Mapping[str, Any], changes: Mapping[str, Any], where: str
             yield f"{_join(where, key)}: {quoted(old)} has no keys that an override could change"
 
 
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Dataclasses that may stand in one place of a configuration: a key of the mapping says which.
+
+    Args:
+        key: The key, such as "family".
+        types: By the key's value. The first is the one that is meant where the key is left out.
+    """
+
+    key: str
+    types: dict[str, type]
+
+    def choose(self, values: Any, where: str) -> tuple[type, Any]:
+        """The dataclass of some values, and the values without a key that the dataclass does not have.
+
+        Raises:
+            ConfigError: The key's value is none of those known.
+        """
+        own = next((each for each in self.types.values() if type(values) is each), None)
+        usual = next(iter(self.types))
+        if own is not None or not isinstance(values, Mapping):
+            return own or self.types[usual], values
+        name = values.get(self.key, usual)
+        if not isinstance(name, str) or name not in self.types:
+            known = nearest(name, self.types)
+            raise ConfigError([f"{_join(where, self.key)}: {quoted(name)} is not known here; {known}"])
+        cls = self.types[name]
+        if self.key in {field.name for field in dataclasses.fields(cls)}:
+            return cls, values
+        return cls, {key: value for key, value in values.items() if key != self.key}
+
+
+_CHOICES: dict[type, Choice] = {}
+
+
+def let_choose(cls: type, key: str, types: dict[str, type]) -> None:
+    """Makes `build` take other dataclasses than `cls` in its place; see Choice.
+
+    Args:
+        cls: What the fields of configurations name as their type.
+        key: See Choice.
+        types: See Choice; may grow later.
+    """
+    _CHOICES[cls] = Choice(key, types)
+
+
 def build(cls: type[T], values: Any, where: str = "") -> T:
     """Makes the dataclass `cls` from a nested mapping.
 
     Args:
-        cls: A frozen dataclass whose fields may be dataclasses themselves.
-        values: The mapping, as read from YAML.
+        cls: A frozen dataclass whose fields may be dataclasses themselves; or one in whose place others may
+            stand, see `let_choose`.
+        values: The mapping, as read from YAML; or a file's name, if `cls` has a method `read` for it.
         where: Dotted path of the mapping in the whole, for the errors.
 
     Raises:
         ConfigError: Unknown, missing, ill-typed or inconsistent keys, all of them in one error.
     """
+    if cls in _CHOICES:
+        cls, values = _CHOICES[cls].choose(values, where)
     if isinstance(values, cls):
         return values
+    if isinstance(values, str) and (read := getattr(cls, "read", None)):
+        return read(values)
     if not isinstance(values, Mapping):
         raise ConfigError([f"{where or cls.__name__}: expected a mapping of keys, found {quoted(values)}"])
     fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -229,7 +288,7 @@ def validate(config: Any) -> None:
         ConfigError: All problems found.
     """
     hints = field_types(type(config))
-    problems = []
+    problems: list[str] = []
     values, bad = {}, set()
     for field in dataclasses.fields(config):
         try:
@@ -243,9 +302,13 @@ def validate(config: Any) -> None:
         raise ConfigError(problems)
 
 
-@functools.cache  # to evaluate the names takes longer than all else that a check does
 def field_types(cls: type) -> dict[str, Any]:
     """Types of the fields of a dataclass, PathText kept apart from str."""
+    return _evaluated_hints(cls)
+
+
+@functools.cache  # to evaluate the names takes longer than all else that a check does
+def _evaluated_hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 
@@ -260,7 +323,7 @@ class _Unknown:
 
     __mod__ = __rmod__ = __add__ = __radd__ = __mul__ = __rmul__ = _itself
     __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __bool__ = _false
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # Python's own way to say that it has no hash
 
 
 def _broken_rules(cls: type, values: Mapping[str, Any], bad: set[str]) -> list[str]:
@@ -268,7 +331,7 @@ def _broken_rules(cls: type, values: Mapping[str, Any], bad: set[str]) -> list[s
     problems = list(_beyond_bounds(cls, values))
     if not hasattr(cls, "rules"):
         return problems
-    probe = object.__new__(cls)
+    probe: Any = object.__new__(cls)
     for field in dataclasses.fields(cls):
         default = field.default if field.default is not dataclasses.MISSING else _Unknown()
         object.__setattr__(
@@ -288,12 +351,19 @@ def _beyond_bounds(cls: type, values: Mapping[str, Any]) -> Iterator[str]:
 def to_mapping(config: Any) -> Any:
     """The inverse of `build`: plain dicts, lists, numbers and strings, fit for JSON and YAML."""
     if dataclasses.is_dataclass(config):
-        return {field.name: to_mapping(getattr(config, field.name)) for field in dataclasses.fields(config)}
+        values = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
+        saved = {field: value for field, value in values.items() if not _omitted(field, value)}
+        return {field.name: to_mapping(value) for field, value in saved.items()}
     if isinstance(config, Mapping):
         return {key: to_mapping(value) for key, value in config.items()}
     if isinstance(config, tuple | list):
         return [to_mapping(value) for value in config]
     return config
+
+
+def _omitted(field: dataclasses.Field, value: Any) -> bool:
+    declared = option_of(field)
+    return declared is not None and declared.omitted and value == field.default
 
 
 def _join(where: str, key: object) -> str:
@@ -307,7 +377,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return _path(value, where)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, hint, where)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return build(hint, value, where)
     if origin is typing.Literal:
         if value in arguments and type(value) in {type(argument) for argument in arguments}:

@@ -184,14 +184,14 @@ class Manifest:
     @property
     def characters(self) -> CharacterLedger | None:
         """What became of the characters of all inputs; None where that was not counted."""
-        ledgers = [file.characters for file in self.inputs]
-        return None if None in ledgers else total(ledgers)
+        ledgers = [file.characters for file in self.inputs if file.characters is not None]
+        return total(ledgers) if len(ledgers) == len(self.inputs) else None
 
     @property
     def unknown(self) -> int | None:
         """Ids of <unk> in all inputs; None where they were not counted."""
-        counts = [file.unknown for file in self.inputs]
-        return None if None in counts else sum(counts)
+        counts = [file.unknown for file in self.inputs if file.unknown is not None]
+        return sum(counts) if len(counts) == len(self.inputs) else None
 
     @property
     def digest(self) -> str:
@@ -289,6 +289,16 @@ class Records:
     def files(self) -> list[str]:
         """The MindRecord files in their order."""
         return [str(self.folder / shard.data.name) for shard in self.manifest.shards]
+
+    @property
+    def count(self) -> int:
+        """Number of windows."""
+        return self.manifest.windows
+
+    @property
+    def digest(self) -> str:
+        """See Manifest.digest."""
+        return self.manifest.digest
 
 
 def open_records(

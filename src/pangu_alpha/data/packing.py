@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 
 class TokenStream:
@@ -22,7 +23,7 @@ class TokenStream:
         dtype: Their element type; see `token_dtype`.
     """
 
-    def __init__(self, files: Sequence[Path], dtype: np.dtype) -> None:
+    def __init__(self, files: Sequence[Path], dtype: DTypeLike) -> None:
         self._files = tuple(files)
         self._dtype = np.dtype(dtype)
         lengths = [file.stat().st_size // self._dtype.itemsize for file in self._files]

@@ -77,7 +77,9 @@ def _enter(totals: Any) -> None:
 
 def _leave_with_parent() -> None:
     # A pool's workers wait for ever when their parent is killed: each holds the queue's other end open.
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # runs in a pool's workers only
+    parent.join()
     os._exit(1)
 
 

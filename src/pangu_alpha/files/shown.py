@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Iterable
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -65,11 +66,11 @@ def _short_repr(value: object, most: int) -> str:
         return _listed("{", "}", ((f"{_short_repr(k, most)}: ", v) for k, v in value.items()), most)
     if isinstance(value, list | tuple):
         ends = "[]" if isinstance(value, list) else "()"
-        return _listed(*ends, (("", item) for item in value), most)
+        return _listed(ends[0], ends[1], (("", item) for item in value), most)
     return repr(value)
 
 
-def _listed(begin, end, items, most: int) -> str:
+def _listed(begin: str, end: str, items: Iterable[tuple[str, object]], most: int) -> str:
     text = begin
     for place, (head, item) in enumerate(items):
         text += (", " if place else "") + head

@@ -98,11 +98,18 @@ class _Open:
     merged: dict[str, Any] = field(default_factory=dict)
 
 
+def _line(event: yaml.Event) -> int:
+    assert event.start_mark is not None  # the parser knows it of every event
+    return event.start_mark.line + 1
+
+
 class _Reading:
     """Values made from the parser's events, without a function that calls itself."""
 
     def __init__(self, where: str) -> None:
-        self.where, self.value, self.problems = where, None, []
+        self.where = where
+        self.value: Any = None
+        self.problems: list[str] = []
         self._open: list[_Open] = []
         self._anchors: dict[str, tuple[Any, int]] = {}  # the value, and how many values it consists of
         self._values = self._copies = self._documents = 0
@@ -135,7 +142,7 @@ class _Reading:
         return bool(self._open) and isinstance(self._open[-1].value, dict) and self._open[-1].key is _NO_KEY
 
     def _say(self, event: yaml.Event, problem: str) -> None:
-        self.problems.append(f"{self.where}, line {event.start_mark.line + 1}: {problem}")
+        self.problems.append(f"{self.where}, line {_line(event)}: {problem}")
         if len(self.problems) >= _MOST_PROBLEMS:
             raise YamlError([*self.problems, f"{self.where}: perhaps more; these are the first"])
 
@@ -158,8 +165,8 @@ class _Reading:
             self._anchors[event.anchor] = (value, 1)
         self._add(event, value)
 
-    def _key(self, event: yaml.Event, key: Any) -> None:
-        top, line = self._open[-1], event.start_mark.line + 1
+    def _key(self, event: yaml.ScalarEvent, key: Any) -> None:
+        top, line = self._open[-1], _line(event)
         if event.tag not in (None, "!", _TAG + "str"):
             self._say(event, f"key {quoted(event.value)} has a tag; keys are text, leave it out")
         if key in top.lines:
@@ -192,18 +199,19 @@ class _Reading:
     def _end(self, event: yaml.Event) -> None:
         done = self._open.pop()
         value = done.value
-        if done.merged:
+        if done.merged and isinstance(value, dict):
             value = {**done.merged, **value}
         if done.anchor is not None:
             self._anchors[done.anchor] = (value, self._values - done.before)
         self._add(event, value)
 
     def _alias(self, event: yaml.AliasEvent) -> None:
-        if any(each.anchor == event.anchor for each in self._open):
-            self._stop(event, f"*{shown(event.anchor, 40)} stands inside of what it refers to")
-        if event.anchor not in self._anchors:
-            self._stop(event, f"*{shown(event.anchor, 40)} refers to nothing above it")
-        value, size = self._anchors[event.anchor]
+        anchor = str(event.anchor)
+        if any(each.anchor == anchor for each in self._open):
+            self._stop(event, f"*{shown(anchor, 40)} stands inside of what it refers to")
+        if anchor not in self._anchors:
+            self._stop(event, f"*{shown(anchor, 40)} refers to nothing above it")
+        value, size = self._anchors[anchor]
         self._values, self._copies = self._values + size, self._copies + size
         if self._copies > _MOST_COPIES:
             self._stop(event, f"references repeat more than {_MOST_COPIES:,} values; write out what is meant")

@@ -90,10 +90,10 @@ class Generator:
         ids: list[list[int]] = [[] for _ in prompts]
         reasons: list[Reason] = ["stop"] * len(prompts)
         for event in self.stream(prompts, sampling):
-            if event.reason is None:
-                ids[event.prompt].append(event.token)
-            else:
+            if event.reason is not None:
                 reasons[event.prompt] = event.reason
+            elif event.token is not None:
+                ids[event.prompt].append(event.token)
         return [Continuation(tuple(row), reason) for row, reason in zip(ids, reasons, strict=True)]
 
     def stream(
@@ -120,7 +120,8 @@ class Generator:
                 at the first token.
         """
         self._check(prompts)
-        rows, copies = [], Counter()
+        rows: list[_Row] = []
+        copies: Counter[tuple[int, ...]] = Counter()
         for number, prompt in enumerate(map(tuple, prompts)):
             rows.append(_Row(number, Sampler(sampling, prompt, self._banned, copies[prompt])))
             copies[prompt] += 1

@@ -64,7 +64,7 @@ class Sampler:
     def _draw(self, scores: np.ndarray) -> int:
         ids, probabilities = candidates(scores, self._config)
         # One draw a token whatever the candidates, so that the stream stays in step.
-        place = np.searchsorted(np.cumsum(probabilities), self._random.random(), side="right")
+        place = int(np.searchsorted(np.cumsum(probabilities), self._random.random(), side="right"))
         return int(ids[min(place, len(ids) - 1)])
 
 

@@ -87,13 +87,13 @@ class Console:
             if not lines[-1].startswith("compiling "):
                 self._compiling = None
         elif self._heartbeat and self._compiling is not None:
-            self._beat()
+            self._beat(self._compiling)
 
-    def _beat(self) -> None:
+    def _beat(self, since: float) -> None:
         now = time.monotonic()
         if now - self._last_beat >= self._heartbeat:
             self._last_beat = now
-            print(f"compiling for {now - self._compiling:.0f} s ...", flush=True)
+            print(f"compiling for {now - since:.0f} s ...", flush=True)
 
     def _read(self) -> str:
         try:
@@ -233,10 +233,10 @@ def _failed(
     node: str,
     folder: Path,
 ) -> Failure | None:
-    failed = [rank for rank, code in sorted(codes.items()) if code]
+    failed = {rank: code for rank, code in sorted(codes.items()) if code}
     if failed:
-        rank = workers.first(failed)
-        return Failure(rank, codes[rank], node, str(log_of(folder, rank)))
+        rank = workers.first([*failed])
+        return Failure(rank, failed[rank], node, str(log_of(folder, rank)))
     if done:
         return Failure(None, done, node, str(folder / "msrun.log"))
     return None

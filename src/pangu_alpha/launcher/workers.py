@@ -65,6 +65,7 @@ class OwnWorkers:
         try:
             for command in commands:
                 rank = command.rank
+                assert rank is not None  # of a worker, not of msrun
                 self._processes[rank] = _start(command, environment, log_of(folder, rank))
         except OSError:
             self.kill()
@@ -152,7 +153,7 @@ class MsrunWorkers:
 
     def first(self, ranks: Sequence[int]) -> int:
         """Of ranks seen to have ended between two looks, the one msrun saw end first."""
-        logged = [self._ranks.get(pid) for pid, _ in self._logged()]
+        logged = [self._ranks[pid] for pid, _ in self._logged() if pid in self._ranks]
         return next((rank for rank in logged if rank in ranks), ranks[0])
 
     def _find(self) -> None:

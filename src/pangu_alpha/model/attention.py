@@ -6,6 +6,8 @@ d head size.
 
 from __future__ import annotations
 
+from typing import Any
+
 from mindspore import nn
 
 from pangu_alpha.config.model import ModelConfig
@@ -44,8 +46,8 @@ class Attention(nn.Cell):
         self.join = operators.join_heads(config.num_heads)
         self.output = Linear(hidden, hidden, operators)
         self.cached = False  # a decoder sets it, with key_cache and value_cache
-        self.key_cache = None
-        self.value_cache = None
+        self.key_cache: Any = None
+        self.value_cache: Any = None
 
     def construct(self, query, x, mask, dropout_rows=None, places=None):
         batch = mask.shape[0]

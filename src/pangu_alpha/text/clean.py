@@ -165,7 +165,7 @@ class Cleaner:
             else:
                 kept += 1
                 yield line
-        if not kept:  # n lines have n - 1 line ends between them
+        if problem and not kept:  # n lines have n - 1 line ends between them
             dropped[problem] -= 1
 
     def _problem(self, line: str) -> str | None:

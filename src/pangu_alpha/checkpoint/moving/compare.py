@@ -148,7 +148,8 @@ def _compare_values(
 ) -> tuple[str, float, tuple[int, ...]] | None:
     """Words, size and place of the largest difference above the tolerance."""
     exact = all(piece.dtype in _EXACT for stored in (one, other) for piece in stored.pieces)
-    largest, place, count = -1.0, (), 0
+    largest, count = -1.0, 0
+    place: tuple[int, ...] = ()
     for box in _boxes(one, other):
         left, right = (
             read_box(s, box, np.float32 if exact else np.float64, False, name) for s in (one, other)

@@ -338,15 +338,15 @@ def _digest(source: Source, files: Sequence[TargetFile]) -> str:
                 if piece.file not in numbers:
                     numbers[piece.file] = len(numbers)
                     state = piece.file.stat()
-                    what = (str(piece.file.absolute()), state.st_size, state.st_mtime_ns)
-                    digest.update(repr(what).encode())
-                what = (numbers[piece.file], *piece.box, piece.extents, piece.dtype, piece.transposed)
-                digest.update(repr((*what, piece.checksum)).encode())
+                    version = (str(piece.file.absolute()), state.st_size, state.st_mtime_ns)
+                    digest.update(repr(version).encode())
+                place = (numbers[piece.file], *piece.box, piece.extents, piece.dtype, piece.transposed)
+                digest.update(repr((*place, piece.checksum)).encode())
     for file in files:
         digest.update(repr((str(file.path), file.size, file.literals)).encode())
         for slot in file.slots:
-            what = (slot.stem, slot.name, *slot.box, slot.extents, slot.dtype, slot.transposed, slot.label)
-            digest.update(repr(what).encode())
+            target = (slot.stem, slot.name, *slot.box, slot.extents, slot.dtype, slot.transposed, slot.label)
+            digest.update(repr(target).encode())
     return digest.hexdigest()
 
 

@@ -124,7 +124,7 @@ class PieceReader:
             CheckpointError: The file is too short, cannot be read, or (after the last row) damaged.
         """
         values = np.empty(box.shape, self._dtype) if into is None else into
-        data = memoryview(values.reshape(-1).view(np.uint8))
+        data = values.reshape(-1).view(np.uint8).data
         begin = (box.start[0] - self.piece.box.start[0]) * self._row_bytes
         with self._files.use(self.piece.file) as descriptor:
             for place, first, length in spans(self.piece.extents, begin, len(data)):
@@ -132,7 +132,7 @@ class PieceReader:
         if self._digest is not None:
             self._digest.update(data)
             if box.stop[0] == self.piece.box.stop[0]:
-                self._compare()
+                self._compare(self._digest.hexdigest())
         return values
 
     def _read(self, descriptor: int, data: memoryview, place: int) -> None:
@@ -145,8 +145,8 @@ class PieceReader:
                 raise CheckpointError(f"{self.piece.file}: {self.name}: cut short at byte {place}")
             data, place = data[count:], place + count
 
-    def _compare(self) -> None:
-        expected, found = self.piece.checksum, self._digest.hexdigest()
+    def _compare(self, found: str) -> None:
+        expected = self.piece.checksum
         if found != expected:
             raise CheckpointError(
                 f"{self.piece.file}: damaged: {self.name}: expected xxh3_128 {expected}, found {found}"

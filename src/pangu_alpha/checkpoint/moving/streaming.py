@@ -147,16 +147,16 @@ class PieceWriter:
             )
             reader = PieceReader(self._name, flat, self._files, check=False)
             for run in row_boxes(flat.box, CHUNK):
-                self._digest.update(memoryview(reader.rows(run)))
+                self._digest.update(reader.rows(run).data)
         return self._digest.hexdigest()
 
     def _put(self, values: np.ndarray, begin: int) -> None:
         values = np.ascontiguousarray(values)
-        self._digest.update(memoryview(values.reshape(-1).view(np.uint8)))
+        self._digest.update(values.reshape(-1).view(np.uint8).data)
         self._put_at(values, begin)
 
     def _put_at(self, values: np.ndarray, begin: int) -> None:
-        data = memoryview(values.reshape(-1).view(np.uint8))
+        data = values.reshape(-1).view(np.uint8).data
         with self._files.use(self.piece.file) as descriptor:
             for place, first, length in spans(self.piece.extents, begin, len(data)):
                 write_all_at(descriptor, data[first : first + length], place)
@@ -166,6 +166,7 @@ def _gather(reader: PieceReader, rows: Box, values: np.ndarray, route: Route) ->
     """Reads what a piece has of a run of rows."""
     box, kind = reader.piece.box, reader.piece.dtype
     common = box.intersect(rows)
+    assert common is not None  # of the pieces that have a share in these rows
     target = values[common.within(rows)]
     if kind == route.kind and target.flags.c_contiguous:
         reader.rows(common, into=target)

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -315,7 +315,7 @@ class LocalParts:
                 continue
 
 
-def _raise_together(where: Path, group: Group, refused: list[Exception]) -> None:
+def _raise_together(where: Path, group: Group, refused: Sequence[Exception]) -> None:
     """Ends all ranks where one cannot go on, so that none waits for it.
 
     Raises:

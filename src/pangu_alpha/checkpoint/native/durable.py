@@ -191,6 +191,21 @@ def remove_names(descriptor: int, names: Collection[str]) -> None:
     """Removes the folders, with all in them, and files of these names from an open folder; nothing else."""
     for name in sorted({*os.listdir(descriptor)} & {*names}):
         if stat.S_ISDIR(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
-            shutil.rmtree(name, dir_fd=descriptor)
+            _remove_tree(name, descriptor)
         else:
             os.unlink(name, dir_fd=descriptor)
+
+
+def _remove_tree(name: str, descriptor: int) -> None:
+    """As shutil.rmtree with dir_fd, which Python 3.10 does not have. Links are removed, not followed."""
+    for _, folders, files, inside in os.fwalk(name, topdown=False, onerror=_raise, dir_fd=descriptor):
+        for file in files:
+            os.unlink(file, dir_fd=inside)
+        for folder in folders:
+            is_link = stat.S_ISLNK(os.lstat(folder, dir_fd=inside).st_mode)
+            (os.unlink if is_link else os.rmdir)(folder, dir_fd=inside)
+    os.rmdir(name, dir_fd=descriptor)
+
+
+def _raise(error: OSError) -> None:
+    raise error

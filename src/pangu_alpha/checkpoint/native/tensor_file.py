@@ -289,7 +289,7 @@ def _header(tensors: Tensors) -> bytes:
 
 
 def _chunks(array: np.ndarray) -> Iterator[memoryview]:
-    data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     for start in range(0, len(data), _CHUNK):
         yield data[start : start + _CHUNK]
 
@@ -347,7 +347,7 @@ def _is_entry(entry: Any) -> bool:
     """Whether an entry of a header has the form that the format asks for."""
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         return False
-    places = entry.get("data_offsets")
+    places: Any = entry.get("data_offsets")
     return are_sizes(entry.get("shape")) and are_sizes(places) and len(places) == 2
 
 

@@ -129,6 +129,7 @@ def run_attempts(job: Job, here: Node, options: argparse.Namespace) -> int:
     """
     require_startable(job, options.log_dir)
     job = replace(job, environment={**job.environment, MARK: Launcher.this(options.grace).mark})
+    code = 0
     with Signals() as signals:
         for attempt in range(options.restarts + 1):
             if attempt:
@@ -139,9 +140,10 @@ def run_attempts(job: Job, here: Node, options: argparse.Namespace) -> int:
             if failure is None:
                 return 0
             _explain(failure)
+            code = failure.exit_code
             if failure.code in _NOT_AGAIN:
                 break
-    return failure.exit_code
+    return code
 
 
 def require_startable(job: Job, log_dir: str) -> None:
@@ -188,6 +190,7 @@ def _attempt(
     for command in started:
         print(f"+ {command}", flush=True)
     print(f"logs: {shown(folder)}", flush=True)
+    workers: MsrunWorkers | OwnWorkers
     if job.start == "msrun":
         workers = MsrunWorkers(started[0], job.environment, folder, len(here.workers))
     else:

@@ -7,6 +7,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pangu_alpha.cli.options import Differs, add_options, natural, path_text, port, positive
 from pangu_alpha.cli.parser import Parser
@@ -175,7 +176,7 @@ def _add_environment(parser: argparse.ArgumentParser) -> None:
 def _adder(group: argparse._ArgumentGroup) -> Callable[..., None]:
     """Adds options to a group, each with its default in the help."""
 
-    def add(name: str, help: str, default: object = None, **rest: object) -> None:
+    def add(name: str, help: str, default: object = None, **rest: Any) -> None:
         if default is not None:
             rest["default"], help = default, f"{help} (default: {default})"
         group.add_argument(name, help=help, **rest)

@@ -117,16 +117,14 @@ def _percent(error: float | None) -> str:
 
 def _as_text(runs: Sequence[Run], found: _Findings) -> str:
     header = ["run", "dp x tp x pp", "steps", "dropped", "spread %", "ms", "before %", "after %"]
-    alone = found.left_out or [None] * len(runs)
+    alone: Sequence[float | None] = found.left_out or [None] * len(runs)
     lines = [
         [item.name, f"{item.job.dp} x {item.job.tp} x {item.job.pp}", item.steps, item.dropped,
          f"{100 * item.spread:.1f}", f"{1000 * item.seconds:.1f}", *map(_percent, errors)]
         for item, *errors in zip(runs, found.before, found.after, alone, strict=True)
     ]  # fmt: skip
-    means = [
-        f"{100 * _mean(errors):.1f}" if errors else ""
-        for errors in (found.before, found.after, found.left_out)
-    ]
+    averages = map(_mean, (found.before, found.after, found.left_out))
+    means = ["" if mean is None else f"{100 * mean:.1f}" for mean in averages]
     lines.append(["mean of absolute errors", "", "", "", "", "", *means])
     text = [table([*header, "left out %"], lines, range(2, 9)), ""]
     for name in found.names:
@@ -182,3 +180,9 @@ def _level(level: Level) -> dict[str, Any]:
 def _sourced(value: Any, sources: Mapping[str, str], name: str) -> Any:
     source = sources.get(name, "none given")
     return value if source == "none given" else {"value": value, "source": source}
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import no_program
+
+    no_program("pangu_alpha.cli.plan calibrate")

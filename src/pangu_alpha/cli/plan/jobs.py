@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pangu_alpha.cli.options import given_fields, plan_fields
+from pangu_alpha.config.families import Chip
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan
@@ -16,7 +17,7 @@ from pangu_alpha.config.schema import ConfigError, build, read_yaml
 from pangu_alpha.config.zoo import load_network
 from pangu_alpha.files.shown import quoted
 from pangu_alpha.files.writing import json_text, write_text
-from pangu_alpha.proof.dry_run.job import Job
+from pangu_alpha.proof.dry_run.job import AttentionDropout, Job
 
 
 def plan_of(options: argparse.Namespace) -> ParallelPlan:
@@ -59,13 +60,13 @@ def job_of(options: argparse.Namespace) -> Job:
     )
 
 
-def _attention_dropout(options: argparse.Namespace) -> str:
+def _attention_dropout(options: argparse.Namespace) -> AttentionDropout:
     """Who draws the masks of attention weights: as given, or as the YAML of the plan says."""
     given = getattr(options, "attention_dropout", None)
     return given or _run_of_plan(options).get("attention_dropout", Job.attention_dropout)
 
 
-def chip_of(options: argparse.Namespace) -> str:
+def chip_of(options: argparse.Namespace) -> Chip:
     """The family of chips: as given, or as the YAML of the plan says, or an A2."""
     chip = getattr(options, "chip", None) or _run_of_plan(options).get("chip", "auto")
     return Job.chip if chip == "auto" else chip

@@ -26,7 +26,10 @@ def memory_text(summaries: Sequence[RankSummary], job: Job) -> str:
     rows = [row for each in summaries for row in _rows(each, job)]
     header = ("stage", "bytes of", "a micro-batch", "in the graph", "by formula", "difference")
     text = table(header, rows, right=range(2, 6))
-    return f"Memory: what a rank holds, and keeps at most for the backward pass, in the graph's order\n{text}"
+    heading = "Memory: what a rank holds, and keeps at most for the backward pass, in the graph's order"
+    if job.plan.table is not None:
+        heading += "\n(the formula of activations is that of the hand-made table, not of the found one)"
+    return f"{heading}\n{text}"
 
 
 def _rows(summary: RankSummary, job: Job) -> Iterator[tuple[object, ...]]:
@@ -36,9 +39,9 @@ def _rows(summary: RankSummary, job: Job) -> Iterator[tuple[object, ...]]:
     batch = job.batch_size * job.plan.dp * job.plan.micro_batches
     planned = PlannedJob.of(Shape.of(job.model), job.plan, batch)
     stack = software_of(load_stack(_STACK), job.model, job.chip)
-    for name, expected in kept_bytes(planned, summary.stage, stack).items():
+    for name, kept in kept_bytes(planned, summary.stage, stack).items():
         one = f"{summary.kept.micro_batch[name]:,.0f}"
-        yield _row(summary, name, one, summary.kept.peak[name], expected)
+        yield _row(summary, name, one, summary.kept.peak[name], kept)
 
 
 def _row(summary: RankSummary, name: str, one: str, found: int, expected: float) -> tuple[object, ...]:

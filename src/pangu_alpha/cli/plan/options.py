@@ -16,6 +16,7 @@ from pangu_alpha.cli.options import (
     path_text,
     positive,
     positive_number,
+    user_path,
 )
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.cli.plan import calibrate, train_replay
@@ -124,6 +125,8 @@ def _search_parsers(commands: argparse._SubParsersAction) -> None:
     one.add_argument("--limit", type=byte_size, metavar="SIZE", help="of the block's matrices and their "
         "moments on a device, such as 120MB")  # fmt: skip
     one.add_argument("--verify", action="store_true", help="compiles the found way and compares call by call")
+    one.add_argument("--out", dest="table_file", type=user_path, metavar="YAML", help="writes the found way "
+        "as a table of operators, which parallel.table and --table take")  # fmt: skip
     one.add_argument(
         "--picture", type=path_text, metavar="PNG", help="draws bytes by tokens for 2, 4, 8 devices"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,8 @@ def replayed(options: argparse.Namespace) -> dict[str, Job] | dict[str, Change]:
     if options.suite:
         if plan != ParallelPlan():
             raise ValueError("replay: --suite has plans of its own; leave out the options of a plan")
-        return {"quick": quick, "full": suite, "continued": continued}[options.suite]()
+        suites: dict[str, Callable[[], Any]] = {"quick": quick, "full": suite, "continued": continued}
+        return suites[options.suite]()
     if plan.devices == 1:
         raise ValueError(
             "replay: a plan of one device is what others are compared with; give --dp, --tp, --pp"
@@ -82,3 +83,9 @@ def replayed(options: argparse.Namespace) -> dict[str, Job] | dict[str, Change]:
 def _float32_shape(name: str) -> dict[str, Any]:
     """Fields of a model as CPU can replay it."""
     return to_mapping(load_network(name).model) | {"dropout": 0.0, "compute_dtype": "float32"}
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import no_program
+
+    no_program("pangu_alpha.cli.plan replay")

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from pangu_alpha.planner.cost.hardware import Cluster, load_cluster, load_stack
 from pangu_alpha.planner.cost.memory import memory, state_bytes
 from pangu_alpha.planner.search import draw, explain, launching, placing
 from pangu_alpha.planner.search.closest_questions import nearest, problem, shortage
-from pangu_alpha.planner.search.search import FREE, Answer, Candidate, Question, judge, search
+from pangu_alpha.planner.search.search import FREE, Answer, Candidate, Grid, Question, judge, search
 
 _ALL = 1 << 30  # more grids than there are
 _GIB = 1 << 30
@@ -84,7 +84,7 @@ def run(
         print(_impossible(question), file=sys.stderr)
         return 1
     best = answer.best[0]
-    report = {"answer": _as_json(answer)}
+    report: dict[str, Any] = {"answer": _as_json(answer)}
     sections = [_heading(answer), _ranking(answer), _losers(answer), _changes(answer), _memory(answer)]
     if mine is not None:
         sections.append(_compared(answer, mine, options.compare))
@@ -129,7 +129,7 @@ def _question(options: argparse.Namespace, model: ModelConfig, cluster: Cluster)
 
 
 def _search(question: Question, options: argparse.Namespace) -> Answer:
-    def bar(grids):
+    def bar(grids: Iterable[Grid]) -> Iterable[Grid]:
         return tqdm(grids, desc="grids", leave=False, disable=not sys.stderr.isatty())
 
     return search(question, options.top, progress=bar)
@@ -338,3 +338,9 @@ def _candidate_json(each: Candidate) -> dict[str, Any]:
         "seconds": each.seconds,
         "memory": each.memory,
     }
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import no_program
+
+    no_program("pangu_alpha.cli.plan search")

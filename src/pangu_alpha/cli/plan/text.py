@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from pangu_alpha.network.parameters import for_all_layers
 from pangu_alpha.parallel.mesh import RANK_ORDER, Mesh
 from pangu_alpha.planner.text_tables import table
-from pangu_alpha.proof.dry_run.report import LAYER, Placement, RankSummary
+from pangu_alpha.proof.dry_run.report import Placement, RankSummary
 from pangu_alpha.proof.dry_run.strategy_searches import Way, side_by_side, strategy_text
 from pangu_alpha.proof.replay.replay import ReplayReport
 
@@ -77,7 +78,7 @@ def dropout_text(summaries: Sequence[RankSummary], shared: Sequence[str] = ()) -
     rows: Counter[tuple[str, ...]] = Counter()
     for summary in summaries:
         for each in summary.dropout:
-            cell, cut = LAYER.sub("blocks.*.", each.cell), ", ".join(each.axes) or "-"
+            cell, cut = for_all_layers(each.cell), ", ".join(each.axes) or "-"
             drawn = "by position" if each.way == "positional" else "device, seeds {} {}".format(*each.seeds)
             rows[cell, cut, _shape(each.shape), drawn, str(each.passes)] += 1
     lines = [(*row, count) for row, count in rows.items()]
@@ -139,7 +140,7 @@ def traffic_text(summary: RankSummary) -> str:
                 link or "-",
             )
         )
-    header = ("what", "phase", "operation", "axis (ranks)", "type", "calls")
+    header: tuple[str, ...] = ("what", "phase", "operation", "axis (ranks)", "type", "calls")
     header += ("payload", "by formula", "equal", "sent", "link")
     lines = [table(header, rows, right=(5, 6, 7, 9))]
     lines += [f"  overflow: {each}" for each in summary.overflow[:_FEW]]
@@ -182,6 +183,7 @@ def stages_text(summaries: Sequence[RankSummary], mesh: Mesh, layers: Sequence[i
                 agrees,
             )
         )
+    header: tuple[str, ...]
     header = ("stage", "rank", "layers", "compile s", "host peak", "nodes", "weights", "moments", "sums")
     header += (*(f"sent {axis}" for axis in RANK_ORDER), "as predicted")
     wrong = [f"  stage {each.stage}: {host_text(each)}" for each in summaries if not each.fits_host]
@@ -197,7 +199,7 @@ def stages_text(summaries: Sequence[RankSummary], mesh: Mesh, layers: Sequence[i
 def suite_text(reports: Sequence[ReplayReport]) -> str:
     """A row for every replayed plan: how long it took, and the whole suite."""
     spent = [sum(report.seconds.values()) for report in reports]
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (report.name, report.ranks, "pass" if report.passed else "FAIL", f"{seconds:.0f}")
         for report, seconds in zip(reports, spent, strict=True)
     ]

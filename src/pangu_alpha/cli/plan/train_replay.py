@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pangu_alpha.cli.options import Differs, add_options, natural, path_text
+from pangu_alpha.config.families import Chip
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import RunConfig
@@ -39,7 +40,7 @@ def add_replay_options(parser: argparse.ArgumentParser) -> None:
         "compute_dtype=float16")  # fmt: skip
 
 
-def run(options: argparse.Namespace, plan: ParallelPlan, chip: str, folder: Path) -> int:
+def run(options: argparse.Namespace, plan: ParallelPlan, chip: Chip, folder: Path) -> int:
     """Replays the run of the options.
 
     Args:
@@ -104,3 +105,9 @@ def _shape(options: argparse.Namespace, plan: ParallelPlan) -> dict[str, Any]:
         raise ConfigError([f"{name}: not a field that can be given" for name in sorted(unknown)])
     layers = {} if options.num_layers is None else {"num_layers": options.num_layers}
     return shape | layers | given
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import no_program
+
+    no_program("pangu_alpha.cli.plan train-replay")

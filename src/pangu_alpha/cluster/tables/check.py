@@ -150,12 +150,12 @@ def _server_devices(servers: list[Mapping], devices: list[_Device], name: str) -
             own[device.server].append(device.device_id)
     for number, server in enumerate(servers):
         where, ids = server_name(server, number), own[number]
-        for device, times in Counter(ids).items():
+        for number_of_device, times in Counter(ids).items():
             if times > 1:
-                yield Problem(f"{where}, device {device}", f"is listed {times} times",
+                yield Problem(f"{where}, device {number_of_device}", f"is listed {times} times",
                               "give every device one entry")  # fmt: skip
-        for device in sorted({i for i in ids if i >= chip.devices}):
-            yield Problem(f"{where}, device {device}", f"a server of {name} has devices 0 to "
+        for beyond in sorted({i for i in ids if i >= chip.devices}):
+            yield Problem(f"{where}, device {beyond}", f"a server of {name} has devices 0 to "
                           f"{chip.devices - 1}", "correct the id, or name the chip (--chip)")  # fmt: skip
         inside = {i for i in ids if i < chip.devices}
         if (fault := wrong_devices(inside, name)) is not None:

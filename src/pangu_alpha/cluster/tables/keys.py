@@ -11,8 +11,8 @@ from typing import Any
 from pangu_alpha.cluster.tables.problem import Problem, device_name, server_name
 from pangu_alpha.files.shown import quoted
 
-# Required keys, then optional ones, by version.
-_TABLE = ({"status", "version", "server_count", "server_list"}, set())
+_Keys = tuple[set[str], set[str]]  # required, and optional ones
+_TABLE: _Keys = ({"status", "version", "server_count", "server_list"}, set())
 _SERVER = (
     {"server_id", "device"},
     {"host_ip", "container_ip", "server_ip", "server_name", "host_nic_ip", "hardware_type"},
@@ -21,8 +21,8 @@ _DEVICE = (
     {"device_id", "rank_id"},
     {"device_ip", "device_port", "host_port", "device_logical_id", "backup_device_ip", "backup_device_port"},
 )
-_POD = ({"super_pod_id", "server_list"}, set())
-_POD_SERVER = ({"server_id"}, set())
+_POD: _Keys = ({"super_pod_id", "server_list"}, set())
+_POD_SERVER: _Keys = ({"server_id"}, set())
 
 _LISTS = {"server_list", "device", "super_pod_list"}
 _INTEGERS = {"server_count", "device_id", "rank_id", "super_device_id", "device_logical_id"}
@@ -50,7 +50,7 @@ def wrong_format(document: Mapping, pods: bool) -> Iterator[Problem]:
             yield from _object(server, where, _POD_SERVER)
 
 
-def _object(value: Any, where: str, keys: tuple[set[str], set[str]]) -> Iterator[Problem]:
+def _object(value: Any, where: str, keys: _Keys) -> Iterator[Problem]:
     required, optional = keys
     if not isinstance(value, Mapping):
         yield Problem(where, f"{quoted(value)} is not a JSON object", "write { ... } with its keys")

@@ -277,7 +277,7 @@ def _refuse_clashes(tables: Iterable[tuple[str, RankTable]], renumber: bool) -> 
     owners: dict[tuple[str, Any], int] = {}
     clashes: dict[tuple[str, int, int], list[Any]] = {}
     for number, (_, table) in enumerate(tables):
-        claims = [("server", server.server_id) for server in table.servers]
+        claims: list[tuple[str, Any]] = [("server", server.server_id) for server in table.servers]
         claims += [("rank", rank) for server in table.servers for rank in server.ranks if not renumber]
         for claim in claims:
             first = owners.setdefault(claim, number)

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import mindspore as ms
 from mindspore import nn
@@ -61,7 +62,7 @@ class Operators:
     float_status: type[ascend.FloatStatus] | None = None
 
 
-_FAST = {
+_FAST: dict[str, dict[str, Any]] = {
     "plain": {},
     "CPU": {
         "affine": cpu.Affine,

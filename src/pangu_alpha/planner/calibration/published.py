@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pangu_alpha.planner.cost.hardware import Cluster, Stack, load_cluster, load_stack
-from pangu_alpha.planner.cost.job import Job
+from pangu_alpha.planner.cost.job import Job, Sharding
 from pangu_alpha.planner.cost.shapes import Shape
 
 _FAMILIES = {  # what a device's name contains -> cluster family; the first that fits
@@ -244,7 +244,7 @@ def _stack(values: Mapping[str, str]) -> Stack:
     return load_stack("megatron")
 
 
-def _sharding(text: str, dp: int, stack: Stack) -> str:
+def _sharding(text: str, dp: int, stack: Stack) -> Sharding:
     text = text.lower()
     if dp == 1 or text in ("0", "0.0", "false", *_NOT_STATED):
         return "none"
@@ -252,12 +252,13 @@ def _sharding(text: str, dp: int, stack: Stack) -> str:
         return "level3"
     if text in ("1", "1.0", "true"):
         return "level1"
-    for key, level in (
+    levels: tuple[tuple[str, Sharding], ...] = (
         ("zero1", "optimizer"),
         ("zero2", "level2"),
         ("level1", "level1"),
         ("level2", "level2"),
-    ):
+    )
+    for key, level in levels:
         if key in text:
             return level
     raise ValueError(f"opt_parallel: {text!r} is not understood")

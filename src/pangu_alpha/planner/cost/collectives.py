@@ -59,9 +59,10 @@ class Links:
         units = itertools.accumulate((members, *touched, 1), min)
         return tuple(below / above for below, above in itertools.pairwise(units))
 
-    def gather(self, size: float, fan: Sequence[int]) -> float:
+    def gather(self, size: float, fan: Sequence[float]) -> float:
         """AllGather of `size` bytes in all, or ReduceScatter of `size` bytes a rank. Unit: seconds."""
-        members, ring_rate, ring_latency, levels = 1, float("inf"), 0.0, 0.0
+        ring_rate, ring_latency, levels = float("inf"), 0.0, 0.0
+        members: float = 1
         for units, rate, latency in zip(fan, self.rates, self.latencies, strict=True):
             if units > 1:
                 rate *= members  # each of a unit's members brings its own link out of the unit
@@ -74,7 +75,7 @@ class Links:
         ring = (members - 1) / members * size / ring_rate + ring_latency
         return ring if self.rings else min(ring, levels)
 
-    def reduce(self, size: float, fan: Sequence[int]) -> float:
+    def reduce(self, size: float, fan: Sequence[float]) -> float:
         """AllReduce of `size` bytes a rank, as a ReduceScatter and an AllGather. Unit: seconds."""
         return 2.0 * self.gather(size, fan)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.planner.cost.job import Job
+from pangu_alpha.planner.cost.job import Job, Sharding
 from pangu_alpha.planner.cost.shapes import Shape
 from pangu_alpha.proof.checks.traffic import Call, Demand, Formulas
 
@@ -45,7 +45,7 @@ class _Grid(NamedTuple):
     tp: int
     stages: int
     micro_batches: int
-    sharding: str
+    sharding: Sharding
     threshold: int
     sequence_parallel: bool
     vocab_parallel: bool
@@ -70,6 +70,8 @@ class _Grid(NamedTuple):
 
     def formulas(self, stage: int, layers: int, mode: str) -> Formulas:
         """Those of a stage of so many layers, the other stages having one."""
+        sharding = self.sharding
+        assert sharding != "optimizer"  # see `known`
         shares = tuple(layers if each == stage else 1 for each in range(self.stages))
         plan = ParallelPlan(
             dp=self.dp,
@@ -77,7 +79,7 @@ class _Grid(NamedTuple):
             pp=self.stages,
             micro_batches=self.micro_batches,
             layers_per_stage=shares,
-            optimizer_parallel=self.sharding,
+            optimizer_parallel=sharding,
             optimizer_threshold=self.threshold,
             recompute=mode,
             sequence_parallel=self.sequence_parallel,
@@ -169,7 +171,8 @@ def _of_layer(grid: _Grid, which: Callable[[Formulas], list[Demand]], mode: str)
 
 
 def _difference(more: Calls, less: Calls) -> Calls:
-    found = {kind: more.get(kind, 0) - less.get(kind, 0) for kind in more.keys() | less.keys()}
+    # in the order of the calls: seconds are added up in it, so that of a set would change their last digit
+    found = {kind: more.get(kind, 0) - less.get(kind, 0) for kind in {**more, **less}}
     return {kind: times for kind, times in found.items() if times}
 
 

@@ -7,7 +7,7 @@ gradients, one of the tied table.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import cached_property
 from typing import NamedTuple, Protocol
@@ -87,7 +87,7 @@ def exchange_of(links: Links, stack: Stack, overlap: float, job: Job, saturates:
     return General(links, stack, overlap, job)
 
 
-_Seconds = Counter[tuple[str, str]]  # of a step, by purpose and phase
+_Seconds = defaultdict[tuple[str, str], float]  # of a step, by purpose and phase
 
 
 class Partitioned:
@@ -125,7 +125,8 @@ class Partitioned:
     def transfers(self, first: bool, last: bool) -> tuple[float, float]:
         """See Exchange; only what is sent counts, as a rank receives while another sends."""
         found = self._of_ends(first, last)
-        return tuple(found[ACTIVATION, phase] / self.job.micro_batches for phase in ("forward", "backward"))
+        times = self.job.micro_batches
+        return found[ACTIVATION, "forward"] / times, found[ACTIVATION, "backward"] / times
 
     def gathers(self, stage: Stage, forward: float, backward: float) -> tuple[float, float]:
         """See Exchange."""
@@ -176,13 +177,13 @@ class Partitioned:
     def _update(self, part: tuple[bool, bool] | str, purpose: str) -> float:
         """Seconds of the updates of a stage's ends, or of a layer of a mode."""
         if part not in self._updates:
-            of_layer = isinstance(part, str)
-            calls = self.demands.updates_of_layer(part) if of_layer else self.demands.updates(*part)
+            demands = self.demands
+            calls = demands.updates_of_layer(part) if isinstance(part, str) else demands.updates(*part)
             self._updates[part] = self._sums(calls)
         return sum(each for (what, _), each in self._updates[part].items() if what == purpose)
 
     def _sums(self, calls: Calls) -> _Seconds:
-        found: _Seconds = Counter()
+        found: _Seconds = defaultdict(float)
         for kind, times in calls.items():
             if kind.what != ACTIVATION or kind.call.operation == "Send":
                 found[kind.what, kind.call.phase] += times * self._price(kind.call)
@@ -290,7 +291,7 @@ class General:
         job = self.job
         if job.pp == 1:
             return 0.0
-        size = job.tokens * job.shape.hidden * _WORD
+        size: float = job.tokens * job.shape.hidden * _WORD
         if job.sequence_parallel or self.stack.split_transfers:
             size /= job.tp
         times = job.chunks * (1 if self.stack.paired_transfers else 2)

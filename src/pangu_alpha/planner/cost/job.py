@@ -17,6 +17,8 @@ from pangu_alpha.config.schema import validate
 from pangu_alpha.parallel.mesh import RANK_ORDER
 from pangu_alpha.planner.cost.shapes import Shape
 
+Sharding = Literal["none", "optimizer", "level1", "level2", "level3"]
+
 
 @dataclass(frozen=True)
 class Job:
@@ -53,7 +55,7 @@ class Job:
     schedule: Literal["1f1b", "gpipe"] = "1f1b"
     chunks: int = 1
     stage_layers: tuple[int, ...] = ()
-    sharding: Literal["none", "optimizer", "level1", "level2", "level3"] = "none"
+    sharding: Sharding = "none"
     optimizer_threshold: int = 64
     recompute: str | tuple[str, ...] = "none"
     sequence_parallel: bool = False

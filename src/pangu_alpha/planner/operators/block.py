@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -142,6 +142,7 @@ class Block:
     def choices(self, operator: Operator) -> list[Roles]:
         """The roles that an operator may have along all axes: lengths must be divisible."""
         allowed = [role for role in operator.roles if role.name != "=" or self.rules.equal_gradients]
+        pick: Callable[[Iterable[Role], int], Iterable[Roles]]
         pick = itertools.combinations_with_replacement if self.rules.ordered else _product
         found = [roles for roles in pick(allowed, len(self.axes)) if self.divides(roles)]
         return [roles for roles in found if not (self.rules.ordered and self._cuts_early(roles))]
@@ -195,7 +196,7 @@ def block(model: ModelConfig, devices: int, batch: int, rules: Rules = FREE) -> 
     return Block(operators, lengths, width, prime_factors(devices), rules)
 
 
-def _product(roles: Roles, repeat: int) -> Iterator[Roles]:
+def _product(roles: Iterable[Role], repeat: int) -> Iterator[Roles]:
     return itertools.product(roles, repeat=repeat)
 
 
@@ -215,7 +216,7 @@ def prime_factors(number: int) -> tuple[int, ...]:
 
 
 def _split(dimension: str, parameters: Literal["summed", "cut"]) -> Role:
-    return Role(dimension, *[dimension] * 4, parameters)
+    return Role(dimension, dimension, dimension, dimension, dimension, parameters)
 
 
 _BY_ROWS = tuple(_split(dimension, "summed") for dimension in ROWS)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pangu_alpha.cluster.drawing import save_figure
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.planner.operators.block import MINDSPORE, block
 from pangu_alpha.planner.operators.patterns import compared
 
-_STYLES = {
+_STYLES: dict[str, dict[str, Any]] = {
     "found": {"color": "#222222", "linewidth": 2.5},
     "Megatron": {"color": "#3b6ea5", "linestyle": "--"},
     "data parallel": {"color": "#d98032", "linestyle": "--"},
 }
-_MIXED = {"color": "#999999", "linestyle": ":"}
+_MIXED: dict[str, Any] = {"color": "#999999", "linestyle": ":"}
 _BATCHES = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32)
 
 

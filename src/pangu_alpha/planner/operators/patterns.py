@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.planner.operators.block import FREE, MINDSPORE, Block, block
@@ -63,7 +64,7 @@ def patterns(block: Block, micro_batches: int = 1) -> dict[str, BlockStrategy]:
     return found
 
 
-def _named(devices: int) -> Iterator[tuple[str, Mapping[str, int | bool]]]:
+def _named(devices: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield "Megatron", {}
     yield "Megatron, sequence parallel", {"sequence": True}
     for data in range(2, devices):

@@ -151,7 +151,11 @@ def best_block(
 
 
 def cheapest(
-    block: Block, micro_batches: int = 1, limit: float | None = None, price: Price = sent
+    block: Block,
+    micro_batches: int = 1,
+    limit: float | None = None,
+    price: Price = sent,
+    allowed: Callable[[str, Choice], bool] = lambda name, choice: True,
 ) -> BlockStrategy:
     """The way of least cost.
 
@@ -160,13 +164,17 @@ def cheapest(
         micro_batches: See `best_block`.
         limit: See `best_block`.
         price: Of a call.
+        allowed: Whether an operator, by its name, may be split so.
 
     Raises:
-        ValueError: There is none: lengths are not divisible, or none fits the limit.
+        ValueError: There is none: lengths are not divisible, none is allowed, or none fits the limit.
     """
-    options = {name: choices_of(block, operator, limit) for name, operator in block.operators.items()}
-    for name, found in options.items():
-        if not found:
+    options = {
+        name: [choice for choice in choices_of(block, operator, limit) if allowed(name, choice)]
+        for name, operator in block.operators.items()
+    }
+    for name, choices in options.items():
+        if not choices:
             raise ValueError(
                 f"devices: {math.prod(block.axes)} cannot share {name!r}: {block.lengths['b']} sequences and "
                 f"{block.lengths['a']} heads do not divide so; use another number of devices or sequences"
@@ -178,8 +186,8 @@ def cheapest(
         least = sum(min(held(block, name, choice) for choice in each) for name, each in options.items())
         raise ValueError(f"limit: no way holds at most {limit:,.0f} bytes; the least is {least:,}")
     cost, chosen = found
-    choices = {name: options[name][chosen[name]] for name in block.operators}
-    strategy = evaluate(block, choices, micro_batches)
+    picked = {name: options[name][chosen[name]] for name in block.operators}
+    strategy = evaluate(block, picked, micro_batches)
     assert math.isclose(strategy.cost(price), cost, rel_tol=1e-9, abs_tol=1e-9), (strategy.cost(price), cost)
     return strategy
 

@@ -113,7 +113,9 @@ def _devices(question: Question) -> Iterator[Nearest]:
 
 def _batches(question: Question) -> Iterator[Nearest]:
     """Smaller and larger batches, if the batch is what is wrong."""
-    if list(unpartitionable(ParallelPlan(dp=question.cluster.count))) or next(grids(question), None):
+    if list(unpartitionable(ParallelPlan(dp=question.cluster.count))):
+        return
+    if next(grids(question), None) is not None:
         return
 
     def of(batch: int) -> tuple[str, Question]:

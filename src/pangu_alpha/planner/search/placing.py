@@ -95,9 +95,14 @@ def launchable(grid: Degrees, order: tuple[str, ...], cluster: Cluster) -> bool:
 class Degrees(Protocol):
     """What has the three degrees: a job, a grid, a plan."""
 
-    dp: int
-    tp: int
-    pp: int
+    @property
+    def dp(self) -> int: ...
+
+    @property
+    def tp(self) -> int: ...
+
+    @property
+    def pp(self) -> int: ...
 
 
 def _domain(cluster: Cluster) -> int:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from pangu_alpha.config.families import unsupported
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.parallel import RECOMPUTE, ParallelPlan, misfits, unpartitionable
+from pangu_alpha.config.parallel import RECOMPUTE, OptimizerParallel, ParallelPlan, misfits, unpartitionable
 from pangu_alpha.files.shown import quoted
 from pangu_alpha.parallel.mesh import RANK_ORDER
 from pangu_alpha.planner.cost.cost import CostModel
@@ -33,7 +33,7 @@ from pangu_alpha.planner.search.stages import Pipeline, Stages
 
 _MOST_SEQUENCES = 10**9  # of a step; the divisors of much larger numbers take for ever
 
-LEVELS = ("none", "level1", "level2", "level3")
+LEVELS: tuple[OptimizerParallel, ...] = ("none", "level1", "level2", "level3")
 FREE = ("dp", "tp", "pp", "micro_batches", "optimizer_parallel", "sequence_parallel", "recompute", "order")
 
 
@@ -55,7 +55,7 @@ class Question:
     stack: Stack
     batch: int
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    capacity: int | None = None
+    capacity: float | None = None
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.fixed) - set(FREE)):
@@ -81,7 +81,7 @@ class Question:
         return software_of(self.stack, self.model, self.cluster.device.family)
 
     @property
-    def limit(self) -> int:
+    def limit(self) -> float:
         """Bytes of a device that may be used."""
         return self.cluster.device.memory if self.capacity is None else self.capacity
 
@@ -241,7 +241,9 @@ def _divisors(number: int) -> list[int]:
     return sorted({*small, *(number // i for i in small)})
 
 
-def _job(question: Question, grid: Grid, level: str, sequence: bool, order: tuple[str, ...]) -> Job:
+def _job(
+    question: Question, grid: Grid, level: OptimizerParallel, sequence: bool, order: tuple[str, ...]
+) -> Job:
     return Job(
         question.shape,
         micro_batch=grid.micro_batch,
@@ -273,7 +275,7 @@ def _sequences(question: Question, grid: Grid) -> list[bool]:
 def _orders(question: Question, grid: Grid) -> list[tuple[str, ...]]:
     """Placements that differ and can be launched: an axis of one device has no place."""
     given = question.fixed.get("order")
-    orders = {}
+    orders: dict[tuple[str, ...], tuple[str, ...]] = {}
     for order in itertools.permutations(RANK_ORDER) if given is None else [given]:
         orders.setdefault(tuple(axis for axis in order if getattr(grid, axis) > 1), order)
     return [order for order in orders.values() if launchable(grid, order, question.cluster)]
@@ -292,11 +294,12 @@ def _best_of(
     question: Question, model: CostModel, grid: Grid, bound: float
 ) -> tuple[Candidate | None, float]:
     """The best plan on a grid within a bound, and seconds that none on it can undercut."""
-    levels = LEVELS if grid.dp > 1 else LEVELS[:1]
-    levels = [level for level in levels if question.fixed.get("optimizer_parallel", level) == level]
+    levels = [level for level in LEVELS if question.fixed.get("optimizer_parallel", level) == level]
+    if grid.dp == 1:
+        levels = [level for level in levels if level == LEVELS[0]]
     if grid.pp > 1:  # it ends MindSpore's compiler
         levels = [level for level in levels if level != "level3"]
-    ways = []
+    ways: list[tuple[float, int, Pipeline]] = []
     for level, sequence, order in itertools.product(
         levels, _sequences(question, grid), _orders(question, grid)
     ):
@@ -322,6 +325,7 @@ def _candidate(job: Job, stages: Stages) -> Candidate:
     recompute = words[0] if len(set(words)) == 1 else tuple(words)
     even = stages.layers == job.layers
     layers = () if even else stages.layers
+    assert job.sharding != "optimizer"  # none of LEVELS
     plan = ParallelPlan(
         dp=job.dp,
         tp=job.tp,

@@ -90,7 +90,7 @@ class Pipeline:
         self,
         model: CostModel,
         job: Job,
-        capacity: int | None = None,
+        capacity: float | None = None,
         modes: Collection[str] = RECOMPUTE,
     ) -> None:
         self.job, self.device = job, model.cluster.device
@@ -177,16 +177,17 @@ class Pipeline:
 
     def seconds(self, layers: Sequence[int]) -> float:
         """Time of a step with so many layers in the stages, as played; infinite if they do not fit."""
-        choices = [self.choice(stage, count) for stage, count in enumerate(layers)]
-        if None in choices:
-            return math.inf
-        costs = [choice.cost for choice in choices]
+        costs = []
+        for stage, count in enumerate(layers):
+            if (choice := self.choice(stage, count)) is None:
+                return math.inf
+            costs.append(choice.cost)
         forward, backward = [cost.forward for cost in costs], [cost.backward for cost in costs]
         played = duration(forward, backward, self.job.micro_batches, self.job.schedule)
         return played + max(cost.traffic for cost in costs) + max(cost.optimizer for cost in costs)
 
     def _stages(self, layers: Sequence[int], seconds: float, least: float) -> Stages:
-        choices = [self.choice(stage, count) for stage, count in enumerate(layers)]
+        choices = [self._fitting(stage, count) for stage, count in enumerate(layers)]
         counts = tuple(choice.counts for choice in choices)
         return Stages(counts, seconds, least, max(choice.memory for choice in choices))
 
@@ -211,7 +212,7 @@ class Pipeline:
         layers, seconds = tuple(layers), self.seconds(layers)
         tried = 4 if self.job.pp <= 32 else 2  # a simulation of many stages takes its time
         for _ in range(_MOVES):
-            busy = [self.choice(stage, count).cost.busy for stage, count in enumerate(layers)]
+            busy = [self._fitting(stage, count).cost.busy for stage, count in enumerate(layers)]
             order = sorted(range(self.job.pp), key=busy.__getitem__)
             moves = itertools.product(reversed(order[-tried:]), order[:tried])
             ways = [_move(layers, *move) for move in moves if move[0] != move[1] and layers[move[0]] > 1]
@@ -264,7 +265,7 @@ class Pipeline:
             longer: dict[int, list[_Label]] = {}
             for used, labels in ways.items():
                 for layers in range(max(1, total - after - used), min(limit, total - left - used) + 1):
-                    choice = self.choice(stage, layers)
+                    choice = self._fitting(stage, layers)
                     weight = self._weight(stage, choice.cost)
                     rest = (total - used - layers) * self.layer
                     for label in labels:
@@ -273,6 +274,12 @@ class Pipeline:
                             _keep(longer.setdefault(used + layers, []), new)
             ways = longer
         return min(ways.get(total, []), key=lambda label: label.seconds, default=None)
+
+    def _fitting(self, stage: int, layers: int) -> _Choice:
+        """As `choice`, where so many layers are known to fit."""
+        found = self.choice(stage, layers)
+        assert found is not None, (stage, layers)
+        return found
 
     def choice(self, stage: int, layers: int) -> _Choice | None:
         """The fastest mix of recompute of a stage that fits; None if none does."""
@@ -367,10 +374,10 @@ def _extend(label: _Label, choice: _Choice, steady: float) -> _Label:
     )
 
 
-def _layers(label: _Label) -> tuple[int, ...]:
+def _layers(label: _Label | None) -> tuple[int, ...]:
     """Layers of all stages, the first one first."""
     layers = []
-    while label.choice is not None:
+    while label is not None and label.choice is not None:
         layers.append(sum(label.choice.counts.values()))
         label = label.before
     return tuple(reversed(layers))

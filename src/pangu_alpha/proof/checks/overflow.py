@@ -6,7 +6,7 @@ may run behind it. Knows the graph only; that the register is cleared before the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 
 from pangu_alpha.proof.graph import mindir
 
@@ -55,7 +55,7 @@ def _computes(function: mindir.Function, node: mindir.Node) -> bool:
     return result is None or result.dtype in _FLOATS
 
 
-def _reached(start: str, edges: dict[str, Iterable[str]]) -> set[str]:
+def _reached(start: str, edges: Mapping[str, Sequence[str]]) -> set[str]:
     """All that can be reached, the start included."""
     found, waiting = {start}, [start]
     while waiting:

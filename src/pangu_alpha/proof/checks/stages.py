@@ -101,16 +101,22 @@ class Moves:
         Args:
             rank: One of the stage.
         """
-        place = self.mesh.coordinates(rank)
+        place = self.mesh.digits(rank)
         groups = {
-            group: self._group(group, tuple(place.along(axis) for axis in axes), rank)
+            group: self._group(group, tuple(place[axis] for axis in axes), rank)
             for group, axes in self.axes.items()
         }
         moved = [
-            Meeting(groups[each.ranks], each.what, ends=each.ends and groups[each.ends]).key
-            for each in self.kinds
+            Meeting(groups[each.ranks], each.what, ends=self._ends(each, groups)).key for each in self.kinds
         ]
         return [moved[number] for number in self.order]
+
+    @staticmethod
+    def _ends(of: Meeting, groups: Mapping[tuple[int, ...], tuple[int, ...]]) -> tuple[int, int] | None:
+        if of.ends is None:
+            return None
+        sender, receiver = groups[of.ends]
+        return sender, receiver
 
     def _group(self, group: tuple[int, ...], shared: tuple[int, ...], rank: int) -> tuple[int, ...]:
         key = (group, shared)
@@ -134,7 +140,9 @@ def astray(order: PartialOrder, mesh: Mesh, rank: int) -> Iterator[str]:
     for each in order.collectives:
         if each.peer is None:
             continue
-        sender, receiver = meeting(each, rank).ends
+        ends = meeting(each, rank).ends
+        assert ends is not None  # of what has a peer
+        sender, receiver = ends
         right = _receiver(each.phase, sender, mesh)
         if receiver != right:
             batch = f" of micro-batch {each.micro_batch}" if each.phase in ("forward", "backward") else ""

@@ -123,7 +123,7 @@ def plain_environment(environment: Mapping[str, str] | None = None) -> dict[str,
 def stubs_in_use() -> tuple[Path, list[str]] | None:
     """The library of stubs that this process may have loaded and its functions; None where it has none."""
     found = next((Path(part) for part in _search_path(os.environ) if (Path(part) / _MARK).exists()), None)
-    return found and (found / _ACL, (found / _NAMES).read_text("ascii").splitlines())
+    return None if found is None else (found / _ACL, (found / _NAMES).read_text("ascii").splitlines())
 
 
 def _search_path(environment: Mapping[str, str]) -> list[str]:

@@ -14,6 +14,9 @@ from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
 from pangu_alpha.config.schema import ConfigError, validate
 
+Search = Literal["recursive_programming", "sharding_propagation"]
+AttentionDropout = Literal["positional", "device"]
+
 GRAPH, REPORT, JOB = "graph.mindir", "report.json", "job.json"
 
 
@@ -51,9 +54,9 @@ class Job:
     operators: Literal["Ascend", "plain"] = "Ascend"
     seed: int | None = None
     initialize: bool = False
-    search: Literal["recursive_programming", "sharding_propagation"] | None = None
+    search: Search | None = None
     chip: Chip = "910B"
-    attention_dropout: Literal["positional", "device"] = "positional"
+    attention_dropout: AttentionDropout = "positional"
     patch: str | None = None
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ The searches choose every operator's split themselves, for a batch whose rows ar
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +14,11 @@ from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof.checks import traffic_check
 from pangu_alpha.proof.dry_run import report
 from pangu_alpha.proof.dry_run.compile import compile_rank
-from pangu_alpha.proof.dry_run.job import DryRunError, Job
+from pangu_alpha.proof.dry_run.job import DryRunError, Job, Search
 from pangu_alpha.proof.graph import mindir
 
 TABLE = "table"
-SEARCHES = ("recursive_programming", "sharding_propagation")
+SEARCHES: tuple[Search, ...] = ("recursive_programming", "sharding_propagation")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def job_for(way: str, job: Job) -> Job:
             f"{plan.tp}"
         )
     flat = replace(plan, dp=plan.devices, tp=1, sequence_parallel=False)
-    return replace(job, plan=flat, batch_size=rows // plan.devices, search=way)
+    search = next(each for each in SEARCHES if each == way)
+    return replace(job, plan=flat, batch_size=rows // plan.devices, search=search)
 
 
 def try_way(way: str, job: Job, folder: Path, timeout: float) -> Way:
@@ -78,7 +79,7 @@ def try_way(way: str, job: Job, folder: Path, timeout: float) -> Way:
     except DryRunError as error:
         return Way(way, refused=str(error))
     model = mindir.read(found.graph)
-    wire: Counter[str] = Counter()
+    wire: defaultdict[str, float] = defaultdict(float)
     for call, seen in traffic_check.observed(model, Mesh.of(job.plan), 0).items():
         wire[f"{call.phase} {call.operation}"] += seen.times * seen.wire_bytes
     return Way(

@@ -80,6 +80,7 @@ class _Inliner:
         if node.type == "Call":
             return self._call(known.get(node.callee, node.callee), inputs)
         if node.type == "Partial":
+            assert isinstance(inputs[0], str)  # the name of a function
             return _Closure(inputs[0], tuple(inputs[1:]))
         if node.type == "MakeTuple" and not all(isinstance(each, str) for each in inputs):
             return tuple(inputs)
@@ -92,6 +93,7 @@ class _Inliner:
     def _call(self, callee: _Value, inputs: list[_Value]) -> _Value:
         if isinstance(callee, _Closure):
             return self.run(self.functions[callee.function], [*callee.inputs, *inputs])
+        assert isinstance(callee, str)
         return self.run(self.functions[callee], inputs)
 
     def _named(self, value: _Value, suffix: str) -> str:

@@ -145,7 +145,7 @@ class _Rewriter(NodeBuilder):
         self.groups[group] = tuple(ranks)
         if tensor.dtype != "int32":
             return self.add("AllReduce", [x], tensor, name, op="sum", group=group)
-        halves = []
+        halves: list[str] = []
         for half in self._halves(x, tensor):
             floats = mindir.Tensor(tensor.shape, "float32")
             half = self.add("Cast", [half, self.constant(TYPE_IDS["float32"])], floats)
@@ -165,6 +165,7 @@ class _Rewriter(NodeBuilder):
         if each.operation == "Receive":
             zeros = self.constant(np.zeros(each.payload.shape, _NUMPY[each.payload.dtype]))
             x = self.add("Depend", [zeros, x], each.payload)
+        assert each.peer is not None  # a Send and a Receive have one
         self.all_reduce(x, sorted((self.rank, each.peer)), each.payload, name)
 
     def _reduce(self, name: str, each: mindir.Collective, x: str) -> None:

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from pangu_alpha.proof.replay.slices import Gathered, Piece, Region, gather
 
 MOMENT1, MOMENT2, SUM = "adam_m.", "adam_v.", "accu_grads."
+AnyBounds = TypeVar("AnyBounds", bound="Bounds")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Bounds:
     padding: float = 0.0
 
     @classmethod
-    def of(cls, dtype: str) -> Bounds:
+    def of(cls: type[AnyBounds], dtype: str) -> AnyBounds:
         """What passes for a network that computes in a type, compared with one device that does.
 
         Partial sums are rounded to the type before they are added up over ranks. Float16 keeps 11 bits where

@@ -95,6 +95,7 @@ def keys_of_step(job: Job, step: int) -> tuple[np.ndarray, ...]:
     """
     if job.model.dropout == 0.0:
         return ()
+    assert job.seed is not None  # a replay's job says it
     sizes = (job.plan.micro_batches, job.plan.dp, job.batch_size)
     rows = [row_numbers(sizes[0], rank, *sizes[1:]).ravel() for rank in range(job.plan.dp)]
     return (np.stack([dropout_rows(job.seed, step, each, job.model.seq_length) for each in rows]),)

@@ -6,6 +6,7 @@ Letters: L layers with the query layer.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import LossScaleConfig, OptimConfig
@@ -50,7 +51,7 @@ class Change:
     resharded: bool = True
 
 
-def job(plan: ParallelPlan, layers: int = 2, recipe: OptimConfig = _OPTIM, **model: object) -> Job:
+def job(plan: ParallelPlan, layers: int = 2, recipe: OptimConfig = _OPTIM, **model: Any) -> Job:
     """A small job for a plan.
 
     Args:
@@ -65,7 +66,7 @@ def job(plan: ParallelPlan, layers: int = 2, recipe: OptimConfig = _OPTIM, **mod
 
 def suite() -> dict[str, Job]:
     """All plans by name."""
-    sharded = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
+    sharded: dict[str, Any] = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
     pipeline = ParallelPlan(dp=2, tp=2, pp=2, micro_batches=4)
     everything = replace(pipeline, **sharded, recompute="full", sequence_parallel=True)
     uneven = replace(
@@ -121,7 +122,7 @@ def _stages_scale_and_merging() -> dict[str, Job]:
 
 def by_type_and_operators() -> dict[str, Job]:
     """Plans in float16, with a loss scale as training uses it, and with Ascend's own operators."""
-    sharded = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
+    sharded: dict[str, Any] = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
     tensor, grid = ParallelPlan(tp=2), ParallelPlan(dp=2, tp=2)
     scaled = ParallelPlan(dp=2, micro_batches=2, **sharded)
     return {
@@ -136,7 +137,7 @@ def by_type_and_operators() -> dict[str, Job]:
 
 def quick() -> dict[str, Job]:
     """Plans that are replayed in minutes."""
-    sharded = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
+    sharded: dict[str, Any] = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
     return {
         "dp2": job(ParallelPlan(dp=2)),
         "tp2, odd vocabulary": job(ParallelPlan(tp=2), vocab_size=63),
@@ -174,7 +175,7 @@ def continued() -> dict[str, Change]:
     grid = ParallelPlan(dp=2, tp=2)
     sharded = replace(grid, optimizer_parallel="level1", optimizer_threshold=0)
     pipeline = ParallelPlan(pp=2, micro_batches=3)
-    odd = {"vocab_size": 61}
+    odd: dict[str, Any] = {"vocab_size": 61}
     return {
         "tp2 to tp4": Change(job(ParallelPlan(tp=2)), job(ParallelPlan(tp=4))),
         "dp2 to pp2, 4 to 6 rows": Change(job(ParallelPlan(dp=2)), job(pipeline)),

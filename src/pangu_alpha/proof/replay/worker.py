@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pangu_alpha.proof.dry_run.job import Job
 
 CPU_GRAPH, GROUPS, INPUTS, STATES = "cpu.mindir", "groups.json", "inputs.npz", "states.npz"
 INITIAL, JOB = "initial.npz", "replay.json"
@@ -107,35 +111,37 @@ def run_scheduler(_: Path) -> None:
 class _Reference:
     """One device's training: the network's gradients by MindSpore, what becomes of them by NumPy."""
 
-    def __init__(self, job) -> None:
+    def __init__(self, job: Job) -> None:
         from mindspore import ParameterTuple
 
         from pangu_alpha.model.operators import operators_for
         from pangu_alpha.model.pangu import PanguAlpha
         from pangu_alpha.proof.replay.reference_optimizer import ReferenceOptimizer
 
+        assert job.seed is not None  # a replay's job says it
         self.model = PanguAlpha(job.model, job.seed, operators_for(job.model, "plain"))
         self.parameters = ParameterTuple(self.model.trainable_params())
         roughen(self.parameters, job.seed)
         values = {each.name: each.asnumpy() for each in self.parameters}
         self.optimizer = ReferenceOptimizer(job.optim, values)
 
-    def follow(self, job) -> None:
+    def follow(self, job: Job) -> None:
         """Steps by this job's batches from now on."""
-        from pangu_alpha.training.loss import TokenLoss
+        from pangu_alpha.training.loss import BatchLoss, TokenLoss
         from pangu_alpha.training.step import Gradients
 
         self.job = job
-        self.gradients = Gradients(TokenLoss(self.model), self.parameters)
+        self.gradients = Gradients(BatchLoss(TokenLoss(self.model)), self.parameters)
 
-    def step(self, step: int, batches, tensors, factor: float) -> list[np.ndarray]:
+    def step(
+        self, step: int, batches: Sequence[Sequence[np.ndarray]], tensors: Sequence[Any], factor: float
+    ) -> list[np.generic]:
         """Sum of the losses, norm and applied of one optimizer step whose loss is multiplied by a factor."""
         import mindspore as ms
 
         # over the places of the step, whether they count or not: any other scale gives the same update
         scale = np.float32(factor / sum(batch[0].size for batch in batches))
-        drops = self.job.model.dropout > 0.0
-        found = [self.gradients(each[5] if drops else None, ms.Tensor(scale), *each[:5]) for each in tensors]
+        found = [self.gradients(ms.Tensor(scale), *each) for each in tensors]
         sums = [sum(each.asnumpy() for each in parts) for parts in zip(*(f[0] for f in found), strict=True)]
         names = [each.name for each in self.parameters]
         tokens = sum(float(batch[2].sum(dtype=np.float64)) for batch in batches)
@@ -145,7 +151,7 @@ class _Reference:
         losses = sum(float(rows.asnumpy().sum(dtype=np.float64)) for _, rows, _ in found)
         return [np.float32(losses), np.float32(norm), np.bool_(applied)]
 
-    def state(self):
+    def state(self) -> Iterable[tuple[str, np.ndarray]]:
         """Parameters and moments by name."""
         return self.optimizer.state().items()
 
@@ -174,7 +180,9 @@ def write_states(folder: Path, states: dict[str, np.ndarray]) -> None:
     (folder / ("new." + STATES)).rename(folder / STATES)
 
 
-def record(states: dict[str, np.ndarray], step: int, outputs, parameters) -> None:
+def record(
+    states: dict[str, np.ndarray], step: int, outputs: Iterable[Any], parameters: Iterable[tuple[str, Any]]
+) -> None:
     """Notes what a step gave; `outputs` are its loss, norm and applied, or nothing.
 
     Args:

@@ -30,7 +30,13 @@ _BAD = "\udcff"  # stands for bytes that are no text; becomes the byte 0xff, whi
 _HAN = re.compile("[\u4e00-\u9fff]")
 _NOT_TEXTS = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"}
 
-codecs.register_error("pangu_alpha.bad", lambda error: (_BAD, error.end))
+
+def _take_as_bad(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return _BAD, error.end
+
+
+codecs.register_error("pangu_alpha.bad", _take_as_bad)
 
 
 def known_encoding(name: str) -> str:

@@ -22,7 +22,13 @@ _BETWEEN = re.compile("[ \t\r\n\ufeff]*")
 _NEAR_END = 16  # characters: an error that near to what has been read may be of what has not
 _TOO_DEEP = "lists and objects in one another, too deep to be read"
 
-codecs.register_error("pangu_alpha.marked", lambda error: (BAD, error.end))
+
+def _mark(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return BAD, error.end
+
+
+codecs.register_error("pangu_alpha.marked", _mark)
 
 
 class RecordError(ValueError):
@@ -139,6 +145,7 @@ class RecordStream:
     def _go_to_value(self) -> bool:
         while True:
             found = _BETWEEN.match(self._text, self._place)
+            assert found  # it matches nothing, too
             self.byte_order_marks += found[0].count("\ufeff")
             self._place = found.end()
             sign = self._text[self._place : self._place + 1]

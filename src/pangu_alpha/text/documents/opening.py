@@ -13,8 +13,8 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from pangu_alpha.files.reading import POINTER_BYTES, refuse_pointer
 from pangu_alpha.files.shown import shown
@@ -115,22 +115,22 @@ def byte_chunks(path: Path, packing: str) -> Iterator[bytes]:
             raise ArchiveError(str(error)) from error
 
 
-def _plain(file: BinaryIO) -> Iterator[bytes]:
+def _plain(file: BufferedReader | gzip.GzipFile | bz2.BZ2File) -> Iterator[bytes]:
     while chunk := file.read1(_CHUNK):
         yield chunk
 
 
-def _gzip(file: BinaryIO) -> Iterator[bytes]:
+def _gzip(file: BufferedReader) -> Iterator[bytes]:
     with gzip.GzipFile(fileobj=file) as stream:
         yield from _plain(stream)
 
 
-def _bz2(file: BinaryIO) -> Iterator[bytes]:
+def _bz2(file: BufferedReader) -> Iterator[bytes]:
     with bz2.BZ2File(file) as stream:
         yield from _plain(stream)
 
 
-def _xz(file: BinaryIO) -> Iterator[bytes]:
+def _xz(file: BufferedReader) -> Iterator[bytes]:
     """As lzma.LZMAFile, which lets a file ask for any amount of memory."""
     rest = file.read1(_CHUNK)
     while rest:
@@ -145,7 +145,7 @@ def _xz(file: BinaryIO) -> Iterator[bytes]:
         rest = (stream.unused_data or file.read1(_CHUNK)).lstrip(b"\0")
 
 
-def _zstd(file: BinaryIO) -> Iterator[bytes]:
+def _zstd(file: BufferedReader) -> Iterator[bytes]:
     import pyarrow
 
     with pyarrow.CompressedInputStream(pyarrow.PythonFile(file, mode="r"), "zstd") as stream:

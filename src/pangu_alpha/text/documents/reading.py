@@ -171,7 +171,8 @@ class DocumentReader:
         try:
             return found()
         except RecordError as error:
-            return self._broken("missing_fields" if error.missing else "broken_records", f"{place}: {error}")
+            self._broken("missing_fields" if error.missing else "broken_records", f"{place}: {error}")
+            return None
 
     def _lose(self, chunks: Iterator[bytes]) -> None:
         """What follows a record that cannot be told from the next one."""
@@ -213,7 +214,8 @@ class DocumentReader:
     def _parquet_text(self, value: object, path: tuple[str, ...], place: str, judge: Judge) -> str | None:
         field = self.options.field
         if value is None:
-            return self._broken("missing_fields", f"{place}: column {quoted(field)} is null")
+            self._broken("missing_fields", f"{place}: column {quoted(field)} is null")
+            return None
         if isinstance(value, str | bytes) and len(value) > self.options.largest_document:
             self._too_large(place)(len(value))
             return None

@@ -46,7 +46,8 @@ def open_(path: Path, options: OpenOptions) -> Source:
         ConfigError: Its config.json breaks a rule of ours.
     """
     config = _config(path, options)
-    files, stored, info = _files(path), {}, {}
+    files, stored = _files(path), {}
+    info: dict[str, Any] = {}
     for file in files:
         found = read_ckpt(file)
         info |= found.info

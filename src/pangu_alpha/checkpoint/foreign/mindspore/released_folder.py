@@ -91,7 +91,9 @@ def _walk(path: Path, wanted: Callable[[str], object]) -> list[Path]:
 def _find_slices(path: Path) -> tuple[dict[int, Path], list[str]]:
     found: dict[int, list[Path]] = defaultdict(list)
     for file in _walk(path, _SLICE.fullmatch):
-        found[int(_SLICE.fullmatch(file.name)["number"])].append(file)
+        name = _SLICE.fullmatch(file.name)
+        assert name  # _walk has just looked
+        found[int(name["number"])].append(file)
     problems = [
         f"slice {number} is there twice: {files[0].relative_to(path)}, {files[1].relative_to(path)}"
         for number, files in sorted(found.items())

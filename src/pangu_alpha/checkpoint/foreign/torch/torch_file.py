@@ -98,6 +98,9 @@ class _Mapping(dict):
 class Inert:
     """Stands for an object of the file that is no tensor; keeps what it was made of, does nothing."""
 
+    arguments: tuple[Any, ...]
+    state: Any
+
     def __new__(cls, *arguments: Any, **_: Any) -> Inert:
         made = super().__new__(cls)
         made.arguments, made.state = arguments, None
@@ -274,7 +277,11 @@ class _StorageType(NamedTuple):
     dtype: str
 
 
-class _Unpickler(pickle._Unpickler):  # the one in Python: damaged bytes cannot reach memory through it
+# The one in Python: damaged bytes cannot reach memory through it. Its stack and methods have no stated types.
+_PythonUnpickler: Any = pickle._Unpickler
+
+
+class _Unpickler(_PythonUnpickler):
     """Makes plain values, TorchTensor and Inert: `find_class` is its only way to anything else."""
 
     def __init__(self, data: io.BytesIO, archive: _Archive) -> None:
@@ -366,7 +373,7 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: damaged bytes cannot 
         raise pickle.UnpicklingError("a set or a bytearray, which are no weights")
 
     # By opcode, as pickle finds its methods. Python 3.11 makes a bytearray of any length before it reads it.
-    dispatch = pickle._Unpickler.dispatch | {
+    dispatch = _PythonUnpickler.dispatch | {
         pickle.SETITEM[0]: load_setitem,
         pickle.SETITEMS[0]: load_setitems,
         pickle.DICT[0]: load_dict,
@@ -399,7 +406,8 @@ def _strange_entry(archive: zipfile.ZipFile) -> str | None:
     """The entry of a zip that is compressed in a way torch does not use."""
     for entry in archive.infolist():
         if entry.compress_type not in _METHODS:
-            name = zipfile.compressor_names.get(entry.compress_type, f"method {entry.compress_type}")
+            names = getattr(zipfile, "compressor_names", {})  # not documented
+            name = names.get(entry.compress_type, f"method {entry.compress_type}")
             return (
                 f"its entry {quoted(entry.filename)} is compressed by {name}; torch stores them as they are"
             )

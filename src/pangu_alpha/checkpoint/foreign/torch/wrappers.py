@@ -42,7 +42,7 @@ def unwrapped(
     Raises:
         CheckpointError: The weights are there several times, behind different fronts.
     """
-    fronts = {}
+    fronts: dict[str, str] = {}
     for anchor in anchors:
         for name in (name for name in found if name.endswith(anchor)):
             if _FRONT.fullmatch(front := name.removesuffix(anchor)):

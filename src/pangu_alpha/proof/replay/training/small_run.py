@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 from pangu_alpha.config.data import DataConfig, SourceConfig
+from pangu_alpha.config.families import Chip
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import LossScaleConfig, OptimConfig
 from pangu_alpha.config.run import CheckpointConfig, RunConfig, TrainConfig
@@ -55,7 +57,7 @@ def small_records(folder: Path, seq_length: int) -> DataConfig:
     return DataConfig(sources, vocabulary=str(vocabulary))
 
 
-def small_run(folder: Path, every: int = 10, chip: str = "910B", **model: object) -> TrainConfig:
+def small_run(folder: Path, every: int = 10, chip: Chip = "910B", **model: Any) -> TrainConfig:
     """A run of a small network.
 
     Args:
@@ -64,8 +66,9 @@ def small_run(folder: Path, every: int = 10, chip: str = "910B", **model: object
         chip: Family of the devices that the run is compiled for.
         model: Fields of ModelConfig that differ from a network of two layers in float32 without dropout.
     """
-    shape = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "seq_length": 16, "dropout": 0.0}
-    network = ModelConfig(vocab_size=_PIECES, **shape | {"compute_dtype": "float32"} | model)
+    shape: dict[str, Any] = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "seq_length": 16}
+    shape |= {"dropout": 0.0, "compute_dtype": "float32"}
+    network = ModelConfig(vocab_size=_PIECES, **shape | model)
     run = RunConfig(
         str(folder / "run"),
         steps=1,

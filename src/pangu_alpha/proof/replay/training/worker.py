@@ -11,14 +11,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pangu_alpha.config.run import build_train_config
 from pangu_alpha.files.shown import log_to_stderr
 from pangu_alpha.files.writing import write_text
 from pangu_alpha.proof.replay.training.files import EXIT_CODE, REQUEST
+
+if TYPE_CHECKING:
+    from pangu_alpha.parallel.world import World
+    from pangu_alpha.training.engine import Engine
 
 
 def run_rank(folder: Path) -> int:
@@ -62,7 +68,9 @@ def _begin(folder: Path) -> dict:
     return request
 
 
-def _train(folder: Path, request: dict, make, device: str, world) -> int:
+def _train(
+    folder: Path, request: dict[str, Any], make: Callable[..., Engine], device: str, world: World
+) -> int:
     from pangu_alpha.proof.replay.training.engine import recorded
     from pangu_alpha.training.guard import TrainingHaltedError
     from pangu_alpha.training.loop import train

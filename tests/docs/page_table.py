@@ -78,6 +78,13 @@ _MERGE = long("python src/merge_checkpoint.py")
 _PREDICT = long("python src/predict.py", "--max-new-tokens 4")
 
 PAGES: dict[str, Page] = {
+    "CONTRIBUTING.md": Page(
+        (
+            never("make check", "it would run this test"),
+            never("make hooks", "it changes the reader's own checkout"),
+            never("bash run_scripts/run_tests.sh", "it would run this test"),
+        )
+    ),
     "README.md": Page(
         given=(given.novel,),
         rows=(
@@ -156,6 +163,7 @@ PAGES: dict[str, Page] = {
         (
             ci("python src/plan.py operators"),
             long("python src/plan.py operators --model tiny --devices 4 --batch-size 4 --verify"),
+            long("python src/plan.py dry-run"),
         )
     ),
     "docs/planner.md": Page(

@@ -283,7 +283,8 @@ def _compared(answer: Answer, plan: ParallelPlan, path: str) -> str:
     model = CostModel(question.cluster, question.software)
     lines = []
     orders: dict[tuple[str, ...], tuple[str, ...]] = {}  # that differ in more than axes of one device
-    for order in (RANK_ORDER, ("tp", "pp", "dp")):
+    known: tuple[tuple[str, ...], ...] = (RANK_ORDER, ("tp", "pp", "dp"))
+    for order in known:
         orders.setdefault(tuple(axis for axis in order if getattr(plan, axis) > 1), order)
     for order in orders.values():
         mine = judge(question, plan, order)

@@ -26,13 +26,14 @@ from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
 from pangu_alpha.checkpoint.open import open_source
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes
 
 FAULTS = Path(__file__).parents[2] / "benchmarks" / "checkpoint_faults.py"
 MODEL = ModelConfig(vocab_size=50, hidden_size=32, num_layers=2, num_heads=4, seq_length=16)
 NOBODY = 65534
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", [["save", "async-save"], ["save-slices"], ["merge", "import"]])
 def test_kills_lose_nothing(tmp_path, kinds):
     """The benchmark of this name, with few kills."""

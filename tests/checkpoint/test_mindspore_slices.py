@@ -19,7 +19,7 @@ from pangu_alpha.checkpoint.tensors import whole
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes
 
 QUIET = Limits(workers=1, progress=False)
 MODEL = ModelConfig(vocab_size=101, hidden_size=64, num_layers=3, num_heads=4, seq_length=32)

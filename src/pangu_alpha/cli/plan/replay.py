@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def _replays(options: argparse.Namespace, folder: Path) -> Iterator[ReplayReport
             yield replay(name, work, target, Setting(options.steps))
 
 
-def replayed(options: argparse.Namespace) -> dict[str, Job] | dict[str, Change]:
+def replayed(options: argparse.Namespace) -> Mapping[str, Job | Change]:
     plan = plan_of(options)
     if options.suite:
         if plan != ParallelPlan():
@@ -83,3 +83,9 @@ def replayed(options: argparse.Namespace) -> dict[str, Job] | dict[str, Change]:
 def _float32_shape(name: str) -> dict[str, Any]:
     """Fields of a model as CPU can replay it."""
     return to_mapping(load_network(name).model) | {"dropout": 0.0, "compute_dtype": "float32"}
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import no_program
+
+    no_program("pangu_alpha.cli.plan replay")

@@ -133,10 +133,14 @@ def blaming(strategy: Strategy | None, read: str) -> Iterator[None]:
     """Names the strategy in errors about slices that do not fit: it may be that of others."""
     try:
         yield
+    except UnclearError:  # the user has to say more; another placement would not help
+        raise
     except CheckpointError as error:
         if strategy is None or isinstance(error, UnclearError):  # such as an unknown number of heads
             raise
-        raise CheckpointError(f"{error}\n  - the slices were {read}: is it theirs?") from error
+        raise CheckpointError(
+            f"{error}\n  - the slices were {read}: does it belong to these slices?"
+        ) from error
 
 
 def find_strategy(folders: Iterable[Path], options: OpenOptions) -> tuple[Strategy | None, str]:

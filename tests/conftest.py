@@ -16,7 +16,10 @@ os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SLOWEST = ("run_scripts", "proof", "training", "inference")  # folders, the slowest first
-SLOW = ("run_scripts", "proof", "integrations")  # folders whose tests start processes or compile networks
+# What starts processes or compiles networks: the tests of these folders, those with one of these fixtures (a
+# device, an installed wheel, files that the pages' commands make), and those marked slow one by one.
+SLOW_FOLDERS = ("run_scripts", "proof", "integrations")
+SLOW_FIXTURES = {"cpu", "installed", "shelf"}
 FAST_SECONDS = 10  # of a test that is not slow, on a machine that has other work as well
 
 
@@ -34,7 +37,7 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.slow)
             if not config.getoption("--long"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes: run with --long -m long"))
-        elif item.path.parent.name in SLOW or "cpu" in item.fixturenames:
+        elif item.path.parent.name in SLOW_FOLDERS or SLOW_FIXTURES & {*item.fixturenames}:
             item.add_marker(pytest.mark.slow)
     order = {name: number for number, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))

@@ -33,6 +33,7 @@ MODEL = ModelConfig(vocab_size=50, hidden_size=32, num_layers=2, num_heads=4, se
 NOBODY = 65534
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", [["save", "async-save"], ["save-slices"], ["merge", "import"]])
 def test_kills_lose_nothing(tmp_path, kinds):
     """The benchmark of this name, with few kills."""

@@ -188,6 +188,7 @@ def test_512_slices_give_what_merging_by_hand_gives(cpu, release, random_arrays)
     assert expected.std() > 0.1 and np.array_equal(model(*inputs).asnumpy(), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spelling", ["filerted", "filtered", "filitered"])
 @pytest.mark.parametrize("strategy", [True, False])
 def test_every_spelling_in_one_folder_or_several(broken, random_arrays, spelling, strategy):
@@ -209,6 +210,7 @@ def test_every_spelling_in_one_folder_or_several(broken, random_arrays, spelling
         assert np.array_equal(read(source, name), random_arrays[theirs].T if flip else random_arrays[theirs])
 
 
+@pytest.mark.slow
 def test_full_size_slices_of_one_2_6b_layer(tmp_path):
     config = ModelConfig(vocab_size=1000, hidden_size=2560, num_layers=1, num_heads=32, seq_length=16)
     shapes = {name: array.shape for name, array in official(config, blank=True).items()}

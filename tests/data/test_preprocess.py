@@ -113,6 +113,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "tokenized", "written"), [("tokenizing", 2, 0), ("writing", 5, 3)])
 def test_a_killed_run_is_continued(config, records, tmp_path, place, tokenized, written):
     output = tmp_path / "records"

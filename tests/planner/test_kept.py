@@ -80,6 +80,7 @@ def check(case, folder):
         assert formula == pytest.approx(graph, rel=0.01, abs=4096), name  # asked for: 5 %
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_formula_and_graph(name, tmp_path):
     check(CASES[name], tmp_path)

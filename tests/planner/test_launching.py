@@ -54,6 +54,7 @@ def write_inputs(folder, model, devices, chip):
         (folder / name).symlink_to(ROOT / name)
 
 
+@pytest.mark.slow
 def test_the_answer_for_a_rank_table_is_launched_without_an_edit(tmp_path):
     write_inputs(tmp_path, "13b", 16, "910B")
     (tmp_path / "mine.json").write_text((ROOT / "rank_tables" / "16p.json").read_text("utf-8"), "utf-8")
@@ -70,6 +71,7 @@ def test_the_answer_for_a_rank_table_is_launched_without_an_edit(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "cluster", "batch", "order"), ANSWERS)
 def test_the_answer_is_launched_without_an_edit(model, cluster, batch, order, tmp_path):
     devices, chip = int(cluster.partition("-")[2]), cluster[:4].upper()

@@ -113,6 +113,7 @@ def test_only_a_run_that_loads_nothing_draws_initial_values(
     assert drawn == []
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_stops(settings, config_file, tmp_path):
     settings["run"] |= {"steps": 100000, "checkpoint": {"every": 100000}, "evaluate_every": 100000}
     process = start(config_file(settings))

@@ -31,6 +31,7 @@ from pangu_alpha.network.parameters import (
     layers_expression,
     parameter_shapes,
     row_by_length,
+    row_of,
 )
 
 VOCABULARY = "vocab.model"
@@ -228,7 +229,7 @@ def check_axes(names: Names, found: Mapping[str, tuple[Sequence[int], Path]]) ->
         CheckpointError: One has another number of dimensions; names tensor, shape and file.
     """
     for (_, ours), (theirs, _flip) in names.ours.items():
-        (shape, file), expected = found[theirs], len(find_row(parameter_of(ours)).sizes)
+        (shape, file), expected = found[theirs], len(row_of(parameter_of(ours)).sizes)
         if len(shape) != expected:
             raise CheckpointError(
                 f"{file}: {theirs} is {list(shape)}: {len(shape)} dimensions, PanGu-alpha's has {expected}"

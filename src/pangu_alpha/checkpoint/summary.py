@@ -158,8 +158,8 @@ def summary_lines(summary: Summary, tensors: bool) -> Iterator[str]:
         yield f"  {group.stem + ' ' + group.name:<24}{size}  {', '.join(group.dtypes)}"
     yield from (f"  note: {note}" for note in summary.notes)
     if tensors:
-        for group in summary.tensors.values():
-            for name, entry in group.items():
+        for entries in summary.tensors.values():
+            for name, entry in entries.items():
                 pieces = f"  {entry['pieces']} pieces" if entry["pieces"] > 1 else ""
                 yield f"  {shown_name(name):<56}{entry['shape']!s:>16}  {', '.join(entry['dtypes'])}{pieces}"
 

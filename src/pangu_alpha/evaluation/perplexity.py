@@ -115,7 +115,7 @@ def compare_with_baselines(
     for folder, pairs in ((records, token_pairs(held_out)), (train_records, training)):
         if not any(len(previous) for previous, _ in pairs):
             raise ValueError(f"{shown(folder)}: all of it is padding, no token counts; name other records")
-    windows = sum(len(batch.input_ids) for batch in held_out)
+    windows = sum(len(batch["input_ids"]) for batch in held_out)
     logger.info("scoring %d windows with the trained network, the untrained one and a bigram", windows)
     bigram = KneserNeyBigram(config.vocab_size, training)
     characters = count_characters(held_out, loaded.tokenizer)

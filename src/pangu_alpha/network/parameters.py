@@ -186,6 +186,13 @@ def find_row(name: str, config_type: type = ModelConfig) -> Row | None:
     return None if "*" in name else _rows_by_name(config_type).get(for_all_layers(name, config_type))
 
 
+def row_of(name: str, config_type: type = ModelConfig) -> Row:
+    """As `find_row`, of a name that is known to be a parameter's."""
+    row = find_row(name, config_type)
+    assert row is not None, name
+    return row
+
+
 def row_by_length(attribute: str, config_type: type = ModelConfig) -> Row:
     """The first row whose first dimension is an attribute of the configuration, such as "vocab_size"."""
     letters = letters_of(config_type)
@@ -209,7 +216,8 @@ def layers_expression(number: str, config_type: type = ModelConfig) -> str:
 
 def layer_of(name: str, config: Any) -> int | None:
     """Number of the layer that a parameter or a cell is in, by its full name; None outside of layers."""
-    for layers, pattern in _layer_patterns(type(config)):
+    config_type: type = type(config)
+    for layers, pattern in _layer_patterns(config_type):
         if match := pattern.match(name):
             return int(match[1]) if match.lastindex else layers.numbers(layer_count(config))[0]
     return None
@@ -246,7 +254,7 @@ def layers_of(config_type: type = ModelConfig) -> tuple[Layers, ...]:
 
 BLOCKS = Layers("blocks.*", end=-1)
 QUERY_LAYER = Layers("query_layer", first=-1)  # the last layer, which asks with the next position
-_ = None
+_: None = None
 
 _LOGITS = (Use("Logits", "matmul", 1), Use("TiedCrossEntropy", "matmul", 1))
 

@@ -36,9 +36,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|YAML",
         help="where they ran, such as 910b-64",
     )
-    add("--stack", default="pangu-alpha", help="software they ran with (default: %(default)s)")
-    add("--output", type=user_path, metavar="YAML", help="writes the cluster with its new constants")
-    add("--json", action="store_true", help="prints JSON instead of tables")
+    add(
+        "--stack",
+        default="pangu-alpha",
+        help="the training software that they ran with (default: %(default)s)",
+    )
+    add("--output", type=user_path, metavar="YAML", help="file for the cluster with its new constants")
+    add("--json", action="store_true", help="print JSON instead of tables")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def _replays(options: argparse.Namespace, folder: Path) -> Iterator[ReplayReport
             yield replay(name, work, target, Setting(options.steps))
 
 
-def replayed(options: argparse.Namespace) -> dict[str, Job] | dict[str, Change]:
+def replayed(options: argparse.Namespace) -> Mapping[str, Job | Change]:
     plan = plan_of(options)
     if options.suite:
         if plan != ParallelPlan():

@@ -157,14 +157,21 @@ def wire_text(summary: RankSummary) -> str:
     return "sent in a step: " + (", ".join(parts) or "nothing")
 
 
+def _shown_as(axis: str, mesh: Mesh) -> str:
+    """The column of an axis as Mesh.axis_of names it; groups over several axes are shown under dp, or pp."""
+    first = axis.partition(" ")[0].partition("+")[0]
+    if axis in ("world", "other", "dp+tp") or first not in RANK_ORDER:
+        return "dp" if mesh.dp > 1 else "pp"
+    return first
+
+
 def stages_text(summaries: Sequence[RankSummary], mesh: Mesh, layers: Sequence[int]) -> str:
     """A row for every stage; below it what is wrong with the host's memory and with placements."""
     rows = []
     for each in summaries:
         sent = dict.fromkeys(RANK_ORDER, 0.0)
         for (axis, _), count in each.wire().items():
-            key = axis.partition(" ")[0] if axis.startswith("pp") else axis
-            sent["dp" if key in ("world", "dp+tp") and mesh.dp > 1 else key.partition("+")[0]] += count
+            sent[_shown_as(axis, mesh)] += count
         seconds = f"{each.compile_seconds:.0f}"
         peak = f"{each.peak_mb / 1024:.2f} GiB"
         held = [size(count) for count in each.bytes.values()]

@@ -191,8 +191,10 @@ def salt_of(cell: str, model: ModelConfig) -> int:
     """The salt of a cell by its place, as model.pangu gives them out."""
     if cell == "embedding_dropout":
         return 0
+    layer = layer_of(cell, model)
+    assert layer is not None, cell
     kinds = ("attention.core.dropout", "attention_dropout", "feed_forward_dropout")
-    return 3 * layer_of(cell, model) + 1 + next(i for i, kind in enumerate(kinds) if cell.endswith(kind))
+    return 3 * layer + 1 + next(i for i, kind in enumerate(kinds) if cell.endswith(kind))
 
 
 class _Cell(NamedTuple):

@@ -33,7 +33,7 @@ from pangu_alpha.checkpoint.tensors import Box, Piece, Source, Stored
 from pangu_alpha.checkpoint.untrusted import files_below, read_bytes, read_mapping
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.files.shown import quoted
-from pangu_alpha.network.parameters import QUERY_LAYER, find_row, parameter_table
+from pangu_alpha.network.parameters import QUERY_LAYER, parameter_table, row_of
 
 NAME_MAP = "param_name_map.json"
 HYPER = "hyper_param.safetensors"  # where unified_safetensors puts what is no parameter
@@ -412,7 +412,7 @@ def _tensor_parallel(
     """Devices that share a product, by the columns of the feed-forward matrix that is cut along them."""
     for ours in _FEED_FORWARD:
         theirs, flip = names.ours.get(("model", ours), ("", False))
-        if theirs and find_row(ours).axes[:: -1 if flip else 1][1] == "tp":
+        if theirs and row_of(ours).axes[:: -1 if flip else 1][1] == "tp":
             columns = shapes[theirs][1]
             if columns and config.ffn_size % columns == 0:
                 return config.ffn_size // columns
@@ -423,12 +423,13 @@ def _tensor_parallel(
 def _rule_cuts(
     names: Names, config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], tp: int, where: Path
 ) -> dict[str, Cut]:
-    table, cuts, problems = parameter_table(config), {}, []
+    table, problems = parameter_table(config), []
+    cuts: dict[str, Cut] = {}
     for (_, ours), (theirs, flip) in names.ours.items():
         spec = table.get(parameter_of(ours))
         step = -1 if flip else 1
         shape, whole = shapes[theirs], spec.shape[::step] if spec else ()
-        if len(whole) != len(shape) or 0 in shape:
+        if spec is None or len(whole) != len(shape) or 0 in shape:
             problems.append(f"{theirs} is {list(shape)}, the model's {list(whole)}")
             continue
         parts = [tp if axis == "tp" else 1 for axis in spec.axes[::step]]

@@ -5,7 +5,7 @@ TESTS := bash run_scripts/run_tests.sh
 TOOLS := source run_scripts/_environment.sh; prepare_environment dev;
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help check lint format test test-long hooks wheel clean
+.PHONY: help check lint format test test-long hooks wheel keys clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,6 +30,9 @@ hooks: ## runs the checks at each git commit
 
 wheel: ## dist/*.whl
 	$(TOOLS) python -m pip wheel --no-deps --wheel-dir dist .
+
+keys: ## writes the tables of docs/configuration.md from the declarations in config/
+	$(TOOLS) python -m pangu_alpha.cli.keys --write docs/configuration.md
 
 clean: ## removes what tools cached; never runs, data or environments
 	rm -rf .mypy_cache .pytest_cache .ruff_cache build dist src/*.egg-info

@@ -41,7 +41,7 @@ import numpy as np
 from pangu_alpha.checkpoint.foreign.mindspore.export import export_released
 from pangu_alpha.checkpoint.moving.copying import Limits
 from pangu_alpha.checkpoint.moving.reading import read_box
-from pangu_alpha.checkpoint.moving.reshard import parameter_of
+from pangu_alpha.checkpoint.naming import parameter_of
 from pangu_alpha.checkpoint.native.background import BackgroundSaver
 from pangu_alpha.checkpoint.native.distributed import SharedParts
 from pangu_alpha.checkpoint.native.durable import scratch_folders, writer_name
@@ -54,7 +54,8 @@ from pangu_alpha.cli import merge_checkpoint
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, written_slices
+from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import layouts, written_slices
 
 PLAN = ParallelPlan(dp=2, tp=2, optimizer_parallel="level1", optimizer_threshold=0)
 State = dict[str, dict[str, np.ndarray]]
@@ -186,7 +187,7 @@ class Saves:
     def __init__(self, model: ModelConfig) -> None:
         self.model = model
         self.states = states(model, 4)
-        placed = layouts(parameter_shapes(model), model, PLAN)
+        placed = layouts(model, PLAN)
         self.slices = [written_slices(placed, PLAN, rank) for rank in range(PLAN.devices)]
         self.sizes = {name: layout.slice_shape for name, layout in placed.items()}
 

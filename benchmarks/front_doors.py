@@ -38,7 +38,7 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import load_train_config
 from pangu_alpha.config.schema import read_yaml, to_mapping
 from pangu_alpha.data.tokens import TokenJob, write_tokens
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.text.clean import CleanRules
 from pangu_alpha.text.documents.read_options import SPLITS, ReadOptions

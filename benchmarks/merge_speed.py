@@ -34,7 +34,7 @@ import numpy as np
 
 from pangu_alpha.checkpoint.foreign.mindspore.export import export_slices
 from pangu_alpha.checkpoint.moving.copying import Limits
-from pangu_alpha.checkpoint.moving.reshard import MOMENTS
+from pangu_alpha.checkpoint.naming import MOMENTS
 from pangu_alpha.checkpoint.native.folders import part_name
 from pangu_alpha.checkpoint.native.format import MANIFEST, Manifest, seal_folder, write_checkpoint
 from pangu_alpha.checkpoint.native.tensor_file import checksum
@@ -44,7 +44,8 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.config.zoo import load_model_config
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, slice_writers
+from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import layouts, slice_writers
 
 MERGE = Path(__file__).parents[1] / "src" / "merge_checkpoint.py"
 PLAN = ParallelPlan(dp=4, tp=8, optimizer_parallel="level1")
@@ -120,7 +121,7 @@ def write_slices(path: Path, model: ModelConfig, stems: Mapping[str, Sequence[st
     def cut(shape: Sequence[int]) -> np.ndarray:
         return numbers[: math.prod(shape)].reshape(shape)
 
-    placed = layouts(parameter_shapes(model), model, PLAN)
+    placed = layouts(model, PLAN)
     writers, shapes = slice_writers(placed, PLAN), parameter_shapes(model)
     config = {"model": to_mapping(model), "parallel": to_mapping(PLAN)}
     parts = {}

@@ -34,7 +34,7 @@ from pangu_alpha.checkpoint.native.background import BackgroundSaver, Entry
 from pangu_alpha.checkpoint.native.format import Manifest
 from pangu_alpha.checkpoint.native.store import CheckpointStore
 from pangu_alpha.config.zoo import load_model_config
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes
 
 STEP = 0.3  # seconds of a step elsewhere
 ROWS, LENGTH, VOCABULARY, HIDDEN, LAYERS, HEADS = 1, 64, 8000, 768, 6, 12
@@ -76,8 +76,8 @@ def training_engine(micro_batches: int) -> tuple[Callable[..., None], Any]:
 
     use_device("CPU")
     from pangu_alpha.config.run import build_train_config
-    from pangu_alpha.data.batches import make_batch
     from pangu_alpha.data.manifest import Vocabulary
+    from pangu_alpha.data.windows import make_batch
     from pangu_alpha.training.engine import Engine
     from pangu_alpha.training.guard import make_guard
 

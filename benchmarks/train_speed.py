@@ -36,8 +36,8 @@ def make_ours() -> Round:
 
     use_device("CPU")
     from pangu_alpha.config.run import build_train_config
-    from pangu_alpha.data.batches import make_batch
     from pangu_alpha.data.manifest import Vocabulary
+    from pangu_alpha.data.windows import make_batch
     from pangu_alpha.training.engine import Engine
     from pangu_alpha.training.guard import make_guard
 

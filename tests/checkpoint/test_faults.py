@@ -26,7 +26,7 @@ from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
 from pangu_alpha.checkpoint.open import open_source
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes
 
 FAULTS = Path(__file__).parents[2] / "benchmarks" / "checkpoint_faults.py"
 MODEL = ModelConfig(vocab_size=50, hidden_size=32, num_layers=2, num_heads=4, seq_length=16)

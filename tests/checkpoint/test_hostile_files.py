@@ -27,7 +27,7 @@ from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes
 
 MODEL = ModelConfig(vocab_size=24, hidden_size=8, num_layers=2, num_heads=2, seq_length=4)
 LIMITS = Limits(workers=1, progress=False)

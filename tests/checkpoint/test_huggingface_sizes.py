@@ -19,7 +19,7 @@ from pangu_alpha.checkpoint.open import open_source
 from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.tensors import whole
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes
 
 MODEL = ModelConfig(vocab_size=24, hidden_size=8, num_layers=3, num_heads=2, seq_length=4)
 CONFIG = port_json(MODEL, "float32")

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from pangu_alpha.checkpoint.moving.reading import read_box
-from pangu_alpha.checkpoint.moving.reshard import MOMENTS
+from pangu_alpha.checkpoint.naming import MOMENTS
 from pangu_alpha.checkpoint.native.format import Manifest, read_checkpoint, write_checkpoint
 from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
 from pangu_alpha.checkpoint.open import open_source
@@ -25,7 +25,7 @@ from pangu_alpha.cli.options import byte_size
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError, to_mapping
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes
 
 MODEL = ModelConfig(vocab_size=61, hidden_size=24, num_layers=3, num_heads=12, seq_length=8)
 MERGE = Path(__file__).parents[2] / "src" / "merge_checkpoint.py"

@@ -20,7 +20,7 @@ from pangu_alpha.checkpoint.tensors import whole
 from pangu_alpha.cli.checkpoint import main
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes
 
 MODEL = ModelConfig(vocab_size=50, hidden_size=32, num_layers=3, num_heads=4, seq_length=16)
 QUIET = Limits(progress=False)

@@ -19,7 +19,7 @@ from pangu_alpha.checkpoint.tensors import whole
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes
 
 QUIET = Limits(workers=1, progress=False)
 MODEL = ModelConfig(vocab_size=101, hidden_size=64, num_layers=3, num_heads=4, seq_length=32)
@@ -286,7 +286,9 @@ def test_a_strategy_that_does_not_belong_is_named(tmp_path, source):
     ):
         open_source(slices, OpenOptions(model=MODEL, strategy=official))
     wider = export(source, tmp_path / "wider", ParallelPlan(dp=4)) / STRATEGY_FILE
-    with pytest.raises(CheckpointError, match=f"placed by the strategy {STRATEGY_FILE}: is it theirs?"):
+    with pytest.raises(
+        CheckpointError, match=f"placed by the strategy {STRATEGY_FILE}: does it belong to these slices?"
+    ):
         open_source(slices, OpenOptions(model=MODEL, strategy=wider))
     for content in (b"", (slices / "rank_0" / "pangu_alpha.ckpt").read_bytes()):
         (tmp_path / "no_strategy.ckpt").write_bytes(content)

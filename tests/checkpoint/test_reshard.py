@@ -11,9 +11,11 @@ import pytest
 
 from pangu_alpha.checkpoint.moving.copying import Limits
 from pangu_alpha.checkpoint.moving.reading import read_box
-from pangu_alpha.checkpoint.moving.reshard import MOMENTS, parameter_of, reshard
+from pangu_alpha.checkpoint.moving.reshard import reshard
+from pangu_alpha.checkpoint.naming import MOMENTS, parameter_of
 from pangu_alpha.checkpoint.native.folders import part_name
 from pangu_alpha.checkpoint.native.format import (
+    MARKER,
     Manifest,
     read_checkpoint,
     seal_folder,
@@ -23,9 +25,13 @@ from pangu_alpha.checkpoint.native.tensor_file import CheckpointError, checksum
 from pangu_alpha.checkpoint.open import open_source
 from pangu_alpha.checkpoint.tensors import Box, whole
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.operator_table import table_text
 from pangu_alpha.config.parallel import ParallelPlan, misfits
-from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank, written_slices
+from pangu_alpha.config.schema import build, to_mapping
+from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import layouts, slices_of_rank, written_slices
+from pangu_alpha.planner.operators.found_table import found_table
+from pangu_alpha.planner.operators.strategies import best_block
 
 MODEL = ModelConfig(vocab_size=61, hidden_size=24, num_layers=3, num_heads=12, seq_length=8)
 STATE = {"loss_scale": 1024.0, "skipped": 3, "running": [0.1, -0.0]}
@@ -59,7 +65,7 @@ def manifest_of(plan, kind="slices"):
 
 def slices_of(arrays, plan, rank):
     """What a rank writes: its slices by stem and name, and where they begin."""
-    placed = layouts(parameter_shapes(MODEL), MODEL, plan)
+    placed = layouts(MODEL, plan)
     own, found, begins = written_slices(placed, plan, rank), {}, {}
     for stem, group in arrays.items():
         for name, array in group.items():
@@ -151,6 +157,51 @@ def test_a_pair_of_plans(seed, arrays, tmp_path):
     assert_whole(tmp_path / "b_full", arrays)
 
 
+SHARDED = {"dp": 2, "optimizer_parallel": "level2", "optimizer_threshold": 0}
+
+
+@pytest.mark.parametrize(
+    ("devices", "batch", "more"),
+    [(4, 2, {}), (4, 8, SHARDED), (2, 2, {"pp": 3, "micro_batches": 3}),
+     (4, 2, {"pp": 2, "micro_batches": 2, **SHARDED})],
+)  # fmt: skip
+def test_to_and_from_a_found_table_whose_file_is_gone(devices, batch, more, arrays, tmp_path):
+    found = found_table(best_block(MODEL, devices, batch), MODEL, "small")
+    (tmp_path / "table.yaml").write_text(table_text(found), "utf-8")
+    plan = build(ParallelPlan, {"tp": devices, "table": str(tmp_path / "table.yaml"), **more})
+    (tmp_path / "table.yaml").unlink()
+    usual = ParallelPlan(dp=2, tp=3)
+    for name, before, after in (("to", usual, plan), ("from", plan, usual)):
+        source = open_source(write_slices(tmp_path / name, arrays, before))
+        reshard(source, tmp_path / f"{name}_other", after, limits=QUIET)
+        assert_slices(tmp_path / f"{name}_other", arrays, after)
+        reshard(open_source(tmp_path / f"{name}_other"), tmp_path / f"{name}_full", limits=QUIET)
+        assert_whole(tmp_path / f"{name}_full", arrays)
+    for rank in range(plan.devices):  # opens the parts that the kept table names, and no others
+        boxes = boxes_of(plan, rank)
+        source = open_source(tmp_path / "from", boxes=boxes)
+        assert_holds(source, boxes, arrays)
+        needed = {
+            piece.file.parent
+            for name, piece in all_pieces(open_source(tmp_path / "from"))
+            if name in boxes and piece.box.intersect(boxes[name])
+        }
+        assert {piece.file.parent for _, piece in all_pieces(source)} == needed
+
+
+def test_a_checkpoint_that_names_a_tables_file_is_refused(arrays, tmp_path):
+    plan = ParallelPlan(dp=2, tp=2)
+    path = write_slices(tmp_path / "slices", arrays, plan)
+    told = json.loads((path / "manifest.json").read_text("utf-8"))["config"]
+    told["parallel"]["table"] = "/etc/passwd"
+    parts = read_checkpoint(path).manifest.parts
+    for name in ("manifest.json", MARKER):
+        (path / name).unlink()
+    seal_folder(path, Manifest(**{**vars(manifest_of(plan)), "config": told, "parts": parts}))
+    with pytest.raises(CheckpointError, match="parallel.table: names a file; a checkpoint holds the table"):
+        open_source(path)
+
+
 def test_the_pairs_cover_what_plans_differ_in():
     pairs = []
     for seed in range(60):
@@ -161,16 +212,12 @@ def test_the_pairs_cover_what_plans_differ_in():
         assert sum(getattr(a, name) != getattr(b, name) for a, b in pairs) >= 15, name
     assert {plan.optimizer_parallel for plan in plans} == {"none", "level1", "level2", "level3"}
     assert sum(bool(plan.layers_per_stage) for plan in plans) >= 15
-    padded = [
-        plan
-        for plan in plans
-        if layouts(parameter_shapes(MODEL), MODEL, plan)["word_embedding.table"].shape[0] > 61
-    ]
+    padded = [plan for plan in plans if layouts(MODEL, plan)["word_embedding.table"].shape[0] > 61]
     assert len(padded) >= 30
 
 
 def boxes_of(plan, rank):
-    placed = layouts(parameter_shapes(MODEL), MODEL, plan)
+    placed = layouts(MODEL, plan)
     return {name: Box(*held) for name, held in slices_of_rank(placed, plan, rank).items()}
 
 

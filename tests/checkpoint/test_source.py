@@ -65,7 +65,7 @@ def test_options_for_several_may_be_of_use_to_another(path):
 def test_integers_are_refused(tmp_path, dtype):
     from safetensors.numpy import save_file
 
-    from pangu_alpha.parallel.layout import parameter_shapes
+    from pangu_alpha.network.parameters import parameter_shapes
 
     arrays = {name: np.ones(shape, np.float16) for name, shape in parameter_shapes(MODEL).items()}
     save_file(arrays, tmp_path / "model.safetensors")

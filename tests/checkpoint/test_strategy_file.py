@@ -15,7 +15,8 @@ from pangu_alpha.checkpoint.foreign.mindspore.strategy_file import (
 from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits
-from pangu_alpha.parallel.layout import layouts, parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import layouts
 
 # Written by MindSpore 2.9's save_strategy for ranks 0 and 4 of this plan of this model, in a dry run.
 MADE_BY_MINDSPORE = [Path(__file__).parent / f"strategy_2_9_stage{stage}.ckpt" for stage in (0, 1)]
@@ -24,7 +25,7 @@ PLAN = ParallelPlan(dp=2, tp=2, pp=2, micro_batches=2, optimizer_parallel="level
 
 
 def placed(model=MODEL, plan=PLAN):
-    return layouts(parameter_shapes(model), model, plan)
+    return layouts(model, plan)
 
 
 def write(path, strategy):

@@ -16,7 +16,7 @@ from pangu_alpha.checkpoint.vocabulary import find_vocabulary
 from pangu_alpha.cli import checkpoint, merge_checkpoint
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes
 
 MODEL = ModelConfig(vocab_size=512, hidden_size=512, num_layers=2, num_heads=8, seq_length=8)
 WORDS = b"a vocabulary " * 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 import pangu_alpha
 from pangu_alpha.__main__ import VERBS
+from pangu_alpha.cli.plan.options import plan_parser
 
 ROOT = Path(__file__).parents[2]
 CLI = ROOT / "src/pangu_alpha/cli"
@@ -24,8 +26,17 @@ def module(path: Path) -> str:
 
 
 COMMANDS = sorted(
-    module(path) for path in CLI.rglob("*.py") if '__name__ == "__main__"' in path.read_text("utf-8")
+    module(path) for path in CLI.rglob("*.py") if "    run_main(main)" in path.read_text("utf-8")
 )
+# Parts of commands by whose names one may call them, and what is to be called instead.
+PARTS = {
+    "plan.search": "pangu_alpha.cli.plan search",
+    "plan.calibrate": "pangu_alpha.cli.plan calibrate",
+    "plan.dry_run": "pangu_alpha.cli.plan dry-run",
+    "plan.replay": "pangu_alpha.cli.plan replay",
+    "plan.train_replay": "pangu_alpha.cli.plan train-replay",
+    "launch.predict": "pangu_alpha launch predict",
+}
 
 
 def run(*words):
@@ -47,6 +58,27 @@ def test_a_module_runs_as_a_program(name):
     assert done.returncode == 0 and done.stdout.startswith("usage: ")
     wrong = run("-m", f"pangu_alpha.cli.{name}", "--no-such-option")
     assert wrong.returncode == 2 and "no-such-option" in wrong.stderr or "required" in wrong.stderr
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_of_a_command_is_no_program_and_says_so(name):
+    done = run("-m", f"pangu_alpha.cli.{name}", "--help")
+    assert done.returncode == 2 and f"use `python -m {PARTS[name]}`" in done.stderr
+    program = run("-m", *PARTS[name].split(), "--help")
+    assert program.returncode == 0 and program.stdout.startswith("usage: ")
+
+
+def test_every_module_that_looks_like_a_command_is_a_program_or_says_that_it_is_none():
+    words = {word.replace("-", "_") for verb in ("plan", "launch") for word in subcommands(verb)}
+    found = {module(path) for path in CLI.rglob("*.py") if path.stem in words}
+    assert found - set(COMMANDS) == PARTS.keys()
+
+
+def subcommands(verb):
+    if verb == "launch":
+        return ["train", "predict"]
+    (inner,) = (each for each in plan_parser()._actions if isinstance(each, argparse._SubParsersAction))
+    return inner.choices
 
 
 @pytest.mark.parametrize("verb", ["train"])

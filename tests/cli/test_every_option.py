@@ -59,11 +59,10 @@ OTHERS = {
     "merge-checkpoint --workers": "threads, not processes: the former name of --threads",
     "checkpoint export --workers": "threads, not processes: the former name of --threads",
     "predict --end-of-document": "of a checkpoint that was trained with another piece",
-    "vocab --vocab-size": "pieces that are made, not rows of a table",
 }
 CHECKED_LATER = {  # by SamplingConfig and by the cleaner's and the vocabulary's own rules, in words
     "--temperature", "--top-k", "--top-p", "--frequency-penalty", "--presence-penalty", "--max-new-tokens",
-    "--seed", "--character-coverage",
+    "--seed", "--coverage",
 }  # fmt: skip
 
 

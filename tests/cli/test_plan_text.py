@@ -8,6 +8,7 @@ from pangu_alpha.cli.plan.text import host_text, stages_text
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof.checks.dependences import PartialOrder
+from pangu_alpha.proof.checks.traffic_check import Line
 from pangu_alpha.proof.dry_run.report import Placement, RankSummary
 from pangu_alpha.proof.graph.liveness import KeptBytes
 
@@ -52,3 +53,16 @@ def test_a_stage_that_is_not_as_predicted_is_told_why():
     assert [line.split()[-1] for line in text.splitlines()[2:5]] == ["yes", "NO", "NO"]
     assert f"\n  stage 1: {host_text(stages[1])}\n" in text
     assert text.endswith("\n  stage 2: word_embedding.table: held (4, 2)")
+
+
+@pytest.mark.parametrize(
+    ("axis", "dp", "column"),
+    [("tp", 2, "tp"), ("tp part", 2, "tp"), ("pp hop", 2, "pp"), ("other", 2, "dp"), ("dp+tp", 2, "dp"),
+     ("world", 2, "dp"), ("world", 1, "pp")],
+)  # fmt: skip
+def test_bytes_of_every_kind_of_group_are_shown_under_an_axis(axis, dp, column):
+    line = Line("w", "forward", "AllReduce", axis, "float32", 1, 8, 1, 8, 3e9, ((0, 1),))
+    text = stages_text([summary(1e9, lines=(line,), links=("server",))], Mesh(dp=dp, tp=4, pp=2), (2, 2))
+    header, _, row = text.splitlines()
+    end = header.index(f"sent {column}") + len(f"sent {column}")
+    assert row[:end].endswith("3.00 GB") and row.count("3.00 GB") == 1

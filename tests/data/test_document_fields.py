@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.data.batches import document_fields, make_batch
 from pangu_alpha.data.manifest import Vocabulary
+from pangu_alpha.data.windows import document_fields, make_batch
 
 EOD, PAD = 9, 6
 VOCABULARY = Vocabulary("d" * 64, 1000, "<eot>", EOD, PAD)
@@ -65,17 +65,19 @@ def test_what_the_official_code_made():
     # Made by the official 2021 code: document ends in mid-row, first, doubled and last, <pad> inside.
     official = np.load(Path(__file__).parent / "official_reset.npz")
     batch = make_batch(official["input_ids"], np.zeros(2), VOCABULARY)
-    assert np.array_equal(batch.input_ids, official["input_ids"][:, :-1])
-    assert np.array_equal(batch.labels, official["input_ids"][:, 1:])
-    assert np.array_equal(batch.position_ids, official["position_ids"])
-    assert np.array_equal(attention_mask(batch.document_ids), official["attention_mask"])
-    assert np.array_equal(batch.loss_mask, official["loss_mask"])
+    assert np.array_equal(batch["input_ids"], official["input_ids"][:, :-1])
+    assert np.array_equal(batch["labels"], official["input_ids"][:, 1:])
+    assert np.array_equal(batch["position_ids"], official["position_ids"])
+    assert np.array_equal(attention_mask(batch["document_ids"]), official["attention_mask"])
+    assert np.array_equal(batch["loss_mask"], official["loss_mask"])
 
 
 def test_without_document_mask_a_row_is_one_document():
     windows = np.array([[1, EOD, PAD, 4, 5]], np.int32)
     batch = make_batch(windows, np.array([2]), VOCABULARY, document_mask=False)
-    assert batch.position_ids.tolist() == [[0, 1, 2, 3]] and not batch.document_ids.any()
-    assert batch.loss_mask.tolist() == [[1, 1, 0, 1]] and batch.source_ids.tolist() == [2]
-    assert [field.dtype.name for field in batch] == ["int32", "int32", "float32", "int32", "int32", "int32"]
-    assert all(field.flags.c_contiguous for field in batch)
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3]] and not batch["document_ids"].any()
+    assert batch["loss_mask"].tolist() == [[1, 1, 0, 1]] and batch.source_ids.tolist() == [2]
+    fields = batch.fields.values()
+    assert [field.dtype.name for field in fields] == ["int32", "int32", "float32", "int32", "int32"]
+    assert all(field.flags.c_contiguous for field in fields)
+    assert batch.weights.tolist() == [3.0] and batch.weights.dtype == np.float32

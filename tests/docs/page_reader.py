@@ -39,8 +39,8 @@ class Block:
 class Step:
     """What a reader does at one place of a page: kind is `command`, `file` or `python`.
 
-    name is that of a file; output is what the page shows beneath a command, "" where it shows nothing;
-    reason is that of its block.
+    name is that of a file; output is what the page shows beneath a command, "" where it shows nothing: of all
+    commands of its block, where that has no `$ `; block is the block's line, reason that of its comment.
     """
 
     kind: str
@@ -49,6 +49,7 @@ class Step:
     name: str = ""
     output: str = ""
     reason: str = ""
+    block: int = 0
 
 
 def blocks(text: str) -> Iterator[Block]:
@@ -124,13 +125,15 @@ def steps(text: str) -> Iterator[Step]:
         elif named := _FILE.match(block.text.split("\n", 1)[0]):
             yield Step("file", block.line, block.text + "\n", named[1])
         elif block.language == "python":
-            yield Step("python", block.line, block.text, reason=block.reason)
+            yield Step("python", block.line, block.text, reason=block.reason, block=block.line)
 
 
 def _commands(block: Block) -> Iterator[Step]:
     """The commands of a shell's block; where one begins with `$ `, all other lines are output."""
     if _BACKGROUND.search(block.text):  # what follows is about that process: one shell for all of it
-        yield Step("command", block.line, _without_comment(block.text).strip(), reason=block.reason)
+        yield Step(
+            "command", block.line, _without_comment(block.text).strip(), reason=block.reason, block=block.line
+        )
         return
     lines = block.text.split("\n")
     prompted = any(line.startswith("$ ") for line in lines)
@@ -145,7 +148,7 @@ def _commands(block: Block) -> Iterator[Step]:
         end = _end(lines, at)
         command = _without_comment("\n".join(lines[at:end]).removeprefix("$ "))
         if command.strip():
-            step = Step("command", block.line + at, command.strip(), reason=block.reason)
+            step = Step("command", block.line + at, command.strip(), reason=block.reason, block=block.line)
             yield step
         at = end
 

@@ -187,6 +187,7 @@ def _start(read: Read, folder: Folder, way: str) -> None:
 def _walk(read: Read, folder: Folder, ways: tuple[str, ...]) -> None:
     """Does what a page says, step by step."""
     _start(read, folder, ways[-1])
+    printed: dict[int, str] = {}  # by block
     programs: list[str] = []  # blocks of Python without a command between them are one program
     for step, following in zip_longest(read.steps(), read.steps()[1:]):
         row = read.row(step)
@@ -199,7 +200,9 @@ def _walk(read: Read, folder: Folder, ways: tuple[str, ...]) -> None:
                 programs.clear()
         elif row.way in ways:
             command = small(step.text, row.words, row.replaced)
-            _check(read, step, row, folder.run(command, _TIMEOUT[row.way]))
+            done = folder.run(command, _TIMEOUT[row.way])
+            printed[step.block] = printed.get(step.block, "") + done.text
+            _check(read, step, row, Done(done.code, printed[step.block]))
     folder.remove()
 
 

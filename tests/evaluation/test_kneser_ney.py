@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from pangu_alpha.data.batches import make_batch
 from pangu_alpha.data.manifest import Vocabulary
+from pangu_alpha.data.windows import make_batch
 from pangu_alpha.evaluation.kneser_ney import KneserNeyBigram
 from pangu_alpha.evaluation.perplexity import Score, score_bigram, token_pairs
 

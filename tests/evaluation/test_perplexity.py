@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,7 +115,8 @@ def test_records_of_padding_alone_are_refused(good, compare, monkeypatch):
     class Padding(perplexity.ValidationBatches):
         def __iter__(self):
             for batch in super().__iter__():
-                yield batch._replace(loss_mask=np.zeros_like(batch.loss_mask))
+                mask = np.zeros_like(batch["loss_mask"])
+                yield replace(batch, fields={**batch.fields, "loss_mask": mask})
 
     monkeypatch.setattr(perplexity, "ValidationBatches", Padding)
     with pytest.raises(ValueError, match="held_out: all of it is padding"):

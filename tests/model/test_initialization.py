@@ -12,6 +12,8 @@ import pytest
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.model.initialization import initial_values
 from pangu_alpha.model.pangu import PanguAlpha
+from pangu_alpha.network.parameters import ParameterSpec, parameter_table
+from pangu_alpha.network.rows import Normal, Row, Stage
 
 SHAPE = {"vocab_size": 500, "hidden_size": 128, "num_layers": 3, "num_heads": 4, "seq_length": 64}
 
@@ -84,6 +86,12 @@ def drawn_at_once(name, shape, std, cut=math.inf):
     return found * np.float32(std)
 
 
+def spec(name, shape, std=1.0, cut=math.inf):
+    """A parameter of that name and shape, whatever network has it."""
+    row = Row(name, "H", Normal(std, cut), True, (None,), Stage.FIRST)
+    return ParameterSpec(name, shape, row.init, row.decayed, row.axes, row.stage, None, row)
+
+
 PARAMETERS = {
     "word_embedding.table": ((1001, 96), 0.02, math.inf),  # 682 rows are drawn at once
     "query_embedding.table": ((700, 128), 0.02, 2.0),
@@ -96,7 +104,7 @@ PARAMETERS = {
 def test_a_part_is_that_of_the_whole(name):
     shape, std, cut = PARAMETERS[name]
     whole = drawn_at_once(name, shape, std, cut)
-    np.testing.assert_array_equal(initial_values(name, shape, 3, 5), whole)
+    np.testing.assert_array_equal(initial_values(spec(name, shape, std, cut), 5), whole)
     rows, columns = shape
     for start, held in (
         ((0, 0), (rows // 3, columns)),
@@ -105,30 +113,33 @@ def test_a_part_is_that_of_the_whole(name):
         ((0, columns // 4), (rows, columns // 4)),
         ((rows // 2, columns // 2), (rows // 2, columns - columns // 2)),
     ):
-        part = initial_values(name, shape, 3, 5, (start, held))
+        part = initial_values(spec(name, shape, std, cut), 5, (start, held))
         cut_out = whole[start[0] : start[0] + held[0], start[1] : start[1] + held[1]]
         np.testing.assert_array_equal(part, cut_out, strict=True)
 
 
 def test_rows_of_padding_are_zero():
-    name, (rows, columns) = "word_embedding.table", (1001, 96)
-    whole = initial_values(name, (rows, columns), 3, 5)
-    part = initial_values(name, (rows, columns), 3, 5, ((756, 0), (252, columns)))
+    rows, columns = 1001, 96
+    table = spec("word_embedding.table", (rows, columns), 0.02)
+    whole = initial_values(table, 5)
+    part = initial_values(table, 5, ((756, 0), (252, columns)))
     np.testing.assert_array_equal(part[:245], whole[756:])
     assert not part[245:].any()
-    assert not initial_values(name, (rows, columns), 3, 5, ((1004, 0), (4, columns))).any()
+    assert not initial_values(table, 5, ((1004, 0), (4, columns))).any()
 
 
 def test_a_part_of_a_constant():
-    assert (initial_values("blocks.0.attention_norm.gamma", (64,), 3, 5, ((16,), (8,))) == np.ones(8)).all()
-    assert not initial_values("blocks.0.attention.query.bias", (64,), 3, 5, ((16,), (8,))).any()
+    table = parameter_table(ModelConfig(**SHAPE))
+    gamma, bias = table["blocks.0.attention_norm.gamma"], table["blocks.0.attention.query.bias"]
+    assert (initial_values(gamma, 5, ((16,), (8,))) == np.ones(8)).all()
+    assert not initial_values(bias, 5, ((16,), (8,))).any()
 
 
 def test_a_part_takes_no_more_memory_than_itself():
     shape, part = (8192, 1024), ((6144, 256), (1024, 128))  # 32 MiB, of which 512 KiB
     tracemalloc.start()
     try:
-        initial_values("blocks.0.feed_forward.up.weight", shape, 3, 5, part)
+        initial_values(spec("blocks.0.feed_forward.up.weight", shape), 5, part)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -11,7 +11,7 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.model.mask import DocumentMask
 from pangu_alpha.model.operators import operators_for
 from pangu_alpha.model.pangu import PanguAlpha
-from pangu_alpha.training.loss import TokenLoss
+from pangu_alpha.training.loss import BatchLoss, TokenLoss
 from pangu_alpha.training.step import Gradients
 
 ORDERS = {"plain": "norm_then_query", "pipeline": "query_then_norm"}
@@ -74,7 +74,7 @@ def test_losses_and_gradients(models, oracle, case, device):
     nll = loss(batch[0], batch[1], batch[3], batch[4]).asnumpy()
     assert np.abs(nll.ravel() - oracle[f"{case}/per_token_loss"].ravel()).max() <= 1e-4
 
-    gradients, rows, tokens = Gradients(loss, parameters)(None, Tensor(np.float32(1)), *batch)
+    gradients, rows, tokens = Gradients(BatchLoss(loss), parameters)(Tensor(np.float32(1)), *batch)
     count = float(tokens.asnumpy()) + 1e-5
     total = float(np.ravel(oracle[f"{case}/total_loss"])[0])
     assert rows.asnumpy().sum() / count == pytest.approx(total, abs=1e-5)

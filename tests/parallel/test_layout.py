@@ -10,7 +10,8 @@ import pytest
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.zoo import load_model_config
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, slice_writers, written_slices
+from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import layouts, slice_writers, written_slices
 
 MODEL = ModelConfig(vocab_size=61, hidden_size=24, num_layers=3, num_heads=12, seq_length=8)
 PLANS = [
@@ -34,7 +35,7 @@ def test_shapes_are_the_models():
     "plan", PLANS, ids=lambda plan: f"{plan.dp}-{plan.tp}-{plan.pp}-{plan.optimizer_parallel}"
 )
 def test_slices_cover_each_parameter_once(plan):
-    placed = layouts(parameter_shapes(MODEL), MODEL, plan)
+    placed = layouts(MODEL, plan)
     writers = slice_writers(placed, plan)
     assert writers.keys() == placed.keys()
     for name, layout in placed.items():
@@ -52,7 +53,7 @@ def test_slices_cover_each_parameter_once(plan):
 
 def test_ranks_that_hold_the_same_take_turns():
     plan = ParallelPlan(dp=4)
-    writers = slice_writers(layouts(parameter_shapes(MODEL), MODEL, plan), plan)
+    writers = slice_writers(layouts(MODEL, plan), plan)
     counts = Counter(rank for found in writers.values() for rank in found.values())
     assert max(counts.values()) - min(counts.values()) <= 1 and len(counts) == 4
 
@@ -60,7 +61,7 @@ def test_ranks_that_hold_the_same_take_turns():
 def test_slices_of_the_optimizer_go_along_the_ranks():
     """dp 2, tp 2: data parallel ranks share the rows of a slice; all ranks those of what tp leaves whole."""
     plan = ParallelPlan(dp=2, tp=2, optimizer_parallel="level1", optimizer_threshold=0)
-    placed = layouts(parameter_shapes(MODEL), MODEL, plan)
+    placed = layouts(MODEL, plan)
     up, down, gamma = (
         placed[f"blocks.0.{name}"]
         for name in ("feed_forward.up.weight", "feed_forward.down.weight", "attention_norm.gamma")
@@ -73,6 +74,6 @@ def test_slices_of_the_optimizer_go_along_the_ranks():
 def test_the_largest_plan_is_described_quickly():
     model = load_model_config("200b")
     plan = ParallelPlan(dp=16, tp=8, pp=16, micro_batches=16, optimizer_parallel="level1")
-    writers = slice_writers(layouts(parameter_shapes(model), model, plan), plan)
+    writers = slice_writers(layouts(model, plan), plan)
     assert len({rank for found in writers.values() for rank in found.values()}) == 2048
     assert writers.keys() == parameter_shapes(model).keys()

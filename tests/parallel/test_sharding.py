@@ -14,11 +14,12 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.zoo import load_model_config
 from pangu_alpha.model.operators import operators_for
 from pangu_alpha.model.pangu import PanguAlpha
+from pangu_alpha.network.parameters import find_row
 from pangu_alpha.parallel.apply import operators, place_on_stages, shard
-from pangu_alpha.parallel.layout import axes_of, layouts
-from pangu_alpha.parallel.sharding import DERIVED, SHARDING, degrees
-from pangu_alpha.training.loss import TokenLoss
-from pangu_alpha.training.partitioned.step import MicroBatchLoss
+from pangu_alpha.parallel.axes import degree
+from pangu_alpha.parallel.layout import layouts
+from pangu_alpha.parallel.sharding import DERIVED, HAND_MADE, SHARDING
+from pangu_alpha.training.loss import MicroBatchLoss, TokenLoss
 
 RELEASED = Path(__file__).parents[1] / "fixtures" / "released_2_6b_axes.json"
 PLAN = ParallelPlan(dp=2, tp=4, pp=2, micro_batches=2)
@@ -54,7 +55,7 @@ def test_an_operator_without_an_entry_is_named(cpu):
     loss, model = network()
     model.blocks[0].attention.core.extra = ops.Mul()
     with pytest.raises(KeyError, match="AttentionCore.extra"):
-        shard(loss, PLAN)
+        shard(loss, PLAN, HAND_MADE)
 
 
 def test_no_entry_is_dead(cpu):
@@ -72,7 +73,7 @@ def test_no_entry_is_dead(cpu):
 
 def test_strategies_are_the_tables_axes_in_numbers(cpu):
     loss, model = network()
-    shard(loss, ParallelPlan(dp=2, tp=4, sequence_parallel=True))
+    shard(loss, ParallelPlan(dp=2, tp=4, sequence_parallel=True), HAND_MADE)
     block = model.blocks[0]
     assert block.attention.query.affine.matmul.attrs["in_strategy"] == ((2, 1), (4, 1))
     assert block.attention.output.affine.matmul.attrs["in_strategy"] == ((2, 4), (1, 4))
@@ -83,9 +84,12 @@ def test_strategies_are_the_tables_axes_in_numbers(cpu):
 
 
 def test_axis_names_in_numbers():
-    assert degrees(ParallelPlan(dp=2, tp=4)) == {None: 1, "dp": 2, "tp": 4, "sp": 2, "vp": 4, "lp": 2}
+    def numbers(plan):
+        return {axis: degree(axis, plan) for axis in (None, "dp", "tp", "sp", "vp", "lp")}
+
+    assert numbers(ParallelPlan(dp=2, tp=4)) == {None: 1, "dp": 2, "tp": 4, "sp": 2, "vp": 4, "lp": 2}
     plan = ParallelPlan(dp=2, tp=4, sequence_parallel=True, vocab_parallel=False)
-    assert degrees(plan) == {None: 1, "dp": 2, "tp": 4, "sp": 8, "vp": 1, "lp": 8}
+    assert numbers(plan) == {None: 1, "dp": 2, "tp": 4, "sp": 8, "vp": 1, "lp": 8}
 
 
 def test_stages(cpu):
@@ -105,7 +109,7 @@ def test_tensor_axes_are_those_of_the_released_checkpoint():
     released = json.loads(RELEASED.read_text("utf-8"))
     compared = 0
     for name, (official, transposed) in released_names(load_model_config("2_6b")).items():
-        axes = tuple({"tp": 0, "vp": -1, None: -1}[axis] for axis in axes_of(name))
+        axes = tuple({"tp": 0, "vp": -1, None: -1}[axis] for axis in find_row(name).axes)
         assert (axes[::-1] if transposed else axes) == tuple(released[official]), name
         compared += 1
     assert compared == len(released)
@@ -114,10 +118,7 @@ def test_tensor_axes_are_those_of_the_released_checkpoint():
 def test_layouts():
     model = load_model_config("200b")
     plan = ParallelPlan(dp=16, tp=8, pp=16, micro_batches=32, optimizer_parallel="level1")
-    h, shapes = model.hidden_size, {"blocks.62.attention.query.weight": (16384, 16384)}
-    shapes |= {"blocks.4.feed_forward.down.weight": (h, 4 * h), "word_embedding.table": (40000, h)}
-    shapes |= {"query_layer.attention_norm.gamma": (h,), "blocks.0.attention.query.bias": (h,)}
-    found = layouts(shapes, model, plan)
+    h, found = model.hidden_size, layouts(model, plan)
     assert found["blocks.62.attention.query.weight"].slice_shape == (h // 8 // 16, h)
     assert found["blocks.62.attention.query.weight"].stage == 15
     assert found["blocks.4.feed_forward.down.weight"].slice_shape == (h // 16, 4 * h // 8)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
 from pangu_alpha import load_model_config
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError
+from pangu_alpha.network.parameters import parameter_table
 from pangu_alpha.planner.cost.hardware import load_device, load_stack
 from pangu_alpha.planner.cost.job import Job
 from pangu_alpha.planner.cost.kept import layer_activations
@@ -25,6 +27,19 @@ def test_pangu_counts_are_the_models_own(name):
     shape = Shape.of(model)
     assert shape.parameters == model.parameter_count
     assert shape.flops(1) == model.flops_per_token
+
+
+@pytest.mark.parametrize("name", ["tiny", "13b", "200b"])
+def test_pangu_counts_are_those_of_the_table_of_parameters(name):
+    model = load_model_config(name)
+    shape, specs = Shape.of(model), parameter_table(model).values()
+    for layer in (0, model.num_layers - 1):
+        own = [spec.shape for spec in specs if spec.layer == layer]
+        assert sum(map(math.prod, own)) == shape.layer_parameters
+        assert sum(math.prod(each) for each in own if len(each) == 2) == shape.layer_matrices
+    rest = sum(math.prod(spec.shape) for spec in specs if spec.layer is None)
+    assert rest == shape.first_parameters + shape.last_parameters
+    assert shape.tied == any(spec.tied for spec in specs)
 
 
 def test_llama_counts():

@@ -9,11 +9,12 @@ import pytest
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.parallel.sharding import Split
-from pangu_alpha.planner.operators.block import FREE, MINDSPORE, block
+from pangu_alpha.config.zoo import load_model_config
+from pangu_alpha.planner.operators.block import MINDSPORE, block
+from pangu_alpha.planner.operators.found_table import found_table
 from pangu_alpha.planner.operators.patterns import megatron, patterns
-from pangu_alpha.planner.operators.strategies import Choice, best_block, cheapest, evaluate
-from pangu_alpha.planner.operators.verify import block_calls, compare, lines_text, splits, verify
+from pangu_alpha.planner.operators.strategies import Choice, best_block, evaluate
+from pangu_alpha.planner.operators.verify import block_calls, compare, lines_text, verify, verify_job
 from pangu_alpha.proof.dry_run.job import Job
 
 MODEL = ModelConfig(192, 64, 2, 8, seq_length=16, dropout=0.0)
@@ -46,6 +47,39 @@ def test_what_is_found_sends_what_is_modelled(model, devices, batch, micro_batch
     found = best_block(model, devices, batch, micro_batches)
     assert all(found.sent <= way.sent for way in patterns(found.block, micro_batches).values())
     assert unequal(verify(model, found, tmp_path)) == []
+
+
+@all_of_them
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"dp": 2, "recompute": "full"},
+        {"dp": 2, "micro_batches": 2, "optimizer_parallel": "level1", "optimizer_threshold": 0},
+        {"pp": 2, "micro_batches": 2},
+    ],
+    ids=str,
+)
+def test_a_block_of_a_plan_with_a_table_sends_what_is_modelled(plan, tmp_path):
+    found = found_table(best_block(MODEL, 4, 2), MODEL, "m")
+    lines = verify_job(Job(MODEL, ParallelPlan(tp=4, table=found, **plan), batch_size=2), tmp_path)
+    assert unequal(lines) == []
+    assert {line.phase for line in lines} == {"forward", "backward"}
+    assert sum(line.modelled for line in lines) == 14 * plan.get("micro_batches", 1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("devices", "sent"), [(4, 28_928_000), (8, 32_875_520)])
+def test_the_found_table_of_the_2_6b_sends_what_is_modelled(devices, sent, tmp_path):
+    model = load_model_config("2_6b")
+    found = best_block(model, devices, 1)
+    assert found.sent == sent < patterns(found.block)["Megatron, sequence parallel"].sent
+    lines = verify(model, found, tmp_path)
+    assert unequal(lines) == []
+    rounds = {"AllReduce": 2}
+    assert sent == sum(
+        line.compiled * rounds.get(line.operation, 1) * (line.group - 1) * line.bytes // line.group
+        for line in lines
+    )
 
 
 @all_of_them
@@ -100,26 +134,3 @@ def _kinds(way):
         kind = (phase, step.operation, step.group, step.bytes)
         kinds[kind] = kinds.get(kind, 0) + times
     return kinds
-
-
-def test_a_strategy_becomes_rows_of_the_sharding_table():
-    rows = splits(best_block(MODEL, 4, 2))
-    # 2 x 2: sums over two devices, scattered by rows, columns on the other two
-    assert rows["Affine output"]["matmul"] == Split((("1", "2"), ("2", "2")), ("2", "2"))
-    assert rows["Affine up"] == {
-        "matmul": Split((("1", "1"), ("4", "1")), ("1", "4")),
-        "add": Split((("1", "4"), ("4",))),
-    }
-    assert rows["Normalize attention_norm"]["norm"] == Split((("2", None), (None,), (None,)))
-    assert rows["Block"]["add"] == Split((("2", None), ("2", None)))
-
-
-def test_what_one_operator_cannot_be_is_refused():
-    sliced = best_block(MODEL, 2, 64, limit=12 * 12 * 64**2 / 2)
-    with pytest.raises(ValueError, match="limit: matrices kept in slices are not compiled here"):
-        splits(sliced)
-    grid = block(MODEL, 2, 2, FREE)
-    choices = dict(cheapest(grid).choices)
-    choices["feed_forward_sum"] = Choice((grid.operators["feed_forward_sum"].role("b"),))
-    with pytest.raises(ValueError, match="one operator of the network is both"):
-        splits(evaluate(grid, choices))

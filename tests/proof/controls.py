@@ -21,7 +21,7 @@ def mean_of_means() -> None:
     from mindspore import ops
 
     from pangu_alpha.parallel.sharding import SHARDING, split
-    from pangu_alpha.training.partitioned import step as partitioned
+    from pangu_alpha.training.loss import MicroBatchLoss
 
     def construct(self, input_ids, labels, loss_mask, position_ids, document_ids):
         nll = self.token_loss(input_ids, labels, position_ids, document_ids, None)
@@ -32,9 +32,9 @@ def mean_of_means() -> None:
         self.count = ops.ReduceSum()
         self.div = ops.Div()
 
-    made = partitioned.MicroBatchLoss.__init__
-    partitioned.MicroBatchLoss.__init__ = with_mean
-    partitioned.MicroBatchLoss.construct = construct
+    made = MicroBatchLoss.__init__
+    MicroBatchLoss.__init__ = with_mean
+    MicroBatchLoss.construct = construct
     SHARDING["MicroBatchLoss"].update(count=split(("dp", None)), div=split((), ()))
 
 
@@ -69,12 +69,13 @@ def draws_the_whole_model() -> None:
 
 def wrong_strategy() -> None:
     """The weights of column-parallel products are whole on every device, against the table."""
-    from pangu_alpha.parallel import apply
-    from pangu_alpha.parallel.sharding import SHARDING, split
+    from pangu_alpha.parallel.sharding import SHARDING, OperatorTable, split
+    from pangu_alpha.training.partitioned import step as partitioned
 
     row = {"matmul": split(("dp", None), (None, None)), "add": split(("dp", None), (None,))}
     casts = {"cast_weight": split((None, None)), "cast_bias": split((None,))}
-    apply.SHARDING = {**SHARDING, "Affine column": row, "Linear column": casts}
+    wrong = OperatorTable({**SHARDING, "Affine column": row, "Linear column": casts})
+    partitioned.table_of = lambda plan: wrong
 
 
 def wrong_table() -> None:

@@ -17,7 +17,7 @@ from pangu_alpha.checkpoint.native.format import Manifest, write_checkpoint
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
+from pangu_alpha.parallel.layout import layouts, slices_of_rank
 from pangu_alpha.proof.dry_run.cann import dry_run_environment
 from pangu_alpha.proof.dry_run.job import Job
 
@@ -125,7 +125,7 @@ def children(one_process, tmp_path_factory):
 def expected_slices(case, arrays, prefix=""):
     """The slices of whole arrays that a rank holds, by name."""
     plan, rank = CASES[case]
-    placed = layouts(parameter_shapes(MODEL), MODEL, plan)
+    placed = layouts(MODEL, plan)
     return {
         prefix + name: cut(arrays[prefix + name], placed[name].shape, *place)
         for name, place in slices_of_rank(placed, plan, rank).items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.parallel.layout import layouts, parameter_shapes
+from pangu_alpha.parallel.layout import layouts
 from pangu_alpha.proof.dry_run.compile import compile_rank
 from pangu_alpha.proof.dry_run.job import Job
 from pangu_alpha.proof.graph import mindir
@@ -16,7 +16,7 @@ RANK = 2  # second along dp, first along tp: the two axes are not to be mixed up
 
 
 def test_slices_begin_where_mindspore_put_them(tmp_path):
-    placed = layouts(parameter_shapes(MODEL), MODEL, PLAN)
+    placed = layouts(MODEL, PLAN)
     report = compile_rank(Job(MODEL, PLAN), RANK, tmp_path)
     graph = mindir.read(report.graph)
     parameters, groups = graph.parameters, graph.groups

@@ -13,6 +13,7 @@ from mindspore import Parameter, Tensor
 
 from pangu_alpha.config.optim import LossScaleConfig, OptimConfig
 from pangu_alpha.config.run import GuardConfig
+from pangu_alpha.network.parameters import decayed
 from pangu_alpha.proof.replay import reference_optimizer
 from pangu_alpha.proof.replay.reference_optimizer import ReferenceOptimizer, learning_rate, loss_scale
 from pangu_alpha.training import schedule
@@ -40,8 +41,9 @@ def trained(cpu, recipe, gradients, tokens, scaling):
     random = np.random.default_rng(0)
     values = {name: random.normal(0, 0.5, shape).astype(np.float32) for name, shape in SHAPES.items()}
     parameters = tuple(Parameter(Tensor(value), name=name) for name, value in values.items())
-    operators = operators_for(ModelConfig(13, 6, 2, 2, seq_length=4, dropout=0.0), "plain")
-    update = Update(AdamW(parameters, recipe), operators, recipe.clip_norm)
+    config = ModelConfig(13, 6, 2, 2, seq_length=4, dropout=0.0)
+    operators = operators_for(config, "plain")
+    update = Update(AdamW(parameters, recipe, decayed(config)), operators, recipe.clip_norm)
     guard = make_guard(GuardConfig(), recipe.loss_scale, "float32")
     reported = []
     for step in range(STEPS):

@@ -10,9 +10,10 @@ import pytest
 from pangu_alpha.cluster.tables.rank_table import Device, RankTable, Server
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.network.parameters import parameter_shapes
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof.checks.stages import together
-from pangu_alpha.proof.checks.traffic import Call, Demand, Formulas, axis_name, parameter_shapes
+from pangu_alpha.proof.checks.traffic import Call, Demand, Formulas, axis_name
 from pangu_alpha.proof.checks.traffic_check import Seen, check
 from pangu_alpha.proof.dry_run.compile import compile_rank
 from pangu_alpha.proof.dry_run.job import Job

@@ -11,7 +11,8 @@ import pytest
 
 from pangu_alpha.checkpoint.naming import MOMENTS
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
+from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import layouts, slices_of_rank
 from pangu_alpha.proof.replay.processes import ReplayError
 from pangu_alpha.proof.replay.training import replay as module
 from pangu_alpha.proof.replay.training.files import STEPS, state_file
@@ -33,7 +34,7 @@ def replayed(tmp_path, monkeypatch):
     """
     config = small_run(tmp_path, every=2)
     shapes = parameter_shapes(config.model)
-    placed = layouts(shapes, config.model, TENSOR)
+    placed = layouts(config.model, TENSOR)
     names = {prefix + name: name for name in shapes for prefix in ("", *MOMENTS)}
 
     def state(steps):

@@ -5,7 +5,7 @@ import numpy as np
 from pangu_alpha.checkpoint.native.format import Manifest, read_checkpoint, write_checkpoint
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes
 
 
 def test_the_script_merges(script, tmp_path):

@@ -40,10 +40,10 @@ if FAULT == "weight":
 
     Engine.step = faulty
 if FAULT == "rows":
-    from pangu_alpha.training import loop
+    from pangu_alpha.training import tokens
 
-    made = loop.TrainingBatches
-    loop.TrainingBatches = lambda *arguments, **place: made(*arguments, **(place | {"rank": 0}))
+    made = tokens.TrainingBatches
+    tokens.TrainingBatches = lambda *arguments, **place: made(*arguments, **(place | {"rank": 0}))
 if FAULT == "config":
     sys.argv.append("optim.weight_decay=0.2")
 

@@ -96,9 +96,9 @@ def test_only_a_run_that_loads_nothing_draws_initial_values(
 ):
     drawn = []
 
-    def initial_values(name, *arguments):
-        drawn.append(name)
-        return draw(name, *arguments)
+    def initial_values(spec, *arguments):
+        drawn.append(spec.name)
+        return draw(spec, *arguments)
 
     draw = engine.initial_values
     monkeypatch.setattr(engine, "initial_values", initial_values)

@@ -24,7 +24,8 @@ from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.operators import operators_for
 from pangu_alpha.model.operators.ascend import FloatStatus
-from pangu_alpha.parallel.layout import layouts, parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import layouts
 from pangu_alpha.training import loop
 from pangu_alpha.training.checkpoints import RunCheckpoints
 from pangu_alpha.training.engine import Engine
@@ -35,6 +36,7 @@ from pangu_alpha.training.schedule import dropout_rows, update_scalars
 
 B, S, M = 2, 16, 2
 PLAN = {"dp": 2, "tp": 2, "pp": 2, "micro_batches": M}
+FIELDS = ("input_ids", "labels", "loss_mask", "position_ids", "document_ids")
 PREFIXES = ("", "adam_m.", "adam_v.")
 
 
@@ -43,7 +45,7 @@ class FakeStep:
 
     def __init__(self, model, plan, rank, fill=None):
         self.controls = Parameter(Tensor(np.zeros(6, np.float32)), name="controls")
-        placed = layouts(parameter_shapes(model), model, plan)
+        placed = layouts(model, plan)
         self.own = {name: layout.start(plan, rank) for name, layout in placed.items()}
         self.own = {
             name: Box(start, placed[name].slice_shape)
@@ -107,7 +109,10 @@ def engine_of(cpu, monkeypatch):
 
     def make(config, rank=1, fill=None):
         step = FakeStep(config.model, config.parallel, rank, fill)
-        monkeypatch.setattr(partitioned_engine, "partition", lambda plan, rank, inputs: None)
+        step.cuts = []
+        monkeypatch.setattr(
+            partitioned_engine, "partition", lambda plan, rank, inputs: step.cuts.extend(inputs)
+        )
         monkeypatch.setattr(partitioned_engine, "partitioned_step", lambda *arguments: step)
         return PartitionedEngine(config, FakeWorld(rank, config.parallel.devices))
 
@@ -123,7 +128,8 @@ def micro_batch(seed):
     random = np.random.default_rng(seed)
     integers = [random.integers(0, 50, (B, S)).astype(np.int32) for _ in range(4)]
     mask = (random.random((B, S)) < 0.5).astype(np.float32)
-    return Batch(integers[0], integers[1], mask, integers[2], integers[3], np.zeros(B, np.int32))
+    fields = dict(zip(FIELDS, (*integers[:2], mask, *integers[2:]), strict=True))
+    return Batch(fields, mask.sum(1), np.zeros(B, np.int32))
 
 
 def test_a_step_feeds_all_micro_batches_and_its_controls(engine, config):
@@ -132,9 +138,9 @@ def test_a_step_feeds_all_micro_batches_and_its_controls(engine, config):
     result = engine.step(5, batches, guard, lambda: called.append(len(engine._step.inputs)))
     assert called == [0]  # a copy of the parameters ends before the graph that changes them begins
     fed = engine._step.inputs[0]
-    for place in range(5):
-        assert (fed[place] == np.concatenate([batch[place] for batch in batches])).all()
-    mine = sum(batch.loss_mask.sum() for batch in batches)
+    for place, name in enumerate(FIELDS):
+        assert (fed[place] == np.concatenate([batch[name] for batch in batches])).all()
+    mine = sum(batch["loss_mask"].sum() for batch in batches)
     scalars = update_scalars(5, config.optim)
     nominal = 2 * B * M * S  # both data-parallel ranks' tokens
     wanted = [mine, guard.scale.value / nominal, guard.largest_norm(), *vars(scalars).values()]
@@ -153,6 +159,7 @@ def test_the_keys_of_dropout_are_those_of_the_rank_s_rows_in_the_step(engine_of,
     whole = dropout_rows(config.run.seed, 5, range(2 * B * M), S)  # of both data-parallel ranks
     mine = [2 * B * number + B * data_rank + row for number in range(M) for row in range(B)]
     assert np.array_equal(fed[5], whole[mine])
+    assert engine._step.cuts == [(2, 1)] * 6  # rows over dp, as MindSpore is told
     assert [(each.shape, each.dtype.name) for each in fed] == [
         (shape, ms.dtype_to_nptype(dtype).__name__) for shape, dtype in engine._step.compiled
     ]
@@ -195,7 +202,7 @@ def test_an_overflow_that_the_chip_tells_lowers_the_scale(engine_of, settings, m
 
     def graph(*inputs):
         order.append("run")
-        fits = engine._step.controls.asnumpy()[1] * engine._nominal_tokens <= 2.0**13
+        fits = engine._step.controls.asnumpy()[1] * engine._nominal_weight <= 2.0**13
         return Tensor(7.0, ms.float32), Tensor(3.0 if fits else told, ms.float32), Tensor(bool(fits))
 
     engine._step = graph_with(engine._step, graph)

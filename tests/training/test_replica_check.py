@@ -10,7 +10,8 @@ import pytest
 
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import build_train_config
-from pangu_alpha.parallel.layout import layouts, parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import layouts
 from pangu_alpha.training.checks.replicas import ReplicaCheck, ReplicasDifferError, copied_tensors, holders
 from pangu_alpha.training.guard import TrainingHaltedError
 
@@ -31,7 +32,7 @@ class Slices:
     def __init__(self, config, rank, partitioned=True):
         plan = config.parallel if partitioned else ParallelPlan(dp=config.parallel.dp)
         self.placed, self.plan, self.rank = (
-            layouts(parameter_shapes(config.model), config.model, plan),
+            layouts(config.model, plan),
             plan,
             rank,
         )
@@ -143,7 +144,7 @@ def test_ranks_without_copies_tell_each_other_nothing(crowd, config):
 
 def test_holders_are_the_ranks_of_one_slice(config):
     plan = config().parallel
-    placed = layouts(parameter_shapes(config().model), config().model, plan)
+    placed = layouts(config().model, plan)
     assert holders(placed["final_norm.gamma"], plan, 1) == [(4, 5, 6, 7)]
     assert holders(placed["blocks.0.attention.query.weight"], plan, 0) == [(0, 2), (1, 3)]
     first, last = copied_tensors(placed, plan)

@@ -12,7 +12,9 @@ import pytest
 
 from pangu_alpha.training.reporting import events, report
 from pangu_alpha.training.reporting.report import Report, ReportError, draw_curve, metrics_line, read_metrics
+from pangu_alpha.training.reporting.units import Units
 
+TOKENS = Units("PanGu-α", "nats per token", "tokens", 16, 1e6)
 ENTRY = {
     "loss": 1.5, "grad_norm": 2.0, "loss_scale": 1.0, "lr": 1e-3, "tokens_per_s": 10.0, "mfu": None,
     "applied": True, "skipped": 0,
@@ -24,7 +26,7 @@ def entry(step, **values):
 
 
 def report_of(folder, step=0, tensorboard=False):
-    return Report(folder, step, steps=10, log_every=1, tensorboard=tensorboard)
+    return Report(folder, step, steps=10, log_every=1, tensorboard=tensorboard, units=TOKENS)
 
 
 def strict(path):
@@ -41,7 +43,8 @@ def test_numbers_that_are_not_finite_are_null_and_named(tmp_path, capsys):
     written.step(entry(1, loss=math.nan, grad_norm=math.inf, applied=False, **{"loss/一": -math.inf}))
     written.step(entry(2))
     written.validation(
-        {"step": 2, "validation_loss": math.nan, "validation_perplexity": 1.0, "validation_tokens": 3}
+        {"step": 2, "validation_loss": math.nan, "validation_perplexity": 1.0, "validation_tokens": 3},
+        "validation loss nan",
     )
     written.close()
     assert "loss nan  grad norm inf" in capsys.readouterr().out
@@ -142,7 +145,7 @@ def test_a_curve_leaves_out_what_is_not_finite(tmp_path):
         {},
     ]
     assert [*report._points([*entries, {"step": 4, "loss": 2.0}], "loss")] == [(4, 2.0)]
-    draw_curve(entries, tmp_path / "loss.png")
+    draw_curve(entries, tmp_path / "loss.png", TOKENS)
     assert (tmp_path / "loss.png").stat().st_size > 5_000
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -10,12 +11,17 @@ import pytest
 from pangu_alpha.config.data import DataConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import build
-from pangu_alpha.data.batches import TrainingBatches, open_sources
+from pangu_alpha.data.batches import Batch, TrainingBatches
+from pangu_alpha.data.windows import WindowCollation, open_sources
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.training.checks.rows import check_rows, digest_of, samples_of
 
 B, POSITION = 2, 24
 PLAN = ParallelPlan(dp=2, tp=2, pp=2, micro_batches=2)
+
+
+def with_field(batch, name, array):
+    return replace(batch, fields={**batch.fields, name: array})
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +34,8 @@ def stream_of(sources):
     """Batches of a data coordinate, and its micro-batches of the step at POSITION."""
 
     def make(data, plan=PLAN, batch_size=B):
-        batches = TrainingBatches(sources, batch_size, 1, rank=data, world_size=plan.dp)
+        collation = WindowCollation.of(sources[0].records)
+        batches = TrainingBatches(sources, collation, batch_size, 1, rank=data, world_size=plan.dp)
         return batches, list(islice(batches.batches(POSITION), plan.micro_batches))
 
     return make
@@ -59,15 +66,18 @@ def test_the_samples_of_a_coordinate_are_those_that_the_stream_reads(stream_of):
     for data in range(2):
         batches, rows = stream_of(data)
         read = batches.rows(samples_of(PLAN, B, POSITION, data))
-        for field, array in enumerate(read):
-            np.testing.assert_array_equal(array, np.concatenate([batch[field] for batch in rows]))
+        expected = Batch.joined(rows)
+        assert len(read.fields) == 5 and read.fields.keys() == expected.fields.keys()
+        for name, array in read.fields.items():
+            np.testing.assert_array_equal(array, expected[name])
+        np.testing.assert_array_equal(read.source_ids, expected.source_ids)
 
 
 def test_any_number_of_rows_is_read(stream_of):
     batches, _ = stream_of(0)
     total = int(batches._total)
     rows = batches.rows(np.arange(2 * total + 3))
-    assert len(rows.input_ids) == 2 * total + 3 and len(rows.source_ids) == 2 * total + 3
+    assert len(rows["input_ids"]) == 2 * total + 3 and len(rows.source_ids) == 2 * total + 3
 
 
 def test_right_rows_pass(check):
@@ -78,9 +88,9 @@ def test_another_row_of_one_rank_is_named(check):
     def flipped(rank, rows):
         if rank != 5:
             return rows
-        mask = rows[1].loss_mask.copy()
+        mask = rows[1]["loss_mask"].copy()
         mask[0, 3] = 1 - mask[0, 3]
-        return [rows[0], rows[1]._replace(loss_mask=mask)]
+        return [rows[0], with_field(rows[1], "loss_mask", mask)]
 
     said = check(flipped)
     assert said.startswith(
@@ -107,9 +117,7 @@ def test_a_corpus_that_holds_its_windows_twice_is_no_fault(check, monkeypatch, c
     streams = [stream_of(data) for data in range(2)]
     same = streams[0][1]
     for batches, _ in streams:  # whatever the samples are, the corpus has this text there
-        joined = same[0]._replace(
-            **{k: np.concatenate([getattr(b, k) for b in same]) for k in same[0]._fields}
-        )
+        joined = Batch.joined(same)
         monkeypatch.setattr(batches, "rows", lambda samples, joined=joined: joined)
     assert check(lambda rank, rows: same, streams=streams) is None
     assert "the corpus holds them twice" in caplog.text
@@ -118,8 +126,8 @@ def test_a_corpus_that_holds_its_windows_twice_is_no_fault(check, monkeypatch, c
 def test_the_digest_sees_every_array_and_their_order(stream_of):
     _, rows = stream_of(0)
     digests = {digest_of(rows), digest_of(rows[::-1])}
-    for field in rows[0]._fields[:5]:
-        array = getattr(rows[0], field).copy()
+    for name in rows[0].fields:
+        array = rows[0][name].copy()
         array.flat[-1] += 1
-        digests.add(digest_of([rows[0]._replace(**{field: array}), rows[1]]))
+        digests.add(digest_of([with_field(rows[0], name, array), rows[1]]))
     assert len(digests) == 7

@@ -12,8 +12,9 @@ from pangu_alpha.checkpoint.foreign.mindspore.released import load_released, rel
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.model.pangu import PanguAlpha
+from pangu_alpha.network.parameters import decayed
 from pangu_alpha.parallel.reductions import OneDevice
-from pangu_alpha.training.loss import TokenLoss
+from pangu_alpha.training.loss import BatchLoss, TokenLoss
 from pangu_alpha.training.optimizer import AdamW
 from pangu_alpha.training.schedule import learning_rate, update_scalars
 from pangu_alpha.training.step import Gradients, OptimizerStep, Update
@@ -39,8 +40,8 @@ class Case:
         self.arrays = {k[len(prefix) :]: v for k, v in oracle.items() if k.startswith(prefix)}
         self.model = PanguAlpha(ModelConfig(1000, 64, 3, 4, seq_length=32))
         self.parameters = ParameterTuple(self.model.trainable_params())
-        self.gradients = Gradients(TokenLoss(self.model), self.parameters)
-        self.optimizer = AdamW(self.parameters, RECIPE)
+        self.gradients = Gradients(BatchLoss(TokenLoss(self.model)), self.parameters)
+        self.optimizer = AdamW(self.parameters, RECIPE, decayed(self.model.config))
         self.update = Update(self.optimizer, self.model.operators, RECIPE.clip_norm)
         self.one = OptimizerStep(self.gradients, self.update, micro_batches=1)
         self.two = OptimizerStep(self.gradients, self.update, micro_batches=2)
@@ -62,12 +63,12 @@ class Case:
 
     def step(self, at=4, factor=1.0, largest=ANY_NORM, before_update=lambda: None):
         """One step with the whole batch as one micro-batch."""
-        inputs = [(None, *self.batch())]
+        inputs = [self.batch()]
         return self.one(inputs, scale(factor), largest, recipe(at), before_update)
 
     def step_by_rows(self, before_update=lambda: None):
         """The same with each row as a micro-batch."""
-        inputs = [(None, *self.batch(slice(row, row + 1))) for row in (0, 1)]
+        inputs = [self.batch(slice(row, row + 1)) for row in (0, 1)]
         return self.two(inputs, scale(), ANY_NORM, recipe(4), before_update)
 
     def values(self):
@@ -138,7 +139,7 @@ def test_an_overflow_that_only_the_float_status_tells_skips_the_update(case, mic
     update, register = saturating(case)
     step = OptimizerStep(case.gradients, update, micro_batches)
     rows = [slice(None)] if micro_batches == 1 else [slice(0, 1), slice(1, 2)]
-    inputs = [(None, *case.batch(each)) for each in rows]
+    inputs = [case.batch(each) for each in rows]
     before = case.values()
     register.write(5.0)  # left by what ran before the step
     _, norm, applied = step(inputs, scale(), ANY_NORM, recipe(4), lambda: register.write(1.0))
@@ -156,7 +157,7 @@ def test_an_overflow_that_only_the_float_status_tells_skips_the_update(case, mic
 def test_another_device_s_overflow_skips_the_update_here(case):
     update, register = saturating(case, OtherDevice())
     step = OptimizerStep(case.gradients, update, 1)
-    _, norm, applied = step([(None, *case.batch())], scale(), ANY_NORM, recipe(4))
+    _, norm, applied = step([case.batch()], scale(), ANY_NORM, recipe(4))
     assert float(register.value.asnumpy()) == 0.0
     assert np.isinf(norm.asnumpy()) and not applied.asnumpy()
 
@@ -174,7 +175,7 @@ def test_optimizer_alone(cpu, corrected, skipped):
     }
     recipe = OptimConfig(learning_rate=1e-2, warmup_steps=2, decay_steps=9, bias_correction=corrected)
     parameters = ParameterTuple([Parameter(Tensor(value), name=name) for name, value in start.items()])
-    optimizer = AdamW(parameters, recipe)
+    optimizer = AdamW(parameters, recipe, {name: name == "x.weight" for name in start})
     p = {name: value.astype(np.float64) for name, value in start.items()}
     m, v = dict.fromkeys(p, 0.0), dict.fromkeys(p, 0.0)
     updates = 0
@@ -210,7 +211,7 @@ def test_unequal_micro_batches_weigh_tokens_equally(case):
         if name.startswith("adam_m") and not name.endswith("key.bias"):  # 0.1 of the clipped gradient
             assert np.abs(value - together[name]).max() <= 1e-4 * np.abs(together[name]).max(), name
     sums = case.two._accumulate
-    assert sums.tokens.asnumpy() == 0.0
+    assert sums.weight.asnumpy() == 0.0
     assert all((total.asnumpy() == 0.0).all() for total in sums.sums)
 
 

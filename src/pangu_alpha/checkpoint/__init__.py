@@ -2,6 +2,7 @@
 
 __all__ = [
     "foreign",
+    "frozen",
     "moving",
     "naming",
     "native",

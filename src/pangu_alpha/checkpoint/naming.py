@@ -23,7 +23,16 @@ from pangu_alpha.checkpoint.untrusted import MOST_LAYERS, few, read_bytes
 from pangu_alpha.config.model import ModelConfig, NormOrder
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config, load_network
 from pangu_alpha.files.shown import quoted
-from pangu_alpha.parallel.layout import axes_of, parameter_shapes
+from pangu_alpha.network.parameters import (
+    BLOCKS,
+    QUERY_LAYER,
+    TIED_TABLE,
+    find_row,
+    layers_expression,
+    parameter_shapes,
+    row_by_length,
+    row_of,
+)
 
 VOCABULARY = "vocab.model"
 MOST_PADDING = 1 << 10  # rows of a table; it is padded for the devices that share it
@@ -38,11 +47,17 @@ _OUTSIDE = {
 }
 _INSIDE = {theirs: (ours, flip) for ours, (theirs, flip) in LAYER.items()}
 _OFFICIAL = re.compile(r"backbone\.(?:blocks\.(?P<index>[0-9]{1,9})|(?P<top>top_query_layer))\.(?P<rest>.+)")
-_OURS = re.compile(r"(?:blocks\.(?P<index>[0-9]{1,9})|query_layer)\.(?P<rest>.+)")
+_OURS = re.compile("(?:" + layers_expression("(?P<index>[0-9]{1,9})") + r")\.(?P<rest>.+)")
 _CACHES = re.compile(r".*\.(?:key_past|value_past)")  # of the 2023 code's incremental decoding: no weights
 _PREFIXES = {moment: moment for moment in MOMENTS} | {"moment1.": MOMENTS[0], "moment2.": MOMENTS[1]}
 _DEEPEST = 8  # parts of a name before the network's own, at most
 _WEIGHTS = re.compile(r"(?:adam_[mv]\.)?(?:backbone\.|blocks\.|query_layer\.|final_norm\.|\w*embedding)")
+
+
+def parameter_of(name: str) -> str:
+    """The parameter that a tensor belongs to: itself, or that of a moment."""
+    prefix = next((prefix for prefix in MOMENTS if name.startswith(prefix)), "")
+    return name.removeprefix(prefix)
 
 
 @dataclass(frozen=True)
@@ -128,10 +143,10 @@ def _plain(name: str, front: str) -> str:
 
 def _is_known(base: str) -> bool:
     """Whether it is the name of a parameter of the network, ours or official."""
-    if base in _OUTSIDE or base in _OUTSIDE.values():
+    if base in _OUTSIDE or find_row(base):
         return True
-    ours, official = _OURS.fullmatch(base), _OFFICIAL.fullmatch(base)
-    return bool(ours and ours["rest"] in LAYER) or bool(official and official["rest"] in _INSIDE)
+    official = _OFFICIAL.fullmatch(base)
+    return bool(official and official["rest"] in _INSIDE)
 
 
 def _read_plain(names: Sequence[str], where: object) -> Names:
@@ -187,12 +202,11 @@ def _place(name: str, official: bool, last: int | None) -> tuple[str, str, bool]
         official: Whether it is one of the official code's.
         last: Number of the block that is the query layer; None where that has a name of its own.
     """
-    prefix = next((prefix for prefix in MOMENTS if name.startswith(prefix)), "")
-    stem, base = ("optimizer" if prefix else "model"), name.removeprefix(prefix)
+    base = parameter_of(name)
+    prefix = name.removesuffix(base)
+    stem = "optimizer" if prefix else "model"
     if not official:
-        layer = _OURS.fullmatch(base)
-        known = layer is not None and layer["rest"] in LAYER
-        return (stem, name, False) if known or base in _OUTSIDE.values() else None
+        return (stem, name, False) if find_row(base) else None
     if base in _OUTSIDE:
         return stem, prefix + _OUTSIDE[base], False
     match = _OFFICIAL.fullmatch(base)
@@ -200,7 +214,8 @@ def _place(name: str, official: bool, last: int | None) -> tuple[str, str, bool]
         return None
     ours, flip = _INSIDE[match["rest"]]
     query = match["top"] or (last is not None and int(match["index"]) == last)
-    return stem, prefix + (f"query_layer.{ours}" if query else f"blocks.{match['index']}.{ours}"), flip
+    layer = QUERY_LAYER.name if query else BLOCKS.name.replace("*", match["index"])
+    return stem, f"{prefix}{layer}.{ours}", flip
 
 
 def check_axes(names: Names, found: Mapping[str, tuple[Sequence[int], Path]]) -> None:
@@ -214,7 +229,7 @@ def check_axes(names: Names, found: Mapping[str, tuple[Sequence[int], Path]]) ->
         CheckpointError: One has another number of dimensions; names tensor, shape and file.
     """
     for (_, ours), (theirs, _flip) in names.ours.items():
-        (shape, file), expected = found[theirs], len(axes_of(ours))
+        (shape, file), expected = found[theirs], len(row_of(parameter_of(ours)).sizes)
         if len(shape) != expected:
             raise CheckpointError(
                 f"{file}: {theirs} is {list(shape)}: {len(shape)} dimensions, PanGu-alpha's has {expected}"
@@ -274,11 +289,11 @@ def given_model(model: str | ModelConfig) -> ModelConfig:
     Raises:
         ConfigError: There is no such model or file, or it breaks a rule.
     """
-    return model if isinstance(model, ModelConfig) else load_network(model).model
+    return load_network(model).model if isinstance(model, str) else model
 
 
 def _guess(names: Names, shapes: Mapping[str, Sequence[int]], where: Path, sliced: bool) -> ModelConfig:
-    query = names.ours.get(("model", "query_layer.attention.query.weight"))
+    query = names.ours.get(("model", f"{QUERY_LAYER.name}.attention.query.weight"))
     if query is None:
         raise CheckpointError(f"{where}: the query layer's attention.dense1.weight is missing")
     hidden = shapes[query[0]][1]  # never cut over its inputs
@@ -291,8 +306,8 @@ def _guess(names: Names, shapes: Mapping[str, Sequence[int]], where: Path, slice
     model = known[hidden]
     shipped_layers(names.layers, model, where)
     vocab_size, seq_length = (
-        _rows(names, shapes, f"{table}_embedding.table", expected, sliced)
-        for table, expected in (("word", model.vocab_size), ("position", model.seq_length))
+        _rows(names, shapes, row_by_length(field).name, getattr(model, field), sliced)
+        for field in ("vocab_size", "seq_length")
     )
     return dataclasses.replace(model, num_layers=names.layers, vocab_size=vocab_size, seq_length=seq_length)
 
@@ -334,7 +349,7 @@ def as_source(
     tensors: dict[str, dict[str, Stored]] = {"model": {}, "optimizer": {}}
     for (stem, ours), (theirs, flip) in names.ours.items():
         tensors[stem][ours] = stored[theirs].flipped if flip else stored[theirs]
-    table = tensors["model"].get("word_embedding.table")
+    table = tensors["model"].get(TIED_TABLE.name)
     if options.model is not None and table is not None and _is_padded(table.shape[0], config.vocab_size):
         tensors = _without_padding(tensors, config.vocab_size)
     left = [f"left aside: {few(names.aside)}"] if names.aside else []
@@ -371,7 +386,7 @@ def _without_padding(tensors: Mapping[str, Mapping[str, Stored]], rows: int) -> 
     return {
         stem: {
             name: Stored((rows, *tensor.shape[1:]), tensor.pieces)
-            if name.endswith("word_embedding.table")
+            if parameter_of(name) == TIED_TABLE.name
             else tensor
             for name, tensor in group.items()
         }

@@ -15,10 +15,11 @@ from pangu_alpha.checkpoint.foreign.mindspore import ckpt_file, mindformers_fold
 from pangu_alpha.checkpoint.foreign.mindspore import slices as mindspore_slices
 from pangu_alpha.checkpoint.foreign.mindspore.strategy_file import refuse_strategy
 from pangu_alpha.checkpoint.foreign.torch import huggingface, megatron
-from pangu_alpha.checkpoint.naming import MOMENTS, given_model
+from pangu_alpha.checkpoint.frozen import moment_shapes
+from pangu_alpha.checkpoint.naming import given_model, parameter_of
 from pangu_alpha.checkpoint.native.distributed import part_pieces
 from pangu_alpha.checkpoint.native.folders import newest_first, part_name, rank_of
-from pangu_alpha.checkpoint.native.format import MANIFEST, MARKER, Manifest, read_checkpoint
+from pangu_alpha.checkpoint.native.format import MANIFEST, MARKER, Manifest, compare_tensors, read_checkpoint
 from pangu_alpha.checkpoint.native.store import CheckpointStore
 from pangu_alpha.checkpoint.native.tensor_file import checksum
 from pangu_alpha.checkpoint.open_options import OpenOptions
@@ -27,26 +28,16 @@ from pangu_alpha.checkpoint.tensors import Box, Piece, Source, Stored
 from pangu_alpha.checkpoint.unknown import unknown_form
 from pangu_alpha.checkpoint.untrusted import MOST_LAYERS, check_file, few, read_bytes
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model_families import KEY, PANGU, family_of
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError, build
 from pangu_alpha.files.shown import quoted, shown
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, slice_writers
+from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import layouts, slice_writers
 
 STEMS = ("model", "optimizer")
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
-# Fields of ModelConfig that say what the stored numbers mean; the others may be another run's.
-# Fields that change a network's shapes, or what its weights mean; and why no other value will do.
-_MEANING = {
-    "vocab_size": "its table of tokens has a row for each of its ids",
-    "hidden_size": "its tensors have that many columns",
-    "num_layers": "it has the tensors of that many layers",
-    "num_heads": "the weights of another number of heads mean nothing",
-    "seq_length": "its tables of positions and queries have that many rows, and are neither cut nor extended",
-    "norm_order": "its weights were trained in that order",
-    "activation": "its weights were trained with that function",
-}
-
 _MOST_RANKS = 1 << 20  # a damaged plan must not ask for more memory than there is
 Section = TypeVar("Section", ModelConfig, ParallelPlan)
 
@@ -143,7 +134,7 @@ def _refuse_others(source: Source, options: OpenOptions) -> None:
     if options.model is None:
         return
     given, name = given_model(options.model), isinstance(options.model, str)
-    given = replace(given, norm_order=order or given.norm_order)
+    given = replace(given, norm_order=order) if order is not None else given
     if (said := other_network(own, given, str(options.model) if name else "this run")) is not None:
         raise UnclearError(f"{source.path}: {said}{', or leave --model out' if name else ''}")
 
@@ -156,11 +147,15 @@ def other_network(own: Mapping[str, Any], model: ModelConfig, where: str) -> str
         model: The other one.
         where: Who asks for that.
     """
-    keys = [key for key in _MEANING if key in own and own[key] != getattr(model, key)]
+    if (theirs := family_of(own)) != family_of(model):
+        own_family = f"{family_of(model)!r} in {where}"
+        return f"model.{KEY} is {quoted(theirs)} there, {own_family}: they are different kinds of networks"
+    meaning = type(model).meaning
+    keys = [key for key in meaning if key in own and own[key] != getattr(model, key)]
     if not keys:
         return None
     differences = (
-        f"model.{key} is {quoted(own[key])} there, {getattr(model, key)!r} in {where}: {_MEANING[key]}"
+        f"model.{key} is {quoted(own[key])} there, {getattr(model, key)!r} in {where}: {meaning[key]}"
         for key in keys
     )
     return f"{'; '.join(differences)}; set {' '.join(f'model.{key}={shown(own[key], 80)}' for key in keys)}"
@@ -181,6 +176,10 @@ def _compare_with_config(source: Source) -> None:
                 raise CheckpointError(f"{where}: {quoted(name)} is a single number, not a tensor of a model")
     if "model" in source.manifest.config:
         model = _built(source.path, source.manifest, ModelConfig, "model")
+        if family_of(model) != PANGU:
+            found = {name: (stored.shape, None) for name, stored in tensors.items()}
+            compare_tensors({n: (s, None) for n, s in parameter_shapes(model).items()}, found, str(where))
+            return
         said = [model_statement(model, MANIFEST)]
         refuse_contradictions(sizes_of_ours(tensors, source.path), said, source.path)
 
@@ -296,7 +295,7 @@ def _tensors_for(
     if plan.devices != len(manifest.parts):
         return None
     shapes = parameter_shapes(model)
-    placed = layouts(shapes, model, plan)
+    placed = layouts(model, plan)
     writers = slice_writers(placed, plan, boxes)
     if writers.keys() != boxes.keys():
         return None
@@ -310,10 +309,10 @@ def _tensors_for(
         return None
     found = _tensors(_open_part(path / name, manifest.parts[name]) for name in sorted(names))
     for stem, group in found.items():
-        prefixes = MOMENTS if stem == "optimizer" else ("",)
-        known = {prefix + name: Stored(shape, ()) for prefix in prefixes for name, shape in shapes.items()}
-        found[stem] = known | group
-        if any(found[stem][prefix + name].missing(boxes[name]) for prefix in prefixes for name in boxes):
+        wanted = moment_shapes(shapes, manifest, path) if stem == "optimizer" else shapes
+        found[stem] = {name: Stored(shape, ()) for name, shape in wanted.items()} | group
+        held = {name: boxes[parameter_of(name)] for name in wanted if parameter_of(name) in boxes}
+        if any(found[stem][name].missing(box) for name, box in held.items()):
             return None
     return found
 
@@ -361,11 +360,16 @@ def _built(path: Path, manifest: Manifest, kind: type[Section], key: str) -> Sec
     Raises:
         CheckpointError: It is missing or breaks a rule.
     """
+    values = manifest.config.get(key, {})
+    if isinstance(values.get("table"), str):  # a plan's table of operators, of which a run saves the content
+        raise CheckpointError(
+            f"{path / MANIFEST}: {key}.table: names a file; a checkpoint holds the table's content"
+        )
     try:
-        section = build(kind, manifest.config.get(key, {}), key)
+        section = build(kind, values, key)
     except ConfigError as error:
         raise CheckpointError(f"{path / MANIFEST}: {error}") from error
-    if isinstance(section, ModelConfig) and section.num_layers > MOST_LAYERS:
+    if type(section) is ModelConfig and section.num_layers > MOST_LAYERS:
         raise CheckpointError(
             f"{path / MANIFEST}: model.num_layers is {section.num_layers:,}, which no network has"
         )

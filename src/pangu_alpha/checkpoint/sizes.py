@@ -16,6 +16,7 @@ from pangu_alpha.checkpoint.tensors import Stored
 from pangu_alpha.checkpoint.untrusted import MOST_LAYERS
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.files.shown import quoted
+from pangu_alpha.network.parameters import BLOCKS, QUERY_LAYER, row_by_length
 
 # Sizes by our names; the last two are no fields of ModelConfig: its networks have them by definition.
 FIELDS = ("vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length")
@@ -139,12 +140,11 @@ def sizes_of_ours(found: Mapping[str, Stored], where: Path) -> dict[str, int]:
     Raises:
         CheckpointError: There are gaps between the layers, or a table is no matrix.
     """
-    query = any(name.startswith("query_layer.") for name in found)
-    layers = layer_count(found, "blocks.", where) + query
+    query = any(name.startswith(f"{QUERY_LAYER.name}.") for name in found)
+    layers = layer_count(found, BLOCKS.name.removesuffix("*"), where) + query
     sizes = {"num_layers": layers} if layers else {}
-    tables = {"vocab_size": "word_embedding.table", "seq_length": "position_embedding.table"}
-    for size, name in tables.items():
-        if name in found:
+    for size in ("vocab_size", "seq_length"):
+        if (name := row_by_length(size).name) in found:
             sizes[size], sizes["hidden_size"] = matrix(found, name, where)
     return sizes
 

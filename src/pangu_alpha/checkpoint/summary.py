@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pangu_alpha.checkpoint.errors import CheckpointError
+from pangu_alpha.checkpoint.naming import parameter_of
 from pangu_alpha.checkpoint.tensors import Source, Stored
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model_families import PANGU, family_of
 from pangu_alpha.config.schema import build, to_mapping
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config
 from pangu_alpha.files.shown import shown_name
+from pangu_alpha.network.parameters import find_row
 
-_GROUPS = {"embedding.table": "embeddings", "attention.": "attention", "feed_forward.": "feed-forward"}
+_GROUPS = ("embeddings", "attention", "feed-forward", "norms")  # in this order, others behind them
 _KEPT = ("vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length")
 
 
@@ -101,7 +104,7 @@ def summarize(source: Source) -> Summary:
         tokenizer=manifest.tokenizer,
         files=len({piece.file for tensor in stored for piece in tensor.pieces}),
         bytes=sum(map(stored_bytes, stored)),
-        groups=tuple(group for stem in source.tensors for group in _groups(stem, source.tensors[stem])),
+        groups=tuple(group for stem in source.tensors for group in _groups(source, stem, type(model))),
         notes=source.notes,
         tensors={
             stem: {name: _entry(t) for name, t in group.items()} for stem, group in source.tensors.items()
@@ -111,7 +114,7 @@ def summarize(source: Source) -> Summary:
 
 def shipped_name(model: ModelConfig) -> str | None:
     """Name of the shipped model of this shape, if there is one."""
-    for name in MODEL_NAMES:
+    for name in MODEL_NAMES if family_of(model) == PANGU else ():
         other = load_model_config(name)
         if all(getattr(model, key) == getattr(other, key) for key in _KEPT):
             return name
@@ -143,10 +146,7 @@ def summary_lines(summary: Summary, tensors: bool) -> Iterator[str]:
     known = f"{summary.shipped}: " if summary.shipped else ""
     yield summary.path
     yield f"  form       {summary.form}"
-    yield (
-        f"  model      {known}L {model.num_layers}, H {model.hidden_size}, N {model.num_heads}, "
-        f"V {model.vocab_size}, S {model.seq_length}, {model.norm_order}, {model.activation}"
-    )
+    yield f"  model      {known}{_sizes(model)}"
     yield f"  parameters {summary.parameters:,}"
     yield f"  plan       {_plan(plan) if plan else 'not said'}"
     yield f"  position   step {summary.step:,}, {summary.samples:,} samples"
@@ -164,16 +164,26 @@ def summary_lines(summary: Summary, tensors: bool) -> Iterator[str]:
                 yield f"  {shown_name(name):<56}{entry['shape']!s:>16}  {', '.join(entry['dtypes'])}{pieces}"
 
 
+def _sizes(model: ModelConfig) -> str:
+    if family_of(model) != PANGU:
+        return ", ".join(f"{key} {value}" for key, value in to_mapping(model).items())
+    return (
+        f"L {model.num_layers}, H {model.hidden_size}, N {model.num_heads}, "
+        f"V {model.vocab_size}, S {model.seq_length}, {model.norm_order}, {model.activation}"
+    )
+
+
 def _plan(plan: Mapping[str, Any]) -> str:
     degrees = ", ".join(f"{name} {plan.get(name, 1)}" for name in ("dp", "tp", "pp"))
-    return f"{degrees}, optimizer parallel {plan.get('optimizer_parallel', 'none')}"
+    table = ", operators split by a found table" if plan.get("table") else ""
+    return f"{degrees}, optimizer parallel {plan.get('optimizer_parallel', 'none')}{table}"
 
 
-def _groups(stem: str, tensors: Mapping[str, Stored]) -> Iterator[Group]:
-    kinds = {
-        name: next((kind for part, kind in _GROUPS.items() if part in name), "norms") for name in tensors
-    }
-    for kind in (*_GROUPS.values(), "norms"):
+def _groups(source: Source, stem: str, config_type: type) -> Iterator[Group]:
+    tensors = source.tensors[stem]
+    rows = {name: find_row(parameter_of(name), config_type) for name in tensors}
+    kinds = {name: row.group if row else "other" for name, row in rows.items()}
+    for kind in dict.fromkeys((*_GROUPS, *kinds.values())):
         own = [tensors[name] for name, found in kinds.items() if found == kind]
         elements = sum(math.prod(stored.shape) for stored in own)
         types = Counter(piece.dtype for stored in own for piece in stored.pieces)

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from pangu_alpha.files.shown import shown
 from pangu_alpha.processes.belonging import end_with_launcher
@@ -19,6 +19,7 @@ __all__ = [
     "fetch",
     "launch",
     "merge_checkpoint",
+    "no_program",
     "parser",
     "plan",
     "predict",
@@ -28,6 +29,19 @@ __all__ = [
     "train",
     "vocab",
 ]
+
+
+def no_program(instead: str) -> NoReturn:
+    """Ends `python -m` of a module that is a part of a command, which would do nothing and look well.
+
+    Args:
+        instead: The command, as it is called.
+
+    Raises:
+        SystemExit: Always, with exit code 2.
+    """
+    print(f"error: this module is a part of a command; use `python -m {instead}`", file=sys.stderr)
+    sys.exit(2)
 
 
 def run_main(main: Callable[[list[str]], int | None]) -> None:

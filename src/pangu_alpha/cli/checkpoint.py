@@ -224,8 +224,8 @@ def _parser() -> argparse.ArgumentParser:
 
     add = _command(commands, "inspect", "says what a checkpoint is", _inspect, common)
     add("path", type=user_path, metavar="PATH")
-    add("--tensors", action="store_true", help="every tensor: shape, type, pieces")
-    add("--json", action="store_true", help="as JSON")
+    add("--tensors", action="store_true", help="also show shape, type and pieces of every tensor")
+    add("--json", action="store_true", help="print JSON")
 
     add = _command(commands, "diff", "compares two, tensor by tensor", _diff, common)
     add("first", type=user_path, metavar="A")
@@ -235,16 +235,25 @@ def _parser() -> argparse.ArgumentParser:
         type=nonnegative_number,
         default=0.0,
         metavar="X",
-        help="absolute difference let pass (default: 0)",
+        help="largest absolute difference that counts as equal (default: 0)",
     )
-    add("--weights-only", action="store_true", help="leaves the optimizer out")
+    add("--weights-only", action="store_true", help="leave the state of the optimizer out")
 
     add = _command(commands, "verify", "reads everything and compares every checksum", _verify, common)
-    add("path", type=user_path, metavar="PATH", help="of a run's folder, every checkpoint")
+    add(
+        "path",
+        type=user_path,
+        metavar="PATH",
+        help="a checkpoint, or a run's output folder with all its checkpoints",
+    )
 
     add = _command(commands, "clean", "lists, and removes on request, what killed programs left", _clean)
     add("path", type=user_path, metavar="RUN", help="a run's output folder, or one where merges were made")
-    add("--remove", action="store_true", help="removes what processes of this host left that are gone")
+    add(
+        "--remove",
+        action="store_true",
+        help="remove what processes of this host left behind that no longer run",
+    )
     text = "with --remove: also what this other host left; only if none of its processes still writes there"
     add("--host", action="append", default=[], metavar="NAME", help=text)
 
@@ -254,7 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     add("target", type=user_path, metavar="DST", help="file or folder to make; DST.safetensors for --to "
         "megatron, DST.ckpt for --to ckpt")  # fmt: skip
     add("--to", required=True, choices=tuple(FORMS), help=forms)
-    add("--dtype", choices=DTYPES, default="float32", help="of the weights (default: %(default)s)")
+    add("--dtype", choices=DTYPES, default="float32", help="type of the weights (default: %(default)s)")
     add("--plan", type=path_text, metavar="YAML", help="for --to mindspore: the plan to cut for")
     add("--official-names", action="store_true", help="for --to mindspore and unified: the release's names")
     add(
@@ -272,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
 def _common() -> argparse.ArgumentParser:
     common = Parser(add_help=False)
     add = common.add_argument
-    add("--quiet", action="store_true", help="shows no progress")
+    add("--quiet", action="store_true", help="show no progress")
     add_source_options(common)
     return common
 

@@ -72,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--checkpoint", required=True, type=path_text, metavar="PATH", help="a run's output folder (its "
         "newest whole checkpoint is taken), or a checkpoint that checkpoint.py opens")  # fmt: skip
     add("--records", required=True, type=path_text, metavar="DIR", help="held-out records")
-    add("--train-records", required=True, type=path_text, metavar="DIR", help="records the bigram is counted "
-        "on")  # fmt: skip
+    add("--train-records", required=True, type=path_text, metavar="DIR", help="records on "
+        "which the bigram is counted")  # fmt: skip
     add_vocabulary_option(parser)
     add(
         "--batch-size",

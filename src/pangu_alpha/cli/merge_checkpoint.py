@@ -38,6 +38,7 @@ _PLAN = (
     "optimizer_parallel",
     "optimizer_threshold",
     "vocab_parallel",
+    "table",
 )  # the fields that decide which part of a tensor a rank holds
 _EXAMPLES = """\
 examples:
@@ -62,13 +63,15 @@ def _parser() -> argparse.ArgumentParser:
     add("source", nargs="+", type=user_path, metavar="SRC", help="a checkpoint, a run's output folder (its "
         "newest is taken), or the folders of all nodes")  # fmt: skip
     add("target", type=user_path, metavar="DST", help="the folder to make")
-    add("--weights-only", action="store_true", help="leaves the optimizer out")
+    add("--weights-only", action="store_true", help="leave the state of the optimizer out")
     add("--budget", type=byte_size, default=Limits().budget, metavar="SIZE", help="memory of the whole "
         "process (default: 2GB)")  # fmt: skip
     add("--threads", "--workers", dest="workers", type=positive, default=Limits().workers, metavar="N",
         help="threads that read and write (default: %(default)s)")  # fmt: skip
-    add("--quiet", action="store_true", help="shows no progress")
-    add("--full", action="store_true", help="makes the checkpoint of one process, of no plan (the default)")
+    add("--quiet", action="store_true", help="show no progress")
+    add(
+        "--full", action="store_true", help="make the checkpoint of one process, without a plan (the default)"
+    )
     add_plan_options(parser, "plan of the new checkpoint", *_PLAN)
     add_source_options(parser)
     return parser

@@ -326,7 +326,7 @@ def _reading(hint: Any, declared: Option, bounds: bool) -> dict[str, Any]:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
-    if hint is PathText:
+    if hint is PathText or dataclasses.is_dataclass(hint):  # a section's own file
         return {"type": path_text, "metavar": declared.metavar or "PATH"}
     if origin is typing.Literal:
         return {"choices": arguments}

@@ -258,9 +258,14 @@ def _parser() -> argparse.ArgumentParser:
         help="control piece that ends a document (default: the checkpoint's)",
     )
     add("--prompt", action="append", default=[], metavar="TEXT", help="text to continue; may be repeated")
-    add("--prompt-file", type=path_text, metavar="FILE", help="a prompt a line, or JSON lines; see below")
+    add(
+        "--prompt-file",
+        type=path_text,
+        metavar="FILE",
+        help="a prompt a line, or JSON lines, as described below",
+    )
     add("--interactive", action="store_true", help="continue line after line from the terminal")
-    add("--task", metavar="NAME", help="one of those below")
+    add("--task", metavar="NAME", help="one of the tasks listed below")
     add("--field", action="append", default=[], metavar="KEY=VALUE", help="a field of the task; may be "
         "repeated")  # fmt: skip
     add_options(parser, SamplingConfig, "*", bounds=False)

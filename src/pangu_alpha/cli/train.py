@@ -86,7 +86,7 @@ def _parser() -> Parser:
         "there is one, else as run.resume says; the launcher restarts a run with it")  # fmt: skip
     add("--keys", action=_Keys, help="list every key of the YAML with type, default and meaning, or those "
         "that begin with KEY, such as run.checkpoint, and exit")  # fmt: skip
-    add("overrides", nargs="*", metavar="key=value", help="changes a key of the YAML for this run, such as "
+    add("overrides", nargs="*", metavar="key=value", help="change a key of the YAML for this run, such as "
         "optim.learning_rate=1e-3; before or behind the options")  # fmt: skip
     return parser
 

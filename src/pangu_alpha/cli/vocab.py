@@ -67,11 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m pangu_alpha.cli.vocab", description=main.__doc__)
     add_corpus_options(parser)
     add = parser.add_argument
-    add("--vocab-size", "--size", dest="size", required=True, type=positive, metavar="N", help="number of "
+    add("--size", required=True, type=positive, metavar="N", help="number of "
         "pieces, the ten special ones included")  # fmt: skip
     add("--output", required=True, type=user_path, metavar="FILE", help="the SentencePiece model to write")
     add("--overwrite", action="store_true", help="replace an --output that exists already")
-    add("--character-coverage", "--coverage", dest="coverage", type=number, default=1.0, metavar="SHARE",
+    add("--coverage", type=number, default=1.0, metavar="SHARE",
         help="share of the characters of the text that get a piece (default: %(default)s)")  # fmt: skip
     add("--threads", type=positive, default=1, metavar="N", help="threads (default: %(default)s)")
     return parser

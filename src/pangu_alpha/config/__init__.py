@@ -6,6 +6,8 @@ __all__ = [
     "generate",
     "keys",
     "model",
+    "model_families",
+    "operator_table",
     "optim",
     "option",
     "parallel",

@@ -76,6 +76,8 @@ def _choices(hint: Any, declared: Option) -> str:
 def _type_words(hint: Any) -> str:
     if hint in _PLAIN:
         return _PLAIN[hint]
+    if dataclasses.is_dataclass(hint):  # a section that may lie in a file of its own
+        return "path or mapping"
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return ", ".join(f"`{word}`" for word in arguments)

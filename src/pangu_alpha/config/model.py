@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pangu_alpha.config.option import REQUIRED, option
 from pangu_alpha.config.schema import validate
@@ -61,6 +61,18 @@ class ModelConfig:
         "type of the matrix products and the residual stream; `auto` is float32 on CPU and float16 on "
         "Ascend; parameters, norms, softmax and loss are always float32",
     )
+
+    # Fields that change the network's shapes, or what its weights mean; and why no other value will do.
+    meaning: ClassVar[Mapping[str, str]] = {
+        "vocab_size": "its table of tokens has a row for each of its ids",
+        "hidden_size": "its tensors have that many columns",
+        "num_layers": "it has the tensors of that many layers",
+        "num_heads": "the weights of another number of heads mean nothing",
+        "seq_length": "its tables of positions and queries have that many rows, and are neither cut nor "
+        "extended",
+        "norm_order": "its weights were trained in that order",
+        "activation": "its weights were trained with that function",
+    }
 
     def __post_init__(self) -> None:
         validate(self)

@@ -28,6 +28,8 @@ class Option:
         refusal: How a refusal of a number goes on behind the number, where the bounds alone say too little.
         see: Page and heading below docs/ that say more, such as "training.md#saving".
         metavar: What stands for the value in a command's help; by default as the type has it.
+        omitted: Whether a configuration that is saved leaves the field out where it has its default, so that
+            files saved before the field was there do not change.
     """
 
     help: str
@@ -40,6 +42,7 @@ class Option:
     refusal: str = ""
     see: str = ""
     metavar: str = ""
+    omitted: bool = False
 
     def markdown(self) -> str:
         """The help as a cell of a table in docs/, with its unit and a link to the page that says more."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.operator_table import FoundTable
 from pangu_alpha.config.option import option
 from pangu_alpha.config.schema import validate
 
@@ -81,6 +82,14 @@ class ParallelPlan:
         at_least=0,
         metavar="MB",
     )
+    table: FoundTable | None = option(
+        None,
+        "how each operator of a block is split over tp: the file that `plan.py operators --out` writes, or "
+        "its content, which checkpoints keep; null takes the hand-made table",
+        see="operator_split.md#how-do-i-train-with-what-is-found",
+        metavar="YAML",
+        omitted=True,
+    )
 
     def __post_init__(self) -> None:
         validate(self)
@@ -103,6 +112,11 @@ class ParallelPlan:
             yield f"optimizer_parallel: {self.optimizer_parallel} has nothing to shard over with dp = 1"
         if self.sequence_parallel and self.tp == 1:
             yield "sequence_parallel: true has nothing to split over with tp = 1"
+        if self.table is not None and self.sequence_parallel:
+            yield (
+                "sequence_parallel: true is a way to split norms and residuals, and the table says its own; "
+                "leave one of them out"
+            )
 
     def stage_layers(self, num_layers: int) -> tuple[int, ...]:
         """Layers of each stage, as given or as even as they go.
@@ -126,8 +140,13 @@ class ParallelPlan:
 
 
 def misfits(plan: ParallelPlan, model: ModelConfig) -> Iterator[str]:
-    """Yields one sentence for every way in which a plan does not fit a model."""
-    if model.num_heads % plan.tp:
+    """Yields one sentence for every way in which a plan does not fit a model; other families say theirs."""
+    if not isinstance(model, ModelConfig):
+        yield from model.misfits(plan)
+        return
+    if plan.table is not None:
+        yield from plan.table.misfits(plan.tp, model)
+    elif model.num_heads % plan.tp:
         yield f"tp: {plan.tp} does not divide the model's {model.num_heads} heads"
     if plan.sequence_parallel and model.seq_length % plan.tp:
         yield f"sequence_parallel: tp = {plan.tp} does not divide seq_length {model.seq_length}"

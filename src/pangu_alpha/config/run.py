@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pangu_alpha.config.data import DataConfig
 from pangu_alpha.config.families import Chip
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model_families import FAMILIES
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.option import REQUIRED, option
 from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
@@ -179,7 +180,8 @@ class TrainConfig:
     """Everything train.py needs.
 
     Args:
-        model: The network; in YAML a shipped model's name, or a mapping whose `base` names one.
+        model: The network; in YAML a shipped model's name, or a mapping whose `base` names one. Its `family`
+            says which dataclass describes it; see config.model_families.
         data: Records and mixture.
         optim: Recipe; what is left out comes from the shipped model's card.
         run: Length, batch, place.
@@ -199,7 +201,8 @@ class TrainConfig:
 
     def rules(self) -> Iterator[str]:
         """Yields one sentence for every way in which the plan does not fit the model."""
-        if isinstance(self.model, ModelConfig) and isinstance(self.parallel, ParallelPlan):
+        known = isinstance(self.model, tuple(FAMILIES.values()))
+        if known and isinstance(self.parallel, ParallelPlan):
             yield from (f"parallel.{problem}" for problem in misfits(self.parallel, self.model))
         if isinstance(self.run, RunConfig):
             plan = self.parallel if isinstance(self.parallel, ParallelPlan) else ParallelPlan()

@@ -193,19 +193,70 @@ def without_keys(base: Mapping[str, Any], changes: Mapping[str, Any], where: str
             yield f"{_join(where, key)}: {quoted(old)} has no keys that an override could change"
 
 
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Dataclasses that may stand in one place of a configuration: a key of the mapping says which.
+
+    Args:
+        key: The key, such as "family".
+        types: By the key's value. The first is the one that is meant where the key is left out.
+    """
+
+    key: str
+    types: dict[str, type]
+
+    def choose(self, values: Any, where: str) -> tuple[type, Any]:
+        """The dataclass of some values, and the values without a key that the dataclass does not have.
+
+        Raises:
+            ConfigError: The key's value is none of those known.
+        """
+        own = next((each for each in self.types.values() if type(values) is each), None)
+        usual = next(iter(self.types))
+        if own is not None or not isinstance(values, Mapping):
+            return own or self.types[usual], values
+        name = values.get(self.key, usual)
+        if not isinstance(name, str) or name not in self.types:
+            known = nearest(name, self.types)
+            raise ConfigError([f"{_join(where, self.key)}: {quoted(name)} is not known here; {known}"])
+        cls = self.types[name]
+        if self.key in {field.name for field in dataclasses.fields(cls)}:
+            return cls, values
+        return cls, {key: value for key, value in values.items() if key != self.key}
+
+
+_CHOICES: dict[type, Choice] = {}
+
+
+def let_choose(cls: type, key: str, types: dict[str, type]) -> None:
+    """Makes `build` take other dataclasses than `cls` in its place; see Choice.
+
+    Args:
+        cls: What the fields of configurations name as their type.
+        key: See Choice.
+        types: See Choice; may grow later.
+    """
+    _CHOICES[cls] = Choice(key, types)
+
+
 def build(cls: type[T], values: Any, where: str = "") -> T:
     """Makes the dataclass `cls` from a nested mapping.
 
     Args:
-        cls: A frozen dataclass whose fields may be dataclasses themselves.
-        values: The mapping, as read from YAML.
+        cls: A frozen dataclass whose fields may be dataclasses themselves; or one in whose place others may
+            stand, see `let_choose`.
+        values: The mapping, as read from YAML; or a file's name, if `cls` has a method `read` for it.
         where: Dotted path of the mapping in the whole, for the errors.
 
     Raises:
         ConfigError: Unknown, missing, ill-typed or inconsistent keys, all of them in one error.
     """
+    if cls in _CHOICES:
+        cls, values = _CHOICES[cls].choose(values, where)
     if isinstance(values, cls):
         return values
+    if isinstance(values, str) and (read := getattr(cls, "read", None)):
+        return read(values)
     if not isinstance(values, Mapping):
         raise ConfigError([f"{where or cls.__name__}: expected a mapping of keys, found {quoted(values)}"])
     fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -300,12 +351,19 @@ def _beyond_bounds(cls: type, values: Mapping[str, Any]) -> Iterator[str]:
 def to_mapping(config: Any) -> Any:
     """The inverse of `build`: plain dicts, lists, numbers and strings, fit for JSON and YAML."""
     if dataclasses.is_dataclass(config):
-        return {field.name: to_mapping(getattr(config, field.name)) for field in dataclasses.fields(config)}
+        values = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
+        saved = {field: value for field, value in values.items() if not _omitted(field, value)}
+        return {field.name: to_mapping(value) for field, value in saved.items()}
     if isinstance(config, Mapping):
         return {key: to_mapping(value) for key, value in config.items()}
     if isinstance(config, tuple | list):
         return [to_mapping(value) for value in config]
     return config
+
+
+def _omitted(field: dataclasses.Field, value: Any) -> bool:
+    declared = option_of(field)
+    return declared is not None and declared.omitted and value == field.default
 
 
 def _join(where: str, key: object) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model_families import not_pangu
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.schema import ConfigError, build, merge, nearest, read_yaml, to_mapping
 
@@ -160,4 +161,7 @@ def load_network(model: str) -> Network:
             [f"model: {model!r} is neither a file nor a shipped model; {nearest(model, MODEL_NAMES)}"]
         )
     sections = {key: values[key] for key in ("model", "optim") if key in values}
-    return build(Network, with_named_model(sections if "model" in values else {"model": values}))
+    sections = sections if "model" in values else {"model": values}
+    if problems := list(not_pangu(sections["model"], "this command")):
+        raise ConfigError(problems)
+    return build(Network, with_named_model(sections))

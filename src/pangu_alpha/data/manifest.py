@@ -290,6 +290,16 @@ class Records:
         """The MindRecord files in their order."""
         return [str(self.folder / shard.data.name) for shard in self.manifest.shards]
 
+    @property
+    def count(self) -> int:
+        """Number of windows."""
+        return self.manifest.windows
+
+    @property
+    def digest(self) -> str:
+        """See Manifest.digest."""
+        return self.manifest.digest
+
 
 def open_records(
     folder: str | Path,

@@ -231,14 +231,15 @@ def changes(before: Position, after: Position) -> Iterator[str]:
             yield f"data.train.{source.name}: left the mixture; if it comes back, it goes on where it was"
 
 
-def plan_table(position: Position, samples: int, seq_length: int, now: int = 0) -> str:
+def plan_table(position: Position, samples: int, amount: int, now: int = 0, unit: str = "tokens") -> str:
     """What a run reads from each source in all, as plain text for the log before the first step.
 
     Args:
         position: The run's.
         samples: Samples of the whole run: steps * global batch.
-        seq_length: Tokens a sample trains on, S.
+        amount: What a sample trains on, of a window its S tokens.
         now: Samples read so far.
+        unit: Of the amount.
 
     Returns:
         A table of share, tokens and epochs, one line per source, and a warning for every source read more
@@ -248,12 +249,12 @@ def plan_table(position: Position, samples: int, seq_length: int, now: int = 0) 
     samples = max(samples, now)
     shares = [*position.mixture.shares.values()]
     width = max(len(name) for name in (*(source.name for source in position.sources), "source", "total"))
-    head = f"{'source':<{width}}  {'share':>7}  {'windows':>11}  {'tokens to read':>15}  {'epochs':>8}"
+    head = f"{'source':<{width}}  {'share':>7}  {'windows':>11}  {f'{unit} to read':>15}  {'epochs':>8}"
     lines, warnings = [head + (f"  {'so far':>8}" if now else "")], []
     for place, (end, so_far) in enumerate(zip(position.at(samples), position.at(now), strict=True)):
         share = f"{shares[place]:.2%}" if place < len(shares) else "left"
-        tokens, windows = f"{end.draws * seq_length:,}", f"{end.windows:,}" if end.windows else "-"
-        line = f"{end.name:<{width}}  {share:>7}  {windows:>11}  {tokens:>15}  {_epochs(end):>8}"
+        read, windows = f"{end.draws * amount:,}", f"{end.windows:,}" if end.windows else "-"
+        line = f"{end.name:<{width}}  {share:>7}  {windows:>11}  {read:>15}  {_epochs(end):>8}"
         lines.append(line + (f"  {_epochs(so_far):>8}" if now else ""))
         if end.weight is not None and end.draws > _EPOCHS_WORTH * end.windows:
             warnings.append(
@@ -262,7 +263,7 @@ def plan_table(position: Position, samples: int, seq_length: int, now: int = 0) 
                 "fewer steps"
             )
     total = sum(source.windows for source in position.present)
-    lines.append(f"{'total':<{width}}  {'':>7}  {total:>11,}  {samples * seq_length:>15,}")
+    lines.append(f"{'total':<{width}}  {'':>7}  {total:>11,}  {samples * amount:>15,}")
     return "\n".join([*lines, *warnings])
 
 

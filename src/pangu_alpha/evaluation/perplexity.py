@@ -14,6 +14,7 @@ from tqdm import tqdm
 from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.data.batches import Batch, ValidationBatches
 from pangu_alpha.data.manifest import Records, open_records
+from pangu_alpha.data.windows import WindowCollation
 from pangu_alpha.evaluation.kneser_ney import KneserNeyBigram
 from pangu_alpha.files.shown import shown
 from pangu_alpha.inference.load import load_for_inference
@@ -55,7 +56,9 @@ class Score:
 def token_pairs(batches: Iterable[Batch]) -> list[tuple[np.ndarray, np.ndarray]]:
     """(input, label) ids of the positions that count, int32 [n] for each batch."""
     return [
-        (batch.input_ids[keep], batch.labels[keep]) for batch in batches for keep in [batch.loss_mask > 0]
+        (batch["input_ids"][keep], batch["labels"][keep])
+        for batch in batches
+        for keep in [batch["loss_mask"] > 0]
     ]
 
 
@@ -65,7 +68,7 @@ def count_characters(batches: Iterable[Batch], tokenizer: PanguTokenizer) -> int
     rows = (
         (labels, keep)
         for batch in batches
-        for labels, keep in zip(batch.labels, batch.loss_mask, strict=True)
+        for labels, keep in zip(batch["labels"], batch["loss_mask"], strict=True)
     )
     kept = (labels[(keep > 0) & ~np.isin(labels, control)] for labels, keep in rows)
     return sum(len(tokenizer.decode(ids.tolist())) for ids in kept)
@@ -112,7 +115,7 @@ def compare_with_baselines(
     for folder, pairs in ((records, token_pairs(held_out)), (train_records, training)):
         if not any(len(previous) for previous, _ in pairs):
             raise ValueError(f"{shown(folder)}: all of it is padding, no token counts; name other records")
-    windows = sum(len(batch.input_ids) for batch in held_out)
+    windows = sum(len(batch["input_ids"]) for batch in held_out)
     logger.info("scoring %d windows with the trained network, the untrained one and a bigram", windows)
     bigram = KneserNeyBigram(config.vocab_size, training)
     characters = count_characters(held_out, loaded.tokenizer)
@@ -139,7 +142,7 @@ def _with_bar(batches: Sequence[Batch], name: str) -> Iterable[Batch]:
 
 def _batches(records: Records, batch_size: int) -> ValidationBatches:
     """All windows of a set, in batches no larger than the set: a row of padding costs as much as text."""
-    return ValidationBatches(records, min(batch_size, records.manifest.windows))
+    return ValidationBatches(records, WindowCollation.of(records), min(batch_size, records.count))
 
 
 def format_scores(scores: Iterable[Score]) -> str:

@@ -21,7 +21,7 @@ from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.summary import shipped_name
 from pangu_alpha.checkpoint.tensors import Source, whole
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.schema import build
+from pangu_alpha.config.model_families import pangu_config
 from pangu_alpha.config.zoo import TokenizerCard, load_model_card
 from pangu_alpha.files.shown import shown
 from pangu_alpha.inference.generate import Generator
@@ -97,7 +97,7 @@ def load_for_inference(
         logger.warning("%s: %s", source.path, note)
     if "model" not in manifest.config:
         raise CheckpointError(f"{source.path}: its {MANIFEST} does not say which model it is of")
-    config = build(ModelConfig, manifest.config["model"], "model")
+    config = pangu_config(manifest.config["model"], "generation")
     vocabulary = _open_tokenizer(source, tokenizer, config)
     ends = _end_of_document(source, config, vocabulary, end_of_document)
     if not decoding:  # flash attention, which Ascend has for whole sequences, takes no dropout

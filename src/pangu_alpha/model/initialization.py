@@ -1,8 +1,8 @@
-"""Initial values of every parameter: the table of the 2021 release, written out.
+"""Initial values of every parameter, as the table of parameters says them (network.parameters).
 
-MindSpore's defaults have changed since (its Dense was Normal(0.01), its TruncatedNormal cut at two sigma),
-so nothing is left to them. Values are drawn by numpy and depend on the seed and the parameter's name only:
-the same for every plan, device and order of construction. Any part of a parameter can be drawn alone.
+MindSpore's defaults have changed since 2021 (its Dense was Normal(0.01), its TruncatedNormal cut at two
+sigma), so nothing is left to them. Values are drawn by numpy and depend on the seed and the parameter's name
+only: the same for every plan, device and order of construction. Any part of a parameter can be drawn alone.
 """
 
 from __future__ import annotations
@@ -10,51 +10,42 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from mindspore import Tensor, nn
+
+from pangu_alpha.network.parameters import ParameterSpec, parameter_table
+from pangu_alpha.network.rows import Constant
 
 _PIECE = 1 << 16  # numbers drawn at once; what a processor's cache holds is the fastest
 
 
 def initialize(model: nn.Cell, seed: int) -> None:
-    """Sets every parameter of a PanguAlpha; see `initial_values`.
+    """Sets every parameter of a network; see `initial_values`.
 
     Args:
-        model: A PanguAlpha; its parameters are overwritten.
+        model: Its `config` is of a type whose parameters have a table; its parameters are overwritten.
         seed: Any non-negative integer.
     """
+    table = parameter_table(model.config)
     for name, parameter in model.parameters_and_names():
-        values = initial_values(name, parameter.shape, model.config.num_layers, seed)
-        parameter.set_data(Tensor(values))
+        parameter.set_data(Tensor(initial_values(table[name], seed)))
 
 
 def initial_values(
-    name: str,
-    shape: Sequence[int],
-    num_layers: int,
+    spec: ParameterSpec,
     seed: int,
     part: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> np.ndarray:
     """Initial values of a part of a parameter, the same whatever part is asked for.
 
-    | parameter | 2021 value |
-    | --- | --- |
-    | word embedding | Normal(0.02) |
-    | position and query embedding | Normal(0.02) cut at 2 sigma |
-    | query, key, value weights | Normal(0.01) |
-    | feed-forward up | Normal(0.02) |
-    | attention output, feed-forward down | Normal(0.02 / sqrt(2 L)) |
-    | gamma / beta and biases | 1 / 0 |
-
     A part costs the time of all rows up to its last, since a number's place in the random stream is not
     known before all that lie in front of it are drawn; but no more memory than the part. Only what is cut at
-    2 sigma is drawn whole, [S, H].
+    some multiple of sigma is drawn whole.
 
     Args:
-        name: Of the parameter.
-        shape: Of the whole.
-        num_layers: Layers L of the network.
+        spec: The parameter; one whose values are drawn is a matrix.
         seed: Any non-negative integer.
         part: First index and length along each dimension; the whole when left out. Rows beyond the whole are
             padding, zero.
@@ -62,32 +53,15 @@ def initial_values(
     Returns:
         float32 array of the part.
     """
-    shape = tuple(shape)
+    shape, init = spec.shape, spec.init
     start, held = map(tuple, part) if part else ((0,) * len(shape), shape)
-    if name.endswith(("gamma", "beta", "bias")):
-        return np.full(held, float(name.endswith("gamma")), np.float32)
-    std, cut = _distribution(name, num_layers)
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    values = _normal(rng, shape, start, held) if cut == math.inf else _cut(rng, shape, cut, start, held)
-    values *= np.float32(std)
+    if isinstance(init, Constant):
+        return np.full(held, init.value, np.float32)
+    rng = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
+    drawn = _normal if init.cut == math.inf else partial(_cut, cut=init.cut)
+    values = drawn(rng, shape, start, held)
+    values *= np.float32(init.std)
     return values
-
-
-def _distribution(name: str, num_layers: int) -> tuple[float, float]:
-    """Standard deviation of a parameter, and at how many of them it is cut."""
-    residual_std = 0.02 / math.sqrt(2 * num_layers)
-    table = (
-        ("word_embedding.table", 0.02, math.inf),
-        ("position_embedding.table", 0.02, 2.0),
-        ("query_embedding.table", 0.02, 2.0),
-        ("attention.query.weight", 0.01, math.inf),
-        ("attention.key.weight", 0.01, math.inf),
-        ("attention.value.weight", 0.01, math.inf),
-        ("attention.output.weight", residual_std, math.inf),
-        ("feed_forward.up.weight", 0.02, math.inf),
-        ("feed_forward.down.weight", residual_std, math.inf),
-    )
-    return next((std, cut) for ending, std, cut in table if name.endswith(ending))
 
 
 def _normal(
@@ -112,9 +86,9 @@ def _normal(
 def _cut(
     rng: np.random.Generator,
     shape: tuple[int, ...],
-    cut: float,
     start: tuple[int, ...],
     held: tuple[int, ...],
+    cut: float,
 ) -> np.ndarray:
     """A part of a matrix of normal values; those beyond `cut` standard deviations are drawn again."""
     values = rng.standard_normal(shape, np.float32)

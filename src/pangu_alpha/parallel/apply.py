@@ -11,24 +11,28 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.model.layers import empty_parameter
 from pangu_alpha.model.operators.dropout import AttentionDropout, Dropout
 from pangu_alpha.model.pangu import PanguAlpha
+from pangu_alpha.network.parameters import parameter_table
+from pangu_alpha.network.rows import Axes
 from pangu_alpha.parallel import layout
-from pangu_alpha.parallel.sharding import COLUMN, DERIVED, ROW, SHARDING, Axes, degrees
+from pangu_alpha.parallel.axes import degree
+from pangu_alpha.parallel.sharding import DERIVED, HAND_MADE, OperatorTable
 
 
-def apply_plan(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan, by_table: bool = True) -> None:
+def apply_plan(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan, table: OperatorTable | None) -> None:
     """Splits, stages and marks a network for a plan; a plan of one device changes nothing.
 
     Args:
         loss: The cell that is differentiated, with the model inside.
         model: The network itself.
         plan: It must fit the model (config.parallel.misfits).
-        by_table: False leaves the splitting to MindSpore's own search.
+        table: How each operator is split, of the plan (sharding.table_of); None leaves it to MindSpore's own
+            search.
     """
     if plan.devices == 1:
         return
     pad_vocabulary(model, plan)
-    if by_table:
-        shard(loss, plan)
+    if table is not None:
+        shard(loss, plan, table)
     place_on_stages(loss, model, plan)
     recompute(model, plan)
     shard_optimizer(model, plan)
@@ -36,74 +40,65 @@ def apply_plan(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan, by_table: b
 
 def pad_vocabulary(model: PanguAlpha, plan: ParallelPlan) -> None:
     """Adds rows of zeros to the tied table; the loss masks them, so they stay zero."""
-    table = model.word_embedding.table
-    rows = layout.padded_vocabulary(table.shape[0], plan)
-    if rows > table.shape[0]:
-        padded = empty_parameter(rows, table.shape[1])
-        if not table.has_init:  # it has values
-            padding = ((0, rows - table.shape[0]), (0, 0))
-            padded.set_data(Tensor(np.pad(table.asnumpy(), padding)))
-        padded.name = table.name
-        model.word_embedding.table = padded
+    for cell, attribute in tied_tables(model):
+        table = getattr(cell, attribute)
+        rows = layout.padded_vocabulary(table.shape[0], plan)
+        if rows > table.shape[0]:
+            padded = empty_parameter(rows, table.shape[1])
+            if not table.has_init:  # it has values
+                padding = ((0, rows - table.shape[0]), (0, 0))
+                padded.set_data(Tensor(np.pad(table.asnumpy(), padding)))
+            padded.name = table.name
+            setattr(cell, attribute, padded)
 
 
-def operators(network: nn.Cell) -> Iterator[tuple[str, str, ops.Primitive]]:
+def tied_tables(model: PanguAlpha) -> Iterator[tuple[nn.Cell, str]]:
+    """Where the tables are that give the logits, too: the cell and its attribute."""
+    cells = dict(model.cells_and_names())
+    for name, spec in parameter_table(model.config).items():
+        if spec.tied:
+            path, _, attribute = name.rpartition(".")
+            yield cells[path], attribute
+
+
+def operators(network: nn.Cell, table: OperatorTable = HAND_MADE) -> Iterator[tuple[str, str, ops.Primitive]]:
     """Every operator that a network uses: (its cell's row in the table, its attribute, the operator)."""
     for path, cell in network.cells_and_names():
         if getattr(cell, "off", False):
             continue
         for attribute, value in vars(cell).get("_primitives", {}).items():
-            yield row_of(path, cell), attribute, value
+            yield table.key(path.split("."), type(cell).__name__), attribute, value
 
 
-def row_of(path: str, cell: nn.Cell) -> str:
-    """The key of a cell in SHARDING."""
-    names = path.split(".")
-    kind = type(cell).__name__
-    if names[-1] in SHARDING:
-        return names[-1]
-    owner = {"Linear": names[-1], "Affine": names[-2] if len(names) > 1 else ""}.get(kind)
-    if owner in COLUMN:
-        return f"{kind} column"
-    return f"{kind} row" if owner in ROW else kind
-
-
-def shard(network: nn.Cell, plan: ParallelPlan) -> None:
+def shard(network: nn.Cell, plan: ParallelPlan, table: OperatorTable) -> None:
     """Gives every operator its strategy.
 
     Raises:
         KeyError: An operator is not in the table.
     """
-    parts = degrees(plan)
-    for row, attribute, operator in operators(network):
+    for cell, attribute, operator in operators(network, table):
         if operator.name in DERIVED:
             continue
-        entry = SHARDING.get(row, {}).get(attribute)
-        if entry is None:
-            raise KeyError(f"{row}.{attribute}: no entry in parallel.sharding.SHARDING")
-        strategy = tuple(_resolve(axes, parts) for axes in entry.inputs)
-        output = entry.output and (_resolve(entry.output, parts),)
+        entry = table.split(cell, attribute)
+        strategy = tuple(_in_numbers(axes, plan) for axes in entry.inputs)
+        output = entry.output and (_in_numbers(entry.output, plan),)
         operator.shard(strategy, output)
 
 
-def _resolve(axes: Axes, parts: dict[str | None, int]) -> tuple[int, ...]:
-    return tuple(parts[axis] for axis in axes)
+def _in_numbers(axes: Axes, plan: ParallelPlan) -> tuple[int, ...]:
+    return tuple(degree(axis, plan) for axis in axes)
 
 
 def place_on_stages(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan) -> None:
-    """Puts each layer on its stage, the embeddings on the first, query, final norm and loss on the last."""
+    """Puts every cell on the stage that trains its parameters, and the loss on the last."""
     if plan.pp == 1:
         return
-    last = plan.pp - 1
-    layers = model.config.num_layers
-    model.word_embedding.pipeline_stage = 0
-    model.position_embedding.pipeline_stage = 0
-    for index, block in enumerate(model.blocks):
-        block.pipeline_stage = plan.stage_of_layer(index, layers)
-    for cell in (model.query_embedding, model.query_layer, model.final_norm):
-        cell.pipeline_stage = last
+    cells, last = dict(model.cells_and_names()), plan.pp - 1
+    for spec in parameter_table(model.config).values():
+        cells[spec.cell].pipeline_stage = layout.stage_of(spec, model.config, plan)
     loss.token_loss.cross_entropy.pipeline_stage = last
-    model.word_embedding.table.add_pipeline_stage(last)
+    for cell, attribute in tied_tables(model):
+        getattr(cell, attribute).add_pipeline_stage(last)
 
 
 def recompute(model: PanguAlpha, plan: ParallelPlan) -> None:
@@ -122,4 +117,5 @@ def recompute(model: PanguAlpha, plan: ParallelPlan) -> None:
 def shard_optimizer(model: PanguAlpha, plan: ParallelPlan) -> None:
     """Keeps the tied table out of the optimizer's sharding where MindSpore cannot shard it."""
     if not layout.shards_tied_table(plan):
-        model.word_embedding.table.parallel_optimizer = False
+        for cell, attribute in tied_tables(model):
+            getattr(cell, attribute).parallel_optimizer = False

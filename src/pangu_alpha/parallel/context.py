@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import mindspore as ms
@@ -94,7 +95,9 @@ def use_chip(chosen: str, model: ModelConfig) -> str:
     return chip
 
 
-def partition(plan: ParallelPlan, rank: int, search: str | None = None, inputs: int = 5) -> None:
+def partition(
+    plan: ParallelPlan, rank: int, inputs: Sequence[tuple[int, ...]], search: str | None = None
+) -> None:
     """Makes MindSpore split the graphs of this process by a plan; after mindspore.communication.init().
 
     Each rank feeds its own rows of the batch.
@@ -102,10 +105,9 @@ def partition(plan: ParallelPlan, rank: int, search: str | None = None, inputs: 
     Args:
         plan: How.
         rank: This process's.
+        inputs: Of each tensor that a step is fed, into how many parts each dimension is cut.
         search: MindSpore's own strategy search instead of the plan's sharding table:
             "recursive_programming" or "sharding_propagation".
-        inputs: How many tensors a step is fed, each cut by rows: input_ids, labels, loss_mask, position_ids,
-            document_ids, and with dropout dropout_rows.
     """
     settings: dict[str, Any] = {}
     if plan.optimizer_parallel != "none":
@@ -129,6 +131,6 @@ def partition(plan: ParallelPlan, rank: int, search: str | None = None, inputs: 
         device_num=plan.devices,
         global_rank=rank,
         pipeline_stages=plan.pp,
-        dataset_strategy=((plan.dp, 1),) * inputs,
+        dataset_strategy=tuple(inputs),
         **settings,
     )

@@ -1,29 +1,25 @@
 """Where every parameter lies under a plan: cut how, on which stages, held by how many devices.
 
-Derived from the sharding table; the proof compares it with what MindSpore really did.
+What is cut over which axes stands in the table of parameters, and under a found table of operators in that;
+the proof compares it with what MindSpore really did.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.network.parameters import TIED_TABLE, ParameterSpec, layer_count, parameter_table
+from pangu_alpha.network.rows import Axes, Stage
+from pangu_alpha.parallel.axes import degree, grid, part_at, single
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.parallel.sharding import COLUMN, SHARDING, Axes, degrees
+from pangu_alpha.parallel.sharding import HAND_MADE, OperatorTable, table_of
 
 _BYTES = 4  # of a stored element: parameters, moments and gradient sums are float32
-
-# Which input of which operator a parameter is, by its last name; linears and embeddings have their own rows.
-_INPUTS = {
-    "weight": ("Affine", "matmul", 1),
-    "bias": ("Affine", "add", 1),
-    "gamma": ("Normalize", "norm", 1),
-    "beta": ("Normalize", "norm", 2),
-    "table": ("", "gather", 0),
-}
 
 
 @dataclass(frozen=True)
@@ -52,52 +48,40 @@ class Layout:
 
     def share(self, plan: ParallelPlan) -> float:
         """1 / number of devices that train each element."""
-        return math.prod(self.parts) * self.optimizer_parts / (plan.dp * plan.tp)
+        return math.prod(self.parts) * self.optimizer_parts / Mesh.of(plan).stage_size
 
     def start(self, plan: ParallelPlan, rank: int) -> tuple[int, ...] | None:
         """Where in the whole a rank's slice begins; None for a rank of another stage.
 
         The rows of a slice are shared by the ranks of the stage that hold it, in their order.
         """
-        place = Mesh.of(plan).coordinates(rank)
-        if place.stage != self.stage:
+        coordinates = Mesh.of(plan).digits(rank)
+        if coordinates["pp"] != self.stage:
             return None
-        cut = math.prod(self.parts) > 1  # then over all tensor parallel ranks, as no axis but theirs cuts
-        holder = place.data if cut else place.data * plan.tp + place.tensor
+        sizes = grid(plan)
+        cut_by = [single(axis, plan) for axis in self.axes]
         begins = [
-            (place.tensor if parts > 1 else 0) * (size // parts)
-            for size, parts in zip(self.shape, self.parts, strict=True)
+            part_at(names, sizes, coordinates) * (size // parts)
+            for names, size, parts in zip(cut_by, self.shape, self.parts, strict=True)
         ]
+        cutting = set(itertools.chain.from_iterable(cut_by))
+        holder = part_at([name for name in sizes if name not in cutting], sizes, coordinates)
         begins[0] += holder % self.optimizer_parts * self.slice_shape[0]
         return tuple(begins)
 
 
-def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Shape of every parameter of a network by name, without padding."""
-    hidden, ffn = model.hidden_size, model.ffn_size
-    shapes = {
-        "word_embedding.table": (model.vocab_size, hidden),
-        "position_embedding.table": (model.seq_length, hidden),
-        "query_embedding.table": (model.seq_length, hidden),
-    }
-    for layer in [*(f"blocks.{index}" for index in range(model.num_layers - 1)), "query_layer"]:
-        shapes |= {f"{layer}.{norm}": (hidden,) for norm in _names("attention_norm", "feed_forward_norm")}
-        for linear in ("query", "key", "value", "output"):
-            shapes |= _linear(f"{layer}.attention.{linear}", hidden, hidden)
-        shapes |= _linear(f"{layer}.feed_forward.up", ffn, hidden)
-        shapes |= _linear(f"{layer}.feed_forward.down", hidden, ffn)
-    return shapes | dict.fromkeys(_names("final_norm"), (hidden,))
-
-
-def layouts(shapes: Mapping[str, Sequence[int]], model: ModelConfig, plan: ParallelPlan) -> dict[str, Layout]:
-    """Layout of every parameter.
+def layouts(model: Any, plan: ParallelPlan) -> dict[str, Layout]:
+    """Layout of every parameter of a network.
 
     Args:
-        shapes: Whole shape by name, without padding.
-        model: The network's shape.
+        model: The network's configuration, of a type whose parameters have a table.
         plan: A plan that fits it.
     """
-    return {name: _layout(name, tuple(shape), model, plan) for name, shape in shapes.items()}
+    table = table_of(plan)
+    return {
+        name: _layout(spec, axes_of(spec, table), model, plan)
+        for name, spec in parameter_table(model).items()
+    }
 
 
 def slices_of_rank(
@@ -120,15 +104,24 @@ def slice_writers(
         plan: Theirs.
         names: What to tell; None is all.
     """
-    mesh, writers = Mesh.of(plan), {}
+    writers: dict[str, dict[tuple[int, ...], int]] = {}
+    holders: dict[Layout, dict[tuple[int, ...], list[int]]] = {}  # layers repeat a few layouts
     for number, (name, layout) in enumerate(sorted(placed.items())):
-        if names is not None and name not in names:
-            continue
-        holders: dict[tuple[int, ...], list[int]] = {}
-        for rank in mesh.stage_ranks(layout.stage):
-            holders.setdefault(layout.start(plan, rank), []).append(rank)
-        writers[name] = {begin: ranks[number % len(ranks)] for begin, ranks in holders.items()}
+        if names is None or name in names:
+            if layout not in holders:
+                holders[layout] = _holders(layout, plan)
+            writers[name] = {begin: own[number % len(own)] for begin, own in holders[layout].items()}
     return writers
+
+
+def _holders(layout: Layout, plan: ParallelPlan) -> dict[tuple[int, ...], list[int]]:
+    """The ranks that hold each slice, by where it begins."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for rank in Mesh.of(plan).stage_ranks(layout.stage):
+        begin = layout.start(plan, rank)
+        assert begin is not None
+        found.setdefault(begin, []).append(rank)
+    return found
 
 
 def written_slices(placed: Mapping[str, Layout], plan: ParallelPlan, rank: int) -> dict[str, tuple[int, ...]]:
@@ -139,27 +132,27 @@ def written_slices(placed: Mapping[str, Layout], plan: ParallelPlan, rank: int) 
     }
 
 
-def axes_of(name: str) -> Axes:
-    """Axis of the grid each dimension of a parameter is cut over, by the table."""
-    *_, owner, last = name.split(".")
-    row, operator, place = _INPUTS[last]
-    if row == "Affine":
-        row = f"Affine {'column' if owner in COLUMN else 'row'}"
-    return SHARDING[row or owner][operator].inputs[place]
+def axes_of(spec: ParameterSpec, table: OperatorTable = HAND_MADE) -> Axes:
+    """Axis of the grid each dimension of a parameter is cut over, by a table of operators."""
+    if table is HAND_MADE or not spec.row.uses:
+        return spec.axes
+    cell, operator, place = spec.row.uses[0]
+    kind = cell.split()[0]
+    path = [*spec.name.split(".")[:-1], kind.lower()]
+    return table.split(table.key(path, kind), operator).inputs[place]
 
 
-def stage_of(name: str, model: ModelConfig, plan: ParallelPlan) -> int:
-    """Stage that trains a parameter; the first sends the tied table to the last once a step."""
-    first, *rest = name.split(".")
-    if first == "blocks":
-        return plan.stage_of_layer(int(rest[0]), model.num_layers)
-    return 0 if first in ("word_embedding", "position_embedding") else plan.pp - 1
+def stage_of(spec: ParameterSpec, model: Any, plan: ParallelPlan) -> int:
+    """Stage that trains a parameter; the first sends a tied table to the last once a step."""
+    if spec.stage is Stage.LAYER:
+        assert spec.layer is not None
+        return plan.stage_of_layer(spec.layer, layer_count(model))
+    return 0 if spec.stage is Stage.FIRST else plan.pp - 1
 
 
 def padded_vocabulary(vocab_size: int, plan: ParallelPlan) -> int:
-    """Rows of the embedding table under a plan: the next multiple of the parts it is cut into."""
-    parts = degrees(plan)["vp"]
-    return -(-vocab_size // parts) * parts
+    """Rows of the tied table under a plan: the next multiple of the parts it is cut into."""
+    return _next_multiple(vocab_size, degree(TIED_TABLE.axes[0], plan))
 
 
 def shards_tied_table(plan: ParallelPlan) -> bool:
@@ -171,31 +164,20 @@ def shards_tied_table(plan: ParallelPlan) -> bool:
     return plan.pp == 1 and plan.optimizer_parallel != "level3"
 
 
-def is_tied(name: str) -> bool:
-    """Whether a parameter is the table that embeds tokens and gives the logits."""
-    return name == "word_embedding.table"
-
-
-def _names(*norms: str) -> Iterator[str]:
-    for norm in norms:
-        yield from (f"{norm}.gamma", f"{norm}.beta")
-
-
-def _linear(name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
-
-
-def _layout(name: str, shape: tuple[int, ...], model: ModelConfig, plan: ParallelPlan) -> Layout:
-    axes, degree = axes_of(name), degrees(plan)
-    parts = tuple(degree[axis] for axis in axes)
-    if is_tied(name):
-        shape = (padded_vocabulary(shape[0], plan), *shape[1:])
+def _layout(spec: ParameterSpec, axes: Axes, model: Any, plan: ParallelPlan) -> Layout:
+    parts, shape = tuple(degree(axis, plan) for axis in axes), spec.shape
+    if spec.tied:
+        shape = (_next_multiple(shape[0], parts[0]), *shape[1:])
     rows = shape[0] // parts[0]
-    spread = plan.dp * plan.tp // math.prod(parts)
+    spread = Mesh.of(plan).stage_size // math.prod(parts)
     sharded = (
         plan.optimizer_parallel != "none"
         and rows % spread == 0
         and math.prod(shape) * _BYTES >= plan.optimizer_threshold * 1024
-        and (shards_tied_table(plan) or not is_tied(name))
+        and (shards_tied_table(plan) or not spec.tied)
     )
-    return Layout(shape, axes, parts, spread if sharded else 1, stage_of(name, model, plan))
+    return Layout(shape, axes, parts, spread if sharded else 1, stage_of(spec, model, plan))
+
+
+def _next_multiple(size: int, parts: int) -> int:
+    return -(-size // parts) * parts

@@ -6,7 +6,7 @@ Ranks are stage-major, rank = (stage * dp + data) * tp + tensor. Knows no device
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from pangu_alpha.config.parallel import ParallelPlan
 AXES = ("pp", "dp", "tp")
 RANK_ORDER = AXES[::-1]  # from neighbouring ranks outwards, as MindSpore gives ranks out
 COORDINATE_OF = {"pp": "stage", "dp": "data", "tp": "tensor"}
+STAGE_AXES = tuple(axis for axis in AXES if axis != "pp")  # along which the ranks of one stage differ
 
 
 class Coordinates(NamedTuple):
@@ -44,6 +45,7 @@ class Mesh:
         dp: Number of data parallel replicas.
         tp: Devices that share a matrix product.
         pp: Pipeline stages.
+        tensor: Name and size of the axes that a found table cuts tp into, outermost first; none: it is one.
 
     Raises:
         ValueError: a degree is not a positive integer.
@@ -52,6 +54,7 @@ class Mesh:
     dp: int = 1
     tp: int = 1
     pp: int = 1
+    tensor: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         for axis in AXES:
@@ -62,12 +65,23 @@ class Mesh:
     @classmethod
     def of(cls, plan: ParallelPlan) -> Mesh:
         """The grid of a plan."""
-        return cls(dp=plan.dp, tp=plan.tp, pp=plan.pp)
+        tensor = () if plan.table is None else tuple(plan.table.axes.items())
+        return cls(**{axis: getattr(plan, axis) for axis in AXES}, tensor=tensor)
 
     @property
     def size(self) -> int:
         """Number of ranks."""
-        return self.dp * self.tp * self.pp
+        return math.prod(map(self.degree, AXES))
+
+    @property
+    def stage_size(self) -> int:
+        """Number of ranks of a stage."""
+        return math.prod(map(self.degree, STAGE_AXES))
+
+    @property
+    def row_holders(self) -> int:
+        """Number of ranks that read the same rows of the batch: all axes but "dp"."""
+        return self.size // self.degree("dp")
 
     def degree(self, axis: str) -> int:
         """Number of ranks along an axis.
@@ -78,6 +92,23 @@ class Mesh:
         if axis not in AXES:
             raise ValueError(f"axis: {axis!r} is not one of {', '.join(AXES)}")
         return getattr(self, axis)
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """Size of every axis, outermost first; those that tp is cut into in its place."""
+        return {"pp": self.pp, "dp": self.dp, **(dict(self.tensor) or {"tp": self.tp})}
+
+    def digits(self, rank: int) -> dict[str, int]:
+        """A rank's coordinate along every one of `axes`.
+
+        Raises:
+            ValueError: the rank lies outside the grid.
+        """
+        self.coordinates(rank)
+        found = {}
+        for axis, size in reversed(self.axes.items()):
+            rank, found[axis] = divmod(rank, size)
+        return found
 
     def rank(self, data: int = 0, stage: int = 0, tensor: int = 0) -> int:
         """The rank at the given coordinates.
@@ -124,9 +155,9 @@ class Mesh:
         return self.coordinates(rank).stage
 
     def stage_ranks(self, stage: int) -> tuple[int, ...]:
-        """The ranks of a stage: dp * tp consecutive ones."""
+        """The ranks of a stage, which are consecutive."""
         first = self.rank(stage=stage)
-        return tuple(range(first, first + self.dp * self.tp))
+        return tuple(range(first, first + self.stage_size))
 
     def axis_of(self, group: Sequence[int]) -> str:
         """Names what part of the grid a communication group is, whatever the order of its ranks.
@@ -173,14 +204,21 @@ class Mesh:
         Returns:
             As many ranks, in the same order.
         """
-        own = self.coordinates(rank)
-        moved = {COORDINATE_OF[axis]: own.along(axis) for axis in self.shared_axes(group)}
-        return tuple(self.rank(**(self.coordinates(each)._asdict() | moved)) for each in group)
+        own = self.digits(rank)
+        moved = {axis: own[axis] for axis in self.shared_axes(group)}
+        return tuple(self._rank_at(self.digits(each) | moved) for each in group)
+
+    def _rank_at(self, digits: Mapping[str, int]) -> int:
+        """The rank with the given coordinates along `axes`."""
+        rank = 0
+        for axis, size in self.axes.items():
+            rank = rank * size + digits[axis]
+        return rank
 
     def shared_axes(self, group: Sequence[int]) -> tuple[str, ...]:
         """The axes along which all ranks of a group have the same coordinate, outermost first."""
-        places = [self.coordinates(each) for each in group]
-        return tuple(axis for axis in AXES if len({place.along(axis) for place in places}) == 1)
+        places = [self.digits(each) for each in group]
+        return tuple(axis for axis in self.axes if len({place[axis] for place in places}) == 1)
 
     def __str__(self) -> str:
         return f"the grid dp {self.dp}, tp {self.tp}, pp {self.pp}"

@@ -1,23 +1,28 @@
 """THE table: how every operator of the network is split over the axes of the grid, as data.
 
-A row gives, for each input of an operator, the axis that each of its dimensions is split over.
+A row gives, for each input of an operator, the axis that each of its dimensions is split over. A found table
+(config.operator_table) has rows of its own for the operators of a block; all others stay as they are here.
 
 Axis names: "dp" data parallel; "tp" tensor parallel; "sp" rows of the residual stream (dp, and tp as well
 under sequence parallelism); "vp" vocabulary (tp, or not split); "lp" rows in the loss (dp, and tp as well if
-the vocabulary is not split). _ leaves a dimension whole. () is a scalar.
+the vocabulary is not split). _ leaves a dimension whole. () is a scalar. A found table may cut tp into axes
+of its own, and a dimension over several axes, "dp+tp0", the outermost first.
 Letters: T rows, I inputs, O outputs, H hidden, V vocabulary, B batch, N heads, S queries, C keys,
 d head size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pangu_alpha.config.operator_table import FoundTable, OperatorSplit
 from pangu_alpha.config.parallel import ParallelPlan
+from pangu_alpha.config.schema import ConfigError, nearest
+from pangu_alpha.network.rows import Axes
 
 _: None = None
-Axes = tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,10 @@ def split(*inputs: Axes, output: Axes | None = None) -> Split:
 
 COLUMN = ("query", "key", "value", "up")  # linears whose outputs O are split
 ROW = ("output", "down")  # linears whose inputs I are split, so that their result is a partial sum
+
+_NORMS = ("attention_norm", "feed_forward_norm")
+_ATTENTION = ("SplitHeads", "JoinHeads", "AttentionCore", "FlashAttention", "dropout")
+_OTHERS = (*_ATTENTION, "Gelu", "FastGelu", "Block", "attention_dropout", "feed_forward_dropout")
 
 DERIVED = ("Reshape",)  # operators that take the split of their neighbours
 
@@ -161,14 +170,105 @@ SHARDING: Mapping[str, Mapping[str, Split]] = {
 }
 
 
-def degrees(plan: ParallelPlan) -> dict[str | None, int]:
-    """How many parts each axis name of the table cuts a dimension into."""
-    everything = plan.dp * plan.tp
-    return {
-        None: 1,
-        "dp": plan.dp,
-        "tp": plan.tp,
-        "sp": everything if plan.sequence_parallel else plan.dp,
-        "vp": plan.tp if plan.vocab_parallel else 1,
-        "lp": plan.dp if plan.vocab_parallel else everything,
+@dataclass(frozen=True)
+class OperatorTable:
+    """How every operator of a network is split: the hand-made table, or a found one over it.
+
+    Args:
+        rows: Cell -> operator -> its split. A cell is named by its kind ("AttentionCore"), by its attribute
+            ("embedding_dropout"), or by both where a table tells cells of a kind apart ("Affine query").
+    """
+
+    rows: Mapping[str, Mapping[str, Split]]
+
+    def key(self, path: Sequence[str], kind: str) -> str:
+        """The name of a cell's row.
+
+        Args:
+            path: Attributes that lead to the cell.
+            kind: Name of its class.
+        """
+        placed = next((f"{kind} {name}" for name in path if f"{kind} {name}" in self.rows), None)
+        if placed is not None:
+            return placed
+        if path[-1] in self.rows:
+            return path[-1]
+        owner = {"Linear": path[-1], "Affine": path[-2] if len(path) > 1 else ""}.get(kind)
+        return _of_kind(kind, owner or "")
+
+    def split(self, cell: str, operator: str) -> Split:
+        """The split of an operator.
+
+        Raises:
+            KeyError: The table has none.
+        """
+        found = self.rows.get(cell, {}).get(operator)
+        if found is None:
+            raise KeyError(f"{cell}.{operator}: no entry in the table of operators, parallel.sharding")
+        return found
+
+
+def _of_kind(kind: str, owner: str) -> str:
+    """The hand-made row of a kind of cell; linears differ by the place they have in a block."""
+    if owner in COLUMN:
+        return f"{kind} column"
+    return f"{kind} row" if owner in ROW else kind
+
+
+HAND_MADE = OperatorTable(SHARDING)
+
+# The cells of a block by the names that a found table gives them; all others are outside of blocks.
+BLOCK: Mapping[str, Mapping[str, Split]] = {
+    **{f"{kind} {norm}": SHARDING[kind] for norm in _NORMS for kind in ("LayerNorm", "Normalize")},
+    **{
+        f"{kind} {name}": SHARDING[_of_kind(kind, name)]
+        for name in (*COLUMN, *ROW)
+        for kind in ("Linear", "Affine")
+    },
+    **{name: SHARDING[name] for name in _OTHERS},
+}
+
+
+def table_of(plan: ParallelPlan) -> OperatorTable:
+    """The table that a plan is split by.
+
+    Raises:
+        ConfigError: The plan's found table does not describe the operators of a block.
+    """
+    return HAND_MADE if plan.table is None else _over_hand_made(plan.table)
+
+
+@functools.cache
+def _over_hand_made(found: FoundTable) -> OperatorTable:
+    if problems := list(unknown(found)):
+        raise ConfigError(f"table: {problem}" for problem in problems)
+    rows = {
+        cell: {name: Split(each.inputs, each.output) for name, each in operators.items()}
+        for cell, operators in found.cells.items()
     }
+    return OperatorTable({**SHARDING, **rows})
+
+
+def unknown(found: FoundTable) -> Iterator[str]:
+    """Yields one sentence for every cell and operator that no block has, or that the table lacks."""
+    for cell, operators in found.cells.items():
+        if cell not in BLOCK:
+            yield f"cells.{cell}: no cell of a block; {nearest(cell, BLOCK)}"
+            continue
+        for name, each in operators.items():
+            if name not in BLOCK[cell]:
+                yield f"cells.{cell}.{name}: no operator of this cell; {nearest(name, BLOCK[cell])}"
+                continue
+            yield from _other_inputs(f"cells.{cell}.{name}", each, BLOCK[cell][name])
+    for cell, usual in BLOCK.items():
+        for name in usual.keys() - found.cells.get(cell, {}).keys():
+            yield f"cells.{cell}.{name}: missing; a table says of every operator of a block how it is split"
+
+
+def _other_inputs(where: str, found: OperatorSplit, usual: Split) -> Iterator[str]:
+    """Whether inputs have other numbers of dimensions than the operator's."""
+    numbers, right = ([len(axes) for axes in each.inputs] for each in (found, usual))
+    if numbers != right:
+        yield f"{where}: inputs of {numbers} dimensions, the operator's have {right}"
+    elif found.output is not None and len(found.output) != len(found.inputs[0]):
+        yield f"{where}: an output of {len(found.output)} dimensions, the operator's has {right[0]}"

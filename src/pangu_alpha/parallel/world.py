@@ -13,6 +13,7 @@ from mindspore import Tensor, ops
 
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.files.shown import quoted
+from pangu_alpha.parallel.mesh import Mesh
 
 _LAUNCHED = ("MS_ROLE", "RANK_TABLE_FILE")  # msrun sets the one, a rank table start the other
 
@@ -78,7 +79,7 @@ def join_world(plan: ParallelPlan, device: str = "CPU") -> World:
     Raises:
         ValueError: The processes that were started are not those the plan needs.
     """
-    if device == "CPU" and plan.tp * plan.pp > 1:
+    if device == "CPU" and Mesh.of(plan).row_holders > 1:
         raise ValueError(
             f"parallel: tp {plan.tp} and pp {plan.pp} cannot be trained on CPU; MindSpore 2.9 runs "
             "partitioned graphs on Ascend only. `python src/plan.py replay` shows on CPU that they are right"

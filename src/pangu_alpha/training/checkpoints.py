@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from pangu_alpha.checkpoint.frozen import frozen_of
 from pangu_alpha.checkpoint.native.distributed import (
     LocalParts,
     SharedParts,
@@ -31,8 +33,10 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.data.position import Position, kept_position
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
+from pangu_alpha.files.shown import quoted
+from pangu_alpha.parallel.layout import layouts, slices_of_rank
 from pangu_alpha.training.guard import Guard
+from pangu_alpha.training.hooks.hook import Hook, restore
 
 logger = logging.getLogger(__name__)
 
@@ -135,23 +139,23 @@ class RunCheckpoints:
 
 def boxes_of_rank(model: ModelConfig, plan: ParallelPlan, rank: int) -> dict[str, Box]:
     """What a rank of a partitioned run holds of each parameter that it trains, and of its moments."""
-    placed = layouts(parameter_shapes(model), model, plan)
+    placed = layouts(model, plan)
     return {name: Box(*held) for name, held in slices_of_rank(placed, plan, rank).items()}
 
 
-def check_fits(source: Source, config: TrainConfig, tokenizer: str) -> None:
+def check_fits(source: Source, config: TrainConfig, tokenizer: str | None) -> None:
     """Makes sure that a checkpoint's numbers mean the same in this run.
 
     Args:
         source: The checkpoint; its tensors are compared when they are loaded.
         config: The run.
-        tokenizer: Digest of the vocabulary of its records.
+        tokenizer: Digest of the vocabulary of its records; None where they have none.
 
     Raises:
         ValueError: Another vocabulary, or another network.
     """
     theirs = source.manifest.tokenizer
-    if theirs is None:
+    if theirs is None and tokenizer is not None:
         logger.warning("%s: does not say its vocabulary; it is taken to be the records'", source.path)
     elif theirs != tokenizer:
         raise ValueError(
@@ -161,6 +165,25 @@ def check_fits(source: Source, config: TrainConfig, tokenizer: str) -> None:
     own = source.manifest.config.get("model", {})
     if (said := other_network(own, config.model, "this run")) is not None:
         raise ValueError(f"{source.path}: {said}")
+
+
+def check_trained(source: Source, frozen: Collection[str]) -> None:
+    """Makes sure that a run that goes on trains the parameters that its checkpoint was training.
+
+    Args:
+        source: The checkpoint.
+        frozen: Names of the parameters that the run does not train.
+
+    Raises:
+        ValueError: They are others; names some.
+    """
+    before = frozen_of(source.manifest, source.path)
+    if before != set(frozen):
+        names = ", ".join(sorted(before ^ set(frozen))[:3])
+        raise ValueError(
+            f"{source.path}: the run that it is of trained other parameters ({names} is frozen in one of "
+            "them); to train others from its weights, start a new run by run.initial (--init-from)"
+        )
 
 
 def check_same_place(
@@ -226,6 +249,24 @@ def restore_guard(guard: Guard, source: Source) -> None:
     except ValueError as error:
         raise CheckpointError(
             f"{source.path}: state.guard: {error}; resume from another checkpoint, or start a new run from "
+            "its weights by run.initial (--init-from)"
+        ) from error
+
+
+def restore_hooks(hooks: Sequence[Hook], source: Source) -> None:
+    """Hooks go on as a checkpoint has them.
+
+    Raises:
+        CheckpointError: What it says of them is none of their states.
+    """
+    kept = source.manifest.state.get("hooks", {})
+    try:
+        if not isinstance(kept, dict):
+            raise ValueError(f"not a mapping: {quoted(kept, 200)}")
+        restore(hooks, kept)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{source.path}: state.hooks: {error}; resume from another checkpoint, or start a new run from "
             "its weights by run.initial (--init-from)"
         ) from error
 

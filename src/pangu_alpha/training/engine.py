@@ -1,6 +1,6 @@
 """The network, its optimizer and its graphs as one thing that steps, evaluates, saves and loads.
 
-Knows arrays and scalars; knows nothing of files, data order or reports.
+Knows arrays and scalars; knows nothing of files, data order or reports, nor of any one network.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from mindspore import Parameter, ParameterTuple, Tensor
+from mindspore import Parameter, ParameterTuple, Tensor, nn
 
 from pangu_alpha.checkpoint.moving.reading import read_box
-from pangu_alpha.checkpoint.moving.reshard import MOMENTS, parameter_of
+from pangu_alpha.checkpoint.naming import MOMENTS, parameter_of
 from pangu_alpha.checkpoint.native.background import Entry, Spec
 from pangu_alpha.checkpoint.native.format import compare_tensors
 from pangu_alpha.checkpoint.tensors import Box, Source, whole
@@ -24,40 +23,19 @@ from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.initialization import initial_values
 from pangu_alpha.model.operators import operators_for
-from pangu_alpha.model.pangu import PanguAlpha
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import decayed, parameter_shapes, parameter_table
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.reductions import DataParallel
 from pangu_alpha.parallel.world import World
 from pangu_alpha.training.guard import LARGEST, Guard
-from pangu_alpha.training.loss import TokenLoss
+from pangu_alpha.training.hooks.hook import StepResult
+from pangu_alpha.training.objective import Field
+from pangu_alpha.training.objectives import objective_of
 from pangu_alpha.training.optimizer import AdamW
-from pangu_alpha.training.schedule import dropout_rows, row_numbers, update_scalars
+from pangu_alpha.training.schedule import row_numbers, update_scalars
 from pangu_alpha.training.step import Gradients, OptimizerStep, Update
-from pangu_alpha.training.validation import mean_loss
 
 _DRAWING = 8  # threads at most that draw initial values
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one optimizer step computed.
-
-    Args:
-        loss: Mean -log p over the tokens that count, nats.
-        norm: Global gradient norm before clipping.
-        applied: Whether the update was applied.
-        row_losses: Sum of -log p of each row of all micro-batches and ranks, float64.
-        row_tokens: Tokens that count in each of those rows, float64.
-        row_sources: Source of each of those rows, float64 whole numbers.
-    """
-
-    loss: float
-    norm: float
-    applied: bool
-    row_losses: np.ndarray
-    row_tokens: np.ndarray
-    row_sources: np.ndarray
 
 
 class Engine:
@@ -73,21 +51,23 @@ class Engine:
     def __init__(self, config: TrainConfig, world: World | None = None) -> None:
         self.config = config
         self.world = world or World()
+        self.objective = objective_of(config)
         stream = dropout_stream(config, self.world.rank)
         operators = operators_for(config.model, chip=config.run.chip, device_dropout=stream)
-        self.model = PanguAlpha(config.model, None, operators)
-        parameters = ParameterTuple(self.model.trainable_params())
-        self.compute_dtype = self.model.compute_dtype
-        self.optimizer = AdamW(parameters, config.optim)
-        self._token_loss = TokenLoss(self.model)
-        self._validation_loss = TokenLoss(self.model)  # a cell of its own: compiled without dropout
-        gradients = Gradients(self._token_loss, parameters)
-        sums = DataParallel() if self.world.size > 1 else None
-        update = Update(self.optimizer, self.model.operators, config.optim.clip_norm, sums)
-        self._step = OptimizerStep(gradients, update, config.parallel.micro_batches)
-        # the sum over a step's tokens is scaled by about 1 / their number, so that float16 sees a mean
-        self._nominal_tokens = config.samples_per_step * config.model.seq_length
+        self.model = self.objective.network(operators)
+        self.compute_dtype = operators.compute_dtype
         self._shapes = parameter_shapes(config.model)
+        self._parameters = parameters_of(self.model, self._shapes)
+        trained = ParameterTuple(split_off_frozen(self._parameters, self.objective.trained))
+        self.optimizer = AdamW(trained, config.optim, decayed(config.model))
+        self._loss = self.objective.loss(self.model)
+        self._validation_loss = self.objective.validation_loss(self.model)
+        gradients = Gradients(self._loss, trained)
+        sums = DataParallel() if self.world.size > 1 else None
+        update = Update(self.optimizer, operators, config.optim.clip_norm, sums)
+        self._step = OptimizerStep(gradients, update, config.parallel.micro_batches)
+        # the sum over a step's rows is scaled by about 1 / what they count, so that float16 sees a mean
+        self._nominal_weight = config.samples_per_step * self.objective.nominal_weight
 
     def compile(self) -> None:
         """Nothing: graphs are compiled when they are first used."""
@@ -97,11 +77,11 @@ class Engine:
 
         Moments are left as they are, zero in a new engine.
         """
-        layers, seed = self.config.model.num_layers, self.config.run.seed
+        table, seed = parameter_table(self.config.model), self.config.run.seed
         parameters = self._groups()["model"]
 
         def draw(name: str) -> np.ndarray:
-            return initial_values(name, self._shapes[name], layers, seed, self._box(name))
+            return initial_values(table[name], seed, self._box(name))
 
         # numpy draws outside Python's lock, so threads use the cores that the process may
         with ThreadPoolExecutor(min(_DRAWING, len(os.sched_getaffinity(0)))) as pool:
@@ -127,22 +107,19 @@ class Engine:
         """
         scalars = update_scalars(step, self.config.optim, guard.skipped)
         recipe = _float([scalars.learning_rate, scalars.epsilon, scalars.decay])
-        scale = _float(guard.scale.value / self._nominal_tokens)
+        scale = _float(guard.scale.value / self._nominal_weight)
         largest = _float(guard.largest_norm())
-        keys = self._keys(step, self.world.rank, self.world.size)
-        dropout = [Tensor(each) for each in keys] or [None] * len(micro_batches)
-        inputs = [(rows, *graph_inputs(batch)) for rows, batch in zip(dropout, micro_batches, strict=True)]
+        inputs = self._inputs(step, micro_batches, self.world.rank, self.world.size)
         losses, norm, applied = self._step(inputs, scale, largest, recipe, before_update)
-        tokens = np.concatenate([batch.loss_mask.sum(1) for batch in micro_batches])
-        sources = np.concatenate([batch.source_ids for batch in micro_batches])
-        rows = self.world.gather(np.stack([losses, tokens, sources]))
-        losses, tokens, sources = np.concatenate(rows, axis=1)
-        loss = float(losses.sum() / (tokens.sum() + 1e-5))
-        return StepResult(loss, reported_norm(norm), bool(applied.asnumpy()), losses, tokens, sources)
+        rows = Batch.joined(micro_batches)
+        told = self.world.gather(np.stack([losses, rows.weights, rows.source_ids]))
+        losses, weights, sources = np.concatenate(told, axis=1)
+        loss = float(losses.sum() / (weights.sum() + 1e-5))
+        return StepResult(loss, reported_norm(norm), bool(applied.asnumpy()), losses, weights, sources)
 
-    def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
-        """Mean -log p in nats over the tokens that count, and their number; dropout off."""
-        return mean_loss(self._validation_loss, batches, self.world)
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float | int]:
+        """What the objective measures of held-out batches, by name; nothing is dropped out."""
+        return self.objective.measure(self._validation_loss, batches, self.world)
 
     def tensors(self) -> Iterator[Entry]:
         """What this rank saves: file's stem, name, values, which the next step may change."""
@@ -199,8 +176,10 @@ class Engine:
         """Whole shapes of the tensors of a checkpoint that fits."""
         if source.manifest.kind == "part":
             return {name: self._shapes[parameter_of(name)] for name in group}
-        prefixes = ("",) if stem == "model" else MOMENTS
-        return {prefix + name: shape for prefix in prefixes for name, shape in self._shapes.items()}
+        if stem == "model":
+            return self._shapes
+        trained = {name: self._shapes[name] for name in self.objective.trained}
+        return {prefix + name: shape for prefix in MOMENTS for name, shape in trained.items()}
 
     def _stem(self, stem: str, name: str) -> str | None:
         """File that this rank saves a tensor in; None if it does not."""
@@ -213,17 +192,18 @@ class Engine:
     def _groups(self) -> dict[str, dict[str, Parameter]]:
         moments = (*self.optimizer.moments1, *self.optimizer.moments2)
         return {
-            "model": {parameter.name: parameter for parameter in self.optimizer.parameters},
+            "model": {parameter.name: parameter for parameter in self._parameters},
             "optimizer": {parameter.name: parameter for parameter in moments},
         }
 
-    def _keys(self, step: int, rank: int, ranks: int) -> list[np.ndarray]:
-        """Dropout's keys of the rows of one data-parallel rank of several, by micro-batch; none without."""
-        model, run = self.config.model, self.config.run
-        if model.dropout == 0.0:
-            return []
-        rows = row_numbers(self.config.parallel.micro_batches, rank, ranks, run.batch_size)
-        return [dropout_rows(run.seed, step, each, model.seq_length) for each in rows]
+    def _inputs(
+        self, step: int, micro_batches: Sequence[Batch], rank: int, ranks: int
+    ) -> list[tuple[Tensor, ...]]:
+        """The objective's fields of each micro-batch of one data-parallel rank of several."""
+        numbers = row_numbers(len(micro_batches), rank, ranks, self.config.run.batch_size)
+        drawn = [self.objective.draw(step, rows) for rows in numbers]
+        fields = self.objective.fields
+        return [graph_inputs(fields, batch, each) for batch, each in zip(micro_batches, drawn, strict=True)]
 
 
 def _float(value: float | Sequence[float]) -> Tensor:
@@ -239,9 +219,28 @@ def reported_norm(norm: Tensor) -> float:
     return math.inf if value > LARGEST else value
 
 
-def graph_inputs(batch: Batch) -> tuple[Tensor, ...]:
-    """input_ids, labels, loss_mask, position_ids, document_ids as the graphs take them."""
-    return tuple(Tensor(array) for array in batch[:5])
+def graph_inputs(
+    fields: Sequence[Field], batch: Batch, drawn: Mapping[str, np.ndarray]
+) -> tuple[Tensor, ...]:
+    """The fields of a batch, and those drawn for its rows, as the graphs take them."""
+    return tuple(Tensor(drawn[each.name] if each.drawn else batch[each.name]) for each in fields)
+
+
+def parameters_of(network: nn.Cell, shapes: Mapping[str, Sequence[int]]) -> list[Parameter]:
+    """The parameters of a network, which must be those of its table, in the network's order."""
+    found = [parameter for parameter in network.get_parameters() if parameter.name in shapes]
+    have = {parameter.name: tuple(parameter.shape) for parameter in found}
+    want = {name: tuple(shape) for name, shape in shapes.items()}
+    assert have == want, f"not as in network.parameters: {dict(have.items() ^ want.items())}"
+    return found
+
+
+def split_off_frozen(parameters: Sequence[Parameter], trained: Sequence[str]) -> list[Parameter]:
+    """Those that are trained; the others are marked as needing no gradient."""
+    names = set(trained)
+    for parameter in parameters:
+        parameter.requires_grad = parameter.name in names
+    return [parameter for parameter in parameters if parameter.name in names]
 
 
 def dropout_stream(config: TrainConfig, rank: int) -> tuple[int, ...] | None:

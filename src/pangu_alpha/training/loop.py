@@ -1,49 +1,53 @@
-"""A whole training run: open the data, resume, step, report, evaluate, save, stop when told to.
+"""A whole training run: open the data, resume, step, run hooks, stop when told to.
 
-Everything about the run's place is two integers, steps and samples; the rest is a function of them.
+Everything about the run's place is two integers, steps and samples; the rest is a function of them, or a
+hook's own state. Knows neither the network that is trained nor what the hooks do.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pangu_alpha.checkpoint.native.background import BackgroundSaver, Saved
+from pangu_alpha.checkpoint.frozen import STATE as FROZEN
 from pangu_alpha.checkpoint.native.format import Manifest
 from pangu_alpha.checkpoint.tensors import Source
+from pangu_alpha.config.model_families import family_of
 from pangu_alpha.config.run import TrainConfig, unrunnable, unused
 from pangu_alpha.config.schema import ConfigError, to_mapping
-from pangu_alpha.data.batches import TrainingBatches, ValidationBatches, open_sources
-from pangu_alpha.data.position import changes
+from pangu_alpha.data.batches import Batch
+from pangu_alpha.data.position import changes, plan_table
 from pangu_alpha.files.lock import hold_folder
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.world import World
 from pangu_alpha.processes.belonging import launcher_of_this_process
 from pangu_alpha.processes.signals import Signals, stop_at_once
-from pangu_alpha.text.tokenizer import PanguTokenizer
 from pangu_alpha.training.checkpoints import (
     RunCheckpoints,
     Start,
     check_fits,
     check_same_place,
+    check_trained,
     data_position,
     restore_guard,
+    restore_hooks,
 )
-from pangu_alpha.training.checks.replicas import ReplicaCheck
 from pangu_alpha.training.checks.rows import check_rows
-from pangu_alpha.training.engine import Engine, StepResult
-from pangu_alpha.training.guard import make_guard
-from pangu_alpha.training.output_folder import prepare_folder
+from pangu_alpha.training.engine import Engine
+from pangu_alpha.training.guard import TrainingHaltedError, make_guard
+from pangu_alpha.training.hooks.hook import Done, Hook, Place, Run, states
+from pangu_alpha.training.hooks.standard import standard_hooks
+from pangu_alpha.training.objective import Objective
+from pangu_alpha.training.objectives import objective_of
 from pangu_alpha.training.partitioned.engine import PartitionedEngine
+from pangu_alpha.training.reporting.output_folder import prepare_folder
 from pangu_alpha.training.reporting.peak import peak_flops
 from pangu_alpha.training.reporting.report import Report, SilentReport
 from pangu_alpha.training.schedule import learning_rate, schedule_note
@@ -57,19 +61,6 @@ _OTHER_ORDER = (
     "the epoch that each source is in goes on in another order, so some of its windows are read twice in it, "
     "others not at all"
 )
-
-
-@dataclass
-class Place:
-    """Where a run stands.
-
-    Args:
-        step: Optimizer steps done.
-        samples: Windows read by all devices together.
-    """
-
-    step: int = 0
-    samples: int = 0
 
 
 def train(
@@ -132,9 +123,9 @@ class Trainer:
         run = config.run
         self.world = world or World()
         plan = config.parallel
-        place = {"rank": Mesh.of(plan).coordinates(self.world.rank).data, "world_size": plan.dp}
-        self.partitioned = device == "Ascend" and plan.devices > 1
-        if problems := list(unrunnable(config, self.partitioned)):
+        self.objective = objective_of(config)
+        self.partitioned = device == "Ascend" and plan.devices > 1 and self.objective.partitions
+        if problems := [*unrunnable(config, self.partitioned), *_unsplit(self.objective)]:
             raise ConfigError(problems)
         for key in unused(config, self.partitioned):
             logger.warning("%s: without effect: only several Ascend devices are partitioned by a plan", key)
@@ -143,40 +134,27 @@ class Trainer:
         self.config = config
         self.folder = Path(run.output)
         self.checkpoints = RunCheckpoints(config, self.world, self.partitioned, restarted)
-        start = self.checkpoints.find()  # likely to refuse, so it comes before the slow parts
-        vocabulary = config.data.vocabulary
-        sources, validation = open_sources(
-            config.data,
-            seq_length=config.model.seq_length,
-            vocab_size=config.model.vocab_size,
-            tokenizer_digest=PanguTokenizer(vocabulary).digest if vocabulary else None,
-        )
-        self.vocabulary = sources[0].records.manifest.vocabulary
-        self.batches = TrainingBatches(
-            sources, run.batch_size, run.seed, config.data.shuffle, config.data.document_mask, **place
-        )
-        self.validation = validation and ValidationBatches(
-            validation, run.batch_size, config.data.document_mask, **place
-        )
+        self._start = self.checkpoints.find()  # likely to refuse, so it comes before the slow parts
+        rank = Mesh.of(plan).coordinates(self.world.rank).data
+        self.streams = self.objective.open_data(rank, plan.dp)
+        self.batches = self.streams.training
         self.engine = (engine or (PartitionedEngine if self.partitioned else Engine))(config, self.world)
         compute_dtype = str(self.engine.compute_dtype).lower()
         self.guard = make_guard(run.guard, config.optim.loss_scale, compute_dtype)
         self.place = Place()
-        self._replicas = ReplicaCheck(config, self.world, self.partitioned)
+        self.hooks: Sequence[Hook] = ()
         self._rows_checked = False
-        self.peak = peak_flops(run.peak_tflops, device, self.world.size)
+        self._peak = peak_flops(run.peak_tflops, device, self.world.size)
         # under a launcher a second SIGTERM may be the first one, sent to the whole job: the launcher insists
         self._signals = Signals(stop_at_once if launcher_of_this_process() is None else None)
         self._stop = 0  # sent to any rank, as all have agreed
-        self._saving = -1  # newest step whose saving has begun
-        self._saved = -1  # newest step that this rank has on the disk
         self.engine.compile()
-        if start is None:
+        if self._start is None:
             self.engine.initialize()
         else:
-            self._restore(start)
+            self._restore(self._start)
         data = self.batches.position.fingerprint
-        check_same_place(self.world, self.folder, self.place.step, self.place.samples, data, start)
+        check_same_place(self.world, self.folder, self.place.step, self.place.samples, data, self._start)
 
     def run(self) -> int:
         """Trains to the last step.
@@ -185,14 +163,15 @@ class Trainer:
             0, or 128 + the signal's number after a SIGTERM, SIGINT or SIGHUP, which saves and stops.
 
         Raises:
-            TrainingHaltedError: Too many updates in a row were skipped, or ranks that hold copies of a tensor
-                no longer agree; the last checkpoint stands.
+            TrainingHaltedError: Too many updates in a row were skipped, or a hook ended the run, as that for
+                ranks that hold copies of a tensor and no longer agree; the last checkpoint stands.
         """
-        run = self.config.run
+        run, units, now = self.config.run, self.objective.units, self.place.samples
         if self.world.rank == 0:
-            prepare_folder(self.folder, self.config)
+            prepare_folder(self.folder, self.config, self.streams.files)
         left = max(run.steps - self.place.step, 0) * self.config.samples_per_step
-        logger.info("\n%s", self.batches.plan(self.place.samples + left, self.place.samples))
+        position = self.batches.position
+        logger.info("\n%s", plan_table(position, now + left, units.per_sample, now, units.counted))
         with self._signals:
             return self._run(self._report())
 
@@ -207,8 +186,11 @@ class Trainer:
                 report.say(
                     f"compiling the training graph of {self.config.model.parameter_count:,} parameters"
                 )
-            with BackgroundSaver(self.checkpoints.series.save, run.checkpoint.background) as saver:
-                self._train(report, saver)
+            self.hooks = self._make_hooks(report)
+            with ExitStack() as entered:
+                for hook in self.hooks:
+                    entered.enter_context(hook)
+                self._train()
             if self._stop and place.step < run.steps:
                 report.say(f"signal {self._stop}: saved at step {place.step} and stopped")
                 return 128 + self._stop
@@ -216,125 +198,110 @@ class Trainer:
         finally:
             report.close()
 
-    def _train(self, report: Report | SilentReport, saver: BackgroundSaver) -> None:
+    def _make_hooks(self, report: Report | SilentReport) -> list[Hook]:
+        """The run's hooks, as far as a checkpoint has them."""
+        run = Run(
+            self.config,
+            self.world,
+            self.partitioned,
+            self.objective,
+            self.streams,
+            self.engine,
+            self.guard,
+            self.checkpoints,
+            report,
+            self._peak,
+            self._manifest,
+        )
+        hooks = standard_hooks(run)
+        if self._start is not None and self._start.resumed:
+            restore_hooks(hooks, self._start.source)
+        return hooks
+
+    def _train(self) -> None:
         """Steps to the end of the run or a signal; the last checkpoint is on the disk when it returns."""
-        run, place = self.config.run, self.place
-        if self.checkpoints.saves and place.step < run.steps:
-            saver.reserve(self.engine.specs())
+        place, steps = self.place, self.config.run.steps
+        if place.step < steps:
+            for hook in self.hooks:
+                hook.begin(place)
         stream = self.batches.batches(place.samples)
-        while place.step < run.steps and not self._stop_requested():
-            self._one_step(stream, report, saver.copied)
-            if place.step == run.steps or place.step % run.checkpoint.every == 0:
-                self._save(report, saver)
-            self._note(saver.finished(), report)
-        if self._stop:
-            self._save(report, saver)
-        self._note(saver.wait(), report)
+        while place.step < steps and not self._stop_requested():
+            self._one_step(stream)
+        for hook in self.hooks:
+            hook.end(place, self._stop != 0)
 
     def _report(self) -> Report | SilentReport:
         run = self.config.run
         if self.world.rank:
             return SilentReport()
-        return Report(self.folder, self.place.step, run.steps, run.log_every, run.tensorboard)
+        step, units = self.place.step, self.objective.units
+        return Report(self.folder, step, run.steps, run.log_every, run.tensorboard, units)
 
     def _stop_requested(self) -> bool:
-        """Whether any rank was told to stop, which all do after the same step; also what all have saved."""
-        signals, saved = self.world.gather(np.array([self._signals.number, self._saved], np.int64)).T
-        self.checkpoints.settle(int(saved.min()))
+        """Whether any rank was told to stop, which all do after the same step; hooks tell theirs with it."""
+        told = [(hook, number) for hook in self.hooks if (number := hook.tell()) is not None]
+        numbers = [self._signals.number, *(number for _, number in told)]
+        signals, *heard = self.world.gather(np.array(numbers, np.int64)).T
+        for (hook, _), values in zip(told, heard, strict=True):
+            hook.hear(values)
         self._stop = int(signals.max())
         return self._stop != 0
 
-    def _one_step(
-        self, stream: Any, report: Report | SilentReport, before_update: Callable[[], None]
-    ) -> None:
-        run, place = self.config.run, self.place
+    def _one_step(self, stream: Iterator[Batch]) -> None:
+        place = self.place
         began = time.perf_counter()
         micro_batches = list(itertools.islice(stream, self.config.parallel.micro_batches))
         if not self._rows_checked:
             check_rows(self.world, self.config.parallel, self.batches, place.samples, micro_batches)
             self._rows_checked = True
-        scale = self.guard.scale.value
-        result = self.engine.step(place.step, micro_batches, self.guard, before_update)
-        entry = self._entry(result, scale, time.perf_counter() - began)
+        scale, rate = self.guard.scale.value, learning_rate(place.step, self.config.optim)
+        result = self.engine.step(place.step, micro_batches, self.guard, self._before_update)
+        done = Done(result, scale, rate, time.perf_counter() - began)
         place.step += 1
         place.samples += self.config.samples_per_step
         try:
             self.guard.observe(result.norm, result.applied)
-        finally:  # the step that stops the run is in its report, too
-            report.step(entry | {"skipped": self.guard.skipped})
-        self._replicas.after_step(place.step, self.engine, result.applied)  # copies that differ are not saved
-        last = place.step == run.steps
-        if self.validation is not None and (last or place.step % run.evaluate_every == 0):
-            report.validation(self._validate())
+        except TrainingHaltedError:
+            self._run_hooks(done, halted=True)
+            raise
+        self._run_hooks(done, halted=False)
 
-    def _entry(self, result: StepResult, scale: float, seconds: float) -> dict[str, Any]:
-        model = self.config.model
-        tokens_per_s = self.config.samples_per_step * model.seq_length / seconds
-        entry = {
-            "step": self.place.step + 1,
-            "samples": self.place.samples + self.config.samples_per_step,
-            "loss": result.loss,
-            "grad_norm": result.norm,
-            "loss_scale": scale,
-            "lr": learning_rate(self.place.step, self.config.optim),
-            "tokens_per_s": tokens_per_s,
-            "mfu": self.peak and tokens_per_s * model.flops_per_token / self.peak,
-            "applied": result.applied,
-        }
-        if len(self.batches.sources) > 1:
-            entry |= self._source_losses(result)
-        return entry
+    def _before_update(self) -> None:
+        for hook in self.hooks:
+            hook.before_update()
 
-    def _source_losses(self, result: StepResult) -> dict[str, float]:
-        losses = {}
-        for place, source in enumerate(self.batches.sources):
-            mine = result.row_sources == place
-            if tokens := float(result.row_tokens[mine].sum()):
-                losses[f"loss/{source.name}"] = float(result.row_losses[mine].sum(dtype=np.float64) / tokens)
-        return losses
+    def _run_hooks(self, done: Done, halted: bool) -> None:
+        step, last = self.place.step, self.place.step == self.config.run.steps
+        for hook in self.hooks:
+            if hook.is_due(step, last) and (hook.when_halted or not halted):
+                hook.run(self.place, done)
 
-    def _validate(self) -> dict[str, Any]:
-        batches = itertools.islice(self.validation, self.config.run.evaluate_batches)
-        loss, tokens = self.engine.evaluate(batches)
-        return {
-            "step": self.place.step,
-            "validation_loss": loss,
-            "validation_perplexity": math.exp(min(loss, 50.0)),
-            "validation_tokens": tokens,
-        }
-
-    def _save(self, report: Report | SilentReport, saver: BackgroundSaver) -> None:
-        """Begins to save the present place, unless that has been done."""
-        if not self.checkpoints.saves or self._saving == self.place.step:
-            return
-        self._saving = self.place.step
-        manifest = Manifest(
+    def _manifest(self) -> Manifest:
+        """What a checkpoint of the present place says about itself."""
+        state = {"guard": self.guard.state()} | dict(self.streams.state)
+        state["records"] = {source.name: source.records.digest for source in self.batches.sources}
+        state["mixture"] = to_mapping(self.batches.position)
+        if frozen := sorted(self.objective.frozen):
+            state[FROZEN] = frozen
+        if kept := states(self.hooks):
+            state["hooks"] = kept
+        return Manifest(
             step=self.place.step,
             samples=self.place.samples,
             config=to_mapping(self.config),
-            tokenizer=self.vocabulary.digest,
-            state={
-                "guard": self.guard.state(),
-                "end_of_document": self.vocabulary.end_of_document,
-                "records": self._record_digests(),
-                "mixture": to_mapping(self.batches.position),
-            },
+            tokenizer=self.streams.identity,
+            state=state,
             slices=self.engine.slices(),
         )
-        self._note(saver.save(self.engine.tensors(), manifest), report)
-
-    def _note(self, saved: Saved | None, report: Report | SilentReport) -> None:
-        if saved is not None:
-            self._saved = saved.step
-            report.say(f"saved {saved.path} in {saved.took:.1f} s, held up for {saved.held:.2f} s")
 
     def _restore(self, start: Start) -> None:
         source, manifest = start.source, start.source.manifest
-        check_fits(source, self.config, self.vocabulary.digest)
+        check_fits(source, self.config, self.streams.identity)
         if not start.resumed:
             self.engine.load(source, ["model"], verify=True)
             logger.info("new run from the weights of %s", source.path)
             return
+        check_trained(source, self.objective.frozen)
         self.engine.load(source, ["model", "optimizer"], verify=not start.verified)
         restore_guard(self.guard, source)
         self._resume_data(source)
@@ -363,8 +330,15 @@ class Trainer:
         for note in changes(before, self.batches.position):
             logger.warning("  %s", note)
 
-    def _record_digests(self) -> dict[str, str]:
-        return {source.name: source.records.manifest.digest for source in self.batches.sources}
+
+def _unsplit(objective: Objective) -> Iterator[str]:
+    """Yields why a plan cannot be that of a network which every device holds whole."""
+    plan = objective.config.parallel
+    if not objective.partitions and Mesh.of(plan).row_holders > 1:
+        yield (
+            f"parallel: tp {plan.tp} and pp {plan.pp} would split networks of the family "
+            f"{family_of(objective.config.model)!r}, which every device holds whole; use dp alone"
+        )
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:

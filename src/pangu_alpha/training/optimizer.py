@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
@@ -18,11 +20,6 @@ def _update_one(kernel, recipe, is_decayed, gradient, parameter, moment1, moment
     return kernel(parameter, moment1, moment2, rate, beta1, beta2, epsilon, own, gradient)
 
 
-def is_decayed(name: str) -> bool:
-    """Whether weight decay acts on a parameter: not on biases and norms, but on embedding tables (2021)."""
-    return not name.endswith(("bias", "gamma", "beta"))
-
-
 class AdamW(nn.Cell):
     """m and v are running means of g and g^2; p -= lr (m / (sqrt(v) + eps) + wd p).
 
@@ -31,6 +28,7 @@ class AdamW(nn.Cell):
     Args:
         parameters: What is trained.
         optim: Betas; the rest comes in step by step.
+        decayed: Whether weight decay acts on a parameter, by its name.
 
     Inputs:
         - **gradients** (tuple[Tensor]) - one for each parameter, float32, finite.
@@ -41,12 +39,14 @@ class AdamW(nn.Cell):
         Tuple to depend on; the parameters and moments are updated in place.
     """
 
-    def __init__(self, parameters: tuple[Parameter, ...], optim: OptimConfig) -> None:
+    def __init__(
+        self, parameters: tuple[Parameter, ...], optim: OptimConfig, decayed: Mapping[str, bool]
+    ) -> None:
         super().__init__(auto_prefix=False)
         self.parameters = ParameterTuple(parameters)
         self.moments1 = self.parameters.clone(prefix="adam_m", init="zeros")
         self.moments2 = self.parameters.clone(prefix="adam_v", init="zeros")
-        self.decayed = tuple(Tensor(float(is_decayed(p.name)), ms.float32) for p in parameters)
+        self.decayed = tuple(Tensor(float(decayed[p.name]), ms.float32) for p in parameters)
         self.beta1 = optim.beta1
         self.beta2 = optim.beta2
         self.kernel = ops.AdamWeightDecay()

@@ -79,7 +79,7 @@ def update_scalars(step: int, optim: OptimConfig, skipped: int = 0) -> UpdateSca
 
 
 def step_controls(
-    step: int, optim: OptimConfig, guard: Guard, tokens: float, nominal_tokens: int
+    step: int, optim: OptimConfig, guard: Guard, weight: float, nominal_weight: float
 ) -> np.ndarray:
     """What changes from step to step besides the batch, as partitioned.PartitionedStep takes it: float32 [6].
 
@@ -89,14 +89,14 @@ def step_controls(
         step: Steps done, from 0.
         optim: The recipe.
         guard: Gives the loss scale, the largest acceptable norm, and how many updates were skipped.
-        tokens: That count in the rows of this device.
-        nominal_tokens: Of the step on all devices, counting or not; the loss is scaled by 1 / them as well,
-            so that float16 sees about a mean.
+        weight: How much the rows of this device count: of tokens, how many count.
+        nominal_weight: About how much all rows of the step count on all devices; the loss is scaled by
+            1 / that as well, so that float16 sees about a mean.
     """
     scalars = update_scalars(step, optim, guard.skipped)
-    scale = guard.scale.value / nominal_tokens
+    scale = guard.scale.value / nominal_weight
     recipe = (scalars.learning_rate, scalars.epsilon, scalars.decay)
-    return np.array([tokens, scale, guard.largest_norm(), *recipe], np.float32)
+    return np.array([weight, scale, guard.largest_norm(), *recipe], np.float32)
 
 
 def dropout_rows(seed: int, step: int, rows: Sequence[int] | np.ndarray, length: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """One optimizer step as graphs: gradients of micro-batches, their sum; then clipping and update.
 
-The loss of a step is sum(nll * mask) / (sum(mask) + 1e-5) over all its micro-batches (2021 code), so tokens
-weigh the same wherever they stand. Scale and recipe come in as scalars; nothing here keeps time.
-Letters: B batch, S sequence.
+The loss of a step is sum(loss) / (sum(weight) + 1e-5) over all its micro-batches (2021 code, where the weight
+is the number of tokens that count), so what counts weighs the same wherever it stands. Scale and recipe come
+in as scalars; nothing here keeps time. Letters: B batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from pangu_alpha.model.operators import Operators
 from pangu_alpha.parallel.reductions import OneDevice
-from pangu_alpha.training.loss import TokenLoss
 from pangu_alpha.training.optimizer import AdamW
 
 
@@ -23,51 +22,46 @@ class ScaledLoss(nn.Cell):
     """The number that is differentiated, and what a report needs.
 
     Args:
-        token_loss: The network and the loss of every token.
+        loss: Of an objective, see training.objective.Objective.loss.
 
     Inputs:
-        - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row, or None.
         - **scale** (Tensor) - float32 scalar.
-        - **batch** (Tensor) - input_ids, labels (int32), loss_mask (float32, 1 = counts), position_ids,
-          document_ids (int32), each [B, S].
+        - **fields** (Tensor) - those of the objective.
 
     Outputs:
-        (float32 scalar scale * sum(nll * mask), float32 [B] sum of each row's nll).
+        (float32 scalar, scale times the sum of the losses; float32 [B], each row's loss; float32 scalar, how
+        much the rows count together).
     """
 
-    def __init__(self, token_loss: TokenLoss) -> None:
+    def __init__(self, loss: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
-        self.token_loss = token_loss
+        self.loss = loss
         self.mul = ops.Mul()
-        self.sum = ops.ReduceSum()
 
-    def construct(self, dropout_rows, scale, *batch):
-        input_ids, labels, loss_mask, position_ids, document_ids = batch
-        nll = self.token_loss(input_ids, labels, position_ids, document_ids, dropout_rows)
-        rows = self.sum(self.mul(nll, loss_mask), 1)
-        return self.mul(self.sum(rows, 0), scale), rows
+    def construct(self, scale, *fields):
+        total, rows, weight = self.loss(*fields)
+        return self.mul(total, scale), rows, weight
 
 
 class Gradients(nn.Cell):
     """Gradients of ScaledLoss by the optimizer's parameters; inputs as there.
 
     Args:
-        token_loss: The network and the loss of every token.
+        loss: Of an objective.
         parameters: By which to differentiate; the gradients come in their order.
 
     Outputs:
-        (tuple of gradients, float32 [B] row losses, float32 scalar number of tokens that count).
+        (tuple of gradients, float32 [B] row losses, float32 scalar weight of the rows together).
     """
 
-    def __init__(self, token_loss: TokenLoss, parameters: ParameterTuple) -> None:
+    def __init__(self, loss: nn.Cell, parameters: ParameterTuple) -> None:
         super().__init__(auto_prefix=False)
-        self.loss = ScaledLoss(token_loss)
+        self.loss = ScaledLoss(loss)
         self.differentiate = ops.value_and_grad(self.loss, None, parameters, has_aux=True)
-        self.sum = ops.ReduceSum()
 
-    def construct(self, dropout_rows, scale, *batch):
-        (_, rows), gradients = self.differentiate(dropout_rows, scale, *batch)
-        return gradients, rows, self.sum(batch[2])
+    def construct(self, scale, *fields):
+        (_, rows, weight), gradients = self.differentiate(scale, *fields)
+        return gradients, rows, weight
 
 
 # Functions of one tensor: MindSpore compiles a map over many tensors far faster than a loop.
@@ -99,8 +93,8 @@ class Update(nn.Cell):
         world: How sums are taken over devices, a cell of parallel.reductions; one device when left out.
 
     Inputs:
-        - **gradients** (tuple[Tensor]) - of scale * sum(nll).
-        - **tokens** (Tensor) - float32 scalar, how many the sum holds.
+        - **gradients** (tuple[Tensor]) - of scale times the sum of the losses.
+        - **weight** (Tensor) - float32 scalar, how much the rows of that sum count together.
         - **scale** (Tensor) - float32 scalar.
         - **largest** (Tensor) - float32 scalar; a norm above it, or one that is not finite, skips the update.
         - **recipe** (Tensor) - float32 [3]: learning rate, epsilon, decay of schedule.update_scalars.
@@ -145,9 +139,9 @@ class Update(nn.Cell):
         overflows = self.world.total(self.float_status((norm, computed)))
         return self.select(self.greater(overflows, 0.0), self.infinite, norm)
 
-    def construct(self, gradients, tokens, scale, largest, recipe, computed=()):
-        gradients, tokens = self.world.batch_sums(gradients, tokens)
-        unscale = self.div(1.0, self.mul(scale, self.add(tokens, 1e-5)))
+    def construct(self, gradients, weight, scale, largest, recipe, computed=()):
+        gradients, weight = self.world.batch_sums(gradients, weight)
+        unscale = self.div(1.0, self.mul(scale, self.add(weight, 1e-5)))
         norm = self.infinite_if_overflowed(self.mul(self.norm(gradients), unscale), computed)
         factor = self.div(unscale, self.maximum(self.div(norm, self.clip_norm), 1.0))
         applied = self.less_equal(norm, largest)  # false for NaN, and for inf since `largest` is finite
@@ -157,7 +151,7 @@ class Update(nn.Cell):
 
 
 class AccumulateStep(nn.Cell):
-    """Adds a micro-batch's gradients and tokens to the sums. Inputs of Gradients; outputs the row losses.
+    """Adds a micro-batch's gradients and weight to the sums. Inputs of Gradients; outputs the row losses.
 
     Args:
         gradients: The differentiated loss.
@@ -168,14 +162,14 @@ class AccumulateStep(nn.Cell):
         super().__init__(auto_prefix=False)
         self.gradients = gradients
         self.sums = parameters.clone(prefix="accumulated", init="zeros")
-        self.tokens = Parameter(Tensor(0.0, ms.float32), name="accumulated_tokens", requires_grad=False)
+        self.weight = Parameter(Tensor(0.0, ms.float32), name="accumulated_weight", requires_grad=False)
         self.accumulate = ops.AssignAdd()
 
-    def construct(self, dropout_rows, scale, *batch):
-        gradients, rows, tokens = self.gradients(dropout_rows, scale, *batch)
+    def construct(self, scale, *fields):
+        gradients, rows, weight = self.gradients(scale, *fields)
         for i in range(len(self.sums)):
             self.accumulate(self.sums[i], gradients[i])
-        self.accumulate(self.tokens, tokens)
+        self.accumulate(self.weight, weight)
         return rows
 
 
@@ -193,18 +187,18 @@ class ApplyStep(nn.Cell):
     def __init__(self, accumulated: AccumulateStep, update: Update) -> None:
         super().__init__(auto_prefix=False)
         self.sums = accumulated.sums
-        self.tokens = accumulated.tokens
+        self.weight = accumulated.weight
         self.update = update
         self.assign = ops.Assign()
         self.zeros_like = ops.ZerosLike()
 
     def construct(self, largest, recipe, scale):
-        norm, applied = self.update(self.sums, self.tokens, scale, largest, recipe)
+        norm, applied = self.update(self.sums, self.weight, scale, largest, recipe)
         applied = ops.depend(applied, norm)
         for i in range(len(self.sums)):
             cleared = self.zeros_like(self.sums[i])
             self.assign(self.sums[i], cleared)
-        self.assign(self.tokens, self.zeros_like(self.tokens))
+        self.assign(self.weight, self.zeros_like(self.weight))
         return norm, applied
 
 
@@ -230,7 +224,7 @@ class OptimizerStep:
 
     def __call__(
         self,
-        inputs: Sequence[Sequence[Tensor | None]],
+        inputs: Sequence[Sequence[Tensor]],
         scale: Tensor,
         largest: Tensor,
         recipe: Tensor,
@@ -239,7 +233,7 @@ class OptimizerStep:
         """Takes one step.
 
         Args:
-            inputs: Of each micro-batch: dropout_rows and batch of ScaledLoss.
+            inputs: Of each micro-batch the objective's fields.
             scale, largest, recipe: See Update.
             before_update: Called when all gradients are there and no parameter or moment has changed.
 
@@ -250,12 +244,12 @@ class OptimizerStep:
         if self._float_status is not None:
             self._float_status.clear()  # what ran between the steps, a validation for one, does not count
         if self.micro_batches > 1:
-            rows = [self._accumulate(dropout, scale, *batch).asnumpy() for dropout, *batch in inputs]
+            rows = [self._accumulate(scale, *fields).asnumpy() for fields in inputs]
             before_update()
             return np.concatenate(rows), *self._apply(largest, recipe, scale)
-        ((dropout, *batch),) = inputs
-        gradients, rows, tokens = self._gradients(dropout, scale, *batch)
+        (fields,) = inputs
+        gradients, rows, weight = self._gradients(scale, *fields)
         losses = rows.asnumpy()  # waits for the graph
         before_update()
         # a tuple that is not mutable would be a constant: compiled anew in every step
-        return losses, *self._update(ms.mutable(gradients), tokens, scale, largest, recipe)
+        return losses, *self._update(ms.mutable(gradients), weight, scale, largest, recipe)

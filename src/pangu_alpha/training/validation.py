@@ -11,6 +11,8 @@ from pangu_alpha.data.batches import Batch
 from pangu_alpha.parallel.world import World
 from pangu_alpha.training.loss import TokenLoss
 
+_FIELDS = ("input_ids", "labels", "position_ids", "document_ids")  # what a TokenLoss takes
+
 
 def mean_loss(loss: TokenLoss, batches: Iterable[Batch], world: World | None = None) -> tuple[float, int]:
     """Mean -log p in nats over the tokens that count, and their number.
@@ -22,10 +24,9 @@ def mean_loss(loss: TokenLoss, batches: Iterable[Batch], world: World | None = N
     """
     total, tokens = 0.0, 0
     for batch in batches:
-        ids = (batch.input_ids, batch.labels, batch.position_ids, batch.document_ids)
-        nll = loss(*(Tensor(array) for array in ids)).asnumpy()
-        total += float((nll * batch.loss_mask).sum(dtype=np.float64))
-        tokens += int(batch.loss_mask.sum())
+        nll = loss(*(Tensor(batch[name]) for name in _FIELDS)).asnumpy()
+        total += float((nll * batch["loss_mask"]).sum(dtype=np.float64))
+        tokens += int(batch["loss_mask"].sum())
     if world is not None:
         total, tokens = world.gather(np.array([total, tokens], np.float64)).sum(0).tolist()
     return total / max(tokens, 1), int(tokens)

@@ -26,10 +26,10 @@ from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
 from pangu_alpha.checkpoint.tensors import Source, whole
 from pangu_alpha.checkpoint.vocabulary import find_vocabulary
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model_families import pangu_config
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.config.schema import build
 from pangu_alpha.files.writing import json_text
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import TIED_TABLE, parameter_shapes
 from pangu_alpha.text.tokenizer import PanguTokenizer
 
 WEIGHTS = "model.safetensors"
@@ -68,7 +68,7 @@ def export_huggingface(source: Source, path: Path, options: ExportOptions) -> No
     names = HUGGINGFACE.names(config.num_layers)
     slots = _slots(config, names, options.dtype)
     # Tied, yet written twice: not every version of transformers ties what is not there.
-    slots += _slots(config, {"word_embedding.table": HEAD}, options.dtype)
+    slots += _slots(config, {TIED_TABLE.name: HEAD}, options.dtype)
     vocabulary = find_vocabulary(source)
     values = port_json(config, options.dtype, _end_of_text(source, vocabulary.path))
     text = json_text(values, 2).encode() + b"\n"
@@ -168,7 +168,7 @@ def vocabulary_note(source: Source, form: str) -> str:
 
 
 def _port_model(source: Source, port: str) -> ModelConfig:
-    config = build(ModelConfig, source.manifest.config["model"], "model")
+    config = pangu_config(source.manifest.config["model"], "an export")
     if config.norm_order != "norm_then_query":
         raise CheckpointError(
             f"{source.path}: its norm order is {config.norm_order}, that of the 200B; {port} computes only "

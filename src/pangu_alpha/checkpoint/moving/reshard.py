@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pangu_alpha.checkpoint.frozen import moment_shapes
 from pangu_alpha.checkpoint.moving.copying import (
     Limits,
     Slot,
@@ -20,7 +21,7 @@ from pangu_alpha.checkpoint.moving.copying import (
     file_record,
     safetensors_file,
 )
-from pangu_alpha.checkpoint.naming import MOMENTS
+from pangu_alpha.checkpoint.naming import parameter_of
 from pangu_alpha.checkpoint.native.folders import part_name
 from pangu_alpha.checkpoint.native.format import MANIFEST, Manifest, compare_tensors, seal_folder
 from pangu_alpha.checkpoint.native.tensor_file import checksum
@@ -29,7 +30,8 @@ from pangu_alpha.checkpoint.vocabulary import find_vocabulary
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits
 from pangu_alpha.config.schema import ConfigError, build, to_mapping
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, slice_writers
+from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import layouts, slice_writers
 
 
 def reshard(
@@ -75,18 +77,12 @@ def reshard(
     copy_into(path, source, [*files, *find_vocabulary(source).target_files()], finish, limits)
 
 
-def parameter_of(name: str) -> str:
-    """The parameter that a tensor belongs to: itself, or that of a moment."""
-    prefix = next((prefix for prefix in MOMENTS if name.startswith(prefix)), "")
-    return name.removeprefix(prefix)
-
-
 def _check_names(source: Source, model: ModelConfig, stems: Sequence[str]) -> dict[str, list[str]]:
     """Makes sure that a source has exactly the model's tensors; names them by stem."""
     shapes = parameter_shapes(model)
     expected = {"model": shapes}
     if "optimizer" in stems:
-        expected["optimizer"] = {prefix + name: shape for prefix in MOMENTS for name, shape in shapes.items()}
+        expected["optimizer"] = moment_shapes(shapes, source.manifest, source.path)
     for stem in stems:
         found = {name: (stored.shape, None) for name, stored in source.tensors.get(stem, {}).items()}
         wanted = {name: (shape, None) for name, shape in expected[stem].items()}
@@ -108,7 +104,7 @@ def _whole_files(names: Mapping[str, Sequence[str]], model: ModelConfig) -> list
 def _part_files(
     names: Mapping[str, Sequence[str]], model: ModelConfig, plan: ParallelPlan
 ) -> list[TargetFile]:
-    placed = layouts(parameter_shapes(model), model, plan)
+    placed = layouts(model, plan)
     writers = slice_writers(placed, plan)
     slots: dict[Path, list[Slot]] = {}
     for stem, group in names.items():

@@ -106,11 +106,16 @@ def _add_topology(parser: argparse.ArgumentParser, trains: bool) -> None:
     add = _adder(group)
     needed = "what the plan needs" if trains else "1"
     add_options(group, RunConfig, device=Differs(shown="run.device of the YAML" if trains else "auto"))
-    add("--nproc", type=positive, metavar="N", help=f"workers of a node; without it, {needed}")
+    add("--nproc", type=positive, metavar="N", help=f"workers of a node (default: {needed})")
     if not trains:
         parser.set_defaults(restarts=0)
         return
-    add("--nnodes", type=positive, metavar="N", help="nodes; without it 1, or the rank table's")
+    add(
+        "--nnodes",
+        type=positive,
+        metavar="N",
+        help="number of nodes (default: 1, or those of the rank table)",
+    )
     add("--node-rank", type=natural, metavar="N", help="place of this node, from 0; needed with several")
     add("--master-addr", metavar="HOST", help="address of node 0 that all nodes reach (msrun); needed with "
         "several")  # fmt: skip

@@ -93,3 +93,9 @@ def join_outputs(parts: Sequence[Path], output: Path) -> None:
         lines += [json_text(row | {"index": row["index"] + before}, indent=None) for row in rows]
         before += len(rows)
     write_text(output, "".join(line + "\n" for line in lines))
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import no_program
+
+    no_program("pangu_alpha launch predict")

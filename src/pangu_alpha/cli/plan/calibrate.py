@@ -36,9 +36,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|YAML",
         help="where they ran, such as 910b-64",
     )
-    add("--stack", default="pangu-alpha", help="software they ran with (default: %(default)s)")
-    add("--output", type=user_path, metavar="YAML", help="writes the cluster with its new constants")
-    add("--json", action="store_true", help="prints JSON instead of tables")
+    add(
+        "--stack",
+        default="pangu-alpha",
+        help="the training software that they ran with (default: %(default)s)",
+    )
+    add("--output", type=user_path, metavar="YAML", help="file for the cluster with its new constants")
+    add("--json", action="store_true", help="print JSON instead of tables")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -180,3 +184,9 @@ def _level(level: Level) -> dict[str, Any]:
 def _sourced(value: Any, sources: Mapping[str, str], name: str) -> Any:
     source = sources.get(name, "none given")
     return value if source == "none given" else {"value": value, "source": source}
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import no_program
+
+    no_program("pangu_alpha.cli.plan calibrate")

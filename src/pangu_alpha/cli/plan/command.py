@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pangu_alpha.cli.plan import calibrate, train_replay
+from pangu_alpha.cli.plan import operators as operators_command
 from pangu_alpha.cli.plan import search as search_command
 from pangu_alpha.cli.plan.dry_run import compile_ranks, run_dry_run, stages_with_traffic
 from pangu_alpha.cli.plan.jobs import chip_of, job_of, network_of, plan_of, write_report
@@ -24,17 +25,11 @@ from pangu_alpha.cli.plan.text import (
 )
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.parallel.mesh import Mesh
-from pangu_alpha.planner.operators import verify as compiled
-from pangu_alpha.planner.operators.draw import draw_operators
-from pangu_alpha.planner.operators.patterns import operators_text
-from pangu_alpha.planner.operators.strategies import best_block
 from pangu_alpha.planner.search.search import Candidate
 from pangu_alpha.proof.checks.stages import together
 from pangu_alpha.proof.dry_run.job import Job
 from pangu_alpha.proof.dry_run.links import Cluster
 from pangu_alpha.proof.dry_run.strategy_searches import SEARCHES, TABLE, job_for, try_way
-
-_SHOWN = (2, 4, 8)  # devices that a picture of a block's ways shows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,17 +77,7 @@ def _search(options: argparse.Namespace, folder: Path) -> int:
 
 def _operators(options: argparse.Namespace, folder: Path) -> int:
     model, _ = network_of(options)
-    asked = (model, options.devices, options.batch_size, options.micro_batches, options.limit)
-    print(operators_text(*asked))
-    if options.picture is not None:
-        draw_operators(model, _SHOWN, options.picture)
-    if not options.verify:
-        return 0
-    lines = compiled.verify(model, best_block(*asked), folder, options.timeout)
-    print(
-        f"\nCollectives of a block, as modelled and as MindSpore compiles them\n{compiled.lines_text(lines)}"
-    )
-    return int(not all(line.equal for line in lines))
+    return operators_command.run(options, model, folder)
 
 
 def _train_replay(options: argparse.Namespace, folder: Path) -> int:

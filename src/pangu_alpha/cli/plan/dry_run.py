@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from pangu_alpha.cli.plan.jobs import job_of, write_report
 from pangu_alpha.cli.plan.memory import memory_text
+from pangu_alpha.cli.plan.operators import block_text
 from pangu_alpha.cli.plan.text import (
     dropout_text,
     rank_text,
@@ -25,6 +26,7 @@ from pangu_alpha.config.families import FAMILIES, JIT_LEVEL, compute_type, has_f
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.planner.operators.verify import verify_job
 from pangu_alpha.proof.checks.dropout import shared
 from pangu_alpha.proof.checks.stages import Together, together
 from pangu_alpha.proof.dry_run.compile import compile_rank
@@ -51,6 +53,10 @@ def run_dry_run(options: argparse.Namespace, folder: Path) -> int:
         "ranks": [each.to_json() for each in summaries],
         "dropout": masks,
     }
+    block = []
+    if job.plan.table is not None:
+        block = verify_job(job, folder / "block", options.timeout)
+        found["block"] = [{**line._asdict(), "equal": line.equal} for line in block]
     all_ranks = None
     if options.all_stages:
         all_ranks = together({each.rank: each.order for each in summaries}, mesh)
@@ -62,7 +68,9 @@ def run_dry_run(options: argparse.Namespace, folder: Path) -> int:
         print(f"{options.model}, {job.plan.devices} devices: dp {mesh.dp}, tp {mesh.tp}, pp {mesh.pp}")
         print(_chip_text(job))
         print(_dry_run_text(job, summaries, all_ranks, masks))
-    good = all(each.agrees for each in summaries) and not masks
+        if block:
+            print(f"\n{block_text(block)}")
+    good = all(each.agrees for each in summaries) and not masks and all(line.equal for line in block)
     return int(not good or bool(all_ranks and not all_ranks.meet))
 
 
@@ -132,3 +140,9 @@ def stages_with_traffic(summaries: Sequence[RankSummary], job: Job) -> str:
     parts.append(memory_text(list(shown.values()), job))
     total = sum(sum(each.wire().values()) for each in summaries) * job.plan.dp * job.plan.tp
     return "\n\n".join([*parts, f"all devices send {size(total)} in a step"])
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import no_program
+
+    no_program("pangu_alpha.cli.plan dry-run")

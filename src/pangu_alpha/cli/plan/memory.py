@@ -26,7 +26,10 @@ def memory_text(summaries: Sequence[RankSummary], job: Job) -> str:
     rows = [row for each in summaries for row in _rows(each, job)]
     header = ("stage", "bytes of", "a micro-batch", "in the graph", "by formula", "difference")
     text = table(header, rows, right=range(2, 6))
-    return f"Memory: what a rank holds, and keeps at most for the backward pass, in the graph's order\n{text}"
+    heading = "Memory: what a rank holds, and keeps at most for the backward pass, in the graph's order"
+    if job.plan.table is not None:
+        heading += "\n(the formula of activations is that of the hand-made table, not of the found one)"
+    return f"{heading}\n{text}"
 
 
 def _rows(summary: RankSummary, job: Job) -> Iterator[tuple[object, ...]]:

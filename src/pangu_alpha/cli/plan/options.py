@@ -16,6 +16,7 @@ from pangu_alpha.cli.options import (
     path_text,
     positive,
     positive_number,
+    user_path,
 )
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.cli.plan import calibrate, train_replay
@@ -62,15 +63,15 @@ def plan_parser() -> argparse.ArgumentParser:
     )
     which = one.add_mutually_exclusive_group()
     which.add_argument("--rank", type=natural, default=0, help="rank to compile (default: 0)")
-    which.add_argument("--ranks", type=naturals, metavar="R,R,...", help="several ranks, whose dropout masks "
-        "are compared")  # fmt: skip
-    which.add_argument("--all-stages", action="store_true", help="the first rank of every stage")
+    which.add_argument("--ranks", type=naturals, metavar="R,R,...", help="several ranks to compile; "
+        "their dropout masks are compared")  # fmt: skip
+    which.add_argument("--all-stages", action="store_true", help="compile the first rank of every stage")
     one.add_argument("--rank-table", type=path_text, metavar="FILE", help="where ranks stand (default: "
         "servers of 8 devices in the order of the ranks)")  # fmt: skip
     add_rack_option(one)
-    one.add_argument("--initialize", action="store_true", help="makes the initial values, too, so that the "
-        "host's peak has them (minutes for a stage of 10^10 parameters)")  # fmt: skip
-    one.add_argument("--picture", type=path_text, metavar="PNG", help="draws what each stage sends")
+    one.add_argument("--initialize", action="store_true", help="also make the initial values, so that the "
+        "peak memory of the host includes them (minutes for a stage of 10^10 parameters)")  # fmt: skip
+    one.add_argument("--picture", type=path_text, metavar="PNG", help="draw what each stage sends")
     _chip_option(one)
     _output_options(one)
     one = commands.add_parser("replay", help="run a plan's graphs on CPU and compare with one device")
@@ -79,7 +80,7 @@ def plan_parser() -> argparse.ArgumentParser:
         nargs="?",
         const="quick",
         choices=("quick", "full", "continued"),
-        help="the shipped plans instead of one; continued: changes of the plan in the midst of training",
+        help="replay the shipped plans instead of one; continued: plans that change during the training",
     )
     one.add_argument("--steps", type=positive, default=3, help="optimizer steps, of continued ones under "
         "each plan (default: 3)")  # fmt: skip
@@ -123,9 +124,13 @@ def _search_parsers(commands: argparse._SubParsersAction) -> None:
     one.add_argument("--micro-batches", type=positive, default=1, metavar="M", help="of a step (default: 1)")
     one.add_argument("--limit", type=byte_size, metavar="SIZE", help="of the block's matrices and their "
         "moments on a device, such as 120MB")  # fmt: skip
-    one.add_argument("--verify", action="store_true", help="compiles the found way and compares call by call")
+    one.add_argument("--output", "--out", dest="table_file", type=user_path, metavar="YAML", help="file for "
+        "the found way as a table of operators, which parallel.table and --table take")  # fmt: skip
     one.add_argument(
-        "--picture", type=path_text, metavar="PNG", help="draws bytes by tokens for 2, 4, 8 devices"
+        "--verify", action="store_true", help="compile the found way and compare it call by call"
+    )
+    one.add_argument(
+        "--picture", type=path_text, metavar="PNG", help="draw bytes by tokens for 2, 4 and 8 devices"
     )
     _timeout_option(one, "seconds that a compilation of --verify may take")
     one = commands.add_parser("calibrate", help="a cluster's constants from your own logged steps")
@@ -156,9 +161,11 @@ def _chip_option(parser: argparse.ArgumentParser) -> None:
 
 def _plan_options(parser: argparse.ArgumentParser) -> None:
     add_plan_options(parser, "plan")
-    parser.add_argument("--devices", type=positive, metavar="N", help="must be dp * tp * pp")
+    parser.add_argument(
+        "--devices", type=positive, metavar="N", help="number of devices; it must be dp * tp * pp"
+    )
 
 
 def _output_options(parser: argparse.ArgumentParser) -> None:
     add_output_folder(parser, "folder that keeps graphs, logs and report.json; without it nothing is kept")
-    parser.add_argument("--json", action="store_true", help="prints report.json instead of tables")
+    parser.add_argument("--json", action="store_true", help="print report.json instead of tables")

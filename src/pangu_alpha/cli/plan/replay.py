@@ -83,3 +83,9 @@ def replayed(options: argparse.Namespace) -> Mapping[str, Job | Change]:
 def _float32_shape(name: str) -> dict[str, Any]:
     """Fields of a model as CPU can replay it."""
     return to_mapping(load_network(name).model) | {"dropout": 0.0, "compute_dtype": "float32"}
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import no_program
+
+    no_program("pangu_alpha.cli.plan replay")

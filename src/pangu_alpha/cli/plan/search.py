@@ -40,23 +40,48 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--cluster", required=True, type=path_text, metavar="NAME|YAML|TABLE", help="FAMILY-COUNT such as "
         "910a-2048, a YAML with device, levels, count, or a rank table (.json, with --levels)")  # fmt: skip
-    add("--levels", type=path_text, metavar="FAMILY|YAML", help="device and links of a rank table's cluster")
-    add("--global-batch", type=positive, required=True, metavar="N", help="sequences of an optimizer step")
-    add("--stack", default="pangu-alpha", help="software whose habits hold (default: %(default)s)")
-    add("--top", type=positive, default=5, metavar="K", help="grids that are shown (default: 5)")
+    add(
+        "--levels",
+        type=path_text,
+        metavar="FAMILY|YAML",
+        help="device and links of the cluster of a rank table",
+    )
+    add(
+        "--global-batch",
+        type=positive,
+        required=True,
+        metavar="N",
+        help="sequences that an optimizer step reads on all devices together",
+    )
+    add(
+        "--stack",
+        default="pangu-alpha",
+        help="the training software, whose habits the costs follow (default: %(default)s)",
+    )
+    add("--top", type=positive, default=5, metavar="K", help="number of grids to show (default: 5)")
     add(
         "--fix",
         nargs="+",
         action="extend",
         default=[],
         metavar="NAME=VALUE",
-        help=f"decisions that are given: {', '.join(FREE)}",
+        help=f"decisions that are not searched: {', '.join(FREE)}",
     )
-    add("--memory", type=positive_number, metavar="GiB", help="of a device that may be used (default: all)")
-    add("--compare", type=path_text, metavar="YAML", help="a plan of yours: where it ranks, and why")
-    add("--front", action="store_true", help="also the fastest plans for less memory")
-    add("--pictures", action="store_true", help="draws timeline, parts, front and grid into --output")
-    add("--verify", action="store_true", help="sends the best plan through the dry run of every stage")
+    add(
+        "--memory",
+        type=positive_number,
+        metavar="GiB",
+        help="memory of a device that may be used (default: all)",
+    )
+    add(
+        "--compare",
+        type=path_text,
+        metavar="YAML",
+        help="a plan of your own: show its rank, and why it loses",
+    )
+    add("--front", action="store_true", help="also show the fastest plans for less memory")
+    add("--pictures", action="store_true", help="draw timeline, parts, front and grid into --output")
+    add("--verify", action="store_true", help="dry-run every stage of the best plan")
 
 
 def run(
@@ -339,3 +364,9 @@ def _candidate_json(each: Candidate) -> dict[str, Any]:
         "seconds": each.seconds,
         "memory": each.memory,
     }
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import no_program
+
+    no_program("pangu_alpha.cli.plan search")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from pangu_alpha.network.parameters import for_all_layers
 from pangu_alpha.parallel.mesh import RANK_ORDER, Mesh
 from pangu_alpha.planner.text_tables import table
-from pangu_alpha.proof.dry_run.report import LAYER, Placement, RankSummary
+from pangu_alpha.proof.dry_run.report import Placement, RankSummary
 from pangu_alpha.proof.dry_run.strategy_searches import Way, side_by_side, strategy_text
 from pangu_alpha.proof.replay.replay import ReplayReport
 
@@ -77,7 +78,7 @@ def dropout_text(summaries: Sequence[RankSummary], shared: Sequence[str] = ()) -
     rows: Counter[tuple[str, ...]] = Counter()
     for summary in summaries:
         for each in summary.dropout:
-            cell, cut = LAYER.sub("blocks.*.", each.cell), ", ".join(each.axes) or "-"
+            cell, cut = for_all_layers(each.cell), ", ".join(each.axes) or "-"
             drawn = "by position" if each.way == "positional" else "device, seeds {} {}".format(*each.seeds)
             rows[cell, cut, _shape(each.shape), drawn, str(each.passes)] += 1
     lines = [(*row, count) for row, count in rows.items()]
@@ -156,14 +157,21 @@ def wire_text(summary: RankSummary) -> str:
     return "sent in a step: " + (", ".join(parts) or "nothing")
 
 
+def _shown_as(axis: str, mesh: Mesh) -> str:
+    """The column of an axis as Mesh.axis_of names it; groups over several axes are shown under dp, or pp."""
+    first = axis.partition(" ")[0].partition("+")[0]
+    if axis in ("world", "other", "dp+tp") or first not in RANK_ORDER:
+        return "dp" if mesh.dp > 1 else "pp"
+    return first
+
+
 def stages_text(summaries: Sequence[RankSummary], mesh: Mesh, layers: Sequence[int]) -> str:
     """A row for every stage; below it what is wrong with the host's memory and with placements."""
     rows = []
     for each in summaries:
         sent = dict.fromkeys(RANK_ORDER, 0.0)
         for (axis, _), count in each.wire().items():
-            key = axis.partition(" ")[0] if axis.startswith("pp") else axis
-            sent["dp" if key in ("world", "dp+tp") and mesh.dp > 1 else key.partition("+")[0]] += count
+            sent[_shown_as(axis, mesh)] += count
         seconds = f"{each.compile_seconds:.0f}"
         peak = f"{each.peak_mb / 1024:.2f} GiB"
         held = [size(count) for count in each.bytes.values()]

@@ -29,13 +29,14 @@ def add_replay_options(parser: argparse.ArgumentParser) -> None:
     add("--model", type=path_text, metavar="NAME|YAML", help="shape of the network (default: a network of "
         "hidden size 32)")  # fmt: skip
     add_options(parser, ModelConfig, num_layers=Differs(older="--layers", shown="the model's, or 2"))
-    add("--then", action="append", metavar="KEY=VALUE", help="goes on under another plan after half of the "
-        "steps, from a checkpoint; may be given more than once, for each field that changes")  # fmt: skip
+    add("--then", action="append", metavar="KEY=VALUE", help="continue from a checkpoint under another plan "
+        "after half of the steps; one word for each field that changes; may be repeated")  # fmt: skip
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--kill-rank", type=natural, metavar="RANK", help="kills this rank after half of the "
-        "steps and one; the run goes on from the checkpoint of the first half")  # fmt: skip
-    how.add_argument("--stop-rank", type=natural, metavar="RANK", help="sends this rank SIGTERM after half "
-        "of the steps; all save and stop, and the run goes on from there")  # fmt: skip
+    how.add_argument("--kill-rank", type=natural, metavar="RANK", help="kill this rank one step "
+        "after half of the "
+        "steps; the run continues from the checkpoint of the first half")  # fmt: skip
+    how.add_argument("--stop-rank", type=natural, metavar="RANK", help="send this rank SIGTERM after half of "
+        "the steps; all ranks save and stop, and the run continues from there")  # fmt: skip
     add("model_fields", nargs="*", metavar="key=value", help="keys of the network, such as dropout=0.1 "
         "compute_dtype=float16")  # fmt: skip
 
@@ -105,3 +106,9 @@ def _shape(options: argparse.Namespace, plan: ParallelPlan) -> dict[str, Any]:
         raise ConfigError([f"{name}: not a field that can be given" for name in sorted(unknown)])
     layers = {} if options.num_layers is None else {"num_layers": options.num_layers}
     return shape | layers | given
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import no_program
+
+    no_program("pangu_alpha.cli.plan train-replay")

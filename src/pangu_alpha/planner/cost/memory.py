@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.parallel.layout import is_tied, layouts, parameter_shapes
+from pangu_alpha.network.parameters import parameter_table
+from pangu_alpha.parallel.layout import layouts
 from pangu_alpha.planner.cost import kept
 from pangu_alpha.planner.cost.hardware import Device, Stack
 from pangu_alpha.planner.cost.job import Job
@@ -121,12 +122,12 @@ def state_bytes(model: ModelConfig, plan: ParallelPlan, stage: int) -> tuple[int
     `stage_memory` spreads biases and norms evenly instead. Weights without moments are the last stage's copy
     of the tied table and the numbers that a step is given (PartitionedStep.controls).
     """
-    placed = layouts(parameter_shapes(model), model, plan)
+    placed, table = layouts(model, plan), parameter_table(model)
     own = sum(math.prod(layout.slice_shape) for layout in placed.values() if layout.stage == stage)
     copied = (
         math.prod(layout.slice_shape)
         for name, layout in placed.items()
-        if is_tied(name) and stage == plan.pp - 1 != layout.stage
+        if table[name].tied and stage == plan.pp - 1 != layout.stage
     )
     return FULL * (own + sum(copied) + _CONTROLS), 2 * FULL * own
 

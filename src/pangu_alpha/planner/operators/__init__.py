@@ -1,3 +1,3 @@
 """How each operator of a block is split best over the devices of a group."""
 
-__all__ = ["draw", "patterns", "strategies", "verify"]
+__all__ = ["draw", "found_table", "patterns", "strategies", "verify"]

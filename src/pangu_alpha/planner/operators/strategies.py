@@ -151,7 +151,11 @@ def best_block(
 
 
 def cheapest(
-    block: Block, micro_batches: int = 1, limit: float | None = None, price: Price = sent
+    block: Block,
+    micro_batches: int = 1,
+    limit: float | None = None,
+    price: Price = sent,
+    allowed: Callable[[str, Choice], bool] = lambda name, choice: True,
 ) -> BlockStrategy:
     """The way of least cost.
 
@@ -160,11 +164,15 @@ def cheapest(
         micro_batches: See `best_block`.
         limit: See `best_block`.
         price: Of a call.
+        allowed: Whether an operator, by its name, may be split so.
 
     Raises:
-        ValueError: There is none: lengths are not divisible, or none fits the limit.
+        ValueError: There is none: lengths are not divisible, none is allowed, or none fits the limit.
     """
-    options = {name: choices_of(block, operator, limit) for name, operator in block.operators.items()}
+    options = {
+        name: [choice for choice in choices_of(block, operator, limit) if allowed(name, choice)]
+        for name, operator in block.operators.items()
+    }
     for name, choices in options.items():
         if not choices:
             raise ValueError(

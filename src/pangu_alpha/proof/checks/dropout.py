@@ -12,7 +12,7 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from math import prod
 from typing import Literal, NamedTuple
 
@@ -21,7 +21,11 @@ import numpy as np
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.data.hashing import column_numbers, device_seeds, head_numbers, salted
+from pangu_alpha.network.parameters import layer_of
+from pangu_alpha.network.rows import Axes
+from pangu_alpha.parallel.axes import degree, grid, part_at, single
 from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.parallel.sharding import table_of
 from pangu_alpha.proof.graph import mindir
 
 _CELL = re.compile(r"(\w+)-(\w+)")
@@ -103,7 +107,9 @@ def faults(found: Sequence[Draw], model: ModelConfig, plan: ParallelPlan, rank: 
     """
     mesh = Mesh.of(plan)
     place = mesh.coordinates(rank)
-    heads = model.num_heads // plan.tp
+    axis = _dimensions(_WEIGHTS, plan)[1]
+    heads = model.num_heads // degree(axis, plan)
+    first = heads * part_at(single(axis, plan), grid(plan), mesh.digits(rank))
     said = []
     for each in found:
         salt = salt_of(each.cell, model)
@@ -112,7 +118,7 @@ def faults(found: Sequence[Draw], model: ModelConfig, plan: ParallelPlan, rank: 
         if each.way == "device":
             expected, own = device_seeds((seed, place.data, place.tensor), salt), ()
         else:
-            expected, own = _numbers_of(each, model, salt, place.tensor * heads, heads)
+            expected, own = _numbers_of(each, model, salt, first, heads)
         if each.seeds != expected:
             said.append(f"rank {rank}: {each.cell} has the seeds {each.seeds}, not {expected} of its place")
         elif each.heads != own:
@@ -147,19 +153,20 @@ def shared(found: Mapping[int, Sequence[Draw]], plan: ParallelPlan) -> list[str]
                 has, lacks = (one, other) if cell in sides[0] else (other, one)
                 said.append(f"{cell}: rank {has} draws a mask, rank {lacks} does not")
             both = [(each, sides[1][cell]) for cell, each in sides[0].items() if cell in sides[1]]
-            said += [text for pair in both if (text := _unequal(*pair, mesh, one, other))]
+            said += [text for pair in both if (text := _unequal(*pair, plan, one, other))]
     return said
 
 
-def _unequal(first: Draw, second: Draw, mesh: Mesh, one: int, other: int) -> str:
+def _unequal(first: Draw, second: Draw, plan: ParallelPlan, one: int, other: int) -> str:
     """What is wrong with the masks that two ranks draw in one cell, "" if nothing."""
     ranks = f"{first.cell}: ranks {one} and {other} hold"
     if first.way == "positional" or second.way == "positional":
         right = first.seeds == second.seeds and first.way == second.way
         if first.heads:
-            right &= (first.heads == second.heads) == same_slice(mesh, ["tp"], one, other)
+            heads = single(_dimensions(_WEIGHTS, plan)[1], plan)
+            right &= (first.heads == second.heads) == same_slice(plan, heads, one, other)
         return "" if right else f"{ranks} parts of one tensor, but number its masks differently"
-    copies = same_slice(mesh, first.axes, one, other)
+    copies = same_slice(plan, first.axes, one, other)
     if copies == (first.seeds == second.seeds):
         return ""
     return (
@@ -169,20 +176,25 @@ def _unequal(first: Draw, second: Draw, mesh: Mesh, one: int, other: int) -> str
     )
 
 
-def same_slice(mesh: Mesh, axes: Sequence[str], one: int, other: int) -> bool:
-    """Whether two ranks of a stage hold copies of a tensor that these axes cut."""
-    places = [mesh.coordinates(rank) for rank in (one, other)]
-    return all(places[0].along(axis) == places[1].along(axis) for axis in axes)
+def same_slice(plan: ParallelPlan, axes: Sequence[str], one: int, other: int) -> bool:
+    """Whether two ranks of a stage hold copies of a tensor that these axes of its grid cut."""
+    places = [Mesh.of(plan).digits(rank) for rank in (one, other)]
+    return all(places[0][axis] == places[1][axis] for axis in axes)
+
+
+def _dimensions(cell: str, plan: ParallelPlan) -> Axes:
+    """Axis of the table for each dimension of what a cell drops, by the cell's place in the network."""
+    return table_of(plan).split(cell.rpartition(".")[2], "drop").inputs[0]
 
 
 def salt_of(cell: str, model: ModelConfig) -> int:
     """The salt of a cell by its place, as model.pangu gives them out."""
     if cell == "embedding_dropout":
         return 0
-    layer = re.match(r"blocks\.(\d+)\.", cell)
-    index = int(layer[1]) if layer else model.num_layers - 1
+    layer = layer_of(cell, model)
+    assert layer is not None, cell
     kinds = ("attention.core.dropout", "attention_dropout", "feed_forward_dropout")
-    return 3 * index + 1 + next(i for i, kind in enumerate(kinds) if cell.endswith(kind))
+    return 3 * layer + 1 + next(i for i, kind in enumerate(kinds) if cell.endswith(kind))
 
 
 class _Cell(NamedTuple):
@@ -246,13 +258,13 @@ def _draw(cell: _Cell, plan: ParallelPlan) -> Draw:
     if sum(node.type == "Cast" for node, *_ in cell.runs) == 1:
         # From the mask of one byte, once each way; MindSpore leaves the cell's name on the second one alone.
         backward += elements * (1 + size) * cell.calls
-    axes = ("dp", "tp") if cell.of_attention or plan.sequence_parallel else ("dp",)
+    cut_by = chain.from_iterable(single(axis, plan) for axis in _dimensions(cell.name, plan))
     return Draw(
         cell=cell.name,
         way="positional" if kernel is None else "device",
         seeds=seeds,
         heads=heads,
-        axes=tuple(axis for axis in axes if Mesh.of(plan).degree(axis) > 1),
+        axes=tuple(axis for axis in cut_by if grid(plan)[axis] > 1),
         shape=whole.shape,
         bytes=cell.moved() + backward if kernel is None else kernel_bytes,
         kernel_bytes=kernel_bytes,

@@ -101,9 +101,9 @@ class Moves:
         Args:
             rank: One of the stage.
         """
-        place = self.mesh.coordinates(rank)
+        place = self.mesh.digits(rank)
         groups = {
-            group: self._group(group, tuple(place.along(axis) for axis in axes), rank)
+            group: self._group(group, tuple(place[axis] for axis in axes), rank)
             for group, axes in self.axes.items()
         }
         moved = [

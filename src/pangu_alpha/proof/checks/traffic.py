@@ -8,8 +8,9 @@ slice, M micro-batches, L layers of the stage.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -17,18 +18,22 @@ from typing import NamedTuple
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.parallel.layout import Layout, is_tied, layouts, parameter_shapes
+from pangu_alpha.network.parameters import ParameterSpec, parameter_table
+from pangu_alpha.parallel.axes import single
+from pangu_alpha.parallel.layout import Layout, layouts
 from pangu_alpha.parallel.mesh import AXES, Mesh
 
 _SIZES = {"float32": 4, "int32": 4, "float16": 2, "bfloat16": 2}
 ACTIVATION, TABLE = "stage to stage: activations", "tied table: first and last stage"
 _SUMS = "layers: sums over heads and feed-forward"
+BY_TABLE = "layers: as the found table splits them"
 INPUTS = "inputs: rows of all ranks"
 GATHERED = "weights: gathered for use"
 SCATTERED = "gradients: summed and scattered"
 SUMMED = "gradients: sums over replicas"
 WORLD = "update: tokens and norm"
 OVERFLOW = "update: overflow"
+_LAST_OF_LAYER = "feed_forward.down.bias"  # what it is added to is the layer's result: not computed again
 
 
 class Call(NamedTuple):
@@ -98,7 +103,12 @@ class Formulas:
     @cached_property
     def placed(self) -> dict[str, Layout]:
         """Layout of every parameter."""
-        return layouts(parameter_shapes(self.model), self.model, self.plan)
+        return layouts(self.model, self.plan)
+
+    @cached_property
+    def table(self) -> Mapping[str, ParameterSpec]:
+        """Every parameter's row of the table."""
+        return parameter_table(self.model)
 
     def demands(self) -> list[Demand]:
         """All of them."""
@@ -106,7 +116,8 @@ class Formulas:
 
     def passes(self) -> list[Demand]:
         """Those of the micro-batches and of their passes through the stage."""
-        parts = (self._layers(), self._embedding(), self._loss(), self._inputs(), self._stages())
+        layers = self._layers() if self.plan.table is None else []
+        parts = (layers, self._embedding(), self._loss(), self._inputs(), self._stages())
         return list(chain.from_iterable(parts))
 
     def updates(self) -> list[Demand]:
@@ -125,7 +136,12 @@ class Formulas:
         times: int,
     ) -> Iterator[Demand]:
         """A demand, unless the axes have one device or nothing is to be done."""
-        axis = axis_name(self.mesh, axes)
+        yield from self._ask_on(what, phase, operation, axis_name(self.mesh, axes), elements, dtype, times)
+
+    def _ask_on(
+        self, what: str, phase: str, operation: str, axis: str, elements: int, dtype: str, times: int
+    ) -> Iterator[Demand]:
+        """As `_ask`, the axes by their name; "" for one device."""
         if axis and times:
             yield Demand(what, Call(phase, operation, axis, dtype, elements * _SIZES[dtype]), times)
 
@@ -226,11 +242,10 @@ class Formulas:
     def _table(self) -> Iterator[Demand]:
         """The tied table, from the first to the last stage, and its gradient back."""
         if self.plan.pp > 1 and (self.first or self.last):
-            table = self.placed["word_embedding.table"]
-            size = math.prod(table.shape) // math.prod(table.parts) * 4
             operations = ("Send", "Receive") if self.first else ("Receive", "Send")
-            for phase, operation in zip(("parameter", "gradient"), operations, strict=True):
-                yield Demand(TABLE, Call(phase, operation, self._hop("pp pair"), "float32", size), 1)
+            for size in (_slice(self.placed[name]) * 4 for name, spec in self.table.items() if spec.tied):
+                for phase, operation in zip(("parameter", "gradient"), operations, strict=True):
+                    yield Demand(TABLE, Call(phase, operation, self._hop("pp pair"), "float32", size), 1)
 
     def _hop(self, name: str) -> str:
         """The axis of two ranks of a pipeline; the whole of it if there are two."""
@@ -243,7 +258,7 @@ class Formulas:
         all of it once more. At the other levels the last stage sends its own replica's part.
         """
         for name, layout in self.placed.items():
-            sent = is_tied(name) and self.last and self.plan.optimizer_parallel == "level1"
+            sent = self.table[name].tied and self.last and self.plan.optimizer_parallel == "level1"
             if self.stage == layout.stage or sent:
                 asks = self._gathered if layout.optimizer_parts > 1 else self._summed
                 yield from asks(name, layout)
@@ -253,9 +268,9 @@ class Formulas:
 
         In one pass without micro-batches MindSpore does so for each use of a parameter: the tied table's two.
         """
-        times = 2 if is_tied(name) and self.plan.micro_batches == 1 else 1
-        axes, size = holders(layout), _slice(layout)
-        yield from self._ask(SUMMED, "gradient", "AllReduce", axes, size, "float32", times)
+        times = 2 if self.table[name].tied and self.plan.micro_batches == 1 else 1
+        axis, size = holders(layout, self.plan), _slice(layout)
+        yield from self._ask_on(SUMMED, "gradient", "AllReduce", axis, size, "float32", times)
 
     def _gathered(self, name: str, layout: Layout) -> Iterator[Demand]:
         """Optimizer parallel: the slice is gathered before its use, its gradient summed and scattered.
@@ -264,29 +279,28 @@ class Formulas:
         AllGather behind the cast), else in float32. Above level 1 gradients are scattered for every
         micro-batch, of each of the tied table's two uses.
         """
-        plan, axes, size = self.plan, holders(layout), _slice(layout)
+        plan, axis, size = self.plan, holders(layout, self.plan), _slice(layout)
+        row = self.table[name].row
         cast = plan.micro_batches > 1 or plan.optimizer_parallel == "level3"
-        dtype = self.dtype if cast and name.endswith((".weight", ".bias")) else "float32"
-        yield from self._ask(GATHERED, "parameter", "AllGather", axes, size, dtype, self._gathers(name))
+        dtype = self.dtype if cast and row.cast else "float32"
+        yield from self._ask_on(GATHERED, "parameter", "AllGather", axis, size, dtype, self._gathers(name))
         phase, times = "gradient", 1
         if plan.optimizer_parallel != "level1" and plan.micro_batches > 1:
             phase = "backward" if plan.optimizer_parallel == "level2" else "gradient"
-            times = plan.micro_batches * (2 if is_tied(name) else 1)
-        yield from self._ask(SCATTERED, phase, "ReduceScatter", axes, size, "float32", times)
+            times = plan.micro_batches * (2 if row.tied else 1)
+        yield from self._ask_on(SCATTERED, phase, "ReduceScatter", axis, size, "float32", times)
 
     def _gathers(self, name: str) -> int:
         """How often a weight is gathered: once a step; under level 3 once for every micro-batch, and again in
         the backward pass: what a derivative needs, and without micro-batches what a layer computes again."""
-        plan = self.plan
+        plan, spec = self.plan, self.table[name]
         if plan.optimizer_parallel != "level3":
             return 1
         if plan.micro_batches > 1:
-            return plan.micro_batches * (1 + name.endswith((".weight", ".gamma")))
-        first, *rest = name.split(".")
-        if first not in ("blocks", "query_layer") or name.endswith("down.bias"):
+            return plan.micro_batches * (1 + spec.row.in_backward)
+        if spec.layer is None or spec.row.part == _LAST_OF_LAYER:
             return 1
-        layer = int(rest[0]) if first == "blocks" else self.model.num_layers - 1
-        return 1 + (plan.recompute_of_layer(layer) == "full")
+        return 1 + (plan.recompute_of_layer(spec.layer) == "full")
 
     def _world(self) -> Iterator[Demand]:
         """Tokens of the batch, the square of the gradients' norm, and overflow where the chip saturates."""
@@ -302,15 +316,12 @@ def axis_name(mesh: Mesh, axes: Iterable[str]) -> str:
     return "world" if whole and len(wide) > 1 else "+".join(wide)
 
 
-def holders(layout: Layout) -> list[str]:
-    """The axes over which devices hold the same slice, on one stage."""
-    return [axis for axis, name in (("dp", "dp"), ("tp", "tp")) if name not in _cut_by(layout)]
-
-
-def _cut_by(layout: Layout) -> set[str | None]:
-    """Axes of the grid that cut a parameter; its vocabulary is cut over tp where it is cut at all."""
-    named = zip(layout.axes, layout.parts, strict=True)
-    return {"tp" if axis == "vp" else axis for axis, parts in named if parts > 1}
+def holders(layout: Layout, plan: ParallelPlan) -> str:
+    """What Mesh.axis_of calls the devices that hold the same slice, on one stage; "" for one device."""
+    cutting = set(itertools.chain.from_iterable(single(axis, plan) for axis in layout.axes))
+    mesh = Mesh.of(plan)
+    group = [rank for rank in mesh.stage_ranks(0) if not any(mesh.digits(rank)[axis] for axis in cutting)]
+    return mesh.axis_of(group) if len(group) > 1 else ""
 
 
 def _slice(layout: Layout) -> int:

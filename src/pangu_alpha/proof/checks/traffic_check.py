@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,10 @@ from typing import NamedTuple
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof.checks.traffic import Call, Demand
 from pangu_alpha.proof.graph import mindir
+
+UNEXPLAINED = "not explained"
+_PASSES = ("forward", "backward", "recompute")
+_TENSOR = ("tp", "tp part")
 
 
 class Seen(NamedTuple):
@@ -117,9 +122,27 @@ def check(demands: Iterable[Demand], seen: Mapping[Call, Seen]) -> list[Line]:
     lines = [_line(key, calls, seen) for key, calls in asked.items()]
     for call, times in left.items():
         if times:
-            demand = Demand("not explained", call, 0)
+            demand = Demand(UNEXPLAINED, call, 0)
             lines.append(_line((demand.what, *call[:4]), [(demand, times)], seen))
     return lines
+
+
+def taken_as_compiled(lines: Iterable[Line], what: str) -> list[Line]:
+    """Lines in which what no formula explains is a plan's found table's, as far as it may be that.
+
+    No formula knows how a found table splits the layers; their calls are modelled, and compared, a block at a
+    time (planner.operators.verify). All of them are passes' calls among tensor-parallel ranks.
+
+    Args:
+        lines: What `check` gave.
+        what: The purpose that these lines then have.
+    """
+    return [
+        dataclasses.replace(line, what=what, expected_calls=line.calls, expected_bytes=line.bytes)
+        if line.what == UNEXPLAINED and line.phase in _PASSES and line.axis in _TENSOR
+        else line
+        for line in lines
+    ]
 
 
 def _line(key: _Key, calls: Sequence[tuple[Demand, int]], seen: Mapping[Call, Seen]) -> Line:

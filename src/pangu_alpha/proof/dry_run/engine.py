@@ -10,7 +10,7 @@ from pangu_alpha.parallel.context import partition
 from pangu_alpha.parallel.world import World
 from pangu_alpha.proof.dry_run.job import Job
 from pangu_alpha.training.partitioned.engine import PartitionedEngine
-from pangu_alpha.training.partitioned.step import PartitionedStep, partitioned_step, step_inputs
+from pangu_alpha.training.partitioned.step import PartitionedStep, partitioned_step
 
 _NOWHERE = "none"  # the folder of records and output: an engine opens neither
 
@@ -47,5 +47,5 @@ class JobEngine(PartitionedEngine):
         job, rank = self.job, self.world.rank
         if job.search is None:
             return super()._make_step()
-        partition(job.plan, rank, job.search, step_inputs(job.model))
-        return partitioned_step(job.model, job.optim, job.plan, rank, self._operators, by_table=False)
+        partition(job.plan, rank, self._cuts(), job.search)
+        return partitioned_step(self.objective, job.optim, job.plan, rank, self._operators, by_table=False)

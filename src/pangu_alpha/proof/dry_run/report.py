@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,8 +11,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pangu_alpha.config.families import FAMILIES, compute_type
+from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import RunConfig
-from pangu_alpha.parallel.layout import Layout, is_tied, layouts
+from pangu_alpha.network.parameters import for_all_layers, parameter_table
+from pangu_alpha.parallel.axes import grid, single, written
+from pangu_alpha.parallel.layout import Layout, layouts
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof.checks import dropout, overflow, traffic, traffic_check
 from pangu_alpha.proof.checks.dependences import PartialOrder, partial_order
@@ -23,7 +28,6 @@ from pangu_alpha.proof.graph.inline import inline
 _STATE = {"adam_m.": "moments", "adam_v.": "moments", "accu_grads.": "sums"}
 _MINDSPORE = 1.5e9  # bytes that importing MindSpore and compiling a graph may take
 _NODE = 0.25e6  # bytes that compiling may take for each node; 0.16 to 0.23 MB were seen
-LAYER = re.compile(r"\bblocks\.\d+\.")
 _PLACE = re.compile(r"(?:^|/)(\w+)-\w+")  # attribute and class of a cell in a scope
 _OUTER = ("network", "token_loss", "model")  # cells around the network
 
@@ -180,6 +184,8 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
     saturates = FAMILIES[job.chip].saturates
     formulas = traffic.Formulas(job.model, job.plan, job.batch_size, compute_dtype(job), stage, saturates)
     lines = traffic_check.check(formulas.demands(), traffic_check.observed(model, mesh, report.rank))
+    if job.plan.table is not None:
+        lines = traffic_check.taken_as_compiled(lines, traffic.BY_TABLE)
     masks = dropout.draws(model, job.plan) if job.model.dropout else []
     seed = RunConfig.seed if job.seed is None else job.seed
     return RankSummary(
@@ -221,39 +227,38 @@ def held_bytes(parameters: Mapping[str, mindir.Tensor]) -> dict[str, int]:
 def placements(job: Job, report: RankReport, parameters: Mapping[str, mindir.Tensor]) -> Iterator[Placement]:
     """Where MindSpore put every parameter of a rank, and whether the table says so, too."""
     mesh = Mesh.of(job.plan)
-    stage = mesh.stage_of(report.rank)
-    for name, expected in layouts(traffic.parameter_shapes(job.model), job.model, job.plan).items():
-        if stage != expected.stage and not (is_tied(name) and stage == mesh.pp - 1):
+    stage, table = mesh.stage_of(report.rank), parameter_table(job.model)
+    for name, expected in layouts(job.model, job.plan).items():
+        if stage != expected.stage and not (table[name].tied and stage == mesh.pp - 1):
             continue
         if name not in report.layouts or name not in parameters:
             problem = "the rank's graph does not have it"
             yield Placement(name, 1, expected.shape, expected.axes, expected.slice_shape, (), problem)
             continue
         found, held = report.layouts[name], parameters[name].shape
-        axes = tuple(_axis(found, dimension, mesh) for dimension in range(len(found.shape)))
-        problem = _difference(expected, found, axes, held)
+        axes = tuple(_axis(found, dimension, job.plan) for dimension in range(len(found.shape)))
+        problem = _difference(expected, found, axes, held, job.plan)
         yield Placement(name, 1, found.shape, axes, found.slice_shape, held, problem)
 
 
-def _axis(found: Slice, dimension: int, mesh: Mesh) -> str | None:
-    """Axis of the grid that a dimension is cut over: its place in MindSpore's device matrix, by stride."""
+def _axis(found: Slice, dimension: int, plan: ParallelPlan) -> str | None:
+    """Axes of the grid that a dimension is cut over: its place in MindSpore's device matrix, by stride."""
     place, parts = found.tensor_map[dimension], found.shape[dimension] // found.slice_shape[dimension]
     if place < 0 or parts == 1:
         return None
-    index = len(found.device_matrix) - 1 - place
-    stride = 1
-    for size in found.device_matrix[index + 1 :]:
-        stride *= size
-    known = {(1, mesh.dp * mesh.tp): "dp+tp", (mesh.tp, mesh.dp): "dp", (1, mesh.tp): "tp"}
-    return known.get((stride, parts), f"{parts} parts of stride {stride}")
+    stride = math.prod(found.device_matrix[len(found.device_matrix) - place :])
+    names = [name for name, size in grid(plan).items() if size > 1]
+    for first, last in itertools.combinations(range(len(names) + 1), 2):
+        sizes = [grid(plan)[name] for name in names]
+        if (math.prod(sizes[last:]), math.prod(sizes[first:last])) == (stride, parts):
+            return written(names[first:last], plan)
+    return f"{parts} parts of stride {stride}"
 
 
-def _difference(expected: Layout, found: Slice, axes: Sequence[str | None], held: Sequence[int]) -> str:
-    names: dict[str | None, str | None] = {"vp": "tp"}
-    table = tuple(
-        names.get(axis, axis) if parts > 1 else None
-        for axis, parts in zip(expected.axes, expected.parts, strict=True)
-    )
+def _difference(
+    expected: Layout, found: Slice, axes: Sequence[str | None], held: Sequence[int], plan: ParallelPlan
+) -> str:
+    table = tuple(written(single(axis, plan), plan) for axis in expected.axes)
     whole = tuple(size // parts for size, parts in zip(expected.shape, expected.parts, strict=True))
     problems = [
         f"{what} {found_value}, by the table {value}"
@@ -272,7 +277,7 @@ def _alike(found: Iterator[Placement]) -> Iterator[Placement]:
     """One for all layers that lie alike."""
     groups: Counter[Placement] = Counter()
     for each in found:
-        groups[Placement(LAYER.sub("blocks.*.", each.name), *list(vars(each).values())[1:])] += 1
+        groups[Placement(for_all_layers(each.name), *list(vars(each).values())[1:])] += 1
     for each, count in groups.items():
         yield Placement(each.name, count, *list(vars(each).values())[2:])
 

@@ -14,12 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from pangu_alpha.network.parameters import layers_expression
 from pangu_alpha.proof.graph import mindir
 from pangu_alpha.proof.graph.inline import inline
 
 _VIEWS = ("Reshape", "ExpandDims", "Squeeze", "Depend", "Load")  # their first input, in other words
 _NOTHING = ("Constant", "UpdateState")
-_LAYER = re.compile(r"\b(blocks-CellList/\d+|query_layer)-")
+# MindSpore's scopes name a list of cells by its type, too: blocks-CellList/3-Block
+_LAYER = re.compile(r"\b(" + layers_expression("[0-9]+").replace(r"\.", "-CellList/") + ")-")
 _LOSS = "cross_entropy-"
 _MICRO = re.compile(r"@\d+$")  # what inlining adds to names
 

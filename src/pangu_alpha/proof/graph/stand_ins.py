@@ -166,6 +166,8 @@ CPU_KERNELS = frozenset(
         "SigmoidGrad",
         "Softmax",
         "SoftmaxBackward",
+        "Split",
+        "SplitWithSize",
         "Sqrt",
         "Square",
         "StridedSlice",

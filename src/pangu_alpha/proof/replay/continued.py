@@ -22,7 +22,8 @@ from pangu_alpha.checkpoint.native.format import Manifest
 from pangu_alpha.checkpoint.native.store import CheckpointStore
 from pangu_alpha.checkpoint.open import open_source
 from pangu_alpha.config.schema import to_mapping
-from pangu_alpha.parallel.layout import Layout, layouts, parameter_shapes, written_slices
+from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import Layout, layouts, written_slices
 from pangu_alpha.proof.dry_run.job import Job
 from pangu_alpha.proof.replay.processes import ReplayError
 from pangu_alpha.proof.replay.replay import ReplayReport, Setting, Start, replay
@@ -92,7 +93,7 @@ def save(job: Job, folder: Path, steps: int, root: Path) -> Path:
         "optim": to_mapping(job.optim),
         "parallel": to_mapping(job.plan),
     }
-    path, placed = root, layouts(parameter_shapes(job.model), job.model, job.plan)
+    path, placed = root, layouts(job.model, job.plan)
     for rank in reversed(range(job.plan.devices)):  # rank 0 waits for the others
         states = np.load(folder / part_name(rank) / STATES)
         tensors, slices = _slices(job, placed, rank, states, f"{steps - 1}/state/")

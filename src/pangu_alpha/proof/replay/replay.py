@@ -22,6 +22,7 @@ from pangu_alpha.checkpoint.moving.reading import read_box
 from pangu_alpha.checkpoint.tensors import Box, Source
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.files.writing import write_text
+from pangu_alpha.network.parameters import parameter_table
 from pangu_alpha.parallel.layout import layouts, stage_of
 from pangu_alpha.proof.checks import order
 from pangu_alpha.proof.dry_run.compile import compile_rank
@@ -159,7 +160,7 @@ def replay(
         recipe=_recipe(job, setting),
         differences=tuple(differences(found)),
         first=found.first,
-        placement=tuple(misplaced(compiled, job, {name: each.shape for name, each in initial.items()})),
+        placement=tuple(misplaced(compiled, job)),
         losses=losses,
         collectives=collectives,
         seconds=clock.seconds,
@@ -269,21 +270,20 @@ def _placed(reports: Sequence[RankReport], graphs: Mapping[int, mindir.Model], j
             regions[name] = region(layout, report.rank - first, tensor.shape, group)
             placed.shapes[name] = layout.shape
         placed.trained[report.rank] = {
-            name: part
-            for name, part in regions.items()
-            if stage == stage_of(_trained_name(name), job.model, job.plan)
+            name: part for name, part in regions.items() if stage == _trained_on(name, job)
         }
     return placed
 
 
-def _trained_name(name: str) -> str:
-    """The parameter a moment or a sum belongs to."""
+def _trained_on(name: str, job: Job) -> int:
+    """The stage that trains a parameter, or what a moment or a sum belongs to; the last for all else."""
     for prefix in (MOMENT1, MOMENT2, SUM):
         name = name.removeprefix(prefix)
-    return name
+    spec = parameter_table(job.model).get(name)
+    return stage_of(spec, job.model, job.plan) if spec else job.plan.pp - 1
 
 
-def misplaced(compiled: Sequence[RankReport], job: Job, shapes: Mapping[str, Sequence[int]]) -> Iterator[str]:
+def misplaced(compiled: Sequence[RankReport], job: Job) -> Iterator[str]:
     """Yields parameters whose slice in a rank's graph is not the one the sharding table says.
 
     MindSpore keeps a network's meaning whatever its strategies are, so a wrong row of the table may change
@@ -292,9 +292,8 @@ def misplaced(compiled: Sequence[RankReport], job: Job, shapes: Mapping[str, Seq
     Args:
         compiled: All ranks.
         job: Model and plan.
-        shapes: Whole shape of every parameter.
     """
-    expected = layouts(shapes, job.model, job.plan)
+    expected = layouts(job.model, job.plan)
     for report in compiled:
         held = mindir.read(report.graph).parameters
         for name, layout in expected.items():

@@ -127,11 +127,11 @@ class _Reference:
 
     def follow(self, job: Job) -> None:
         """Steps by this job's batches from now on."""
-        from pangu_alpha.training.loss import TokenLoss
+        from pangu_alpha.training.loss import BatchLoss, TokenLoss
         from pangu_alpha.training.step import Gradients
 
         self.job = job
-        self.gradients = Gradients(TokenLoss(self.model), self.parameters)
+        self.gradients = Gradients(BatchLoss(TokenLoss(self.model)), self.parameters)
 
     def step(
         self, step: int, batches: Sequence[Sequence[np.ndarray]], tensors: Sequence[Any], factor: float
@@ -141,8 +141,7 @@ class _Reference:
 
         # over the places of the step, whether they count or not: any other scale gives the same update
         scale = np.float32(factor / sum(batch[0].size for batch in batches))
-        drops = self.job.model.dropout > 0.0
-        found = [self.gradients(each[5] if drops else None, ms.Tensor(scale), *each[:5]) for each in tensors]
+        found = [self.gradients(ms.Tensor(scale), *each) for each in tensors]
         sums = [sum(each.asnumpy() for each in parts) for parts in zip(*(f[0] for f in found), strict=True)]
         names = [each.name for each in self.parameters]
         tokens = sum(float(batch[2].sum(dtype=np.float64)) for batch in batches)

@@ -11,16 +11,15 @@ import logging
 import time
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from pangu_alpha.checkpoint.moving.reshard import parameter_of
-from pangu_alpha.checkpoint.naming import MOMENTS
+from pangu_alpha.checkpoint.naming import MOMENTS, parameter_of
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import TrainConfig
-from pangu_alpha.parallel.layout import Layout, layouts, parameter_shapes
+from pangu_alpha.parallel.layout import Layout, layouts
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.world import World
 from pangu_alpha.training.guard import TrainingHaltedError
@@ -48,15 +47,18 @@ class ReplicaCheck:
         config: The run.
         world: All its ranks.
         partitioned: Whether each rank holds slices by the plan; else all hold all.
+        frozen: Names of the parameters that are not trained, so that they have no moments.
     """
 
-    def __init__(self, config: TrainConfig, world: World, partitioned: bool) -> None:
+    def __init__(
+        self, config: TrainConfig, world: World, partitioned: bool, frozen: Collection[str] = ()
+    ) -> None:
         self._every = config.run.check_replicas_every if world.size > 1 else 0
         self._steps = config.run.steps
         self._world = world
         plan = config.parallel if partitioned else ParallelPlan(dp=world.size)
-        placed = layouts(parameter_shapes(config.model), config.model, plan)
-        self._copied = copied_tensors(placed, plan)
+        placed = layouts(config.model, plan)
+        self._copied = copied_tensors(placed, plan, frozen)
         self._stage = Mesh.of(plan).stage_of(world.rank)
         self._names = self._copied[self._stage]
         own = {name: placed[parameter_of(name)] for name in self._names}
@@ -126,12 +128,15 @@ class ReplicaCheck:
         return (*found[0], len({place for place, *_ in found}))
 
 
-def copied_tensors(placed: Mapping[str, Layout], plan: ParallelPlan) -> list[list[str]]:
+def copied_tensors(
+    placed: Mapping[str, Layout], plan: ParallelPlan, frozen: Collection[str] = ()
+) -> list[list[str]]:
     """Names of the weights and moments that several ranks of a stage hold, for every stage."""
     names: list[list[str]] = [[] for _ in range(plan.pp)]
     for name, layout in placed.items():
         if layout.share(plan) < 1.0:
-            names[layout.stage] += [name, *(moment + name for moment in MOMENTS)]
+            moments = () if name in frozen else MOMENTS
+            names[layout.stage] += [name, *(moment + name for moment in moments)]
     return names
 
 

@@ -23,13 +23,11 @@ from pangu_alpha.training.schedule import row_numbers
 
 logger = logging.getLogger(__name__)
 
-_FED = 5  # of a Batch's arrays, those that the network takes
-
 
 def digest_of(micro_batches: Sequence[Batch]) -> int:
     """An int64 that only the same rows in the same order give."""
     digest = hashlib.sha256()
-    for array in itertools.chain.from_iterable(batch[:_FED] for batch in micro_batches):
+    for array in itertools.chain.from_iterable(batch.fields.values() for batch in micro_batches):
         digest.update(np.ascontiguousarray(array).data)
     return int.from_bytes(digest.digest()[:8], "little", signed=True)
 
@@ -75,9 +73,9 @@ def _check_equal_rows(
 ) -> None:
     """Some data coordinates have equal rows: right if those are the rows of their own samples."""
     place = Mesh.of(plan).coordinates(world.rank).data
-    samples = samples_of(plan, len(own[0].input_ids), position, place)
+    samples = samples_of(plan, len(own[0]), position, place)
     expected = batches.rows(samples)
-    wrong = digest_of([expected]) != digest_of([_joined(own)])
+    wrong = digest_of([expected]) != digest_of([Batch.joined(own)])
     ranks = np.flatnonzero(world.gather(np.array(wrong, np.int64))).tolist()
     if ranks:
         raise RanksDifferError(
@@ -86,7 +84,3 @@ def _check_equal_rows(
             "program: please report it"
         )
     logger.info("data: several data coordinates read equal rows in this step: the corpus holds them twice")
-
-
-def _joined(batches: Sequence[Batch]) -> Batch:
-    return Batch(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))

@@ -12,22 +12,25 @@ from typing import Any
 import numpy as np
 from mindspore import Tensor
 
-from pangu_alpha.checkpoint.moving.reshard import parameter_of
+from pangu_alpha.checkpoint.naming import parameter_of
 from pangu_alpha.checkpoint.native.distributed import COPIES
 from pangu_alpha.checkpoint.tensors import Box
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.operators import operators_for
+from pangu_alpha.network.parameters import parameter_shapes
 from pangu_alpha.parallel.context import partition
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, written_slices
+from pangu_alpha.parallel.layout import layouts, written_slices
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.world import World
 from pangu_alpha.processes.host_memory import give_back, keep_arrays_apart
 from pangu_alpha.training.checkpoints import boxes_of_rank
-from pangu_alpha.training.engine import Engine, StepResult, dropout_stream, graph_inputs, reported_norm
+from pangu_alpha.training.engine import Engine, dropout_stream, graph_inputs, reported_norm
 from pangu_alpha.training.guard import Guard
-from pangu_alpha.training.partitioned.step import PartitionedStep, partitioned_step, step_inputs
-from pangu_alpha.training.schedule import step_controls
+from pangu_alpha.training.hooks.hook import StepResult
+from pangu_alpha.training.objectives import objective_of
+from pangu_alpha.training.partitioned.step import PartitionedStep, partitioned_step
+from pangu_alpha.training.schedule import row_numbers, step_controls
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,7 @@ class PartitionedEngine(Engine):
     def __init__(self, config: TrainConfig, world: World) -> None:
         self.config = config
         self.world = world
+        self.objective = objective_of(config)
         plan = config.parallel
         self._operators = operators_for(
             config.model, self.device, chip=config.run.chip, device_dropout=dropout_stream(config, world.rank)
@@ -55,16 +59,21 @@ class PartitionedEngine(Engine):
         self._step.set_train()
         self.compute_dtype = self._operators.compute_dtype
         self.optimizer = self._step.update.optimizer
-        self._nominal_tokens = config.samples_per_step * config.model.seq_length
+        self._parameters = self.optimizer.parameters
+        self._nominal_weight = config.samples_per_step * self.objective.nominal_weight
         self._shapes = parameter_shapes(config.model)
         self._boxes = boxes_of_rank(config.model, plan, world.rank)
-        self._written = written_slices(layouts(self._shapes, config.model, plan), plan, world.rank)
+        self._written = written_slices(layouts(config.model, plan), plan, world.rank)
 
     def _make_step(self) -> PartitionedStep:
         """The step, not yet compiled, in a process that splits its graphs by the plan."""
         config, rank = self.config, self.world.rank
-        partition(config.parallel, rank, inputs=step_inputs(config.model))
-        return partitioned_step(config.model, config.optim, config.parallel, rank, self._operators)
+        partition(config.parallel, rank, inputs=self._cuts())
+        return partitioned_step(self.objective, config.optim, config.parallel, rank, self._operators)
+
+    def _cuts(self) -> list[tuple[int, ...]]:
+        """Into how many parts each dimension of each of the step's inputs is cut."""
+        return [field.cuts(self.config.parallel) for field in self.objective.fields]
 
     @property
     def graph(self) -> PartitionedStep:
@@ -80,14 +89,11 @@ class PartitionedEngine(Engine):
             logger.info(
                 "compiling the training graph of %s parameters", f"{self.config.model.parameter_count:,}"
             )
-        shape = (
-            self.config.run.batch_size * self.config.parallel.micro_batches,
-            self.config.model.seq_length,
-        )
+        rows = self.config.run.batch_size * self.config.parallel.micro_batches
         keep_arrays_apart()  # slices of zeros, most of which are written before they are ever read
-        integers, mask = Tensor(np.zeros(shape, np.int32)), Tensor(np.zeros(shape, np.float32))
-        dropout = [] if self.config.model.dropout == 0.0 else [integers]
-        self._step.compile(integers, integers, mask, integers, integers, *dropout)
+        kinds = [((rows, *field.shape), field.dtype) for field in self.objective.fields]
+        zeros = {kind: Tensor(np.zeros(*kind)) for kind in kinds}
+        self._step.compile(*(zeros[kind] for kind in kinds))
         give_back()  # the compiler has freed hundreds of megabytes, which initial values take again
 
     def step(
@@ -98,22 +104,27 @@ class PartitionedEngine(Engine):
         before_update: Callable[[], None] = lambda: None,
     ) -> StepResult:
         """One optimizer step; see Engine.step. Row losses stay on the devices, so there are none."""
-        rows = Batch(*(np.concatenate(arrays) for arrays in zip(*micro_batches, strict=True)))
-        own_tokens = rows.loss_mask.sum(dtype=np.float64)
-        controls = step_controls(step, self.config.optim, guard, own_tokens, self._nominal_tokens)
+        own = sum(batch.weights.sum(dtype=np.float64) for batch in micro_batches)
+        controls = step_controls(step, self.config.optim, guard, own, self._nominal_weight)
         self._step.controls.set_data(Tensor(controls))
         before_update()
         if self._operators.float_status is not None:
             self._operators.float_status.clear()
-        plan = self.config.parallel
-        dropout = self._keys(step, Mesh.of(plan).coordinates(self.world.rank).data, plan.dp)
-        keys = [Tensor(np.concatenate(dropout))] if dropout else []
-        total, norm, applied = self._step(*graph_inputs(rows), *keys)
-        tokens, total = self.world.gather(np.array([own_tokens, float(total.asnumpy())])).T
-        row_holders = plan.tp * plan.pp
-        loss = float(total[-1] / (tokens.sum() / row_holders + 1e-5))  # the last rank is of the last stage
+        inputs = self._whole_inputs(step, micro_batches)
+        total, norm, applied = self._step(*inputs)
+        weights, total = self.world.gather(np.array([own, float(total.asnumpy())])).T
+        row_holders = Mesh.of(self.config.parallel).row_holders
+        loss = float(total[-1] / (weights.sum() / row_holders + 1e-5))  # the last rank is of the last stage
         none = np.zeros(0)
         return StepResult(loss, reported_norm(norm), bool(applied.asnumpy()), none, none, none)
+
+    def _whole_inputs(self, step: int, micro_batches: Sequence[Batch]) -> tuple[Tensor, ...]:
+        """The objective's fields of all micro-batches together, [M * B, ...] each."""
+        plan, run = self.config.parallel, self.config.run
+        data = Mesh.of(plan).coordinates(self.world.rank).data
+        rows = row_numbers(len(micro_batches), data, plan.dp, run.batch_size)
+        drawn = self.objective.draw(step, rows.ravel())
+        return graph_inputs(self.objective.fields, Batch.joined(micro_batches), drawn)
 
     def slices(self) -> dict[str, dict[str, Any]]:
         """Where the tensors lie in the wholes, as Manifest.slices."""
@@ -134,6 +145,6 @@ class PartitionedEngine(Engine):
     def _box(self, name: str) -> Box:
         return self._boxes[parameter_of(name)]
 
-    def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float | int]:
         """Not on a plan: the step's graph is the only one compiled; see config.run.unrunnable."""
         raise NotImplementedError

@@ -1,7 +1,7 @@
 """The optimizer step as one graph that MindSpore splits over devices: micro-batches, their sum, the update.
 
 Loss, optimizer and clipping are those of step.py; here is only how micro-batches pass through one graph.
-Letters: M micro-batches, B rows of one micro-batch on all devices, S sequence.
+Letters: M micro-batches, B rows of one micro-batch on all devices.
 """
 
 from __future__ import annotations
@@ -11,20 +11,18 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.parallel.nn import GradAccumulation, Pipeline
 
-from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.model.operators import Operators
-from pangu_alpha.model.pangu import PanguAlpha
+from pangu_alpha.network.parameters import decayed
 from pangu_alpha.parallel.apply import apply_plan
 from pangu_alpha.parallel.layout import layouts
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.reductions import Partitioned
-from pangu_alpha.training.loss import TokenLoss
+from pangu_alpha.parallel.sharding import table_of
+from pangu_alpha.training.objective import Objective
 from pangu_alpha.training.optimizer import AdamW
 from pangu_alpha.training.step import Update
-
-_INPUTS = 5  # input_ids, labels, loss_mask, position_ids, document_ids
 
 _clear = ops.MultitypeFuncGraph("clear")
 
@@ -36,59 +34,29 @@ def _clear_one(total):
     return ops.assign(total, ops.cast(ops.less(total, total), ms.float32))
 
 
-class MicroBatchLoss(nn.Cell):
-    """sum(nll * mask) of one micro-batch; compiled once and called for each.
-
-    Args:
-        token_loss: The network and the loss of every token.
-
-    Inputs:
-        - **input_ids**, **labels** (Tensor) - int32 [B, S].
-        - **loss_mask** (Tensor) - float32 [B, S], 1 = counts.
-        - **position_ids**, **document_ids** (Tensor) - int32 [B, S].
-        - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row; left out without dropout.
-
-    Outputs:
-        Tensor, float32 scalar, nats.
-    """
-
-    @ms.lazy_inline
-    def __init__(self, token_loss: TokenLoss) -> None:
-        super().__init__(auto_prefix=False)
-        self.token_loss = token_loss
-        self.mul = ops.Mul()
-        self.sum = ops.ReduceSum()
-
-    def construct(self, input_ids, labels, loss_mask, position_ids, document_ids, dropout_rows=None):
-        nll = self.token_loss(input_ids, labels, position_ids, document_ids, dropout_rows)
-        return self.sum(self.mul(nll, loss_mask))
-
-
 class PartitionedStep(nn.Cell):
     """A whole optimizer step of a plan.
 
     Args:
-        loss: The micro-batch's loss, its operators split by `apply_plan`.
+        loss: The micro-batch's loss, Objective.partitioned_loss, its operators split by `apply_plan`.
         parameters: All of the network's, those that this rank's stage trains first.
         update: Of the latter, with the sums of parallel.reductions.Partitioned.
         plan: Micro-batches, stages, optimizer parallelism.
 
-    What changes from step to step besides the batch is in the parameter `controls`, float32 [6]: the tokens
-    that count in this device's rows, scale, largest, learning rate, epsilon, decay (see step.Update). They
-    are no inputs, and the tokens not counted here, since MindSpore 2.9 takes every input of a partitioned
+    What changes from step to step besides the batch is in the parameter `controls`, float32 [6]: how much
+    this device's rows count, scale, largest, learning rate, epsilon, decay (see step.Update). They
+    are no inputs, and the weight not summed here, since MindSpore 2.9 takes every input of a partitioned
     graph for rows of the batch, and finds no pipeline if one of them is used outside the network.
 
     Inputs:
-        - **batch** (Tensor) - inputs of MicroBatchLoss for all micro-batches, [M * B, S] each.
+        - **batch** (Tensor) - the objective's fields of all micro-batches, [M * B, ...] each.
 
     Outputs:
-        (float32 scalar sum(nll * mask) over the whole batch, valid on the last stage; float32 scalar gradient
-        norm; bool scalar applied).
+        (float32 scalar, sum of the losses over the whole batch, valid on the last stage; float32 scalar
+        gradient norm; bool scalar applied).
     """
 
-    def __init__(
-        self, loss: MicroBatchLoss, parameters: ParameterTuple, update: Update, plan: ParallelPlan
-    ) -> None:
+    def __init__(self, loss: nn.Cell, parameters: ParameterTuple, update: Update, plan: ParallelPlan) -> None:
         super().__init__(auto_prefix=False)
         self.accumulates = plan.micro_batches > 1
         # MindSpore finds the sums by this prefix; it leaves the result in them, or in the gradients where
@@ -127,13 +95,8 @@ class PartitionedStep(nn.Cell):
         return ops.depend(loss, self.map(_clear, ops.depend(sums, applied))), norm, applied
 
 
-def step_inputs(config: ModelConfig) -> int:
-    """How many tensors a step of the network takes: those of a batch, and with dropout each row's keys."""
-    return _INPUTS + bool(config.dropout)
-
-
 def partitioned_step(
-    config: ModelConfig,
+    objective: Objective,
     optim: OptimConfig,
     plan: ParallelPlan,
     rank: int,
@@ -146,23 +109,24 @@ def partitioned_step(
     for what only other stages hold.
 
     Args:
-        config: The network's shape.
+        objective: What is trained; one that MindSpore can split.
         optim: Recipe.
         plan: A plan that fits the network.
         rank: Of this process; each compiles its own stage's graph.
         operators: The device's.
-        by_table: See apply_plan.
+        by_table: Whether the plan's table says how operators are split; else MindSpore's own search does.
     """
-    model = PanguAlpha(config, None, operators)
-    shapes = {parameter.name: parameter.shape for parameter in model.trainable_params()}
-    placed = layouts(shapes, config, plan)
-    loss = MicroBatchLoss(TokenLoss(model))
-    apply_plan(loss, model, plan, by_table)
+    assert objective.partitions
+    model = objective.network(operators)
+    placed = layouts(objective.config.model, plan)
+    loss = objective.partitioned_loss(model)
+    apply_plan(loss, model, plan, table_of(plan) if by_table else None)
     stage = Mesh.of(plan).stage_of(rank)
     parameters = model.trainable_params()
     own = [parameter for parameter in parameters if stage == placed[parameter.name].stage]
     others = [parameter for parameter in parameters if stage != placed[parameter.name].stage]
     shares = [placed[parameter.name].share(plan) for parameter in own]
-    sums = Partitioned(shares, row_share=1 / (plan.tp * plan.pp))
-    update = Update(AdamW(tuple(own), optim), operators, optim.clip_norm, sums)
+    sums = Partitioned(shares, row_share=1 / Mesh.of(plan).row_holders)
+    optimizer = AdamW(tuple(own), optim, decayed(objective.config.model))
+    update = Update(optimizer, operators, optim.clip_norm, sums)
     return PartitionedStep(loss, ParameterTuple([*own, *others]), update, plan)

@@ -1,3 +1,3 @@
 """What a run shows: its console lines, metrics.jsonl, TensorBoard and the loss curve."""
 
-__all__ = ["peak", "report"]
+__all__ = ["output_folder", "peak", "report", "units"]

@@ -20,6 +20,7 @@ from pangu_alpha.files.paths import free_name
 from pangu_alpha.files.reading import read_json_lines, require_file
 from pangu_alpha.files.writing import json_text, replacing_file, write_all, write_bytes
 from pangu_alpha.training.reporting.events import Events
+from pangu_alpha.training.reporting.units import Units
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +64,14 @@ class Report:
         steps: Of the whole run, for the progress bar.
         log_every: Steps between two console lines.
         tensorboard: Write events into `folder`/events.
+        units: Of the numbers.
     """
 
-    def __init__(self, folder: Path, step: int, steps: int, log_every: int, tensorboard: bool) -> None:
+    def __init__(
+        self, folder: Path, step: int, steps: int, log_every: int, tensorboard: bool, units: Units
+    ) -> None:
         self._folder = folder
+        self._units = units
         self._log_every = log_every
         self._steps = steps
         self._path = _rewound(folder / METRICS, step)
@@ -78,20 +83,22 @@ class Report:
         )
 
     def step(self, entry: dict[str, Any]) -> None:
-        """One optimizer step; `entry` holds step, loss, grad_norm, loss_scale, lr, tokens_per_s, mfu, ..."""
+        """One optimizer step; `entry` holds step, loss, grad_norm, loss_scale, lr, mfu, the speed, ..."""
         self._write("train", entry)
         self._bar.update(1)
         self._bar.set_postfix(loss=f"{entry['loss']:.3f}", refresh=False)
         if entry["step"] % self._log_every == 0 or entry["step"] == self._steps or not entry["applied"]:
-            self.say(format_step(entry, self._steps))
+            self.say(format_step(entry, self._steps, self._units))
 
-    def validation(self, entry: dict[str, Any]) -> None:
-        """One validation; `entry` holds step, validation_loss, validation_perplexity and tokens."""
+    def validation(self, entry: dict[str, Any], text: str) -> None:
+        """One validation.
+
+        Args:
+            entry: Holds step, and what was measured.
+            text: The latter for people.
+        """
         self._write("validation", entry)
-        self.say(
-            f"step {entry['step']:>6}/{self._steps}  validation loss {entry['validation_loss']:.4f}  "
-            f"perplexity {entry['validation_perplexity']:.2f}  ({entry['validation_tokens']:,} tokens)"
-        )
+        self.say(f"step {entry['step']:>6}/{self._steps}  {text}")
 
     def say(self, text: str) -> None:
         """A line on the console that does not break the progress bar."""
@@ -104,7 +111,7 @@ class Report:
         if self._events is not None:
             self._events.close()
         try:
-            draw_curve(read_metrics(self._path), self._folder / CURVE)
+            draw_curve(read_metrics(self._path), self._folder / CURVE, self._units)
         except OSError as error:  # the run itself is done, or ends with an error of its own
             logger.warning("%s: not drawn: %s", self._folder / CURVE, error.strerror)
 
@@ -129,7 +136,7 @@ class SilentReport:
     def step(self, entry: dict[str, Any]) -> None:
         """See Report."""
 
-    def validation(self, entry: dict[str, Any]) -> None:
+    def validation(self, entry: dict[str, Any], text: str) -> None:
         """See Report."""
 
     def say(self, text: str) -> None:
@@ -140,7 +147,7 @@ class SilentReport:
         """See Report."""
 
 
-def format_step(entry: dict[str, Any], steps: int) -> str:
+def format_step(entry: dict[str, Any], steps: int, units: Units) -> str:
     """The console's line of one step."""
     parts = [
         f"step {entry['step']:>6}/{steps}",
@@ -148,7 +155,7 @@ def format_step(entry: dict[str, Any], steps: int) -> str:
         f"grad norm {entry['grad_norm']:.3f}",
         f"scale {entry['loss_scale']:g}",
         f"lr {entry['lr']:.3e}",
-        f"{entry['tokens_per_s']:,.0f} tokens/s",
+        f"{entry[units.rate_key]:,.0f} {units.rate}",
     ]
     if entry["mfu"] is not None:
         parts.append(f"MFU {entry['mfu']:.1%}")
@@ -157,12 +164,13 @@ def format_step(entry: dict[str, Any], steps: int) -> str:
     return "  ".join(parts)
 
 
-def draw_curve(entries: Iterable[dict[str, Any]], path: Path) -> None:
+def draw_curve(entries: Iterable[dict[str, Any]], path: Path, units: Units) -> None:
     """Draws training and validation loss over steps.
 
     Args:
         entries: Of metrics.jsonl.
         path: PNG to write.
+        units: Of the numbers.
     """
     import matplotlib
 
@@ -175,7 +183,7 @@ def draw_curve(entries: Iterable[dict[str, Any]], path: Path) -> None:
     for points, label, style in ((train, "training", "-"), (validation, "validation", "o-")):
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1, markersize=4)
-    axes.set(xlabel="step", ylabel="loss, nats per token", title="PanGu-α")
+    axes.set(xlabel="step", ylabel=f"loss, {units.loss}", title=units.title)
     axes.grid(alpha=0.3)
     if train or validation:
         axes.legend()

@@ -23,14 +23,16 @@ from pangu_alpha.checkpoint.foreign.mindspore.released_folder import TABLE_FILES
 from pangu_alpha.checkpoint.foreign.mindspore.slices import HYPER, NAME_MAP, STEP
 from pangu_alpha.checkpoint.foreign.mindspore.strategy_file import Cut, Strategy, strategy_bytes, strategy_of
 from pangu_alpha.checkpoint.moving.copying import Limits, Slot, TargetFile, copy_into, safetensors_file
-from pangu_alpha.checkpoint.naming import MOMENTS
+from pangu_alpha.checkpoint.naming import MOMENTS, parameter_of
 from pangu_alpha.checkpoint.native.tensor_file import CheckpointError, header_of
 from pangu_alpha.checkpoint.tensors import Source, whole
 from pangu_alpha.checkpoint.vocabulary import find_vocabulary
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model_families import pangu_config
 from pangu_alpha.config.parallel import ParallelPlan, misfits
-from pangu_alpha.config.schema import build
-from pangu_alpha.parallel.layout import axes_of, layouts, parameter_shapes, stage_of
+from pangu_alpha.network.parameters import parameter_shapes, parameter_table
+from pangu_alpha.parallel.layout import layouts, stage_of
+from pangu_alpha.parallel.mesh import Mesh
 
 NameStyle = Literal["ours", "official"]
 
@@ -146,6 +148,11 @@ def export_slices(
     config = _config(source)
     if problems := [*misfits(plan, config)]:
         raise CheckpointError("\n  - ".join([f"{source.path}: the plan does not fit:", *problems]))
+    if names == "official" and plan.table is not None:
+        raise CheckpointError(
+            f"{source.path}: parallel.table: {plan.table}: the official code cuts by its own table; leave "
+            "the table out of the plan, or keep our names"
+        )
     exports = _exports(source, names, ("model", "optimizer"))
     if names == "ours":
         exports, strategy = _our_cuts(exports, plan, config)
@@ -153,7 +160,7 @@ def export_slices(
         strategy = _official_cuts(exports, plan, config, sharded=plan.optimizer_parallel != "none")
     files = [_strategy_file(strategy), *find_vocabulary(source).target_files()]
     for rank in range(plan.devices):
-        stage, place = divmod(rank, plan.dp * plan.tp)
+        stage, place = divmod(rank, Mesh.of(plan).stage_size)
         slots = [exports[label].slice(label, cut, place) for label, cut in strategy[stage].items()]
         path = Path(f"rank_{rank}", f"pangu_alpha.{form}")
         if form == "ckpt":
@@ -201,7 +208,7 @@ def export_unified(
 
 
 def _config(source: Source) -> ModelConfig:
-    return build(ModelConfig, source.manifest.config["model"], "model")
+    return pangu_config(source.manifest.config["model"], "an export")
 
 
 def _exports(source: Source, names: NameStyle, stems: Sequence[str]) -> dict[str, _Export]:
@@ -219,16 +226,12 @@ def _exports(source: Source, names: NameStyle, stems: Sequence[str]) -> dict[str
     return found
 
 
-def _base(name: str) -> str:
-    return name.removeprefix(MOMENTS[0]).removeprefix(MOMENTS[1])
-
-
 def _our_cuts(
     exports: Mapping[str, _Export], plan: ParallelPlan, config: ModelConfig
 ) -> tuple[dict[str, _Export], Strategy]:
     """The plan's own layouts; the table gets the rows of its padding."""
-    placed = layouts(parameter_shapes(config), config, plan)
-    by_name = {label: placed[_base(label)] for label in exports}
+    placed = layouts(config, plan)
+    by_name = {label: placed[parameter_of(label)] for label in exports}
     padded = {
         label: _Export(one.stem, one.ours, one.flip, by_name[label].shape) for label, one in exports.items()
     }
@@ -244,9 +247,10 @@ def _official_cuts(
         CheckpointError: A size does not divide.
     """
     stages: dict[int, dict[str, Cut]] = {stage: {} for stage in range(plan.pp)}
+    table = parameter_table(config)
     for label, one in exports.items():
-        base = _base(one.ours)
-        axes = axes_of(base)[:: -1 if one.flip else 1]
+        spec = table[parameter_of(one.ours)]
+        axes = spec.axes[:: -1 if one.flip else 1]
         cut = Cut((plan.dp, plan.tp), tuple((0,) if axis == "tp" else () for axis in axes))
         if sharded and "tp" in axes:
             cut = Cut(cut.matrix, cut.axes, plan.dp)
@@ -256,7 +260,7 @@ def _official_cuts(
                 f"{label}: {list(one.shape)} cannot be cut for dp {plan.dp} and mp {plan.tp}: "
                 f"{first} parts along the rows"
             )
-        stages[stage_of(base, config, plan)][label] = cut
+        stages[stage_of(spec, config, plan)][label] = cut
     return stages
 
 

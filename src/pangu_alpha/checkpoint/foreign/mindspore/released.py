@@ -12,6 +12,7 @@ import numpy as np
 
 from pangu_alpha.checkpoint.native.format import compare_tensors
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.network.parameters import layer_names
 
 if TYPE_CHECKING:
     from pangu_alpha.model.pangu import PanguAlpha
@@ -66,9 +67,8 @@ def released_names(config: ModelConfig) -> dict[str, tuple[str, bool]]:
     names = {ours: (theirs, False) for ours, theirs in (TABLES[config.norm_order] | SHARED).items()}
     last = config.num_layers - 1
     top = "top_query_layer" if config.norm_order == "norm_then_query" else f"blocks.{last}"
-    layers = {f"blocks.{index}": f"backbone.blocks.{index}" for index in range(last)}
-    layers["query_layer"] = f"backbone.{top}"
-    for ours, theirs in layers.items():
+    for number, ours in enumerate(layer_names(config.num_layers)):
+        theirs = f"backbone.{top if number == last else f'blocks.{number}'}"
         names |= {f"{ours}.{part}": (f"{theirs}.{name}", flip) for part, (name, flip) in LAYER.items()}
     return names
 

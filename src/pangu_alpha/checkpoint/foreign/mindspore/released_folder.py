@@ -70,7 +70,10 @@ def open_(path: Path, options: OpenOptions) -> Source:
     tables, form = _tables(path), f"released weights, {len(files)} slices {read}"
     with blaming(strategy, read):
         found = assemble(files, strategy, options, path)
-        refuse(path, "slices to be fetched again", _copies(files, found.stored) + found.strangers)
+        copies = _copies(files, found.stored)
+        refuse(path, "slices to be fetched again", [] if copies else found.strangers)
+    refuse(path, "slices to be fetched again", copies + found.strangers)  # copies are so under any placement
+    with blaming(strategy, read):
         notes = found.notes
         if left := [name for name in tables if name in found.stored]:
             notes.append(f".npy files left aside, the slices hold {', '.join(left)}")

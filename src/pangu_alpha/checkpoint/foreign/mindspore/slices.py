@@ -26,21 +26,14 @@ from pangu_alpha.checkpoint.foreign.mindspore.strategy_file import (
     read_strategy,
     refuse_strategy,
 )
-from pangu_alpha.checkpoint.naming import (
-    MOMENTS,
-    Names,
-    as_source,
-    check_axes,
-    find_config,
-    read_names,
-)
+from pangu_alpha.checkpoint.naming import Names, as_source, check_axes, find_config, parameter_of, read_names
 from pangu_alpha.checkpoint.native.tensor_file import locate_tensors
 from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.tensors import Box, Piece, Source, Stored
 from pangu_alpha.checkpoint.untrusted import files_below, read_bytes, read_mapping
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.files.shown import quoted
-from pangu_alpha.parallel.layout import axes_of, is_tied, parameter_shapes
+from pangu_alpha.network.parameters import QUERY_LAYER, parameter_table, row_of
 
 NAME_MAP = "param_name_map.json"
 HYPER = "hyper_param.safetensors"  # where unified_safetensors puts what is no parameter
@@ -48,7 +41,7 @@ STEP = "step_num"  # as MindSpore's ModelCheckpoint calls the optimizer steps do
 
 _SAMPLES = 8  # tensors of a stage that are compared between the ranks that hold the same of them
 
-_FEED_FORWARD = ("query_layer.feed_forward.up.weight", "query_layer.feed_forward.down.weight")
+_FEED_FORWARD = tuple(f"{QUERY_LAYER.name}.feed_forward.{name}.weight" for name in ("up", "down"))
 
 
 @dataclass(frozen=True)
@@ -140,10 +133,14 @@ def blaming(strategy: Strategy | None, read: str) -> Iterator[None]:
     """Names the strategy in errors about slices that do not fit: it may be that of others."""
     try:
         yield
+    except UnclearError:  # the user has to say more; another placement would not help
+        raise
     except CheckpointError as error:
         if strategy is None or isinstance(error, UnclearError):  # such as an unknown number of heads
             raise
-        raise CheckpointError(f"{error}\n  - the slices were {read}: is it theirs?") from error
+        raise CheckpointError(
+            f"{error}\n  - the slices were {read}: does it belong to these slices?"
+        ) from error
 
 
 def find_strategy(folders: Iterable[Path], options: OpenOptions) -> tuple[Strategy | None, str]:
@@ -415,7 +412,7 @@ def _tensor_parallel(
     """Devices that share a product, by the columns of the feed-forward matrix that is cut along them."""
     for ours in _FEED_FORWARD:
         theirs, flip = names.ours.get(("model", ours), ("", False))
-        if theirs and axes_of(ours)[:: -1 if flip else 1][1] == "tp":
+        if theirs and row_of(ours).axes[:: -1 if flip else 1][1] == "tp":
             columns = shapes[theirs][1]
             if columns and config.ffn_size % columns == 0:
                 return config.ffn_size // columns
@@ -426,21 +423,22 @@ def _tensor_parallel(
 def _rule_cuts(
     names: Names, config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], tp: int, where: Path
 ) -> dict[str, Cut]:
-    wholes, cuts, problems = parameter_shapes(config), {}, []
+    table, problems = parameter_table(config), []
+    cuts: dict[str, Cut] = {}
     for (_, ours), (theirs, flip) in names.ours.items():
-        base = ours.removeprefix(MOMENTS[0]).removeprefix(MOMENTS[1])
+        spec = table.get(parameter_of(ours))
         step = -1 if flip else 1
-        shape, whole = shapes[theirs], wholes.get(base, ())[::step]
-        if len(whole) != len(shape) or 0 in shape:
+        shape, whole = shapes[theirs], spec.shape[::step] if spec else ()
+        if spec is None or len(whole) != len(shape) or 0 in shape:
             problems.append(f"{theirs} is {list(shape)}, the model's {list(whole)}")
             continue
-        parts = [tp if axis == "tp" else 1 for axis in axes_of(base)[::step]]
-        if is_tied(base) and shape[0] < whole[0]:  # its rows may be cut over tp, and padded for that
+        parts = [tp if axis == "tp" else 1 for axis in spec.axes[::step]]
+        if spec.tied and shape[0] < whole[0]:  # its rows may be cut over tp, and padded for that
             parts[0] = tp
             whole = (-(-whole[0] // tp) * tp, *whole[1:])
         sharded = max(1, whole[0] // (shape[0] * parts[0]))
         cut = Cut((sharded, tp), tuple((0,) if n > 1 else () for n in parts), sharded)
-        if cut.whole(shape) != tuple(whole) and not (is_tied(base) and shape[0] > whole[0]):
+        if cut.whole(shape) != tuple(whole) and not (spec.tied and shape[0] > whole[0]):
             problems.append(f"{theirs}: slices {list(shape)} are no cut of {list(whole)} over {tp} devices")
         cuts[theirs] = cut
     refuse(where, "the official rule does not explain the slices, give the file with --strategy", problems)

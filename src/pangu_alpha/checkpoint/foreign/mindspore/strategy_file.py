@@ -28,6 +28,7 @@ from pangu_alpha.checkpoint.tensors import Box
 from pangu_alpha.checkpoint.untrusted import MOST_AXES, check_file, read_mapping
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.files.shown import quoted
+from pangu_alpha.parallel.axes import grid, single
 from pangu_alpha.parallel.layout import Layout
 
 _MOST_DEVICES = 1 << 20  # of a stage; a damaged number must not ask for more than memory has
@@ -142,9 +143,14 @@ def strategy_of(layouts: Mapping[str, Layout], plan: ParallelPlan) -> Strategy:
         plan: The plan.
     """
     stages: dict[int, dict[str, Cut]] = {stage: {} for stage in range(plan.pp)}
+    sizes = grid(plan)
+    places = {name: number for number, name in enumerate(reversed(sizes))}
     for name, layout in layouts.items():
-        axes = tuple((0,) if parts > 1 else () for parts in layout.parts)
-        stages[layout.stage][name] = Cut((plan.dp, plan.tp), axes, layout.optimizer_parts)
+        axes = tuple(
+            tuple(places[each] for each in single(axis, plan)) if parts > 1 else ()
+            for axis, parts in zip(layout.axes, layout.parts, strict=True)
+        )
+        stages[layout.stage][name] = Cut(tuple(sizes.values()), axes, layout.optimizer_parts)
     return stages
 
 

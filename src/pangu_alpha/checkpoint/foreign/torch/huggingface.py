@@ -29,6 +29,7 @@ from pangu_alpha.checkpoint.tensors import Source, Stored, whole
 from pangu_alpha.checkpoint.untrusted import few, files_below, read_bytes, read_mapping
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.files.shown import quoted
+from pangu_alpha.network.parameters import TIED_TABLE, row_by_length
 
 CONFIG = "config.json"
 HEAD = "lm_head.weight"
@@ -126,7 +127,7 @@ def open_(path: Path, options: OpenOptions) -> Source:
     said, statements, remarks = _said(path, weights)
     config, assumed = port_config(_sizes(found, path), said, statements, options, path)
     if head is not None:
-        _check_head(head, found[PORT.outside["word_embedding.table"]], path)
+        _check_head(head, found[PORT.name_of(TIED_TABLE)], path)
     form = f"Hugging Face port, {len(weights)} file{'s' * (len(weights) > 1)}"
     names = PORT.names(config.num_layers)
     return port_source(path, form, config, names, found, (*notes, *remarks, *assumed))
@@ -272,7 +273,7 @@ def _sizes(found: Mapping[str, Stored], where: Path) -> dict[str, int]:
     Raises:
         CheckpointError: A table is missing or no matrix, or there are gaps between the layers.
     """
-    word, position = (PORT.outside[f"{name}_embedding.table"] for name in ("word", "position"))
+    word, position = (PORT.name_of(row_by_length(size)) for size in ("vocab_size", "seq_length"))
     if missing := [name for name in (word, position) if name not in found]:
         raise CheckpointError(
             f"{where}: missing: {', '.join(missing)}; it has {few(found, 3) or 'no tensors'}"
@@ -295,7 +296,7 @@ def _check_head(head: Stored, table: Stored, where: Path) -> None:
     if head.shape == table.shape and _same_numbers(head, table):
         return
     raise CheckpointError(
-        f"{where}: {HEAD} differs from {PORT.outside['word_embedding.table']}: its head is not tied to the "
+        f"{where}: {HEAD} differs from {PORT.name_of(TIED_TABLE)}: its head is not tied to the "
         "table, and PanGu-alpha's is"
     )
 

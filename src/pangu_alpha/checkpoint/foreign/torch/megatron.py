@@ -38,17 +38,18 @@ from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.sizes import FEED_FORWARD, FIELDS, Statement, layer_count, matrix, stated
 from pangu_alpha.checkpoint.tensors import Box, Source, Stored
 from pangu_alpha.checkpoint.untrusted import few
+from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.files.reading import read_text
 from pangu_alpha.files.shown import quoted
+from pangu_alpha.network.parameters import TIED_TABLE, row_by_length, rows_of
 
 _NORM = ("gamma", "beta")
-_TABLE = "embedding.word_embeddings.weight"
 _SAMPLE = 4096  # numbers of a tensor that tell it from that of another save
 _DRIFT = 0.1  # share of the largest number by which copies of one save may differ
 
 PORT = Port(
     outside={
-        "word_embedding.table": _TABLE,
+        "word_embedding.table": "embedding.word_embeddings.weight",
         "position_embedding.table": "embedding.position_embeddings.weight",
         "query_embedding.table": "topQueryEmbedding.top_query_embeddings.weight",
         **both("final_norm", "transformer.final_layernorm", _NORM),
@@ -79,16 +80,15 @@ _ARGUMENTS = {
     _RANKS: ("tensor_model_parallel_size", "model_parallel_size"),
 }
 
+_TABLE = PORT.name_of(TIED_TABLE)
+_QUERIES, _POSITIONS = PORT.outside["query_embedding.table"], PORT.name_of(row_by_length("seq_length"))
 # Dimension over which ranks share a tensor, by the end of its name; what is not here is the same on all.
+# Megatron-LM cuts as we do, and the queries' table, too.
 _CUT = {
-    "embedding.word_embeddings.weight": 0,
-    "top_query_embeddings.weight": 0,
-    **{f"attention.{name}.{last}": 0 for name in ("query", "key", "value") for last in ("weight", "bias")},
-    "mlp.dense_h_to_4h.weight": 0,
-    "mlp.dense_h_to_4h.bias": 0,
-    "attention.dense.weight": 1,
-    "mlp.dense_4h_to_h.weight": 1,
-}
+    PORT.name_of(row): next(place for place, axis in enumerate(row.axes) if axis)
+    for row in rows_of(ModelConfig)
+    if any(row.axes)
+} | {_QUERIES: 0}
 _RANK = re.compile(r"mp_rank_(\d{2,4})(_model_states\.pt)?")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _INSIDE = "model_optim_rng.pt"
@@ -103,7 +103,7 @@ def recognises(path: Path) -> bool:
         if path.is_dir():
             return any(_RANK.fullmatch(entry.name) for entry in _iteration(path).iterdir())
         if path.suffix == ".safetensors":
-            return PORT.outside["query_embedding.table"] in _bare(tensors_of(path), path)[0]
+            return _QUERIES in _bare(tensors_of(path), path)[0]
         return is_torch_file(path)
     except (OSError, ValueError):
         return False
@@ -184,7 +184,7 @@ def _weights(value: Any, file: Path) -> tuple[dict[str, Stored], list[str]]:
     label = file.parent.name if file.name == _INSIDE else file.name
     stored = {name: each.stored(label) for name, each in tensors.items() if isinstance(each, TorchTensor)}
     found, notes = _bare(stored, file)
-    if PORT.outside["query_embedding.table"] not in found:
+    if _QUERIES not in found:
         raise CheckpointError(
             f"{file}: not PanGu-alpha for Megatron-LM: no {PORT.outside['query_embedding.table']}; it has "
             f"{few(found, 3) or 'no tensors'}"
@@ -195,7 +195,7 @@ def _weights(value: Any, file: Path) -> tuple[dict[str, Stored], list[str]]:
 def _bare(found: Mapping[str, Stored], where: Path) -> tuple[dict[str, Stored], list[str]]:
     """Tensors by their names without a known front; and notes."""
     try:
-        tensors, notes = unwrapped(found, [PORT.outside["query_embedding.table"]], ["language_model."])
+        tensors, notes = unwrapped(found, [_QUERIES], ["language_model."])
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from error
     return tensors, [*notes]
@@ -254,12 +254,12 @@ def _join(ranks: Sequence[Mapping[str, Stored]], where: Path) -> tuple[dict[str,
             raise CheckpointError(
                 f"{where}: rank {number} and rank 0 differ in what they hold: {few(unlike, 3)}"
             )
-    positions = ranks[0].get(PORT.outside["position_embedding.table"])
+    positions = ranks[0].get(_POSITIONS)
     found: dict[str, Stored] = {}
     apart, problems = 0.0, []
     for name in ranks[0]:
         axis = next((axis for end, axis in _CUT.items() if name.endswith(end)), None)
-        if name == PORT.outside["query_embedding.table"] and positions is not None:
+        if name == _QUERIES and positions is not None:
             # Cut in some versions of the port, whole in others; its rows are as many as the positions'.
             axis = axis if ranks[0][name].shape != positions.shape else None
         slices = [rank[name] for rank in ranks]
@@ -331,6 +331,6 @@ def _sizes(found: Mapping[str, Stored], rows: int, where: Path) -> dict[str, int
         "vocab_size": rows,
         _PADDED: found[_TABLE].shape[0],
         "hidden_size": matrix(found, _TABLE, where)[1],
-        "seq_length": matrix(found, PORT.outside["position_embedding.table"], where)[0],
+        "seq_length": matrix(found, _POSITIONS, where)[0],
         "num_layers": layer_count(found, PORT.layer.removesuffix("{}"), where) + 1,
     }

@@ -31,7 +31,8 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import build, to_mapping
 from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config
 from pangu_alpha.files.shown import quoted
-from pangu_alpha.parallel.layout import parameter_shapes
+from pangu_alpha.network.parameters import QUERY_LAYER, layer_names, parameter_shapes
+from pangu_alpha.network.rows import Row
 
 END_OF_DOCUMENT = "end_of_document"  # key of a manifest's state: name of the piece between documents
 METADATA = "pangu_alpha.model"  # key of a safetensors header under which our exports keep the shape
@@ -59,12 +60,15 @@ class Port:
         Args:
             num_layers: The query layer included.
         """
-        layers = {f"blocks.{index}": self.layer.format(index) for index in range(num_layers - 1)}
-        layers["query_layer"] = self.query_layer.format(num_layers - 1)
         names = dict(self.outside)
-        for ours, theirs in layers.items():
+        for number, ours in enumerate(layer_names(num_layers)):
+            theirs = (self.query_layer if ours == QUERY_LAYER.name else self.layer).format(number)
             names |= {f"{ours}.{part}": f"{theirs}.{name}" for part, name in self.inside.items()}
         return names
+
+    def name_of(self, row: Row) -> str:
+        """Theirs of a row of the table of parameters, within a layer where it is in one."""
+        return self.inside[row.part] if row.layers else self.outside[row.name]
 
 
 def both(ours: str, theirs: str, last: tuple[str, str] = ("weight", "bias")) -> dict[str, str]:

@@ -26,8 +26,9 @@ from pangu_alpha.proof.replay.reference_optimizer import ReferenceOptimizer
 from pangu_alpha.proof.replay.training.files import STEPS, WAITS, state_file
 from pangu_alpha.proof.replay.worker import CPU_GRAPH, GROUPS
 from pangu_alpha.training.checkpoints import boxes_of_rank
-from pangu_alpha.training.engine import Engine, StepResult, graph_inputs
+from pangu_alpha.training.engine import Engine
 from pangu_alpha.training.guard import Guard
+from pangu_alpha.training.hooks.hook import StepResult
 from pangu_alpha.training.partitioned.engine import PartitionedEngine
 from pangu_alpha.training.step import Gradients
 
@@ -102,7 +103,7 @@ class ReferenceEngine(Engine):
 
     def __init__(self, config: TrainConfig, world: World) -> None:
         super().__init__(config, world)
-        self._gradients = Gradients(self._token_loss, ParameterTuple(self.optimizer.parameters))
+        self._gradients = Gradients(self._loss, ParameterTuple(self.optimizer.parameters))
         self._numpy: ReferenceOptimizer | None = None  # made when there are values
 
     def step(
@@ -117,25 +118,24 @@ class ReferenceEngine(Engine):
         if self._numpy is None:
             values = {each.name: each.asnumpy() for each in parameters}
             self._numpy = ReferenceOptimizer(self.config.optim, values)
-        scale = np.float32(guard.scale.value / self._nominal_tokens)
-        keys = [Tensor(each) for each in self._keys(step, 0, 1)] or [None] * len(micro_batches)
+        scale = np.float32(guard.scale.value / self._nominal_weight)
         sums: list[np.ndarray] | None = None
-        losses, tokens = 0.0, 0.0
-        for rows, batch in zip(keys, micro_batches, strict=True):
-            gradients, found, _ = self._gradients(rows, Tensor(scale), *graph_inputs(batch))
+        losses, weight = 0.0, 0.0
+        for batch, fields in zip(micro_batches, self._inputs(step, micro_batches, 0, 1), strict=True):
+            gradients, found, _ = self._gradients(Tensor(scale), *fields)
             arrays = [each.asnumpy().astype(np.float64) for each in gradients]
             sums = arrays if sums is None else [a + b for a, b in zip(sums, arrays, strict=True)]
             losses += float(found.asnumpy().sum(dtype=np.float64))
-            tokens += float(batch.loss_mask.sum(dtype=np.float64))
+            weight += float(batch.weights.sum(dtype=np.float64))
         before_update()
         assert sums is not None  # a step has a micro-batch
         named = {each.name: array for each, array in zip(parameters, sums, strict=True)}
-        norm, applied = self._numpy.step(step, named, tokens, float(scale))
+        norm, applied = self._numpy.step(step, named, weight, float(scale))
         state = self._numpy.state()
         for each in (*parameters, *self.optimizer.moments1, *self.optimizer.moments2):
             each.set_data(Tensor(state[each.name]))
         none = np.zeros(0)
-        return StepResult(losses / (tokens + 1e-5), norm, applied, none, none, none)
+        return StepResult(losses / (weight + 1e-5), norm, applied, none, none, none)
 
 
 def make_groups(groups: dict[str, Sequence[int]]) -> None:

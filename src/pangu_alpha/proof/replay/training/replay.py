@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.config.schema import ConfigError, to_mapping
 from pangu_alpha.files.writing import write_text
-from pangu_alpha.parallel.layout import layouts, parameter_shapes, slices_of_rank
+from pangu_alpha.parallel.layout import layouts, slices_of_rank
 from pangu_alpha.proof.dry_run.job import Job
 from pangu_alpha.proof.graph.rewrite import RewriteOptions
 from pangu_alpha.proof.replay.compare import Comparison, Recipe, Run, compare, differences
@@ -176,7 +176,7 @@ def prepare(
             break
     target.mkdir(parents=True)
     reports = compile_ranks(job, target, compiled)
-    if wrong := list(misplaced(reports, job, parameter_shapes(config.model))):
+    if wrong := list(misplaced(reports, job)):
         raise ReplayError(f"{words_of(config.parallel)}: placed otherwise than the table says: {wrong[0]}")
     graphs = graphs_of(words_of(config.parallel), reports, config.parallel)
     check_order(words_of(config.parallel), graphs)
@@ -187,8 +187,10 @@ def prepare(
 
 def words_of(plan: ParallelPlan) -> str:
     """A plan in words: what differs from the default."""
-    fields, default = asdict(plan), asdict(ParallelPlan())
-    return " ".join(f"{name} {value}" for name, value in fields.items() if value != default[name]) or "dp 1"
+    default = ParallelPlan()
+    values = {field.name: getattr(plan, field.name) for field in fields(plan)}
+    changed = [f"{name} {value}" for name, value in values.items() if value != getattr(default, name)]
+    return " ".join(changed) or "dp 1"
 
 
 class _Clock:
@@ -327,7 +329,7 @@ def _check_steps(leg: Leg, report: LegReport, begins: int) -> None:
 
 
 def _layouts(config: TrainConfig) -> Mapping[str, Any]:
-    return layouts(parameter_shapes(config.model), config.model, config.parallel)
+    return layouts(config.model, config.parallel)
 
 
 def _regions(placed: Mapping[str, Any], plan: ParallelPlan, rank: int) -> dict[str, Region]:

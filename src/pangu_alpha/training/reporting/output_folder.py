@@ -1,4 +1,4 @@
-"""What a run puts into its folder before it trains: its configuration and its vocabulary.
+"""What a run puts into its folder before it trains: its configuration, and files such as its vocabulary.
 
 What a user put there stays: a file written by hand gets another name, what a link points to is not touched.
 """
@@ -6,9 +6,9 @@ What a user put there stays: a file written by hand gets another name, what a li
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
-from pangu_alpha.checkpoint.naming import VOCABULARY
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.files.paths import free_name
@@ -21,15 +21,20 @@ logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 
 
-def prepare_folder(folder: Path, config: TrainConfig) -> None:
-    """Makes a run's folder with its config.yaml and, where the run names one, its vocab.model.
+def prepare_folder(folder: Path, config: TrainConfig, files: Mapping[str, Path]) -> None:
+    """Makes a run's folder with its config.yaml and copies of the files that it needs later.
+
+    Args:
+        folder: To be made.
+        config: The run.
+        files: By the names of the copies.
 
     Raises:
-        OSError: The disk does not take them, or the vocabulary cannot be read.
+        OSError: The disk does not take them, or a file cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if config.data.vocabulary:
-        _put(folder / VOCABULARY, Path(config.data.vocabulary).read_bytes())
+    for name, file in files.items():
+        _put(folder / name, file.read_bytes())
     path = folder / CONFIG
     if path.is_file() and not path.is_symlink() and not _is_written_by_a_run(path):
         own = free_name(path.with_name(f"{CONFIG}.own"))

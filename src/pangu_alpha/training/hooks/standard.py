@@ -1,0 +1,179 @@
+"""The hooks of every run: report, comparison of copies, validation, saving."""
+
+from __future__ import annotations
+
+import itertools
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from pangu_alpha.checkpoint.native.background import BackgroundSaver, Saved
+from pangu_alpha.training.checks.replicas import ReplicaCheck
+from pangu_alpha.training.hooks.hook import Done, Hook, Place, Run
+
+
+def standard_hooks(run: Run) -> list[Hook]:
+    """The hooks of a run in their order.
+
+    Copies that differ, and what the objective's own hooks refuse, are not saved; all that is measured of a
+    step is in the report before it is.
+    """
+    hooks = [ReportHook(run), ReplicaHook(run), *run.objective.hooks(run)]
+    if run.streams.validation is not None:
+        hooks.append(ValidationHook(run))
+    return [*hooks, SaveHook(run)]
+
+
+class ReportHook(Hook):
+    """Reports every step, the one that stops the run, too.
+
+    Args:
+        run: What is reported.
+    """
+
+    name = "report"
+    every = 1
+    when_halted = True
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def run(self, place: Place, done: Done) -> None:
+        """See Hook."""
+        self._run.report.step(self._entry(place, done) | {"skipped": self._run.guard.skipped})
+
+    def _entry(self, place: Place, done: Done) -> dict[str, Any]:
+        units, result = self._run.objective.units, done.result
+        rate = self._run.config.samples_per_step * units.per_sample / done.seconds
+        entry = {
+            "step": place.step,
+            "samples": place.samples,
+            "loss": result.loss,
+            "grad_norm": result.norm,
+            "loss_scale": done.loss_scale,
+            "lr": done.learning_rate,
+            units.rate_key: rate,
+            "mfu": self._run.peak and rate * units.operations / self._run.peak,
+            "applied": result.applied,
+        }
+        if len(self._run.streams.training.sources) > 1:
+            entry |= self._source_losses(done)
+        return entry
+
+    def _source_losses(self, done: Done) -> dict[str, float]:
+        result, losses = done.result, {}
+        for place, source in enumerate(self._run.streams.training.sources):
+            mine = result.row_sources == place
+            if weight := float(result.row_weights[mine].sum()):
+                losses[f"loss/{source.name}"] = float(result.row_losses[mine].sum(dtype=np.float64) / weight)
+        return losses
+
+
+class ReplicaHook(Hook):
+    """Compares what several ranks hold copies of; see ReplicaCheck, which also knows when.
+
+    Args:
+        run: Whose ranks are compared.
+    """
+
+    name = "replicas"
+    every = 1
+
+    def __init__(self, run: Run) -> None:
+        self._engine = run.engine
+        self._check = ReplicaCheck(run.config, run.world, run.partitioned, run.objective.frozen)
+
+    def run(self, place: Place, done: Done) -> None:
+        """See Hook."""
+        self._check.after_step(place.step, self._engine, done.result.applied)
+
+
+class ValidationHook(Hook):
+    """Measures the held-out batches.
+
+    Args:
+        run: That has some.
+    """
+
+    name = "validation"
+    at_end = True
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.every = run.config.run.evaluate_every
+
+    def run(self, place: Place, done: Done) -> None:
+        """See Hook."""
+        run = self._run
+        batches = itertools.islice(run.streams.validation, run.config.run.evaluate_batches)
+        measured = run.engine.evaluate(batches)
+        run.report.validation({"step": place.step} | measured, run.objective.validation_text(measured))
+
+
+class SaveHook(Hook):
+    """Saves checkpoints beside the steps that follow, also when a signal stops the run.
+
+    Args:
+        run: That is saved.
+    """
+
+    name = "save"
+    at_end = True
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        kept = run.config.run.checkpoint
+        self.every = kept.every
+        self._saver = BackgroundSaver(run.checkpoints.series.save, kept.background)
+        self._saving = -1  # newest step whose saving has begun
+        self._saved = -1  # newest step that this rank has on the disk
+
+    def __enter__(self) -> SaveHook:
+        self._saver.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._saver.__exit__(kind, error, trace)
+
+    def begin(self, place: Place) -> None:
+        """See Hook."""
+        if self._run.checkpoints.saves:
+            self._saver.reserve(self._run.engine.specs())
+
+    def before_update(self) -> None:
+        """Waits until the last save has copied what an update changes."""
+        self._saver.copied()
+
+    def run(self, place: Place, done: Done) -> None:
+        """See Hook."""
+        self._save(place)
+
+    def tell(self) -> int:
+        """The newest step that this rank has on the disk."""
+        self._note(self._saver.finished())
+        return self._saved
+
+    def hear(self, numbers: np.ndarray) -> None:
+        """See Hook."""
+        self._run.checkpoints.settle(int(numbers.min()))
+
+    def end(self, place: Place, stopped: bool) -> None:
+        """Returns when the last checkpoint is on the disk."""
+        if stopped:
+            self._save(place)
+        self._note(self._saver.wait())
+
+    def _save(self, place: Place) -> None:
+        """Begins to save the present place, unless that has been done."""
+        if not self._run.checkpoints.saves or self._saving == place.step:
+            return
+        self._saving = place.step
+        self._note(self._saver.save(self._run.engine.tensors(), self._run.manifest()))
+
+    def _note(self, saved: Saved | None) -> None:
+        if saved is not None:
+            self._saved = saved.step
+            self._run.report.say(f"saved {saved.path} in {saved.took:.1f} s, held up for {saved.held:.2f} s")

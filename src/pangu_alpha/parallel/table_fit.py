@@ -35,7 +35,7 @@ def unfit(plan: ParallelPlan, model: Any, batch_size: int) -> Iterator[str]:
     if problems := [f"table: {problem}" for problem in unknown(plan.table)]:
         yield from problems
         return
-    sequences = batch_size * plan.dp
+    sequences = batch_size * degree("dp", plan)
     for what, size, cell, operator, place in _sizes(plan, model, sequences):
         axis = table_of(plan).split(cell, operator).inputs[0][place]
         if size % (parts := degree(axis, plan)):

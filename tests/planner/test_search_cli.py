@@ -178,7 +178,7 @@ def test_a_plan_of_yours_is_ranked(search, tmp_path, capsys):
     mine.write_text("parallel: {dp: 2, tp: 4, recompute: full}\n")
     assert search("--compare", mine) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(str(mine)))
-    assert "axes inside out tp,dp,pp:" in line and "(fits); place " in line
+    assert "order tp,dp,pp:" in line and "(fits); place " in line
     assert "loses by tensor parallel +" in line
 
 
@@ -194,14 +194,14 @@ def test_orders_that_differ_in_axes_of_one_device_are_one(plan, orders, search, 
     mine.write_text(f"parallel: {{{plan}}}\n")
     assert search("--compare", mine) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(str(mine))]
-    assert [line.split("inside out ")[1].split(":")[0] for line in lines] == orders
+    assert [line.split("order ")[1].split(":")[0] for line in lines] == orders
 
 
 def test_the_yaml_of_a_run_on_one_device_is_a_plan_of_one(search, tmp_path, capsys):
     mine = tmp_path / "run.yaml"
     mine.write_text("model: tiny\nrun: {output: o, steps: 1}\n")
     assert search("--compare", mine, cluster="910a-1", batch=4) == 0
-    assert f"{mine}, axes inside out tp,dp,pp:" in capsys.readouterr().out
+    assert f"{mine}, order tp,dp,pp:" in capsys.readouterr().out
 
 
 def test_a_plan_of_yours_that_does_not_suit_is_refused(search, tmp_path):

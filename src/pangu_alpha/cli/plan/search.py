@@ -206,7 +206,7 @@ def _ranking(answer: Answer) -> str:
 
 
 _COLUMNS = (
-    "dp", "tp", "pp", "micro", "of", "optimizer", "seq", "inside out", "layers", "recompute"
+    "dp", "tp", "pp", "micro", "rows", "optimizer", "seq", "order", "layers", "recompute"
 )  # fmt: skip
 
 
@@ -293,7 +293,7 @@ def _compared(answer: Answer, plan: ParallelPlan, path: str) -> str:
         rank = sum(each.seconds < mine.seconds and each.grid != mine.grid for each in better) + 1
         fits = "fits" if mine.memory <= question.limit else "does NOT fit"
         lines.append(
-            f"{path}, axes inside out {','.join(order)}: {mine.seconds:.4g} s a step "
+            f"{path}, order {','.join(order)}: {mine.seconds:.4g} s a step "
             f"({mine.seconds / best.seconds - 1:+.1%}), {_gib(mine)} GiB ({fits}); place {rank} of "
             f"{answer.grids} grids; loses by {explain.reason(best, mine, model)}"
         )

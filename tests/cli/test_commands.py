@@ -111,7 +111,7 @@ def test_the_launcher_gets_the_file_that_workers_run(tmp_path):
         (["--help"], 0, "merge-checkpoint"),
         (["--version"], 0, "pangu-alpha 0."),
         (["rank_table"], 2, "error: 'rank_table' is no command; did you mean 'rank-table'?"),
-        (["trian", "--config", "x"], 2, "did you mean 'train'?"),  # codespell:ignore
+        (["trian", "--config", "x"], 2, "did you mean 'train'?"),
         (["launch"], 2, "launch: say what, as in `launch train --help`"),
         (["launch", "src/train.py"], 2, "launch: say what"),
         (["train", "--config", "nowhere.yaml"], 2, "nowhere.yaml: cannot be read"),

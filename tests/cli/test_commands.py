@@ -162,3 +162,21 @@ def test_the_launcher_has_a_help_of_its_own(capsys):
 def test_the_launcher_by_itself_wants_a_program(words):
     done = run("-m", "pangu_alpha.cli.launch", *words)
     assert done.returncode == 2 and "give the program first" in done.stderr
+
+
+def test_train_lists_its_keys_without_a_config(capsys):
+    from pangu_alpha.cli.train import main
+
+    for words, first in (
+        (["--keys"], "model.vocab_size: "),
+        (["--keys", "run.guard"], "run.guard.spike_factor: "),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 0 and capsys.readouterr().out.startswith(first)
+    with pytest.raises(ValueError, match=r"--keys: 'run.gard' is no key; did you mean 'run.guard'\?"):
+        main(["--keys", "run.gard"])
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert "--keys lists all keys" in said and "key=value" in said and "docs/configuration.md" in said

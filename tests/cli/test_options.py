@@ -178,3 +178,9 @@ def test_the_help_is_the_declaration(monkeypatch):
         "--size N largest size (unit: bytes) (default: 1048576)",
     ):
         assert said in text
+
+
+def test_a_field_that_is_not_declared_has_no_option():
+    for name in ("inner", "cuont"):
+        with pytest.raises(AssertionError, match=f"Some declares no .*{name}"):
+            options.add_options(Parser(prog="x"), Some, name)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import get_args, get_origin
 
 import pytest
 
 from pangu_alpha.cli.keys import main, with_tables
+from pangu_alpha.config.generate import SamplingConfig
 from pangu_alpha.config.keys import keys_of
+from pangu_alpha.config.option import option_of
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.config.run import TrainConfig, build_train_config
-from pangu_alpha.config.schema import parse_yaml
+from pangu_alpha.config.run import RunConfig, TrainConfig, build_train_config
+from pangu_alpha.config.schema import field_types, parse_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/configuration.md").read_text("utf-8")
@@ -73,6 +76,29 @@ def test_a_page_without_a_section_is_refused():
 def test_type_bounds_and_default_in_words(name, kind, default):
     key = next(key for key in keys_of(TrainConfig) if key.name == name)
     assert (key.kind, key.default) == (kind, default)
+
+
+def undeclared(cls, where=""):
+    """Fields of a dataclass, and of those in it, that are neither a section nor declared."""
+    for field in dataclasses.fields(cls):
+        hint = field_types(cls)[field.name]
+        inner = get_args(hint)[1] if get_origin(hint) is dict else hint
+        if dataclasses.is_dataclass(inner):
+            yield from undeclared(inner, f"{where}{field.name}.")
+        elif option_of(field) is None:
+            yield f"{where}{field.name}"
+
+
+def test_every_key_of_a_run_is_declared():
+    """A key without a declaration would stand on no page."""
+    assert not [*undeclared(TrainConfig)] and not [*undeclared(SamplingConfig)]
+
+    @dataclasses.dataclass
+    class New:
+        run: RunConfig
+        steps: int = 3
+
+    assert [*undeclared(New)] == ["steps"]
 
 
 def test_every_help_is_a_phrase():

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.config.keys import default_words, yaml_word
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.option import Option, option_of
+from pangu_alpha.config.option import KEY, Option, option_of
 from pangu_alpha.config.parallel import ParallelPlan, plan_section
 from pangu_alpha.config.schema import Dataclass, PathText, build, field_types, read_yaml
 from pangu_alpha.files.paths import expand_path
@@ -199,13 +199,14 @@ def add_options(
             reports all problems at once.
         differing: By field, how the option differs.
     """
-    chosen = (*names, *differing)
-    for field in dataclasses.fields(cls):
-        declared = option_of(field)
-        if declared is not None and (field.name in chosen or "*" in names):
-            differs = differing.get(field.name, Differs())
-            hint = field_types(cls)[field.name]
-            _add_option(parser, field, declared, differs, _reading(hint, declared, bounds))
+    known = {field.name: field for field in dataclasses.fields(cls) if option_of(field) is not None}
+    chosen = {*names, *differing} - {"*"}
+    assert chosen <= known.keys(), f"{cls.__name__} declares no {chosen - known.keys()}"
+    for name, field in known.items():
+        if name in chosen or "*" in names:
+            declared, differs = field.metadata[KEY], differing.get(name, Differs())
+            reading = _reading(field_types(cls)[name], declared, bounds)
+            _add_option(parser, field, declared, differs, reading)
 
 
 def given_fields(options: argparse.Namespace, cls: type) -> dict[str, Any]:
@@ -357,10 +358,12 @@ def _number_reading(hint: Any, declared: Option, bounds: bool) -> dict[str, Any]
 
 def _bounded(kind: type, declared: Option, text: str) -> int | float:
     """A number within the bounds of its field."""
+    value: int | float
     if kind is int:
         least = -_MOST if declared.at_least is None else int(declared.at_least)
-        return whole(text, least, _MOST if declared.below is None else int(declared.below) - 1)
-    value = number(text)
+        value = whole(text, least, _MOST if declared.below is None else int(declared.below) - 1)
+    else:
+        value = number(text)
     if fault := declared.fault(value):
         raise ArgumentTypeError(fault)
     return value

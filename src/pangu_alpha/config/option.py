@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any
 
 REQUIRED = dataclasses.MISSING  # the default of a field that has none
-_KEY = "option"
+KEY = "option"  # of the declaration in the metadata of a field
 _QUOTE = "'"  # on a terminal, for the backquotes of Markdown
 
 
@@ -115,12 +115,12 @@ def option(default: Any, help: str, **declared: Any) -> Any:
         help: See Option.
         **declared: Further fields of Option.
     """
-    return dataclasses.field(default=default, metadata={_KEY: Option(help, **declared)})
+    return dataclasses.field(default=default, metadata={KEY: Option(help, **declared)})
 
 
 def option_of(field: dataclasses.Field) -> Option | None:
     """The declaration of a field, None where it has none: a section, or a class that is no configuration."""
-    return field.metadata.get(_KEY)
+    return field.metadata.get(KEY)
 
 
 def _number(value: float | None) -> str:

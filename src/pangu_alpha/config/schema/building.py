@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
-from pangu_alpha.config.option import option_of
+from pangu_alpha.config.option import Option, option_of
 from pangu_alpha.config.schema.mappings import MOST_SHOWN, ConfigError, joined, nearest
 from pangu_alpha.files.paths import expand_path
 from pangu_alpha.files.reading import ReadError
@@ -207,11 +207,16 @@ def _broken_rules(cls: type, values: Mapping[str, Any], bad: set[str]) -> list[s
 
 
 def _beyond_bounds(cls: type, values: Mapping[str, Any]) -> Iterator[str]:
-    for field in dataclasses.fields(cls):
-        declared = option_of(field)
-        fault = declared and field.name in values and declared.fault(values[field.name])
+    for name, declared in _declarations(cls):
+        fault = declared.fault(values[name]) if name in values else None
         if fault:
-            yield f"{field.name}: {fault}"
+            yield f"{name}: {fault}"
+
+
+@functools.cache
+def _declarations(cls: type) -> tuple[tuple[str, Option], ...]:
+    fields = ((field.name, option_of(field)) for field in dataclasses.fields(cls))
+    return tuple((name, declared) for name, declared in fields if declared is not None)
 
 
 def to_mapping(config: Any) -> Any:

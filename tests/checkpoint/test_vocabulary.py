@@ -92,7 +92,7 @@ def test_that_there_is_none_is_said(tmp_path, capsys):
     run = make_run(tmp_path / "a" / "b" / "run", ModelConfig(50, 32, 2, 4, seq_length=16), words=None)
     merge_checkpoint.main([str(run), str(tmp_path / "whole"), "--quiet"])
     said = capsys.readouterr().out
-    assert "vocab.model: not copied: none in " in said and "--tokenizer FILE" in said
+    assert "vocab.model: not copied: none in " in said and "--vocabulary FILE" in said
 
 
 def test_one_of_an_unknown_checkpoint_is_copied_and_said(tmp_path):

@@ -31,6 +31,7 @@ COMMANDS = sorted(
 # Parts of commands by whose names one may call them, and what is to be called instead.
 PARTS = {
     "plan.search": "pangu_alpha.cli.plan search",
+    "plan.operators": "pangu_alpha.cli.plan operators",
     "plan.calibrate": "pangu_alpha.cli.plan calibrate",
     "plan.dry_run": "pangu_alpha.cli.plan dry-run",
     "plan.replay": "pangu_alpha.cli.plan replay",
@@ -110,7 +111,7 @@ def test_the_launcher_gets_the_file_that_workers_run(tmp_path):
         (["--help"], 0, "merge-checkpoint"),
         (["--version"], 0, "pangu-alpha 0."),
         (["rank_table"], 2, "error: 'rank_table' is no command; did you mean 'rank-table'?"),
-        (["trian", "--config", "x"], 2, "did you mean 'train'?"),  # codespell:ignore
+        (["trian", "--config", "x"], 2, "did you mean 'train'?"),
         (["launch"], 2, "launch: say what, as in `launch train --help`"),
         (["launch", "src/train.py"], 2, "launch: say what"),
         (["train", "--config", "nowhere.yaml"], 2, "nowhere.yaml: cannot be read"),
@@ -144,7 +145,7 @@ def test_a_wheel_has_the_command_and_the_yamls(tmp_path):
     assert "pangu-alpha = pangu_alpha.__main__:run" in text
     shipped = {path.name for path in (ROOT / "model_zoo").glob("*.yaml")}
     assert {f"pangu_alpha/model_zoo/{name}" for name in shipped} <= names and len(shipped) == 5
-    assert {"pangu_alpha/planner/devices.yaml", "pangu_alpha/text/corpora.yaml"} <= names
+    assert {"pangu_alpha/planner/cost/devices.yaml", "pangu_alpha/text/corpora.yaml"} <= names
     call = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pangu_alpha.__main__ import run; run()"
     listed = run("-c", call, str(tmp_path / "installed"), "plan", "search", "--help")
     assert listed.returncode == 0 and "--global-batch" in listed.stdout

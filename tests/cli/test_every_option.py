@@ -167,6 +167,33 @@ def test_every_option_says_what_it_is():
     assert not silent
 
 
+# Former names of options, which scripts may use.
+FORMER = {
+    "train": {"--init-from": "initial"},
+    "preprocess": {"--tokenizer": "tokenizer"},
+    "evaluate": {"--tokenizer": "tokenizer"},
+    "predict": {"--tokenizer": "tokenizer"},
+    "fetch": {"--to": "to"},
+    "merge-checkpoint": {"--workers": "workers"},
+    "checkpoint export": {"--workers": "workers"},
+    "plan search": {"--out": "out", "--layers": "num_layers"},
+    "plan operators": {"--out": "table_file", "--layers": "num_layers"},
+    "plan dry-run": {"--out": "out", "--layers": "num_layers"},
+    "plan replay": {"--out": "out", "--layers": "num_layers"},
+    "plan train-replay": {"--out": "out", "--layers": "num_layers"},
+    "plan strategies": {"--out": "out", "--layers": "num_layers"},
+}
+
+
+def test_former_names_are_still_taken():
+    found = dict(PARSERS)
+    for name, former in FORMER.items():
+        actions = found[name]._option_string_actions
+        for option, dest in former.items():
+            action = actions[option]
+            assert action.dest == dest and option != action.option_strings[0], (name, option)
+
+
 def test_options_that_take_a_path_expand_it():
     missing = [
         f"{name} {action.option_strings or action.dest}"

@@ -103,3 +103,9 @@ def test_a_wrong_option_of_a_subcommand_whose_name_is_not_kept(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["verify", "a", "b"])
     assert "unrecognized arguments: b" in capsys.readouterr().err
+
+
+def test_the_usage_of_a_subcommand_names_it(monkeypatch):
+    monkeypatch.setattr(Parser, "called_as", "pangu-alpha x")
+    one = Parser(prog="x.py").add_subparsers().add_parser("merge", epilog="x.py merge a b")
+    assert one.format_usage() == "usage: pangu-alpha x merge [-h]\n"

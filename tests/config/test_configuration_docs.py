@@ -103,7 +103,7 @@ def test_keys_on_a_terminal(capsys):
     shown = capsys.readouterr().out
     assert shown.count("\nparallel.") == len(dataclasses.fields(ParallelPlan)) - 1 and "`" not in shown
     with pytest.raises(ValueError, match=r"'run.checkpont' is no key; did you mean 'run.checkpoint'\?"):
-        main(["run.checkpont"])  # codespell:ignore
+        main(["run.checkpont"])
 
 
 # codespell:ignore

@@ -75,7 +75,7 @@ def test_each_problem(values, message):
 
 def test_problems_come_together():
     with pytest.raises(ConfigError) as error:
-        build(Outer, {"inner": {"size": "x", "sise": 1}, "flog": True, "names": "a"})  # codespell:ignore
+        build(Outer, {"inner": {"size": "x", "sise": 1}, "flog": True, "names": "a"})
     assert len(error.value.problems) == 4
     assert str(error.value).startswith("4 problems in the configuration:\n  - ")
 

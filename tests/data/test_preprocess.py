@@ -247,7 +247,7 @@ def test_a_vocabulary_above_two_bytes_is_stored_in_four():
 
 def test_the_command_line(vocab_file, corpus, tmp_path, capsys):
     output = str(tmp_path / "records")
-    fixed = ["--tokenizer", vocab_file, "--output", output, "--seq-length", "8", "--workers", "1"]
+    fixed = ["--vocabulary", vocab_file, "--output", output, "--seq-length", "8", "--workers", "1"]
     rules = ["--clean", "min_document_characters=5", "drop_duplicate_lines=false", "--split", "blank_line"]
     assert main(["--input", corpus[0], *fixed, *rules, "--end-of-document", "<eot>"]) == 0
     printed = capsys.readouterr()
@@ -444,7 +444,7 @@ def test_the_command_line_takes_folders_and_lists_and_warns_of_unknown_character
     (folder / "README.md").write_text("about")
     (tmp_path / "list").write_text(f"{tmp_path}/smile.txt\n")
     (tmp_path / "smile.txt").write_text("天下😀" * 20, encoding="utf-8")
-    fixed = ["--tokenizer", vocab_file, "--seq-length", "8", "--workers", "1"]
+    fixed = ["--vocabulary", vocab_file, "--seq-length", "8", "--workers", "1"]
     words = ["--input", str(folder), "--input-list", str(tmp_path / "list"), "--output", str(tmp_path / "r")]
     assert main([*fixed, *words]) == 0
     printed = capsys.readouterr()
@@ -472,14 +472,14 @@ def test_the_command_line_takes_folders_and_lists_and_warns_of_unknown_character
     ],
 )
 def test_numbers_of_the_command_line(vocab_file, corpus, tmp_path, capsys, words, reason):
-    fixed = ["--input", corpus[0], "--tokenizer", vocab_file, "--output", str(tmp_path / "r")]
+    fixed = ["--input", corpus[0], "--vocabulary", vocab_file, "--output", str(tmp_path / "r")]
     with pytest.raises(SystemExit) as caught:
         main([*fixed, "--seq-length", "8", *words])
     assert caught.value.code == 2 and reason in capsys.readouterr().err
 
 
 def test_shares_and_missing_inputs_are_refused(vocab_file, corpus, tmp_path, capsys):
-    fixed = ["--tokenizer", vocab_file, "--output", str(tmp_path / "r"), "--seq-length", "8"]
+    fixed = ["--vocabulary", vocab_file, "--output", str(tmp_path / "r"), "--seq-length", "8"]
     for share, reason in (
         ("nan", "'nan' is not a finite number"),
         ("-1", "-1.0 must lie in [0, 1]"),
@@ -512,7 +512,7 @@ def test_a_long_document_is_encoded_by_parts_to_the_same_ids(config, tmp_path, m
 def test_inputs_and_rules_given_one_by_one_all_count(vocab_file, corpus, tmp_path):
     words = [word for path in corpus for word in ("--input", path)]
     rules = ["--clean", "min_line_characters=1", "--clean", "min_line_han=0.01"]
-    fixed = ["--tokenizer", vocab_file, "--output", str(tmp_path / "r"), "--seq-length", "8"]
+    fixed = ["--vocabulary", vocab_file, "--output", str(tmp_path / "r"), "--seq-length", "8"]
     assert main([*words, *rules, *fixed]) == 0
     manifest = Manifest.read(tmp_path / "r")
     assert [file.path for file in manifest.inputs] == list(corpus) and len(corpus) > 1
@@ -526,7 +526,7 @@ def test_a_working_folder_that_is_not_utf8_is_refused_in_words(vocab_file, corpu
     folder.mkdir()
     monkeypatch.chdir(folder)
     with pytest.raises(ValueError, match="output: .*the name is not UTF-8, which MindRecord needs"):
-        main(["--input", corpus[0], "--tokenizer", vocab_file, "--output", "r", "--seq-length", "8"])
+        main(["--input", corpus[0], "--vocabulary", vocab_file, "--output", "r", "--seq-length", "8"])
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def _make_readme(folder: Folder) -> None:
     for name, source in (("train", "text"), ("validation", "heldout")):
         _must(
             folder,
-            f"python src/preprocess.py --input '{source}/*.txt' --tokenizer data/vocab.model"
+            f"python src/preprocess.py --input '{source}/*.txt' --vocabulary data/vocab.model"
             f" --output data/{name} --seq-length 256 --pad-last --workers 1",
         )
     shown_in("README.md", "run.yaml")(folder)

@@ -157,7 +157,7 @@ PAGES: dict[str, Page] = {
     ),
     "docs/library.md": Page((long("python: "),), given_long=README),
     "docs/merge_checkpoint.md": Page((_MERGE, *_CHECKPOINTS), given_long=README),
-    "docs/mindformers.md": Page((long("python: "), *_CHECKPOINTS, _MERGE, _PREDICT), given_long=README),
+    "docs/mindformers.md": Page((long("python: "),), given_long=README, owned=("shape.yaml",)),
     "docs/open_checkpoint.md": Page((*_CHECKPOINTS, _PREDICT), given_long=README, owned=("output",)),
     "docs/operator_split.md": Page(
         (

@@ -148,6 +148,8 @@ def test_files_that_are_named_are_there_or_made_earlier(read, tmp_path):
     for step in read.steps():
         if step.kind == "file":
             made |= {step.name, *_outputs_of(step.text)}
+        elif step.kind == "python":
+            made |= set(re.findall(r"\"(?:\./)?([\w./-]+)\"", step.text))  # any text may be a path
         elif step.kind == "command":
             made |= _made_by_shell(step.text)
             for call in calls(step.text):

@@ -64,7 +64,7 @@ def test_a_path_without_a_checkpoint_is_an_error(tmp_path, load):
 
 def test_the_vocabulary_must_be_there_and_be_the_same(run, load, vocabulary):
     (run / "vocab.model").unlink()
-    with pytest.raises(ValueError, match="no vocabulary: looked for .*--tokenizer"):
+    with pytest.raises(ValueError, match="no vocabulary: looked for .*--vocabulary"):
         load(run)
     assert load(run, tokenizer=vocabulary).step == 20
     other = run / "other.model"

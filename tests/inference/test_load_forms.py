@@ -101,7 +101,7 @@ def test_foreign_forms_need_a_vocabulary(made, vocabulary, cpu):
     from pangu_alpha.inference.load import load_for_inference
 
     path = made("huggingface")
-    with pytest.raises(ValueError, match="no vocabulary: looked for .*--tokenizer FILE"):
+    with pytest.raises(ValueError, match="no vocabulary: looked for .*--vocabulary FILE"):
         load_for_inference(path)
     loaded = load_for_inference(path, vocabulary)
     assert loaded.form == "Hugging Face port, 1 file" and loaded.notes == ()
@@ -140,7 +140,7 @@ def test_predict_says_what_it_found(made, vocabulary, capsys, caplog, tmp_path):
     model = tmp_path / "model.yaml"
     model.write_text(f"model: {to_mapping(CONFIG)}\n")
     words = [
-        "--tokenizer",
+        "--vocabulary",
         str(vocabulary),
         "--device",
         "CPU",

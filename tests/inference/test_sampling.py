@@ -132,4 +132,4 @@ def test_all_problems_of_a_config_at_once():
     with pytest.raises(ConfigError, match=r"top_k: 3 has no effect with greedy"):
         SamplingConfig(greedy=True, top_k=3)
     with pytest.raises(ConfigError, match="did you mean 'temperature'"):
-        build(SamplingConfig, {"temprature": 1.0})  # codespell:ignore
+        build(SamplingConfig, {"temprature": 1.0})

@@ -34,7 +34,7 @@ def trained(exported, tmp_path_factory):
     characters = list("话说天下大势分久必合周末七国争并入于秦")
     text = "，".join("".join(np.random.default_rng(0).choice(characters, 250)))
     (folder / "text.txt").write_text(text, "utf-8")
-    words = ["--input", folder / "text.txt", "--tokenizer", exported.run / "vocab.model"]
+    words = ["--input", folder / "text.txt", "--vocabulary", exported.run / "vocab.model"]
     words += ["--output", folder / "data" / "records", "--seq-length", "24"]
     assert not preprocess.main([str(word) for word in words])
     (folder / "recipe.py").write_text(recipe(), "utf-8")

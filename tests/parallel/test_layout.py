@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.zoo import load_model_config
-from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.network.parameters import parameter_shapes, register_rows
+from pangu_alpha.network.rows import Constant, Row, Stage
 from pangu_alpha.parallel.layout import layouts, slice_writers, written_slices
 
 MODEL = ModelConfig(vocab_size=61, hidden_size=24, num_layers=3, num_heads=12, seq_length=8)
@@ -77,3 +79,39 @@ def test_the_largest_plan_is_described_quickly():
     writers = slice_writers(layouts(model, plan), plan)
     assert len({rank for found in writers.values() for rank in found.values()}) == 2048
     assert writers.keys() == parameter_shapes(model).keys()
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A network whose parameters other axes cut than PanGu-alpha's."""
+
+    size: int = 8
+
+
+register_rows(
+    Cut,
+    [
+        Row("experts", "E E", Constant(0.0), True, ("dp", "tp"), Stage.FIRST),
+        Row("both", "E", Constant(0.0), True, ("dp+tp",), Stage.FIRST),
+        Row("tensor_first", "E E", Constant(0.0), True, ("tp", "dp"), Stage.FIRST),
+    ],
+    {"E": "size"},
+)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_any_axis_of_the_grid_may_cut_a_parameter(sharded):
+    more = {"optimizer_parallel": "level1", "optimizer_threshold": 0} if sharded else {}
+    plan = ParallelPlan(dp=2, tp=4, **more)
+    placed = layouts(Cut(), plan)
+    assert {name: layout.slice_shape for name, layout in placed.items()} == {
+        "experts": (4, 2),
+        "both": (1,),
+        "tensor_first": (2, 4),
+    }
+    assert [placed["experts"].start(plan, rank) for rank in (0, 1, 4, 7)] == [(0, 0), (0, 2), (4, 0), (4, 6)]
+    assert [placed["both"].start(plan, rank) for rank in range(8)] == [(place,) for place in range(8)]
+    assert placed["tensor_first"].start(plan, 5) == (2, 4)
+    for name, writers in slice_writers(placed, plan).items():
+        assert sorted(writers.values()) == list(range(8)), name  # no two ranks hold the same
+        assert placed[name].share(plan) == 1.0

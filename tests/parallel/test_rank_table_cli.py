@@ -153,7 +153,7 @@ def test_a_full_disk_loses_no_file(words, tmp_path):
 def test_a_full_disk_loses_no_plan(tmp_path):
     for name in ("plan.yaml", "report.json"):
         (tmp_path / name).write_text("what was there before")
-    words = ["search", "--model", "tiny", "--cluster", "910a-8", "--global-batch", "8", "--out"]
+    words = ["search", "--model", "tiny", "--cluster", "910a-8", "--global-batch", "8", "--output"]
     code, said = on_a_full_disk(ROOT / "src" / "plan.py", *words, tmp_path, most=100)
     assert (code, said) == (2, f"error: {tmp_path}/plan.yaml: File too large\n")
     code, said = on_a_full_disk(ROOT / "src" / "plan.py", *words, tmp_path, most=500)

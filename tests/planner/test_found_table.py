@@ -19,10 +19,12 @@ from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.parallel.apply import operators, shard
 from pangu_alpha.parallel.layout import layouts, slice_writers
 from pangu_alpha.parallel.sharding import BLOCK, DERIVED, SHARDING, table_of
+from pangu_alpha.parallel.table_fit import unfit
 from pangu_alpha.planner.operators.block import FREE, MINDSPORE, block
 from pangu_alpha.planner.operators.found_table import found_table, strategy_of
 from pangu_alpha.planner.operators.patterns import megatron
 from pangu_alpha.planner.operators.strategies import Choice, best_block, cheapest, evaluate
+from pangu_alpha.proof.dry_run.job import Job
 from pangu_alpha.training.loss import MicroBatchLoss, TokenLoss
 
 MODEL = ModelConfig(192, 64, 2, 8, seq_length=16, dropout=0.0)
@@ -174,3 +176,49 @@ def test_a_table_of_other_axes_is_not_modelled():
     table = found_table(evaluate(grid, megatron(grid)), MODEL, "m")  # names no axis but all of tp
     with pytest.raises(ValueError, match="only tables of such axes have a modelled traffic"):
         strategy_of(replace(table, axes={"tp0": 4}), MODEL, 2)
+
+
+def job(batch_size=2, model=MODEL, cells=None, **plan):
+    table = found(4, 2)
+    table = table if cells is None else replace(table, cells={**table.cells, **cells(table.cells)})
+    return Job(model, ParallelPlan(tp=4, table=table, **plan), batch_size=batch_size)
+
+
+def test_a_found_table_fits_any_batch_that_it_divides():
+    for batch_size, plan in ((2, {}), (1, {"dp": 2}), (4, {"dp": 2, "pp": 2, "micro_batches": 2})):
+        assert job(batch_size, **plan).plan.table == found(4, 2)
+
+
+def sequences_over_tp(cells):
+    inputs = (("dp+tp", None, None, None),)
+    return {"AttentionCore": {**cells["AttentionCore"], "softmax": OperatorSplit(inputs)}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            {"batch_size": 2, "cells": sequences_over_tp},
+            "table: cells.AttentionCore.softmax cuts sequences over dp\\+tp, which is 4 devices; 2 do not "
+            "divide so: change the batch size",
+        ),
+        ({"batch_size": 2, "cells": lambda cells: {"Gelu": {}}}, "table: cells.Gelu.square: missing"),
+    ],
+)
+def test_what_a_table_cannot_cut_is_refused(asked, said):
+    with pytest.raises(ConfigError, match=said):
+        job(**asked)
+
+
+def test_heads_and_parameters_that_do_not_divide_are_named():
+    """A table that was made one of six devices by hand; MindSpore would take no such plan at all."""
+    table = found(4, 2)
+    thirds = replace(table, devices=6, axes={"tp0": 2, "tp1": 3})
+    said = list(unfit(ParallelPlan(tp=6, table=thirds), MODEL, 2))
+    assert (
+        "table: cells.AttentionCore.softmax cuts heads over tp, which is 6 devices; 8 do not divide so: "
+        "change the table"
+    ) in said
+    assert (
+        "table: cuts 64 of blocks.0.attention.query.weight over tp, which is 6 devices; change the table"
+    ) in said

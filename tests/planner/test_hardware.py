@@ -70,7 +70,7 @@ def test_cluster_from_a_file(tmp_path):
     cluster = load_cluster(str(path))
     assert (cluster.count, cluster.levels[0].sources["latency"]) == (32, "measured")
     assert load_cluster(str(path), 64).count == 64
-    level = "{size: 8, bandwith: 1e11, latency: 1e-6}"  # codespell:ignore
+    level = "{size: 8, bandwith: 1e11, latency: 1e-6}"
     path.write_text(f"device: 910B3\nlevels: {{server: {level}}}\ncount: 8\n")
     with pytest.raises(ConfigError, match="did you mean 'bandwidth'"):
         load_cluster(str(path))

@@ -59,7 +59,7 @@ def test_the_answer_for_a_rank_table_is_launched_without_an_edit(tmp_path):
     write_inputs(tmp_path, "13b", 16, "910B")
     (tmp_path / "mine.json").write_text((ROOT / "rank_tables" / "16p.json").read_text("utf-8"), "utf-8")
     asked = "python src/plan.py search --model 13b --cluster mine.json --levels 910b --global-batch 16"
-    code, said = run(f"{asked} --top 1 --out 'its plan'", tmp_path)
+    code, said = run(f"{asked} --top 1 --output 'its plan'", tmp_path)
     assert code == 0, said
     lines = re.findall(r"^  ((?:python|bash) .*)$", said.partition("To launch it")[2], re.M)
     assert [line.split()[2] for line in lines] == ["check", "--config"]
@@ -77,7 +77,7 @@ def test_the_answer_is_launched_without_an_edit(model, cluster, batch, order, tm
     devices, chip = int(cluster.partition("-")[2]), cluster[:4].upper()
     write_inputs(tmp_path, model, devices, chip)
     asked = f"python src/plan.py search --model {model} --cluster {cluster} --global-batch {batch} --top 1"
-    code, said = run(f"{asked} --out planned", tmp_path)
+    code, said = run(f"{asked} --output planned", tmp_path)
     assert code == 0, said
     best = json.loads((tmp_path / "planned" / "report.json").read_text())["answer"]["best"][0]
     assert ",".join(axis for axis in best["order"] if best["plan"][axis] > 1) == order

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.network.parameters import parameter_table
 from pangu_alpha.planner.cost.collectives import Links
 from pangu_alpha.planner.cost.hardware import load_cluster
 from pangu_alpha.planner.operators.block import FREE, MINDSPORE, block, prime_factors
@@ -69,6 +70,14 @@ def test_redistributions_by_hand(before, after, steps):
 
 def test_rings_send_what_they_should():
     assert [sent(Step(name, 4, 64)) for name in ("AllReduce", "AllGather", "AlltoAll")] == [96, 48, 48]
+
+
+def test_a_block_has_the_parameters_of_a_layer():
+    model = ModelConfig(61, 24, 3, 12, seq_length=8)
+    operators = block(model, 2, 2, MINDSPORE).operators.values()
+    held = sum(sum(operator.parameters.values()) for operator in operators)
+    layer = (spec.shape for spec in parameter_table(model).values() if spec.layer == 0)
+    assert held == sum(map(math.prod, layer))
 
 
 def test_axes_are_prime_factors():

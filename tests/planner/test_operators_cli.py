@@ -1,4 +1,4 @@
-"""plan.py operators --out writes a table that plans take; what does not fit is refused in a sentence."""
+"""plan.py operators --output writes a table that plans take; what does not fit is refused in a sentence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pangu_alpha.planner.operators.strategies import best_block
 @pytest.fixture
 def table(tmp_path):
     path = tmp_path / "table.yaml"
-    assert main(["operators", "--model", "2_6b", "--devices", "4", "--out", str(path)]) == 0
+    assert main(["operators", "--model", "2_6b", "--devices", "4", "--output", str(path)]) == 0
     return path
 
 
@@ -70,7 +70,7 @@ def test_what_does_not_fit_is_refused(table):
         16,
         "--limit",
         3e8,
-        "--out",
+        "--output",
         table,
     )
     assert "limit: matrices kept in slices are in no table of operators" in refused(*limit)
@@ -84,8 +84,8 @@ def test_a_dry_run_checks_placements_and_a_block_of_a_plan_with_a_table(tmp_path
     model.write_text(f"model: {shape}\n", "utf-8")
     given = ["--model", str(model), "--batch-size", "2"]
     table = tmp_path / "table.yaml"
-    assert main(["operators", *given, "--devices", "4", "--out", str(table)]) == 0
-    plan = ["--dp", "2", "--tp", "4", "--table", str(table), "--out", str(tmp_path / "out")]
+    assert main(["operators", *given, "--devices", "4", "--output", str(table)]) == 0
+    plan = ["--dp", "2", "--tp", "4", "--table", str(table), "--output", str(tmp_path / "out")]
     assert main(["dry-run", *given, *plan, "--ranks", "0,6"]) == 0
     found = json.loads((tmp_path / "out/report.json").read_text("utf-8"))
     assert found["job"]["plan"]["table"]["axes"] == {"tp0": 2, "tp1": 2}

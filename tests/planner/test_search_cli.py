@@ -114,7 +114,7 @@ def test_what_is_fixed_may_be_impossible_on_some_grids(search, capsys):
 
 
 def test_json_is_the_same_as_the_written_report(search, tmp_path, capsys):
-    assert search("--json", "--front", "--out", tmp_path / "out") == 0
+    assert search("--json", "--front", "--output", tmp_path / "out") == 0
     report = json.loads(capsys.readouterr().out)
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
     answer = report["answer"]
@@ -127,7 +127,7 @@ def test_json_is_the_same_as_the_written_report(search, tmp_path, capsys):
 @pytest.fixture
 def written(search, tmp_path, capsys):
     """Folder and words of a search whose best plan has a pipeline and a placement of its own."""
-    words = ["--fix", *PIPELINE, "--out", tmp_path / "out"]
+    words = ["--fix", *PIPELINE, "--output", tmp_path / "out"]
     table = ["--levels", "910a"]
     assert search(*words, *table, cluster=str(SHIPPED / "32p_4x2x4.json"), batch=64) == 0
     return tmp_path / "out", capsys.readouterr().out
@@ -163,7 +163,7 @@ def test_a_rank_table_comes_back_placed(written):
 
 
 def test_without_a_rank_table_its_command_is_told(search, tmp_path, capsys):
-    assert search("--fix", *PIPELINE, "--out", tmp_path, cluster="910a-32", batch=64) == 0
+    assert search("--fix", *PIPELINE, "--output", tmp_path, cluster="910a-32", batch=64) == 0
     printed = capsys.readouterr().out
     assert "To launch it (run.yaml is your run" in printed and f"--output {tmp_path}/servers.json" in printed
     assert (
@@ -223,7 +223,7 @@ def test_a_plan_of_another_number_of_devices_is_refused(plan, said, search, tmp_
 
 
 def test_pictures_are_drawn(search, tmp_path):
-    assert search("--pictures", "--out", tmp_path, cluster="910a-4", batch=4) == 0
+    assert search("--pictures", "--output", tmp_path, cluster="910a-4", batch=4) == 0
     for name in ("timeline", "parts", "front"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
@@ -249,7 +249,7 @@ def test_verification_decides_the_exit_code(agrees, problems, words, search, tmp
     monkeypatch.setattr(plan, "together", together)
     monkeypatch.setattr(plan, "compile_ranks", compile_ranks)
     monkeypatch.setattr(plan, "stages_with_traffic", lambda *_: "stages")
-    asked = ("--fix", "pp=2", "dp=2", "tp=2", "--verify", "--out", tmp_path)
+    asked = ("--fix", "pp=2", "dp=2", "tp=2", "--verify", "--output", tmp_path)
     good = agrees and not problems
     assert search(*asked, *words) == int(not good)
     ((found, ranks),) = compiled

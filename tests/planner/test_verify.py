@@ -29,6 +29,7 @@ def unequal(lines):
     return [line for line in lines if not line.equal]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "devices", "batch", "micro_batches"),
     [

@@ -55,11 +55,11 @@ def test_impossible_plans_are_refused_before_anything_is_compiled(words, message
         "search --model tiny --cluster 910a-8 --global-batch 0",
         "search --model tiny --cluster 910a-8 --global-batch 8 --memory 0",
         "search --model tiny --cluster 910a-8 --global-batch 8 --memory nan",
-        "search --model tiny --cluster 910a-8 --global-batch 8 --layers 0",
+        "search --model tiny --cluster 910a-8 --global-batch 8 --num-layers 0",
         "operators --model tiny --devices 0",
         "operators --model tiny --devices 4 --micro-batches 0",
         "operators --model tiny --devices 4 --batch-size 0",
-        "dry-run --model tiny --layers 0",
+        "dry-run --model tiny --num-layers 0",
         "dry-run --model tiny --servers-per-rack 0",
         "dry-run --model tiny --rank -1",
         "dry-run --model tiny --batch-size 0",
@@ -70,7 +70,7 @@ def test_impossible_plans_are_refused_before_anything_is_compiled(words, message
         "dry-run --model tiny --optimizer-threshold -1",
         "dry-run --model tiny --gradient-fusion 1.5",
         "replay --dp 2 --steps 0",
-        "replay --dp 2 --layers 0",
+        "replay --dp 2 --num-layers 0",
         "strategies --model tiny --tp 0",
     ],
 )
@@ -180,7 +180,7 @@ def test_unknown_models_are_refused_with_the_nearest_name():
 def test_a_model_is_read_from_the_yaml_of_a_run(tmp_path):
     run = tmp_path / "run.yaml"
     run.write_text("model: {base: 350m, vocab_size: 8000}\nrun: {output: o, steps: 3}\n")
-    words = ["dry-run", "--model", str(run), "--layers", "3", "--tp", "2"]
+    words = ["dry-run", "--model", str(run), "--num-layers", "3", "--tp", "2"]
     job = jobs.job_of(plan_parser().parse_args(words))
     assert (job.model.hidden_size, job.model.vocab_size, job.model.num_layers) == (1024, 8000, 3)
 
@@ -195,7 +195,7 @@ def test_a_dry_run_prints_its_findings_and_writes_them(tiny, tmp_path, capsys):
         "2",
         "--rank",
         "1",
-        "--out",
+        "--output",
         str(tmp_path / "out"),
     ]
     picture = tmp_path / "sent.png"
@@ -242,7 +242,7 @@ def test_all_stages_are_checked_to_meet(problems, code, tiny, tmp_path, monkeypa
     monkeypatch.setattr(dry_run, "stages_with_traffic", lambda *_: "stages")
     monkeypatch.setattr(dry_run, "together", together)
     words = ["dry-run", "--model", tiny, "--dp", "2", "--tp", "2", "--pp", "2", "--all-stages"]
-    assert main([*words, "--out", str(tmp_path / "out")]) == code
+    assert main([*words, "--output", str(tmp_path / "out")]) == code
     printed = capsys.readouterr().out
     assert f"stages meet: {'NO' if problems else 'yes'}, 8 ranks, 50 meetings\n" in printed
     assert all(f"  {each}\n" in printed for each in problems)
@@ -256,7 +256,7 @@ def test_a_dry_run_fails_if_a_process_makes_the_whole_model(tmp_path, capsys, mo
     file = tmp_path / "wide.yaml"
     file.write_text(json.dumps({"model": model}))
     words = ["dry-run", "--model", str(file), "--dp", "16", "--tp", "4", "--optimizer-parallel", "level1"]
-    words += ["--initialize", "--out", str(tmp_path / "out")]
+    words += ["--initialize", "--output", str(tmp_path / "out")]
     assert main(words) == 0
     assert "s; within 1.5 x what it holds + 1.5 GB = 1." in capsys.readouterr().out
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
@@ -402,7 +402,7 @@ def test_a_suite_ends_with_the_seconds_of_each_plan_and_their_sum(passed, verdic
 
 def test_replay_takes_a_model_by_name():
     options = plan_parser().parse_args(
-        ["replay", "--model", "tiny", "--dp", "2", "--layers", "3", "seq_length=16"]
+        ["replay", "--model", "tiny", "--dp", "2", "--num-layers", "3", "seq_length=16"]
     )
     (job,) = replays.replayed(options).values()
     assert (job.model.hidden_size, job.model.num_layers, job.model.seq_length) == (192, 3, 16)

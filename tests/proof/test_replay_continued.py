@@ -121,6 +121,8 @@ def test_a_link_in_their_place_is_refused_and_not_followed(tmp_path):
     mine.write_text("years of work")
     (tmp_path / "replay").mkdir()
     (tmp_path / "replay" / "checkpoints").symlink_to(tmp_path / "mine")
-    with pytest.raises(ValueError, match="checkpoints/after: not of an earlier replay.*give another --out"):
+    with pytest.raises(
+        ValueError, match="checkpoints/after: not of an earlier replay.*give another --output"
+    ):
         checkpoint(CHANGE, tmp_path / "replay", STEPS)
     assert mine.read_text() == "years of work"

@@ -202,7 +202,7 @@ def test_a_difference_above_its_bound_gives_exit_code_1_and_is_named(tmp_path, m
         "tp=1",
         "dropout=0.1",
     ]
-    words += ["--chip", "910A", "--batch-size", "4", "--out", str(tmp_path / "out")] + ["--json"] * as_json
+    words += ["--chip", "910A", "--batch-size", "4", "--output", str(tmp_path / "out")] + ["--json"] * as_json
     assert main(["train-replay", *words]) == 1
     said = capsys.readouterr()
     assert f"first difference: {where}" in (said.err if as_json else said.out)

@@ -131,7 +131,7 @@ def test_a_folder_that_no_replay_has_made_is_left_alone(replayed, tmp_path):
     kept = tmp_path / "run" / "checkpoints" / "mine"
     kept.parent.mkdir(parents=True)
     kept.write_text("weights")
-    with pytest.raises(ReplayError, match=r"run: not of an earlier replay .* give another --out"):
+    with pytest.raises(ReplayError, match=r"run: not of an earlier replay .* give another --output"):
         replayed([LAST], [(0, (6, 6), (0, 0))])
     assert kept.read_text() == "weights"
 

@@ -219,7 +219,7 @@ def test_a_run_that_trains_other_parameters_does_not_go_on(config, tmp_path, mon
     monkeypatch.setattr(kind, "trained", property(lambda self: ("hearing.weight",)))
     with pytest.raises(ValueError, match="trained other parameters .hearing.bias is frozen in one of them"):
         train.main(["--config", config])
-    words = ["--init-from", str(tmp_path / "run"), f"run.output={tmp_path / 'new'}", "run.steps=1"]
+    words = ["--initial", str(tmp_path / "run"), f"run.output={tmp_path / 'new'}", "run.steps=1"]
     assert train.main(["--config", config, *words]) == 0
     assert state_of(tmp_path / "new", 1)[0].state["frozen"] == [
         "hearing.bias",

@@ -109,7 +109,7 @@ def test_only_a_run_that_loads_nothing_draws_initial_values(
     drawn.clear()
     assert main(["--config", config, "run.steps=2"]) == 0
     weights = tmp_path / "run" / "checkpoints" / "step_00000002"
-    assert main(["--config", config, "--init-from", str(weights), f"run.output={tmp_path / 'new'}"]) == 0
+    assert main(["--config", config, "--initial", str(weights), f"run.output={tmp_path / 'new'}"]) == 0
     assert drawn == []
 
 
@@ -147,7 +147,7 @@ def test_a_run_inside_a_folder_whose_name_is_not_utf8_goes_on(
     assert main(["--config", config, "run.steps=4"]) == 0
     assert state_of(Path(first), 4)[0].config["run"]["output"] == first
     assert [path.name for path in Path(first).glob("config*")] == ["config.yaml"]
-    words = ["--config", config, "run.output=" + str(tmp_path / "next"), "--init-from", first]
+    words = ["--config", config, "run.output=" + str(tmp_path / "next"), "--initial", first]
     assert main(words) == 0 and main([*words, "run.steps=4"]) == 0
     assert [entry["step"] for entry in curve(tmp_path / "next") if "loss" in entry] == [1, 2, 3, 4]
 
@@ -214,7 +214,7 @@ def test_resume_policies(cpu, settings, config_file, tmp_path, caplog, capsys):
         main(["--config", config, "--resume", str(tmp_path / "nowhere")])
 
     # nothing is left to do, and no weights are needed to begin with: both are said
-    assert main(["--config", config, "--resume", "auto", "run.steps=2", "--init-from", "nowhere"]) == 0
+    assert main(["--config", config, "--resume", "auto", "run.steps=2", "--initial", "nowhere"]) == 0
     assert "run: done, step 2 of 2; to go on, raise run.steps" in capsys.readouterr().out
     assert "nowhere: not used: the run goes on from its own step 2" in caplog.text
     assert "run.initial was" not in caplog.text
@@ -237,7 +237,7 @@ def test_resume_policies(cpu, settings, config_file, tmp_path, caplog, capsys):
         ("hidden_size", 64, 32, "its tensors have that many columns"),
     ):
         said = f"model.{key} is {old} there, {value} in this run: {reason}; set model.{key}={old}"
-        for how in ("--resume", "--init-from"):
+        for how in ("--resume", "--initial"):
             words = [how, str(newest.parent / "step_00000005"), f"model.{key}={value}"]
             with pytest.raises(ValueError, match=f"{said}$"):
                 main(["--config", config, *words, f"run.output={tmp_path / 'new'}"])
@@ -283,7 +283,7 @@ def test_any_form_of_checkpoint_can_be_begun_from(cpu, settings, config_file, tm
     with pytest.raises(ValueError, match=r"no optimizer state.*run.initial=.*weights"):
         main(["--config", config, "--resume", str(tmp_path / "weights"), *words[:2], f"{words[2]}-no"])
     words = [f"run.output={tmp_path / 'tuned'}", "run.steps=1"]
-    assert main(["--config", config, "--init-from", str(tmp_path / "weights"), *words]) == 0
+    assert main(["--config", config, "--initial", str(tmp_path / "weights"), *words]) == 0
     manifest, tuned = state_of(tmp_path / "tuned", 1)
     assert (manifest.step, manifest.samples) == (1, 4)
     for name, array in weights.items():  # the first step of the warm-up has a learning rate of 0

@@ -56,5 +56,5 @@ def find_vocabulary(source: Source) -> FoundVocabulary:
             return FoundVocabulary(path, content, f"{VOCABULARY}: copied from {path}")
         others.append(f"{path} is another one (digest {digest[:12]}, not {expected[:12]})")
     found = "; ".join(others) if others else f"none in {source.path} or the two folders around it"
-    advice = "put the right one into the new folder, or give it to predict.py with --tokenizer FILE"
+    advice = "put the right one into the new folder, or give it to predict.py with --vocabulary FILE"
     return FoundVocabulary(None, b"", f"{VOCABULARY}: not copied: {found}; {advice}")

@@ -257,6 +257,11 @@ def _parser() -> argparse.ArgumentParser:
     text = "with --remove: also what this other host left; only if none of its processes still writes there"
     add("--host", action="append", default=[], metavar="NAME", help=text)
 
+    _export_options(commands, common)
+    return parser
+
+
+def _export_options(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     forms = "; ".join(f"{name}: {text}" for name, (text, _) in FORMS.items())
     add = _command(commands, "export", "writes one in another form", _export, common)
     add("source", type=user_path, metavar="SRC")
@@ -275,7 +280,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--threads", "--workers", dest="workers", type=positive, default=Limits().workers, metavar="N",
         help="threads that read and write (default: %(default)s)")  # fmt: skip
-    return parser
 
 
 def _common() -> argparse.ArgumentParser:

@@ -27,8 +27,9 @@ class Parser(argparse.ArgumentParser):
     called_as: str | None = None  # what was typed instead of the program's own name
 
     def __init__(self, prog: str | None = None, epilog: str | None = None, **settings: Any) -> None:
-        if prog is not None and self.called_as is not None:
-            epilog, prog = epilog and epilog.replace(prog, self.called_as), self.called_as
+        typed = self.called_as
+        if prog and typed and not prog.startswith(f"{typed} "):  # a subcommand's begins with it already
+            epilog, prog = epilog and epilog.replace(prog, typed), typed
         super().__init__(prog, epilog=epilog, **{"allow_abbrev": False, **settings})
         for name in (None, "store"):
             self.register("action", name, _Store)

@@ -29,7 +29,7 @@ from pangu_alpha.text.documents.inputs import few
 _MOST_UNKNOWN = 0.01  # share of <unk> in a file's tokens that is worth a warning
 _EXAMPLE = """\
 example:
-  python src/preprocess.py --input 'corpus/*.jsonl' --tokenizer vocab.model --output records --seq-length 1024
+  python src/preprocess.py --input 'text/*.jsonl' --vocabulary vocab.model --output records --seq-length 1024
 
 An interrupted run is continued by the same command; finished inputs are not read again.
 """

@@ -57,7 +57,7 @@ class DataConfig:
     vocabulary: PathText | None = option(
         None,
         "the vocabulary, vocab.model: it is checked against the records and copied into the output; without "
-        "it predict.py needs `--tokenizer`",
+        "it predict.py needs `--vocabulary`",
     )
     shuffle: bool = option(True, "draw the windows of a source in a seeded order, not as they were written")
     document_mask: bool = option(True, "a document attends only to itself, and its positions start at 0")

@@ -1,6 +1,6 @@
 """Families of Ascend chips: what the operators and the optimizer step must know of each, with its sources.
 
-The names are those of cluster.chips. Facts of servers and links stand there, speeds in planner/devices.yaml.
+The names are those of cluster.chips. Facts of servers and links stand there, speeds in planner/cost.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class OperatorSplit:
 
 @dataclass(frozen=True)
 class FoundTable:
-    """How the operators of every block are split, as `plan.py operators --out` writes it.
+    """How the operators of every block are split, as `plan.py operators --output` writes it.
 
     Args:
         model: Name or file of the model that it was found for.
@@ -173,7 +173,7 @@ class FoundTable:
             if self.block[name] != getattr(model, name):
                 yield (
                     f"table: was found for {name} {self.block[name]}, the model has {getattr(model, name)}; "
-                    "find one for it by plan.py operators --out"
+                    "find one for it by plan.py operators --output"
                 )
 
 

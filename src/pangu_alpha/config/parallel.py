@@ -84,8 +84,8 @@ class ParallelPlan:
     )
     table: FoundTable | None = option(
         None,
-        "how each operator of a block is split over tp: the file that `plan.py operators --out` writes, or "
-        "its content, which checkpoints keep; null takes the hand-made table",
+        "how each operator of a block is split over tp: the file that `plan.py operators --output` writes, "
+        "or its content, which checkpoints keep; null takes the hand-made table",
         see="operator_split.md#how-do-i-train-with-what-is-found",
         metavar="YAML",
         omitted=True,

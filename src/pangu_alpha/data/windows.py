@@ -77,6 +77,7 @@ class WindowCollation:
         vocabulary: Of the records.
         seq_length: S of them.
         document_mask: See `make_batch`.
+        columns: What is read of the records.
     """
 
     vocabulary: Vocabulary

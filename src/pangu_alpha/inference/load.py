@@ -146,14 +146,14 @@ def _open_tokenizer(source: Source, given: str | Path | None, config: ModelConfi
         looked = ", ".join(map(str, files))
         raise ValueError(
             f"no vocabulary: looked for {looked}; put the model's {VOCABULARY} there, or name it with "
-            "--tokenizer FILE"
+            "--vocabulary FILE"
         )
     tokenizer = PanguTokenizer(file)
     expected = source.manifest.tokenizer
     if expected is not None and tokenizer.digest != expected:
         raise ValueError(
             f"{file}: not the vocabulary {source.path} was trained with (digest {tokenizer.digest[:12]}, "
-            f"not {expected[:12]}); name the right one with --tokenizer FILE"
+            f"not {expected[:12]}); name the right one with --vocabulary FILE"
         )
     if lost := tokenizer.lost_pieces:  # a network trained with it has seen <unk> there, so it is usable
         logger.warning(
@@ -165,6 +165,6 @@ def _open_tokenizer(source: Source, given: str | Path | None, config: ModelConfi
     if tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
             f"{file}: has {tokenizer.vocab_size} pieces, the model only {config.vocab_size}; "
-            "name the model's own with --tokenizer FILE"
+            "name the model's own with --vocabulary FILE"
         )
     return tokenizer

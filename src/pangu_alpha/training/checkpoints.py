@@ -108,7 +108,7 @@ class RunCheckpoints:
         if not source.tensors.get("optimizer"):
             raise CheckpointError(
                 f"{path}: {source.form}: holds no optimizer state, so no run goes on from it; to start a new "
-                f"run from its weights, give run.initial={path} (--init-from) and no resume"
+                f"run from its weights, give run.initial={path} (--initial) and no resume"
             )
         return Start(source, resumed=True, verified=not is_foreign(path))
 
@@ -182,7 +182,7 @@ def check_trained(source: Source, frozen: Collection[str]) -> None:
         names = ", ".join(sorted(before ^ set(frozen))[:3])
         raise ValueError(
             f"{source.path}: the run that it is of trained other parameters ({names} is frozen in one of "
-            "them); to train others from its weights, start a new run by run.initial (--init-from)"
+            "them); to train others from its weights, start a new run by run.initial (--initial)"
         )
 
 
@@ -249,7 +249,7 @@ def restore_guard(guard: Guard, source: Source) -> None:
     except ValueError as error:
         raise CheckpointError(
             f"{source.path}: state.guard: {error}; resume from another checkpoint, or start a new run from "
-            "its weights by run.initial (--init-from)"
+            "its weights by run.initial (--initial)"
         ) from error
 
 
@@ -267,7 +267,7 @@ def restore_hooks(hooks: Sequence[Hook], source: Source) -> None:
     except ValueError as error:
         raise CheckpointError(
             f"{source.path}: state.hooks: {error}; resume from another checkpoint, or start a new run from "
-            "its weights by run.initial (--init-from)"
+            "its weights by run.initial (--initial)"
         ) from error
 
 
@@ -282,7 +282,7 @@ def data_position(source: Source) -> Position | None:
         if not 0 <= getattr(manifest, name) < 2**63:
             raise CheckpointError(
                 f"{source.path}: {name} is {getattr(manifest, name)}, which is no place in a run; resume "
-                "from another checkpoint, or start a new run from its weights by run.initial (--init-from)"
+                "from another checkpoint, or start a new run from its weights by run.initial (--initial)"
             )
     try:
         return kept_position(manifest.config, manifest.state, manifest.samples)

@@ -65,7 +65,7 @@ class Engine:
         gradients = Gradients(self._loss, trained)
         sums = DataParallel() if self.world.size > 1 else None
         update = Update(self.optimizer, operators, config.optim.clip_norm, sums)
-        self._step = OptimizerStep(gradients, update, config.parallel.micro_batches)
+        self._step: Any = OptimizerStep(gradients, update, config.parallel.micro_batches)
         # the sum over a step's rows is scaled by about 1 / what they count, so that float16 sees a mean
         self._nominal_weight = config.samples_per_step * self.objective.nominal_weight
 

@@ -26,6 +26,7 @@ from pangu_alpha.data.batches import Batch
 from pangu_alpha.data.position import changes, plan_table
 from pangu_alpha.files.lock import hold_folder
 from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.parallel.table_fit import unfit
 from pangu_alpha.parallel.world import World
 from pangu_alpha.processes.belonging import launcher_of_this_process
 from pangu_alpha.processes.signals import Signals, stop_at_once
@@ -125,7 +126,9 @@ class Trainer:
         plan = config.parallel
         self.objective = objective_of(config)
         self.partitioned = device == "Ascend" and plan.devices > 1 and self.objective.partitions
-        if problems := [*unrunnable(config, self.partitioned), *_unsplit(self.objective)]:
+        problems = [*unrunnable(config, self.partitioned), *_unsplit(self.objective)]
+        problems += (f"parallel.{each}" for each in unfit(plan, config.model, run.batch_size))
+        if problems:
             raise ConfigError(problems)
         for key in unused(config, self.partitioned):
             logger.warning("%s: without effect: only several Ascend devices are partitioned by a plan", key)

@@ -32,6 +32,7 @@ from pangu_alpha.launcher.commands import (
     topology,
 )
 from pangu_alpha.parallel.mesh import Mesh
+from pangu_alpha.parallel.table_fit import unfit
 from pangu_alpha.processes.belonging import OUTPUT, wait_for_orphans
 
 _MOST_DEVICES = 1 << 20  # more are a slip of the keyboard, and would be written out one by one
@@ -143,7 +144,9 @@ def make_job(program: str, options: argparse.Namespace, overrides: Sequence[str]
         nodes = plain_nodes(options.nnodes, nproc)
     if problems := list(refusals(nodes, plan, options.nnodes, options.nproc)):
         raise ValueError("\n".join(problems))
-    if problems := list(unrunnable(config, plan.devices > 1 and on_ascend(config, options.start))):
+    problems = list(unrunnable(config, plan.devices > 1 and on_ascend(config, options.start)))
+    problems += (f"parallel.{each}" for each in unfit(plan, config.model, config.run.batch_size))
+    if problems:
         raise ConfigError(problems)
     return Job(
         program=(program, *_program_words(options, overrides)),

@@ -67,3 +67,9 @@ def block_text(lines: Sequence[compiled.Line]) -> str:
         "Collectives of a block, as modelled and as MindSpore compiles them\n"
         f"{compiled.lines_text(list(lines))}"
     )
+
+
+if __name__ == "__main__":
+    from pangu_alpha.cli import no_program
+
+    no_program("pangu_alpha.cli.plan operators")

@@ -55,6 +55,21 @@ def plan_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _search_parsers(commands)
+    _dry_run_parser(commands)
+    _replay_parser(commands)
+    one = commands.add_parser("train-replay", help="run a plan's training on CPU, interrupt it, compare it")
+    train_replay.add_replay_options(one)
+    _chip_option(one)
+    _plan_options(one)
+    _output_options(one)
+    one = commands.add_parser("strategies", help="the sharding table beside MindSpore's own searches")
+    _model_options(one)
+    _plan_options(one)
+    _output_options(one)
+    return parser
+
+
+def _dry_run_parser(commands: argparse._SubParsersAction) -> None:
     one = commands.add_parser("dry-run", help="compile ranks of a plan: what they hold and send")
     _model_options(one)
     _plan_options(one)
@@ -74,6 +89,9 @@ def plan_parser() -> argparse.ArgumentParser:
     one.add_argument("--picture", type=path_text, metavar="PNG", help="draw what each stage sends")
     _chip_option(one)
     _output_options(one)
+
+
+def _replay_parser(commands: argparse._SubParsersAction) -> None:
     one = commands.add_parser("replay", help="run a plan's graphs on CPU and compare with one device")
     one.add_argument(
         "--suite",
@@ -97,16 +115,6 @@ def plan_parser() -> argparse.ArgumentParser:
     _chip_option(one)
     _plan_options(one)
     _output_options(one)
-    one = commands.add_parser("train-replay", help="run a plan's training on CPU, interrupt it, compare it")
-    train_replay.add_replay_options(one)
-    _chip_option(one)
-    _plan_options(one)
-    _output_options(one)
-    one = commands.add_parser("strategies", help="the sharding table beside MindSpore's own searches")
-    _model_options(one)
-    _plan_options(one)
-    _output_options(one)
-    return parser
 
 
 def _search_parsers(commands: argparse._SubParsersAction) -> None:

@@ -13,6 +13,7 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
 from pangu_alpha.config.schema import ConfigError, validate
+from pangu_alpha.parallel.table_fit import unfit
 
 Search = Literal["recursive_programming", "sharding_propagation"]
 AttentionDropout = Literal["positional", "device"]
@@ -64,6 +65,7 @@ class Job:
         problems = [*misfits(self.plan, self.model), *unpartitionable(self.plan)]
         if problem := unsupported(self.model, self.chip):
             problems.append(problem)
+        problems = problems or [*unfit(self.plan, self.model, self.batch_size)]
         if problems:
             raise ConfigError(problems)
 

@@ -66,7 +66,9 @@ def checkpoint(change: Change, folder: Path, steps: int) -> Path:
     remove_own_folder(root, _MADE)
     for path in (root / name for name in _MADE):
         if os.path.lexists(path) or root.is_symlink():
-            raise ReplayError(f"{path}: not of an earlier replay, or cannot be removed; give another --out")
+            raise ReplayError(
+                f"{path}: not of an earlier replay, or cannot be removed; give another --output"
+            )
     saved = save(change.before, folder / "before", steps, root / "before")
     if not change.resharded:
         return saved

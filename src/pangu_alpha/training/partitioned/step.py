@@ -116,7 +116,7 @@ def partitioned_step(
         operators: The device's.
         by_table: Whether the plan's table says how operators are split; else MindSpore's own search does.
     """
-    assert objective.partitions
+    assert objective.partitions and not objective.frozen  # what it holds it trains, and saves with moments
     model = objective.network(operators)
     placed = layouts(objective.config.model, plan)
     loss = objective.partitioned_loss(model)

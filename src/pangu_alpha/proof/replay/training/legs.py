@@ -166,7 +166,7 @@ def remove_earlier(folder: Path, mark: Path) -> None:
     """
     if folder.exists() and any(folder.iterdir()) and not mark.exists():
         raise ReplayError(
-            f"{folder}: not of an earlier replay (no {mark}); give another --out, or move it away"
+            f"{folder}: not of an earlier replay (no {mark}); give another --output, or move it away"
         )
     if folder.exists():
         shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""From YAML and command line to frozen dataclasses, with every problem reported at once.
+"""From nested mappings to frozen dataclasses and back, with every problem reported at once.
 
 Knows types, paths of keys and nearest matches; knows nothing about what the keys mean.
 """
@@ -6,21 +6,19 @@ Knows types, paths of keys and nearest matches; knows nothing about what the key
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import itertools
 import math
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 from pangu_alpha.config.option import option_of
-from pangu_alpha.files import yaml_text
+from pangu_alpha.config.schema.mappings import MOST_SHOWN, ConfigError, joined, nearest
 from pangu_alpha.files.paths import expand_path
-from pangu_alpha.files.reading import MOST_DEPTH, ReadError, read_text
-from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.files.reading import ReadError
+from pangu_alpha.files.shown import quoted
 
 
 class Dataclass(Protocol):
@@ -31,75 +29,17 @@ class Dataclass(Protocol):
 
 T = TypeVar("T", bound=Dataclass)
 PathText = Annotated[str, "path"]  # of a field: `~` and $NAME in it are replaced
-_MOST_SHOWN = 30  # problems of one message, and unknown keys of one mapping whose nearest is looked for
 _MOST_WHOLE = {int: 2**63, float: 10**300}  # a whole number ends up in 64 bits or in a float
-
-
-class ConfigError(ValueError):
-    """One or more problems of a configuration, reported together.
-
-    Args:
-        problems: One sentence each: the key, its value, the rule, the remedy.
-    """
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        count = len(self.problems)
-        heading = "1 problem in the configuration" if count == 1 else f"{count} problems in the configuration"
-        more = [f"and {count - _MOST_SHOWN:,} more"] if count > _MOST_SHOWN else []
-        first = (shown(problem, 2000) for problem in self.problems[:_MOST_SHOWN])
-        super().__init__("\n  - ".join([f"{heading}:", *first, *more]))
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Parses YAML 1.2 scalars and mappings; see `pangu_alpha.files.yaml_text`.
-
-    Args:
-        text: The YAML text.
-        where: File or option it comes from, for the error.
-
-    Raises:
-        ConfigError: The text is not YAML, or names a key twice.
-    """
-    try:
-        return yaml_text.parse_yaml(text, where)
-    except yaml_text.YamlError as error:
-        raise ConfigError(error.problems) from error
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Reads a YAML file that holds one mapping.
-
-    Raises:
-        ConfigError: The file does not exist, is not UTF-8 YAML or is not a mapping.
-    """
-    path = Path(path)
-    try:
-        text = read_text(path, most=4 * yaml_text.MOST_LETTERS)
-    except ReadError as error:
-        raise ConfigError([str(error)]) from error
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError([f"{path}: cannot be read ({reason}); give the path of a YAML file"]) from error
-    values = parse_yaml(text, str(path))
-    if not isinstance(values, dict):
-        raise ConfigError([f"{path}: expected a mapping of keys, found {quoted(values)}"])
-    return values
-
-
-def nearest(name: object, known: Iterable[str]) -> str:
-    """Names the known word most like `name`, as the tail of an error message."""
-    known = list(known)
-    match = difflib.get_close_matches(str(name)[:80], known, n=1, cutoff=0.5)
-    return f"did you mean {match[0]!r}?" if match else f"known are: {', '.join(known)}"
 
 
 def _elsewhere(name: object, cls: type, where: str = "") -> Iterator[str]:
     """Dotted paths of the fields of that name in the sections of a dataclass."""
     for section, hint in typing.get_type_hints(cls).items():
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            inside = _join(where, section)
-            yield from (_join(inside, field.name) for field in dataclasses.fields(hint) if field.name == name)
+            inside = joined(where, section)
+            yield from (
+                joined(inside, field.name) for field in dataclasses.fields(hint) if field.name == name
+            )
             yield from _elsewhere(name, hint, inside)
 
 
@@ -107,7 +47,7 @@ def _unknowns(keys: Iterable[object], cls: type, where: str) -> list[str]:
     """The errors about keys that are none of a dataclass's fields."""
     names = {field.name for field in dataclasses.fields(cls)}
     keys = [key for key in keys if key not in names]
-    problems = [_unknown(key, cls, where) for key in itertools.islice(keys, _MOST_SHOWN)]
+    problems = [_unknown(key, cls, where) for key in itertools.islice(keys, MOST_SHOWN)]
     more = len(keys) - len(problems)
     return [*problems, f"{where or cls.__name__}: {more:,} more unknown keys"] if more else problems
 
@@ -116,81 +56,7 @@ def _unknown(key: object, cls: type, where: str) -> str:
     paths = [repr(path) for path in _elsewhere(key, cls, where)]
     known = (field.name for field in dataclasses.fields(cls))
     hint = f"did you mean {' or '.join(paths)}?" if paths else nearest(key, known)
-    return f"{_join(where, key)}: unknown key; {hint}"
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lays `changes` over `base`, mapping by mapping; neither argument is changed."""
-    result = dict(base)
-    for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merge(result[key], value) if both else value
-    return result
-
-
-def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
-    """Turns `["optim.learning_rate=1e-3", "model=tiny"]` into a nested mapping; the last of two wins.
-
-    Raises:
-        ConfigError: Words without a key or an equals sign, or whose value is no YAML, all of them named.
-    """
-    values: dict[str, Any] = {}
-    for change in each_override(words):
-        values = merge(values, change)
-    return values
-
-
-def each_override(words: Iterable[str]) -> list[dict[str, Any]]:
-    """The nested mapping of every single override, in their order.
-
-    Raises:
-        ConfigError: As `parse_overrides`.
-    """
-    changes: list[dict[str, Any]] = []
-    problems: list[str] = []
-    for word in words:
-        try:
-            changes.append(_override(word))
-        except ConfigError as error:
-            problems.extend(error.problems)
-    if problems:
-        raise ConfigError(problems)
-    return changes
-
-
-def _override(word: str) -> dict[str, Any]:
-    key, equals, text = word.partition("=")
-    parts, where = key.split("."), f"override {quoted(word)}"
-    if not equals or not all(parts) or len(parts) > MOST_DEPTH:
-        raise ConfigError([f"{where}: write it as key=value or section.key=value"])
-    nested: Any = parse_yaml(text, where) if text else ""
-    if _commented(text, nested):
-        raise ConfigError(
-            [f"{where}: YAML takes all from # on for a comment; put the value in quotes: {key}='\"...\"'"]
-        )
-    for part in reversed(parts):
-        nested = {part: nested}
-    return nested
-
-
-def _commented(text: str, value: Any) -> bool:
-    """Whether a part of an override's value is lost as a comment."""
-    if text.lstrip().startswith("#"):
-        return True
-    try:
-        return " #" in text and parse_yaml(text.partition(" #")[0], "") == value
-    except ConfigError:  # the sign stands in quotes
-        return False
-
-
-def without_keys(base: Mapping[str, Any], changes: Mapping[str, Any], where: str = "") -> Iterator[str]:
-    """Yields why `changes` cannot be laid over `base`: a key is changed inside of what is no mapping."""
-    for key, value in changes.items():
-        old = base.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping):
-            yield from without_keys(old, value, _join(where, key))
-        elif isinstance(value, Mapping) and old is not None:
-            yield f"{_join(where, key)}: {quoted(old)} has no keys that an override could change"
+    return f"{joined(where, key)}: unknown key; {hint}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +84,7 @@ class Choice:
         name = values.get(self.key, usual)
         if not isinstance(name, str) or name not in self.types:
             known = nearest(name, self.types)
-            raise ConfigError([f"{_join(where, self.key)}: {quoted(name)} is not known here; {known}"])
+            raise ConfigError([f"{joined(where, self.key)}: {quoted(name)} is not known here; {known}"])
         cls = self.types[name]
         if self.key in {field.name for field in dataclasses.fields(cls)}:
             return cls, values
@@ -267,12 +133,12 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
     for name, field in fields.items():
         if name in values:
             try:
-                arguments[name] = _convert(values[name], hints[name], _join(where, name))
+                arguments[name] = _convert(values[name], hints[name], joined(where, name))
             except ConfigError as error:
                 problems.extend(error.problems)
                 bad.add(name)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            problems.append(f"{_join(where, name)}: missing; it has no default ({_describe(hints[name])})")
+            problems.append(f"{joined(where, name)}: missing; it has no default ({_describe(hints[name])})")
             bad.add(name)
     inside = f"{where}." if where else ""
     problems.extend(inside + problem for problem in _broken_rules(cls, arguments, bad))
@@ -366,11 +232,6 @@ def _omitted(field: dataclasses.Field, value: Any) -> bool:
     return declared is not None and declared.omitted and value == field.default
 
 
-def _join(where: str, key: object) -> str:
-    key = shown(key, 80).replace("\n", "\\n")
-    return f"{where}.{key}" if where else key
-
-
 def _convert(value: Any, hint: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is PathText and isinstance(value, str):
@@ -384,7 +245,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
             return value
         raise ConfigError([f"{where}: {quoted(value)} is not one of {', '.join(map(repr, arguments))}"])
     if origin is dict and isinstance(value, Mapping):
-        return {str(key): _convert(item, arguments[1], _join(where, key)) for key, item in value.items()}
+        return {str(key): _convert(item, arguments[1], joined(where, key)) for key, item in value.items()}
     if origin is tuple and isinstance(value, tuple | list):
         return tuple(_convert(item, arguments[0], f"{where}[{index}]") for index, item in enumerate(value))
     if origin is None and hint is not PathText:

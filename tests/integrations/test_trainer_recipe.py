@@ -35,7 +35,7 @@ def trained(exported, tmp_path_factory):
     text = "，".join("".join(np.random.default_rng(0).choice(characters, 250)))
     (folder / "text.txt").write_text(text, "utf-8")
     words = ["--input", folder / "text.txt", "--vocabulary", exported.run / "vocab.model"]
-    words += ["--output", folder / "data" / "records", "--seq-length", "24"]
+    words += ["--output", folder / "data" / "train", "--seq-length", "24"]
     assert not preprocess.main([str(word) for word in words])
     (folder / "recipe.py").write_text(recipe(), "utf-8")
     environment = os.environ | {"LOG_MF_PATH": str(folder / "logs")}
@@ -65,7 +65,7 @@ def test_it_trains(trained, exported):
 def test_what_it_leaves_is_read_here(trained, exported, capsys):
     folder, _ = trained
     run = str(folder / "runs" / "mine")
-    assert checkpoint.main(["diff", run, str(folder / "exported"), "--weights-only", "--quiet"]) == 0
+    assert checkpoint.main(["diff", run, str(folder / "start"), "--weights-only", "--quiet"]) == 0
     assert "the same" in capsys.readouterr().out
     step, trainers = arrays(folder / "trained" / "checkpoint", exported.config)
     _, weights = arrays(folder / "trained" / "checkpoint_network", exported.config)

@@ -215,6 +215,13 @@ def test_a_strategy_of_another_run_is_refused(tmp_path, source):
         export(source, tmp_path / "third", ParallelPlan(tp=3))
 
 
+def test_what_only_the_user_knows_is_not_blamed_on_the_strategy(tmp_path, source):
+    slices = export(source, tmp_path / "slices", FOUR)
+    with pytest.raises(CheckpointError, match="its number of heads is unknown; name the model") as caught:
+        open_source(slices, OpenOptions())
+    assert "strategy" not in str(caught.value)
+
+
 @pytest.fixture(scope="module")
 def another(arrays, tmp_path_factory):
     """A source of other numbers, of a step of choice."""

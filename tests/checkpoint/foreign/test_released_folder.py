@@ -274,6 +274,14 @@ def test_copies_and_slices_of_another_model_are_named(small):
     assert "filerted_9.ckpt: its backbone.layernorm.gamma is not the others'" in stranger
 
 
+def test_copies_are_not_blamed_on_the_strategy(small, random_arrays):
+    write_strategy(small / "strategy.ckpt", random_arrays, 4, 4)
+    replace(small / "filerted_7.ckpt", (small / "filerted_12.ckpt").read_bytes())
+    with pytest.raises(CheckpointError, match="slices 7, 12 hold the same values") as caught:
+        open_source(small, OpenOptions(model=RANDOM))
+    assert "belong" not in str(caught.value)
+
+
 @pytest.mark.parametrize("strategy", [True, False])
 def test_slices_missing_at_the_end_are_named(broken, random_arrays, strategy):
     for rank in (509, 510, 511):

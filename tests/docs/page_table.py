@@ -108,7 +108,7 @@ PAGES: dict[str, Page] = {
             long("python src/checkpoint.py"),
         ),
     ),
-    "docs/calibrate.md": Page(given=(given.logs,), rows=(ci("python src/plan.py calibrate"),)),
+    "docs/calibrate.md": Page(given=(given.logs,), rows=(ci("python src/plan.py"),)),
     "docs/checkpoint_format.md": Page(_CHECKPOINTS, given_long=README),
     "docs/checkpoints.md": Page((*_CHECKPOINTS, _MERGE, _PREDICT), given_long=README),
     "docs/choosing.md": Page(

@@ -121,7 +121,7 @@ def placements_text(placements: Sequence[Placement]) -> str:
 
 def traffic_text(summary: RankSummary) -> str:
     """A row for every purpose: what the graph sends, and whether the formula says the same; below it what is
-    wrong with how overflow is noticed."""
+    wrong with how overflow is noticed. A found table's calls have no formula: a block of them is compared."""
     rows = []
     for line, link in zip(summary.lines, summary.links, strict=True):
         group = f"{line.axis} ({len(line.groups[0])})" if line.groups else line.axis
@@ -134,8 +134,8 @@ def traffic_text(summary: RankSummary) -> str:
                 line.dtype,
                 line.calls,
                 size(line.bytes),
-                size(line.expected_bytes),
-                "yes" if line.equal else "NO",
+                "-" if line.what == BY_TABLE else size(line.expected_bytes),
+                "a block" if line.what == BY_TABLE else "yes" if line.equal else "NO",
                 size(line.wire_bytes),
                 link or "-",
             )

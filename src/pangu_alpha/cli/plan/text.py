@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pangu_alpha.network.parameters import for_all_layers
 from pangu_alpha.parallel.mesh import RANK_ORDER, Mesh
 from pangu_alpha.planner.text_tables import table
+from pangu_alpha.proof.checks.traffic import BY_TABLE
 from pangu_alpha.proof.dry_run.report import Placement, RankSummary
 from pangu_alpha.proof.dry_run.strategy_searches import Way, side_by_side, strategy_text
 from pangu_alpha.proof.replay.replay import ReplayReport

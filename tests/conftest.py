@@ -28,6 +28,11 @@ def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="run the tests marked long as well")
 
 
+def part_of(item):
+    """The part of the package that a test is about: its first folder."""
+    return item.path.relative_to(FIXTURES.parent).parts[0]
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m deselects
 def pytest_collection_modifyitems(config, items):
     """Marks what is slow. The slowest folders first: a process takes whole files, and none shall begin one of
@@ -37,10 +42,10 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.slow)
             if not config.getoption("--long"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes: run with --long -m long"))
-        elif item.path.parent.name in SLOW_FOLDERS or SLOW_FIXTURES & {*item.fixturenames}:
+        elif part_of(item) in SLOW_FOLDERS or SLOW_FIXTURES & {*item.fixturenames}:
             item.add_marker(pytest.mark.slow)
     order = {name: number for number, name in enumerate(SLOWEST)}
-    items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
+    items.sort(key=lambda item: order.get(part_of(item), len(order)))
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -22,7 +22,7 @@ from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof.checks.stages import Together
 
 MODEL = "{vocab_size: 40000, hidden_size: 1024, num_layers: 4, num_heads: 8, seq_length: 1024}"
-SHIPPED = Path(__file__).parents[2] / "rank_tables"
+SHIPPED = Path(__file__).parents[3] / "rank_tables"
 PIPELINE = ["tp=2", "pp=4", "dp=4", "order=tp,pp,dp"]  # not as MindSpore's ranks run
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Model, cluster, sequences of a step, and the axes from neighbouring devices outwards, as far as they matter.
 # In the first four the tensor parallel groups cross servers or the order is not MindSpore's: the table that
 # the planner asked for was refused by its check. In the fourth, pipelines of 10 do not nest in servers of 8.

@@ -10,7 +10,9 @@ import pytest
 from pangu_alpha.proof.checks.dependences import partial_order
 from pangu_alpha.proof.graph.inline import inline
 
-_SPEC = importlib.util.spec_from_file_location("rewriting", Path(__file__).parent / "test_rewrite.py")
+_SPEC = importlib.util.spec_from_file_location(
+    "rewriting", Path(__file__).parents[1] / "graph" / "test_rewrite.py"
+)
 rewriting = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(rewriting)
 Graph = rewriting.Graph

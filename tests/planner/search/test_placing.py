@@ -31,7 +31,7 @@ from pangu_alpha.planner.search.placing import (
 from pangu_alpha.planner.search.search import Question, search
 
 SHAPE = Shape.gpt(64, 1024, 64, 30000, 512)
-SHIPPED = Path(__file__).parents[2] / "rank_tables"
+SHIPPED = Path(__file__).parents[3] / "rank_tables"
 GRIDS = [(16, 8, 2), (8, 2, 16), (2, 4, 32), (1, 16, 16), (4, 64, 1), (256, 1, 1)]  # dp, tp, pp
 
 

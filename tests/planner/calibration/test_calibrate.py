@@ -15,7 +15,7 @@ from pangu_alpha.planner.calibration import calibrate
 from pangu_alpha.planner.calibration.published import read_table
 from pangu_alpha.planner.cost.hardware import Constants
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PUBLISHED = ROOT / "tests/fixtures/planner_published.csv"
 SINGLE_NODE = ROOT / "tests/fixtures/planner_single_node.csv"
 BENCHMARK = ROOT / "benchmarks/cost_model_error.py"

@@ -17,7 +17,7 @@ from pangu_alpha.proof.replay.rows import controls as controls_of
 from pangu_alpha.proof.replay.suite import SCALED, by_type_and_operators, job, quick, suite
 from pangu_alpha.proof.replay.worker import STATES
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 _SPEC = importlib.util.spec_from_file_location("controls", HERE / "controls.py")
 controls = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(controls)

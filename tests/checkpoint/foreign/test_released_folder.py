@@ -24,7 +24,7 @@ from pangu_alpha.checkpoint.tensors import whole
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.network.parameters import parameter_shapes
 
-AXES = json.loads((Path(__file__).parents[1] / "fixtures" / "released_2_6b_axes.json").read_text())
+AXES = json.loads((Path(__file__).parents[2] / "fixtures" / "released_2_6b_axes.json").read_text())
 RANDOM = ModelConfig(vocab_size=96, hidden_size=512, num_layers=3, num_heads=8, seq_length=32)
 TABLES = ("word_embedding", "position_embedding", "top_query_embedding")
 

@@ -31,7 +31,7 @@ from pangu_alpha.planner.operators.strategies import (
 SMALL = ModelConfig(40000, 2560, 32, 32)
 LARGE = ModelConfig(40000, 16384, 64, 128)
 SEARCHED = json.loads(
-    (Path(__file__).parents[1] / "fixtures" / "recursive_programming.json").read_text("utf-8")
+    (Path(__file__).parents[2] / "fixtures" / "recursive_programming.json").read_text("utf-8")
 )
 
 

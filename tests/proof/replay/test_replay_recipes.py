@@ -16,7 +16,7 @@ from pangu_alpha.proof.replay.replay import Setting, compile_ranks, replay
 from pangu_alpha.proof.replay.suite import UNCLIPPED, WARM_UP, job, suite
 from pangu_alpha.training import schedule
 
-_SPEC = importlib.util.spec_from_file_location("controls", Path(__file__).parent / "controls.py")
+_SPEC = importlib.util.spec_from_file_location("controls", Path(__file__).parents[1] / "controls.py")
 controls = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(controls)
 

@@ -18,7 +18,7 @@ from pangu_alpha.planner.cost.schedule import simulate
 from pangu_alpha.planner.search import draw
 from pangu_alpha.planner.search.search import Question, judge, search
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "planner_growth.py"
+BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "planner_growth.py"
 QUESTION = Question(ModelConfig(4096, 1024, 8, 16), load_cluster("910b-16"), load_stack("mindspore"), 64)
 
 

@@ -47,7 +47,7 @@ def compiled(tmp_path_factory):
 @pytest.fixture
 def patched(monkeypatch):
     """Lets compiling children find controls.py; gives a job broken by a function of it."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     return lambda job_, control: replace(job_, patch=f"controls:{control}")
 
 

@@ -20,7 +20,7 @@ from pangu_alpha.proof.replay.training.replay import Faults, Leg, replay_trainin
 from pangu_alpha.proof.replay.training.report import LegReport, TrainingBounds, TrainingReport
 from pangu_alpha.proof.replay.training.small_run import small_run
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 SHARDED = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
 PAIR = ParallelPlan(dp=2, micro_batches=2, **SHARDED)
 TENSOR = ParallelPlan(tp=2, micro_batches=2)

@@ -259,7 +259,7 @@ def test_a_dry_run_fails_if_a_process_makes_the_whole_model(tmp_path, capsys, mo
     words += ["--initialize", "--output", str(tmp_path / "out")]
     assert main(words) == 0
     assert "s; within 1.5 x what it holds + 1.5 GB = 1." in capsys.readouterr().out
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     job_of = jobs.job_of
     monkeypatch.setattr(
         dry_run, "job_of", lambda options: replace(job_of(options), patch="controls:draws_the_whole_model")

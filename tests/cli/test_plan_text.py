@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pangu_alpha.cli.plan.text import host_text, stages_text
+from pangu_alpha.cli.plan.text import host_text, stages_text, traffic_text
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof.checks.dependences import PartialOrder
+from pangu_alpha.proof.checks.traffic import BY_TABLE
 from pangu_alpha.proof.checks.traffic_check import Line
 from pangu_alpha.proof.dry_run.report import Placement, RankSummary
 from pangu_alpha.proof.graph.liveness import KeptBytes
@@ -66,3 +67,9 @@ def test_bytes_of_every_kind_of_group_are_shown_under_an_axis(axis, dp, column):
     header, _, row = text.splitlines()
     end = header.index(f"sent {column}") + len(f"sent {column}")
     assert row[:end].endswith("3.00 GB") and row.count("3.00 GB") == 1
+
+
+def test_calls_of_a_found_table_are_shown_without_a_formula():
+    line = Line(BY_TABLE, "forward", "AllGather", "tp part", "float16", 2, 8, 2, 8, 4.0, ((0, 1),))
+    row = traffic_text(summary(1e9, lines=(line,), links=("server",))).splitlines()[2]
+    assert " tp part (2) " in row and "  -" in row and " a block " in row and " yes " not in row

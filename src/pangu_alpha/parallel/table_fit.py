@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.operator_table import DATA
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.network.parameters import parameter_table
 from pangu_alpha.parallel.axes import degree
@@ -35,7 +36,7 @@ def unfit(plan: ParallelPlan, model: Any, batch_size: int) -> Iterator[str]:
     if problems := [f"table: {problem}" for problem in unknown(plan.table)]:
         yield from problems
         return
-    sequences = batch_size * degree("dp", plan)
+    sequences = batch_size * degree(DATA, plan)
     for what, size, cell, operator, place in _sizes(plan, model, sequences):
         axis = table_of(plan).split(cell, operator).inputs[0][place]
         if size % (parts := degree(axis, plan)):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pangu_alpha.network.parameters import for_all_layers
 from pangu_alpha.parallel.mesh import RANK_ORDER, Mesh
 from pangu_alpha.planner.text_tables import table
+from pangu_alpha.proof.checks.traffic import BY_TABLE
 from pangu_alpha.proof.dry_run.report import Placement, RankSummary
 from pangu_alpha.proof.dry_run.strategy_searches import Way, side_by_side, strategy_text
 from pangu_alpha.proof.replay.replay import ReplayReport
@@ -121,7 +122,7 @@ def placements_text(placements: Sequence[Placement]) -> str:
 
 def traffic_text(summary: RankSummary) -> str:
     """A row for every purpose: what the graph sends, and whether the formula says the same; below it what is
-    wrong with how overflow is noticed."""
+    wrong with how overflow is noticed. A found table's calls have no formula: a block of them is compared."""
     rows = []
     for line, link in zip(summary.lines, summary.links, strict=True):
         group = f"{line.axis} ({len(line.groups[0])})" if line.groups else line.axis
@@ -134,8 +135,8 @@ def traffic_text(summary: RankSummary) -> str:
                 line.dtype,
                 line.calls,
                 size(line.bytes),
-                size(line.expected_bytes),
-                "yes" if line.equal else "NO",
+                "-" if line.what == BY_TABLE else size(line.expected_bytes),
+                "a block" if line.what == BY_TABLE else "yes" if line.equal else "NO",
                 size(line.wire_bytes),
                 link or "-",
             )

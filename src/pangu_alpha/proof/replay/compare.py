@@ -273,7 +273,7 @@ def _named(step: int, recipe: Recipe) -> str:
 
 
 def is_key_bias(name: str) -> bool:
-    """Whether a parameter is a key's bias: softmax ignores it, as it adds the same to all scores of a query."""
+    """Whether a parameter is a key's bias, which softmax ignores: it shifts all scores of a query."""
     return name.endswith("attention.key.bias")
 
 

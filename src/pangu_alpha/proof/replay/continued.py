@@ -108,7 +108,7 @@ def save(job: Job, folder: Path, steps: int, root: Path) -> Path:
 def _slices(
     job: Job, placed: Mapping[str, Layout], rank: int, states: Mapping[str, np.ndarray], prefix: str
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, Any]]]:
-    """The tensors that a rank writes, by stem and name, and their places in the wholes, as Manifest.slices."""
+    """The tensors that a rank writes, by stem and name; and their places, as in Manifest.slices."""
     tensors: dict[str, dict[str, np.ndarray]] = {}
     slices: dict[str, dict[str, Any]] = {}
     shapes = parameter_shapes(job.model)

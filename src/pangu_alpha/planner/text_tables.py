@@ -9,7 +9,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], right: Iterab
     """Formats rows as text, with each column as wide as its longest cell.
 
     Args:
-        header: Names of the columns.
         rows: Cells, as many in each row as in `header`.
         right: Numbers (from 0) of the columns that are aligned to the right.
     """

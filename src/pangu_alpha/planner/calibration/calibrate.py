@@ -91,7 +91,6 @@ def errors(rows: Sequence[Row], seconds: Sequence[float]) -> dict[str, float | i
     """Measures how far predictions are off.
 
     Args:
-        rows: Measured steps.
         seconds: Predictions, in the same order.
 
     Returns:
@@ -185,9 +184,6 @@ def fit(
     Args:
         rows: Measured steps on one device type.
         start: Constants to start from; those not in `names`, and those that are 0, do not change.
-        names: Constants to fit.
-        trials: Number of steps to try.
-        seed: Seed of the random steps.
 
     Raises:
         ValueError: If there are no rows, or rows of several device types.

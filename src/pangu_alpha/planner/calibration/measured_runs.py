@@ -35,7 +35,6 @@ class Run:
 
     Args:
         name: Path of its metrics.jsonl.
-        model: The network.
         job: What a step computes.
         device: Device type in the run's config: "auto", "CPU" or "Ascend".
         seconds: Seconds of a step: the median of the steps that count.

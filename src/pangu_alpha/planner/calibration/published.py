@@ -41,10 +41,7 @@ class Row:
         group: What it has in common with rows of equal work on equal devices.
         quality: "A" as published, "B" some fields derived, "C" ambiguous.
         job: The job; where gradients are accumulated, for the whole optimizer step.
-        cluster: Where it ran.
-        stack: The software it ran with.
         repeats: How many times a step of `job` does the measured work.
-        seconds: Measured seconds.
     """
 
     name: str

@@ -18,7 +18,6 @@ class Links:
     """The links of a cluster, with the fitted constants of its device applied.
 
     Args:
-        cluster: The cluster.
         rings: True restricts collectives to rings. By default the faster of ring and hierarchical is taken.
     """
 

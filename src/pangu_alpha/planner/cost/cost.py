@@ -121,7 +121,6 @@ class Estimate:
     """Time of an optimizer step and its parts. Unit: seconds.
 
     Args:
-        step: The whole step.
         pipeline: From the first forward pass to the last backward pass.
         bubble: The part of `pipeline` in which the slowest stage waits.
         data_parallel: Gradient and weight traffic that the computation does not hide.
@@ -145,7 +144,6 @@ class CostModel:
     """Estimates the steps of jobs on one cluster with one software stack.
 
     Args:
-        cluster: The cluster.
         stack: The software; its `fused_attention` must be decided (see planner.cost.software).
     """
 

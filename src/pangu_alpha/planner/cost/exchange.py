@@ -69,7 +69,6 @@ class Exchange(Protocol):
         """Traffic of sharded weights and gradients that a micro-batch's two passes do not hide.
 
         Args:
-            stage: The stage.
             forward: Seconds of its forward pass, behind which traffic can hide.
             backward: Seconds of its backward pass.
         """
@@ -82,10 +81,7 @@ def exchange_of(links: Links, stack: Stack, overlap: float, job: Job, saturates:
     """Chooses the way to count traffic that suits a stack and a job.
 
     Args:
-        links: The cluster's links.
-        stack: The software.
         overlap: Share of a computation behind which traffic can hide.
-        job: The job.
         saturates: Whether overflow is detected by the chip's float status.
     """
     if stack.partitioned and describes(job):
@@ -100,10 +96,7 @@ class Partitioned:
     """The calls of MindSpore's partitioner, each priced by the axis that it crosses.
 
     Args:
-        links: The cluster's links.
         overlap: Share of a computation behind which gradients and weights can hide.
-        demands: The job's calls.
-        job: The job.
     """
 
     def __init__(self, links: Links, overlap: float, demands: Demands, job: Job) -> None:
@@ -222,10 +215,7 @@ class General:
     """The usual terms: two sums per layer, one message of gradients, one of the tied table.
 
     Args:
-        links: The cluster's links.
-        stack: The software.
         overlap: Share of a computation behind which gradients and weights can hide.
-        job: The job.
     """
 
     def __init__(self, links: Links, stack: Stack, overlap: float, job: Job) -> None:

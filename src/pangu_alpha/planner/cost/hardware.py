@@ -115,7 +115,6 @@ class Level:
     """The links that join the devices of one unit: a group of four, a server, a super-pod, a rack, the spine.
 
     Args:
-        name: Name of the unit.
         size: Devices in one unit; 0 means all devices of the cluster.
         bandwidth: What one device can send over these links, in one direction. Unit: bytes/s.
         latency: Latency of one message. Unit: seconds.
@@ -149,11 +148,8 @@ class Cluster:
     """Devices of one type, joined by nested levels of links.
 
     Args:
-        name: Name of the cluster.
-        device: The type of its devices.
         levels: The levels, innermost first. Each size is a multiple of the one before; only the last may be
             0.
-        count: Number of devices.
 
     Raises:
         ConfigError: If a rule is broken; it lists all problems.
@@ -206,7 +202,6 @@ class Stack:
         gathers: Whether a layer's weights are gathered in one message, or in one for each parameter.
         partitioned: Whether collectives and kept activations are those of MindSpore's partitioner and graphs
             for this project's network; otherwise the usual terms hold.
-        source: Where this description comes from.
     """
 
     name: str

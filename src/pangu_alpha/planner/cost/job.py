@@ -25,12 +25,7 @@ class Job:
     """A transformer shape, how it is spread over devices, and how much of it a step computes.
 
     Args:
-        shape: The transformer.
         micro_batch: Sequences of a micro-batch on a data parallel rank.
-        dp: Data parallel degree.
-        tp: Tensor parallel degree.
-        pp: Number of pipeline stages.
-        micro_batches: Micro-batches of an optimizer step.
         schedule: "1f1b" (interleaved if `chunks` > 1) or "gpipe".
         chunks: Parts into which an interleaved schedule cuts each stage.
         stage_layers: Layers of each stage; empty spreads them evenly, with the larger stages first.
@@ -92,8 +87,6 @@ class Job:
         """Creates the job of a plan.
 
         Args:
-            shape: The transformer.
-            plan: The plan.
             batch: Sequences of an optimizer step, over all ranks.
             order: Axes from neighbouring devices outwards.
 

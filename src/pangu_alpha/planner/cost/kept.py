@@ -25,7 +25,6 @@ def layer_activations(job: Job, mode: str, stack: Stack) -> float:
     """Bytes that one layer keeps of a micro-batch.
 
     Args:
-        job: The job.
         mode: "none", "selective" (without the attention core) or "full" (only the layer's input).
         stack: The software: whose graphs, and whether attention is fused.
     """
@@ -146,10 +145,8 @@ def step_copies(job: Job, layers: int, ends: tuple[bool, bool], stack: Stack) ->
     """Bytes of weights, cast to 16 bits or gathered, that stay for the whole step.
 
     Args:
-        job: The job.
         layers: Number of the stage's layers.
         ends: Whether the stage is the first, and whether it is the last.
-        stack: The software.
     """
     shape = job.shape
     layer = shape.layer_parameters / job.tp

@@ -56,7 +56,6 @@ def stage_memory(job: Job, stage: int, device: Device, stack: Stack) -> Memory:
     """Bytes on a rank of a stage.
 
     Args:
-        job: The job.
         stage: Number of the stage, from 0.
         device: The device; its unusable share of memory is the margin.
         stack: The software: whose graphs keep activations, and whether attention is fused.
@@ -71,8 +70,6 @@ def memory_of(job: Job, stage: int, counts: Mapping[str, int], device: Device, s
         job: The job; its own layers and recompute do not matter.
         stage: Number of the stage, from 0.
         counts: Number of the stage's layers by recompute mode.
-        device: See `stage_memory`.
-        stack: See `stage_memory`.
     """
     first, last = stage == 0, stage == job.pp - 1
     layers, times = sum(counts.values()), in_flight(job, stage)
@@ -136,7 +133,6 @@ def kept_bytes(job: Job, stage: int, stack: Stack) -> dict[str, float]:
     """Largest number of bytes that a stage keeps for the backward pass at one time.
 
     Args:
-        job: The job.
         stage: Number of the stage, from 0.
         stack: A stack with `partitioned`.
 

@@ -67,7 +67,6 @@ def simulate(
     Args:
         forward: Time of a micro-batch's forward pass through each stage, all its chunks together.
         backward: The same of the backward pass.
-        micro: Number of micro-batches.
         schedule: "1f1b" or "gpipe".
         chunks: Chunks of each stage; more than one means the interleaved 1F1B schedule.
 
@@ -133,7 +132,6 @@ def span(
     Args:
         forward: Time of a micro-batch's forward pass through each stage.
         backward: The same of the backward pass.
-        micro: Number of micro-batches.
         schedule: "1f1b" or "gpipe".
         chunks: Chunks of each stage.
     """

@@ -53,7 +53,6 @@ class Operator:
     """A node of the graph: an operator of the network, or several that are always split in the same way.
 
     Args:
-        name: Name of the node.
         covers: The operators of parallel.sharding.SHARDING that it stands for.
         inputs: Names of the operators whose results it takes.
         columns: Length of a row of its result; every tensor has batch x sequence rows.
@@ -119,7 +118,6 @@ class Block:
         lengths: Lengths of the dimensions, in units that stay together: that of a counts heads.
         width: Bytes of an activation.
         axes: Sizes of the grid's axes, ascending; the first is the outermost.
-        rules: Rules of the partitioner.
     """
 
     operators: Mapping[str, Operator]
@@ -177,10 +175,8 @@ def block(model: ModelConfig, devices: int, batch: int, rules: Rules = FREE) -> 
     """Builds the block of a PanGu-alpha network on a number of devices.
 
     Args:
-        model: The network's shape.
         devices: Number of devices that share the block.
         batch: Sequences of a micro-batch on all of them together.
-        rules: Rules of the partitioner.
 
     Raises:
         ValueError: If there are fewer than two devices or no sequences.

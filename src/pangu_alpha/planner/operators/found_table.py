@@ -85,10 +85,8 @@ def strategy_of(found: FoundTable, model: ModelConfig, batch: int, micro_batches
     The table does not contain the forks of the residual stream; they get the cheapest layout.
 
     Args:
-        found: The table.
         model: A model that it fits.
         batch: Sequences of a micro-batch on all devices that share a block.
-        micro_batches: Micro-batches of a step.
 
     Raises:
         ValueError: If the search does not know such a way.

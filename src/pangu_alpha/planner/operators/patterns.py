@@ -25,7 +25,6 @@ def megatron(block: Block, data: int = 1, sequence: bool = False) -> dict[str, C
     """Megatron's pattern (Shoeybi et al., 2019): products by columns, then by rows; two sums per pass.
 
     Args:
-        block: The block.
         data: Number of devices that read different sequences; the others share the products. All devices
             means data parallel.
         sequence: Whether the others cut the residual stream by rows (Korthikanti et al., 2022).
@@ -80,10 +79,8 @@ def operators_text(
     """Compares the found way to split a block with the known ones, as text.
 
     Args:
-        model: The network's shape.
         devices: Number of devices that share the block.
         batch: Sequences of a micro-batch on all of them.
-        micro_batches: Micro-batches of a step.
         limit: See strategies.best_block.
 
     Raises:

@@ -55,7 +55,6 @@ class Transfer(NamedTuple):
     Args:
         what: "producer -> consumer" of a tensor, or "operator.parameter".
         phase: "forward", "backward", "parameter" or "gradient".
-        step: One call.
         times: Number of calls in a step.
     """
 
@@ -70,9 +69,6 @@ class BlockStrategy:
     """A way to split a block.
 
     Args:
-        block: The block.
-        choices: The choice for every operator.
-        micro_batches: Micro-batches of a step.
         transfers: Collectives of a step, for this block.
     """
 
@@ -137,7 +133,6 @@ def best_block(
     """Finds the way to split a block that sends the fewest bytes.
 
     Args:
-        model: The network's shape.
         devices: Number of devices that share the block.
         batch: Sequences of a micro-batch on all of them.
         micro_batches: Micro-batches of a step. Gradients of parameters that are not kept in slices are summed
@@ -161,7 +156,6 @@ def cheapest(
     """Finds the way of least cost.
 
     Args:
-        block: The block.
         micro_batches: See `best_block`.
         limit: See `best_block`.
         price: Cost of one call.
@@ -195,11 +189,6 @@ def cheapest(
 
 def evaluate(block: Block, choices: Mapping[str, Choice], micro_batches: int = 1) -> BlockStrategy:
     """Computes what a given way sends.
-
-    Args:
-        block: The block.
-        choices: The choice for every operator.
-        micro_batches: Micro-batches of a step.
 
     Raises:
         ValueError: If a tensor or its gradient cannot be brought into the layout wanted.

@@ -20,8 +20,6 @@ class Nearest(NamedTuple):
 
     Args:
         change: How it differs from the original question, in words.
-        question: The other question.
-        best: Its best plan.
     """
 
     change: str

@@ -155,7 +155,6 @@ class _Timeline:
         """Draws all forward or all backward passes; numbers their micro-batches if every number has room.
 
         Args:
-            axes: The picture's axes.
             backward: Whether to draw the backward passes.
             scale: Points per second.
             row: Height of a row in points.
@@ -214,7 +213,6 @@ def draw_front(front: Sequence[Candidate], question: Question, path: str | Path)
     Args:
         front: Plans none of which beats another in both time and memory.
         question: The question that they answer; its device's memory is the limit.
-        path: Path of the PNG.
     """
     ordered = sorted(front, key=lambda each: each.memory)
     limit = question.limit / _GIB
@@ -251,7 +249,6 @@ def draw_breakdown(candidates: Sequence[Candidate], question: Question, path: st
     Args:
         candidates: Plans, the fastest first.
         question: The question that they answer.
-        path: Path of the PNG.
     """
     model = CostModel(question.cluster, question.software)
     costs = [parts(each.job, model) for each in candidates]

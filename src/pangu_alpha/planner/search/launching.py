@@ -37,8 +37,6 @@ def commands(best: Candidate, cluster: Cluster, folder: Path, has_table: bool) -
     """The commands to run one after another from the checkout's folder.
 
     Args:
-        best: The plan.
-        cluster: The cluster.
         folder: Folder that holds the rank table, or that will.
         has_table: Whether the rank table exists already.
 

@@ -82,9 +82,7 @@ def launchable(grid: Degrees, order: tuple[str, ...], cluster: Cluster) -> bool:
     """Whether the rank table that results from an order of axes passes its check.
 
     Args:
-        grid: The degrees.
         order: Axes from neighbouring devices outwards.
-        cluster: The cluster.
     """
     degrees = {axis: getattr(grid, axis) for axis in order}
     devices = math.prod(degrees.values())

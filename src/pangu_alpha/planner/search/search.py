@@ -43,9 +43,7 @@ class Question:
     """What to search for.
 
     Args:
-        model: The network.
         cluster: The cluster; all of its devices are used.
-        stack: The software.
         batch: Sequences of an optimizer step, over all devices.
         fixed: Values that the search must not change, by their name in FREE. They have the form of
             ParallelPlan's fields; "order" that of Job.order.
@@ -107,9 +105,6 @@ class Grid(NamedTuple):
     """The degrees, and how the sequences of a replica are cut into micro-batches.
 
     Args:
-        dp: Number of data parallel replicas.
-        tp: Number of tensor parallel ranks.
-        pp: Number of pipeline stages.
         micro_batches: Micro-batches of a step on each replica.
         micro_batch: Sequences of one micro-batch.
     """
@@ -149,7 +144,6 @@ class Answer:
     """The result of a search.
 
     Args:
-        question: The question.
         best: The best plan of each of the best grids, the fastest first.
         least: Seconds that no plan can undercut in the cost model; equal to the best plan's seconds where
             that is proven best.
@@ -177,7 +171,6 @@ def search(
     """Finds the best plans.
 
     Args:
-        question: The question.
         top: Number of grids wanted.
         within: Seconds of a step above which no plan is of interest.
         progress: Wraps the iteration over grids, for a progress bar.

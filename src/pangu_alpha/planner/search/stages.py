@@ -80,7 +80,6 @@ class Pipeline:
     """Finds the best layers and recompute modes for one grid, micro-batch size, sharding and placement.
 
     Args:
-        model: The cost model.
         job: The job; its own layers per stage and its recompute do not matter.
         capacity: Bytes that a device may use; by default all of its memory.
         modes: Recompute modes that a layer may have.

@@ -78,7 +78,6 @@ class _Walk:
         """Collects a function's collectives for one call.
 
         Args:
-            function: The function.
             entry: The collectives that come before the call, as bits.
 
         Returns:

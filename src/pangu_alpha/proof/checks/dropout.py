@@ -98,10 +98,6 @@ def faults(found: Sequence[Draw], model: ModelConfig, plan: ParallelPlan, rank: 
 
     Args:
         found: The masks from `draws`.
-        model: The network's shape.
-        plan: The plan.
-        rank: The rank.
-        seed: Seed of the run.
     """
     mesh = Mesh.of(plan)
     place = mesh.coordinates(rank)
@@ -141,7 +137,6 @@ def shared(found: Mapping[int, Sequence[Draw]], plan: ParallelPlan) -> list[str]
 
     Args:
         found: The masks from `draws`, by rank.
-        plan: The plan.
     """
     mesh, said = Mesh.of(plan), []
     for one, other in combinations(sorted(found), 2):

@@ -108,7 +108,6 @@ def waits(keys: Mapping[int, Sequence[Key]], done: Mapping[int, int], rank: int,
     Args:
         keys: Collectives of every rank, in order.
         done: The numbers from `walk`.
-        rank: The rank.
         where: Place in its graph of the collective at which it waits.
     """
     ranks, what = keys[rank][done[rank]]

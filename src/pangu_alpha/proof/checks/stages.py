@@ -22,7 +22,6 @@ class Together:
     """The result of following all ranks of a plan together.
 
     Args:
-        ranks: Number of ranks.
         meetings: Number of collectives in a step, each counted once for all of its ranks.
         problems: Why the ranks would not all reach the end of a step, or which transfers go to a wrong rank.
             Empty if they meet in every order of execution that the graphs allow and that all ranks of a stage
@@ -57,7 +56,6 @@ def together(orders: Mapping[int, PartialOrder], mesh: Mesh) -> Together:
 
     Args:
         orders: Collectives of one rank of every stage, by rank.
-        mesh: The plan's grid.
     """
     stages = {mesh.stage_of(rank): rank for rank in orders}
     assert sorted(stages) == list(range(mesh.pp)), "one rank of every stage, please"
@@ -83,7 +81,6 @@ class Moves:
     """The collectives of all ranks of a stage, derived from those of one of them.
 
     Args:
-        mesh: The grid.
         template: Meetings of the one rank, in order.
     """
 
@@ -128,13 +125,7 @@ def _groups(each: Meeting) -> tuple[tuple[int, ...], ...]:
 
 
 def astray(order: PartialOrder, mesh: Mesh, rank: int) -> Iterator[str]:
-    """Yields transfers between wrong stages, or between ranks whose other coordinates differ.
-
-    Args:
-        order: The rank's collectives.
-        mesh: The grid.
-        rank: The rank.
-    """
+    """Yields transfers between wrong stages, or between ranks whose other coordinates differ."""
     for each in order.collectives:
         if each.peer is None:
             continue
@@ -181,11 +172,6 @@ def unordered(order: PartialOrder, mesh: Mesh, rank: int) -> Iterator[str]:
     """Yields pairs of collectives with other stages whose order the rank's graph does not force.
 
     Two stages have different graphs, so the compiler may choose different orders for them.
-
-    Args:
-        order: The rank's collectives.
-        mesh: The grid.
-        rank: The rank.
     """
     stage = mesh.stage_of(rank)
     shared = [

@@ -43,7 +43,6 @@ class Call(NamedTuple):
         phase: See mindir.Phase.
         operation: "AllReduce", ...
         axis: Axis of the grid, as named by Mesh.axis_of.
-        dtype: Type of the payload.
         bytes: Payload of one call.
     """
 
@@ -60,7 +59,6 @@ class Demand:
 
     Args:
         what: Purpose of the calls.
-        call: The kind of call.
         times: Number of calls in a step.
     """
 
@@ -73,7 +71,6 @@ class Formulas:
     """The demands of one stage.
 
     Args:
-        model: The network's shape.
         plan: A plan that fits it.
         batch_size: B.
         compute_dtype: Type of activations: "float16", ...

@@ -43,7 +43,6 @@ class Line:
         phase: See mindir.phase_of.
         operation: "AllReduce", ...
         axis: Axis of the grid, as named by Mesh.axis_of.
-        dtype: Type of the payload.
         expected_calls: Predicted number of calls in a step.
         expected_bytes: Predicted payload of a step.
         calls: Number of calls in the graph.

@@ -90,7 +90,6 @@ def dry_run_environment(rank: int, world: int, cache: Path | None = None) -> dic
 
     Args:
         rank: The rank to compile as.
-        world: Number of ranks.
         cache: See ensure_libraries.
 
     Outputs:

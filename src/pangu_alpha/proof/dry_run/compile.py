@@ -20,7 +20,6 @@ def compile_rank(job: Job, rank: int, folder: Path, timeout: float = 1800.0) -> 
     """Compiles one rank in a child process.
 
     Args:
-        job: The job to compile.
         rank: One of the plan's ranks.
         folder: Folder that gets rank_NNNNN/ with graph.mindir, report.json and log.txt.
         timeout: Seconds after which the child is ended.

@@ -25,7 +25,6 @@ def draw_traffic(summaries: Sequence[RankSummary], path: str | Path) -> None:
 
     Args:
         summaries: Summaries of one rank of each stage.
-        path: Path of the PNG.
     """
     import matplotlib
 

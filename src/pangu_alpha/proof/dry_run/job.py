@@ -30,9 +30,7 @@ class Job:
     """What a dry run compiles.
 
     Args:
-        model: The network's shape.
         plan: The plan; every rank compiles its own graph.
-        optim: The optimizer's recipe.
         batch_size: Rows of one micro-batch on each data-parallel rank.
         operators: "Ascend" for the device's operators; "plain" for the same functions in operators that also
             have CPU kernels, so that the graph can be replayed.
@@ -96,9 +94,7 @@ class RankReport:
     """The result of one rank's compilation.
 
     Args:
-        rank: The rank.
         folder: Folder that contains graph.mindir.
-        seconds: Seconds of the compilation.
         initialize_seconds: Seconds to make the initial values; None if none were made.
         peak_mb: Peak memory of the child, in MiB, before it reads its graph (which training does not do).
         layouts: Layout of every parameter, moment and gradient sum of the rank's graph, by name.

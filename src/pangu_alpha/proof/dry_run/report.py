@@ -75,16 +75,11 @@ class RankSummary:
     """Everything that the dry run of a rank shows.
 
     Args:
-        rank: The rank.
-        stage: Its stage.
-        compile_seconds: Seconds of the compiler.
         seconds: Seconds of the whole child; None if they were not measured.
         initialize_seconds: Seconds to make the initial values; None if none were made.
         peak_mb: Peak memory of the child, in MiB.
         nodes: Number of nodes of the graph.
         bytes: Bytes of "weights", "moments" and gradient "sums" that the rank holds.
-        placements: Where the parameters lie.
-        strategies: How the operators are split.
         lines: The rank's traffic, by formula and in the graph.
         links: Farthest link that the groups of each line cross; None where there is no group.
         order: The rank's collectives, and the order that is forced on them.

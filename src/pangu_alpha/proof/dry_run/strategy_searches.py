@@ -28,8 +28,6 @@ class Way:
     Args:
         name: "table" or one of SEARCHES.
         refused: Why MindSpore refused the network; "" if it accepted it.
-        seconds: Seconds of the compiler.
-        strategies: Strategies of the operators.
         wire: Bytes that rank 0 sends in a step, by phase and operation.
         bytes: Bytes of weights, moments and gradient sums that it holds.
     """

@@ -24,7 +24,6 @@ def fuse(model: mindir.Model, rank: int) -> mindir.Model:
 
     Args:
         model: The graph as the partitioner left it, not inlined; its protobuf is not changed.
-        rank: The rank.
 
     Raises:
         ValueError: If a collective that would be merged needs the result of another one.

@@ -35,7 +35,6 @@ class Tensor:
         operator: Type of that node.
         part: "layers", "loss" or "ends"; "copies" for a weight that was cast or gathered for products.
         layer: Name of the layer to which the tensor belongs, otherwise "".
-        bytes: Its size.
         made: Index of its node in the graph's order.
         read: Index of the last node that reads it.
     """
@@ -69,7 +68,6 @@ class Kept:
     """The tensors that a rank keeps.
 
     Args:
-        micro_batches: Micro-batches of a step.
         tensors: All tensors that are kept at some time.
     """
 
@@ -123,7 +121,6 @@ def kept(model: mindir.Model, micro_batches: int, whole: mindir.Model | None = N
 
     Args:
         model: The graph as the partitioner left it.
-        micro_batches: Micro-batches of a step.
         whole: The same graph as one function, if the caller has it; it takes long to make.
     """
     return Kept(micro_batches, tuple(_Graph(model, whole or inline(model)).tensors()))

@@ -42,11 +42,9 @@ class Node:
     Args:
         name: The name by which other nodes refer to its output.
         type: The primitive's type ("MatMul"), "Constant", or "Call" of another function.
-        inputs: Names of its inputs.
         scope: Where it comes from, for example
             "Gradients/Default/network-Net/fc-Dense/Grad_MatMul/MatMul-op0".
         primitive: The PrimitiveProto, which holds the attributes; None for constants and calls.
-        proto: The NodeProto.
     """
 
     name: str
@@ -76,10 +74,8 @@ class Function:
     """One graph of the model.
 
     Args:
-        name: Its name.
         nodes: Its nodes, in an order in which they can run.
         tensors: Shapes and types by name, for its inputs and for those nodes whose output is one tensor.
-        proto: The GraphProto.
     """
 
     name: str
@@ -111,7 +107,6 @@ class Collective:
         fusion: MindSpore merges the operators of one group that have the same number other than 0.
         scope: Where it comes from.
         function: Name of the function that contains it.
-        node: Name of its node.
         calls: How often a step runs it; see `calls`.
     """
 
@@ -152,7 +147,6 @@ class Summary:
 
     Args:
         nodes: Number of nodes of all functions, constants included, each counted once.
-        functions: Number of functions.
         parameters: The rank's slice of every parameter, in the graph's order.
         operators: Number of nodes by type.
     """
@@ -170,7 +164,6 @@ class Model:
     Args:
         functions: The functions, the main one first; without lazy_inline it is usually the only one.
         parameters: The rank's slice of every parameter, by the parameter's own name.
-        proto: The ModelProto.
     """
 
     functions: tuple[Function, ...]

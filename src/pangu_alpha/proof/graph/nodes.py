@@ -70,11 +70,9 @@ class NodeBuilder:
         """Appends an operator and returns the name of its node.
 
         Args:
-            operator: Type of the primitive.
             inputs: Names of the nodes that it reads, constants included.
             tensor: Shape and type of its output; None if that is no single tensor.
             name: Name of the node; by default a new one.
-            attributes: Attributes of the primitive.
         """
         count = len(self.nodes)
         primitive = self.model.proto.primitives.add()

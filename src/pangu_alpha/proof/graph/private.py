@@ -23,7 +23,6 @@ class PrivateName:
         module: The module from which it is imported.
         path: The attributes that lead from the module to it.
         seen: Versions of MindSpore in which it works.
-        use: What it is needed for.
         instead: The public alternative and why it is not enough, or what would make the name unnecessary.
     """
 

@@ -55,8 +55,6 @@ def rewrite(
 
     Args:
         model: The rank's graph as one function (inline.inline); its protobuf is changed.
-        rank: The rank.
-        options: How the simulated device computes.
 
     Returns:
         The new MINDIR, and the ranks of every group that it names. Every rank must create all groups of all

@@ -228,7 +228,6 @@ class _Attention:
 
     Args:
         work: Builder to which nodes are added.
-        node: The operator.
         mask: Index of the attention mask among its inputs, uint8 [B, 1, S, C], 1 = blocked.
         settings: Index of head_num, which keep_prob, scale_value, pre_tokens, next_tokens, inner_precise,
             input_layout and sparse_mode follow.

@@ -133,7 +133,6 @@ class Recipe:
     Args:
         steps: Number of steps compared.
         rates: Learning rate of every step since the initial values.
-        beta1: Decay of the first moment.
     """
 
     steps: int
@@ -151,7 +150,6 @@ class Comparison:
     """Collects differences and keeps the largest of each kind.
 
     Args:
-        bounds: Largest differences that pass.
         largest: The largest difference, by kind.
         first: Description of the first difference above its bound; "" if there is none.
     """
@@ -184,11 +182,8 @@ def compare(
     """Compares all steps of a plan's run with one device's.
 
     Args:
-        run: The plan's run.
         reference: The values that one device's run stored.
         initial: Initial value of every parameter.
-        recipe: Steps and rates.
-        bounds: Largest differences that pass.
     """
     found = Comparison(bounds)
     applied = (step for step in range(recipe.steps) if reference[f"{step}/applied"])

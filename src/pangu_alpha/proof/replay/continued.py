@@ -39,7 +39,6 @@ def replay_change(name: str, change: Change, folder: Path, steps: int = 3) -> It
 
     Args:
         name: Name in the reports.
-        change: The two plans.
         folder: Folder that gets before/ and after/ (see `replay`), and checkpoints/.
         steps: Number of steps under each plan.
 
@@ -55,7 +54,6 @@ def checkpoint(change: Change, folder: Path, steps: int) -> Path:
     """Makes the checkpoint from which the second plan starts, out of the first plan's replay in before/.
 
     Args:
-        change: The two plans.
         folder: Folder with before/; checkpoints/before and checkpoints/after in it are made anew.
         steps: Number of steps done under the first plan.
 

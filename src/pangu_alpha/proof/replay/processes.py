@@ -24,10 +24,8 @@ def run_child(words: Sequence[str], log: Path, timeout: float, module: str = _CH
     """Runs a process that needs no others, and waits for it.
 
     Args:
-        words: Its arguments.
         log: File for its output.
         timeout: Seconds after which it is ended.
-        module: The module that it runs.
 
     Raises:
         ReplayError: If it died or took too long.
@@ -49,7 +47,6 @@ def run_ranks(folder: Path, number: int, timeout: float) -> None:
 
     Args:
         folder: Folder with rank_NNNNN/, each with the files that worker.run_rank reads.
-        number: Number of ranks.
         timeout: Seconds for all of it.
 
     Raises:

@@ -32,7 +32,6 @@ class ReferenceOptimizer:
     """Parameters and moments of one device that holds everything, in float32 as in a checkpoint.
 
     Args:
-        optim: The recipe.
         parameters: Initial values by name; they are copied to float32.
     """
 

@@ -82,7 +82,6 @@ class Setting:
     """What a replay does, in addition to the job.
 
     Args:
-        steps: Number of optimizer steps.
         start: Training to continue; None starts from the initial values.
         overflow: Step, from 0, at which the gradients of one data-parallel rank overflow; None for never.
         overflow_scale: Loss scale that makes them overflow on all ranks; None gives one token too large a
@@ -124,7 +123,6 @@ def replay(
         name: Name of the plan in the report.
         job: The job, in float32 or float16, with a seed.
         folder: Folder that gets rank_NNNNN/ (graphs, inputs, states, logs) and reference/.
-        setting: Steps and the like.
         bounds: Differences that pass; by default those for the job's type.
         compiled: Result of an earlier `compile_ranks` for the same job; by default it is called. If given, a
             reference that an earlier replay left in the folder is used again.
@@ -184,8 +182,6 @@ def compile_ranks(job: Job, folder: Path, compiled: Callable[[], object] | None 
     """Compiles all ranks, a few at a time, into rank_NNNNN/ of a folder.
 
     Args:
-        job: The job.
-        folder: The folder.
         compiled: Called after each rank.
     """
 
@@ -299,7 +295,6 @@ def misplaced(compiled: Sequence[RankReport], job: Job) -> Iterator[str]:
 
     Args:
         compiled: Reports of all ranks.
-        job: The job.
     """
     expected = layouts(job.model, job.plan)
     for report in compiled:

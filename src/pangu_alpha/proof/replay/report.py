@@ -17,9 +17,7 @@ class ReplayReport:
     """The result of a replay.
 
     Args:
-        name: Name of the plan.
         ranks: Number of processes.
-        recipe: Steps and learning rates.
         differences: The largest difference of each kind.
         first: The first difference above its bound; "" if there is none.
         placement: Parameters that MindSpore placed differently from the sharding table.

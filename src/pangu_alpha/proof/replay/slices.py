@@ -16,7 +16,6 @@ def region(layout: Slice, place: int, own_shape: Sequence[int], group: Sequence[
     """The part of the whole parameter that a rank holds.
 
     Args:
-        layout: The parameter's layout.
         place: Index of the rank among the ranks of its stage.
         own_shape: Shape of what it holds in its graph; smaller than the slice if the optimizer's sharding
             cuts it.
@@ -44,7 +43,6 @@ class Piece:
     """The part of a tensor that a rank holds, with its values.
 
     Args:
-        rank: The rank.
         region: Which part of the whole it is.
         values: Its elements, in the region's shape.
     """

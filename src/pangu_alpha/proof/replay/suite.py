@@ -55,7 +55,6 @@ def job(plan: ParallelPlan, layers: int = 2, recipe: OptimConfig = _OPTIM, **mod
     """A small job for a plan.
 
     Args:
-        plan: The plan.
         layers: L.
         recipe: The optimizer's recipe; by default clipping is active at every step.
         model: Fields of ModelConfig that differ from the small network.

@@ -75,7 +75,6 @@ class ReplayedEngine(PartitionedEngine):
     """A rank's engine on CPU.
 
     Args:
-        config: The run.
         world: All ranks of the plan.
         graphs: Folder with rank_NNNNN/, each with a rank's rewritten graph and the groups of all graphs.
     """

@@ -36,7 +36,6 @@ class Interruption:
 
     Args:
         rank: The rank. It waits for the signal after these steps, while the others continue.
-        number: The signal.
         after: Number of steps of the run, those of earlier legs included.
     """
 
@@ -73,7 +72,6 @@ class Trace:
     """What one process recorded of its steps.
 
     Args:
-        folder: Its folder.
         steps: For each step: step (from 0), loss, norm, applied, scale.
     """
 

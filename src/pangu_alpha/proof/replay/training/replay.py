@@ -54,7 +54,6 @@ class Leg:
     """A part of a run under one plan.
 
     Args:
-        plan: The plan.
         batch_size: Rows of a micro-batch on each data-parallel rank.
         steps: Number of steps of the run after which the leg ends, those of earlier legs included.
         interruption: A signal that ends the leg earlier.
@@ -102,7 +101,6 @@ def replay_training(
         folder: Folder that gets graphs_N/, one for each plan, which later calls use again; and one/, leg_N/
             and the runs' own folders, which are made anew.
         bounds: Differences that pass; by default those for the network's type.
-        faults: Faults inserted on purpose.
         timeout: Seconds after which the processes of a leg, or the one process, are ended.
 
     Raises:
@@ -153,7 +151,6 @@ def prepare(
     """Compiles and rewrites the graphs of all ranks, unless an earlier call has done so.
 
     Args:
-        config: The run.
         folder: Folder in which the folder of the graphs is made.
         compiled: Called after each rank.
         patch: See Job.

@@ -40,7 +40,6 @@ def small_records(folder: Path, seq_length: int) -> DataConfig:
 
     Args:
         folder: Folder for the records, unless an earlier call has made them.
-        seq_length: Tokens of a row.
     """
     vocabulary = folder / "vocab.model"
     texts = {name: _texts(seed, _SOURCES[name][0]) for seed, name in enumerate(_SOURCES, start=1)}

@@ -254,7 +254,7 @@ class Step:
     def _passes(
         self, first: bool, last: bool, counts: Mapping[str, int], parameters: int
     ) -> tuple[Pass, Pass]:
-        """Forward and backward pass of a micro-batch through a stage, without transfers and gathers."""
+        """Times of a micro-batch's two passes through a stage, without transfers and gathers."""
         forward, backward = (Pass(traffic=each) for each in self.exchange.ends(first, last))
         for mode, layers in counts.items():
             forward += self.forward_layer * layers

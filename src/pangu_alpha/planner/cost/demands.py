@@ -72,7 +72,7 @@ class _Grid(NamedTuple):
     def formulas(self, stage: int, layers: int, mode: str) -> Formulas:
         """The formulas of a stage with `layers` layers, where every other stage has one."""
         sharding = self.sharding
-        assert sharding != "optimizer"  # see `known`
+        assert sharding != "optimizer"  # see `describes`
         shares = tuple(layers if each == stage else 1 for each in range(self.stages))
         plan = ParallelPlan(
             dp=self.dp,

@@ -69,12 +69,17 @@ class Exchange(Protocol):
         """Traffic of sharded weights and gradients that a micro-batch's two passes do not hide.
 
         Args:
-            forward: Seconds of its forward pass, behind which traffic can hide.
-            backward: Seconds of its backward pass.
+            forward: Seconds of the stage's forward pass, behind which traffic can hide.
+            backward: Seconds of the stage's backward pass.
         """
 
     def once(self, stage: Stage, forward: float, backward: float) -> float:
-        """Traffic that happens once a step: gradients, weights gathered after the update, the tied table."""
+        """Traffic that happens once a step: gradients, weights gathered after the update, the tied table.
+
+        Args:
+            forward: Seconds of the stage's forward pass, behind which gathers of weights can hide.
+            backward: Seconds of the stage's backward pass, behind which gradients can hide.
+        """
 
 
 def exchange_of(links: Links, stack: Stack, overlap: float, job: Job, saturates: bool) -> Exchange:

@@ -34,7 +34,7 @@ class Constants:
         host: Time that the host needs to start one operator, where a stack starts them one by one. Unit:
             seconds.
         link_inner: Share of the links' bandwidth that collectives reach inside a server.
-        link_outer: The same between servers.
+        link_outer: Share of the links' bandwidth that collectives reach between servers.
         latency: Factor on the latencies of the links between servers.
         overlap: Share of a computation behind which traffic can hide, where a stack overlaps the two.
     """

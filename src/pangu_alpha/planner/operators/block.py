@@ -176,7 +176,7 @@ def block(model: ModelConfig, devices: int, batch: int, rules: Rules = FREE) -> 
 
     Args:
         devices: Number of devices that share the block.
-        batch: Sequences of a micro-batch on all of them together.
+        batch: Sequences of a micro-batch on all devices together.
 
     Raises:
         ValueError: If there are fewer than two devices or no sequences.
@@ -245,7 +245,10 @@ def _elementwise(column: str) -> Roles:
 
 
 def _attention(hidden: int) -> Iterator[Operator]:
-    """From the residual stream to the first sum. A norm needs whole rows, the core whole sequences."""
+    """Yields operators from the residual stream to the first sum.
+
+    A norm needs whole rows, the core whole sequences.
+    """
     yield _stream("stream", "feed_forward_sum", hidden)
     yield _norm("attention_norm", "stream", hidden)
     yield Operator("normed", "", ("attention_norm",), hidden, _elementwise("h"), {})
@@ -265,7 +268,7 @@ def _attention(hidden: int) -> Iterator[Operator]:
 
 
 def _feed_forward(model: ModelConfig) -> Iterator[Operator]:
-    """From the first sum to the second."""
+    """Yields operators from the first sum to the second."""
     hidden = model.hidden_size
     yield _stream("middle", "attention_sum", hidden)
     yield _norm("feed_forward_norm", "middle", hidden)

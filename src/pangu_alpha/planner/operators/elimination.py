@@ -37,7 +37,7 @@ def minimise(tables: Iterable[Table], limit: float) -> tuple[float, dict[str, in
     """Finds the choices of least cost.
 
     Args:
-        tables: Costs; the vertices are those of their scopes.
+        tables: Costs; all vertices in their scopes get a choice.
         limit: Largest level allowed; infinite for none.
 
     Returns:

@@ -58,7 +58,7 @@ def found_table(strategy: BlockStrategy, model: ModelConfig, name: str) -> Found
 
     Args:
         strategy: A way for MindSpore's rules, without slices.
-        model: The shape that it was found for.
+        model: The shape for which the way was found.
         name: Name of the model in the table.
 
     Raises:
@@ -85,7 +85,7 @@ def strategy_of(found: FoundTable, model: ModelConfig, batch: int, micro_batches
     The table does not contain the forks of the residual stream; they get the cheapest layout.
 
     Args:
-        model: A model that it fits.
+        model: A model that the table fits.
         batch: Sequences of a micro-batch on all devices that share a block.
 
     Raises:

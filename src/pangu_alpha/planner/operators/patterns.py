@@ -80,7 +80,7 @@ def operators_text(
 
     Args:
         devices: Number of devices that share the block.
-        batch: Sequences of a micro-batch on all of them.
+        batch: Sequences of a micro-batch on all devices together.
         limit: See strategies.best_block.
 
     Raises:

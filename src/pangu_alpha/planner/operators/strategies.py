@@ -41,8 +41,9 @@ class Choice(NamedTuple):
 
     Args:
         roles: The role along each axis.
-        slices: Number of slices into which devices with the same part of a matrix cut it further: it is
-            gathered for every use and freed after it (ZeRO's third stage; Rajbhandari et al., 2020).
+        slices: Number of slices into which devices with the same part of a matrix cut that part further. The
+            matrix is gathered for every use and freed after it (ZeRO's third stage; Rajbhandari et al.,
+            2020).
     """
 
     roles: Roles
@@ -134,10 +135,11 @@ def best_block(
 
     Args:
         devices: Number of devices that share the block.
-        batch: Sequences of a micro-batch on all of them.
+        batch: Sequences of a micro-batch on all devices together.
         micro_batches: Micro-batches of a step. Gradients of parameters that are not kept in slices are summed
             once a step.
-        limit: Largest number of bytes that a device may hold of the block's matrices and their moments.
+        limit: Largest number of bytes that a device may hold of the block's matrices and their moments; None
+            for no limit.
         rules: Rules of the partitioner: MINDSPORE, or FREE for any.
 
     Raises:

@@ -16,11 +16,7 @@ _FARTHEST = 4096  # larger batches are tried up to twice the batch and so many s
 
 
 class Nearest(NamedTuple):
-    """Another question that has an answer.
-
-    Args:
-        change: How it differs from the original question, in words.
-    """
+    """Another question that has an answer; `change` describes how it differs from the first one."""
 
     change: str
     question: Question

@@ -212,7 +212,7 @@ def draw_front(front: Sequence[Candidate], question: Question, path: str | Path)
 
     Args:
         front: Plans none of which beats another in both time and memory.
-        question: The question that they answer; its device's memory is the limit.
+        question: The question that the plans answer; its device's memory is the limit.
     """
     ordered = sorted(front, key=lambda each: each.memory)
     limit = question.limit / _GIB
@@ -247,8 +247,7 @@ def draw_breakdown(candidates: Sequence[Candidate], question: Question, path: st
     """Writes a PNG with a bar per plan: seconds of a step by part, and what each loses to the first.
 
     Args:
-        candidates: Plans, the fastest first.
-        question: The question that they answer.
+        candidates: Plans that answer the question, the fastest first.
     """
     model = CostModel(question.cluster, question.software)
     costs = [parts(each.job, model) for each in candidates]

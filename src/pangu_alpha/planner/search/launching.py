@@ -18,7 +18,7 @@ def placement_text(job: Job, cluster: Cluster) -> str:
     """Describes in words where a job's axes run."""
     try:
         return f"placement {placement_of(job, cluster)}"
-    except ValueError:  # sizes that do not nest
+    except ValueError:  # sizes do not nest, so only the order describes the placement
         return f"axes from neighbouring devices outwards: {', '.join(job.order)}"
 
 
@@ -28,7 +28,7 @@ def placement_words(job: Job, cluster: Cluster) -> list[str]:
         return []
     try:
         placement = placement_of(job, cluster)
-    except ValueError:  # sizes that do not nest
+    except ValueError:  # sizes do not nest
         return ["--order", ",".join(job.order)]
     return ["--servers-per-rack", str(rack_servers(cluster, job.devices)), "--placement", str(placement)]
 
@@ -70,7 +70,7 @@ def _making(job: Job, cluster: Cluster, folder: Path, grid: list[str]) -> list[s
 
 
 def _hosts(chip: str | None) -> str:
-    return "hosts.yaml" if chip == "910C" else "hosts.txt"  # super pods need YAML
+    return "hosts.yaml" if chip == "910C" else "hosts.txt"  # only YAML can describe super-pods
 
 
 def _settings(best: Candidate) -> list[str]:

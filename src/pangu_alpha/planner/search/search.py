@@ -122,7 +122,7 @@ class Candidate:
 
     Args:
         plan: The plan, as train.py takes it.
-        job: The same for the cost model, with micro-batch and placement.
+        job: The plan for the cost model, with micro-batch and placement.
         seconds: Seconds of a step.
         memory: Bytes on the fullest device.
     """
@@ -281,7 +281,10 @@ def _orders(question: Question, grid: Grid) -> list[tuple[str, ...]]:
 
 
 def _modes(question: Question, grid: Grid, level: str) -> tuple[str, ...]:
-    """Recompute modes that the question allows and that MindSpore compiles under an optimizer level."""
+    """Recompute modes that the question allows and that MindSpore compiles under an optimizer level.
+
+    MindSpore 2.9's compiler ends on level3 with micro-batches and full recompute; see unpartitionable.
+    """
     given = question.fixed.get("recompute")
     modes = ("none", "selective", "full") if given is None else (given,)
     if level == "level3" and grid.micro_batches > 1:
@@ -296,7 +299,7 @@ def _best_of(
     levels = [level for level in LEVELS if question.fixed.get("optimizer_parallel", level) == level]
     if grid.dp == 1:
         levels = [level for level in levels if level == LEVELS[0]]
-    if grid.pp > 1:  # MindSpore's compiler crashes on level3 with a pipeline
+    if grid.pp > 1:  # MindSpore 2.9's compiler ends on the first stage under level3; see unpartitionable
         levels = [level for level in levels if level != "level3"]
     ways: list[tuple[float, int, Pipeline]] = []
     for level, sequence, order in itertools.product(

@@ -108,7 +108,7 @@ def waits(keys: Mapping[int, Sequence[Key]], done: Mapping[int, int], rank: int,
     Args:
         keys: Collectives of every rank, in order.
         done: The numbers from `walk`.
-        where: Place in its graph of the collective at which it waits.
+        where: Place in the rank's graph of the collective at which it waits.
     """
     ranks, what = keys[rank][done[rank]]
     place = f" in {where}" if where else ""

@@ -71,7 +71,7 @@ class Formulas:
     """The demands of one stage.
 
     Args:
-        plan: A plan that fits it.
+        plan: A plan that fits the model.
         batch_size: B.
         compute_dtype: Type of activations: "float16", ...
         stage: Number of the stage, from 0.

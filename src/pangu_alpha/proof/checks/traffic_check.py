@@ -47,7 +47,7 @@ class Line:
         expected_bytes: Predicted payload of a step.
         calls: Number of calls in the graph.
         bytes: Payload in the graph.
-        wire_bytes: Bytes that the rank sends for them in a step, by ring algorithms.
+        wire_bytes: Bytes that the rank sends for these calls in a step, by ring algorithms.
         groups: Ranks that take part, in the graph.
     """
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 SEEN = ("2.9.0",)  # versions of MindSpore whose libraries need no more than these stubs, as far as we tested
 
-# The wheel's libraries that a compilation for Ascend at simulation level 0 loads, below mindspore/lib/plugin.
+# Libraries below the wheel's mindspore/lib/plugin that a compilation for Ascend at simulation level 0 loads.
 _LOADED = (
     "libmindspore_ascend.so.2",
     "libmindspore_ops_ascend.so",
@@ -64,7 +64,7 @@ def ensure_libraries(cache: Path | None = None) -> Path:
     plugin = _check_host()
     libraries = _loaded_libraries(plugin)
     root = Path(cache) if cache else Path.home() / ".cache" / "pangu_alpha"
-    # MindSpore finds CANN by the path of libascendcl.so, which must contain "cann" (2.9.0).
+    # MindSpore 2.9.0 accepts a libascendcl.so as CANN's only if its path contains "cann".
     target = root / "cann_stubs" / f"mindspore-{metadata.version('mindspore')}-{_digest(libraries)}"
     if not (target / "lib64" / _MARK).exists():
         _build(target, plugin.parent, libraries)
@@ -221,7 +221,7 @@ def _wanted(lib: Path, libraries: list[Path]) -> tuple[set[str], set[str]]:
     around = [_read_elf(path) for path in (*lib.glob("*.so*"), *system.values())]
     defined = set().union(*(elf.defined for elf in elves + around))
     wanted = set().union(*(elf.undefined for elf in elves)) - defined
-    functions = {name for name in wanted if not name.startswith(("Py", "_Py"))}  # Python's are in the process
+    functions = {name for name in wanted if not name.startswith(("Py", "_Py"))}  # Python itself has these
     assert not any(name.startswith(("_ZTV", "_ZTI")) for name in functions), "data, not functions"
     return absent - set(system), functions
 

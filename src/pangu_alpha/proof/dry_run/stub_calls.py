@@ -34,7 +34,7 @@ def counted() -> dict[str, int]:
     path, names = found
     try:
         library = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
-    except OSError:  # not loaded
+    except OSError:  # RTLD_NOLOAD: this process has not loaded the library
         return {}
     numbers = (ctypes.c_uint32 * len(names)).in_dll(library, COUNTS)
     return {name: number for name, number in zip(names, numbers, strict=True) if number}

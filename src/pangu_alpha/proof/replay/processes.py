@@ -25,10 +25,10 @@ def run_child(words: Sequence[str], log: Path, timeout: float, module: str = _CH
 
     Args:
         log: File for its output.
-        timeout: Seconds after which it is ended.
+        timeout: Seconds after which the process is ended.
 
     Raises:
-        ReplayError: If it died or took too long.
+        ReplayError: If the process died or took too long.
     """
     command = [sys.executable, "-m", module, *words]
     with log.open("w") as file:
@@ -47,7 +47,8 @@ def run_ranks(folder: Path, number: int, timeout: float) -> None:
 
     Args:
         folder: Folder with rank_NNNNN/, each with the files that worker.run_rank reads.
-        timeout: Seconds for all of it.
+        number: Number of ranks.
+        timeout: Seconds for all ranks together.
 
     Raises:
         ReplayError: If a rank died or took too long.

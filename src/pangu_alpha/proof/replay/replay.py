@@ -59,7 +59,7 @@ class Start:
     Args:
         source: The checkpoint that the ranks read: weights, moments, and the place where training stands.
         job: The job that one device trained before, for comparison.
-        steps: Number of steps for which it did so.
+        steps: Number of steps of that earlier training.
     """
 
     source: Source

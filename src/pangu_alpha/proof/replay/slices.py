@@ -17,8 +17,8 @@ def region(layout: Slice, place: int, own_shape: Sequence[int], group: Sequence[
 
     Args:
         place: Index of the rank among the ranks of its stage.
-        own_shape: Shape of what it holds in its graph; smaller than the slice if the optimizer's sharding
-            cuts it.
+        own_shape: Shape of the parameter in the rank's graph; smaller than the slice if the optimizer's
+            sharding cuts it.
         group: Indices, among the ranks of the stage, of those that share the slice's rows.
 
     Raises:

@@ -26,7 +26,7 @@ from pangu_alpha.proof.replay.processes import Ranks, ReplayError, last_lines, r
 from pangu_alpha.proof.replay.training.files import EXIT_CODE, REQUEST, STEPS, WAITS, state_file
 
 _WORKER = "pangu_alpha.proof.replay.training.worker"
-_POLL = 0.1  # seconds
+_POLL = 0.1  # seconds between looks at the ranks
 _GRACE = 5.0  # seconds for ranks to end by themselves after one was killed; on CPU they may wait for it
 
 

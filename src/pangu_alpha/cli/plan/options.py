@@ -38,7 +38,7 @@ examples:
   plan.py replay --suite quick
   plan.py replay --suite continued
   plan.py train-replay --dp 2 --tp 2 --pp 2 --micro-batches 2 --steps 20 --kill-rank 3 --then tp=4 --then pp=1
-  plan.py strategies --model 2_6b --devices 8 --tp 8 --batch-size 8 --layers 4
+  plan.py strategies --model 2_6b --devices 8 --tp 8 --batch-size 8 --num-layers 4
 
 exit code: 0 good; 1 there is no plan, a replay failed, or a dry run found what formulas or the sharding table
 do not say, or took too much of the host's memory; 2 wrong options, or a plan that MindSpore refuses

@@ -13,7 +13,7 @@ from pangu_alpha.proof.dry_run.report import Placement, RankSummary
 from pangu_alpha.proof.dry_run.strategy_searches import Way, side_by_side, strategy_text
 from pangu_alpha.proof.replay.replay import ReplayReport
 
-_FEW = 5  # sentences of one kind that are shown; --out keeps all
+_FEW = 5  # sentences of one kind that are shown; --output keeps all
 
 
 def size(count: float) -> str:

@@ -83,7 +83,7 @@ class Exchange(Protocol):
 
 
 def exchange_of(links: Links, stack: Stack, overlap: float, job: Job, saturates: bool) -> Exchange:
-    """Chooses the way to count traffic that suits a stack and a job.
+    """Chooses the class that counts a job's traffic: `Partitioned` if its formulas apply, else `General`.
 
     Args:
         overlap: Share of a computation behind which traffic can hide.

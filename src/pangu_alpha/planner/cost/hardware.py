@@ -190,7 +190,7 @@ class Stack:
         eager: Whether the host starts operators one by one; a compiled graph has no such cost.
         fused_attention: Whether scores stay on the chip (flash attention); None where the model and the
             device decide (planner.cost.software).
-        overlap: Whether gradient and weight traffic runs beside the computation.
+        overlap: Whether gradient and weight traffic runs at the same time as the computation.
         rings: Whether collectives are rings only, as most of NCCL's are; HCCL also works level by level.
         split_transfers: Whether each tensor parallel rank sends its share of a stage's output, which the next
             stage gathers.

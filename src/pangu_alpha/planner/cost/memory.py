@@ -33,7 +33,7 @@ class Memory:
         optimizer: Adam's two moments.
         activations: What the forward pass keeps for the backward pass, over all micro-batches in flight.
         logits: Logits and loss; only on the last stage.
-        buffers: Received activations and gradients.
+        buffers: Received activations and gradients, and the buffer of a tensor parallel sum.
         margin: Memory that the runtime and fragmentation take.
     """
 

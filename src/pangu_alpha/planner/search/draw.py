@@ -1,4 +1,4 @@
-"""Draws found plans: the timeline of a step, the memory-time front, seconds by part."""
+"""Draws the plans that a search found: the timeline of a step, the memory-time front, seconds by part."""
 
 from __future__ import annotations
 

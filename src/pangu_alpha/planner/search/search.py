@@ -257,7 +257,7 @@ def _job(
 
 
 def _least(question: Question, model: CostModel, grid: Grid) -> float:
-    """Seconds that no plan on a grid can undercut: nothing is sharded, and gradients cost nothing."""
+    """Seconds that no plan on a grid can undercut: those with nothing sharded and with free gradients."""
     ways = itertools.product(_sequences(question, grid), _orders(question, grid))
     seconds = (
         Pipeline(model, _job(question, grid, "none", sequence, order)).least(once=False)

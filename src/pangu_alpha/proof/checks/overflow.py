@@ -23,8 +23,8 @@ def problems(model: mindir.Model, saturates: bool) -> tuple[str, ...]:
     """Lists what is wrong with the reading of the float status, one sentence each.
 
     Args:
-        model: A rank's graph. If it saturates, the graph must be one function (inline.inline, which takes
-            long for a large model).
+        model: A rank's graph. With `saturates`, it must be one function (inline.inline, which takes long for
+            a large model).
         saturates: Whether the graph is for chips on which only the float status shows an overflow.
     """
     reads = [node for function in model.functions for node in function.nodes if node.type == _READ]

@@ -189,7 +189,8 @@ class Formulas:
     def _loss(self) -> Iterator[Demand]:
         """Sums over the vocabulary for each row, and the sum over rows.
 
-        For each row: the largest logit, the sum of exponentials and the label's logit.
+        Summed for each row are the largest logit, the exponentials and the label's logit. Without
+        vocab_parallel, the rows of all tensor-parallel ranks are gathered instead.
         """
         if not self.last:
             return

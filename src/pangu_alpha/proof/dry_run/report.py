@@ -34,7 +34,7 @@ _OUTER = ("network", "token_loss", "model")  # cells around the network
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a parameter lies, or the equal parameters of all layers.
+    """Where a parameter lies, or the parameters of all layers that lie alike.
 
     Args:
         name: Name of the parameter; "blocks.*" stands for all layers.

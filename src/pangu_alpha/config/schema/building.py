@@ -111,7 +111,7 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
     Args:
         cls: A frozen dataclass whose fields may be dataclasses themselves; or one in whose place others may
             stand, see `let_choose`.
-        values: The mapping, as read from YAML; or a file's name, if `cls` has a method `read` for it.
+        values: The mapping, as read from YAML; or a file's name, if `cls` has a method `of_file` for it.
         where: Dotted path of the mapping in the whole, for the errors.
 
     Raises:
@@ -121,7 +121,7 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
         cls, values = _CHOICES[cls].choose(values, where)
     if isinstance(values, cls):
         return values
-    if isinstance(values, str) and (read := getattr(cls, "read", None)):
+    if isinstance(values, str) and (read := getattr(cls, "of_file", None)):
         return read(values)
     if not isinstance(values, Mapping):
         raise ConfigError([f"{where or cls.__name__}: expected a mapping of keys, found {quoted(values)}"])

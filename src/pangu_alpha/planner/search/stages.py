@@ -4,9 +4,9 @@ With M micro-batches and P stages of forward and backward times f and b, a 1F1B 
 + max_s((M - 1) b_s + (M - P + s) f_s): stage s cannot start its first backward pass before all stages have
 run a forward pass and those behind it a backward pass, and it finishes its own remaining work before the
 stages in front of it finish. Dynamic programming finds the layers for which this bound is least. Starting
-from those, and from even layers, single layers are moved between stages for as long as the simulated schedule
-gets faster. The bound tells how far the result can be from the best one. In a single stage the fastest mix of
-recompute modes that fits is best, because more recompute never saves more in another term than it adds.
+from those, and from even layers, single layers are moved between stages while the simulated schedule gets
+faster; the bound tells how far the result can be from the best. In one stage the fastest mix of recompute
+modes that fits is best, because more recompute never saves more in another term than it adds.
 """
 
 from __future__ import annotations
@@ -82,7 +82,6 @@ class Pipeline:
     Args:
         job: The job; its own layers per stage and its recompute do not matter.
         capacity: Bytes that a device may use; by default all of its memory.
-        modes: Recompute modes that a layer may have.
     """
 
     def __init__(
@@ -118,11 +117,8 @@ class Pipeline:
     def least(self, once: bool = True) -> float:
         """Seconds that no choice of layers and recompute can undercut; ignores memory.
 
-        The bound holds because some stage has at least the average number of layers, and every layer lies in
-        some stage.
-
-        Args:
-            once: Whether to include what happens once a step: the gradients' traffic and the update.
+        Some stage has at least the average number of layers, and every layer lies in some stage. `once`
+        includes what happens once a step: the gradients' traffic and the update.
         """
         job = self.job
         fewest = -(-job.shape.layers // job.pp)
@@ -208,11 +204,7 @@ class Pipeline:
         return tuple(layers)
 
     def _moved(self, layers: Sequence[int]) -> tuple[tuple[int, ...], float]:
-        """Moves single layers between stages for as long as that saves time.
-
-        Returns:
-            The layers of each stage, and seconds of a step.
-        """
+        """Moves single layers while that saves time; returns the stages' layers and a step's seconds."""
         layers, seconds = tuple(layers), self.seconds(layers)
         tried = 4 if self.job.pp <= 32 else 2  # simulating many stages is slow
         for _ in range(_MOVES):

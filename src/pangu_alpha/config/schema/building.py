@@ -313,6 +313,7 @@ _PLAIN = {
     PathText: "a path",
     type(None): "null",
 }
+_PLURAL = {int: "whole numbers", float: "numbers", str: "texts", PathText: "paths", type(None): "nulls"}
 
 
 def _describe(hint: Any) -> str:
@@ -324,7 +325,19 @@ def _describe(hint: Any) -> str:
     if origin is typing.Literal:
         return "one of " + ", ".join(map(repr, arguments))
     if origin is tuple:
-        return f"a list of {_describe(arguments[0])}"
+        return f"a list of {_describe_several(arguments[0])}"
     if origin is dict or dataclasses.is_dataclass(hint):
         return "a mapping"
     return getattr(hint, "__name__", str(hint))
+
+
+def _describe_several(hint: Any) -> str:
+    """What the elements of a list are."""
+    if hint in _PLURAL:
+        return _PLURAL[hint]
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        return f"lists of {_describe_several(arguments[0])}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_describe_several, arguments))
+    return _describe(hint)

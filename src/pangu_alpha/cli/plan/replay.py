@@ -53,6 +53,8 @@ def replayed(options: argparse.Namespace) -> Mapping[str, Job | Change]:
     if options.suite:
         if plan != ParallelPlan():
             raise ValueError("replay: --suite has plans of its own; leave out the options of a plan")
+        if ignored := _of_one_replay(options):
+            raise ValueError(f"replay: --suite has networks of its own; leave out {', '.join(ignored)}")
         suites: dict[str, Callable[[], Any]] = {"quick": quick, "full": suite, "continued": continued}
         return suites[options.suite]()
     if plan.devices == 1:
@@ -78,6 +80,13 @@ def replayed(options: argparse.Namespace) -> Mapping[str, Job | Change]:
     layers = layers if options.num_layers is None else options.num_layers
     job = replace(small_job(plan, layers, **shape | known), chip=chip_of(options))
     return {", ".join(differing): job}
+
+
+def _of_one_replay(options: argparse.Namespace) -> list[str]:
+    """Options and words on the command line that say what one plan is replayed with."""
+    names = ("model", "num_layers", "dropout", "chip")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+    return [*given, *options.model_fields]
 
 
 def _float32_shape(name: str) -> dict[str, Any]:

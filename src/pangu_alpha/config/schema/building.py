@@ -11,7 +11,7 @@ import itertools
 import math
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 from pangu_alpha.config.option import Option, option_of
@@ -121,10 +121,12 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
         cls, values = _CHOICES[cls].choose(values, where)
     if isinstance(values, cls):
         return values
-    if isinstance(values, str) and (read := getattr(cls, "of_file", None)):
-        return read(values)
+    read = getattr(cls, "of_file", None)
+    if read is not None and isinstance(values, str):
+        return _of_file(read, values, where)
     if not isinstance(values, Mapping):
-        raise ConfigError([f"{where or cls.__name__}: expected a mapping of keys, found {quoted(values)}"])
+        wanted = "a mapping of keys" if read is None else "a path or a mapping of keys"
+        raise ConfigError([f"{where or cls.__name__}: expected {wanted}, found {quoted(values)}"])
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = field_types(cls)
     problems = _unknowns(values, cls, where)
@@ -145,6 +147,15 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
     if problems:
         raise ConfigError(problems)
     return cls(**arguments)
+
+
+def _of_file(read: Callable[[str], T], path: str, where: str) -> T:
+    """What a file holds; the errors also name the key that names the file."""
+    try:
+        return read(path)
+    except ConfigError as error:
+        key = f"{where}: " if where else ""
+        raise ConfigError([f"{key}{problem}" for problem in error.problems]) from error
 
 
 def validate(config: Any) -> None:

@@ -43,9 +43,8 @@ class Route:
         self.name, self.stored, self.targets = name, stored, wanted.pieces
         pieces = (*stored.pieces, *self.targets)
         kinds = {piece.dtype for piece in pieces}
-        self.kind = (
-            kinds.pop() if len(kinds) == 1 else "float32"
-        )  # of the numbers between reading and writing
+        # Type of the numbers between reading and writing: float32 if they have to be converted.
+        self.kind = kinds.pop() if len(kinds) == 1 else "float32"
         self.dtype = stored_dtype(self.kind)
         stops = zip(stored.shape, *(piece.box.stop for piece in pieces), strict=True)
         self.bounds = whole([max(sizes) for sizes in stops])

@@ -96,7 +96,6 @@ def part_pieces(
 
     Args:
         path: Folder of the checkpoint or part.
-        manifest: Its manifest.
         stem: The file's name without its ending.
         label: What errors call the piece.
 

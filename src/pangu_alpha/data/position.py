@@ -236,18 +236,17 @@ def changes(before: Position, after: Position) -> Iterator[str]:
 
 
 def plan_table(position: Position, samples: int, amount: int, now: int = 0, unit: str = "tokens") -> str:
-    """What a run reads from each source in all, as plain text for the log before the first step.
+    """Returns a table of what a run reads from each source, as plain text for the log before the first step.
 
     Args:
-        position: The run's.
-        samples: Samples of the whole run: steps * global batch.
-        amount: What a sample trains on, of a window its S tokens.
-        now: Samples read so far.
-        unit: Of the amount.
+        samples: Number of samples of the whole run: steps * global batch.
+        amount: How much one sample trains on; for a window, its S tokens.
+        now: Number of samples read so far.
+        unit: Unit of `amount`, for the heading.
 
     Returns:
-        A table of share, tokens and epochs, one line per source, and a warning for every source read more
-        than 4 times. Of a run that goes on, a last column has the epochs read so far.
+        Share, tokens and epochs, one line per source, and a warning for every source read more than 4 times.
+        For a run that continues, a last column gives the epochs read so far.
     """
     now = max(now, position.since)
     samples = max(samples, now)

@@ -168,7 +168,7 @@ PAGES: dict[str, Page] = {
     ),
     "docs/planner.md": Page(
         (
-            ci("python src/plan.py search", output="exact"),
+            long("python src/plan.py search", output="exact"),
             long(
                 "python src/plan.py search --model 200b --cluster 910a-2048 --global-batch 512 --compare",
                 output="exact",

@@ -109,6 +109,8 @@ class FoundTable:
             raise ConfigError([f"table: {error}"]) from error
         return build(cls, read_yaml(path), path)
 
+    of_file = read  # what a configuration takes a name for
+
     def rules(self) -> Iterator[str]:
         """Yields one sentence for every rule the values break."""
         if not all(isinstance(each, dict) for each in (self.block, self.axes, self.cells)):

@@ -110,7 +110,7 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
     Args:
         cls: A frozen dataclass, whose fields may be dataclasses too; or one for which `let_choose` allows
             others.
-        values: The mapping, as read from YAML; or a file's name, if `cls` has a method `read` for it.
+        values: The mapping, as read from YAML; or a file's name, if `cls` has a method `of_file` for it.
         where: Dotted path of this mapping in the whole, for error messages.
 
     Raises:
@@ -120,7 +120,7 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
         cls, values = _CHOICES[cls].choose(values, where)
     if isinstance(values, cls):
         return values
-    if isinstance(values, str) and (read := getattr(cls, "read", None)):
+    if isinstance(values, str) and (read := getattr(cls, "of_file", None)):
         return read(values)
     if not isinstance(values, Mapping):
         raise ConfigError([f"{where or cls.__name__}: expected a mapping of keys, found {quoted(values)}"])

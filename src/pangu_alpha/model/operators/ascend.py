@@ -53,7 +53,7 @@ class FlashAttention(nn.Cell):
     """Attention by FlashAttentionScore, in half precision and without dropout; see plain.AttentionCore.
 
     Args:
-        dropout: A dropout cell whose rate must be 0, because the kernel would draw masks of its own.
+        dropout: A dropout cell whose rate must be 0, because the kernel is called without dropout.
 
     Inputs:
         As plain.AttentionCore, with **mask** as made by BlockedMask.
@@ -75,7 +75,7 @@ class AttentionDropout(nn.Cell):
 
     It moves a third of the bytes that dropout.AttentionDropout does. But each device draws its own masks for
     the slice it holds, so another split of the tensor gets other masks, and so does a resume. According to
-    MindSpore 2.9, the operator's seeds have no effect on Ascend.
+    MindSpore 2.9's documentation, the operator's seeds have no effect on Ascend.
 
     Args:
         rate: Probability of a zero.

@@ -276,8 +276,7 @@ class _Probabilities(nn.Cell):
         return -self.log(chosen + 1e-24), probabilities
 
     def bprop(self, x, table, labels, out, dout):
-        # d nll = p - onehot: the label's row is subtracted from the product with p, without a pass over [T,
-        # V].
+        # d nll = p - onehot: subtracting the label's row from the product with p saves a pass over [T, V].
         upstream = ops.broadcast_to(dout[0].reshape((-1, 1)), x.shape)
         dx = (self.product(out[1], table) - self.rows(table, labels, 0)) * upstream
         weighted = x * upstream

@@ -77,7 +77,7 @@ class AttentionDropout(nn.Cell):
     Inputs:
         - **weights** (Tensor) - [B, N, S, C], floating point.
         - **rows** (Tensor) - int32 [B, S], the key of each query. With None, the weights are returned
-            unchanged.
+          unchanged.
 
     Outputs:
         Tensor [B, N, S, C], the weights or 0; the caller must divide it by 1 - rate.

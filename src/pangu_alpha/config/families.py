@@ -12,7 +12,7 @@ from pangu_alpha.config.model import ModelConfig
 
 # The level at which MindSpore compiles for Ascend: kernel by kernel, in the order of the graph that a dry run
 # shows. "O1" fuses operators after that graph; "O2", deprecated in 2.9, passes it to CANN's GraphEngine,
-# which reorders and merges by rules of its own. If nothing is set, MindSpore chooses a level.
+# which reorders and merges by rules of its own. If nothing is set, MindSpore chooses.
 JIT_LEVEL = "O0"
 
 Chip = Literal["910A", "910B", "910C"]

@@ -18,11 +18,11 @@ import numpy as np
 from pangu_alpha.data.order import Mixture, Permutation
 from pangu_alpha.data.position import Position, SourcePlace
 
-# MindSpore takes the indices of a dataset as one list, so the endless stream is read in legs. Each opens the
-# files anew (0.02 s for 20,000 windows, 0.17 s for a million), so legs grow with the corpus.
+# MindSpore 2.9 takes the indices of a dataset as one list, so the endless stream is read in legs. Each opens
+# the files anew (0.02 s for 20,000 windows, 0.17 s for a million), so legs grow with the corpus.
 _LEG = 1 << 16
 _LEGS_PER_EPOCH = 64
-_READERS = min(2, os.cpu_count() or 1)  # MindDataset refuses more workers than there are cores
+_READERS = min(2, os.cpu_count() or 1)  # MindSpore 2.9 refuses more workers than cores
 
 
 Columns = Mapping[str, np.ndarray]  # the stored columns of some records, by name
@@ -193,7 +193,7 @@ class TrainingBatches:
             starts = position + np.arange(leg) * self.samples_per_batch + self._rank * self._batch_size
             samples = starts[:, None] + np.arange(self._batch_size)
             sources, records = self.indices(samples)
-            # MindSpore refuses more indices than there are records, and a batch may be larger than the
+            # MindSpore 2.9 refuses more indices than there are records, and a batch may be larger than the
             # corpus: listing the files several times makes enough records.
             copies = -(-self._batch_size // self._total)
             blocks = _read(files * copies, self._collation.columns, records.ravel(), self._batch_size)

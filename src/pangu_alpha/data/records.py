@@ -24,9 +24,9 @@ INDEX_SUFFIX = ".db"
 
 # Number of windows passed to the writer at once.
 _BLOCK = 2048
-# MindSpore reads files together only if their pages and headers have equal sizes. These are constants because
-# the sources of a mixture may be large or small. The smallest file takes 1.1 MB, instead of 48 MB with
-# MindRecord's defaults.
+# MindSpore 2.9 reads files together only if their pages and headers have equal sizes. These are constants
+# because the sources of a mixture may be large or small. The smallest file takes 1.1 MB, instead of 48 MB
+# with MindRecord's defaults.
 _PAGE_BYTES = 1 << 20
 _HEADER_BYTES = 1 << 17
 # The header describes every page in up to 230 bytes of JSON (MindSpore 2.9), which limits their number.
@@ -92,7 +92,7 @@ def write_shard(job: ShardJob, advance: Advance) -> Shard:
         _remove(stale)
     _write_windows(job, made, advance)
     for path in (made, _index(made)):
-        shutil.copymode(job.tokens[0], path)  # MindRecord makes its files readable only for their owner
+        shutil.copymode(job.tokens[0], path)  # MindSpore 2.9 makes them readable only for their owner
         _flush(path)  # after a power cut, the receipt must not exist without the file it describes
     shard = Shard(FileDigest.of(made), FileDigest.of(_index(made)), job.last - job.first)
     write_json(job.receipt, to_mapping(shard))  # before the target, so that every target has a receipt
@@ -172,5 +172,5 @@ def _write_windows(job: ShardJob, path: Path, advance: Advance) -> None:
 def _attempt(method: Callable, path: Path, *arguments: object) -> None:
     try:
         method(*arguments)
-    except RuntimeError as error:  # for a full disk, MindRecord reports only "unexpected error"
+    except RuntimeError as error:  # MindSpore 2.9 reports a full disk as "unexpected error"
         raise OSError(f"{path}: MindRecord cannot write it; is the disk full? {error}") from error

@@ -91,7 +91,7 @@ class Decoder:
         self.forward = CachedForward(model, self.context).set_train(False)
         if ms.get_context("device_target") == "CPU":
             # With this option MindSpore 2.9 runs the kernels of a graph one after another instead of as
-            # messages between threads, which would take a tenth of the time: a token needs some 700 kernels
+            # messages between threads, which would add a tenth to the time: a token needs some 700 kernels
             # of microseconds. The option can go when the CPU backend does so by default.
             self.forward.set_jit_config(ms.JitConfig(jit_level="O0", infer_boost="on"))
         self._slots = np.zeros(batch_size, np.int32)  # slot of each row's next token

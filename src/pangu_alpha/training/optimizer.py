@@ -14,7 +14,7 @@ _update = ops.MultitypeFuncGraph("adamw_update")
 
 @_update.register("Function", "Tuple", *["Tensor"] * 5)
 def _update_one(kernel, recipe, is_decayed, gradient, parameter, moment1, moment2):
-    """Updates one parameter; MindSpore compiles a map over many parameters far faster than a loop."""
+    """Updates one parameter; MindSpore 2.9 compiles a map over many parameters far faster than a loop."""
     rate, beta1, beta2, epsilon, decay = recipe
     own = decay * is_decayed
     return kernel(parameter, moment1, moment2, rate, beta1, beta2, epsilon, own, gradient)

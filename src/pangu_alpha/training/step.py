@@ -64,7 +64,7 @@ class Gradients(nn.Cell):
         return gradients, rows, weight
 
 
-# Functions of one tensor: MindSpore compiles a map over many tensors far faster than a loop.
+# Functions of one tensor: MindSpore 2.9 compiles a map over many tensors far faster than a loop.
 _square = ops.MultitypeFuncGraph("square_sum")
 _clip = ops.MultitypeFuncGraph("clip")
 

@@ -70,7 +70,7 @@ def check_rows(
 def _check_equal_rows(
     world: World, plan: ParallelPlan, batches: TrainingBatches, position: int, own: Sequence[Batch]
 ) -> None:
-    """Handles equal rows of several data coordinates: they are correct if each has its own samples' rows."""
+    """Checks equal rows of several data coordinates: they are correct if each has its own samples' rows."""
     place = Mesh.of(plan).coordinates(world.rank).data
     samples = samples_of(plan, len(own[0]), position, place)
     expected = batches.rows(samples)

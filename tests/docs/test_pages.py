@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -186,6 +187,11 @@ def _start(read: Read, folder: Folder, way: str) -> None:
         make(folder)
 
 
+def _free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
+
+
 def _walk(read: Read, folder: Folder, ways: tuple[str, ...]) -> None:
     """Does what a page says, step by step."""
     _start(read, folder, ways[-1])
@@ -201,7 +207,7 @@ def _walk(read: Read, folder: Folder, ways: tuple[str, ...]) -> None:
                 _check(read, step, row, folder.run_python("\n".join(programs), _TIMEOUT[row.way]))
                 programs.clear()
         elif row.way in ways:
-            command = small(step.text, row.words, row.replaced)
+            command = small(step.text, row.words.replace("FREE_PORT", _free_port()), row.replaced)
             done = folder.run(command, _TIMEOUT[row.way])
             printed[step.block] = printed.get(step.block, "") + done.text
             _check(read, step, row, Done(done.code, printed[step.block]))

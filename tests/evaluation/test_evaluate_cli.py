@@ -28,8 +28,8 @@ def test_help_tells_the_exit_codes_and_defaults(capsys):
         main(["--help"])
     printed = " ".join(capsys.readouterr().out.split())
     assert "exit code: 0 the trained network wins against both; 1 it does not; 2 wrong input" in printed
-    assert "rows at once (default: 16)" in printed
-    assert "auto (default): Ascend where there is one" in printed
+    assert "sequences computed together (default: 16)" in printed
+    assert "'auto' is Ascend where there is one, else CPU (default: auto)" in printed
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "x", "1.5", "9" * 5000])

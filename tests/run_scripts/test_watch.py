@@ -270,8 +270,10 @@ def program(tmp_path):
 def test_a_rank_table_start_and_a_restart(program, config, tmp_path, monkeypatch, capsys):
     from pangu_alpha.cluster.tables.rank_table import Device, RankTable, Server, write
 
-    for module in ("launch", "launch_attempts"):
-        monkeypatch.setattr(f"pangu_alpha.cli.{module}.glob", lambda _: ["/dev/davinci0", "/dev/davinci1"])
+    for module in ("command", "attempts"):
+        monkeypatch.setattr(
+            f"pangu_alpha.cli.launch.{module}.glob", lambda _: ["/dev/davinci0", "/dev/davinci1"]
+        )
     devices = (Device(0, 0, "10.1.0.1"), Device(1, 1, "10.1.0.2"))
     write(RankTable((Server("10.0.0.1", devices),)), tmp_path / "t.json")
     words = ["--start", "rank-table", "--rank-table", str(tmp_path / "t.json"), "--node-rank", "0"]

@@ -45,14 +45,14 @@ def test_very_long_lines_are_learnt_from(tmp_path):
 
 
 def test_too_large_names_the_largest_size(tmp_path):
-    with pytest.raises(ValueError, match="too large") as caught:
+    with pytest.raises(ValueError, match="too many") as caught:
         train_vocabulary(LINES, tmp_path / "v.model", 10_000)
     largest = int(re.search(r"at most (\d+)", str(caught.value))[1])
     assert train_vocabulary(LINES, tmp_path / "v.model", largest).vocab_size == largest
 
 
 def test_too_small_names_what_is_needed_and_writes_nothing(tmp_path):
-    with pytest.raises(ValueError, match=r"too small .* need \d+"):
+    with pytest.raises(ValueError, match=r"too few .* need \d+"):
         train_vocabulary(LINES, tmp_path / "v.model", 20)
     assert list(tmp_path.iterdir()) == []
 

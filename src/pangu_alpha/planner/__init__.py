@@ -1,3 +1,3 @@
-"""Plans: what a step of a model costs on a cluster in seconds and bytes, by a model with few constants."""
+"""Predicts what a step of a plan costs in seconds and bytes, and searches for the fastest plan."""
 
 __all__ = ["calibration", "cost", "operators", "search", "text_tables"]

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[int] = ()) -> str:
-    """Columns as wide as they need to be.
+    """Formats rows as text, with each column as wide as its longest cell.
 
     Args:
-        header: Names of the columns.
-        rows: Cells.
-        right: Numbers of the columns that are aligned to the right.
+        rows: Cells, as many in each row as in `header`.
+        right: Numbers (from 0) of the columns that are aligned to the right.
     """
     right = set(right)
     cells = [[str(cell) for cell in row] for row in (header, *rows)]

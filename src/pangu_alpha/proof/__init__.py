@@ -1,3 +1,3 @@
-"""What can be shown about a parallel plan without its devices: dry runs of the compiler, replays on CPU."""
+"""Shows properties of a parallel plan without its devices: dry runs of the compiler, replays on CPU."""
 
 __all__ = ["checks", "dry_run", "graph", "replay"]

@@ -38,7 +38,7 @@ examples:
   plan.py replay --suite quick
   plan.py replay --suite continued
   plan.py train-replay --dp 2 --tp 2 --pp 2 --micro-batches 2 --steps 20 --kill-rank 3 --then tp=4 --then pp=1
-  plan.py strategies --model 2_6b --devices 8 --tp 8 --batch-size 8 --layers 4
+  plan.py strategies --model 2_6b --devices 8 --tp 8 --batch-size 8 --num-layers 4
 
 exit code: 0 good; 1 there is no plan, a replay failed, or a dry run found what formulas or the sharding table
 do not say, or took too much of the host's memory; 2 wrong options, or a plan that MindSpore refuses
@@ -46,7 +46,7 @@ do not say, or took too much of the host's memory; 2 wrong options, or a plan th
 
 
 def plan_parser() -> argparse.ArgumentParser:
-    """The parser of plan.py's command line."""
+    """Makes the parser of plan.py's command line."""
     parser = Parser(
         prog="plan.py",
         description="What a parallel plan does, shown on a CPU machine.",
@@ -118,7 +118,7 @@ def _replay_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _search_parsers(commands: argparse._SubParsersAction) -> None:
-    """The commands that compute and compile nothing."""
+    """Adds the commands that neither compute nor compile a network."""
     one = commands.add_parser("search", help="the fastest plans for a model on a cluster")
     _network_options(one)
     search_command.add_options(one)

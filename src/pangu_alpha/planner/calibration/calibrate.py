@@ -1,7 +1,7 @@
-"""Fits a device's constants to measured steps, and says how far a model is off.
+"""Fits a device's constants to measured steps, and measures how far predictions are off.
 
-The split into fitted and held-out groups depends on the groups' names alone, never on order or on the rest of
-the table.
+The split into fitted and held-out groups depends only on the groups' names, never on their order or on the
+rest of the table.
 """
 
 from __future__ import annotations
@@ -20,32 +20,33 @@ from pangu_alpha.planner.cost.cost import CostModel
 from pangu_alpha.planner.cost.hardware import BOUNDS, Constants, other_constants
 
 FITTED = tuple(BOUNDS)
-_SALT = 61  # the least that halves every published set we know, whatever the predictions
-_FIRST_STEP, _LAST_STEP = 0.5, 0.01  # of the search, in logarithms of the constants
-_PULL = 0.0005  # loss of a constant a factor e away from its start
+_SALT = 61  # the smallest that halves every published set we know; chosen without looking at predictions
+_FIRST_STEP, _LAST_STEP = 0.5, 0.01  # step sizes of the search, in logarithms of the constants
+_PULL = 0.0005  # loss added for a constant that is a factor e away from its start
 _NOISE, _PRIOR = 0.02, 0.3  # standard deviations of logarithms: of a measured time, of a constant
-_NEWTON_STEPS = 6  # more than it takes to settle
-_SHARES = (0.2, 0.5, 1.0)  # of the constants that a step of the search moves
-_TOLD = 0.02  # least change of times' logarithms for a constant's (root mean square), by which rows tell it
+_NEWTON_STEPS = 6  # more than convergence takes
+_SHARES = (0.2, 0.5, 1.0)  # expected shares of the constants that a step of the search changes
+# Rows determine a constant if log(time) changes at least so much with log(constant) (root mean square).
+_TOLD = 0.02
 
 
 def counted(rows: Iterable[Row]) -> list[Row]:
-    """Rows that may judge a model: all but those of quality C."""
+    """Rows that may be used to judge a model: all but those of quality C."""
     return [row for row in rows if row.quality.upper() != "C"]
 
 
 def group_name(row: Row) -> str:
-    """A group's name: its set, and what its rows share."""
+    """Name of a row's group: the name of its set, and what the group's rows have in common."""
     return f"{row.set}: {row.group}"
 
 
 def fitted_half(rows: Iterable[Row], salt: int = _SALT) -> list[Row]:
-    """Rows of the groups that constants are fitted to: about half, by a hash of the salt and their names."""
+    """Rows of the groups used for fitting: about half, chosen by a hash of the salt and their names."""
     return [row for row in rows if hashlib.sha256(f"{salt} {group_name(row)}".encode()).digest()[0] % 2 == 0]
 
 
 def predict(row: Row, constants: Constants | None = None) -> float:
-    """Seconds that the model gives a row, by the device's own constants or others."""
+    """Seconds that the model predicts for a row, with the device's own constants unless others are given."""
     cluster = row.cluster
     if constants is not None:
         device = dataclasses.replace(cluster.device, constants=constants)
@@ -54,19 +55,20 @@ def predict(row: Row, constants: Constants | None = None) -> float:
 
 
 def shipped(rows: Sequence[Row]) -> list[float]:
-    """Seconds by the shipped constants."""
+    """Predicted seconds with the shipped constants."""
     return [predict(row) for row in rows]
 
 
 def of_other_planners(rows: Sequence[Row]) -> list[float]:
-    """Seconds by our model with the constants of other public planners."""
+    """Seconds predicted by our model with the constants of other public planners."""
     return [predict(row, other_constants(row.cluster.device.name)) for row in rows]
 
 
 def constant_efficiency(rows: Sequence[Row]) -> list[float]:
-    """Seconds if all rows used one share of the peak, chosen for the least mean error on these very rows.
+    """Seconds if all rows reached the same share of the peak; a baseline for the cost model.
 
-    The work is the model's FLOPs, and a further forward pass for layers that are recomputed in full.
+    The share is chosen for the least mean error on these very rows. The work is the model's FLOPs, plus
+    another forward pass for fully recomputed layers.
     """
     ideal = [_ideal(row) for row in rows]
     best = min(
@@ -86,17 +88,17 @@ def _ideal(row: Row) -> float:
 
 
 def errors(rows: Sequence[Row], seconds: Sequence[float]) -> dict[str, float | int | None]:
-    """How far predictions are off.
+    """Measures how far predictions are off.
 
     Args:
-        rows: Measured.
-        seconds: Predicted, in the same order.
+        seconds: Predictions, in the same order.
 
     Returns:
-        rows; mape, median (of the absolute errors) and bias (mean of the signed ones); spearman, the mean
-        rank correlation within groups of three rows and more; regret, the mean over groups of how much slower
-        than the fastest the row is that is predicted to be the fastest. All but rows and spearman in %; None
-        where there is no such group.
+        "rows", their number; "mape" and "median", mean and median of the absolute errors; "bias", mean of the
+            signed errors; "spearman", the mean rank correlation within groups of at least three rows;
+            "regret", the mean over groups of how much slower than the fastest row the row is that is
+            predicted to be the fastest. All but "rows" and "spearman" are in %; None where there is no such
+            group.
     """
     signed = [s / row.seconds - 1 for row, s in zip(rows, seconds, strict=True)]
     groups = defaultdict(list)
@@ -116,7 +118,10 @@ def errors(rows: Sequence[Row], seconds: Sequence[float]) -> dict[str, float | i
 
 
 def _regret(group: Sequence[tuple[float, float]]) -> float:
-    """By how much the predicted fastest of (predicted, measured) is not the fastest; of ties, the mean."""
+    """How much slower than the fastest the predicted fastest is, as a share; the mean over ties.
+
+    `group` holds pairs of (predicted, measured).
+    """
     least = min(predicted for predicted, _ in group)
     taken = [measured for predicted, measured in group if predicted == least]
     return statistics.fmean(taken) / min(measured for _, measured in group) - 1
@@ -128,7 +133,7 @@ def _percent(values: Iterable[float], mean: Callable = statistics.fmean) -> floa
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Rank correlation; equal values share their mean rank, and a constant sequence correlates with none."""
+    """Rank correlation. Equal values share their mean rank; with a constant sequence the result is 0."""
     a, b = _ranks(first), _ranks(second)
     if min(len(set(a)), len(set(b))) < 2:
         return 0.0
@@ -144,10 +149,10 @@ def _ranks(values: Sequence[float]) -> list[float]:
 
 
 def loss(rows: Sequence[Row], constants: Constants) -> float:
-    """What a fit makes small: the mean over sets of error and regret.
+    """The quantity that a fit minimises: the mean over sets of error plus half the regret.
 
-    The error of a set is the mean |log(predicted / measured)|; its regret (see `errors`) counts half, since a
-    plan is chosen by which is faster, not by how fast it is.
+    The error of a set is the mean |log(predicted / measured)|. Its regret (see `errors`) is included because
+    a plan is chosen by which one is faster, not by how fast it is.
     """
     sets = defaultdict(list)
     for row in rows:
@@ -171,20 +176,17 @@ def fit(
     trials: int = 600,
     seed: int = 0,
 ) -> Constants:
-    """Fits constants by a random search whose steps grow with success and shrink without, (1+1)-ES.
+    """Fits constants by a (1+1) evolution strategy: a random search with adaptive steps.
 
-    A step moves some of the constants or all. A small pull towards the start keeps constants there that the
-    rows say nothing about.
+    Steps grow after success and shrink after failure. A step changes some of the constants or all. A weak
+    pull towards the start keeps constants there that the rows do not determine.
 
     Args:
-        rows: Of one device type.
-        start: Where to begin; constants not in `names`, and those that are 0, stay.
-        names: Constants to fit.
-        trials: Steps that are tried.
-        seed: Of the random steps.
+        rows: Measured steps on one device type.
+        start: Constants to start from; those not in `names`, and those that are 0, do not change.
 
     Raises:
-        ValueError: there are no rows, or they are of several device types.
+        ValueError: If there are no rows, or rows of several device types.
     """
     devices = sorted({row.cluster.device.name for row in rows})
     if len(devices) != 1:
@@ -205,9 +207,9 @@ def fit(
 
 
 def fit_devices(rows: Sequence[Row], trials: int = 1500) -> dict[str, Constants]:
-    """Fits the constants of each device type among the rows, from the defaults of Constants.
+    """Fits the constants of each device type among the rows, starting from the defaults of Constants.
 
-    A device of fewer rows than constants gets only those that the rows tell.
+    A device with fewer rows than constants gets only those constants fitted that its rows determine.
     """
     devices = defaultdict(list)
     for row in rows:
@@ -220,10 +222,10 @@ def fit_devices(rows: Sequence[Row], trials: int = 1500) -> dict[str, Constants]
 
 
 def told(rows: Sequence[Row], constants: Constants) -> tuple[str, ...]:
-    """The constants that the rows can tell apart, `matmul` first, then by their effect.
+    """Names of the constants that the rows determine: `matmul` first, then ordered by their effect.
 
-    Constants that change all rows' times alike cannot be told apart: a further one is added only if its
-    effects are no combination of the others'.
+    Constants that change the times of all rows in the same proportions cannot be distinguished: another one
+    is added only if its effects are no linear combination of those chosen before.
     """
     effects = {name: _effect(rows, constants, name) for name in FITTED}
     found: list[str] = []
@@ -239,7 +241,7 @@ def told(rows: Sequence[Row], constants: Constants) -> tuple[str, ...]:
 
 
 def _effect(rows: Sequence[Row], constants: Constants, name: str) -> np.ndarray:
-    """Change of the logarithm of each row's time for a constant's, by a difference of a tenth."""
+    """Derivative of each row's log(time) by the logarithm of a constant, from a difference of a tenth."""
     values = [_moved(constants, [name], np.array([move])) for move in (-0.05, 0.05)]
     low, high = (getattr(value, name) for value in values)
     if low == high:
@@ -249,13 +251,14 @@ def _effect(rows: Sequence[Row], constants: Constants, name: str) -> np.ndarray:
 
 
 def refit(rows: Sequence[Row], start: Constants) -> Constants:
-    """Fits the constants that rows tell by regularised least squares of logarithms, Gauss-Newton steps.
+    """Fits the constants that the rows determine by regularised least squares, with Gauss-Newton steps.
 
-    For few and clean rows, such as the user's own runs; `fit` is for many, some of which are odd.
+    For few and clean rows, such as those of the user's own runs; `fit` is for many rows, some of them odd.
 
     Args:
-        rows: Of one device type.
-        start: Constants the fit is drawn to, with a standard deviation of _PRIOR against _NOISE of a time.
+        rows: Measured steps on one device type.
+        start: Constants to which the fit is drawn: _PRIOR is the standard deviation of a constant's
+            logarithm, _NOISE that of a measured time's.
     """
     names, found = told(rows, start), start
     ridge = (_NOISE / _PRIOR) ** 2 * np.eye(len(names))
@@ -271,13 +274,13 @@ def refit(rows: Sequence[Row], start: Constants) -> Constants:
 
 
 def left_out(rows: Sequence[Row], start: Constants) -> list[float]:
-    """Seconds of each row by constants that are fitted to the others."""
+    """Seconds predicted for each row with constants that are fitted to all other rows."""
     others = ([*rows[:index], *rows[index + 1 :]] for index in range(len(rows)))
     return [predict(row, refit(rest, start)) for row, rest in zip(rows, others, strict=True)]
 
 
 def _moved(start: Constants, names: Sequence[str], moves: np.ndarray) -> Constants:
-    """Constants times exp(move) each, inside their bounds."""
+    """Returns the constants, each multiplied by exp(move) and clipped to its bounds."""
     changes = {}
     for name, move in zip(names, moves, strict=True):
         low, high = BOUNDS[name]

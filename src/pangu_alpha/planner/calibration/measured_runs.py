@@ -1,4 +1,4 @@
-"""Steps of the user's own training runs as measurements: metrics.jsonl, and the config.yaml beside it."""
+"""Reads the speed of the user's own training runs from metrics.jsonl and the config.yaml next to it."""
 
 from __future__ import annotations
 
@@ -22,26 +22,25 @@ from pangu_alpha.planner.cost.job import Job
 from pangu_alpha.planner.cost.shapes import Shape
 from pangu_alpha.planner.cost.software import software_of
 
-_FIRST = 2  # steps at the start that compile and fill caches
-_LEAST = 3  # steps that a median needs
-_FAR = 5.0  # deviations from the median beyond which a step is an outlier
+_FIRST = 2  # first steps that do not count, because they compile and fill caches
+_LEAST = 3  # least number of steps for a median
+_FAR = 5.0  # a step is an outlier if it is more standard deviations away from the median
 _NORMAL = 1.4826  # a normal distribution's standard deviation, in median absolute deviations
 _CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run's log says about its speed.
+    """The speed of a run, from its log.
 
     Args:
         name: Path of its metrics.jsonl.
-        model: The network.
-        job: What a step does.
-        device: Device type that its config names: "auto", "CPU" or "Ascend".
-        seconds: Of a step, the median of those that count.
-        steps: Steps that count.
-        dropped: Steps that do not: the first ones and outliers.
-        spread: Half the distance of the quartiles, as a share of the median.
+        job: What a step computes.
+        device: Device type in the run's config: "auto", "CPU" or "Ascend".
+        seconds: Seconds of a step: the median of the steps that count.
+        steps: Number of steps that count.
+        dropped: Number of steps that do not count: the first ones and outliers.
+        spread: Half the distance between the quartiles, as a share of the median.
     """
 
     name: str
@@ -58,12 +57,13 @@ def read_run(metrics: Path, config: Path | None = None) -> Run:
     """Reads a run's log.
 
     Args:
-        metrics: Its metrics.jsonl.
-        config: Its config.yaml; by default the one beside the log.
+        metrics: Path of its metrics.jsonl.
+        config: Path of its config.yaml; by default the one next to the log.
 
     Raises:
-        OSError: the log cannot be read.
-        ValueError: no log or config, a line is not JSON, too few steps, or the config has another batch size.
+        OSError: If the log cannot be read.
+        ValueError: If there is no log or config, a line is not JSON, there are too few steps, or the config
+            has another batch size than the log.
     """
     if not metrics.is_file():
         raise ValueError(f"{metrics}: no such file; give the metrics.jsonl of a run's output folder")
@@ -90,10 +90,11 @@ def read_run(metrics: Path, config: Path | None = None) -> Run:
 
 
 def as_rows(runs: Sequence[Run], cluster: Cluster, stack: Stack) -> list[Row]:
-    """Runs as measurements on a cluster.
+    """Converts runs to measurements on a cluster.
 
     Raises:
-        ValueError: a run took more devices than the cluster has, or ran on a CPU that the cluster is not.
+        ValueError: If a run used more devices than the cluster has, or ran on a CPU and the cluster's devices
+            are those of a shipped type.
     """
     rows = []
     for run in runs:
@@ -122,12 +123,12 @@ def _config(path: Path) -> TrainConfig:
 
 
 def _rates(path: Path, samples: int) -> list[float]:
-    """Tokens a second of every logged step; those of steps done twice, before and after a kill, included."""
+    """Tokens per second of every logged step, including steps that were repeated after a kill."""
     rates, before = [], None
     for number, entry in _entries(path):
         rate = entry.get("tokens_per_s")
         if rate is None:
-            continue  # a validation
+            continue  # the entry of a validation
         if not isinstance(rate, int | float) or not 0 < rate < math.inf:
             found = f"tokens_per_s is {quoted(rate)}, expected a positive number"
             raise ValueError(f"{path}: line {number}: {found}")
@@ -143,11 +144,11 @@ def _rates(path: Path, samples: int) -> list[float]:
 
 
 def _entries(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Line numbers and entries; a last line cut by a kill is left out."""
+    """Line numbers and entries; leaves out a last line that is incomplete because the run was killed."""
     lines, entries = read_bytes(path).rstrip(b"\n").split(b"\n"), []
     for number, line in enumerate(lines, start=1):
         where = f"{shown(path)}: line {number}"
-        try:  # logs of former versions hold NaN
+        try:  # logs of former versions contain NaN
             entry = parse_json(line, "it", numbers_only=False) if line.strip() else {}
         except ReadError as error:
             if number == len(lines):
@@ -163,7 +164,7 @@ def _entries(path: Path) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _typical(seconds: np.ndarray) -> np.ndarray:
-    """Steps that are not far from the median, in median absolute deviations and at least 1 % of it."""
+    """Steps near the median: at most _FAR standard deviations or 1 % away, whichever is larger."""
     if not len(seconds):
         return seconds
     middle = np.median(seconds)

@@ -1,7 +1,7 @@
-"""Published measurements as jobs: reads tables of step times, and says which rows it cannot read.
+"""Reads tables of published step times as jobs, and reports which rows it cannot read.
 
-Two schemas: one row a run with columns such as source_set, model, dp, recompute, step_time_s, quality; and
-vTrain's single-server table ("# GPUs", "global batch", ...), whose set is named single_node.
+Knows two schemas: one row per run with columns such as source_set, model, dp, recompute, step_time_s,
+quality; and vTrain's single-server table ("# GPUs", "global batch", ...), whose set is named single_node.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pangu_alpha.planner.cost.hardware import Cluster, Stack, load_cluster, load
 from pangu_alpha.planner.cost.job import Job, Sharding
 from pangu_alpha.planner.cost.shapes import Shape
 
-_FAMILIES = {  # what a device's name contains -> cluster family; the first that fits
+_FAMILIES = {  # part of a device's name -> cluster family ("" is unknown); the first match counts
     "910a or 910b": "",
     "910a": "910a",
     "910b": "910b",
@@ -27,7 +27,7 @@ _FAMILIES = {  # what a device's name contains -> cluster family; the first that
     "a100": "a100-80",
     "h100": "h100",
 }
-_NO_WORK = ("dropout", "activation")  # fields of a shape that are not in the names of groups
+_NO_WORK = ("dropout", "activation")  # fields of Shape that the names of groups leave out
 _NOT_STATED = ("", "unknown", "none", "null", "nan")
 
 
@@ -38,13 +38,10 @@ class Row:
     Args:
         name: Its id in the table, or its line.
         set: The set of measurements it belongs to.
-        group: What rows with equal work on equal devices share.
+        group: What it has in common with rows of equal work on equal devices.
         quality: "A" as published, "B" some fields derived, "C" ambiguous.
-        job: The run; for accumulated gradients, of the whole optimizer step.
-        cluster: Where it ran.
-        stack: With what.
-        repeats: How many times the measured work a step of `job` does.
-        seconds: Measured.
+        job: The job; where gradients are accumulated, for the whole optimizer step.
+        repeats: How many times a step of `job` does the measured work.
     """
 
     name: str
@@ -60,11 +57,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """What a table holds.
+    """The rows of a table.
 
     Args:
         rows: Readable rows of every quality.
-        unreadable: Set and reason, a row that could not be read each.
+        unreadable: (set, reason) for each row that could not be read.
     """
 
     rows: tuple[Row, ...]
@@ -75,8 +72,8 @@ def read_table(path: str | Path) -> Table:
     """Reads a table of either schema.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: its columns are of neither schema.
+        OSError: If the file cannot be read.
+        ValueError: If its columns fit neither schema.
     """
     with Path(path).open(newline="", encoding="utf-8-sig") as file:
         lines = list(csv.DictReader(file))
@@ -117,11 +114,11 @@ def _number(values: Mapping[str, str], key: str, default: int | None = None) -> 
 
 
 def _single_node_row(values: Mapping[str, str], name: str) -> Row:
-    """A row of vTrain's table: GPT on one server with NVSwitch, 50257 words.
+    """Reads a row of vTrain's table: a GPT with 50257 words on one server with NVSwitch.
 
-    Nothing is recomputed, though the table does not say so: a further micro-batch takes a pipeline as long as
-    its last stage of layers and logits takes alone, and four passes in place of three would run at 97 % of
-    the peak.
+    The table does not say whether anything is recomputed. We assume not: one more micro-batch takes a
+    pipeline as long as the layers and logits of its last stage take alone, and with recompute (four passes
+    instead of three) that would mean 97 % of the peak.
     """
     layers, hidden = _number(values, "# layers"), _number(values, "hidden size")
     heads, sequence = _number(values, "attention heads"), _number(values, "sequence length")
@@ -188,7 +185,7 @@ def _published_row(values: Mapping[str, str], name: str) -> Row:
 
 
 def _work(shape: Shape) -> tuple:
-    """What equal shapes share in the name of a group, which decides the half it is in."""
+    """The fields of a shape that a group's name contains; the name decides which half the group is in."""
     fields = (field.name for field in dataclasses.fields(shape))
     return tuple(getattr(shape, name) for name in fields if name not in _NO_WORK)
 
@@ -206,7 +203,10 @@ def _shape(values: Mapping[str, str]) -> Shape:
 
 
 def _default_rows(share: int, pp: int, values: Mapping[str, str]) -> int:
-    """Rows of a micro-batch that is not stated: from their number, or 1 in a pipeline and 4 without one."""
+    """Rows of a micro-batch that is not stated: from the number of micro-batches, if that is stated.
+
+    Otherwise 1 in a pipeline, and without one 4 where that divides the share.
+    """
     number = _number(values, "num_micro", 0)
     if number:
         return _share(share, number)
@@ -270,7 +270,7 @@ def _noted(values: Mapping[str, str], key: str) -> int:
 
 
 def _chunks(text: str, layers: int, pp: int, micro_batches: int) -> int:
-    """Pieces of a stage: as stated, or two (else three) if it only says that the schedule is interleaved."""
+    """Chunks of a stage: as stated, or 2 (else 3) if the text only says that the schedule is interleaved."""
     found = re.search(r"\d+", text)
     if found:
         return int(found[0]) if pp > 1 else 1
@@ -282,7 +282,7 @@ def _chunks(text: str, layers: int, pp: int, micro_batches: int) -> int:
 
 
 def _recompute(text: str, layers: int, pp: int) -> tuple[str | tuple[str, ...], bool]:
-    """Recompute of each layer, and whether the text adds sequence parallelism."""
+    """Recompute mode of each layer, and whether the text adds sequence parallelism."""
     word = text.lower().strip()
     split = bool(re.search(r"seq(uence)?[-_ ]?par", word))
     word = re.sub(r"[+,; ]*seq(uence)?[-_ ]?par\w*", "", word).strip()
@@ -298,13 +298,13 @@ def _recompute(text: str, layers: int, pp: int) -> tuple[str | tuple[str, ...], 
         each = ("full", "none") * layers
         return "full" if word in ("1", "true") else each[:layers], split
     first = re.match(r"(full|selective|none)\b", word)
-    if first:  # with a remark behind it
+    if first:  # a remark follows the word
         return first[1], split
     raise ValueError(f"recompute: {text!r} is not understood")
 
 
 def _per_stage(full: str, select: str, layers: int, pp: int) -> str | tuple[str, ...]:
-    """MindFormers' two settings: each true, false, layers of each stage, or a list of operators."""
+    """Reads MindFormers' two settings: each is true, false, layers per stage, or a list of operators."""
     if full == "true":
         return "selective" if select == "true" else "full"
     share, rest = divmod(layers, pp)
@@ -318,7 +318,7 @@ def _per_stage(full: str, select: str, layers: int, pp: int) -> str | tuple[str,
 
 
 def _of_stage(text: str, stage: int, pp: int, size: int) -> int:
-    """Layers of a stage that a setting means; a list of operators means all of them."""
+    """Number of a stage's layers that a setting applies to; a list of operators applies to all of them."""
     if text in ("false", "null", "none", ""):
         return 0
     found = re.search(r"\[([\d, ]+)\]", text)

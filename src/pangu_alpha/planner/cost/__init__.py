@@ -1,3 +1,3 @@
-"""What a plan costs on a cluster: time, memory, traffic; and the clusters, as data."""
+"""The cost model: time, memory and traffic of a plan on a cluster. Clusters and devices are data (YAML)."""
 
 __all__ = ["collectives", "cost", "hardware", "job", "kept", "memory", "schedule", "shapes", "software"]

@@ -1,11 +1,11 @@
 """Seconds of an optimizer step: operators, collectives on the links they cross, the pipeline, the optimizer.
 
-A matrix product takes its FLOPs at the share `matmul` of the peak, or its bytes at the share `memory` of the
-bandwidth if that is longer, and `kernel` (launch, ramp, partly filled last wave): an efficiency curve that
-rises with size and with the smallest dimension. Operators without reuse take their bytes. Where the host
-starts operators one by one (PyTorch on NVIDIA parts), a pass takes at least its time, and the kernels of
-Megatron-LM and cuBLAS run at full speed for some sizes only.
-Letters as in planner.cost.shapes; t the tensor parallel degree, b sequences of a micro-batch.
+A matrix product takes the longer of two times, plus the constant `kernel` (launch, ramp, partly filled last
+wave): its FLOPs at the share `matmul` of the peak, or its bytes at the share `memory` of the bandwidth. The
+efficiency therefore rises with the size and with the smallest dimension. Operators without reuse take the
+time of their bytes. Where the host starts operators one by one (PyTorch on NVIDIA devices), a pass takes at
+least the host's time, and the kernels of Megatron-LM and cuBLAS run at full speed for some sizes only.
+Letters as in planner.cost.shapes; t is the tensor parallel degree, b the sequences of a micro-batch.
 """
 
 from __future__ import annotations
@@ -23,39 +23,41 @@ from pangu_alpha.planner.cost.job import Job
 from pangu_alpha.planner.cost.schedule import duration
 
 WORD = 2  # bytes of an activation or a weight in 16 bits
-_NORM_BYTES = 4 * 2  # a column of a token through a layer's two norms: a read and a write each
+# Bytes that memory-bound operators move; per element of a token's row unless the comment names another unit.
+_NORM_BYTES = 4 * 2  # the two norms of a layer: a read and a write each
 _RESIDUAL_BYTES = 7 * 2  # dropout and residual sum, twice: two reads, a write, the mask
-_ACTIVATION_BYTES = 4  # the feed-forward's activation: a read and a write a column
-_SCORE_BYTES = 9  # unfused attention, a score: softmax and dropout read and write it; dropout's mask
-_FLOAT_BYTES = 30  # more where scale, mask and softmax are not one kernel: each in float32, and two casts
-_FLOAT_OPERATORS = 12  # the host starts for them, more than for the one kernel
-_SOFTMAX_ROWS = 4  # heads x sequences that the one kernel takes at once; other multiples do without it
+_ACTIVATION_BYTES = 4  # the feed-forward's activation: a read and a write
+_SCORE_BYTES = 9  # per score of unfused attention: softmax and dropout read and write it; dropout's mask
+_FLOAT_BYTES = 30  # per score, in addition, where scale, mask and softmax are separate kernels in float32
+_FLOAT_OPERATORS = 12  # operators that the host then starts in addition to those of the one kernel
+_SOFTMAX_ROWS = 4  # the one kernel needs a multiple of so many heads x sequences
 _MASK_BYTES = (
     13,
     4,
-)  # more for dropout's mask by position, an element, forward and backward
-_LOSS_BYTES = 14  # a logit: cast to float32, the maximum, the sum of exponentials, the difference
-_ADAM_BYTES = 28  # a parameter in the optimizer: gradient, moments and master weight read and written, copy
-_ACCUMULATE_BYTES = {2: 6, 4: 20}  # a gradient added to its sum in 16 bits in place, in float32 by a cast
-_OPERATORS = 30  # the host starts in a layer's forward pass
+)  # per element of a dropout mask by position, in addition: forward, backward
+_LOSS_BYTES = 14  # per logit: cast to float32, the maximum, the sum of exponentials, the difference
+_ADAM_BYTES = 28  # per parameter: gradient, moments and master weight read and written, the 16-bit copy
+_ACCUMULATE_BYTES = {2: 6, 4: 20}  # per gradient added to its sum: in 16 bits in place, in float32 by a cast
+_OPERATORS = 30  # operators that the host starts in a layer's forward pass
 _LOSS_OPERATORS = 30  # the same for logits and loss
 _WORD_OPERATORS = 10  # the same for the embedding
 _FUSED_BACKWARD = 2.5  # fused attention's backward pass, in forward passes: it computes the scores again
 _CAUSAL = 0.5  # share of the scores that fused causal attention computes
 _ODD = 0.32  # share of the rate where rows have an odd length: 2-byte loads (logits of 50257 words, A100)
-_ALONE = 4.0  # the host's and the device's time blend in this norm: the host runs ahead of the device
-_TOGETHER = 1.75  # the same with ranks that wait for each other's host at each sum (single_node, fitted half)
+# Exponents p of (device^p + host^p)^(1/p), the time of a pass; the larger, the closer to the maximum of both.
+_ALONE = 4.0  # without collectives the host runs ahead of the device
+_TOGETHER = 1.75  # with them each sum waits for the slowest host (fitted on one half of the single_node runs)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """A layer's, a table's or a stage's work on a micro-batch. Unit: seconds.
+    """Time of the work of a layer, a table or a stage on one micro-batch. Unit: seconds.
 
     Args:
         compute: Matrix products.
-        memory: Operators without reuse.
+        memory: Operators without reuse, which are bound by memory bandwidth.
         traffic: Tensor parallel collectives.
-        host: Time the host needs to start it all.
+        host: Time that the host needs to start all operators.
     """
 
     compute: float = 0.0
@@ -76,9 +78,10 @@ class Pass:
 
     @property
     def seconds(self) -> float:
-        """Time of the pass: the longer of the device's and the host's, and more where they are alike.
+        """Time of the pass: the longer of the device's and the host's time; more if both are similar.
 
-        Then operators wait now for the one, now for the other; all the more if ranks exchange on the way.
+        When both are similar, sometimes the device waits for the host and sometimes the host for the device;
+        this costs more if ranks also exchange data on the way.
         """
         device = self.compute + self.memory + self.traffic
         if not self.host:
@@ -88,15 +91,16 @@ class Pass:
 
 
 class StageCost(NamedTuple):
-    """What one stage takes. Unit: seconds.
+    """Time of one stage. Unit: seconds.
 
     Args:
-        forward: Forward pass of a micro-batch, with its transfer and what is not hidden of gathers.
-        backward: The same of the backward pass, recompute included.
-        traffic: Once a step: gradients, weights and the tied table.
-        optimizer: The update, once a step.
-        work: Both passes, without transfers and gathers.
-        gathers: What is not hidden of the gathers of both.
+        forward: Forward pass of a micro-batch, with its transfer and with the part of the weight gathers that
+            the computation does not hide.
+        backward: The same of the backward pass, including recomputation.
+        traffic: Traffic that happens once a step: gradients, weights and the tied table.
+        optimizer: The update of the parameters, once a step.
+        work: Both passes without transfers and gathers.
+        gathers: The part of the gathers of both passes that the computation does not hide.
     """
 
     forward: float
@@ -108,23 +112,22 @@ class StageCost(NamedTuple):
 
     @property
     def busy(self) -> float:
-        """Both passes."""
+        """Time of both passes."""
         return self.forward + self.backward
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a step takes. Unit: seconds.
+    """Time of an optimizer step and its parts. Unit: seconds.
 
     Args:
-        step: In all.
-        pipeline: From the first forward to the last backward pass.
-        bubble: Part of `pipeline` in which the slowest stage waits.
-        data_parallel: Gradient and weight traffic that is not hidden.
-        optimizer: The parameters' update.
-        forward: Forward pass of a micro-batch, by stage, transfers included.
-        backward: The same of the backward pass, recompute included.
-        parts: Busy time of the slowest stage in a step, by part.
+        pipeline: From the first forward pass to the last backward pass.
+        bubble: The part of `pipeline` in which the slowest stage waits.
+        data_parallel: Gradient and weight traffic that the computation does not hide.
+        optimizer: The update of the parameters.
+        forward: Forward pass of a micro-batch for each stage, transfers included.
+        backward: The same of the backward pass, recomputation included.
+        parts: Busy time of the slowest stage in a step, by name of the part.
     """
 
     step: float
@@ -138,11 +141,10 @@ class Estimate:
 
 
 class CostModel:
-    """Estimates steps on one cluster with one software.
+    """Estimates the steps of jobs on one cluster with one software stack.
 
     Args:
-        cluster: Where.
-        stack: With what.
+        stack: The software; its `fused_attention` must be decided (see planner.cost.software).
     """
 
     def __init__(self, cluster: Cluster, stack: Stack) -> None:
@@ -160,10 +162,10 @@ class CostModel:
         self.links = Links(cluster, stack.rings)
 
     def estimate(self, job: Job) -> Estimate:
-        """The time of a step of a job.
+        """Estimates the time of a job's optimizer step.
 
         Raises:
-            ValueError: the job needs more devices than the cluster has.
+            ValueError: If the job needs more devices than the cluster has.
         """
         if job.devices > self.cluster.count:
             raise ValueError(
@@ -173,21 +175,16 @@ class CostModel:
         return Step(self, job).estimate()
 
     def product(self, flops: float, size: float) -> float:
-        """Time of a matrix product of so many FLOPs on so many bytes."""
+        """Seconds of a matrix product of `flops` operations that moves `size` bytes."""
         return max(flops / self.rate, size / self.bandwidth) + self.kernel
 
     def moved(self, size: float) -> float:
-        """Time of moving so many bytes from or to memory."""
+        """Seconds to move `size` bytes from or to the device's memory."""
         return size / self.bandwidth
 
 
 class Step:
-    """One job's step, part by part. Unit of all times: seconds.
-
-    Args:
-        model: Rates of the cluster under a stack.
-        job: What runs.
-    """
+    """The time of one job's step, part by part. Unit of all times: seconds."""
 
     def __init__(self, model: CostModel, job: Job) -> None:
         self.model, self.job, self.shape = model, job, job.shape
@@ -196,7 +193,7 @@ class Step:
         self._backward: dict[str, Pass] = {}
 
     def estimate(self) -> Estimate:
-        """The whole step: the pipeline's schedule, then the largest traffic and update of a stage."""
+        """Estimates the step: the pipeline's schedule, then the largest traffic and update of a stage."""
         job = self.job
         ends = [(stage == 0, stage == job.pp - 1) for stage in range(job.pp)]
         stages = [self.stage(*end, counts) for end, counts in zip(ends, job.recomputed(), strict=True)]
@@ -218,13 +215,13 @@ class Step:
         )
 
     def stage(self, first: bool, last: bool, counts: Mapping[str, int], once: bool = True) -> StageCost:
-        """What a stage takes; stages that are alike are computed once.
+        """Returns the cost of a stage; equal stages are computed only once.
 
         Args:
-            first: Whether it embeds the tokens.
-            last: Whether it has logits and loss.
-            counts: Its layers by recompute mode.
-            once: False leaves out the traffic that a step has once.
+            first: Whether the stage embeds the tokens.
+            last: Whether the stage computes logits and loss.
+            counts: Number of the stage's layers by recompute mode.
+            once: False leaves out the traffic that happens once a step.
         """
         key = (first, last, once, *sorted(counts.items()))
         if key not in self._known:
@@ -257,7 +254,7 @@ class Step:
     def _passes(
         self, first: bool, last: bool, counts: Mapping[str, int], parameters: int
     ) -> tuple[Pass, Pass]:
-        """Forward and backward pass of a micro-batch through a stage, without transfers and gathers."""
+        """Times of a micro-batch's two passes through a stage, without transfers and gathers."""
         forward, backward = (Pass(traffic=each) for each in self.exchange.ends(first, last))
         for mode, layers in counts.items():
             forward += self.forward_layer * layers
@@ -276,11 +273,11 @@ class Step:
 
     @cached_property
     def forward_layer(self) -> Pass:
-        """A layer's forward pass."""
+        """Time of a layer's forward pass."""
         return self._compute + Pass(traffic=self.exchange.forward_layer)
 
     def backward_layer(self, mode: str) -> Pass:
-        """A layer's backward pass: every product twice, and what is computed again."""
+        """Time of a layer's backward pass: every product twice, plus what `mode` recomputes."""
         if mode not in self._backward:
             self._backward[mode] = self._backward_layer(mode)
         return self._backward[mode]
@@ -295,11 +292,11 @@ class Step:
 
     @cached_property
     def _compute(self) -> Pass:
-        """A layer's operators in the forward pass."""
+        """Time of a layer's operators in the forward pass."""
         return self._weights + self._attention + self._elementwise + self._masks(0)
 
     def _masks(self, backward: int, residual: bool = True) -> Pass:
-        """Dropout's masks by position, of scores and twice of the residual stream."""
+        """Time to make dropout's masks by position: of the scores, and twice of the residual stream."""
         job, shape, stack = self.job, self.shape, self.model.stack
         if not (stack.partitioned and shape.dropout):
             return Pass()
@@ -310,7 +307,7 @@ class Step:
 
     @cached_property
     def _weights(self) -> Pass:
-        """Products with weights, each split over tp by columns or rows; and the host's part of the layer."""
+        """Time of the products with weights, each split over tp by columns or rows; host time included."""
         tokens, tp = self.job.tokens, self.job.tp
         seconds = 0.0
         for item in self.shape.products():
@@ -323,7 +320,7 @@ class Step:
 
     @cached_property
     def _attention(self) -> Pass:
-        """Scores, softmax and weighted values of the heads of a rank."""
+        """Time of scores, softmax and weighted values of a rank's heads."""
         job, shape, model = self.job, self.shape, self.model
         heads = shape.heads / job.tp
         scores = job.tokens * shape.seq * heads
@@ -339,7 +336,7 @@ class Step:
 
     @cached_property
     def _elementwise(self) -> Pass:
-        """Norms, residuals, dropout, activation and rotary positions."""
+        """Time of norms, residuals, dropout, activation and rotary positions."""
         job, shape = self.job, self.shape
         stream = (_NORM_BYTES + _RESIDUAL_BYTES) * shape.hidden / (job.tp if job.sequence_parallel else 1)
         inner = _ACTIVATION_BYTES * shape.ffn * (1.5 if shape.gated else 1.0)
@@ -349,7 +346,7 @@ class Step:
 
     @cached_property
     def logits(self) -> Pass:
-        """Logits and loss."""
+        """Time of logits and loss in the forward pass."""
         columns = self.shape.vocab / (self.job.tp if self.job.vocab_parallel else 1)
         tokens, hidden = self.job.tokens, self.shape.hidden
         size = WORD * (tokens * (hidden + columns) + hidden * columns)
@@ -359,6 +356,6 @@ class Step:
         return Pass(product, self.model.moved(_LOSS_BYTES * tokens * columns), host=host)
 
     def optimizer(self, parameters: int) -> float:
-        """The update of a rank's share of a stage's parameters."""
+        """Seconds to update a rank's share of a stage's parameters."""
         share = parameters if self.job.sharding == "none" else parameters / self.job.dp
         return self.model.moved(_ADAM_BYTES * share)

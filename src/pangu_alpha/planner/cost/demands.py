@@ -1,7 +1,8 @@
-"""The collective calls of a stage of a job, from the formulas that the proof compares with graphs.
+"""The collective calls of a job's stage, from the same formulas that the proof compares with compiled graphs.
 
-The formulas know whole networks. What a stage asks for is what its ends ask for and, for each layer, what
-one layer more asks for; so networks of three stages and at most two layers a stage tell the calls of all.
+The formulas know whole networks only. A stage's calls are those of its ends plus, for each layer, those that
+one more layer adds; networks of at most three stages with at most two layers each are therefore enough to
+derive the calls of every network.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ _STAGES = 3  # a first, a last, and one between
 
 
 class Kind(NamedTuple):
-    """What calls are for, and what they do.
+    """The purpose of a call and the call itself.
 
     Args:
-        what: As proof.checks.traffic.Demand.
+        what: Purpose, as in proof.checks.traffic.Demand.
         call: Phase, operation, axis, type and payload.
     """
 
@@ -33,11 +34,11 @@ class Kind(NamedTuple):
     call: Call
 
 
-Calls = Mapping[Kind, int]  # how many of each kind in a step
+Calls = Mapping[Kind, int]  # number of calls of each kind in a step
 
 
 class _Grid(NamedTuple):
-    """All that the calls of a stage depend on besides its layers."""
+    """Everything besides its layers that the calls of a stage depend on."""
 
     shape: Shape
     micro_batch: int
@@ -53,7 +54,7 @@ class _Grid(NamedTuple):
 
     @classmethod
     def of(cls, job: Job, micro_batch: int, sequence_parallel: bool, saturates: bool) -> _Grid:
-        """What a job's calls depend on; more than three stages are no other stages."""
+        """Extracts what a job's calls depend on; all middle stages of a pipeline are alike."""
         return cls(
             job.shape,
             micro_batch,
@@ -69,9 +70,9 @@ class _Grid(NamedTuple):
         )
 
     def formulas(self, stage: int, layers: int, mode: str) -> Formulas:
-        """Those of a stage of so many layers, the other stages having one."""
+        """The formulas of a stage with `layers` layers, where every other stage has one."""
         sharding = self.sharding
-        assert sharding != "optimizer"  # see `known`
+        assert sharding != "optimizer"  # see `describes`
         shares = tuple(layers if each == stage else 1 for each in range(self.stages))
         plan = ParallelPlan(
             dp=self.dp,
@@ -90,7 +91,7 @@ class _Grid(NamedTuple):
 
 
 def describes(job: Job) -> bool:
-    """Whether the formulas know jobs of this kind: the network's shape, its sharding, its schedule."""
+    """Whether the formulas cover a job: its network's shape, its sharding and its schedule."""
     shape = job.shape
     known = shape.biased and shape.tied and not shape.gated and shape.ffn == 4 * shape.hidden
     heads = shape.kv_heads == shape.heads and shape.head_size * shape.heads == shape.hidden
@@ -98,45 +99,46 @@ def describes(job: Job) -> bool:
 
 
 class Demands:
-    """The calls of any stage of a job: those of its ends, and of each of its layers.
+    """The calls of any stage of a job: those of the stage's ends and those of each of its layers.
 
     Args:
-        job: One that is described; its own layers and recompute do not matter.
-        saturates: Whether overflow is told by the chips' float status, as proof.checks.traffic has it.
+        job: A job for which `describes` is true; its own layers and recompute do not matter.
+        saturates: Whether overflow is detected by the chip's float status, as in proof.checks.traffic.
     """
 
     def __init__(self, job: Job, saturates: bool = False) -> None:
         self._passes = _Grid.of(job, job.micro_batch, job.sequence_parallel, saturates)
-        self._updates = _Grid.of(job, 1, False, saturates)  # whatever the rows are
+        # Updates do not depend on the rows of activations; fixed values let more jobs share the cache.
+        self._updates = _Grid.of(job, 1, False, saturates)
 
     def passes(self, first: bool, last: bool) -> Calls:
-        """Calls of the micro-batches and of their passes through a stage's ends.
+        """Calls of the micro-batches' passes through a stage's ends, without its layers.
 
         Args:
             first: Whether the stage embeds the tokens.
-            last: Whether it has logits and loss.
+            last: Whether the stage computes logits and loss.
         """
         return _of_ends(self._passes, Formulas.passes, first, last)
 
     def passes_of_layer(self, mode: str) -> Calls:
-        """What a layer of a recompute mode adds."""
+        """Calls that one layer of a recompute mode adds to `passes`."""
         return _of_layer(self._passes, Formulas.passes, mode)
 
     def updates(self, first: bool, last: bool) -> Calls:
-        """Calls for weights and gradients of a stage's ends, and for the update; as `passes`."""
+        """Calls for the weights, the gradients and the update of a stage's ends; arguments as in `passes`."""
         return _of_ends(self._updates, Formulas.updates, first, last)
 
     def updates_of_layer(self, mode: str) -> Calls:
-        """What a layer of a recompute mode adds."""
+        """Calls that one layer of a recompute mode adds to `updates`."""
         return _of_layer(self._updates, Formulas.updates, mode)
 
     def of_stage(self, first: bool, last: bool, counts: Mapping[str, int]) -> Calls:
         """All calls of a stage.
 
         Args:
-            first: See `passes`.
-            last: See `passes`.
-            counts: Its layers by recompute mode.
+            first: Whether the stage embeds the tokens.
+            last: Whether the stage computes logits and loss.
+            counts: Number of its layers by recompute mode.
         """
         found = Counter(self.passes(first, last))
         found.update(self.updates(first, last))
@@ -153,9 +155,9 @@ def _network(shape: Shape, layers: int) -> ModelConfig:
 
 @lru_cache(1 << 14)
 def _of_ends(grid: _Grid, which: Callable[[Formulas], list[Demand]], first: bool, last: bool) -> Calls:
-    """What a stage without layers asks for, if there were one.
+    """The calls of a stage as if it had no layers.
 
-    Of two stages none lies between; what both ask for is the least of either.
+    With two stages there is no middle stage; its calls are taken to be those that both stages have in common.
     """
     if grid.stages == 2 and not (first or last):
         one, other = (_of_ends(grid, which, end, not end) for end in (True, False))
@@ -166,12 +168,13 @@ def _of_ends(grid: _Grid, which: Callable[[Formulas], list[Demand]], first: bool
 
 @lru_cache(1 << 14)
 def _of_layer(grid: _Grid, which: Callable[[Formulas], list[Demand]], mode: str) -> Calls:
-    """What a layer more asks for."""
+    """The calls that one more layer adds."""
     return _difference(_asked(grid, which, 0, 2, mode), _asked(grid, which, 0, 1, mode))
 
 
 def _difference(more: Calls, less: Calls) -> Calls:
-    # in the order of the calls: seconds are added up in it, so that of a set would change their last digit
+    # Keep the order of the calls: their seconds are summed in this order, and a set's order varies between
+    # runs, which would change the last digit of the sum.
     found = {kind: more.get(kind, 0) - less.get(kind, 0) for kind in {**more, **less}}
     return {kind: times for kind, times in found.items() if times}
 

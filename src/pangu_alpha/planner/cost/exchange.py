@@ -1,7 +1,7 @@
-"""Seconds that ranks exchange in a step, on the links they cross: two ways to know what they send.
+"""Seconds that the ranks of a job spend exchanging data in a step, on the links that the data crosses.
 
-`Partitioned` prices the calls that MindSpore's partitioner places for this project's network, call by call
-(planner.cost.demands). `General` knows the usual terms of other software: two sums of a layer, one message of
+`Partitioned` prices, call by call, what MindSpore's partitioner places for this project's network
+(planner.cost.demands). `General` uses the usual terms for other software: two sums per layer, one message of
 gradients, one of the tied table.
 """
 
@@ -37,10 +37,10 @@ class Stage(NamedTuple):
     """What a stage's traffic depends on.
 
     Args:
-        first: Whether it embeds the tokens.
-        last: Whether it has logits and loss.
-        counts: Its layers by recompute mode.
-        parameters: Of one of its ranks, not yet shared out over dp.
+        first: Whether the stage embeds the tokens.
+        last: Whether the stage computes logits and loss.
+        counts: Number of its layers by recompute mode.
+        parameters: Number of parameters on one of its ranks, before they are sharded over dp.
     """
 
     first: bool
@@ -57,47 +57,51 @@ class Exchange(Protocol):
         """A layer's tensor parallel collectives in the forward pass of a micro-batch."""
 
     def backward_layer(self, mode: str) -> float:
-        """The same in the backward pass, with what a recompute mode repeats."""
+        """The same in the backward pass, including what a recompute mode repeats."""
 
     def ends(self, first: bool, last: bool) -> tuple[float, float]:
-        """Collectives of both passes of a micro-batch in front of the layers and behind them."""
+        """Collectives before and after the layers, in the forward and the backward pass of a micro-batch."""
 
     def transfers(self, first: bool, last: bool) -> tuple[float, float]:
-        """Sending a micro-batch's activations to the next stage, and their gradient to the one before."""
+        """Sending a micro-batch's activations to the next stage, and their gradient to the previous one."""
 
     def gathers(self, stage: Stage, forward: float, backward: float) -> tuple[float, float]:
-        """Traffic of sharded weights and gradients that a micro-batch's two passes do not hide."""
+        """Traffic of sharded weights and gradients that a micro-batch's two passes do not hide.
+
+        Args:
+            forward: Seconds of the stage's forward pass, behind which traffic can hide.
+            backward: Seconds of the stage's backward pass.
+        """
 
     def once(self, stage: Stage, forward: float, backward: float) -> float:
-        """Traffic once a step: gradients, weights gathered after the update, the tied table."""
+        """Traffic that happens once a step: gradients, weights gathered after the update, the tied table.
+
+        Args:
+            forward: Seconds of the stage's forward pass, behind which gathers of weights can hide.
+            backward: Seconds of the stage's backward pass, behind which gradients can hide.
+        """
 
 
 def exchange_of(links: Links, stack: Stack, overlap: float, job: Job, saturates: bool) -> Exchange:
-    """The way that suits a stack and a job.
+    """Chooses the class that counts a job's traffic: `Partitioned` if its formulas apply, else `General`.
 
     Args:
-        links: Of the cluster.
-        stack: Of the software.
-        overlap: Share of a computation behind which traffic hides.
-        job: What runs.
-        saturates: Whether overflow is told by the chips' float status.
+        overlap: Share of a computation behind which traffic can hide.
+        saturates: Whether overflow is detected by the chip's float status.
     """
     if stack.partitioned and describes(job):
         return Partitioned(links, overlap, Demands(job, saturates), job)
     return General(links, stack, overlap, job)
 
 
-_Seconds = defaultdict[tuple[str, str], float]  # of a step, by purpose and phase
+_Seconds = defaultdict[tuple[str, str], float]  # seconds of a step by (purpose, phase)
 
 
 class Partitioned:
     """The calls of MindSpore's partitioner, each priced by the axis that it crosses.
 
     Args:
-        links: Of the cluster.
-        overlap: Share of a computation behind which gradients and weights hide.
-        demands: Of the job.
-        job: What runs.
+        overlap: Share of a computation behind which gradients and weights can hide.
     """
 
     def __init__(self, links: Links, overlap: float, demands: Demands, job: Job) -> None:
@@ -123,7 +127,7 @@ class Partitioned:
         return self._pass(found, "forward"), self._pass(found, "backward")
 
     def transfers(self, first: bool, last: bool) -> tuple[float, float]:
-        """See Exchange; only what is sent counts, as a rank receives while another sends."""
+        """See Exchange. Only sends are counted, because a rank receives while another one sends."""
         found = self._of_ends(first, last)
         times = self.job.micro_batches
         return found[ACTIVATION, "forward"] / times, found[ACTIVATION, "backward"] / times
@@ -137,7 +141,8 @@ class Partitioned:
         if self.job.sharding == "level3":
             gathered = self._of_stage(stage, GATHERED)
             bare = stage._replace(counts={"none": sum(stage.counts.values())})
-            # With micro-batches nearly all are gathered for both passes, else what is computed again is.
+            # With micro-batches, nearly all weights are gathered for both passes; without them, only the
+            # weights of recomputed layers are gathered a second time.
             ahead = gathered / 2 if micro_batches > 1 else self._of_stage(bare, GATHERED)
             back += gathered - ahead
         return (
@@ -157,7 +162,7 @@ class Partitioned:
         return shown + rest
 
     def _pass(self, found: _Seconds, phase: str) -> float:
-        """Seconds of a micro-batch in a phase, without what `transfers` and `once` count."""
+        """Seconds of one micro-batch in a phase, without the calls that `transfers` and `once` count."""
         others = (ACTIVATION, INPUTS)
         seconds = sum(each for (what, when), each in found.items() if when == phase and what not in others)
         return seconds / self.job.micro_batches
@@ -168,14 +173,14 @@ class Partitioned:
         return self._passes[first, last]
 
     def _of_stage(self, stage: Stage, purpose: str) -> float:
-        """Seconds of a stage's updates for a purpose."""
+        """Seconds of a stage's updates that serve a purpose."""
         seconds = self._update((stage.first, stage.last), purpose)
         for mode, layers in stage.counts.items():
             seconds += layers * self._update(mode, purpose)
         return seconds
 
     def _update(self, part: tuple[bool, bool] | str, purpose: str) -> float:
-        """Seconds of the updates of a stage's ends, or of a layer of a mode."""
+        """Seconds of updates: of a stage's ends if `part` is (first, last), of a layer if it is a mode."""
         if part not in self._updates:
             demands = self.demands
             calls = demands.updates_of_layer(part) if isinstance(part, str) else demands.updates(*part)
@@ -203,7 +208,7 @@ class Partitioned:
         return cost(call.bytes, self._fan(call.axis))
 
     def _fan(self, axis: str) -> tuple[float, ...]:
-        """The group of an axis, or of several, as proof.checks.traffic.axis_name calls them."""
+        """The fan of the group along an axis, or along several as named by proof.checks.traffic.axis_name."""
         if axis not in self._fans:
             names = AXES if axis == "world" else axis.split("+")
             lines = tuple((getattr(self.job, name), self.job.stride(name)) for name in names)
@@ -212,13 +217,10 @@ class Partitioned:
 
 
 class General:
-    """The usual terms: two sums of a layer, one message of gradients, one of the tied table.
+    """The usual terms: two sums per layer, one message of gradients, one of the tied table.
 
     Args:
-        links: Of the cluster.
-        stack: Of the software.
-        overlap: Share of a computation behind which gradients and weights hide.
-        job: What runs.
+        overlap: Share of a computation behind which gradients and weights can hide.
     """
 
     def __init__(self, links: Links, stack: Stack, overlap: float, job: Job) -> None:
@@ -226,7 +228,7 @@ class General:
 
     @cached_property
     def forward_layer(self) -> float:
-        """See Exchange: two sums over tp; with sequence parallelism each is a gather and a scatter."""
+        """See Exchange. Two sums over tp; sequence parallelism replaces each by a gather and a scatter."""
         if self.job.tp == 1:
             return 0.0
         fan = self.links.fan(self.job.tp, self.job.stride("tp"))
@@ -237,11 +239,11 @@ class General:
         return self.forward_layer * (2 - self._spared if mode == "full" else 1)
 
     def ends(self, first: bool, last: bool) -> tuple[float, float]:
-        """See Exchange: small beside the layers, and left out."""
+        """See Exchange. Left out, because they are small compared with the layers."""
         return 0.0, 0.0
 
     def transfers(self, first: bool, last: bool) -> tuple[float, float]:
-        """See Exchange; in all the pieces of an interleaved schedule."""
+        """See Exchange. The sum over all chunks of an interleaved schedule."""
         return 0.0 if last else self._transfer, 0.0 if first else self._transfer
 
     def gathers(self, stage: Stage, forward: float, backward: float) -> tuple[float, float]:
@@ -261,7 +263,7 @@ class General:
         return self._gradients(stage, forward, backward) + tied
 
     def _gradients(self, stage: Stage, forward: float, backward: float) -> float:
-        """Gradients, and weights gathered after the update."""
+        """Traffic of gradients, and of the weights that are gathered after the update."""
         job, links = self.job, self.links
         if job.dp == 1 or job.sharding == "level3":
             return 0.0
@@ -278,9 +280,10 @@ class General:
 
     @property
     def _spared(self) -> float:
-        """Share of a layer's sums that recomputation leaves out, where the last sum is not wanted again.
+        """Share of a layer's sums that recomputation leaves out because no derivative needs the last sum.
 
-        Without sequence parallelism one of two sums; with it, of two gathers and two scatters, a scatter.
+        Without sequence parallelism this is one of two sums; with it, one scatter of two gathers and two
+        scatters.
         """
         if self.stack.repeats_last_sum:
             return 0.0
@@ -302,7 +305,7 @@ class General:
         return self.links.fan(self.job.dp, self.job.stride("dp"))
 
     def _gather_weights(self, stage: Stage) -> float:
-        """A stage's weights gathered over dp, in a message a layer or a parameter."""
+        """Seconds to gather a stage's weights over dp, in one message per layer or per parameter."""
         per_layer = 1 if self.stack.gathers == "layer" else _LAYER_TENSORS
         messages = max(1, sum(stage.counts.values()) * per_layer)
         size = _WORD * stage.parameters / self.stack.gather_share
@@ -310,7 +313,7 @@ class General:
 
     @cached_property
     def _tied(self) -> float:
-        """The tied table's gradient, summed over the first and the last stage once a step."""
+        """Seconds to sum the tied table's gradient over the first and the last stage, once a step."""
         job, links = self.job, self.links
         if job.pp == 1 or not job.shape.tied:
             return 0.0

@@ -1,4 +1,4 @@
-"""Devices, links in levels, clusters and software stacks, read from YAML; every number with its source.
+"""Devices, levels of links, clusters and software stacks, read from YAML; every number names its source.
 
 Knows no plan and no model. Units: FLOP/s, bytes, bytes/s, seconds.
 """
@@ -17,25 +17,26 @@ from typing import Any, Literal
 from pangu_alpha.config.schema import ConfigError, build, nearest, read_yaml, validate
 from pangu_alpha.files.shown import quoted
 
-MOST_DEVICES = 1 << 20  # of a cluster
+MOST_DEVICES = 1 << 20  # in a cluster
 
 _FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Constants:
-    """What calibration fits for a device type; all that is not in a data sheet.
+    """The constants of a device type that no data sheet gives and that calibration fits.
 
     Args:
-        matmul: Share of the peak that an endlessly large matrix product reaches.
-        attention: Efficiency of fused attention, as a share of a matrix product's.
+        matmul: Share of the peak that an infinitely large matrix product reaches.
+        attention: Efficiency of fused attention relative to a matrix product.
         memory: Share of the memory bandwidth that operators without reuse reach.
-        kernel: Time a kernel takes with nothing to do. Unit: seconds.
-        host: Time the host needs to start one operator, where a stack starts them one by one. Unit: seconds.
+        kernel: Time of a kernel that has nothing to do. Unit: seconds.
+        host: Time that the host needs to start one operator, where a stack starts them one by one. Unit:
+            seconds.
         link_inner: Share of the links' bandwidth that collectives reach inside a server.
-        link_outer: The same between servers.
+        link_outer: Share of the links' bandwidth that collectives reach between servers.
         latency: Factor on the latencies of the links between servers.
-        overlap: Share of a computation behind which traffic hides, where a stack overlaps the two.
+        overlap: Share of a computation behind which traffic can hide, where a stack overlaps the two.
     """
 
     matmul: float = 0.7
@@ -73,17 +74,17 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class Device:
-    """One accelerator.
+    """One type of accelerator.
 
     Args:
-        name: As in devices.yaml.
-        peak: Dense 16-bit matrix products. Unit: FLOP/s.
-        memory: Size of its memory. Unit: bytes.
-        usable: Share of the memory that a run may fill; the rest is the runtime's and fragmentation's.
-        bandwidth: Of its memory. Unit: bytes/s.
-        constants: Fitted, or assumed; `sources` says which.
+        name: Name, as in devices.yaml.
+        peak: Rate of dense 16-bit matrix products. Unit: FLOP/s.
+        memory: Size of the memory. Unit: bytes.
+        usable: Share of the memory that a run may fill; the runtime and fragmentation take the rest.
+        bandwidth: Bandwidth of the memory. Unit: bytes/s.
+        constants: Fitted or assumed constants; `sources` says which.
         sources: Where each number comes from, by field.
-        family: Of Ascend chips, as config.families names them; "" for other devices.
+        family: Family of an Ascend chip, as in config.families; "" for other devices.
     """
 
     name: str
@@ -105,20 +106,19 @@ class Device:
             yield f"usable: {self.usable} must be a share of at most 1"
 
     def with_constants(self, **changes: float) -> Device:
-        """The same device with other constants."""
+        """Returns the same device with some constants changed."""
         return dataclasses.replace(self, constants=dataclasses.replace(self.constants, **changes))
 
 
 @dataclass(frozen=True)
 class Level:
-    """Links that join the devices of one unit: a group of four, a server, a super-pod, a rack, the spine.
+    """The links that join the devices of one unit: a group of four, a server, a super-pod, a rack, the spine.
 
     Args:
-        name: Of the unit.
-        size: Devices in one unit; 0 is all of the cluster.
-        bandwidth: What a device sends over these links, one direction. Unit: bytes/s.
-        latency: Of one message. Unit: seconds.
-        oversubscription: Factor by which the links are fewer than the devices below could fill.
+        size: Devices in one unit; 0 means all devices of the cluster.
+        bandwidth: What one device can send over these links, in one direction. Unit: bytes/s.
+        latency: Latency of one message. Unit: seconds.
+        oversubscription: Factor by which the bandwidth is short of what all devices together could send.
         inner: Whether the links stay inside a server.
         sources: Where each number comes from, by field.
     """
@@ -145,13 +145,14 @@ class Level:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Devices of one type, joined by levels, the innermost first.
+    """Devices of one type, joined by nested levels of links.
 
     Args:
-        name: Of the cluster.
-        device: Its device type.
-        levels: Units inside units; each size is a multiple of the one before, the last may be 0.
-        count: Devices.
+        levels: The levels, innermost first. Each size is a multiple of the one before; only the last may be
+            0.
+
+    Raises:
+        ConfigError: If a rule is broken; it lists all problems.
     """
 
     name: str
@@ -176,30 +177,31 @@ class Cluster:
 
     @property
     def server(self) -> int:
-        """Devices of a server: the largest inner unit, or 1."""
+        """Number of devices of a server: the size of the largest inner unit, or 1 if there is none."""
         return max((level.size for level in self.levels if level.inner), default=1)
 
 
 @dataclass(frozen=True)
 class Stack:
-    """What a training software does, as far as time depends on it.
+    """What a training software does, as far as time and memory depend on it.
 
     Args:
-        name: As in devices.yaml.
-        eager: The host starts operators one by one; a compiled graph has no such cost.
-        fused_attention: Scores stay on the chip (flash attention); None where the model and the device decide
-            (planner.cost.software).
-        overlap: Gradient and weight traffic runs beside the computation.
-        rings: Collectives are rings only, as most of NCCL's are; HCCL also works level by level.
-        split_transfers: Tensor parallel ranks each send their share of a stage's output and gather it behind.
-        paired_transfers: A stage sends and receives at once; else one after the other.
-        repeats_last_sum: Full recompute repeats a layer's last sum, too, whose result no derivative needs.
-        gradient_bytes: Bytes of a gradient in the data parallel sum.
-        gather_share: Share of the links' reachable bandwidth that gathers of sharded weights see.
-        gathers: Messages a layer's weights take when they are gathered: one a layer, or one a parameter.
-        partitioned: Collectives are those that MindSpore's partitioner places for this project's network, and
-            activations those that its graphs keep; else the usual terms hold.
-        source: Where this comes from.
+        name: Name, as in devices.yaml.
+        eager: Whether the host starts operators one by one; a compiled graph has no such cost.
+        fused_attention: Whether scores stay on the chip (flash attention); None where the model and the
+            device decide (planner.cost.software).
+        overlap: Whether gradient and weight traffic runs at the same time as the computation.
+        rings: Whether collectives are rings only, as most of NCCL's are; HCCL also works level by level.
+        split_transfers: Whether each tensor parallel rank sends its share of a stage's output, which the next
+            stage gathers.
+        paired_transfers: Whether a stage sends and receives at the same time, or one after the other.
+        repeats_last_sum: Whether full recompute also repeats a layer's last sum, whose result no derivative
+            needs.
+        gradient_bytes: Bytes of one gradient in the data parallel sum.
+        gather_share: Share of the links' reachable bandwidth that gathers of sharded weights get.
+        gathers: Whether a layer's weights are gathered in one message, or in one for each parameter.
+        partitioned: Whether collectives and kept activations are those of MindSpore's partitioner and graphs
+            for this project's network; otherwise the usual terms hold.
     """
 
     name: str
@@ -254,44 +256,44 @@ def _entry(table: Mapping[str, Any], name: str, kind: str) -> Any:
 
 
 def device_names() -> tuple[str, ...]:
-    """Names of the shipped devices."""
+    """Names of the devices that the package ships."""
     return tuple(_shipped("devices.yaml")["devices"])
 
 
 def load_device(name: str) -> Device:
-    """A shipped device.
+    """Loads a device that the package ships.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: If there is no device of that name.
     """
     values = _entry(_shipped("devices.yaml")["devices"], name, "device")
     return _build(Device, name, values, f"devices.{name}")
 
 
 def load_stack(name: str) -> Stack:
-    """A shipped software stack.
+    """Loads a software stack that the package ships.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: If there is no stack of that name.
     """
     values = _entry(_shipped("devices.yaml")["stacks"], name, "stack")
     return build(Stack, {"name": name, **values}, f"stacks.{name}")
 
 
 def other_constants(name: str) -> Constants:
-    """Constants that another public planner would have us use for a device; for comparison only."""
+    """The constants that another public planner uses for a device; for comparison only."""
     return build(Constants, _entry(_shipped("devices.yaml")["other_planners"], name, "device")["constants"])
 
 
 def load_cluster(name: str, count: int | None = None) -> Cluster:
-    """A cluster by the name of a built-in one, FAMILY-COUNT such as "910a-2048", or from a YAML file.
+    """Loads a cluster: a built-in one by its name FAMILY-COUNT, such as "910a-2048", or one from a YAML file.
 
     Args:
-        name: FAMILY-COUNT, FAMILY with `count`, or the path of a YAML (keys device, levels, count).
-        count: Devices, in place of the count of the name or the file.
+        name: FAMILY-COUNT, FAMILY with `count`, or the path of a YAML file (keys device, levels, count).
+        count: Number of devices; replaces the count of the name or the file.
 
     Raises:
-        ValueError: no such family, no count, or a broken file.
+        ValueError: If the family is unknown, the count is missing, or the file is broken.
     """
     if name.endswith((".yaml", ".yml")):
         values = read_yaml(name)

@@ -1,7 +1,7 @@
-"""One way to train one shape: degrees, batch, recompute and schedule, as the memory and cost models need.
+"""One way to train one shape: the degrees, batch, recompute and schedule that the cost models need.
 
-Unlike ParallelPlan it also names what MindSpore cannot run, such as interleaved schedules, so that the models
-can be judged on measurements of other software.
+A Job can also describe what MindSpore cannot run, such as interleaved schedules (ParallelPlan cannot), so
+that the models can be compared with measurements of other software.
 """
 
 from __future__ import annotations
@@ -22,28 +22,24 @@ Sharding = Literal["none", "optimizer", "level1", "level2", "level3"]
 
 @dataclass(frozen=True)
 class Job:
-    """A shape, how it is spread, and how much of it a step does.
+    """A transformer shape, how it is spread over devices, and how much of it a step computes.
 
     Args:
-        shape: The transformer.
         micro_batch: Sequences of a micro-batch on a data parallel rank.
-        dp: Data parallel degree.
-        tp: Tensor parallel degree.
-        pp: Pipeline stages.
-        micro_batches: Micro-batches of an optimizer step.
-        schedule: "1f1b" (interleaved, if `chunks` > 1) or "gpipe".
-        chunks: Pieces of each stage in an interleaved schedule.
-        stage_layers: Layers of each stage; empty spreads them evenly, the larger stages first.
-        sharding: What is sharded over dp, as ParallelPlan.optimizer_parallel; "optimizer" is its state alone
-            (ZeRO-1).
-        optimizer_threshold: Smallest parameter that MindSpore shards so, as of ParallelPlan. Unit: KB.
-        recompute: One of "none", "selective", "full"; or one for each layer.
-        sequence_parallel: Norms and residuals are split over tp.
-        vocab_parallel: Logits are split over tp.
-        order: Axes from neighbouring devices outwards; MindSpore's and Megatron's ranks are tp, dp, pp.
+        schedule: "1f1b" (interleaved if `chunks` > 1) or "gpipe".
+        chunks: Parts into which an interleaved schedule cuts each stage.
+        stage_layers: Layers of each stage; empty spreads them evenly, with the larger stages first.
+        sharding: What is sharded over dp, as ParallelPlan.optimizer_parallel; "optimizer" shards only the
+            optimizer's state (ZeRO-1).
+        optimizer_threshold: Size of the smallest parameter that MindSpore shards, as in ParallelPlan. Unit:
+            KB.
+        recompute: One of "none", "selective", "full", or one of them for each layer.
+        sequence_parallel: Whether norms and residuals are split over tp.
+        vocab_parallel: Whether logits are split over tp.
+        order: Axes from neighbouring devices outwards; MindSpore and Megatron order ranks by tp, dp, pp.
 
     Raises:
-        ConfigError: All fields that break a rule.
+        ConfigError: If rules are broken; it lists all fields that break one.
     """
 
     shape: Shape
@@ -88,16 +84,14 @@ class Job:
 
     @classmethod
     def of(cls, shape: Shape, plan: ParallelPlan, batch: int, order: tuple[str, ...] = RANK_ORDER) -> Job:
-        """The job of a plan.
+        """Creates the job of a plan.
 
         Args:
-            shape: The transformer.
-            plan: The plan.
             batch: Sequences of an optimizer step, over all ranks.
             order: Axes from neighbouring devices outwards.
 
         Raises:
-            ValueError: the batch cannot be divided so.
+            ValueError: If dp x micro_batches does not divide the batch.
         """
         share, rest = divmod(batch, plan.dp * plan.micro_batches)
         if rest or not share:
@@ -146,7 +140,7 @@ class Job:
         return tuple(share + (stage < rest) for stage in range(self.pp))
 
     def stride(self, axis: str) -> int:
-        """Distance between neighbours along an axis, counted in devices of the placement."""
+        """Distance between neighbours along an axis, in devices of the placement."""
         stride = 1
         for name in self.order:
             if name == axis:
@@ -155,14 +149,14 @@ class Job:
         raise AssertionError(axis)
 
     def recomputed(self) -> list[Counter[str]]:
-        """How many layers of each stage recompute what."""
+        """For each stage, the number of its layers by recompute mode."""
         if isinstance(self.recompute, str):
             return [Counter({self.recompute: layers}) for layers in self.layers]
         ends = list(itertools.accumulate(self.layers, initial=0))
         return [Counter(self.recompute[a:b]) for a, b in itertools.pairwise(ends)]
 
     def parameters_of(self, layers: int, first: bool, last: bool) -> int:
-        """Parameters of a rank of a stage of so many layers, tables split over tp, not yet over dp."""
+        """Parameters on a rank of a stage with `layers` layers; tables are split over tp, not over dp."""
         count = layers * self.shape.layer_parameters
         if first:
             count += self.shape.first_parameters
@@ -172,7 +166,7 @@ class Job:
         return round(count / self.tp)
 
     def stage_parameters(self) -> list[int]:
-        """`parameters_of` every stage."""
+        """`parameters_of` for every stage."""
         return [
             self.parameters_of(layers, stage == 0, stage == self.pp - 1)
             for stage, layers in enumerate(self.layers)

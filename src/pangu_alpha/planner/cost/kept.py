@@ -1,8 +1,9 @@
-"""Bytes that the forward pass leaves for the backward pass, by what reads them.
+"""Bytes that the forward pass keeps for the backward pass, by purpose.
 
-For this project's network as MindSpore's graphs keep it: counted operator by operator, and compared with
-graphs by proof.graph.liveness. For other software: Korthikanti et al. (2022), section 4. Letters as in
-planner.cost.shapes; t is the tensor parallel degree, also of rows under sequence parallelism.
+For this project's network, they are counted operator by operator as MindSpore's graphs keep them;
+proof.graph.liveness compares the counts with compiled graphs. For other software the formulas are those of
+Korthikanti et al. (2022), section 4. Letters as in planner.cost.shapes; t is the tensor parallel degree,
+which also splits rows under sequence parallelism.
 """
 
 from __future__ import annotations
@@ -13,30 +14,29 @@ from pangu_alpha.planner.cost.hardware import Stack
 from pangu_alpha.planner.cost.job import Job
 
 WORD, FULL = 2, 4  # bytes of 16-bit and of float32 numbers
-_STATISTICS = 2  # mean and deviation of a norm's row, float32
-_FLASH_STATISTICS = 16  # maximum and sum of a row of scores, each repeated eight times in float32
-_SCORE = FULL + WORD  # a score's softmax in float32, and the weight that meets the values
-_MASK = 1  # an element of dropout's mask
-_LOSS = 2 * FULL  # a logit's exponential, and its place in the label's row
+_STATISTICS = 2  # float32 numbers of a norm for each row: mean and deviation
+_FLASH_STATISTICS = 16  # float32 numbers for each row of scores: maximum and sum, each repeated eight times
+_SCORE = FULL + WORD  # bytes per score: its softmax in float32, and the 16-bit weight for the values
+_MASK = 1  # bytes per element of a dropout mask
+_LOSS = 2 * FULL  # bytes per logit: its exponential, and its element of the one-hot label
 
 
 def layer_activations(job: Job, mode: str, stack: Stack) -> float:
-    """Bytes that a layer keeps of a micro-batch.
+    """Bytes that one layer keeps of a micro-batch.
 
     Args:
-        job: The run.
-        mode: "none", "selective" (no attention core) or "full" (the input alone).
-        stack: Whose graphs, and whether attention is fused.
+        mode: "none", "selective" (without the attention core) or "full" (only the layer's input).
+        stack: The software: whose graphs, and whether attention is fused.
     """
     return _in_graphs(job, mode, stack) if stack.partitioned else _by_korthikanti(job, mode, stack)
 
 
 def _in_graphs(job: Job, mode: str, stack: Stack) -> float:
-    """What MindSpore's graphs keep of this project's network.
+    """Bytes that MindSpore's graphs keep of one layer of this project's network.
 
-    Norms keep float32 inputs. What they give is gathered to whole rows before products, and the products keep
-    those rows: sequence parallelism does not split them. FlashAttentionScore keeps its result beside the
-    joined heads.
+    Norms keep float32 inputs. Their outputs are gathered to whole rows before the products, and the products
+    keep those rows, so sequence parallelism does not split them. FlashAttentionScore keeps its result in
+    addition to the joined heads.
     """
     shape, tp = job.shape, job.tp
     rows = tp if job.sequence_parallel else 1
@@ -51,7 +51,7 @@ def _in_graphs(job: Job, mode: str, stack: Stack) -> float:
 
 
 def _core(job: Job, mode: str, stack: Stack) -> float:
-    """Bytes of the attention core."""
+    """Bytes that the attention core keeps."""
     if mode == "selective":
         return 0.0
     shape, tokens = job.shape, job.tokens
@@ -63,26 +63,32 @@ def _core(job: Job, mode: str, stack: Stack) -> float:
 
 
 def _by_korthikanti(job: Job, mode: str, stack: Stack) -> float:
-    """T H (10 + 24 / t + 5 N S / (H t)) for a GPT without recompute; with sequence parallelism T H (34 / t
-    + ...), without fused attention."""
+    """Bytes that other software keeps of one layer.
+
+    For a GPT without recompute this is T H (10 + 24 / t + 5 N S / (H t)); with sequence parallelism, T H (34
+    / t + 5 N S / (H t)). Fused attention removes the last term.
+    """
     shape, tokens, tp = job.shape, job.tokens, job.tp
     split = tp if job.sequence_parallel else 1
     if mode == "full":
         return WORD * tokens * shape.hidden / split
-    masks = 2 if shape.biased else 0  # of dropout on two outputs, a byte a column
+    masks = 2 if shape.biased else 0  # dropout on two outputs, one byte per column
     stream = (
         (4 * WORD + masks) * shape.hidden / split
-    )  # inputs of two norms and of attention and feed-forward
+    )  # inputs of two norms, of attention and of the feed-forward
     heads = WORD * (shape.qkv_size + shape.attention_size) / tp
     inner = WORD * shape.ffn * (3 if shape.gated else 2) / tp
-    scores = 5 * shape.heads * shape.seq / tp  # softmax, its dropout and mask, a score
+    scores = 5 * shape.heads * shape.seq / tp  # 5 bytes per score: softmax, its dropout and the mask
     core = 0 if stack.fused_attention or mode == "selective" else scores
     return tokens * (stream + heads + inner + core)
 
 
 def end_activations(job: Job, first: bool, last: bool, stack: Stack) -> float:
-    """Bytes kept of a micro-batch outside the layers: the mask of the embeddings' dropout; the final norm's
-    input, the queries, the rows of the logits."""
+    """Bytes that a micro-batch keeps outside the layers.
+
+    On the first stage this is the mask of the embeddings' dropout; on the last one, the input of the final
+    norm, the queries and the rows of the logits.
+    """
     if not stack.partitioned:
         return 0.0
     rows = job.tp if job.sequence_parallel else 1
@@ -93,8 +99,11 @@ def end_activations(job: Job, first: bool, last: bool, stack: Stack) -> float:
 
 
 def mask_bytes(job: Job, counts: Mapping[str, int], stack: Stack) -> float:
-    """Bytes of the attention mask of a micro-batch, which all layers share: a byte a pair of positions for
-    fused attention; without it float32, and only where scores are computed again."""
+    """Bytes of a micro-batch's attention mask, which all layers share.
+
+    Fused attention keeps one byte for each pair of positions; without it the mask is float32, and kept only
+    where scores are computed again.
+    """
     if not stack.partitioned or not counts:
         return 0.0
     again = counts.get("selective", 0) + counts.get("full", 0) > 0
@@ -104,8 +113,8 @@ def mask_bytes(job: Job, counts: Mapping[str, int], stack: Stack) -> float:
 def loss_bytes(job: Job, in_flight: float, stack: Stack) -> float:
     """Bytes of logits and loss on the last stage.
 
-    In MindSpore's graphs two float32 numbers a logit are kept for the backward pass, which begins with two
-    more; elsewhere the logits and their gradient in 16 bits, and in float32.
+    MindSpore's graphs keep two float32 numbers per logit for the backward pass, which starts by making two
+    more; other software keeps the logits and their gradient in 16 bits, and a float32 copy.
     """
     columns = job.shape.vocab / (job.tp if job.vocab_parallel else 1)
     rows = job.tokens / (1 if job.vocab_parallel else job.tp)
@@ -115,10 +124,10 @@ def loss_bytes(job: Job, in_flight: float, stack: Stack) -> float:
 
 
 def layer_copies(job: Job, mode: str, stack: Stack) -> float:
-    """Bytes of a layer's weights, cast to 16 bits or gathered, that a micro-batch keeps to pass back.
+    """Bytes of a layer's 16-bit or gathered weights that a micro-batch keeps for its backward pass.
 
-    Each micro-batch casts for itself. With micro-batches, level1 and level2 gather once a step, in 16 bits,
-    for all of them: see `step_copies`.
+    Each micro-batch makes its own casts. With several micro-batches, level1 and level2 gather once a step, in
+    16 bits, for all of them: see `step_copies`.
     """
     if not stack.partitioned:
         return 0.0
@@ -128,7 +137,7 @@ def layer_copies(job: Job, mode: str, stack: Stack) -> float:
         return 0.0
     if mode != "full":
         return WORD * weights / (job.dp if level == "level3" and several else 1)
-    # What is computed again is cast or gathered again, but what level1 and level2 gathered in float32 stays.
+    # A recomputed layer casts and gathers again, but float32 weights gathered by level1 or level2 stay.
     return FULL * weights if level in ("level1", "level2") else 0.0
 
 
@@ -136,10 +145,8 @@ def step_copies(job: Job, layers: int, ends: tuple[bool, bool], stack: Stack) ->
     """Bytes of weights, cast to 16 bits or gathered, that stay for the whole step.
 
     Args:
-        job: The run.
-        layers: Of the stage.
+        layers: Number of the stage's layers.
         ends: Whether the stage is the first, and whether it is the last.
-        stack: Whose graphs.
     """
     shape = job.shape
     layer = shape.layer_parameters / job.tp
@@ -149,6 +156,6 @@ def step_copies(job: Job, layers: int, ends: tuple[bool, bool], stack: Stack) ->
     cast = WORD * table if ends[1] else 0.0
     if job.micro_batches == 1 or job.sharding == "none":
         return cast
-    if job.sharding == "level3":  # a layer ahead of the one that computes
+    if job.sharding == "level3":  # the next layer is gathered while one computes
         return cast + 2 * WORD * layer
     return cast + WORD * layers * layer + (FULL * table if job.pp == 1 else 0.0)

@@ -1,7 +1,7 @@
 """Bytes on a rank of each stage by part: weights, gradients, optimizer, activations, logits, buffers, margin.
 
-Mixed precision as MindSpore runs it: float32 parameters and Adam moments, 16-bit copies and activations.
-Letters as in planner.cost.shapes.
+Assumes mixed precision as MindSpore runs it: float32 parameters and Adam moments, 16-bit copies and
+activations. Letters as in planner.cost.shapes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pangu_alpha.planner.cost.hardware import Device, Stack
 from pangu_alpha.planner.cost.job import Job
 from pangu_alpha.planner.cost.kept import FULL, WORD
 
-_CONTROLS = 6  # numbers that a step is given
+_CONTROLS = 6  # scalars that PartitionedStep.controls passes to a step
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Memory:
 
     Args:
         weights: Parameters in float32.
-        copies: Of weights: in 16 bits, as products want them, and gathered where they are sharded.
+        copies: Copies of weights: in 16 bits for the products, and gathered where weights are sharded.
         gradients: Sums of gradients.
         optimizer: Adam's two moments.
         activations: What the forward pass keeps for the backward pass, over all micro-batches in flight.
-        logits: Of logits and loss; only on the last stage.
-        buffers: A stage's received activations.
-        margin: What the runtime and fragmentation take.
+        logits: Logits and loss; only on the last stage.
+        buffers: Received activations and gradients, and the buffer of a tensor parallel sum.
+        margin: Memory that the runtime and fragmentation take.
     """
 
     weights: int
@@ -48,7 +48,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return sum(vars(self).values())
 
 
@@ -56,29 +56,26 @@ def stage_memory(job: Job, stage: int, device: Device, stack: Stack) -> Memory:
     """Bytes on a rank of a stage.
 
     Args:
-        job: The run.
-        stage: From 0.
-        device: Its unusable share is the margin.
-        stack: Whose graphs keep activations, and whether attention is fused.
+        stage: Number of the stage, from 0.
+        device: The device; its unusable share of memory is the margin.
+        stack: The software: whose graphs keep activations, and whether attention is fused.
     """
     return memory_of(job, stage, job.recomputed()[stage], device, stack)
 
 
 def memory_of(job: Job, stage: int, counts: Mapping[str, int], device: Device, stack: Stack) -> Memory:
-    """As `stage_memory`, of a stage that has other layers than the job says.
+    """Like `stage_memory`, for a stage with other layers than the job gives it.
 
     Args:
-        job: The run; its own layers and recompute do not matter.
-        stage: From 0.
-        counts: The stage's layers by recompute mode.
-        device: See `stage_memory`.
-        stack: See `stage_memory`.
+        job: The job; its own layers and recompute do not matter.
+        stage: Number of the stage, from 0.
+        counts: Number of the stage's layers by recompute mode.
     """
     first, last = stage == 0, stage == job.pp - 1
     layers, times = sum(counts.values()), in_flight(job, stage)
     parameters = job.parameters_of(layers, first, last)
     shards = job.dp if job.sharding != "none" else 1
-    table = _whole_table(job, stage)  # besides what is shared out over dp
+    table = _whole_table(job, stage)  # held whole, next to the share of what is sharded over dp
     share = (parameters - table) / shards
     weights = parameters if job.sharding in ("none", "optimizer") else share + table
     gradients = share + table if job.sharding in ("level2", "level3") else parameters
@@ -96,7 +93,7 @@ def memory_of(job: Job, stage: int, counts: Mapping[str, int], device: Device, s
 
 
 def _whole_table(job: Job, stage: int) -> float:
-    """Parameters of the tied table on a rank where MindSpore's levels cannot cut it (parallel.layout)."""
+    """Parameters of the tied table on a rank where no level can shard it (parallel.layout); else 0."""
     first, last = stage == 0, stage == job.pp - 1
     if job.sharding not in ("level1", "level2", "level3") or not job.shape.tied or not (first or last):
         return 0.0
@@ -116,11 +113,11 @@ def fits(job: Job, device: Device, stack: Stack) -> bool:
 
 
 def state_bytes(model: ModelConfig, plan: ParallelPlan, stage: int) -> tuple[int, int]:
-    """Exact bytes of float32 weights and of their two moments on a rank of a stage, as the layouts say.
+    """Exact bytes of the float32 weights and of their two moments on a rank of a stage, from the layouts.
 
-    What MindSpore's partitioner holds, to the byte (proof.dry_run.report compares them);
-    `stage_memory` spreads biases and norms evenly instead. Weights without moments are the last stage's copy
-    of the tied table and the numbers that a step is given (PartitionedStep.controls).
+    These are, to the byte, what MindSpore's partitioner holds (proof.dry_run.report compares them);
+    `stage_memory` instead spreads biases and norms evenly. The last stage's copy of the tied table and the
+    scalars of a step (PartitionedStep.controls) have no moments.
     """
     placed, table = layouts(model, plan), parameter_table(model)
     own = sum(math.prod(layout.slice_shape) for layout in placed.values() if layout.stage == stage)
@@ -133,12 +130,14 @@ def state_bytes(model: ModelConfig, plan: ParallelPlan, stage: int) -> tuple[int
 
 
 def kept_bytes(job: Job, stage: int, stack: Stack) -> dict[str, float]:
-    """Most bytes that a stage keeps for the backward pass at a time, as proof.graph.liveness names them.
+    """Largest number of bytes that a stage keeps for the backward pass at one time.
 
     Args:
-        job: The run.
-        stage: From 0.
-        stack: A partitioned one.
+        stage: Number of the stage, from 0.
+        stack: A stack with `partitioned`.
+
+    Returns:
+        Bytes by the names that proof.graph.liveness uses.
     """
     counts, times = job.recomputed()[stage], in_flight(job, stage)
     last = stage == job.pp - 1
@@ -152,7 +151,7 @@ def kept_bytes(job: Job, stage: int, stack: Stack) -> dict[str, float]:
 
 
 def in_flight(job: Job, stage: int) -> float:
-    """Micro-batches whose activations a stage holds at once; a part of one with interleaved pieces."""
+    """Number of micro-batches whose activations a stage holds at once; fractional with interleaved chunks."""
     if job.schedule == "gpipe":
         return job.micro_batches
     if job.chunks == 1:
@@ -162,7 +161,7 @@ def in_flight(job: Job, stage: int) -> float:
 
 
 def activations(job: Job, stage: int, counts: Mapping[str, int], stack: Stack) -> float:
-    """Kept activations in flight, and a layer that is being computed again with its weights."""
+    """Bytes of kept activations in flight, plus those of the layer that is being recomputed."""
     ends = (stage == 0, stage == job.pp - 1)
     found = sum(layers * kept.layer_activations(job, mode, stack) for mode, layers in counts.items())
     found += kept.end_activations(job, *ends, stack) + kept.mask_bytes(job, counts, stack)
@@ -170,7 +169,7 @@ def activations(job: Job, stage: int, counts: Mapping[str, int], stack: Stack) -
 
 
 def again(job: Job, counts: Mapping[str, int], stack: Stack) -> float:
-    """Bytes of a layer that is being computed again; 0 where none is."""
+    """Bytes of a layer that is being recomputed; 0 if no layer is."""
     if not counts.get("full", 0) + counts.get("selective", 0):
         return 0.0
     copies = kept.layer_copies(job, "none", stack) if counts.get("full", 0) else 0.0
@@ -178,6 +177,6 @@ def again(job: Job, counts: Mapping[str, int], stack: Stack) -> float:
 
 
 def _received(job: Job) -> float:
-    """A stage's input and the gradient of its output, each for one micro-batch; the tensor parallel sum."""
+    """Bytes of a micro-batch's input, of its output's gradient, and of a tensor parallel sum."""
     size = WORD * job.tokens * job.shape.hidden
     return size * ((2 if job.pp > 1 else 0) + (1 if job.tp > 1 else 0))

@@ -1,6 +1,6 @@
-"""Time of a pipeline's schedule: an exact simulation of its events, and closed forms where they are equal.
+"""Time of a pipeline's schedule: an exact simulation of its events, and closed forms that agree with it.
 
-A transfer between stages is part of the work of the stage that sends. Unit: whatever the times are in.
+A transfer between stages counts as work of the stage that sends. Results have the unit of the given times.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import numpy as np
 
 
 class Event(NamedTuple):
-    """A forward or backward pass of one micro-batch through one piece of a stage.
+    """A forward or backward pass of one micro-batch through one chunk of a stage.
 
     Args:
         stage: Number of the stage, from 0.
-        backward: False is the forward pass.
+        backward: Whether this is the backward pass.
         micro: Number of the micro-batch, from 0.
-        chunk: Number of the stage's piece, from 0.
-        start: Time of its start.
-        end: Time of its end.
+        chunk: Number of the stage's chunk, from 0.
+        start: Time at which the pass starts.
+        end: Time at which it ends.
     """
 
     stage: int
@@ -32,7 +32,7 @@ class Event(NamedTuple):
 
 
 def _order(stage: int, stages: int, micro: int, chunks: int, schedule: str) -> list[tuple[bool, int, int]]:
-    """What a stage does in turn, as (backward, micro-batch, chunk)."""
+    """The passes of a stage in the order it runs them, as (backward, micro-batch, chunk)."""
     if chunks == 1:
         forward = [(False, i, 0) for i in range(micro)]
         backward = [(True, i, 0) for i in range(micro)]
@@ -47,7 +47,10 @@ def _order(stage: int, stages: int, micro: int, chunks: int, schedule: str) -> l
 
 
 def _interleaved(stages: int, micro: int, chunks: int) -> tuple[list, list]:
-    """Passes in turn: `stages` micro-batches through a chunk, then the next (Narayanan et al., 2021)."""
+    """Passes in order: `stages` micro-batches through one chunk, then the next.
+
+    Source: Narayanan et al. (2021).
+    """
     forward, backward = [], []
     for first in range(0, micro, stages):
         group = range(first, min(first + stages, micro))
@@ -59,20 +62,19 @@ def _interleaved(stages: int, micro: int, chunks: int) -> tuple[list, list]:
 def simulate(
     forward: Sequence[float], backward: Sequence[float], micro: int, schedule: str = "1f1b", chunks: int = 1
 ) -> list[Event]:
-    """Plays a schedule event by event.
+    """Simulates a schedule event by event.
 
     Args:
-        forward: Time of a micro-batch's forward pass through each stage, all its pieces together.
+        forward: Time of a micro-batch's forward pass through each stage, all its chunks together.
         backward: The same of the backward pass.
-        micro: Micro-batches.
         schedule: "1f1b" or "gpipe".
-        chunks: Pieces of each stage; more than one is the interleaved 1F1B schedule.
+        chunks: Chunks of each stage; more than one means the interleaved 1F1B schedule.
 
     Returns:
-        All events, by stage and start; the last end is the time of the whole.
+        All events, ordered by stage and start. The largest end is the time of the whole schedule.
 
     Raises:
-        ValueError: an interleaved schedule's micro-batches are no multiple of the stages.
+        ValueError: If the schedule is interleaved and `micro` is no multiple of the number of stages.
     """
     stages = len(forward)
     if chunks > 1 and micro % stages:
@@ -91,7 +93,7 @@ def simulate(
 
 
 def _advance(stage: int, order: list, times: tuple, ends: dict, done: list[Event]) -> bool:
-    """Plays a stage's events until one waits for another stage; says whether there was any."""
+    """Simulates a stage's events until one has to wait for another stage; returns whether any event ran."""
     forward, backward, chunks = times
     before = len(done)
     for is_backward, micro, chunk in order[before:]:
@@ -108,7 +110,7 @@ def _advance(stage: int, order: list, times: tuple, ends: dict, done: list[Event
 def _ready(
     stage: int, is_backward: bool, micro: int, chunk: int, stages: int, chunks: int, ends: dict
 ) -> float | None:
-    """When an event's input is there; None if that is not known yet."""
+    """Time at which an event's input is available; None if that is not known yet."""
     if is_backward:
         if stage == stages - 1 and chunk == chunks - 1:
             return ends.get((stage, False, micro, chunk))
@@ -124,15 +126,14 @@ def span(
 ) -> float:
     """Time of a schedule in closed form.
 
-    Equal to `simulate` for GPipe, and for 1F1B and interleaved schedules if all stages take the same time and
-    there are at least as many micro-batches as stages; never less than it for 1F1B.
+    It equals `simulate` for GPipe; and for 1F1B and interleaved schedules if all stages take the same time
+    and there are at least as many micro-batches as stages. For 1F1B it is never less than `simulate`.
 
     Args:
         forward: Time of a micro-batch's forward pass through each stage.
         backward: The same of the backward pass.
-        micro: Micro-batches.
         schedule: "1f1b" or "gpipe".
-        chunks: Pieces of each stage.
+        chunks: Chunks of each stage.
     """
     both = [f + b for f, b in zip(forward, backward, strict=True)]
     if schedule == "gpipe":
@@ -143,12 +144,12 @@ def span(
 def duration(
     forward: Sequence[float], backward: Sequence[float], micro: int, schedule: str = "1f1b", chunks: int = 1
 ) -> float:
-    """Time of a schedule in the cheapest way that is exact, or near: of 3,000 random pipelines none was more
-    than 1.04 % off.
+    """Time of a schedule, computed in the cheapest way that is exact or nearly so; arguments as in `span`.
 
     GPipe and equal stages have a closed form. 1F1B with unequal stages is simulated up to four micro-batches
-    a stage; each further one takes the slowest stage's time, as in the steady state. An interleaved schedule
-    of unequal stages is estimated by its closed form.
+    per stage; each further micro-batch takes the slowest stage's time, as in the steady state. An interleaved
+    schedule of unequal stages is estimated by its closed form. Of 3,000 random pipelines none was more than
+    1.04 % off.
     """
     stages = len(forward)
     equal = min(forward) == max(forward) and min(backward) == max(backward)
@@ -160,19 +161,19 @@ def duration(
 
 
 def _finish(forward: Sequence[float], backward: Sequence[float], micro: int) -> float:
-    """End of a 1F1B schedule, as `simulate`, all stages at once.
+    """End of a 1F1B schedule, as from `simulate`, computed for all stages at once.
 
-    In slot t, forward pass i of stage s runs if t = s + 2 i, backward pass j if t = 2 P - 1 - s + 2 j: an
-    order in which each pass's inputs are from the slot before, or earlier.
+    In slot t, stage s runs forward pass i if t = s + 2 i, and backward pass j if t = 2 P - 1 - s + 2 j. In
+    this order the inputs of each pass come from the slot before or an earlier one.
     """
     stages = len(forward)
     times = np.asarray([forward, backward])
     ends = np.zeros(
         (2, stages + 2)
-    )  # of the last forward and backward pass of each stage, padded at both ends
+    )  # end of each stage's last forward and backward pass, padded by one stage on both sides
     free = np.zeros(stages)
     for slot in range(2 * (micro + stages) - 1):
-        first = max(0, slot - 2 * (micro - 1))  # runs passes forward with every other stage behind it
+        first = max(0, slot - 2 * (micro - 1))  # from here on, every other stage runs a forward pass
         first += (slot - first) % 2
         lines = slice(first, min(slot + 1, stages), 2)
         ends[0, 1:-1][lines] = free[lines] = np.maximum(ends[0, :-2][lines], free[lines]) + times[0, lines]

@@ -1,8 +1,8 @@
 """Transformer shapes and what follows from them: parameters, matrix products, floating-point operations.
 
-GPT, PanGu-alpha (a query layer on top) and Llama (gated feed-forward, grouped heads). Knows no device.
-Letters: L layers, H hidden, N heads, K heads of keys and values, d head size, F feed-forward, V vocabulary,
-S sequence, T tokens.
+Covers GPT, PanGu-alpha (with a query layer on top) and Llama (gated feed-forward, grouped heads). Knows no
+device. Letters: L layers, H hidden size, N heads, K heads of keys and values, d head size, F feed-forward
+size, V vocabulary, S sequence, T tokens.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from pangu_alpha.config.schema import validate
 
 
 class Product(NamedTuple):
-    """A matrix product [T, inner] x [inner, outer] of weights, or a batch of products over sequences.
+    """A matrix product [T, inner] x [inner, outer] with weights, or a batch of products over sequences.
 
     Args:
-        name: Of the operator.
+        name: Name of the operator.
         inner: Length of the sums.
-        outer: Columns of the result; for attention's two products these are d and S.
-        heads: 0 for a product with weights; else the heads that each do S x S x d for a sequence.
+        outer: Columns of the result.
+        heads: 0 for a product with weights; for attention's two products, the number of heads, each of which
+            computes S x S x d for a sequence. Then `inner` is d and `outer` is S.
     """
 
     name: str
@@ -33,7 +34,7 @@ class Product(NamedTuple):
     heads: int = 0
 
     def flops(self, tokens: int, sequence: int) -> int:
-        """Floating-point operations of the forward pass, causality not discounted."""
+        """Floating-point operations of the forward pass; causality is not discounted."""
         return 2 * tokens * (self.heads * sequence * self.inner if self.heads else self.inner * self.outer)
 
 
@@ -42,23 +43,23 @@ class Shape:
     """A transformer, as far as its cost depends on it.
 
     Args:
-        layers: L, PanGu-alpha's query layer included.
+        layers: L, including PanGu-alpha's query layer.
         hidden: H.
         heads: N.
         ffn: F.
         vocab: V.
         seq: S.
-        kv_heads: K; 0 is N.
-        head_size: d; 0 is H / N.
-        gated: The feed-forward multiplies two mappings, as in Llama.
-        biased: Linear layers have biases and norms have an offset, as in GPT.
-        tied: The logits use the embedding's table.
-        positions: Rows of learned position tables (GPT: S; PanGu-alpha: S and the query table's S).
-        dropout: Rate of dropout, as ModelConfig's.
-        activation: Of the feed-forward, as ModelConfig's.
+        kv_heads: K; 0 means N.
+        head_size: d; 0 means H / N.
+        gated: Whether the feed-forward multiplies two mappings, as in Llama.
+        biased: Whether linear layers have biases and norms have an offset, as in GPT.
+        tied: Whether the logits use the embedding's table.
+        positions: Rows of the learned position tables (GPT: S; PanGu-alpha: 2 S with the query table).
+        dropout: Rate of dropout, as in ModelConfig.
+        activation: Activation of the feed-forward, as in ModelConfig.
 
     Raises:
-        ConfigError: All fields that break a rule.
+        ConfigError: If rules are broken; it lists all fields that break one.
     """
 
     layers: int
@@ -108,14 +109,14 @@ class Shape:
 
     @classmethod
     def gpt(cls, layers: int, hidden: int, heads: int, vocab: int, seq: int, ffn: int = 0) -> Shape:
-        """A GPT: biases, learned positions, a tied table, F = 4 H unless given."""
+        """The shape of a GPT: biases, learned positions, a tied table; 0 for `ffn` means 4 H."""
         return cls(layers, hidden, heads, ffn or 4 * hidden, vocab, seq, positions=seq)
 
     @classmethod
     def llama(
         cls, layers: int, hidden: int, heads: int, kv_heads: int, ffn: int, vocab: int, seq: int
     ) -> Shape:
-        """A Llama: a gated feed-forward, grouped keys and values, no biases, rotary positions, two tables."""
+        """The shape of a Llama: gated, grouped keys and values, no biases, rotary positions, two tables."""
         return cls(
             layers, hidden, heads, ffn, vocab, seq, kv_heads=kv_heads, gated=True, biased=False, tied=False
         )
@@ -126,12 +127,12 @@ class Shape:
 
     @property
     def qkv_size(self) -> int:
-        """Columns of queries, keys and values together, (N + 2 K) d."""
+        """Columns of queries, keys and values together: (N + 2 K) d."""
         return (self.heads + 2 * self.kv_heads) * self.head_size
 
     @property
     def attention_size(self) -> int:
-        """Columns that the heads return, N d."""
+        """Columns of the heads' joined results: N d."""
         return self.heads * self.head_size
 
     def products(self) -> tuple[Product, ...]:
@@ -147,29 +148,29 @@ class Shape:
 
     @cached_property
     def layer_matrices(self) -> int:
-        """Parameters of a layer that are multiplied."""
+        """Number of a layer's parameters that are factors of matrix products."""
         return sum(product.inner * product.outer for product in self.products() if not product.heads)
 
     @cached_property
     def layer_parameters(self) -> int:
-        """All parameters of a layer."""
+        """Number of all parameters of a layer."""
         biases = self.qkv_size + self.hidden + self.ffn * (2 if self.gated else 1) + self.hidden
         return self.layer_matrices + (biases + 4 * self.hidden if self.biased else 2 * self.hidden)
 
     @property
     def first_parameters(self) -> int:
-        """Parameters in front of the layers: the tables of words and positions."""
+        """Number of parameters before the layers: the word and position tables."""
         return (self.vocab + self.positions) * self.hidden
 
     @property
     def last_parameters(self) -> int:
-        """Parameters behind the layers: the final norm, and the logits' table unless it is tied."""
+        """Number of parameters after the layers: the final norm, and the logits' table unless it is tied."""
         norm = (2 if self.biased else 1) * self.hidden
         return norm + (0 if self.tied else self.vocab * self.hidden)
 
     @property
     def parameters(self) -> int:
-        """All trained scalars."""
+        """Number of all trained scalars."""
         return self.first_parameters + self.layers * self.layer_parameters + self.last_parameters
 
     def layer_flops(self, tokens: int) -> int:
@@ -177,5 +178,5 @@ class Shape:
         return sum(product.flops(tokens, self.seq) for product in self.products())
 
     def flops(self, tokens: int) -> int:
-        """Floating-point operations of forward and backward pass, without recompute; the model's FLOPs."""
+        """Floating-point operations of both passes without recompute (the "model FLOPs")."""
         return 3 * (self.layers * self.layer_flops(tokens) + 2 * tokens * self.vocab * self.hidden)

@@ -1,4 +1,4 @@
-"""What a stack leaves to the model and the device: whether attention is fused."""
+"""Decides what a stack leaves to the model and the device: whether attention is fused."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pangu_alpha.planner.cost.hardware import Stack
 
 
 def software_of(stack: Stack, model: ModelConfig, family: str) -> Stack:
-    """A stack in which attention is as the operators are that train a model on a device.
+    """Returns the stack with `fused_attention` decided for a model on a device.
 
     Args:
-        stack: One that decides itself is given back.
-        model: Its dropout and compute type matter.
-        family: Of Ascend chips, as Device.family; for other devices no kernel is known to fuse attention.
+        stack: The stack; one that has decided already is returned unchanged.
+        model: The model; its dropout and compute type matter.
+        family: Family of an Ascend chip, as Device.family; for other devices no fused kernel is known.
     """
     if stack.fused_attention is not None:
         return stack

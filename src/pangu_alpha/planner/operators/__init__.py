@@ -1,3 +1,3 @@
-"""How each operator of a block is split best over the devices of a group."""
+"""Searches for the best way to split each operator of a transformer block over a group of devices."""
 
 __all__ = ["draw", "found_table", "patterns", "strategies", "verify"]

@@ -1,10 +1,10 @@
 """A transformer block as a graph of operators, and how each may be split over the axes of a device grid.
 
 Devices are a grid with one axis for each prime factor of their number. Along an axis a tensor is in one
-state: split over one of its dimensions, alike on all devices, or a partial sum. An operator has one role
-along each axis: it says which state its inputs need, which its result is in, and the same for the gradients.
-Knows no costs; see planner.operators.strategies.
-Letters: b batch, s sequence, h hidden, a attention heads, f feed-forward; "=" alike, "+" partial sum.
+state: split over one of its dimensions, equal on all devices, or a partial sum. An operator has one role
+along each axis, which determines the state that its inputs need, that of its result, and the same for the
+gradients. Knows no costs; see planner.operators.strategies. Letters: b batch, s sequence, h hidden, a
+attention heads, f feed-forward; "=" equal on all devices, "+" partial sum.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ class Role(NamedTuple):
 
     Args:
         name: The dimension along which the work is split; "=" if devices do the same work, "=+" if they do so
-            with gradients that are partial sums: differentiation is linear in them.
+            with gradients that are partial sums (differentiation is linear in them).
         needs: State of every input.
         gives: State of the result.
         wants: State of the result's gradient.
         returns: State of every input's gradient.
-        parameters: "summed": alike, their gradients are partial sums; "cut": split; "alike": with gradients.
+        parameters: "summed": equal on all devices, with gradients that are partial sums; "cut": split;
+            "alike": equal, with equal gradients.
     """
 
     name: str
@@ -49,15 +50,14 @@ Roles = tuple[Role, ...]  # one for each axis of the grid
 
 @dataclass(frozen=True)
 class Operator:
-    """A node of the graph: an operator of the network, or several that are always split alike.
+    """A node of the graph: an operator of the network, or several that are always split in the same way.
 
     Args:
-        name: Its name.
         covers: The operators of parallel.sharding.SHARDING that it stands for.
         inputs: Names of the operators whose results it takes.
-        columns: Length of a row of its result; a tensor has batch x sequence rows.
-        roles: That it may have along an axis.
-        parameters: Number of elements of each by name.
+        columns: Length of a row of its result; every tensor has batch x sequence rows.
+        roles: The roles that it may have along an axis.
+        parameters: Number of elements of each parameter, by name.
         product: Whether it multiplies by a matrix of weights, which may then be kept in slices.
         full: Whether it works in float32.
     """
@@ -72,26 +72,26 @@ class Operator:
     full: bool = False
 
     def role(self, name: str) -> Role:
-        """One of its roles by name."""
+        """Returns its role of a name."""
         return next(role for role in self.roles if role.name == name)
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a partitioner can express beyond the roles.
+    """What a partitioner can express, in addition to the roles.
 
     Args:
-        scattered: Dimensions by which the partial sums of the forward pass may be summed in slices.
-        equal_gradients: Whether devices that do the same work may have the same gradients; else these are
+        scattered: Dimensions by which partial sums of the forward pass may be summed in slices.
+        equal_gradients: Whether devices that do the same work may have equal gradients; otherwise these are
             partial sums, and so are those of the parameters.
-        casts_first: Whether a norm's input is cast to float32 in the layout of its producer, so that
-            float32 is what a change of layout sends.
-        slices: Whether matrices may be kept in slices, gathered for every use (ZeRO's third stage).
-        exchanges: Whether one dimension is exchanged for another by AlltoAll; else it is gathered and the
-            other is cut.
-        ordered: Whether an operator's strategy is numbers of parts alone: the outer axes cut its rows, then
-            come a product's inner and outer dimension, last the devices that do the same work. Parts are
-            contiguous then, and only inner axes can be gathered or cut while outer ones stay.
+        casts_first: Whether a norm's input is cast to float32 in the layout of its producer, so that a change
+            of layout sends float32.
+        slices: Whether matrices may be kept in slices and gathered for every use (ZeRO's third stage).
+        exchanges: Whether AlltoAll exchanges one dimension for another; otherwise one is gathered and the
+            other cut.
+        ordered: Whether an operator's strategy consists only of numbers of parts: the outer axes cut its
+            rows, then come a product's inner and outer dimension, and last the devices that do the same work.
+            Parts are then contiguous, and only inner axes can be gathered or cut while outer ones stay.
     """
 
     scattered: str = "bshaf"
@@ -105,20 +105,19 @@ class Rules:
 FREE = Rules()
 # MindSpore 2.9: MatMul's output strategy scatters its sum by rows only; the derivative of a sum that all
 # devices hold is a sum over all of them; a Cast follows its producer, whatever its own strategy; AlltoAll is
-# used only if the context says so (enable_alltoall).
+# used only if the context option enable_alltoall is set, which we do not do.
 MINDSPORE = Rules(scattered="bs", equal_gradients=False, casts_first=True, exchanges=False, ordered=True)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A block in a stack of blocks that are all split alike: the last operator's result is the first's input.
+    """A block in a stack of blocks that are all split in the same way; the last result is the first input.
 
     Args:
-        operators: By name, in the order of the forward pass.
-        lengths: Of the dimensions, in units that stay together: a counts heads.
+        operators: Operators by name, in the order of the forward pass.
+        lengths: Lengths of the dimensions, in units that stay together: that of a counts heads.
         width: Bytes of an activation.
         axes: Sizes of the grid's axes, ascending; the first is the outermost.
-        rules: Of the partitioner.
     """
 
     operators: Mapping[str, Operator]
@@ -129,18 +128,18 @@ class Block:
 
     @property
     def rows(self) -> int:
-        """Rows of all devices."""
+        """Rows on all devices together."""
         return self.lengths["b"] * self.lengths["s"]
 
     def edges(self) -> Iterator[tuple[str, str, int]]:
-        """(producer, consumer, bytes of the whole tensor)."""
+        """Yields (producer, consumer, bytes of the whole tensor)."""
         for consumer in self.operators.values():
             width = FULL if consumer.full and self.rules.casts_first else self.width
             for producer in consumer.inputs:
                 yield producer, consumer.name, self.rows * self.operators[producer].columns * width
 
     def choices(self, operator: Operator) -> list[Roles]:
-        """The roles that an operator may have along all axes: lengths must be divisible."""
+        """All roles along all axes that an operator may have; lengths must be divisible."""
         allowed = [role for role in operator.roles if role.name != "=" or self.rules.equal_gradients]
         pick: Callable[[Iterable[Role], int], Iterable[Roles]]
         pick = itertools.combinations_with_replacement if self.rules.ordered else _product
@@ -148,13 +147,16 @@ class Block:
         return [roles for roles in found if not (self.rules.ordered and self._cuts_early(roles))]
 
     def _cuts_early(self, roles: Roles) -> bool:
-        """Whether sequences are cut though there are enough of them: rows are rows, and have one name."""
+        """Whether roles cut dimension s although dimension b could still be cut.
+
+        To MindSpore both cut rows, so the same split would be tried under two names.
+        """
         named = [(role.name, size) for role, size in zip(roles, self.axes, strict=True)]
         parts = math.prod(size for name, size in named if name == "b")
         return any(name == "s" and self.lengths["b"] % (parts * size) == 0 for name, size in named)
 
     def allows(self, before: str, after: str, forward: bool) -> bool:
-        """Whether a tensor, or a gradient, may go from one layout to another."""
+        """Whether a tensor (or a gradient, if not `forward`) may go from one layout to another."""
         pairs = list(zip(before, after, strict=True))
         scattered = (ALIKE, PARTIAL, *self.rules.scattered)
         if forward and any(was == PARTIAL and shall not in scattered for was, shall in pairs):
@@ -162,7 +164,7 @@ class Block:
         return not self.rules.ordered or all(_nested(pairs, dims) for dims in (ROWS, "h", "a", "f"))
 
     def divides(self, roles: Roles) -> bool:
-        """Whether every dimension can be cut into as many parts as the roles want."""
+        """Whether every dimension can be cut into as many parts as the roles demand."""
         return all(
             length % math.prod(n for role, n in zip(roles, self.axes, strict=True) if role.name == name) == 0
             for name, length in self.lengths.items()
@@ -170,16 +172,14 @@ class Block:
 
 
 def block(model: ModelConfig, devices: int, batch: int, rules: Rules = FREE) -> Block:
-    """The block of a PanGu-alpha network on a number of devices.
+    """Builds the block of a PanGu-alpha network on a number of devices.
 
     Args:
-        model: Its shape.
-        devices: How many share the block.
-        batch: Sequences of a micro-batch on all of them together.
-        rules: Of the partitioner.
+        devices: Number of devices that share the block.
+        batch: Sequences of a micro-batch on all devices together.
 
     Raises:
-        ValueError: There is nothing to share.
+        ValueError: If there are fewer than two devices or no sequences.
     """
     for name, value, least in (("devices", devices, 2), ("batch", batch, 1)):
         if value < least:
@@ -201,14 +201,14 @@ def _product(roles: Iterable[Role], repeat: int) -> Iterator[Roles]:
 
 
 def _nested(pairs: list[tuple[str, str]], dimensions: str) -> bool:
-    """Whether the axes that stop or start to cut the dimensions are inside those that go on to."""
+    """Whether the axes that start or stop cutting the dimensions lie inside those that go on cutting them."""
     kept = [i for i, (was, shall) in enumerate(pairs) if was == shall and was in dimensions]
     moved = [i for i, (was, shall) in enumerate(pairs) if was != shall and {was, shall} & set(dimensions)]
     return not kept or not moved or max(kept) < min(moved)
 
 
 def prime_factors(number: int) -> tuple[int, ...]:
-    """Prime factors, the smallest first; () for 1."""
+    """The prime factors in ascending order; () for 1."""
     for factor in range(2, math.isqrt(number) + 1):
         if number % factor == 0:
             return (factor, *prime_factors(number // factor))
@@ -227,10 +227,10 @@ _SAME_WORK = (
 
 
 def _multiply(inner: str, outer: str) -> Roles:
-    """x [.., inner] times W [outer, inner]: y = x W^T, dx = dy W, dW = dy^T x.
+    """Roles of x [.., inner] times W [outer, inner]: y = x W^T, dx = dy W, dW = dy^T x.
 
-    Devices never do the same work. Split over the inner dimension, y is a partial sum and dx is split; over
-    the outer one, y is split and dx is a partial sum: Megatron's row and column.
+    Devices never do the same work. Split over the inner dimension, y is a partial sum and dx is split; split
+    over the outer one, y is split and dx is a partial sum: Megatron's row and column parallel layers.
     """
     return (
         *_BY_ROWS,
@@ -240,12 +240,15 @@ def _multiply(inner: str, outer: str) -> Roles:
 
 
 def _elementwise(column: str) -> Roles:
-    """Operators that work on each element, or hand a tensor to several others."""
+    """Roles of an operator that works on each element, or that hands a tensor to several others."""
     return (*_BY_ROWS, _split(column, "cut"), *_SAME_WORK)
 
 
 def _attention(hidden: int) -> Iterator[Operator]:
-    """From the residual stream to the first sum. A norm needs whole rows, the core whole sequences."""
+    """Yields operators from the residual stream to the first sum.
+
+    A norm needs whole rows, the core whole sequences.
+    """
     yield _stream("stream", "feed_forward_sum", hidden)
     yield _norm("attention_norm", "stream", hidden)
     yield Operator("normed", "", ("attention_norm",), hidden, _elementwise("h"), {})
@@ -265,7 +268,7 @@ def _attention(hidden: int) -> Iterator[Operator]:
 
 
 def _feed_forward(model: ModelConfig) -> Iterator[Operator]:
-    """From the first sum to the second."""
+    """Yields operators from the first sum to the second."""
     hidden = model.hidden_size
     yield _stream("middle", "attention_sum", hidden)
     yield _norm("feed_forward_norm", "middle", hidden)
@@ -276,7 +279,7 @@ def _feed_forward(model: ModelConfig) -> Iterator[Operator]:
 
 
 def _stream(name: str, source: str, hidden: int) -> Operator:
-    """The residual stream before it forks: in one layout, its gradients added in one layout."""
+    """The residual stream before it forks; it has one layout, in which its gradients are added."""
     return Operator(name, "", (source,), hidden, _elementwise("h"), {})
 
 

@@ -1,4 +1,4 @@
-"""A picture of what a block sends by tokens: the found way to split it beside the known ones."""
+"""Draws what a block sends by number of tokens: the found way to split it and the known ones."""
 
 from __future__ import annotations
 
@@ -21,13 +21,7 @@ _BATCHES = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32)
 
 
 def draw_operators(model: ModelConfig, devices: Sequence[int], path: str | Path) -> None:
-    """Writes a PNG with a graph for each number of devices, for MindSpore's rules and one micro-batch.
-
-    Args:
-        model: The network's shape.
-        devices: Numbers of devices.
-        path: The PNG.
-    """
+    """Writes a PNG with one graph per number of devices, for MindSpore's rules and one micro-batch."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -48,11 +42,11 @@ def draw_operators(model: ModelConfig, devices: Sequence[int], path: str | Path)
 
 
 def _lines(model: ModelConfig, devices: int) -> dict[str, list[tuple[float, float]]]:
-    """(tokens / H, MB) of every way by name."""
+    """Points (tokens / H, MB sent) of every way, by its name."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for batch in _BATCHES:
         tokens = batch * model.seq_length / model.hidden_size
         for name, way in compared(block(model, devices, batch, MINDSPORE)).items():
-            if "sequence" not in name:  # the same bytes as without
+            if "sequence" not in name:  # sequence parallelism sends the same number of bytes
                 lines.setdefault(name, []).append((tokens, way.sent / 1e6))
     return lines

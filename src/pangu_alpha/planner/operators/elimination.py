@@ -1,8 +1,8 @@
-"""Least sum of tables over a graph of choices, exactly, under a budget: vertex after vertex is eliminated.
+"""Minimises a sum of tables over a graph of choices, exactly and within a budget, by eliminating vertices.
 
-Every vertex has a list of choices, every table gives costs for the choices of one or two vertices. Tables
-have levels: units of a budget that their costs use up. For series-parallel graphs, such as a chain with
-residual connections; see Bertele and Brioschi, Nonserial Dynamic Programming (1972).
+Every vertex has a list of choices, and every table holds costs for the choices of one or two vertices. Tables
+have levels: the units of a budget that their choices use up. Works for series-parallel graphs, such as a
+chain with residual connections; see Bertele and Brioschi, Nonserial Dynamic Programming (1972).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_AT_ONCE = 2**22  # numbers
+_AT_ONCE = 2**22  # numbers that one step of _least_sums may hold in memory
 
 Levels = dict[int, np.ndarray]
 
@@ -23,8 +23,9 @@ class Table:
 
     Args:
         scope: One or two vertices.
-        levels: By units of the budget; an array with a dimension for each vertex, infinite where impossible.
-        explain: Given a level and choices of the scope, adds the choices of eliminated vertices behind it.
+        levels: Arrays by units of the budget; one dimension for each vertex, infinite where impossible.
+        explain: Given a level and the choices of the scope, adds the choices of the vertices that were
+            eliminated to make this table.
     """
 
     scope: tuple[str, ...]
@@ -33,14 +34,14 @@ class Table:
 
 
 def minimise(tables: Iterable[Table], limit: float) -> tuple[float, dict[str, int]] | None:
-    """The choices of least cost.
+    """Finds the choices of least cost.
 
     Args:
-        tables: Costs; vertices are those of their scopes.
-        limit: Largest level; infinite for none.
+        tables: Costs; all vertices in their scopes get a choice.
+        limit: Largest level allowed; infinite for none.
 
     Returns:
-        Cost and choice of every vertex; None if there are none within the limit.
+        The cost, and the choice of every vertex; None if no choices are possible within the limit.
     """
     merged: dict[frozenset[str], Table] = {}
     for table in sorted(tables, key=lambda table: -len(table.scope)):
@@ -61,7 +62,7 @@ def minimise(tables: Iterable[Table], limit: float) -> tuple[float, dict[str, in
 
 
 def _merge(merged: dict[frozenset[str], Table], table: Table, limit: float) -> None:
-    """Adds a table to the one with the same vertices, a unary one to any that has its vertex."""
+    """Adds a table to the one with the same vertices; a table of one vertex to any that has this vertex."""
     for scope in merged:
         if scope >= set(table.scope):
             merged[scope] = _add(merged[scope], table, limit)
@@ -70,7 +71,7 @@ def _merge(merged: dict[frozenset[str], Table], table: Table, limit: float) -> N
 
 
 def _add(first: Table, second: Table, limit: float) -> Table:
-    """Sums of two tables; the second's vertices are among the first's."""
+    """The sum of two tables; the second's vertices are among the first's."""
 
     def combine(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, None]:
         if len(second.scope) == 1:
@@ -82,7 +83,7 @@ def _add(first: Table, second: Table, limit: float) -> Table:
 
 
 def _eliminate(vertex: str, bucket: list[Table], limit: float) -> Table:
-    """The table of a vertex's two neighbours, for its best choice."""
+    """The table of a vertex's two neighbours in which the vertex has its best choice."""
     assert len(bucket) == 2, f"{vertex} has {len(bucket)} neighbours"
     first, second = bucket
     left, right = ((set(table.scope) - {vertex}).pop() for table in bucket)
@@ -96,7 +97,7 @@ def _eliminate(vertex: str, bucket: list[Table], limit: float) -> Table:
 
 
 def _least_sums(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """min over v of one[a, v] + other[v, b], and the v; some rows a at a time, to spare memory."""
+    """min over v of one[a, v] + other[v, b], and the best v; in blocks of rows to save memory."""
     costs, best = [], []
     step = max(1, _AT_ONCE // other.size)
     for start in range(0, len(one), step):
@@ -114,7 +115,7 @@ def _combined(
     limit: float,
     vertex: str = "",
 ) -> Table:
-    """Combines all pairs of levels within the limit and keeps the best of those that use up the same."""
+    """Combines all pairs of levels within the limit, and keeps the best for each sum of levels."""
     pairs = [(one, other) for one in first.levels for other in second.levels if one + other <= limit]
     levels: Levels = {}
     origins: dict[int, np.ndarray] = {}
@@ -140,7 +141,7 @@ def _combined(
 
 
 def _without_dominated(levels: Mapping[int, np.ndarray]) -> Levels:
-    """Drops levels that are nowhere better than what a smaller one gives."""
+    """Drops levels that are nowhere better than a smaller level."""
     kept: Levels = {}
     best: np.ndarray | float = np.inf
     for level in sorted(levels):

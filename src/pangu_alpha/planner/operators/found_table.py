@@ -1,7 +1,8 @@
-"""A found way to split a block as the table of operators that a run is split by, and back.
+"""Converts a found way to split a block to a table of operators, and back.
 
-The table is what training, dry runs, replays and checkpoints take; the way is what the search found and whose
-traffic is modelled. Both say the same, but for the forks of the residual stream, which no operator is.
+The table is what training, dry runs, replays and checkpoints take; the way is what the search returns and
+whose traffic is modelled. They contain the same information except for the forks of the residual stream,
+which are no operators and therefore not in the table.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pangu_alpha.parallel.sharding import BLOCK, Split
 from pangu_alpha.planner.operators.block import MINDSPORE, ROWS, Operator, block
 from pangu_alpha.planner.operators.strategies import BlockStrategy, Choice, cheapest
 
-_PRODUCTS = {  # inner and outer dimension, and the operator that adds the bias
+_PRODUCTS = {  # by product: inner and outer dimension, and the operator that adds the bias
     "query": ("h", "a", "query_bias"),
     "key": ("h", "a", "key_bias"),
     "value": ("h", "a", "value_bias"),
@@ -25,7 +26,7 @@ _PRODUCTS = {  # inner and outer dimension, and the operator that adds the bias
     "up": ("h", "f", "gelu"),
     "down": ("f", "h", "feed_forward_sum"),
 }
-_CELLS_OF = {  # cells of the table by operator
+_CELLS_OF = {  # by operator of the block: cells of the table
     "attention_norm": ("LayerNorm attention_norm", "Normalize attention_norm"),
     "feed_forward_norm": ("LayerNorm feed_forward_norm", "Normalize feed_forward_norm"),
     "core": ("SplitHeads", "JoinHeads", "AttentionCore", "FlashAttention", "dropout"),
@@ -33,7 +34,7 @@ _CELLS_OF = {  # cells of the table by operator
     "attention_sum": ("Block", "attention_dropout"),
     "feed_forward_sum": ("feed_forward_dropout",),
 }
-_SHOWN_BY = {  # an operator of the table whose first input shows how rows and columns are cut
+_SHOWN_BY = {  # by operator of the block: cell and operator of the table whose first input has the same cuts
     "attention_norm": ("Normalize attention_norm", "norm"),
     "feed_forward_norm": ("Normalize feed_forward_norm", "norm"),
     "core": ("AttentionCore", "softmax"),
@@ -53,15 +54,15 @@ class _Cuts(NamedTuple):
 
 
 def found_table(strategy: BlockStrategy, model: ModelConfig, name: str) -> FoundTable:
-    """A way to split a block as a table.
+    """Converts a way to split a block to a table.
 
     Args:
-        strategy: One for MindSpore's rules, without slices.
-        model: The shape that it was found for.
-        name: What the table says of the model.
+        strategy: A way for MindSpore's rules, without slices.
+        model: The shape for which the way was found.
+        name: Name of the model in the table.
 
     Raises:
-        ValueError: The network cannot be split so.
+        ValueError: If a table cannot express the way.
     """
     if any(choice.slices > 1 for choice in strategy.choices.values()):
         raise ValueError("limit: matrices kept in slices are in no table of operators; leave the limit out")
@@ -79,16 +80,16 @@ def found_table(strategy: BlockStrategy, model: ModelConfig, name: str) -> Found
 
 
 def strategy_of(found: FoundTable, model: ModelConfig, batch: int, micro_batches: int = 1) -> BlockStrategy:
-    """The way that a table says, with what it sends; the forks of the residual stream as is cheapest.
+    """Converts a table to a way with modelled traffic.
+
+    The table does not contain the forks of the residual stream; they get the cheapest layout.
 
     Args:
-        found: The table.
-        model: A model that it fits.
+        model: A model that the table fits.
         batch: Sequences of a micro-batch on all devices that share a block.
-        micro_batches: Of a step.
 
     Raises:
-        ValueError: It is none that the search knows.
+        ValueError: If the search does not know such a way.
     """
     grid = block(model, found.devices, batch, MINDSPORE)
     if tuple(found.axes.values()) != grid.axes:
@@ -115,7 +116,7 @@ def _cuts(strategy: BlockStrategy, name: str) -> _Cuts:
 
 
 def _of(choice: Choice, operator: Operator, names: tuple[str, ...]) -> _Cuts:
-    """What cuts an operator that is split by a choice."""
+    """The axes that cut an operator if it is split by a choice."""
     inner = _PRODUCTS[operator.name][0] if operator.name in _PRODUCTS else ""
 
     def cut(dimensions: str) -> tuple[str, ...]:
@@ -126,7 +127,7 @@ def _of(choice: Choice, operator: Operator, names: tuple[str, ...]) -> _Cuts:
 
 
 def _read(found: FoundTable, name: str) -> _Cuts:
-    """What cuts an operator by a table."""
+    """The axes that cut an operator according to a table."""
 
     def single(axis: str | None) -> tuple[str, ...]:
         parts = [] if axis is None else axis.split("+")
@@ -142,7 +143,7 @@ def _read(found: FoundTable, name: str) -> _Cuts:
 
 
 def _check_sums(strategy: BlockStrategy) -> None:
-    """One operator of the network is both residual sums; its rows may be cut, its columns not."""
+    """Checks that both residual sums are cut alike and by rows: one operator of the network is both."""
     first, second = (_cuts(strategy, name) for name in ("attention_sum", "feed_forward_sum"))
     if first != second:
         raise ValueError(
@@ -158,7 +159,10 @@ def _words(cuts: _Cuts) -> str:
 
 
 def _product(strategy: BlockStrategy, name: str) -> dict[str, dict[str, OperatorSplit]]:
-    """Cells of a product: MatMul sums whole, or over all devices that share a sum, by rows."""
+    """The table's cells of a product.
+
+    MatMul sums whole rows, or over all devices that share a sum and then scattered by rows.
+    """
     tensor, cuts, adds = _axes(strategy), _cuts(strategy, name), _cuts(strategy, _PRODUCTS[name][2])
 
     def axis(*names: str) -> str | None:
@@ -177,7 +181,7 @@ def _product(strategy: BlockStrategy, name: str) -> dict[str, dict[str, Operator
 
 
 def _renamed(split: Split, cuts: _Cuts, tensor: tuple[str, ...]) -> OperatorSplit:
-    """A row of the hand-made table with the axes of a found way."""
+    """A row of the hand-made table, with the axes of a found way in place of its own."""
     rows = joined((DATA, *cuts.rows), tensor)
     names: Mapping[str | None, str | None] = {
         "dp": rows,

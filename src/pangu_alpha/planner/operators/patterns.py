@@ -1,4 +1,4 @@
-"""Known ways to split a block, to compare the found one with: data parallel, Megatron's, and mixtures."""
+"""Known ways to split a block, to compare the found one with: data parallel, Megatron's, mixtures."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from pangu_alpha.planner.operators.block import FREE, MINDSPORE, Block, block
 from pangu_alpha.planner.operators.strategies import BlockStrategy, Choice, cheapest, evaluate
 from pangu_alpha.planner.text_tables import table
 
-_COLUMNS = {  # along Megatron's axes; the residual stream and its norms have none
+_COLUMNS = {  # dimension that Megatron cuts, by operator; the residual stream and its norms are not cut
     **dict.fromkeys(("query", "query_bias", "key", "key_bias", "value", "value_bias"), "a"),
     **dict.fromkeys(("core", "output"), "a"),
     **dict.fromkeys(("up", "gelu", "down"), "f"),
 }
 
-_FREE_DEVICES = 8  # more take minutes without MindSpore's order of the axes, which leaves fewer layouts
+# Without MindSpore's order of the axes there are many more layouts, and more devices take minutes.
+_FREE_DEVICES = 8
 
 
 def megatron(block: Block, data: int = 1, sequence: bool = False) -> dict[str, Choice]:
-    """Megatron's pattern (Shoeybi et al., 2019): products by columns, then by rows; two sums for each pass.
+    """Megatron's pattern (Shoeybi et al., 2019): products by columns, then by rows; two sums per pass.
 
     Args:
-        block: The block.
-        data: Devices that read different sequences; the others share the products. All devices: data
-            parallel.
+        data: Number of devices that read different sequences; the others share the products. All devices
+            means data parallel.
         sequence: Whether the others cut the residual stream by rows (Korthikanti et al., 2022).
 
     Returns:
-        Choices of all operators.
+        The choice for every operator.
 
     Raises:
-        ValueError: Axes or lengths are not divisible so.
+        ValueError: If axes or lengths are not divisible in this way.
     """
     stream = "s" if sequence else "=" if block.rules.equal_gradients else "=+"
     names, rest = [], data
@@ -50,9 +50,9 @@ def megatron(block: Block, data: int = 1, sequence: bool = False) -> dict[str, C
 
 
 def patterns(block: Block, micro_batches: int = 1) -> dict[str, BlockStrategy]:
-    """The known ways that a block can be split in, by name; those that are not divisible are left out.
+    """The known ways in which a block can be split, by name; leaves out those that are not divisible.
 
-    "dp D x tp T" is Megatron's pattern on T devices, D times.
+    "dp D x tp T" is Megatron's pattern on T devices, replicated D times.
     """
     found = {}
     for name, options in _named(math.prod(block.axes)):
@@ -76,17 +76,15 @@ def _named(devices: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def operators_text(
     model: ModelConfig, devices: int, batch: int, micro_batches: int = 1, limit: float | None = None
 ) -> str:
-    """The found way to split a block beside the known ones, as text.
+    """Compares the found way to split a block with the known ones, as text.
 
     Args:
-        model: The network's shape.
-        devices: How many share the block.
-        batch: Sequences of a micro-batch on all of them.
-        micro_batches: Of a step.
+        devices: Number of devices that share the block.
+        batch: Sequences of a micro-batch on all devices together.
         limit: See strategies.best_block.
 
     Raises:
-        ValueError: No way fits.
+        ValueError: If no way fits.
     """
     ways = compared(block(model, devices, batch, MINDSPORE), micro_batches, limit)
     free = {}
@@ -106,12 +104,12 @@ def operators_text(
 
 
 def compared(block: Block, micro_batches: int = 1, limit: float | None = None) -> dict[str, BlockStrategy]:
-    """The "found" way within a limit, then the known ones, whatever they hold."""
+    """The "found" way within a limit, then the known ones, which may hold more."""
     return {"found": cheapest(block, micro_batches, limit), **patterns(block, micro_batches)}
 
 
 def _sent(name: str, ways: Mapping[str, BlockStrategy]) -> tuple[str, str]:
-    """Bytes that a way sends, and their share of Megatron's; "-" where there is none."""
+    """Bytes that a way sends, and their share of Megatron's; "-" where there is no such way."""
     if name not in ways:
         return "-", "-"
     share = f"{ways[name].sent / ways['Megatron'].sent:.2%}" if "Megatron" in ways else "-"

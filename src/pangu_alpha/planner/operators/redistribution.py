@@ -1,4 +1,4 @@
-"""What it takes to bring a tensor from one layout into another, and how many bytes each collective sends."""
+"""The collectives that bring a tensor from one layout into another, and how many bytes each sends."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Step(NamedTuple):
 
     Args:
         operation: "AllReduce", "AllGather", "ReduceScatter" or "AlltoAll".
-        group: Devices that take part.
-        bytes: Payload: what goes in, what comes out of an AllGather.
+        group: Number of devices that take part.
+        bytes: Payload: the input, or for an AllGather the output.
     """
 
     operation: str
@@ -24,7 +24,7 @@ class Step(NamedTuple):
 
 
 def sent(step: Step) -> float:
-    """Bytes that each device sends when the operation goes round a ring (Patarasuk and Yuan, 2009)."""
+    """Bytes that each device sends when the operation runs in a ring (Patarasuk and Yuan, 2009)."""
     rounds = 2 if step.operation == "AllReduce" else 1
     return rounds * (step.group - 1) / step.group * step.bytes
 
@@ -32,23 +32,24 @@ def sent(step: Step) -> float:
 def redistribute(
     before: str, after: str, axes: Sequence[int], size: float, exchanges: bool = True
 ) -> list[Step] | None:
-    """Collectives that bring a tensor from one layout into another.
+    """Finds the collectives that bring a tensor from one layout into another.
 
-    Along an axis a partial sum is summed by slices (ReduceScatter) or whole (AllReduce), a dimension is
-    exchanged for another (AlltoAll) or gathered (AllGather); to cut what is alike sends nothing, nor does to
-    make it a partial sum (one device keeps it, the others have zero). Axes with the same task act as one.
-    What makes the tensor smaller comes first; an AllReduce beside others is done as its two halves, which
-    join these.
+    Along an axis, a partial sum is summed in slices (ReduceScatter) or as a whole (AllReduce); a split
+    dimension is exchanged for another (AlltoAll) or gathered (AllGather). Cutting a tensor that is equal on
+    all devices sends nothing, and neither does making it a partial sum (one device keeps it, the others take
+    zero). Axes with the same task act as one. Steps that make the tensor smaller come first; an AllReduce
+    next to other steps is replaced by its two halves, which join those steps.
 
     Args:
-        before: State along each axis.
-        after: State wanted.
+        before: State along each axis; see planner.operators.block.STATES.
+        after: Wanted state along each axis.
         axes: Sizes of the axes.
         size: Bytes of the whole tensor.
-        exchanges: Whether there is AlltoAll; else a dimension is gathered and the other cut.
+        exchanges: Whether AlltoAll may be used; otherwise one dimension is gathered and the other cut.
 
     Returns:
-        The steps; None where a split tensor would have to become a partial sum, for which there is no reason.
+        The steps in order; None where a split tensor would have to become a partial sum, which is never
+            useful.
     """
     local, tasks = size, Counter[tuple[str, str]]()
     for was, shall, length in zip(before, after, axes, strict=True):
@@ -71,12 +72,12 @@ def redistribute(
 
 
 def _merged(state: str) -> str:
-    """Both dimensions of the rows are one where a whole tensor is gathered from or cut into rows."""
+    """Treats both dimensions of the rows as one, where a tensor is gathered from rows or cut into them."""
     return ROWS if state in ROWS else state
 
 
 def _in_order(tasks: Mapping[tuple[str, str], int]) -> Iterator[tuple[str, int]]:
-    """(operation, devices), what shrinks first, what grows last."""
+    """Yields (operation, devices): operations that shrink the tensor first, those that enlarge it last."""
     whole = tasks.get((PARTIAL, ALIKE), 1)
     others = sorted(task for task in tasks if task != (PARTIAL, ALIKE))
     if whole > 1 and not others:

@@ -1,6 +1,6 @@
-"""The cheapest way to split a block's operators, and what it sends: exact search with redistribution costs.
+"""Exact search for the cheapest way to split a block's operators, including changes of layout.
 
-Costs are bytes that a device sends in a step for one block by ring algorithms, or any other price of a
+Costs are the bytes that a device sends in a step for one block by ring algorithms, or any other price of a
 collective. Operators, roles and states are those of planner.operators.block.
 """
 
@@ -27,7 +27,7 @@ Price = Callable[[Step], float]
 
 
 def seconds(links: Links) -> Price:
-    """The price of a call in seconds, for devices that are neighbours on these links."""
+    """Returns a price in seconds, for devices that are neighbours on these links."""
 
     def price(step: Step) -> float:
         fan = links.fan(step.group, 1)
@@ -40,9 +40,10 @@ class Choice(NamedTuple):
     """How an operator is split.
 
     Args:
-        roles: Along each axis.
-        slices: Parts into which devices with the same part of a matrix cut it further: it is gathered for
-            every use and let go (ZeRO's third stage; Rajbhandari et al., 2020).
+        roles: The role along each axis.
+        slices: Number of slices into which devices with the same part of a matrix cut that part further. The
+            matrix is gathered for every use and freed after it (ZeRO's third stage; Rajbhandari et al.,
+            2020).
     """
 
     roles: Roles
@@ -55,8 +56,7 @@ class Transfer(NamedTuple):
     Args:
         what: "producer -> consumer" of a tensor, or "operator.parameter".
         phase: "forward", "backward", "parameter" or "gradient".
-        step: One call.
-        times: Calls a step.
+        times: Number of calls in a step.
     """
 
     what: str
@@ -70,9 +70,6 @@ class BlockStrategy:
     """A way to split a block.
 
     Args:
-        block: The block.
-        choices: Of every operator.
-        micro_batches: Of a step.
         transfers: Collectives of a step, for this block.
     """
 
@@ -88,7 +85,7 @@ class BlockStrategy:
 
     @property
     def held(self) -> int:
-        """Bytes of the block's matrices and their moments, float32, that a device holds."""
+        """Bytes of the block's matrices and their moments (float32) that a device holds."""
         return sum(held(self.block, name, choice) for name, choice in self.choices.items())
 
     def cost(self, price: Price) -> float:
@@ -96,7 +93,7 @@ class BlockStrategy:
         return sum(each.times * price(each.step) for each in self.transfers)
 
     def table(self) -> str:
-        """Roles of the operators along the axes, and the transfers, as text."""
+        """The roles of the operators along the axes, and the transfers, as text."""
         kept = {
             name: f"1/{choice.slices}" if choice.slices > 1 else "" for name, choice in self.choices.items()
         }
@@ -134,18 +131,19 @@ def best_block(
     limit: float | None = None,
     rules: Rules = MINDSPORE,
 ) -> BlockStrategy:
-    """The way to split a block that sends least.
+    """Finds the way to split a block that sends the fewest bytes.
 
     Args:
-        model: The network's shape.
-        devices: How many share the block.
-        batch: Sequences of a micro-batch on all of them.
-        micro_batches: Of a step; gradients of parameters that are not kept in slices are summed once.
-        limit: Largest number of bytes that a device may hold of the block's matrices and their moments.
-        rules: Of the partitioner: MINDSPORE's, or FREE for any.
+        devices: Number of devices that share the block.
+        batch: Sequences of a micro-batch on all devices together.
+        micro_batches: Micro-batches of a step. Gradients of parameters that are not kept in slices are summed
+            once a step.
+        limit: Largest number of bytes that a device may hold of the block's matrices and their moments; None
+            for no limit.
+        rules: Rules of the partitioner: MINDSPORE, or FREE for any.
 
     Raises:
-        ValueError: There is none.
+        ValueError: If there is no such way.
     """
     return cheapest(block(model, devices, batch, rules), micro_batches, limit)
 
@@ -157,17 +155,16 @@ def cheapest(
     price: Price = sent,
     allowed: Callable[[str, Choice], bool] = lambda name, choice: True,
 ) -> BlockStrategy:
-    """The way of least cost.
+    """Finds the way of least cost.
 
     Args:
-        block: The block.
         micro_batches: See `best_block`.
         limit: See `best_block`.
-        price: Of a call.
-        allowed: Whether an operator, by its name, may be split so.
+        price: Cost of one call.
+        allowed: Whether the operator of a name may be split by a choice.
 
     Raises:
-        ValueError: There is none: lengths are not divisible, none is allowed, or none fits the limit.
+        ValueError: If lengths are not divisible, no choice is allowed, or no way fits the limit.
     """
     options = {
         name: [choice for choice in choices_of(block, operator, limit) if allowed(name, choice)]
@@ -193,15 +190,10 @@ def cheapest(
 
 
 def evaluate(block: Block, choices: Mapping[str, Choice], micro_batches: int = 1) -> BlockStrategy:
-    """What a given way sends.
-
-    Args:
-        block: The block.
-        choices: Of every operator.
-        micro_batches: Of a step.
+    """Computes what a given way sends.
 
     Raises:
-        ValueError: A tensor or its gradient cannot be brought into the layout wanted.
+        ValueError: If a tensor or its gradient cannot be brought into the layout wanted.
     """
     transfers: list[Transfer] = []
     for producer, consumer, size in block.edges():
@@ -216,10 +208,10 @@ def evaluate(block: Block, choices: Mapping[str, Choice], micro_batches: int = 1
 
 
 def choices_of(block: Block, operator: Operator, limit: float | None) -> list[Choice]:
-    """What an operator may choose from; slices of matrices only where there is a limit: they never send less.
+    """The choices of an operator; matrices are sliced only if there is a limit, as slices never send less.
 
-    Two gathers of 16 bits and a ReduceScatter of 32 for each micro-batch are at least the AllReduce of 32
-    that a step needs for whole ones.
+    Two 16-bit gathers and a 32-bit ReduceScatter for each micro-batch send at least as much as the one 32-bit
+    AllReduce that a step needs for whole matrices.
     """
     choices = []
     for roles in block.choices(operator):
@@ -230,7 +222,7 @@ def choices_of(block: Block, operator: Operator, limit: float | None) -> list[Ch
 
 
 def held(block: Block, name: str, choice: Choice) -> int:
-    """Bytes of an operator's matrix and its moments, float32, that a device holds; 0 if it has none."""
+    """Bytes of an operator's matrix and its moments (float32) that a device holds; 0 if it has no matrix."""
     operator = block.operators[name]
     if not operator.product:
         return 0
@@ -238,10 +230,11 @@ def held(block: Block, name: str, choice: Choice) -> int:
 
 
 def parameter_transfers(block: Block, name: str, choice: Choice, micro_batches: int) -> Iterator[Transfer]:
-    """Sums of the gradients of an operator's parameters; matrices in slices are gathered as well.
+    """Yields the sums of the gradients of an operator's parameters, and the gathers of sliced matrices.
 
-    A whole parameter's gradient is summed once a step. Slices are gathered in the compute type for the
-    forward and the backward pass of every micro-batch, which leaves a slice of the gradient's sum.
+    The gradient of a whole parameter is summed once a step. Slices are gathered in the compute type for the
+    forward and the backward pass of every micro-batch, and each micro-batch scatters its gradient's sum to
+    them.
     """
     copies, cuts = _parts(block, choice.roles, "summed"), _parts(block, choice.roles, "cut")
     for parameter, elements in block.operators[name].parameters.items():
@@ -262,7 +255,7 @@ def _parts(block: Block, roles: Roles, parameters: str) -> int:
 
 
 def _journeys(producer: Roles, consumer: Roles) -> tuple[tuple[str, str, str], ...]:
-    """(phase, layout, layout wanted) of a tensor and of its gradient, which goes the other way."""
+    """(phase, layout, wanted layout) of a tensor, and of its gradient, which goes the other way."""
     gives, needs = ("".join(states) for states in ([r.gives for r in producer], [r.needs for r in consumer]))
     returns, wants = (
         "".join(states) for states in ([r.returns for r in consumer], [r.wants for r in producer])
@@ -277,7 +270,7 @@ def _tables(
     limit: float | None,
     price: Price,
 ) -> Iterator[Table]:
-    """Costs of every operator's own transfers and of every edge's."""
+    """Yields the costs of every operator's own transfers and of every edge's."""
     for name, choices in options.items():
         costs = np.array(
             [
@@ -298,7 +291,7 @@ def _tables(
 def _edge(
     block: Block, producers: list[Choice], consumers: list[Choice], size: float, price: Price
 ) -> np.ndarray:
-    """Costs of a tensor and its gradient between all choices of its producer and its consumer."""
+    """Costs of a tensor and its gradient, for all pairs of choices of its producer and its consumer."""
 
     def cost(phase: str, before: str, after: str) -> float:
         steps = _steps(block, phase, before, after, size)
@@ -315,7 +308,7 @@ def _edge(
 
 
 def _steps(block: Block, phase: str, before: str, after: str, size: float) -> list[Step] | None:
-    """Collectives of a change of layout; None if it is not possible."""
+    """Collectives of a change of layout; None if it is impossible."""
     if not block.allows(before, after, phase == "forward"):
         return None
     return redistribute(before, after, block.axes, size, block.rules.exchanges)
@@ -324,8 +317,11 @@ def _steps(block: Block, phase: str, before: str, after: str, size: float) -> li
 def _pairs(
     block: Block, before: np.ndarray, after: np.ndarray, cost: Callable[[str, str], float]
 ) -> np.ndarray:
-    """cost(before, after) of all pairs of layouts [n, axes], [m, axes]; once for those alike but for the
-    order of axes of one size, if it does not matter."""
+    """cost(before, after) of all pairs of layouts [n, axes], [m, axes]; returns [n, m].
+
+    If the order of axes does not matter, pairs that differ only in the order of axes of one size are computed
+    once.
+    """
     states, axes = len(STATES), block.axes
     sizes = np.unique(axes)  # axes are in ascending order, and so are the sorted codes
     codes = before[:, None] * states + after[None] + states**2 * np.searchsorted(sizes, axes)  # [n, m, axes]

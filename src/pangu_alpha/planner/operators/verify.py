@@ -1,4 +1,4 @@
-"""Compiles a found way to split a block, and compares its collectives with the modelled ones by kind."""
+"""Compiles a found way to split a block, and compares its collectives by kind with the modelled ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pangu_alpha.proof.dry_run.compile import compile_rank
 from pangu_alpha.proof.dry_run.job import Job
 from pangu_alpha.proof.graph import mindir
 
-_LAYERS = 2  # and one more; what the longer network sends more is one block's
+_LAYERS = 2  # compiled with this number and one more; the difference is what one block sends
 PASSES = ("forward", "backward")
 
 
@@ -29,10 +29,10 @@ class Line(NamedTuple):
     Args:
         phase: "forward", "backward", "parameter" or "gradient".
         operation: "AllReduce", ...
-        group: Devices that take part.
+        group: Number of devices that take part.
         bytes: Payload of a call.
-        modelled: Calls by the model.
-        compiled: Calls in the graph.
+        modelled: Number of calls in the model.
+        compiled: Number of calls in the compiled graph.
     """
 
     phase: str
@@ -44,22 +44,22 @@ class Line(NamedTuple):
 
     @property
     def equal(self) -> bool:
-        """Whether model and graph agree."""
+        """Whether the model and the graph agree."""
         return self.modelled == self.compiled
 
 
 def verify(model: ModelConfig, strategy: BlockStrategy, folder: Path, timeout: float = 1800.0) -> list[Line]:
-    """Compiles a strategy for rank 0 and compares.
+    """Compiles a strategy for rank 0 and compares its calls with the modelled ones.
 
     Args:
         model: The shape that the strategy was found for.
-        strategy: One for MindSpore's rules, without slices.
-        folder: Gets the children's files.
+        strategy: A strategy for MindSpore's rules, without slices.
+        folder: Folder for the files of the child processes.
         timeout: Seconds for each of two compilations.
 
     Raises:
-        DryRunError: MindSpore refuses the strategy.
-        ValueError: The network cannot be split so.
+        DryRunError: If MindSpore refuses the strategy.
+        ValueError: If the network cannot be split in this way.
     """
     found = found_table(strategy, model, "the searched model")
     plan = ParallelPlan(tp=found.devices, micro_batches=strategy.micro_batches, table=found)
@@ -67,20 +67,20 @@ def verify(model: ModelConfig, strategy: BlockStrategy, folder: Path, timeout: f
 
 
 def verify_job(job: Job, folder: Path, timeout: float = 1800.0) -> list[Line]:
-    """Compiles a block of a plan that has a found table, and compares what its passes send.
+    """Compiles a block of a plan that has a found table, and compares the calls of its passes.
 
-    The stages and what is computed again are left out: they change no call of a block, but how many blocks
-    a rank has and which calls it repeats. Gradients are left out, too: their sums are over dp as well, and
-    are those of the parameters' layouts.
+    Stages and recompute are left out: they do not change the calls of a block, only how many blocks a rank
+    has and which calls it repeats. Gradients are left out as well: they are also summed over dp, as the
+    parameters' layouts determine.
 
     Args:
-        job: What a dry run compiles, its plan with a table.
-        folder: Gets the children's files.
+        job: The job that a dry run compiles; its plan has a table.
+        folder: Folder for the files of the child processes.
         timeout: Seconds for each of two compilations.
 
     Raises:
-        DryRunError: MindSpore refuses the plan.
-        ValueError: The traffic of such a table is not modelled.
+        DryRunError: If MindSpore refuses the plan.
+        ValueError: If the traffic of such a table is not modelled.
     """
     found, plan = job.plan.table, job.plan
     assert isinstance(found, FoundTable), "the plan has no table"
@@ -95,7 +95,13 @@ def compare(
     compiled: Mapping[tuple[str, str, int, int], int],
     phases: Container[str] | None = None,
 ) -> list[Line]:
-    """Modelled calls beside those that `block_calls` found, all that either has, of some phases or all."""
+    """Pairs the modelled calls with those from `block_calls`, by kind.
+
+    Args:
+        strategy: The strategy whose calls are modelled.
+        compiled: Number of calls by (phase, operation, devices, payload).
+        phases: Phases to compare; None means all.
+    """
     modelled: Counter[tuple[str, str, int, int]] = Counter()
     for _, phase, step, times in strategy.transfers:
         modelled[phase, step.operation, step.group, round(step.bytes)] += times
@@ -104,12 +110,12 @@ def compare(
 
 
 def block_calls(job: Job, folder: Path, timeout: float = 1800.0) -> dict[tuple[str, str, int, int], int]:
-    """Calls of one block in a step: (phase, operation, devices, payload) to how many.
+    """Calls of one block in a step: the number of calls by (phase, operation, devices, payload).
 
     Args:
-        job: What is compiled, with two layers and with three.
-        folder: Gets the children's files.
-        timeout: Seconds for each.
+        job: The job; it is compiled with two layers and with three.
+        folder: Folder for the files of the child processes.
+        timeout: Seconds for each of two compilations.
     """
     calls: Counter[tuple[str, str, int, int]] = Counter()
     for layers, sign in ((_LAYERS, -1), (_LAYERS + 1, 1)):
@@ -121,7 +127,7 @@ def block_calls(job: Job, folder: Path, timeout: float = 1800.0) -> dict[tuple[s
 
 
 def lines_text(lines: list[Line]) -> str:
-    """A row for every kind of call."""
+    """A text table with one row for every kind of call."""
     rows = [(*line, "yes" if line.equal else "no") for line in lines]
     header = ("phase", "operation", "devices", "payload", "modelled calls", "compiled calls", "equal")
     return table(header, rows, right=(2, 3, 4, 5))

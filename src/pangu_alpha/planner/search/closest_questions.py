@@ -1,4 +1,4 @@
-"""The nearest possible questions to one that has no answer: other numbers of devices, batches, limits."""
+"""Finds the closest questions that have an answer: other numbers of devices, other batches, nothing fixed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,12 @@ from pangu_alpha.config.parallel import ParallelPlan, unpartitionable
 from pangu_alpha.planner.cost.hardware import MOST_DEVICES
 from pangu_alpha.planner.search.search import Candidate, Question, grids, judge, peak, search
 
-_NEAR = 512  # numbers of devices below the asked one that are tried, before powers of two
-_FARTHEST = 4096  # sequences beyond twice the batch that are tried
+_NEAR = 512  # smaller numbers of devices that are tried before only powers of two are
+_FARTHEST = 4096  # larger batches are tried up to twice the batch and so many sequences
 
 
 class Nearest(NamedTuple):
-    """Another question that has an answer.
-
-    Args:
-        change: What is other, in words.
-        question: It.
-        best: Its best plan.
-    """
+    """Another question that has an answer; `change` describes how it differs from the first one."""
 
     change: str
     question: Question
@@ -30,7 +24,7 @@ class Nearest(NamedTuple):
 
 
 def problem(question: Question) -> str | None:
-    """Why a question can have no answer; None if it may have one."""
+    """Why a question cannot have an answer; None if it may have one."""
     count = question.cluster.count
     if odd := next(unpartitionable(ParallelPlan(dp=count)), None):
         return f"cluster: {count} devices: {odd.partition('; ')[2]}"
@@ -44,7 +38,7 @@ def problem(question: Question) -> str | None:
 
 
 def shortage(question: Question) -> str:
-    """How far the model is from fitting: the least memory that any plan needs."""
+    """Describes how far the model is from fitting: the least memory that any plan needs."""
     best = min((_smallest(question, grid) for grid in grids(question)), key=lambda one: one.memory)
     job = best.job
     return (
@@ -55,7 +49,7 @@ def shortage(question: Question) -> str:
 
 
 def nearest(question: Question) -> tuple[Nearest, ...]:
-    """Questions like this one that have an answer: the nearest below and above, of each kind of change."""
+    """Similar questions that have an answer: the nearest below and above, for each kind of change."""
     return tuple(itertools.chain(_devices(question), _batches(question), _free(question)))
 
 
@@ -67,13 +61,13 @@ def _try(change: str, question: Question) -> Nearest | None:
 
 
 def _first(ways: Iterable[tuple[str, Question]]) -> Iterator[Nearest]:
-    """The first question that has an answer."""
+    """Yields the first question that has an answer, if any has."""
     found = (_try(*way) for way in ways)
     yield from itertools.islice((each for each in found if each is not None), 1)
 
 
 def _smallest(question: Question, grid: tuple) -> Candidate:
-    """The plan of a grid that needs least memory."""
+    """The plan of a grid that needs the least memory."""
     dp, tp, pp, micro_batches, _ = grid
     ways = []
     for level in ("none", "level2", "level3") if dp > 1 else ("none",):
@@ -91,10 +85,10 @@ def _devices(question: Question) -> Iterator[Nearest]:
     count = question.cluster.count
     doubled = (1 << power for power in range(count.bit_length(), MOST_DEVICES.bit_length()))
     ways: list[Iterable[int]] = [itertools.takewhile(lambda number: number <= 64 * count, doubled)]
-    if problem(question) is not None:  # not for want of memory
+    if problem(question) is not None:  # memory is not the reason, so fewer devices may help, too
         first = 8 * (count // 8)
         powers = (1 << power for power in reversed(range(count.bit_length())))
-        near = range(first, max(first - 8 * _NEAR, 0), -8)  # of a huge number not all can be tried
+        near = range(first, max(first - 8 * _NEAR, 0), -8)  # a huge number has too many below it to try all
         below = (number for number in itertools.chain(near, powers) if number < count)
         above = (
             number
@@ -112,7 +106,7 @@ def _devices(question: Question) -> Iterator[Nearest]:
 
 
 def _batches(question: Question) -> Iterator[Nearest]:
-    """Smaller and larger batches, if the batch is what is wrong."""
+    """Smaller and larger batches, if the batch is the reason that there is no answer."""
     if list(unpartitionable(ParallelPlan(dp=question.cluster.count))):
         return
     if next(grids(question), None) is not None:
@@ -127,7 +121,7 @@ def _batches(question: Question) -> Iterator[Nearest]:
 
 
 def _free(question: Question) -> Iterator[Nearest]:
-    """The same with nothing fixed."""
+    """The same question with nothing fixed."""
     if question.fixed:
         names = ", ".join(question.fixed)
         yield from _first([(f"{names} left free", dataclasses.replace(question, fixed={}))])

@@ -1,4 +1,4 @@
-"""Pictures of found plans: the timeline of a step, the front of memory and time, seconds by part."""
+"""Draws the plans that a search found: the timeline of a step, the memory-time front, seconds by part."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _GIB = 1 << 30
-_WIDTH, _DPI = 10.0, 110  # inches, and dots of an inch
-_PLOT = 0.92 * _WIDTH * 72  # points of the timeline's width, about
+_WIDTH, _DPI = 10.0, 110  # width in inches, dots per inch
+_PLOT = 0.92 * _WIDTH * 72  # approximate width of the timeline in points
 _COLOURS = {
     "matrix products": "#3b6ea5",
     "memory-bound": "#9fbfe0",
@@ -36,21 +36,16 @@ _COLOURS = {
 }
 _FORWARD, _BACKWARD, _IDLE = "#9fbfe0", "#3b6ea5", "#eeeeee"
 _PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind text that crosses a line
-_STEADY = 2  # micro-batches of the steady state on either side of a break
-_LEAST_CUT = 0.15  # share of a step below which leaving it out is not worth a break
-_SMALLEST = 4.5  # font of a number in points
-_BREAK = 0.035  # width of a break, as a share of what is shown
+_STEADY = 2  # micro-batches of the steady state that are shown on either side of a break
+_LEAST_CUT = 0.15  # smallest share of a step that is left out at a break
+_SMALLEST = 4.5  # smallest font size of a number in points
+_BREAK = 0.035  # width of a break, as a share of the time shown
 
 
 def draw_timeline(candidate: Candidate, question: Question, path: str | Path) -> None:
-    """Writes a PNG of a step: a row a stage, its passes in turn, what comes once a step at the end.
+    """Writes a PNG of a step: one row per stage with its passes, then what happens once a step.
 
     The steady state of many micro-batches is left out at a break.
-
-    Args:
-        candidate: The plan.
-        question: What it answers.
-        path: The PNG.
     """
     from matplotlib.patches import Patch
 
@@ -79,21 +74,16 @@ def draw_timeline(candidate: Candidate, question: Question, path: str | Path) ->
 
 @dataclass(frozen=True)
 class _Timeline:
-    """A step's events, and where time is left out.
-
-    Args:
-        job: The plan's.
-        estimate: Its cost.
-    """
+    """A step's events, and where time is left out."""
 
     job: Job
     estimate: Estimate
 
     @cached_property
     def events(self) -> list[Event]:
-        """Passes of the schedule, of as many micro-batches as show its beginning and end.
+        """Passes of the schedule, for as many micro-batches as show its beginning and its end.
 
-        As in `schedule.duration`, 1F1B with four micro-batches a stage reaches its steady state.
+        As in `schedule.duration`, 1F1B with four micro-batches per stage reaches its steady state.
         """
         enough = max(4 * self.job.pp, 16) if self.job.schedule == "1f1b" else self.job.micro_batches
         micro = min(self.job.micro_batches, enough)
@@ -101,24 +91,24 @@ class _Timeline:
 
     @cached_property
     def once(self) -> list[tuple[str, float]]:
-        """Name and seconds of what comes behind the pipeline."""
+        """(name, seconds) of what follows the pipeline once a step."""
         estimate = self.estimate
         both = [("data parallel", estimate.data_parallel), ("optimizer", estimate.optimizer)]
         return [(name, seconds) for name, seconds in both if seconds > 0]
 
     @property
     def slowest(self) -> float:
-        """Seconds of the slowest stage for a micro-batch: the period of the steady state."""
+        """Seconds of the slowest stage for one micro-batch: the period of the steady state."""
         return max(map(sum, zip(self.estimate.forward, self.estimate.backward, strict=True)))
 
     @cached_property
     def later(self) -> float:
-        """Seconds between the end as simulated and the real one."""
+        """Seconds by which the real end is later than the simulated one."""
         return self.estimate.pipeline - max(event.end for event in self.events)
 
     @cached_property
     def cut(self) -> tuple[float, float]:
-        """Beginning and end of what is left out, in seconds of the step; alike if nothing is."""
+        """Beginning and end of the time that is left out, in seconds of the step; equal if nothing is."""
         first = [event for event in self.events if event.stage == 0]
         around = _STEADY * self.slowest
         begin = min(event.end for event in first if event.backward) + around
@@ -133,12 +123,12 @@ class _Timeline:
         return _BREAK * (self.estimate.step - (end - begin)) if end > begin else 0.0
 
     def place(self, seconds: float) -> float:
-        """Where a time behind the break is in the picture."""
+        """Position in the picture of a time behind the break."""
         begin, end = self.cut
         return seconds - (end - begin) + self.gap
 
     def shown(self, event: Event) -> list[tuple[float, float, int]]:
-        """The parts of an event that are in the picture: start, end and number of the micro-batch."""
+        """The visible parts of an event, each as (start, end, number of the micro-batch)."""
         begin, end = self.cut
         parts = [(event.start, min(event.end, begin), event.micro)] if event.start < begin else []
         if end == begin:
@@ -150,12 +140,7 @@ class _Timeline:
         return parts
 
     def paint(self, axes: Axes, row: float) -> None:
-        """Draws all rows.
-
-        Args:
-            axes: Of the picture.
-            row: Height of a row in points.
-        """
+        """Draws all rows; `row` is the height of one in points."""
         right = self.place(self.estimate.step)
         axes.barh(range(self.job.pp), right, 0.86, color=_IDLE)
         self._passes(axes, False, _PLOT / right, row)
@@ -167,17 +152,16 @@ class _Timeline:
         self._frame(axes, right)
 
     def _passes(self, axes: Axes, backward: bool, scale: float, row: float) -> None:
-        """Draws all passes of a kind, with the numbers of their micro-batches if there is room for all.
+        """Draws all forward or all backward passes; numbers their micro-batches if every number has room.
 
         Args:
-            axes: Of the picture.
-            backward: The kind.
-            scale: Points a second.
+            backward: Whether to draw the backward passes.
+            scale: Points per second.
             row: Height of a row in points.
         """
         colour, ink = (_BACKWARD, "white") if backward else (_FORWARD, "#222222")
         width = scale * min(self.estimate.backward if backward else self.estimate.forward)
-        # A digit of DejaVu Sans is 0.64 of the font's size wide.
+        # The width of a digit of DejaVu Sans is 0.64 of the font's size.
         size = min(0.62 * row, 8.0, (width - 2) / (0.64 * len(str(self.job.micro_batches - 1))))
         for stage, events in itertools.groupby(self.events, key=lambda event: event.stage):
             spans = [span for each in events if each.backward == backward for span in self.shown(each)]
@@ -185,12 +169,12 @@ class _Timeline:
             axes.broken_barh(bars, (stage - 0.43, 0.86), color=colour, edgecolor="white",
                              linewidth=min(0.6, width / 9), snap=False)  # fmt: skip
             for start, end, number in spans if size >= _SMALLEST else []:
-                if (end - start) * scale > width - 1:  # else a break cuts it
+                if (end - start) * scale > width - 1:  # a shorter one is cut by the break
                     axes.text((start + end) / 2, stage, str(number), ha="center", va="center_baseline",
                               fontsize=size, color=ink)  # fmt: skip
 
     def _frame(self, axes: Axes, right: float) -> None:
-        """Ticks, labels and the break."""
+        """Draws ticks, labels and the break."""
         from matplotlib.ticker import MaxNLocator
 
         job, (begin, end) = self.job, self.cut
@@ -227,9 +211,8 @@ def draw_front(front: Sequence[Candidate], question: Question, path: str | Path)
     """Writes a PNG of the fastest plans by the memory they may use.
 
     Args:
-        front: Plans of which none betters another both in time and memory.
-        question: What they answer; its device is the limit.
-        path: The PNG.
+        front: Plans none of which beats another in both time and memory.
+        question: The question that the plans answer; its device's memory is the limit.
     """
     ordered = sorted(front, key=lambda each: each.memory)
     limit = question.limit / _GIB
@@ -261,12 +244,10 @@ def draw_front(front: Sequence[Candidate], question: Question, path: str | Path)
 
 
 def draw_breakdown(candidates: Sequence[Candidate], question: Question, path: str | Path) -> None:
-    """Writes a PNG of a step's seconds by part, a bar a plan, and what each loses by to the first.
+    """Writes a PNG with a bar per plan: seconds of a step by part, and what each loses to the first.
 
     Args:
-        candidates: Plans, the fastest first.
-        question: What they answer.
-        path: The PNG.
+        candidates: Plans that answer the question, the fastest first.
     """
     model = CostModel(question.cluster, question.software)
     costs = [parts(each.job, model) for each in candidates]
@@ -320,7 +301,7 @@ def _short(job: Job) -> str:
 
 
 def _two_lines(candidate: Candidate) -> str:
-    """Grid and micro-batches; what is sharded and recomputed."""
+    """Two lines that label a plan: grid and micro-batches; sharding and recompute."""
     job, words = candidate.job, candidate.plan.recompute
     some = words if isinstance(words, str) else f"in {_count(sum(word != 'none' for word in words), 'layer')}"
     return f"{_grid(job)}, {job.micro_batches} × {job.micro_batch}\n{job.sharding}, recompute {some}"

@@ -1,4 +1,4 @@
-"""Why plans win and lose: time by part, a runner-up against the winner, the front of memory and time."""
+"""Explains why plans win and lose: seconds by part, comparison with the winner, the memory-time front."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Change(NamedTuple):
     """The winner with one decision changed.
 
     Args:
-        what: The change.
-        seconds: Of a step.
-        memory: Largest bytes on a device.
+        what: The change, in words.
+        seconds: Seconds of a step.
+        memory: Bytes on the fullest device.
     """
 
     what: str
@@ -29,7 +29,7 @@ class Change(NamedTuple):
 
 
 def parts(job: Job, model: CostModel) -> dict[str, float]:
-    """Seconds of a step by part; they add up to the step."""
+    """Seconds of a step by part; they add up to the whole step."""
     estimate = model.estimate(job)
     rest = {
         "pipeline bubble": estimate.bubble,
@@ -40,7 +40,7 @@ def parts(job: Job, model: CostModel) -> dict[str, float]:
 
 
 def reason(winner: Candidate, other: Candidate, model: CostModel) -> str:
-    """What costs another plan most, compared with the winner."""
+    """Describes in which parts another plan loses most against the winner, and in which it gains most."""
     own, theirs = parts(winner.job, model), parts(other.job, model)
     losses = sorted(((theirs[name] - own[name], name) for name in own), reverse=True)
     told = [f"{name} +{seconds:.3g} s" for seconds, name in losses[:2] if seconds > 0.002 * winner.seconds]
@@ -49,7 +49,7 @@ def reason(winner: Candidate, other: Candidate, model: CostModel) -> str:
 
 
 def too_large(question: Question, answer: Answer, top: int = 3) -> tuple[Candidate, ...]:
-    """The plans that would be faster than the best one if memory were no limit."""
+    """The plans that would be faster than the best one if memory were unlimited."""
     free = dataclasses.replace(question, capacity=_UNBOUNDED)
     within = answer.best[0].seconds if answer.best else float("inf")
     found = search(free, top, within).best
@@ -57,7 +57,7 @@ def too_large(question: Question, answer: Answer, top: int = 3) -> tuple[Candida
 
 
 def changes(winner: Candidate, question: Question) -> Iterator[Change]:
-    """The winner with each of its decisions changed alone, as far as that makes a difference."""
+    """Yields the winner with each of its decisions changed alone, where that makes a difference."""
     job, model = winner.job, CostModel(question.cluster, question.software)
     for what, other in _others(job):
         if other != job:
@@ -88,13 +88,13 @@ def _others(job: Job) -> Iterator[tuple[str, Job]]:
 
 
 def front(question: Question, steps: int = 10) -> tuple[Candidate, ...]:
-    """The Pareto front of memory against time: the fastest plan for each of `steps` limits of memory."""
+    """The Pareto front of memory against time: the fastest plan for each of `steps` memory limits."""
     found: list[Candidate] = []
     limit = question.limit
     for step in range(steps):
         share = limit * (steps - step) // steps
         if found and found[-1].memory <= share:
-            continue  # the last plan is still the best one
+            continue  # the last plan fits into this limit as well, so it is still the best one
         answer = search(dataclasses.replace(question, capacity=share), top=1)
         if not answer.best:
             break
@@ -103,7 +103,7 @@ def front(question: Question, steps: int = 10) -> tuple[Candidate, ...]:
 
 
 def _undominated(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
-    """Those that no other one betters in both, by memory."""
+    """Yields, by memory, the candidates that no other one beats in both memory and time."""
     fastest = float("inf")
     for each in sorted(candidates, key=lambda one: (one.memory, one.seconds)):
         if each.seconds < fastest:

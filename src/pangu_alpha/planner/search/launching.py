@@ -1,4 +1,4 @@
-"""The commands that launch a plan on a cluster by a rank table, to be run as they stand."""
+"""Writes the shell commands that launch a plan on a cluster with a rank table, ready to be run."""
 
 from __future__ import annotations
 
@@ -15,35 +15,33 @@ from pangu_alpha.planner.search.search import Candidate
 
 
 def placement_text(job: Job, cluster: Cluster) -> str:
-    """Where a job's axes run, in words."""
+    """Describes in words where a job's axes run."""
     try:
         return f"placement {placement_of(job, cluster)}"
-    except ValueError:  # sizes that do not nest
+    except ValueError:  # sizes do not nest, so only the order describes the placement
         return f"axes from neighbouring devices outwards: {', '.join(job.order)}"
 
 
 def placement_words(job: Job, cluster: Cluster) -> list[str]:
-    """Options of `rank_table.py permute` that place a job as it wants; none in MindSpore's own order."""
+    """Options of `rank_table.py permute` for a job's `order`; none if MindSpore's order is the same."""
     if in_rank_order(job):
         return []
     try:
         placement = placement_of(job, cluster)
-    except ValueError:  # sizes that do not nest
+    except ValueError:  # sizes do not nest
         return ["--order", ",".join(job.order)]
     return ["--servers-per-rack", str(rack_servers(cluster, job.devices)), "--placement", str(placement)]
 
 
 def commands(best: Candidate, cluster: Cluster, folder: Path, has_table: bool) -> list[str]:
-    """What to run, in turn, from the folder of the checkout: a heading, then a line for each command.
+    """The commands to run one after another from the checkout's folder.
 
     Args:
-        best: The plan.
-        cluster: Where.
-        folder: Holds the rank table, or gets it.
-        has_table: The rank table is already there.
+        folder: Folder that holds the rank table, or that will.
+        has_table: Whether the rank table exists already.
 
     Returns:
-        The lines; none for devices that have no rank tables.
+        A heading and one line for each command; empty for devices that have no rank tables.
     """
     chip, job = chip_of(cluster), best.job
     if chip is None and cluster.device.name in device_names():
@@ -60,7 +58,7 @@ def commands(best: Candidate, cluster: Cluster, folder: Path, has_table: bool) -
 
 
 def _making(job: Job, cluster: Cluster, folder: Path, grid: list[str]) -> list[str]:
-    """The commands that build the rank table and give the ranks out."""
+    """The commands that build the rank table and assign the ranks."""
     table, chip, words = folder / "rank_table.json", chip_of(cluster), placement_words(job, cluster)
     rules = ["--chip", chip] if chip else []
     built = folder / "servers.json" if words else table
@@ -72,11 +70,11 @@ def _making(job: Job, cluster: Cluster, folder: Path, grid: list[str]) -> list[s
 
 
 def _hosts(chip: str | None) -> str:
-    return "hosts.yaml" if chip == "910C" else "hosts.txt"  # super pods need YAML
+    return "hosts.yaml" if chip == "910C" else "hosts.txt"  # only YAML can describe super-pods
 
 
 def _settings(best: Candidate) -> list[str]:
-    """Words of train.py for all in which a plan differs from one device."""
+    """Arguments of train.py for everything in which the plan differs from the default plan."""
     plan, usual = to_mapping(best.plan), to_mapping(ParallelPlan())
     words = [f"parallel.{name}={_value(value)}" for name, value in plan.items() if value != usual[name]]
     return [*words, f"run.batch_size={best.job.micro_batch}"]

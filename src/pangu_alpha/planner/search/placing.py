@@ -1,7 +1,7 @@
-"""From the order of a plan's axes to a rank table, and from a rank table to a cluster.
+"""Translates the order of a plan's axes into a rank table, and a rank table into a cluster.
 
-Also says which orders can be launched at all, by the rule of cluster.tensor_groups that checked rank tables
-keep, too: the search considers no others.
+Also decides which orders can be launched at all, by the same rule that rank tables are checked against
+(cluster.tensor_groups); the search considers no others.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ SUPER_POD = "super-pod"  # name of that level in clusters.yaml
 
 
 def cluster_of(table: RankTable, levels: str) -> Cluster:
-    """The cluster of a rank table's devices.
+    """Builds the cluster of a rank table's devices.
 
     Args:
-        table: Servers rack by rack, all alike.
-        levels: Family or YAML (as planner.cost.hardware.load_cluster) that gives the device and its links.
+        table: The rank table; servers are listed rack by rack and all have the same number of devices.
+        levels: Family or YAML file (as in planner.cost.hardware.load_cluster) with the device and its links.
 
     Raises:
-        ValueError: servers have different numbers of devices, or more than the levels say.
+        ValueError: If servers have different numbers of devices, or more than `levels` allows.
     """
     cluster = load_cluster(levels, table.size)
     sizes = {len(server.devices) for server in table.servers}
@@ -48,7 +48,7 @@ def cluster_of(table: RankTable, levels: str) -> Cluster:
 
 
 def rack_servers(cluster: Cluster, devices: int) -> int:
-    """Servers of a rack, the unit outside a server; all of them if there is none that divides `devices`."""
+    """Servers in a rack, the first unit outside a server; all if no such unit divides `devices`."""
     server = min(cluster.server, devices)
     outer = [level.size for level in cluster.levels if not level.inner and level.size]
     size = outer[0] if outer and devices % outer[0] == 0 else devices
@@ -56,10 +56,10 @@ def rack_servers(cluster: Cluster, devices: int) -> int:
 
 
 def placement_of(job: Job, cluster: Cluster) -> Placement:
-    """The placement of a job: each axis on every level that it reaches into.
+    """Returns the placement of a job: each axis on every level that it spans.
 
     Raises:
-        ValueError: sizes do not nest, so that no words for levels say it; the order alone does.
+        ValueError: If the sizes do not nest, so that only the order of axes can describe the placement.
     """
     server = min(cluster.server, job.devices)
     bounds = {"device": (1, server), "server": (server, server * rack_servers(cluster, job.devices))}
@@ -79,12 +79,10 @@ def placement_of(job: Job, cluster: Cluster) -> Placement:
 
 
 def launchable(grid: Degrees, order: tuple[str, ...], cluster: Cluster) -> bool:
-    """Whether the rank table in which axes run in an order passes its check.
+    """Whether the rank table that results from an order of axes passes its check.
 
     Args:
-        grid: What has the degrees.
         order: Axes from neighbouring devices outwards.
-        cluster: Where.
     """
     degrees = {axis: getattr(grid, axis) for axis in order}
     devices = math.prod(degrees.values())
@@ -93,7 +91,7 @@ def launchable(grid: Degrees, order: tuple[str, ...], cluster: Cluster) -> bool:
 
 
 class Degrees(Protocol):
-    """What has the three degrees: a job, a grid, a plan."""
+    """Anything with the three degrees: a job, a grid, a plan."""
 
     @property
     def dp(self) -> int: ...
@@ -106,23 +104,23 @@ class Degrees(Protocol):
 
 
 def _domain(cluster: Cluster) -> int:
-    """Devices of the unit in which tensor parallel groups belong: a server, or a super pod."""
+    """Devices of the unit in which a tensor parallel group must lie: a server, or a super-pod."""
     return next((level.size for level in cluster.levels if level.name == SUPER_POD), 0) or cluster.server
 
 
 def chip_of(cluster: Cluster) -> str | None:
-    """The chip by whose rules a rank table of a cluster is checked; None for what is not Ascend's."""
+    """The chip whose rules apply to a cluster's rank tables; None if the devices are not Ascend's."""
     return cluster.device.family or None
 
 
 def in_rank_order(job: Job) -> bool:
-    """Whether MindSpore's own order of ranks places the job as it wants to be placed."""
+    """Whether MindSpore's own order of ranks already places the job as its `order` demands."""
     wanted, usual = ([axis for axis in order if getattr(job, axis) > 1] for order in (job.order, RANK_ORDER))
     return wanted == usual
 
 
 def table_of(cluster: Cluster, devices: int) -> RankTable:
-    """A rank table of the first devices of a cluster, for pictures: servers by number, no addresses."""
+    """A rank table of a cluster's first devices, for pictures: servers are numbered and have no addresses."""
     server = min(cluster.server, devices)
     hosts = hosts_by_rule(math.ceil(devices / server), "server {server}", range(server))
     if rest := devices % server:  # the last server is not full
@@ -131,9 +129,9 @@ def table_of(cluster: Cluster, devices: int) -> RankTable:
 
 
 def placed(table: RankTable, job: Job) -> RankTable:
-    """The table with ranks given out so that the job's axes run where its order wants them.
+    """Returns the table with its ranks reassigned so that the job's axes run as its `order` demands.
 
     Raises:
-        ValueError: the table is of another size.
+        ValueError: If the table has another number of devices than the job.
     """
     return in_order(table, Mesh(dp=job.dp, tp=job.tp, pp=job.pp), job.order)

@@ -1,8 +1,9 @@
-"""The fastest plans for a model on a cluster: branch and bound over grids.
+"""Searches for the fastest plans of a model on a cluster by branch and bound over grids.
 
-A grid is dp, tp, pp and micro-batches. On each, all optimizer levels, sequence parallelism, placements,
-layers and recompute of every stage are tried unless a bound shows that they cannot be among the best. Left
-out, as the models say that they never win: GPipe (as slow as 1F1B, more memory), logits that are not split.
+A grid is dp, tp, pp and micro-batches. On each grid, all optimizer levels, sequence parallelism, placements,
+and the layers and recompute of every stage are tried unless a bound shows that they cannot be among the best.
+Two options are left out because in the cost model they never win: GPipe (as slow as 1F1B, with more memory)
+and logits that are not split.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from pangu_alpha.planner.cost.software import software_of
 from pangu_alpha.planner.search.placing import launchable
 from pangu_alpha.planner.search.stages import Pipeline, Stages
 
-_MOST_SEQUENCES = 10**9  # of a step; the divisors of much larger numbers take for ever
+_MOST_SEQUENCES = 10**9  # in a step; finding the divisors of much larger numbers takes too long
 
 LEVELS: tuple[OptimizerParallel, ...] = ("none", "level1", "level2", "level3")
 FREE = ("dp", "tp", "pp", "micro_batches", "optimizer_parallel", "sequence_parallel", "recompute", "order")
@@ -39,15 +40,17 @@ FREE = ("dp", "tp", "pp", "micro_batches", "optimizer_parallel", "sequence_paral
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked.
+    """What to search for.
 
     Args:
-        model: The network.
-        cluster: Where; all of its devices are used.
-        stack: Software whose habits and constants hold.
+        cluster: The cluster; all of its devices are used.
         batch: Sequences of an optimizer step, over all devices.
-        fixed: Values that are given, by name: those of FREE, as in ParallelPlan; "order" as in Job.
-        capacity: Bytes of a device that may be used; None is all of its memory.
+        fixed: Values that the search must not change, by their name in FREE. They have the form of
+            ParallelPlan's fields; "order" that of Job.order.
+        capacity: Bytes of a device that may be used; None means all of its memory.
+
+    Raises:
+        ValueError: If a fixed value, the batch or the model on this device is not possible.
     """
 
     model: ModelConfig
@@ -72,12 +75,12 @@ class Question:
 
     @cached_property
     def shape(self) -> Shape:
-        """Of the network."""
+        """The network's shape."""
         return Shape.of(self.model)
 
     @cached_property
     def software(self) -> Stack:
-        """The stack, its attention as the model and the device have it."""
+        """The stack with its attention decided for the model and the device."""
         return software_of(self.stack, self.model, self.cluster.device.family)
 
     @property
@@ -87,7 +90,7 @@ class Question:
 
 
 def _broken(name: str, value: Any) -> str | None:
-    """The rule that a value of FREE breaks."""
+    """The rule that a value for a name in FREE breaks; None if it breaks none."""
     words = {"optimizer_parallel": LEVELS, "recompute": RECOMPUTE, "sequence_parallel": (True, False)}
     if name == "order":
         right = isinstance(value, tuple) and sorted(map(str, value)) == sorted(RANK_ORDER)
@@ -99,14 +102,11 @@ def _broken(name: str, value: Any) -> str | None:
 
 
 class Grid(NamedTuple):
-    """The degrees, and how a rank's sequences are cut into micro-batches.
+    """The degrees, and how the sequences of a replica are cut into micro-batches.
 
     Args:
-        dp: Data parallel replicas.
-        tp: Tensor parallel ranks.
-        pp: Pipeline stages.
-        micro_batches: Of a step, on each replica.
-        micro_batch: Sequences of one.
+        micro_batches: Micro-batches of a step on each replica.
+        micro_batch: Sequences of one micro-batch.
     """
 
     dp: int
@@ -121,10 +121,10 @@ class Candidate:
     """A plan with its cost.
 
     Args:
-        plan: As train.py takes it.
-        job: The same for the cost model, with its micro-batch and its placement.
-        seconds: Of a step.
-        memory: Largest bytes on a device.
+        plan: The plan, as train.py takes it.
+        job: The plan for the cost model, with micro-batch and placement.
+        seconds: Seconds of a step.
+        memory: Bytes on the fullest device.
     """
 
     plan: ParallelPlan
@@ -134,23 +134,23 @@ class Candidate:
 
     @property
     def grid(self) -> Grid:
-        """Of the plan."""
+        """The plan's grid."""
         job = self.job
         return Grid(job.dp, job.tp, job.pp, job.micro_batches, job.micro_batch)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a search found.
+    """The result of a search.
 
     Args:
-        question: What was asked.
         best: The best plan of each of the best grids, the fastest first.
-        least: Seconds that no plan can undercut in the model; the best plan's own where it is proven best.
-        grids: Number of grids there are.
-        searched: Of them, those that bounds did not rule out.
-        unfit: Of those searched, grids on which nothing fits into memory or within the bound.
-        seconds: The search took.
+        least: Seconds that no plan can undercut in the cost model; equal to the best plan's seconds where
+            that is proven best.
+        grids: Number of possible grids.
+        searched: Number of grids that bounds did not rule out.
+        unfit: Number of searched grids on which no plan fits into memory and within the bound.
+        seconds: Seconds that the search took.
     """
 
     question: Question
@@ -171,10 +171,9 @@ def search(
     """Finds the best plans.
 
     Args:
-        question: What is asked.
-        top: How many grids are wanted.
-        within: Seconds of a step beyond which no plan is of interest.
-        progress: Wraps the grids that are walked through, for a progress bar.
+        top: Number of grids wanted.
+        within: Seconds of a step above which no plan is of interest.
+        progress: Wraps the iteration over grids, for a progress bar.
 
     Returns:
         At most `top` plans; none if none fits (see planner.search.closest_questions).
@@ -203,7 +202,7 @@ def search(
 
 
 def grids(question: Question) -> Iterator[Grid]:
-    """All grids of all the devices that divide the heads, the layers and the batch."""
+    """Yields all grids that use all devices and whose degrees divide the heads and the batch."""
     model, count = question.model, question.cluster.count
     given = question.fixed.get
     for tp in _divisors(math.gcd(count, model.num_heads)):
@@ -219,10 +218,10 @@ def grids(question: Question) -> Iterator[Grid]:
 
 
 def judge(question: Question, plan: ParallelPlan, order: tuple[str, ...] = RANK_ORDER) -> Candidate:
-    """What a given plan costs, whether it fits or not.
+    """Computes the cost of a given plan, whether it fits into memory or not.
 
     Raises:
-        ValueError: it does not suit the model, the cluster or the batch.
+        ValueError: If the plan does not suit the model, the cluster or the batch.
     """
     if problems := [*misfits(plan, question.model), *unpartitionable(plan)]:
         raise ValueError("\n".join(problems))
@@ -232,7 +231,7 @@ def judge(question: Question, plan: ParallelPlan, order: tuple[str, ...] = RANK_
 
 
 def peak(job: Job, question: Question) -> int:
-    """Largest bytes on a device."""
+    """Bytes on the fullest device."""
     return max(part.total for part in memory(job, question.cluster.device, question.software))
 
 
@@ -258,13 +257,13 @@ def _job(
 
 
 def _least(question: Question, model: CostModel, grid: Grid) -> float:
-    """Seconds that no plan on a grid can undercut: that of nothing sharded, its gradients free."""
+    """Seconds that no plan on a grid can undercut: those with nothing sharded and with free gradients."""
     ways = itertools.product(_sequences(question, grid), _orders(question, grid))
     seconds = (
         Pipeline(model, _job(question, grid, "none", sequence, order)).least(once=False)
         for sequence, order in ways
     )
-    return min(seconds, default=math.inf)  # no way is left where what is fixed cannot be on this grid
+    return min(seconds, default=math.inf)  # infinite where the fixed values are impossible on this grid
 
 
 def _sequences(question: Question, grid: Grid) -> list[bool]:
@@ -273,7 +272,7 @@ def _sequences(question: Question, grid: Grid) -> list[bool]:
 
 
 def _orders(question: Question, grid: Grid) -> list[tuple[str, ...]]:
-    """Placements that differ and can be launched: an axis of one device has no place."""
+    """Distinct placements that can be launched; an axis with one device has no place."""
     given = question.fixed.get("order")
     orders: dict[tuple[str, ...], tuple[str, ...]] = {}
     for order in itertools.permutations(RANK_ORDER) if given is None else [given]:
@@ -282,7 +281,10 @@ def _orders(question: Question, grid: Grid) -> list[tuple[str, ...]]:
 
 
 def _modes(question: Question, grid: Grid, level: str) -> tuple[str, ...]:
-    """Recompute modes that MindSpore compiles under a level, of those that are asked for."""
+    """Recompute modes that the question allows and that MindSpore compiles under an optimizer level.
+
+    MindSpore 2.9's compiler ends on level3 with micro-batches and full recompute; see unpartitionable.
+    """
     given = question.fixed.get("recompute")
     modes = ("none", "selective", "full") if given is None else (given,)
     if level == "level3" and grid.micro_batches > 1:
@@ -293,11 +295,11 @@ def _modes(question: Question, grid: Grid, level: str) -> tuple[str, ...]:
 def _best_of(
     question: Question, model: CostModel, grid: Grid, bound: float
 ) -> tuple[Candidate | None, float]:
-    """The best plan on a grid within a bound, and seconds that none on it can undercut."""
+    """The best plan on a grid within a bound (or None), and seconds that no plan on the grid can undercut."""
     levels = [level for level in LEVELS if question.fixed.get("optimizer_parallel", level) == level]
     if grid.dp == 1:
         levels = [level for level in levels if level == LEVELS[0]]
-    if grid.pp > 1:  # it ends MindSpore's compiler
+    if grid.pp > 1:  # MindSpore 2.9's compiler ends on the first stage under level3; see unpartitionable
         levels = [level for level in levels if level != "level3"]
     ways: list[tuple[float, int, Pipeline]] = []
     for level, sequence, order in itertools.product(
@@ -341,6 +343,6 @@ def _candidate(job: Job, stages: Stages) -> Candidate:
 
 
 def _in_turn(counts: Mapping[str, int]) -> Iterator[str]:
-    """A stage's recompute words, layer by layer: those that recompute most come first."""
+    """Yields a stage's recompute modes layer by layer; the layers that recompute most come first."""
     for mode in ("full", "selective", "none"):
         yield from [mode] * counts.get(mode, 0)

@@ -1,12 +1,12 @@
-"""The best layers and recompute of every stage of one grid, between a simulation and a lower bound.
+"""The best layers and recompute modes for every stage of one grid, with a lower bound on the time.
 
-With M micro-batches and P stages of forward and backward times f and b, a 1F1B step takes at least
-sum(f + b) + max_s((M - 1) b_s + (M - P + s) f_s): stage s cannot run a first backward pass before all stages
-ran forward and those behind it backward, and does the rest of its own work before those in front finish.
-Dynamic programming finds the layers for which that bound is least; from there, and from even layers, single
-layers are moved for as long as the simulated schedule gets faster. The bound tells how far from the best the
-result can be. In a stage, the fastest mix of recompute modes that fits is best: more recompute never takes
-more time off another term than it adds.
+With M micro-batches and P stages of forward and backward times f and b, a 1F1B step takes at least sum(f + b)
++ max_s((M - 1) b_s + (M - P + s) f_s): stage s cannot start its first backward pass before all stages have
+run a forward pass and those behind it a backward pass, and it finishes its own remaining work before the
+stages in front of it finish. Dynamic programming finds the layers for which this bound is least. Starting
+from those, and from even layers, single layers are moved between stages while the simulated schedule gets
+faster; the bound tells how far the result can be from the best. In one stage the fastest mix of recompute
+modes that fits is best, because more recompute never saves more in another term than it adds.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from pangu_alpha.planner.cost.kept import layer_activations, layer_copies, mask_
 from pangu_alpha.planner.cost.memory import again, in_flight, memory_of
 from pangu_alpha.planner.cost.schedule import duration
 
-_CLOSE = 1e-3  # a plan this near to its lower bound is not looked at further
-_WAYS = 20_000  # of giving layers to stages that dynamic programming walks through
-_GAIN = 0.1  # share of the time that moving layers may save; more was never seen
-_MOVES = 8  # layers moved in turn, each from one of the slowest stages to one of the fastest
+_CLOSE = 1e-3  # a plan whose relative distance to its lower bound is smaller is not improved further
+_WAYS = 20_000  # ways to give layers to stages that dynamic programming examines at most
+_GAIN = 0.1  # share of the time that moving layers is assumed to save at most; more was never observed
+_MOVES = 8  # single layers moved one after another from one of the slowest stages to one of the fastest
 
 
 @dataclass(frozen=True)
 class Stages:
-    """What every stage of a pipeline does.
+    """What every stage of a pipeline does, and what that costs.
 
     Args:
-        counts: Layers of each stage by recompute mode.
-        seconds: Of a step, its schedule simulated.
-        least: Seconds that no layers and recompute on this grid can undercut.
-        memory: Largest bytes on a device.
+        counts: For each stage, the number of its layers by recompute mode.
+        seconds: Seconds of a step, with its schedule simulated.
+        least: Lower bound on the seconds of a step for any layers and recompute modes on this grid.
+        memory: Bytes on the fullest device.
     """
 
     counts: tuple[Mapping[str, int], ...]
@@ -54,7 +54,7 @@ class Stages:
 
 
 class _Choice(NamedTuple):
-    """A stage with a number of layers."""
+    """The recompute modes chosen for a stage with a given number of layers, and their cost."""
 
     cost: StageCost
     counts: Mapping[str, int]
@@ -62,7 +62,7 @@ class _Choice(NamedTuple):
 
 
 class _Label(NamedTuple):
-    """A way to fill the first stages: terms of its lower bound, and how it came."""
+    """A way to fill the first stages: the terms of its lower bound, and the label it was extended from."""
 
     total: float
     steady: float
@@ -72,18 +72,16 @@ class _Label(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """The bound that has been added up."""
+        """The lower bound for the stages filled so far."""
         return self.total + self.steady + self.once
 
 
 class Pipeline:
-    """Stages of one grid, micro-batch size, sharding and placement.
+    """Finds the best layers and recompute modes for one grid, micro-batch size, sharding and placement.
 
     Args:
-        model: Of cost.
-        job: Its own layers of stages and recompute do not matter.
-        capacity: Bytes a device has; by default all of its memory.
-        modes: Recompute modes that a layer may have.
+        job: The job; its own layers per stage and its recompute do not matter.
+        capacity: Bytes that a device may use; by default all of its memory.
     """
 
     def __init__(
@@ -110,19 +108,17 @@ class Pipeline:
         self._fixed_bytes: dict[tuple[bool, bool, int], float] = {}
 
     def _layer(self, mode: str) -> float:
-        """Seconds of both passes of a layer."""
+        """Seconds of both passes through a layer."""
         if mode not in self._layers:
             both = self.step.forward_layer.seconds + self.step.backward_layer(mode).seconds
             self._layers[mode] = both
         return self._layers[mode]
 
     def least(self, once: bool = True) -> float:
-        """Seconds that no choice of layers and recompute can undercut; memory is not looked at.
+        """Seconds that no choice of layers and recompute can undercut; ignores memory.
 
-        Some stage has as many layers as there are on average, or more, and all layers are somewhere.
-
-        Args:
-            once: With what a step has once, the gradients' traffic and the update.
+        Some stage has at least the average number of layers, and every layer lies in some stage. `once`
+        includes what happens once a step: the gradients' traffic and the update.
         """
         job = self.job
         fewest = -(-job.shape.layers // job.pp)
@@ -136,7 +132,7 @@ class Pipeline:
 
     @cached_property
     def _ends(self) -> float:
-        """Both passes through what the first and the last stage have besides layers."""
+        """Seconds of both passes through what the first and the last stage have in addition to layers."""
         ends = self.step.stage(True, self.job.pp == 1, {}, once=False).work.seconds
         if self.job.pp > 1:
             ends += self.step.stage(False, True, {}, once=False).work.seconds
@@ -144,11 +140,11 @@ class Pipeline:
 
     @property
     def _total(self) -> float:
-        """Least time of both passes through all stages."""
+        """Least seconds of both passes through all stages."""
         return self.job.shape.layers * self.layer + self._ends
 
     def best(self, bound: float = math.inf) -> Stages | None:
-        """The fastest stages that fit; None if there are none within `bound` seconds."""
+        """Finds the fastest stages that fit into memory; None if none takes at most `bound` seconds."""
         least = self.least()
         if least > bound:
             return None
@@ -166,7 +162,7 @@ class Pipeline:
     def _from_bound(
         self, layers: tuple[int, ...], bound: float, least: float
     ) -> tuple[tuple[int, ...], float]:
-        """Better layers by dynamic programming, if it finds any, and the best lower bound that is known."""
+        """Returns better layers from dynamic programming, if it finds any, and the best lower bound known."""
         try:
             lowest = self._lowest(bound)
         except _TooManyError:
@@ -176,7 +172,7 @@ class Pipeline:
         return min(layers, _layers(lowest), key=self.seconds), max(least, lowest.seconds)
 
     def seconds(self, layers: Sequence[int]) -> float:
-        """Time of a step with so many layers in the stages, as played; infinite if they do not fit."""
+        """Simulated seconds of a step with these layers per stage; infinite if they do not fit."""
         costs = []
         for stage, count in enumerate(layers):
             if (choice := self.choice(stage, count)) is None:
@@ -192,7 +188,7 @@ class Pipeline:
         return Stages(counts, seconds, least, max(choice.memory for choice in choices))
 
     def _level(self) -> tuple[int, ...] | None:
-        """Layers as even as they go, or as memory lets them; None if they do not fit."""
+        """Layers as even as possible, or as even as memory allows; None if they do not fit."""
         if all(self.choice(stage, layers) for stage, layers in enumerate(self.job.layers)):
             return self.job.layers
         limits = [self._limit(stage, math.inf, layers) for stage, layers in enumerate(self.job.layers)]
@@ -208,9 +204,9 @@ class Pipeline:
         return tuple(layers)
 
     def _moved(self, layers: Sequence[int]) -> tuple[tuple[int, ...], float]:
-        """Moves single layers between stages for as long as that saves time."""
+        """Moves single layers while that saves time; returns the stages' layers and a step's seconds."""
         layers, seconds = tuple(layers), self.seconds(layers)
-        tried = 4 if self.job.pp <= 32 else 2  # a simulation of many stages takes its time
+        tried = 4 if self.job.pp <= 32 else 2  # simulating many stages is slow
         for _ in range(_MOVES):
             busy = [self._fitting(stage, count).cost.busy for stage, count in enumerate(layers)]
             order = sorted(range(self.job.pp), key=busy.__getitem__)
@@ -223,12 +219,12 @@ class Pipeline:
         return layers, seconds
 
     def _weight(self, stage: int, cost: StageCost) -> float:
-        """What a stage adds, at least, to one micro-batch's way through all stages."""
+        """Seconds that a stage adds, at least, to the time of one micro-batch through all stages."""
         job = self.job
         return (job.micro_batches - 1) * cost.backward + (job.micro_batches - job.pp + stage) * cost.forward
 
     def _limit(self, stage: int, slowest: float, guess: int) -> int:
-        """Most layers of a stage that fit and weigh at most `slowest`; searched outwards from a guess."""
+        """Largest number of layers that fit and weigh at most `slowest`; searched outwards from `guess`."""
 
         def possible(layers: int) -> bool:
             choice = self.choice(stage, layers)
@@ -244,10 +240,10 @@ class Pipeline:
         return low
 
     def _lowest(self, bound: float) -> _Label | None:
-        """The layers whose lower bound is least, if it is within `bound`.
+        """The layers whose lower bound is least; None if that is above `bound`.
 
         Raises:
-            _TooManyError: There are too many ways to give layers to the stages.
+            _TooManyError: If there are too many ways to give layers to the stages.
         """
         total = self.job.shape.layers
         slowest = bound - total * self.layer - self._ends
@@ -276,20 +272,20 @@ class Pipeline:
         return min(ways.get(total, []), key=lambda label: label.seconds, default=None)
 
     def _fitting(self, stage: int, layers: int) -> _Choice:
-        """As `choice`, where so many layers are known to fit."""
+        """Like `choice`, for a number of layers that is known to fit."""
         found = self.choice(stage, layers)
         assert found is not None, (stage, layers)
         return found
 
     def choice(self, stage: int, layers: int) -> _Choice | None:
-        """The fastest mix of recompute of a stage that fits; None if none does."""
+        """The fastest mix of recompute modes with which a stage fits; None if none does."""
         key = (stage, layers)
         if key not in self._choices:
             self._choices[key] = self._choose(stage, layers)
         return self._choices[key]
 
     def _choose(self, stage: int, layers: int) -> _Choice | None:
-        """Of the mixes of recompute modes that fit, that which costs the least time."""
+        """Computes `choice` anew."""
         first, last = stage == 0, stage == self.job.pp - 1
         room = self.capacity - self._fixed(first, last, layers)
         counts = self._mix(layers, room, in_flight(self.job, stage))
@@ -299,7 +295,7 @@ class Pipeline:
         return _Choice(self.step.stage(first, last, counts), counts, round(memory))
 
     def _fixed(self, first: bool, last: bool, layers: int) -> float:
-        """Bytes of a stage without what its layers keep for the backward pass."""
+        """Bytes of a stage without those that its layers keep for the backward pass."""
         key = (first, last, layers)
         if key not in self._fixed_bytes:
             stage, bare = (0 if first else self.job.pp - 1 if last else 1), {"none": layers}
@@ -308,7 +304,7 @@ class Pipeline:
         return self._fixed_bytes[key]
 
     def _kept(self, counts: Mapping[str, int], times: float) -> float:
-        """Bytes that layers keep, and those of a layer that is being computed again."""
+        """Bytes that the layers keep, plus those of the layer that is being recomputed."""
         kept = sum(self.kept[mode] * count for mode, count in counts.items())
         selective, full = counts.get("selective", 0) > 0, counts.get("full", 0) > 0
         if (selective, full) not in self._shared:
@@ -321,7 +317,7 @@ class Pipeline:
         return (kept + mask) * times + repeated
 
     def _mix(self, layers: int, room: float, times: float) -> dict[str, int] | None:
-        """The mix that costs the least time; None if none fits into `room` bytes."""
+        """The mix of recompute modes that costs the least time; None if none fits into `room` bytes."""
         if "none" in self.modes and self._kept({"none": layers}, times) <= room:
             return {"none": layers}
         mixes = []
@@ -336,7 +332,7 @@ class Pipeline:
         return min(mixes, key=lambda mix: sum(self._layer(mode) * count for mode, count in mix.items()))
 
     def _full(self, layers: int, selective: int, room: float, times: float) -> int:
-        """Fewest layers to recompute in full beside so many whose attention is recomputed."""
+        """Fewest layers that must be fully recomputed, given how many recompute only their attention."""
         rest = layers - selective
         if "none" not in self.modes:
             return rest
@@ -349,7 +345,7 @@ class Pipeline:
         return 1 + max(0, math.ceil((self._kept(one, times) - room) / saved))
 
     def _selective(self, layers: int) -> range:
-        """How many layers may recompute their attention alone; none where that saves nothing."""
+        """Possible numbers of layers that recompute only their attention; only 0 if that saves nothing."""
         if self.modes == ("selective",):
             return range(layers, layers + 1)
         useful = "selective" in self.modes and self.kept["selective"] < self.kept["none"]
@@ -357,7 +353,7 @@ class Pipeline:
 
 
 class _TooManyError(Exception):
-    """More ways than are walked through."""
+    """There are more ways to give layers to stages than the search examines."""
 
 
 _START = _Label(0.0, 0.0, 0.0, None, None)
@@ -375,7 +371,7 @@ def _extend(label: _Label, choice: _Choice, steady: float) -> _Label:
 
 
 def _layers(label: _Label | None) -> tuple[int, ...]:
-    """Layers of all stages, the first one first."""
+    """Layers of all stages, the first stage first."""
     layers = []
     while label is not None and label.choice is not None:
         layers.append(sum(label.choice.counts.values()))
@@ -391,7 +387,7 @@ def _move(layers: tuple[int, ...], source: int, target: int) -> tuple[int, ...]:
 
 
 def _keep(labels: list[_Label], new: _Label) -> None:
-    """Adds a label unless another is as good in all that matters; takes out those it betters."""
+    """Adds a label unless another is as good in every term; removes those that are now useless."""
     if any(_as_good(label, new) for label in labels):
         return
     labels[:] = [label for label in labels if not _as_good(new, label)]

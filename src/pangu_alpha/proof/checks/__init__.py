@@ -1,3 +1,3 @@
-"""What must hold in the graphs of a plan: collectives that meet, masks, float status, predicted traffic."""
+"""Checks of a plan's graphs: collectives that meet, dropout masks, float status, predicted traffic."""
 
 __all__ = ["dependences", "dropout", "order", "overflow", "stages", "traffic", "traffic_check"]

@@ -1,8 +1,8 @@
-"""Which of a rank's collectives must come before which, by what its graph computes from what.
+"""Which of a rank's collectives must run before which others, given the dependences in its graph.
 
-A compiler may put the operators of a graph into any order that its edges allow. Functions, which MindSpore
-makes of the forward and the backward pass of a micro-batch, are blocks: one begins when all of its inputs are
-there, and ends before its first result is used; MindSpore 2.9 does not interleave them when it inlines them.
+A compiler may run the operators of a graph in any order that its edges allow. Functions, which MindSpore
+makes of a micro-batch's forward and backward pass, are blocks: one begins when all of its inputs exist, and
+ends before its first result is used; MindSpore 2.9 does not interleave them when it inlines them.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from pangu_alpha.proof.graph import mindir
 
 @dataclass(frozen=True, eq=False)
 class PartialOrder:
-    """The collectives of a step, and what is forced of their order.
+    """The collectives of a step, and the order that is forced on them.
 
     Args:
-        collectives: In the order of the file, those of a function once for every call.
-        before: For each the set of those that come before it in every order, as bits: bit j of entry i.
+        collectives: In the order of the file; those of a function appear once for every call.
+        before: For each collective, the set of those that come before it in every order, as bits: bit j of
+            entry i stands for collective j.
     """
 
     collectives: tuple[mindir.Collective, ...]
     before: tuple[int, ...]
 
     def free_pairs(self, chosen: Iterable[int]) -> list[tuple[int, int]]:
-        """Pairs of some collectives, by their places, which the graph lets run in either order."""
+        """Pairs of the chosen collectives, by their index, that may run in either order."""
         places = sorted(chosen)
         return [
             (first, second)
@@ -36,7 +37,7 @@ class PartialOrder:
         ]
 
     def free_in_groups(self) -> int:
-        """How many pairs of collectives of one group the graph lets run in either order."""
+        """Number of pairs of collectives of one group that may run in either order."""
         members: dict[str, int] = {}
         for place, each in enumerate(self.collectives):
             members[each.group] = members.get(each.group, 0) | 1 << place
@@ -49,14 +50,14 @@ class PartialOrder:
 
 
 def partial_order(model: mindir.Model) -> PartialOrder:
-    """The collectives of a rank's graph and what is forced of their order.
+    """The collectives of a rank's graph and the order that is forced on them.
 
     Args:
-        model: As the partitioner left it, or inlined; inlined, a micro-batch is no block any more, and less
-            is forced.
+        model: The graph, as the partitioner left it or inlined. In an inlined graph a micro-batch is no block
+            any more, so less is forced.
 
     Raises:
-        ValueError: The graph chooses at run time which function it calls.
+        ValueError: If the graph chooses at run time which function it calls.
     """
     work = _Walk(model)
     work.run(model.functions[0], 0)
@@ -64,7 +65,7 @@ def partial_order(model: mindir.Model) -> PartialOrder:
 
 
 class _Walk:
-    """Goes through a step's nodes in the order of the file, functions once for every call."""
+    """Walks through a step's nodes in the order of the file, and through functions once for every call."""
 
     def __init__(self, model: mindir.Model) -> None:
         self.model = model
@@ -77,11 +78,10 @@ class _Walk:
         """Collects a function's collectives for one call.
 
         Args:
-            function: Which.
-            entry: What comes before the call, as bits.
+            entry: The collectives that come before the call, as bits.
 
         Returns:
-            What comes before anything that uses a result of it.
+            The collectives that come before anything that uses the call's results, as bits.
         """
         done: dict[str, int] = {}
         everything = entry

@@ -1,9 +1,9 @@
 """Which masks a rank's graph draws for dropout, whether the right ranks share them, and what they cost.
 
 Two ranks must draw the same mask where they hold copies of a tensor, and different ones where they hold
-different slices. A mask by position is right if its constants are: each cell's number and the columns' are
-the same on all ranks, the heads' are those of the rank's slice; the keys of the rows come with the batch.
-The device's kernel is right if its seeds differ wherever the tensor is cut.
+different slices. A mask by position is right if its constants are: the numbers of the cell and of the columns
+are equal on all ranks, those of the heads are those of the rank's slice; the keys of the rows come with the
+batch. The device's kernel is right if its seeds differ wherever the tensor is cut.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from pangu_alpha.parallel.sharding import table_of
 from pangu_alpha.proof.graph import mindir
 
 _CELL = re.compile(r"(\w+)-(\w+)")
-_OUTER = ("Default", "network", "token_loss", "model")  # in front of the network's own cells
+_OUTER = ("Default", "network", "token_loss", "model")  # scopes around the network's own cells
 _KERNEL = "Dropout"  # type of the device's operator
 _HEADS = "heads"
-_WEIGHTS = "core.dropout"  # last names of the cells that drop attention weights
+_WEIGHTS = "core.dropout"  # end of the names of cells that drop attention weights
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,17 @@ class Draw:
     """The mask of one cell on one rank.
 
     Args:
-        cell: Its place in the network.
-        way: Who draws it.
-        seeds: Of the device's kernel; by position, a checksum of the columns' numbers, on the residual stream
-            times the cell's.
-        heads: Numbers of the heads whose weights the rank holds, times the cell's; () on the residual stream
-            and in the kernel.
-        axes: Of the grid, those that cut the tensor.
-        shape: Of the rank's slice.
-        bytes: That the cell's operators move in a step, read or written, forward and backward.
-        kernel_bytes: That the device's kernel would move, with a mask of one bit an element.
-        passes: Operators over the whole slice in one forward pass.
+        cell: The cell's place in the network.
+        way: Whether the mask is drawn by position or by the device's kernel.
+        seeds: Seeds of the device's kernel; by position, a checksum of the columns' numbers, which on the
+            residual stream are multiplied by the cell's number.
+        heads: Numbers of the heads whose weights the rank holds, multiplied by the cell's number; () on the
+            residual stream and for the kernel.
+        axes: Axes of the grid that cut the tensor.
+        shape: Shape of the rank's slice.
+        bytes: Bytes that the cell's operators read or write in a step, forward and backward.
+        kernel_bytes: Bytes that the device's kernel would move, with a mask of one bit per element.
+        passes: Number of operators over the whole slice in one forward pass.
     """
 
     cell: str
@@ -65,12 +65,7 @@ class Draw:
 
 
 def draws(model: mindir.Model, plan: ParallelPlan) -> list[Draw]:
-    """The masks that a rank's graph draws, in the order of the graph.
-
-    Args:
-        model: The graph.
-        plan: Its plan.
-    """
+    """The masks that a rank's graph draws, in the order of the graph."""
     counts = mindir.calls(model)
     cells: dict[str, _Cell] = {}
     for function in model.functions:
@@ -82,10 +77,13 @@ def draws(model: mindir.Model, plan: ParallelPlan) -> list[Draw]:
 
 
 def cell_of(scope: str) -> str:
-    """The dropout cell that an operator of the forward pass, or of its repetition, belongs to; "" for none.
+    """The dropout cell to which an operator belongs; "" for none.
+
+    Only operators of the forward pass and of its recomputation belong to a cell.
 
     Args:
-        scope: As "Default/network-Loss/model-Pangu/blocks-CellList/0-Block/attention_dropout-Dropout/Mul".
+        scope: For example
+            "Default/network-Loss/model-Pangu/blocks-CellList/0-Block/attention_dropout-Dropout/Mul".
     """
     if not scope.removeprefix("recompute_").startswith("Default/") or "/Grad_" in scope:
         return ""
@@ -96,14 +94,10 @@ def cell_of(scope: str) -> str:
 
 
 def faults(found: Sequence[Draw], model: ModelConfig, plan: ParallelPlan, rank: int, seed: int) -> list[str]:
-    """What is wrong with the masks of one rank, by its coordinates: a sentence for each cell.
+    """Lists what is wrong with the masks of one rank, given its coordinates: one sentence per cell.
 
     Args:
-        found: What `draws` gave.
-        model: The network's shape.
-        plan: Its plan.
-        rank: The rank.
-        seed: Of the run.
+        found: The masks from `draws`.
     """
     mesh = Mesh.of(plan)
     place = mesh.coordinates(rank)
@@ -129,7 +123,7 @@ def faults(found: Sequence[Draw], model: ModelConfig, plan: ParallelPlan, rank: 
 def _numbers_of(
     draw: Draw, model: ModelConfig, salt: int, first: int, heads: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Seeds and heads that a mask by position must have on a rank whose heads are `heads` from `first` on."""
+    """Seeds and heads of a correct mask by position, on a rank that holds `heads` heads from `first` on."""
     if not draw.cell.endswith(_WEIGHTS):
         return (_checksum(salted(column_numbers(model.hidden_size), salt)),), ()
     numbers = salted(head_numbers(heads, first), salt)
@@ -137,13 +131,12 @@ def _numbers_of(
 
 
 def shared(found: Mapping[int, Sequence[Draw]], plan: ParallelPlan) -> list[str]:
-    """Where ranks share masks of different slices, or draw different masks for copies of one.
+    """Lists where ranks share masks of different slices, or draw different masks for copies of one.
 
     Masks by position are cut like the tensor, so their numbers must be equal on all ranks of a stage.
 
     Args:
-        found: What `draws` gave, by rank.
-        plan: The plan.
+        found: The masks from `draws`, by rank.
     """
     mesh, said = Mesh.of(plan), []
     for one, other in combinations(sorted(found), 2):
@@ -158,7 +151,7 @@ def shared(found: Mapping[int, Sequence[Draw]], plan: ParallelPlan) -> list[str]
 
 
 def _unequal(first: Draw, second: Draw, plan: ParallelPlan, one: int, other: int) -> str:
-    """What is wrong with the masks that two ranks draw in one cell, "" if nothing."""
+    """What is wrong with the masks that two ranks draw in one cell; "" if nothing is."""
     ranks = f"{first.cell}: ranks {one} and {other} hold"
     if first.way == "positional" or second.way == "positional":
         right = first.seeds == second.seeds and first.way == second.way
@@ -177,18 +170,18 @@ def _unequal(first: Draw, second: Draw, plan: ParallelPlan, one: int, other: int
 
 
 def same_slice(plan: ParallelPlan, axes: Sequence[str], one: int, other: int) -> bool:
-    """Whether two ranks of a stage hold copies of a tensor that these axes of its grid cut."""
+    """Whether two ranks of a stage hold copies of a tensor that is cut along these axes of the grid."""
     places = [Mesh.of(plan).digits(rank) for rank in (one, other)]
     return all(places[0][axis] == places[1][axis] for axis in axes)
 
 
 def _dimensions(cell: str, plan: ParallelPlan) -> Axes:
-    """Axis of the table for each dimension of what a cell drops, by the cell's place in the network."""
+    """Axes in the sharding table for each dimension of a cell's input, by the cell's place in the network."""
     return table_of(plan).split(cell.rpartition(".")[2], "drop").inputs[0]
 
 
 def salt_of(cell: str, model: ModelConfig) -> int:
-    """The salt of a cell by its place, as model.pangu gives them out."""
+    """The salt of a cell by its place, as model.pangu assigns it."""
     if cell == "embedding_dropout":
         return 0
     layer = layer_of(cell, model)
@@ -198,9 +191,13 @@ def salt_of(cell: str, model: ModelConfig) -> int:
 
 
 class _Cell(NamedTuple):
-    """A cell's operators in a graph: those that are first to run, and how often a step runs each of all.
+    """The operators of a cell in a graph: those that run first, and how often a step runs each.
 
-    The compiler gives a repetition the number, `unique_id`, of what it repeats.
+    Args:
+        first: Operators that are not repetitions. The compiler gives a repetition the same `unique_id` as the
+            operator that it repeats.
+        runs: All operators, with their number of calls in a step.
+        seen: The `unique_id` of each operator so far.
     """
 
     name: str
@@ -210,7 +207,7 @@ class _Cell(NamedTuple):
     seen: set[int]
 
     def add(self, node: mindir.Node, function: mindir.Function, calls: int) -> None:
-        """Takes in the next operator of the graph."""
+        """Adds the next operator of the graph."""
         mark = node.origin("unique_id")
         if mark is None or mark not in self.seen:
             self.first.append((node, function))
@@ -219,16 +216,16 @@ class _Cell(NamedTuple):
 
     @property
     def calls(self) -> int:
-        """How often a step runs the cell, repetitions left out."""
+        """How often a step runs the cell, not counting recomputation."""
         return self.runs[0][2]
 
     @property
     def of_attention(self) -> bool:
-        """Whether it drops attention weights."""
+        """Whether the cell drops attention weights."""
         return self.name.endswith(_WEIGHTS)
 
     def moved(self) -> int:
-        """Bytes that its operators read and write in a step, repetitions included, gradients left out."""
+        """Bytes that the operators read and write in a step, with recomputation but without gradients."""
         return sum(
             calls * tensor.bytes
             for node, function, calls in self.runs
@@ -252,11 +249,13 @@ def _draw(cell: _Cell, plan: ParallelPlan) -> Draw:
         assert drawn is not None  # the kernel's input is one tensor
         whole, passes, heads, seeds = drawn, 1, (), _seeds(node, function)
     elements, size = prod(whole.shape), whole.bytes // prod(whole.shape)
-    kernel_bytes = (4 * elements * size + elements * 3 // 8) * cell.calls  # x and y twice; the mask thrice
-    # Backward, by formula: the gradient times the mask, and on the residual stream rescaled.
+    kernel_bytes = (
+        4 * elements * size + elements * 3 // 8
+    ) * cell.calls  # x and y twice, the mask three times
+    # The backward pass by formula: the gradient times the mask and, on the residual stream, rescaled.
     backward = elements * size * (3 if cell.of_attention else 5) * cell.calls
     if sum(node.type == "Cast" for node, *_ in cell.runs) == 1:
-        # From the mask of one byte, once each way; MindSpore leaves the cell's name on the second one alone.
+        # The one-byte mask is cast in both passes, but MindSpore 2.9 gives only one cast the cell's scope.
         backward += elements * (1 + size) * cell.calls
     cut_by = chain.from_iterable(single(axis, plan) for axis in _dimensions(cell.name, plan))
     return Draw(
@@ -273,13 +272,13 @@ def _draw(cell: _Cell, plan: ParallelPlan) -> Draw:
 
 
 def _numbers(cell: _Cell) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Numbers of the heads, and a checksum of the columns'."""
+    """Numbers of the heads, and a checksum of the columns' numbers."""
     constants = _constants(cell)
     return constants.get(_HEADS, ()), (_checksum(constants["columns"]),)
 
 
 def _constants(cell: _Cell) -> dict[str, tuple[int, ...]]:
-    """The numbers of columns and of heads: whole numbers that keys are multiplied by."""
+    """The numbers of columns and of heads: integer constants by which keys are multiplied."""
     found = {}
     for node, function in cell.first:
         for name in node.inputs if node.type == "Mul" else ():
@@ -290,7 +289,7 @@ def _constants(cell: _Cell) -> dict[str, tuple[int, ...]]:
 
 
 def _values(model: mindir.Model, name: str) -> tuple[int, ...] | None:
-    """Elements of a constant of int32, None for anything else."""
+    """Elements of an int32 constant; None for anything else."""
     for function in model.functions:
         node = function.by_name.get(name)
         if node is not None and node.type == "Constant":
@@ -305,7 +304,7 @@ def _checksum(numbers: Sequence[int] | np.ndarray) -> int:
 
 
 def _seeds(kernel: mindir.Node, function: mindir.Function) -> tuple[int, ...]:
-    """Seed0 and Seed1 of the device's kernel: attributes, or the whole numbers among its inputs."""
+    """Seed0 and Seed1 of the device's kernel: attributes, or the integers among its inputs."""
     named = [kernel.attribute(name) for name in ("Seed0", "Seed1")]
     if None not in named:
         return tuple(named)

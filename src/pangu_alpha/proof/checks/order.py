@@ -1,9 +1,9 @@
 """Checks, without running anything, that the collectives of all ranks meet.
 
 A rank starts its collectives one after the other, and each returns when all ranks of its group have started
-the same; so a plan can hang although every rank's graph is right by itself. On a device, collectives of
-several groups may overlap; ranks that come to their end one collective at a time do so then, too, since each
-of them waits for less.
+the same one; so a plan can hang although every rank's graph is right by itself. On a device, collectives of
+several groups may overlap; ranks that reach their end with one collective at a time also do so with overlap,
+because each of them then waits for less.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pangu_alpha.proof.checks.dependences import partial_order
 from pangu_alpha.proof.graph import mindir
 
-# What all ranks of a meeting must agree on: who takes part, and what they do.
+# What all ranks of a meeting must agree on: the ranks that take part, and what they do.
 Key = tuple[tuple[int, ...], str]
 
 
@@ -23,9 +23,9 @@ class Meeting:
     """One collective of one rank.
 
     Args:
-        ranks: All that take part, ascending.
+        ranks: All ranks that take part, ascending.
         what: What they do; it must be the same on all.
-        where: Where in the rank's graph, for messages.
+        where: Place in the rank's graph, for messages.
         ends: Sender and receiver of a transfer; None for other collectives.
     """
 
@@ -36,25 +36,20 @@ class Meeting:
 
     @property
     def key(self) -> Key:
-        """What its ranks must agree on."""
+        """What all ranks of the meeting must agree on."""
         return self.ranks, f"{self.ends[0]} sends {self.ends[1]} {self.what}" if self.ends else self.what
 
 
 def meetings(model: mindir.Model, rank: int) -> tuple[Meeting, ...]:
-    """A rank's collectives in the order of a step.
-
-    Args:
-        model: The rank's graph.
-        rank: The rank.
-    """
+    """The collectives of a rank's graph, in the order of a step."""
     return tuple(meeting(each, rank) for each in partial_order(model).collectives)
 
 
 def meeting(each: mindir.Collective, rank: int) -> Meeting:
-    """A collective of a rank as a meeting.
+    """Converts a collective of a rank to a meeting.
 
-    The two ends of a transfer must agree on its phase and micro-batch as well, since activations of all
-    micro-batches have one shape.
+    The two ends of a transfer must also agree on its phase and micro-batch, because the activations of all
+    micro-batches have the same shape.
     """
     shape = "x".join(map(str, each.payload.shape)) or "scalar"
     if each.peer is None:
@@ -68,7 +63,7 @@ def meeting(each: mindir.Collective, rank: int) -> Meeting:
 
 
 def deadlock(sequences: Mapping[int, Sequence[Meeting]]) -> str:
-    """Says which ranks wait for what, or "" where all sequences run to their end.
+    """Describes which ranks wait for what; "" if all sequences run to their end.
 
     Args:
         sequences: Collectives of every rank, in order.
@@ -80,7 +75,7 @@ def deadlock(sequences: Mapping[int, Sequence[Meeting]]) -> str:
 
 
 def walk(keys: Mapping[int, Sequence[Key]]) -> dict[int, int]:
-    """How many of its collectives each rank comes to finish; the time is linear in their number.
+    """Returns how many of its collectives each rank finishes; takes time linear in their number.
 
     Args:
         keys: Collectives of every rank, in order.
@@ -108,13 +103,12 @@ def walk(keys: Mapping[int, Sequence[Key]]) -> dict[int, int]:
 
 
 def waits(keys: Mapping[int, Sequence[Key]], done: Mapping[int, int], rank: int, where: str = "") -> str:
-    """What a rank that did not come to its end waits for.
+    """Describes what a rank that did not reach its end waits for.
 
     Args:
         keys: Collectives of every rank, in order.
-        done: What `walk` gave.
-        rank: Which.
-        where: Where its graph has the collective that it stands at.
+        done: The numbers from `walk`.
+        where: Place in the rank's graph of the collective at which it waits.
     """
     ranks, what = keys[rank][done[rank]]
     place = f" in {where}" if where else ""

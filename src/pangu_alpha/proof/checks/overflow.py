@@ -1,7 +1,8 @@
-"""Checks in a rank's graph that the reading of the float status covers what the rank computes.
+"""Checks in a rank's graph that the float status is read after everything that the rank computes.
 
-The register holds what saturated before it was read, so an operator whose result does not lead to the reading
-may run behind it. Knows the graph only; that the register is cleared before the graph starts is the engine's.
+The register collects saturations until it is read, and an operator may run after the reading unless the
+reading depends on its result. Knows only the graph; the engine is responsible for clearing the register
+before the graph starts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pangu_alpha.proof.graph import mindir
 
 _READ = "NPUGetFloatStatusV2"
-_MOVES = {  # give an input as it is, or are no operators of the device
+_MOVES = {  # operators that return an input unchanged, or that do not run on the device
     "AllGather", "Assign", "Depend", "ExpandDims", "Load", "MakeTuple", "Receive", "Reshape", "Send",
     "StridedSlice", "TensorMove", "Tile", "Transpose", "TupleGetItem", "UpdateState",
 }  # fmt: skip
@@ -19,12 +20,12 @@ _FLOATS = ("float16", "bfloat16", "float32")
 
 
 def problems(model: mindir.Model, saturates: bool) -> tuple[str, ...]:
-    """What is wrong with the reading of the float status, a sentence each.
+    """Lists what is wrong with the reading of the float status, one sentence each.
 
     Args:
-        model: A rank's graph; as one function (inline.inline), which takes long for a large model, if it
-            saturates.
-        saturates: Whether it is for chips on which nothing else tells of an overflow.
+        model: A rank's graph. With `saturates`, it must be one function (inline.inline, which takes long for
+            a large model).
+        saturates: Whether the graph is for chips on which only the float status shows an overflow.
     """
     reads = [node for function in model.functions for node in function.nodes if node.type == _READ]
     if not saturates:
@@ -44,9 +45,9 @@ def problems(model: mindir.Model, saturates: bool) -> tuple[str, ...]:
 
 
 def _computes(function: mindir.Function, node: mindir.Node) -> bool:
-    """Whether a node's result is a tensor of numbers that can saturate, and the update rests on it.
+    """Whether a node's result is a tensor of numbers that can saturate and that the update depends on.
 
-    Scalars of the update itself, such as the decay times the learning rate, have no order with the reading.
+    Scalars of the update itself, such as the decay times the learning rate, are not ordered with the reading.
     """
     cells = {part.partition("-")[0] for part in node.scope.split("/")}
     if node.type in _MOVES or node.type == "Constant" or "update" in cells:
@@ -56,7 +57,7 @@ def _computes(function: mindir.Function, node: mindir.Node) -> bool:
 
 
 def _reached(start: str, edges: Mapping[str, Sequence[str]]) -> set[str]:
-    """All that can be reached, the start included."""
+    """All names that can be reached from the start, which is included."""
     found, waiting = {start}, [start]
     while waiting:
         for name in edges.get(waiting.pop(), ()):

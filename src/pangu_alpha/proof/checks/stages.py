@@ -1,7 +1,8 @@
-"""Whether all ranks of a plan meet, from the graph of one rank of every stage.
+"""Checks whether the collectives of all ranks of a plan meet, given the graph of one rank per stage.
 
-The ranks of a stage compile the same graph; only who they communicate with differs, and that by their
-coordinates. So the collectives of all ranks are those of one rank of each stage, moved over the grid.
+The ranks of a stage compile the same graph; only the ranks with which they communicate differ, and those
+follow from their coordinates. The collectives of all ranks are therefore those of one rank of each stage,
+moved over the grid.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof.checks.dependences import PartialOrder
 from pangu_alpha.proof.checks.order import Key, Meeting, meeting, waits, walk
 
-_NAMED = 3  # problems of one kind and stage that are named; the others are counted
+_NAMED = 3  # problems of one kind and stage that are listed; the others are only counted
 
 
 @dataclass(frozen=True)
 class Together:
-    """What all ranks of a plan do together.
+    """The result of following all ranks of a plan together.
 
     Args:
-        ranks: How many.
-        meetings: Collectives that they run in a step, each counted once for all of its ranks.
-        problems: Why the ranks would not all come to the end of a step, or transfers go astray; none if they
-            meet in every order of execution that the graphs allow and all ranks of a stage choose.
-        free: Pairs of collectives of one group on one rank, added up over the stages, that may run in either
-            order. Their ranks are of one stage.
+        meetings: Number of collectives in a step, each counted once for all of its ranks.
+        problems: Why the ranks would not all reach the end of a step, or which transfers go to a wrong rank.
+            Empty if they meet in every order of execution that the graphs allow and that all ranks of a stage
+            share.
+        free: Number of pairs of collectives of one group on one rank, summed over the stages, that may run in
+            either order. Only groups within a stage have such pairs.
     """
 
     ranks: int
@@ -40,7 +41,7 @@ class Together:
         return not self.problems
 
     def text(self) -> str:
-        """A line, and one for every problem."""
+        """One line for the result, and one for every problem."""
         lines = [f"stages meet: {'yes' if self.meet else 'NO'}, {self.ranks} ranks, {self.meetings} meetings"]
         if self.meet:
             lines.append(
@@ -51,11 +52,10 @@ class Together:
 
 
 def together(orders: Mapping[int, PartialOrder], mesh: Mesh) -> Together:
-    """Looks at what all ranks do.
+    """Follows all ranks through a step.
 
     Args:
-        orders: Of one rank of every stage, by rank.
-        mesh: The plan's grid.
+        orders: Collectives of one rank of every stage, by rank.
     """
     stages = {mesh.stage_of(rank): rank for rank in orders}
     assert sorted(stages) == list(range(mesh.pp)), "one rank of every stage, please"
@@ -78,11 +78,10 @@ def together(orders: Mapping[int, PartialOrder], mesh: Mesh) -> Together:
 
 
 class Moves:
-    """What the ranks of a stage do, from what one of them does.
+    """The collectives of all ranks of a stage, derived from those of one of them.
 
     Args:
-        mesh: The grid.
-        template: Meetings of the one, in order.
+        template: Meetings of the one rank, in order.
     """
 
     def __init__(self, mesh: Mesh, template: Sequence[Meeting]) -> None:
@@ -91,16 +90,12 @@ class Moves:
         numbers = {key: number for number, key in enumerate(kinds)}
         self.kinds = list(kinds.values())
         self.order = [numbers[each.key] for each in template]
-        # A group is the same for all ranks that it does not tell apart: worked out once for all of them.
+        # Ranks with the same coordinates on these axes have the same group: compute it once for all of them.
         self.axes = {group: mesh.shared_axes(group) for each in self.kinds for group in _groups(each)}
         self.moved: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[int, ...]] = {}
 
     def keys(self, rank: int) -> list[Key]:
-        """What a rank does, in order.
-
-        Args:
-            rank: One of the stage.
-        """
+        """The meetings of one of the stage's ranks, in order."""
         place = self.mesh.digits(rank)
         groups = {
             group: self._group(group, tuple(place[axis] for axis in axes), rank)
@@ -130,18 +125,12 @@ def _groups(each: Meeting) -> tuple[tuple[int, ...], ...]:
 
 
 def astray(order: PartialOrder, mesh: Mesh, rank: int) -> Iterator[str]:
-    """Yields transfers whose ends are not on the right stages or differ in their other coordinates.
-
-    Args:
-        order: What the rank does.
-        mesh: The grid.
-        rank: The rank.
-    """
+    """Yields transfers between wrong stages, or between ranks whose other coordinates differ."""
     for each in order.collectives:
         if each.peer is None:
             continue
         ends = meeting(each, rank).ends
-        assert ends is not None  # of what has a peer
+        assert ends is not None  # because it has a peer
         sender, receiver = ends
         right = _receiver(each.phase, sender, mesh)
         if receiver != right:
@@ -155,8 +144,11 @@ def astray(order: PartialOrder, mesh: Mesh, rank: int) -> Iterator[str]:
 
 
 def _receiver(phase: str, sender: int, mesh: Mesh) -> int | None:
-    """Who gets what a rank sends: activations go to the next stage and their gradients to the one before; the
-    tied table goes from the first stage to the last, and its gradient back."""
+    """The rank that should get what `sender` sends; None if there is none.
+
+    Activations go to the next stage and their gradients to the one before; the tied table goes from the first
+    stage to the last, and its gradient back.
+    """
     place, last = mesh.coordinates(sender), mesh.pp - 1
     stage = {
         "forward": place.stage + 1,
@@ -168,7 +160,7 @@ def _receiver(phase: str, sender: int, mesh: Mesh) -> int | None:
 
 
 def _stuck(keys: Mapping[int, Sequence[Key]], templates: Mapping[int, Sequence[Meeting]]) -> Iterator[str]:
-    """Yields what the ranks that were compiled wait for; or the first other rank that waits."""
+    """Yields what each compiled rank waits for; if none of these is stuck, what the first stuck rank does."""
     done = walk(keys)
     stuck = [rank for rank in keys if done[rank] < len(keys[rank])]
     for rank in [each for each in stuck if each in templates] or stuck[:1]:
@@ -177,14 +169,9 @@ def _stuck(keys: Mapping[int, Sequence[Key]], templates: Mapping[int, Sequence[M
 
 
 def unordered(order: PartialOrder, mesh: Mesh, rank: int) -> Iterator[str]:
-    """Yields what the rank does with other stages in an order that its graph does not force.
+    """Yields pairs of collectives with other stages whose order the rank's graph does not force.
 
-    Two stages have different graphs, so their compilers may choose differently.
-
-    Args:
-        order: What the rank does.
-        mesh: The grid.
-        rank: The rank.
+    Two stages have different graphs, so the compiler may choose different orders for them.
     """
     stage = mesh.stage_of(rank)
     shared = [

@@ -1,9 +1,9 @@
-"""What every stage of a plan must send in an optimizer step, by formula, to compare with its graph.
+"""Formulas for what every stage of a plan must send in an optimizer step, to be compared with its graph.
 
-The formulas know the network, the plan and how MindSpore 2.9 places its collectives, not the graph. Sizes are
-payloads of one call: what goes into an AllReduce or ReduceScatter, what comes out of an AllGather.
-Letters: B rows of a micro-batch on a rank, S sequence, T = B * S, H hidden, V vocabulary rows of a rank's
-slice, M micro-batches, L layers of the stage.
+They know the network, the plan and how MindSpore 2.9 places its collectives, not the graph. Sizes are
+payloads of one call: the input of an AllReduce or ReduceScatter, the output of an AllGather. Letters: B rows
+of a micro-batch on a rank, S sequence, T = B * S, H hidden, V vocabulary rows of a rank's slice, M
+micro-batches, L layers of the stage.
 """
 
 from __future__ import annotations
@@ -33,17 +33,16 @@ SCATTERED = "gradients: summed and scattered"
 SUMMED = "gradients: sums over replicas"
 WORLD = "update: tokens and norm"
 OVERFLOW = "update: overflow"
-_LAST_OF_LAYER = "feed_forward.down.bias"  # what it is added to is the layer's result: not computed again
+_LAST_OF_LAYER = "feed_forward.down.bias"  # only the layer's result uses it, and that is not recomputed
 
 
 class Call(NamedTuple):
-    """A kind of collective call: what it does, over what, with how much.
+    """A kind of collective call: operation, axis and payload.
 
     Args:
         phase: See mindir.Phase.
         operation: "AllReduce", ...
-        axis: Of the grid, as Mesh.axis_of names it.
-        dtype: Of the payload.
+        axis: Axis of the grid, as named by Mesh.axis_of.
         bytes: Payload of one call.
     """
 
@@ -56,12 +55,11 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class Demand:
-    """Calls that a formula asks for.
+    """Calls that a formula predicts.
 
     Args:
-        what: What they are for.
-        call: Their kind.
-        times: How many a step.
+        what: Purpose of the calls.
+        times: Number of calls in a step.
     """
 
     what: str
@@ -73,12 +71,11 @@ class Formulas:
     """The demands of one stage.
 
     Args:
-        model: The network's shape.
-        plan: A plan that fits it.
+        plan: A plan that fits the model.
         batch_size: B.
         compute_dtype: Type of activations: "float16", ...
-        stage: Which stage.
-        saturates: Whether overflow is told by the chips' float status, which all must know of all.
+        stage: Number of the stage, from 0.
+        saturates: Whether overflow is detected by the chip's float status, which all ranks must exchange.
     """
 
     def __init__(
@@ -107,21 +104,21 @@ class Formulas:
 
     @cached_property
     def table(self) -> Mapping[str, ParameterSpec]:
-        """Every parameter's row of the table."""
+        """The row of every parameter in the parameter table."""
         return parameter_table(self.model)
 
     def demands(self) -> list[Demand]:
-        """All of them."""
+        """All demands."""
         return [*self.passes(), *self.updates()]
 
     def passes(self) -> list[Demand]:
-        """Those of the micro-batches and of their passes through the stage."""
+        """Demands of the micro-batches' passes through the stage."""
         layers = self._layers() if self.plan.table is None else []
         parts = (layers, self._embedding(), self._loss(), self._inputs(), self._stages())
         return list(chain.from_iterable(parts))
 
     def updates(self) -> list[Demand]:
-        """Those of weights, gradients and the update."""
+        """Demands of weights, gradients and the update."""
         parts = (self._table(), self._parameters(), self._world())
         return list(chain.from_iterable(parts))
 
@@ -135,20 +132,20 @@ class Formulas:
         dtype: str,
         times: int,
     ) -> Iterator[Demand]:
-        """A demand, unless the axes have one device or nothing is to be done."""
+        """Yields a demand, unless the axes have only one device or `times` is 0."""
         yield from self._ask_on(what, phase, operation, axis_name(self.mesh, axes), elements, dtype, times)
 
     def _ask_on(
         self, what: str, phase: str, operation: str, axis: str, elements: int, dtype: str, times: int
     ) -> Iterator[Demand]:
-        """As `_ask`, the axes by their name; "" for one device."""
+        """Like `_ask`, with the name of the axes; "" means one device."""
         if axis and times:
             yield Demand(what, Call(phase, operation, axis, dtype, elements * _SIZES[dtype]), times)
 
     def _layers(self) -> Iterator[Demand]:
-        """Two sums of [T, H] a layer forward, and, as the gradient of a sum is a sum, two backward.
+        """Two sums of [T, H] per layer forward and, since the gradient of a sum is a sum, two backward.
 
-        Under sequence parallelism each is a ReduceScatter, and an AllGather of [T, H] stands before the
+        Under sequence parallelism each sum is a ReduceScatter, and an AllGather of [T, H] precedes the
         products that need all rows. Full recomputation repeats the first sum; no derivative needs the second.
         """
         plan, size = self.plan, self.rows * self.model.hidden_size
@@ -170,10 +167,10 @@ class Formulas:
             yield from self._ask(what, phase, gathered, ["tp"], size, self.dtype, gathers * calls)
 
     def _embedding(self) -> Iterator[Demand]:
-        """Each rank looks up its part of the vocabulary; the results [B, S, H] are summed in float32.
+        """The sum of the ranks' lookups [B, S, H], in float32; each rank looks up its part of the vocabulary.
 
-        With dp = 1 MindSpore scatters the sum by sequences where tp divides B, and gathers it again, the
-        latter not under sequence parallelism.
+        With dp = 1, MindSpore scatters the sum by sequences if tp divides B and, without sequence
+        parallelism, gathers it again.
         """
         if not (self.first and self.plan.vocab_parallel):
             return
@@ -190,7 +187,11 @@ class Formulas:
                 )
 
     def _loss(self) -> Iterator[Demand]:
-        """Largest logit, sum of exponentials and the label's logit of each row; the sum over rows."""
+        """Sums over the vocabulary for each row, and the sum over rows.
+
+        Summed for each row are the largest logit, the exponentials and the label's logit. Without
+        vocab_parallel, the rows of all tensor-parallel ranks are gathered instead.
+        """
         if not self.last:
             return
         calls, tp = self.plan.micro_batches, ["tp"]
@@ -210,10 +211,10 @@ class Formulas:
             yield from self._ask("loss: sum over rows", phase, "AllReduce", ["dp"], 1, "float32", calls)
 
     def _inputs(self) -> Iterator[Demand]:
-        """MindSpore gathers a batch of micro-batches from all data-parallel ranks before it cuts them out.
+        """MindSpore gathers the micro-batches of all data-parallel ranks before it cuts them out.
 
-        The first stage asks for ids, positions and documents; the last for labels, loss mask, positions (of
-        the query) and documents; those between for documents; all for dropout's keys.
+        The first stage needs ids, positions and documents; the last one labels, loss mask, positions (of the
+        query) and documents; the others documents; all need dropout's keys.
         """
         plan = self.plan
         if plan.micro_batches == 1:
@@ -225,7 +226,7 @@ class Formulas:
             yield from self._ask(INPUTS, "forward", "AllGather", ["dp"], size, dtype, number)
 
     def _stages(self) -> Iterator[Demand]:
-        """Activations [T, H], a slice of them under sequence parallelism; and back."""
+        """Activations [T, H] to the next stage and gradients back; slices under sequence parallelism."""
         plan, size = self.plan, self.rows * self.model.hidden_size
         if plan.pp == 1:
             return
@@ -240,7 +241,7 @@ class Formulas:
                     yield Demand(ACTIVATION, call, plan.micro_batches)
 
     def _table(self) -> Iterator[Demand]:
-        """The tied table, from the first to the last stage, and its gradient back."""
+        """The tied table from the first to the last stage, and its gradient back."""
         if self.plan.pp > 1 and (self.first or self.last):
             operations = ("Send", "Receive") if self.first else ("Receive", "Send")
             for size in (_slice(self.placed[name]) * 4 for name, spec in self.table.items() if spec.tied):
@@ -248,14 +249,14 @@ class Formulas:
                     yield Demand(TABLE, Call(phase, operation, self._hop("pp pair"), "float32", size), 1)
 
     def _hop(self, name: str) -> str:
-        """The axis of two ranks of a pipeline; the whole of it if there are two."""
+        """Name of the axis of two neighbouring stages; with only two stages, that of the whole pipeline."""
         return name if self.plan.pp > 2 else axis_name(self.mesh, ["pp"])
 
     def _parameters(self) -> Iterator[Demand]:
-        """Gradients and weights of the stage's own parameters and the last stage's copy of the tied table.
+        """Gradients and weights of the stage's own parameters and of the last stage's copy of the tied table.
 
-        The last stage sums its part of the tied table's gradient under level 1 only, and the first stage sums
-        all of it once more. At the other levels the last stage sends its own replica's part.
+        The last stage sums its part of the tied table's gradient only under level1, and the first stage sums
+        all of it once more. At the other levels the last stage sends the part of its own replica.
         """
         for name, layout in self.placed.items():
             sent = self.table[name].tied and self.last and self.plan.optimizer_parallel == "level1"
@@ -266,18 +267,18 @@ class Formulas:
     def _summed(self, name: str, layout: Layout) -> Iterator[Demand]:
         """A gradient is summed over the devices that hold the same slice.
 
-        In one pass without micro-batches MindSpore does so for each use of a parameter: the tied table's two.
+        Without micro-batches MindSpore sums once for each use of a parameter; the tied table has two uses.
         """
         times = 2 if self.table[name].tied and self.plan.micro_batches == 1 else 1
         axis, size = holders(layout, self.plan), _slice(layout)
         yield from self._ask_on(SUMMED, "gradient", "AllReduce", axis, size, "float32", times)
 
     def _gathered(self, name: str, layout: Layout) -> Iterator[Demand]:
-        """Optimizer parallel: the slice is gathered before its use, its gradient summed and scattered.
+        """Optimizer parallel: a slice is gathered before use, and its gradient is summed and scattered.
 
-        Linears are gathered in the compute type with micro-batches or under level 3 (MindSpore moves the
-        AllGather behind the cast), else in float32. Above level 1 gradients are scattered for every
-        micro-batch, of each of the tied table's two uses.
+        Linear weights are gathered in the compute type with micro-batches or under level3 (MindSpore moves
+        the AllGather behind the cast), otherwise in float32. Above level1, gradients are scattered for every
+        micro-batch, and those of the tied table for each of its two uses.
         """
         plan, axis, size = self.plan, holders(layout, self.plan), _slice(layout)
         row = self.table[name].row
@@ -291,8 +292,11 @@ class Formulas:
         yield from self._ask_on(SCATTERED, phase, "ReduceScatter", axis, size, "float32", times)
 
     def _gathers(self, name: str) -> int:
-        """How often a weight is gathered: once a step; under level 3 once for every micro-batch, and again in
-        the backward pass: what a derivative needs, and without micro-batches what a layer computes again."""
+        """How often a weight is gathered in a step.
+
+        Once, except under level3. There it is gathered for every micro-batch, and again in the backward pass
+        if a derivative needs it or, without micro-batches, if its layer is recomputed.
+        """
         plan, spec = self.plan, self.table[name]
         if plan.optimizer_parallel != "level3":
             return 1
@@ -303,21 +307,21 @@ class Formulas:
         return 1 + (plan.recompute_of_layer(spec.layer) == "full")
 
     def _world(self) -> Iterator[Demand]:
-        """Tokens of the batch, the square of the gradients' norm, and overflow where the chip saturates."""
+        """Sums over all ranks: tokens, squared norm of gradients, and overflow if the chip saturates."""
         yield from self._ask(WORLD, "update", "AllReduce", AXES, 1, "float32", 2)
         if self.saturates:
             yield from self._ask(OVERFLOW, "update", "AllReduce", AXES, 1, "float32", 1)
 
 
 def axis_name(mesh: Mesh, axes: Iterable[str]) -> str:
-    """What Mesh.axis_of calls the whole of some axes; "" for one device."""
+    """The name that Mesh.axis_of gives to whole axes together; "" for one device."""
     wide = [axis for axis in AXES if axis in axes and mesh.degree(axis) > 1]
     whole = math.prod(mesh.degree(axis) for axis in wide) == mesh.size
     return "world" if whole and len(wide) > 1 else "+".join(wide)
 
 
 def holders(layout: Layout, plan: ParallelPlan) -> str:
-    """What Mesh.axis_of calls the devices that hold the same slice, on one stage; "" for one device."""
+    """The name that Mesh.axis_of gives to the devices of a stage with the same slice; "" for one device."""
     cutting = set(itertools.chain.from_iterable(single(axis, plan) for axis in layout.axes))
     mesh = Mesh.of(plan)
     group = [rank for rank in mesh.stage_ranks(0) if not any(mesh.digits(rank)[axis] for axis in cutting)]
@@ -325,5 +329,5 @@ def holders(layout: Layout, plan: ParallelPlan) -> str:
 
 
 def _slice(layout: Layout) -> int:
-    """Elements of the slice, before the optimizer's sharding."""
+    """Number of elements of a slice, before the optimizer's sharding."""
     return math.prod(layout.shape) // math.prod(layout.parts)

@@ -1,4 +1,4 @@
-"""The collectives of a rank's graph by kind, compared with what the formulas of traffic.py ask for."""
+"""Compares the collectives of a rank's graph, by kind, with the predictions of the formulas in traffic.py."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _TENSOR = ("tp", "tp part")
 
 
 class Seen(NamedTuple):
-    """Calls of a kind in a rank's graph.
+    """Calls of one kind in a rank's graph.
 
     Args:
-        times: How many a step.
-        wire_bytes: That the rank sends in each, by the ring algorithms.
+        times: Number of calls in a step.
+        wire_bytes: Bytes that the rank sends in each call, by ring algorithms.
         groups: Ranks that take part, one tuple for every group.
     """
 
@@ -31,24 +31,23 @@ class Seen(NamedTuple):
     groups: frozenset[tuple[int, ...]]
 
 
-_Key = tuple[str, str, str, str, str]  # what, phase, operation, axis and type of a line
+_Key = tuple[str, str, str, str, str]  # a line's what, phase, operation, axis and dtype
 
 
 @dataclass(frozen=True)
 class Line:
-    """One purpose in one phase: what the formula says, what the graph has.
+    """One purpose in one phase: the formula's prediction, and what the graph has.
 
     Args:
-        what: What the calls are for; "not explained" if no formula asks for them.
+        what: Purpose of the calls; "not explained" if no formula predicts them.
         phase: See mindir.phase_of.
         operation: "AllReduce", ...
-        axis: Of the grid, as Mesh.axis_of names it.
-        dtype: Of the payload.
-        expected_calls: By formula, a step.
-        expected_bytes: By formula, payload of a step.
-        calls: In the graph.
-        bytes: In the graph.
-        wire_bytes: What the rank sends for them in a step, by the ring algorithms.
+        axis: Axis of the grid, as named by Mesh.axis_of.
+        expected_calls: Predicted number of calls in a step.
+        expected_bytes: Predicted payload of a step.
+        calls: Number of calls in the graph.
+        bytes: Payload in the graph.
+        wire_bytes: Bytes that the rank sends for these calls in a step, by ring algorithms.
         groups: Ranks that take part, in the graph.
     """
 
@@ -71,7 +70,7 @@ class Line:
 
 
 def observed(model: mindir.Model, mesh: Mesh, rank: int) -> dict[Call, Seen]:
-    """Calls a step of a rank's graph, by kind."""
+    """Counts the calls of a step in a rank's graph, by kind."""
     found: dict[Call, Seen] = {}
     for each, phase in phased(model):
         ranks = partners(each, rank)
@@ -82,15 +81,18 @@ def observed(model: mindir.Model, mesh: Mesh, rank: int) -> dict[Call, Seen]:
 
 
 def partners(collective: mindir.Collective, rank: int) -> tuple[int, ...]:
-    """The ranks that take part: the group's, or both ends of a Send or Receive, whose group is a pipeline."""
+    """The ranks that take part in a collective.
+
+    For a Send or Receive these are its two ends, although its group is a whole pipeline.
+    """
     return collective.ranks if collective.peer is None else (rank, collective.peer)
 
 
 def phased(model: mindir.Model) -> Iterator[tuple[mindir.Collective, str]]:
-    """The collectives of a graph and their phases.
+    """Yields the collectives of a graph with their phases.
 
-    The compiler marks what is computed again by the same scope as the first time; the first of each is the
-    forward pass.
+    The compiler gives what is recomputed the same scope as the first time; of each pair with one scope, the
+    first belongs to the forward pass.
     """
     nodes = {function.name: function.by_name for function in model.functions}
     seen = set()
@@ -104,14 +106,15 @@ def phased(model: mindir.Model) -> Iterator[tuple[mindir.Collective, str]]:
 
 
 def check(demands: Iterable[Demand], seen: Mapping[Call, Seen]) -> list[Line]:
-    """Compares formulas with a graph.
+    """Compares predictions with a graph.
 
     Args:
-        demands: What the formulas ask for.
-        seen: What `observed` gave.
+        demands: The predictions.
+        seen: The calls from `observed`.
 
     Returns:
-        A line for every purpose, phase, operation, axis and type; then what no formula asks for.
+        A line for every purpose, phase, operation, axis and type; then one for each kind of call that no
+            formula predicts.
     """
     left = Counter({call: each.times for call, each in seen.items()})
     asked: dict[_Key, list[tuple[Demand, int]]] = {}
@@ -128,14 +131,15 @@ def check(demands: Iterable[Demand], seen: Mapping[Call, Seen]) -> list[Line]:
 
 
 def taken_as_compiled(lines: Iterable[Line], what: str) -> list[Line]:
-    """Lines in which what no formula explains is a plan's found table's, as far as it may be that.
+    """Attributes unexplained calls to a plan's found table, where they can belong to it.
 
-    No formula knows how a found table splits the layers; their calls are modelled, and compared, a block at a
-    time (planner.operators.verify). All of them are passes' calls among tensor-parallel ranks.
+    No formula knows how a found table splits the layers; the calls of such layers are modelled and compared
+    for one block at a time (planner.operators.verify). All of them are calls of passes among tensor-parallel
+    ranks.
 
     Args:
-        lines: What `check` gave.
-        what: The purpose that these lines then have.
+        lines: The lines from `check`.
+        what: The purpose that these lines get.
     """
     return [
         dataclasses.replace(line, what=what, expected_calls=line.calls, expected_bytes=line.bytes)

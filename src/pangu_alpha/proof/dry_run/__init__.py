@@ -1,3 +1,3 @@
-"""Compiles a plan by MindSpore's Ascend partitioner on a CPU machine, and reports on its graphs."""
+"""Compiles a plan with MindSpore's Ascend partitioner on a CPU machine, and reports on its graphs."""
 
 __all__ = ["cann", "compile", "draw", "job", "links", "report", "strategy_searches"]

@@ -1,7 +1,8 @@
-"""Lets MindSpore's compiler for Ascend load where CANN is not installed: nothing of it can run there.
+"""Makes MindSpore's compiler for Ascend load on machines without CANN, where no compiled graph can run.
 
 Knows the files of the installed wheel and the process's environment; does not import MindSpore. A real CANN
-is always preferred to stubs. A stub's folder must never be set for an ordinary run: see plain_environment.
+is always preferred to stubs. An ordinary run must never have the folder of stubs on its search path: see
+plain_environment.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
-SEEN = ("2.9.0",)  # versions of MindSpore whose libraries were found to need no more than this gives
+SEEN = ("2.9.0",)  # versions of MindSpore whose libraries need no more than these stubs, as far as we tested
 
-# The wheel's libraries that a compilation for Ascend at simulation level 0 loads, below mindspore/lib/plugin.
+# Libraries below the wheel's mindspore/lib/plugin that a compilation for Ascend at simulation level 0 loads.
 _LOADED = (
     "libmindspore_ascend.so.2",
     "libmindspore_ops_ascend.so",
@@ -33,35 +34,37 @@ _LOADED = (
 _ACL = "libascendcl.so"
 _MARK = "pangu_alpha_stubs"
 _NAMES, COUNTS = "functions.txt", "pangu_alpha_stub_calls"
-_RECIPE = 2  # to be raised whenever the stubs are built in another way
+_RECIPE = 2  # raise this number whenever the way in which stubs are built changes
 _SIMULATION = ("MS_SIMULATION_LEVEL", "RANK_ID", "RANK_SIZE")
-# What msrun or a rank table left in the environment would start a real cluster instead.
+# With these variables of msrun or of a rank table, MindSpore would join a real cluster instead.
 _CLUSTER = ("RANK_TABLE_FILE", "MS_ROLE", "MS_SCHED_HOST", "MS_SCHED_PORT", "MS_WORKER_NUM", "MS_NODE_ID")
 
 
 def ensure_libraries(cache: Path | None = None) -> Path:
-    """The folder with CANN's libraries for a dry run: the real one's, else one of stubs, built if need be.
+    """Returns the folder with CANN's libraries for a dry run: the real one, or one of stubs.
 
-    Every function that MindSpore wants of CANN and does not bring itself becomes a stub that returns 0. In
-    2.9.0 that does: ge::StatusFactory::Instance(), which must return an object (a std::map of the old C++
-    ABI that static initialisers fill), is only wanted by the wheel's libraries of custom operators
-    (custom_ascendc_910b), and those are loaded to run, not to compile.
+    Stubs are built if they do not exist yet. Every function that MindSpore needs from CANN and does not bring
+    itself becomes a stub that returns 0. This is enough for MindSpore 2.9.0: ge::StatusFactory::Instance(),
+    which must return an object (a std::map of the old C++ ABI that static initialisers fill), is needed only
+    by the wheel's libraries of custom operators (custom_ascendc_910b), and those are loaded to run, not to
+    compile.
 
     Args:
-        cache: Where stubs are kept, by MindSpore's version and files; default ~/.cache/pangu_alpha.
+        cache: Folder where stubs are kept, by MindSpore's version and files; default ~/.cache/pangu_alpha.
 
     Outputs:
         The folder for LD_LIBRARY_PATH. Several processes may build it at once.
 
     Raises:
-        ValueError: Stubs cannot be built here: not Linux on x86-64, no gcc, no MindSpore or one not seen.
+        ValueError: If stubs cannot be built here: not Linux on x86-64, no gcc, no MindSpore, or a version of
+            MindSpore that was not tested.
     """
     if found := installed_cann():
         return found
     plugin = _check_host()
     libraries = _loaded_libraries(plugin)
     root = Path(cache) if cache else Path.home() / ".cache" / "pangu_alpha"
-    # MindSpore finds CANN by the path of libascendcl.so, which must contain "cann" (2.9.0).
+    # MindSpore 2.9.0 accepts a libascendcl.so as CANN's only if its path contains "cann".
     target = root / "cann_stubs" / f"mindspore-{metadata.version('mindspore')}-{_digest(libraries)}"
     if not (target / "lib64" / _MARK).exists():
         _build(target, plugin.parent, libraries)
@@ -69,7 +72,11 @@ def ensure_libraries(cache: Path | None = None) -> Path:
 
 
 def installed_cann(environment: Mapping[str, str] | None = None) -> Path | None:
-    """The folder of a real CANN's libraries, by LD_LIBRARY_PATH, ASCEND_HOME_PATH or ASCEND_TOOLKIT_HOME."""
+    """Finds the libraries of a real CANN by LD_LIBRARY_PATH, ASCEND_HOME_PATH or ASCEND_TOOLKIT_HOME.
+
+    Returns:
+        The libraries' folder; None if there is no real CANN.
+    """
     environment = os.environ if environment is None else environment
     folders = [Path(part) for part in _search_path(environment)]
     for name in ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME"):
@@ -82,16 +89,15 @@ def dry_run_environment(rank: int, world: int, cache: Path | None = None) -> dic
     """The environment of a child process that compiles as one rank of many, and runs nothing.
 
     Args:
-        rank: Its rank.
-        world: Number of ranks.
+        rank: The rank to compile as.
         cache: See ensure_libraries.
 
     Outputs:
-        This process's environment with the libraries, MS_SIMULATION_LEVEL=0, RANK_ID and RANK_SIZE, and
-        where they are not set, GLOG_v=4 (critical errors only) and OMP_NUM_THREADS=1.
+        This process's environment with the libraries, MS_SIMULATION_LEVEL=0, RANK_ID and RANK_SIZE; and,
+            where they are not set, GLOG_v=4 (critical errors only) and OMP_NUM_THREADS=1.
 
     Raises:
-        ValueError: rank is not below world; what ensure_libraries raises.
+        ValueError: If rank is not below world, or ensure_libraries raises it.
     """
     if not 0 <= rank < world:
         raise ValueError(f"rank {rank}: must be from 0 to {world - 1}, one of {world} ranks")
@@ -110,7 +116,8 @@ def plain_environment(environment: Mapping[str, str] | None = None) -> dict[str,
     """An environment without stubs and simulation, for a run on CPU or on real devices.
 
     Args:
-        environment: What to clear of them; default: this process's. A real CANN on LD_LIBRARY_PATH stays.
+        environment: The environment to start from; default: this process's. A real CANN on LD_LIBRARY_PATH
+            stays.
     """
     plain = dict(os.environ if environment is None else environment)
     for name in _SIMULATION:
@@ -121,7 +128,7 @@ def plain_environment(environment: Mapping[str, str] | None = None) -> dict[str,
 
 
 def stubs_in_use() -> tuple[Path, list[str]] | None:
-    """The library of stubs that this process may have loaded and its functions; None where it has none."""
+    """The library of stubs that this process may have loaded, and its functions; None if there is none."""
     found = next((Path(part) for part in _search_path(os.environ) if (Path(part) / _MARK).exists()), None)
     return None if found is None else (found / _ACL, (found / _NAMES).read_text("ascii").splitlines())
 
@@ -131,7 +138,7 @@ def _search_path(environment: Mapping[str, str]) -> list[str]:
 
 
 def _check_host() -> Path:
-    """The wheel's folder of plugins, once it is sure that stubs can be built."""
+    """Checks that stubs can be built here, and returns the wheel's folder of plugins."""
     remedy = "install CANN and set ASCEND_HOME_PATH, or make the dry run on another machine"
     host = f"{platform.system()} on {platform.machine()}"
     if host != "Linux on x86_64":
@@ -165,7 +172,7 @@ def _digest(libraries: list[Path]) -> str:
 
 
 def _build(target: Path, lib: Path, libraries: list[Path]) -> None:
-    """Builds in a folder beside, which then takes its place unless another process was faster."""
+    """Builds stubs in a temporary folder, then renames it unless another process was faster."""
     names, functions = _wanted(lib, libraries)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
@@ -177,7 +184,7 @@ def _build(target: Path, lib: Path, libraries: list[Path]) -> None:
         (folder / _NAMES).write_text("".join(f"{name}\n" for name in sorted(functions)), encoding="ascii")
         _gcc("-shared", "-nostdlib", "-o", str(folder / _ACL), str(source))
         for name in names - {_ACL}:
-            (folder / name).symlink_to(_ACL)  # the loader takes one file under all these names
+            (folder / name).symlink_to(_ACL)  # one file serves as all libraries
         (folder / _MARK).write_text("Stubs of CANN that do nothing. For dry runs only.\n", encoding="ascii")
         scratch.chmod(0o755)
         scratch.rename(target)
@@ -189,7 +196,7 @@ def _build(target: Path, lib: Path, libraries: list[Path]) -> None:
 
 
 def _assembly(functions: set[str]) -> str:
-    """Functions that count their calls and return 0; the counters stand in the order of the names."""
+    """Assembly code of functions that count their calls and return 0; counters in order of names."""
     size = 4 * len(functions)
     counters = (
         f".bss\n.globl {COUNTS}\n.type {COUNTS},@object\n.size {COUNTS},{size}\n"
@@ -214,13 +221,13 @@ def _wanted(lib: Path, libraries: list[Path]) -> tuple[set[str], set[str]]:
     around = [_read_elf(path) for path in (*lib.glob("*.so*"), *system.values())]
     defined = set().union(*(elf.defined for elf in elves + around))
     wanted = set().union(*(elf.undefined for elf in elves)) - defined
-    functions = {name for name in wanted if not name.startswith(("Py", "_Py"))}  # Python's are in the process
+    functions = {name for name in wanted if not name.startswith(("Py", "_Py"))}  # Python itself has these
     assert not any(name.startswith(("_ZTV", "_ZTI")) for name in functions), "data, not functions"
     return absent - set(system), functions
 
 
 def _system_library(name: str) -> Path | None:
-    """Where the system keeps a library; gcc gives back the bare name of one it does not know."""
+    """Path of a system library; None if gcc does not know it and just returns the name."""
     path = Path(_gcc(f"-print-file-name={name}").strip())
     return path.resolve() if path.is_absolute() else None
 
@@ -234,12 +241,13 @@ def _gcc(*arguments: str) -> str:
 
 @dataclass(frozen=True)
 class _Elf:
-    """What the dynamic linker reads of a library (ELF-64, little-endian; man 5 elf).
+    """What the dynamic linker reads from a library (ELF-64, little-endian; man 5 elf).
 
     Args:
         needed: Libraries it is linked to.
-        defined: Symbols it has.
-        undefined: Symbols it wants from any library; those wanted in a version belong to the system's.
+        defined: Symbols it defines.
+        undefined: Symbols it needs from any library; those with a version belong to system libraries and are
+            left out.
     """
 
     needed: set[str]
@@ -249,7 +257,7 @@ class _Elf:
 
 _DYNAMIC, _DYNSYM, _VERSYM = 6, 11, 0x6FFFFFFF  # section types
 _SYMBOL = struct.Struct("<IBBHQQ")  # name, info, other, section, value, size
-_OPTIONAL = ("__gmon_start__", "_ITM_", "_ZTH", "__cxa_")  # weak, and meant to stay undefined
+_OPTIONAL = ("__gmon_start__", "_ITM_", "_ZTH", "__cxa_")  # weak symbols that may stay undefined
 
 
 def _read_elf(path: Path) -> _Elf:
@@ -283,5 +291,5 @@ def _read_elf(path: Path) -> _Elf:
 
 
 def _is_wanted(row: tuple[int, ...], version: int) -> bool:
-    """Whether a symbol has a name, no section (is undefined) and no version."""
+    """Whether a symbol has a name, no section (so it is undefined) and no version."""
     return bool(row[0]) and row[3] == 0 and version <= 1

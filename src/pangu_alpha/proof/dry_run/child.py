@@ -1,4 +1,4 @@
-"""The child of a dry run: compiles a job as one rank, in a process that simulates Ascend.
+"""The child process of a dry run: compiles a job as one rank while it simulates Ascend.
 
 python -m pangu_alpha.proof.dry_run.child FOLDER RANK
 """
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _compile(job: Job, rank: int, folder: Path) -> None:
-    # after the job's patch, which modules that are loaded already would not see
+    # Imported only now, because the job's patch would have no effect on modules that are loaded already.
     from mindspore.communication import init
 
     from pangu_alpha.parallel.context import simulate_ascend

@@ -1,4 +1,4 @@
-"""Compiles a rank's training step by MindSpore's Ascend partitioner, on a CPU machine, in a child process."""
+"""Compiles a rank's training step with MindSpore's Ascend partitioner in a child process on CPU."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ def compile_rank(job: Job, rank: int, folder: Path, timeout: float = 1800.0) -> 
     """Compiles one rank in a child process.
 
     Args:
-        job: What.
-        rank: Which rank of the plan's devices.
-        folder: Gets rank_NNNNN/ with graph.mindir and report.json.
+        rank: One of the plan's ranks.
+        folder: Folder that gets rank_NNNNN/ with graph.mindir, report.json and log.txt.
         timeout: Seconds after which the child is ended.
 
     Raises:
-        DryRunError: MindSpore refused, or the child died or took too long.
-        ValueError: Dry runs cannot work here; see proof.dry_run.cann.
+        DryRunError: If MindSpore refused the plan, or the child died or took too long.
+        ValueError: If dry runs cannot work on this machine; see proof.dry_run.cann.
     """
     target = folder / f"rank_{rank:05d}"
     target.mkdir(parents=True, exist_ok=True)
@@ -51,7 +50,7 @@ def compile_rank(job: Job, rank: int, folder: Path, timeout: float = 1800.0) -> 
 
 
 def _reason(log: Path, code: int) -> str:
-    """The lines of a child's log that say why it ended."""
+    """The lines of a child's log that explain why it ended."""
     lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
     starts = [number for number, line in enumerate(lines) if "Error" in line and "[CRITICAL]" not in line]
     said = " | ".join(lines[starts[-1] :][:4]) if starts else " | ".join(lines[-3:])

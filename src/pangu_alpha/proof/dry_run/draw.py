@@ -1,4 +1,4 @@
-"""A picture of what the stages of a plan send: bytes of a step by axis of the grid and link."""
+"""Draws what the stages of a plan send: bytes of a step by axis of the grid and kind of link."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ _HATCHES = {"in server": "", "in rack": "//", "across": "xx"}
 
 
 def draw_traffic(summaries: Sequence[RankSummary], path: str | Path) -> None:
-    """Writes a PNG with a bar for each rank, parts by axis (colour) and link (hatch).
+    """Writes a PNG with one bar per rank, divided by axis (colour) and link (hatch).
 
     Args:
-        summaries: Of one rank of each stage.
-        path: The PNG.
+        summaries: Summaries of one rank of each stage.
     """
     import matplotlib
 

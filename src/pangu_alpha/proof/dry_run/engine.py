@@ -1,4 +1,4 @@
-"""Training's own engine of a job, so that what a dry run compiles and measures is what training does."""
+"""The training engine of a job, so that a dry run compiles and measures exactly what training runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pangu_alpha.proof.dry_run.job import Job
 from pangu_alpha.training.partitioned.engine import PartitionedEngine
 from pangu_alpha.training.partitioned.step import PartitionedStep, partitioned_step
 
-_NOWHERE = "none"  # the folder of records and output: an engine opens neither
+_NOWHERE = "none"  # stands for the folders of records and output, which an engine does not open
 
 
 def train_config(job: Job) -> TrainConfig:
-    """The run whose engine compiles a job; its data and output are not there."""
+    """The run whose engine compiles a job; its data and output folders do not exist."""
     run = RunConfig(
         _NOWHERE,
         steps=1,
@@ -31,11 +31,10 @@ def train_config(job: Job) -> TrainConfig:
 
 
 class JobEngine(PartitionedEngine):
-    """A rank's engine; what training never does is by another step: plain operators, MindSpore's own search.
+    """A rank's engine of a job, in a process that simulates Ascend.
 
-    Args:
-        job: What to compile, in a process that simulates Ascend.
-        rank: Of the plan's devices.
+    It builds a step of its own only for what training never does: plain operators, MindSpore's own strategy
+    search.
     """
 
     def __init__(self, job: Job, rank: int) -> None:

@@ -1,4 +1,4 @@
-"""What a dry run is given and what it leaves: plain values and files, no MindSpore."""
+"""The input and output of a dry run as plain values and files; no MindSpore."""
 
 from __future__ import annotations
 
@@ -22,30 +22,29 @@ GRAPH, REPORT, JOB = "graph.mindir", "report.json", "job.json"
 
 
 class DryRunError(ValueError):
-    """MindSpore refused a plan, or the child that asked it died."""
+    """MindSpore refused a plan, or the child process that compiled it died."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is compiled.
+    """What a dry run compiles.
 
     Args:
-        model: The network's shape.
-        plan: How it is split; every rank compiles its own graph.
-        optim: Recipe.
+        plan: The plan; every rank compiles its own graph.
         batch_size: Rows of one micro-batch on each data-parallel rank.
-        operators: "Ascend" are those of the device; "plain" are the same functions in operators that
-            have kernels on CPU as well, so that the graph can be replayed.
-        seed: Of the initial values; None is that of a run that says none.
-        initialize: Make the rank's initial values, too, as a new run does, so that the peak of the host's
-            memory holds them. Takes as long as a run's start: minutes for a stage of 10^10 parameters.
-        search: MindSpore's own strategy search instead of the sharding table.
-        chip: Family of the devices: whether they have flash attention, and how overflow is noticed.
-        attention_dropout: Who draws the masks of the attention weights; see config.run.RunConfig.
-        patch: "module:function" that the child calls before anything is built; negative controls use it.
+        operators: "Ascend" for the device's operators; "plain" for the same functions in operators that also
+            have CPU kernels, so that the graph can be replayed.
+        seed: Seed of the initial values; None means a run's default.
+        initialize: Whether to make the rank's initial values as well, as a new run does, so that the peak of
+            the host's memory includes them. Takes as long as a run's start: minutes for a stage of 10^10
+            parameters.
+        search: One of MindSpore's own strategy searches; None means the sharding table.
+        chip: Family of the devices: whether they have flash attention, and how overflow is detected.
+        attention_dropout: What draws the masks of the attention weights; see config.run.RunConfig.
+        patch: "module:function" that the child calls before it builds anything; for negative controls.
 
     Raises:
-        ConfigError: The plan does not fit the model.
+        ConfigError: If the plan does not fit the model.
     """
 
     model: ModelConfig
@@ -75,11 +74,12 @@ class Slice:
     """How MindSpore lays one parameter out over the devices of a stage.
 
     Args:
-        device_matrix: The stage's ranks, row-major, as a grid.
-        tensor_map: For each dimension the axis of that grid it is cut over, counted from the last; -1 none.
-        shape: Of the whole parameter.
-        slice_shape: What a rank holds, before the optimizer's sharding.
-        optimizer_group: Name of the group that shares the slice's rows, "" where none does.
+        device_matrix: Shape of the grid in which the stage's ranks lie, row-major.
+        tensor_map: For each dimension, the axis of that grid that cuts it, counted from the last (0); -1 for
+            none.
+        shape: Shape of the whole parameter.
+        slice_shape: Shape of what a rank holds, before the optimizer's sharding.
+        optimizer_group: Name of the group that shares the slice's rows; "" if none does.
     """
 
     device_matrix: tuple[int, ...]
@@ -91,16 +91,14 @@ class Slice:
 
 @dataclass(frozen=True)
 class RankReport:
-    """What one rank's compilation gave.
+    """The result of one rank's compilation.
 
     Args:
-        rank: Its rank.
-        folder: Where graph.mindir lies.
-        seconds: Compilation.
-        initialize_seconds: Of making the initial values; None if none were made.
-        peak_mb: Largest memory of the child, MiB, before its graph is read, which training does not do.
-        layouts: Every parameter, moment and gradient sum of the rank's graph by name.
-        strategies: Strategy of every operator by scope.
+        folder: Folder that contains graph.mindir.
+        initialize_seconds: Seconds to make the initial values; None if none were made.
+        peak_mb: Peak memory of the child, in MiB, before it reads its graph (which training does not do).
+        layouts: Layout of every parameter, moment and gradient sum of the rank's graph, by name.
+        strategies: Strategy of every operator, by scope.
         stub_calls: How often the child called each stub of CANN, by name; empty with a real CANN.
     """
 
@@ -115,12 +113,12 @@ class RankReport:
 
     @property
     def graph(self) -> Path:
-        """The rank's partitioned graph, MINDIR."""
+        """Path of the rank's partitioned graph (MINDIR)."""
         return self.folder / GRAPH
 
 
 def read_report(folder: Path) -> RankReport:
-    """Reads what `compile_rank` left in a rank's folder."""
+    """Reads what `compile_rank` wrote to a rank's folder."""
     values = json.loads((folder / REPORT).read_text("utf-8"))
     layouts = {name: Slice(**_tuples(slice_)) for name, slice_ in values.pop("layouts").items()}
     return RankReport(folder=folder, layouts=layouts, **values)

@@ -1,4 +1,4 @@
-"""Which kind of link a group of ranks crosses: inside a server, inside a rack, or across racks."""
+"""The kind of link that a group of ranks crosses: inside a server, inside a rack, or across racks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ _DEVICES_PER_SERVER = 8
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where ranks stand.
+    """The servers and racks in which ranks lie.
 
     Args:
         servers: Number of the server of every rank; servers are numbered rack by rack.
-        servers_per_rack: None: one rack holds all.
+        servers_per_rack: None means that one rack holds all servers.
+
+    Raises:
+        ValueError: If servers_per_rack is less than 1.
     """
 
     servers: tuple[int, ...]
@@ -36,12 +39,12 @@ class Cluster:
 
     @classmethod
     def of(cls, table: RankTable, servers_per_rack: int | None = None) -> Cluster:
-        """As a rank table says."""
+        """The servers of a rank table."""
         places = {rank: number for number, server in enumerate(table.servers) for rank in server.ranks}
         return cls(tuple(places[rank] for rank in range(table.size)), servers_per_rack)
 
     def link(self, ranks: Iterable[int]) -> Link:
-        """The farthest link between ranks."""
+        """The farthest link between any of the ranks."""
         servers = {self.servers[rank] for rank in ranks}
         if len(servers) == 1:
             return "in server"

@@ -1,4 +1,4 @@
-"""What the dry run of a rank tells: cost of compiling, memory, placements, strategies, checked traffic."""
+"""Summarises the dry run of a rank: compile time, memory, placements, strategies, checked traffic."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from pangu_alpha.proof.graph.inline import inline
 
 _STATE = {"adam_m.": "moments", "adam_v.": "moments", "accu_grads.": "sums"}
 _MINDSPORE = 1.5e9  # bytes that importing MindSpore and compiling a graph may take
-_NODE = 0.25e6  # bytes that compiling may take for each node; 0.16 to 0.23 MB were seen
+_NODE = 0.25e6  # bytes that compiling may take for each node; 0.16 to 0.23 MB were observed
 _PLACE = re.compile(r"(?:^|/)(\w+)-\w+")  # attribute and class of a cell in a scope
 _OUTER = ("network", "token_loss", "model")  # cells around the network
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A parameter, or those of all layers that lie alike.
+    """Where a parameter lies, or the parameters of all layers that lie alike.
 
     Args:
-        name: "blocks.*" stands for all layers.
-        count: How many.
-        shape: Of the whole.
-        axes: Axis of the grid each dimension is cut over, None where it is whole.
-        slice_shape: What a rank holds before the optimizer's sharding.
-        held: What it holds of weight and moments.
-        problem: How it differs from what the sharding table says, "" where it does not.
+        name: Name of the parameter; "blocks.*" stands for all layers.
+        count: Number of such parameters.
+        shape: Shape of the whole parameter.
+        axes: For each dimension, the axes of the grid that cut it; None where it is whole.
+        slice_shape: Shape of what a rank holds, before the optimizer's sharding.
+        held: Shape of what it holds of the weight and of each moment.
+        problem: How this differs from the sharding table; "" if it does not.
     """
 
     name: str
@@ -57,12 +57,12 @@ class Placement:
 
 @dataclass(frozen=True)
 class Strategy:
-    """How an operator is split, or those of all layers that are split alike.
+    """How an operator is split, or the operators of all layers that are split in the same way.
 
     Args:
-        operator: Where it is, "blocks.*" for all layers, and its type.
-        parts: For each input the parts of each dimension.
-        count: How many.
+        operator: Place in the network ("blocks.*" for all layers) and type.
+        parts: For each input, the number of parts of each dimension.
+        count: Number of such operators.
     """
 
     operator: str
@@ -72,27 +72,22 @@ class Strategy:
 
 @dataclass(frozen=True)
 class RankSummary:
-    """What the dry run of a rank tells.
+    """Everything that the dry run of a rank shows.
 
     Args:
-        rank: The rank.
-        stage: Its stage.
-        compile_seconds: Of the compiler.
-        seconds: Of the whole child; None if it was not measured.
-        initialize_seconds: Of making the initial values; None if none were made.
-        peak_mb: Largest memory of the child, MiB.
-        nodes: Nodes of the graph.
-        bytes: Of "weights", "moments" and "sums" of gradients that the rank holds.
-        placements: Of the parameters.
-        strategies: Of the operators.
-        lines: Its traffic, by formula and in the graph.
+        seconds: Seconds of the whole child; None if they were not measured.
+        initialize_seconds: Seconds to make the initial values; None if none were made.
+        peak_mb: Peak memory of the child, in MiB.
+        nodes: Number of nodes of the graph.
+        bytes: Bytes of "weights", "moments" and gradient "sums" that the rank holds.
+        lines: The rank's traffic, by formula and in the graph.
         links: Farthest link that the groups of each line cross; None where there is no group.
-        order: Its collectives, and what is forced of their order.
-        kept: For the backward pass.
-        stub_calls: How often MindSpore called each stub of CANN while it compiled; empty with a real CANN.
-        overflow: What is wrong with how the rank notices an overflow; see overflow.problems.
+        order: The rank's collectives, and the order that is forced on them.
+        kept: Bytes that the graph keeps for the backward pass.
+        stub_calls: How often MindSpore called each stub of CANN while compiling; empty with a real CANN.
+        overflow: Faults in how the rank detects an overflow; see overflow.problems.
         dropout: The masks that the rank draws.
-        dropout_faults: What is wrong with them by the rank's place; see dropout.faults.
+        dropout_faults: Faults in these masks, given the rank's place; see dropout.faults.
     """
 
     rank: int
@@ -116,8 +111,11 @@ class RankSummary:
 
     @property
     def agrees(self) -> bool:
-        """Whether formulas explain all traffic and the table all placements, an overflow is noticed, masks
-        are those of the rank's place, and the host's memory is enough."""
+        """Whether the rank passes all checks.
+
+        Formulas explain all traffic, all placements are those of the sharding table, an overflow is detected,
+        the masks are those of the rank's place, and the host's memory is enough.
+        """
         misplaced = any(each.problem for each in self.placements)
         explained = all(line.equal for line in self.lines)
         wrong = misplaced or self.overflow or self.dropout_faults
@@ -130,13 +128,16 @@ class RankSummary:
 
     @property
     def slices_limit(self) -> float:
-        """Bytes that a process should take at its peak: what the rank holds and half of it, and MindSpore."""
+        """Bytes that a process should take at its peak: 1.5 times what the rank holds, plus MindSpore."""
         return 1.5 * self.held + _MINDSPORE
 
     @property
     def host_limit(self) -> float:
-        """Bytes that it may take: as `slices_limit`, but for a graph so large that compiling it takes more
-        than 1.5 GB by itself, which no rank's share of the model explains."""
+        """Bytes that a process may take at its peak.
+
+        As `slices_limit`, except for a graph so large that compiling it takes more than 1.5 GB by itself;
+        such a need does not depend on how much of the model the rank makes.
+        """
         return max(self.slices_limit, 1.5 * self.held + _NODE * self.nodes)
 
     @property
@@ -148,7 +149,7 @@ class RankSummary:
         return self.peak_mb * 2**20 <= self.host_limit
 
     def wire(self) -> dict[tuple[str, Link], float]:
-        """Bytes sent in a step by axis and link."""
+        """Bytes sent in a step, by axis and link."""
         found: defaultdict[tuple[str, Link], float] = defaultdict(float)
         for line, link in zip(self.lines, self.links, strict=True):
             if link and line.wire_bytes:
@@ -156,7 +157,7 @@ class RankSummary:
         return dict(found)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, without the order."""
+        """Plain values for JSON, without `order`."""
         rows = [
             {key: value for key, value in asdict(line).items() if key != "groups"}
             | {"group_size": len(line.groups[0]) if line.groups else 0, "link": link, "equal": line.equal}
@@ -170,13 +171,13 @@ class RankSummary:
 
 
 def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | None = None) -> RankSummary:
-    """Reads a compiled rank.
+    """Reads and checks the graph of a compiled rank.
 
     Args:
-        job: What was compiled, by the sharding table.
-        report: What `compile_rank` gave.
-        cluster: Where the ranks stand.
-        seconds: Of the whole child.
+        job: What was compiled, with the sharding table (no search).
+        report: The report from `compile_rank`.
+        cluster: The servers and racks in which the ranks lie.
+        seconds: Seconds of the whole child.
     """
     mesh, model = Mesh.of(job.plan), mindir.read(report.graph)
     stage = mesh.stage_of(report.rank)
@@ -211,12 +212,12 @@ def summarise(job: Job, report: RankReport, cluster: Cluster, seconds: float | N
 
 
 def compute_dtype(job: Job) -> str:
-    """Type of the activations."""
+    """The type of the activations."""
     return compute_type(job.model, job.chip)
 
 
 def held_bytes(parameters: Mapping[str, mindir.Tensor]) -> dict[str, int]:
-    """Bytes of weights, moments and gradient sums."""
+    """Bytes of "weights", "moments" and gradient "sums" among parameters."""
     sizes = {"weights": 0, "moments": 0, "sums": 0}
     for name, tensor in parameters.items():
         kind = next((kind for prefix, kind in _STATE.items() if name.startswith(prefix)), "weights")
@@ -225,7 +226,7 @@ def held_bytes(parameters: Mapping[str, mindir.Tensor]) -> dict[str, int]:
 
 
 def placements(job: Job, report: RankReport, parameters: Mapping[str, mindir.Tensor]) -> Iterator[Placement]:
-    """Where MindSpore put every parameter of a rank, and whether the table says so, too."""
+    """Yields where MindSpore put every parameter of a rank, and how that differs from the sharding table."""
     mesh = Mesh.of(job.plan)
     stage, table = mesh.stage_of(report.rank), parameter_table(job.model)
     for name, expected in layouts(job.model, job.plan).items():
@@ -242,7 +243,7 @@ def placements(job: Job, report: RankReport, parameters: Mapping[str, mindir.Ten
 
 
 def _axis(found: Slice, dimension: int, plan: ParallelPlan) -> str | None:
-    """Axes of the grid that a dimension is cut over: its place in MindSpore's device matrix, by stride."""
+    """Axes of the grid that cut a dimension, found by their stride in MindSpore's device matrix."""
     place, parts = found.tensor_map[dimension], found.shape[dimension] // found.slice_shape[dimension]
     if place < 0 or parts == 1:
         return None
@@ -274,7 +275,7 @@ def _difference(
 
 
 def _alike(found: Iterator[Placement]) -> Iterator[Placement]:
-    """One for all layers that lie alike."""
+    """Merges the placements of layers that lie alike into one."""
     groups: Counter[Placement] = Counter()
     for each in found:
         groups[Placement(for_all_layers(each.name), *list(vars(each).values())[1:])] += 1
@@ -283,7 +284,7 @@ def _alike(found: Iterator[Placement]) -> Iterator[Placement]:
 
 
 def strategies(found: Mapping[str, Sequence[Sequence[int]]]) -> Iterator[Strategy]:
-    """Strategies of the operators, by where they are in the network."""
+    """Yields the strategies of the operators, merged by place in the network."""
     groups: Counter[tuple[str, tuple[tuple[int, ...], ...]]] = Counter()
     for scope, parts in found.items():
         groups[operator_name(scope), tuple(map(tuple, parts))] += 1
@@ -295,7 +296,7 @@ def operator_name(scope: str) -> str:
     """An operator's place in the network and its type.
 
     Args:
-        scope: As "Default/network-Loss/model-Pangu/blocks-CellList/3-Block/add-Add/Add-op0".
+        scope: For example "Default/network-Loss/model-Pangu/blocks-CellList/3-Block/add-Add/Add-op0".
     """
     cells = [name for name in _PLACE.findall(scope.rpartition("/")[0]) if name not in _OUTER]
     names = ["*" if name.isdigit() else name for name in cells]

@@ -1,6 +1,6 @@
-"""Three ways to get strategies side by side: the sharding table, and MindSpore's two searches.
+"""Compares three ways to get strategies: the sharding table, and MindSpore's two searches.
 
-The searches choose every operator's split themselves, for a batch whose rows are on all devices.
+The searches choose every operator's split themselves, for a batch whose rows are spread over all devices.
 """
 
 from __future__ import annotations
@@ -23,15 +23,13 @@ SEARCHES: tuple[Search, ...] = ("recursive_programming", "sharding_propagation")
 
 @dataclass(frozen=True)
 class Way:
-    """What one way gave.
+    """The result of one way.
 
     Args:
         name: "table" or one of SEARCHES.
-        refused: MindSpore's reason, "" if it accepted the network.
-        seconds: Of the compiler.
-        strategies: Of the operators.
-        wire: Bytes that rank 0 sends in a step by phase.
-        bytes: Of weights, moments and gradient sums that it holds.
+        refused: Why MindSpore refused the network; "" if it accepted it.
+        wire: Bytes that rank 0 sends in a step, by phase and operation.
+        bytes: Bytes of weights, moments and gradient sums that it holds.
     """
 
     name: str
@@ -43,10 +41,12 @@ class Way:
 
 
 def job_for(way: str, job: Job) -> Job:
-    """The same job in another way: rows over all devices, and none of the table's strategies for a search.
+    """Returns the job as a way compiles it.
+
+    For a search, rows are spread over all devices and none of the table's strategies is given.
 
     Raises:
-        ValueError: The rows of the batch cannot be spread over all devices.
+        ValueError: If the plan has several stages, or the rows cannot be spread over all devices.
     """
     if way == TABLE:
         return job
@@ -70,9 +70,9 @@ def try_way(way: str, job: Job, folder: Path, timeout: float) -> Way:
 
     Args:
         way: "table" or one of SEARCHES.
-        job: What `job_for` gave.
-        folder: Gets the child's files.
-        timeout: Seconds.
+        job: The job from `job_for`.
+        folder: Folder for the child's files.
+        timeout: Seconds after which the child is ended.
     """
     try:
         found = compile_rank(job, 0, folder / way, timeout)
@@ -92,7 +92,7 @@ def try_way(way: str, job: Job, folder: Path, timeout: float) -> Way:
 
 
 def side_by_side(ways: Sequence[Way]) -> Iterator[tuple[str, ...]]:
-    """A row for every operator: its name, and its strategies in each way ("-": it has none)."""
+    """Yields a row for every operator: its name, and its strategies in each way ("-" for none)."""
     chosen: dict[str, dict[str, list[str]]] = {}
     for way in ways:
         for each in way.strategies:
@@ -102,5 +102,5 @@ def side_by_side(ways: Sequence[Way]) -> Iterator[tuple[str, ...]]:
 
 
 def strategy_text(strategy: report.Strategy) -> str:
-    """Parts of each input's dimensions: "8,1 x 1,1"."""
+    """Formats the parts of each input's dimensions, for example "8,1 x 1,1"."""
     return " x ".join(",".join(map(str, parts)) or "()" for parts in strategy.parts)

@@ -1,9 +1,9 @@
-"""Which stubs of CANN a dry run has called, and which of them are known to do.
+"""Counts which stubs of CANN a dry run called, and knows for which of them returning 0 is right.
 
-A stub returns 0 and leaves alone what its arguments point to, which answers some questions rightly and others
-wrongly. A call of a function whose answer nobody has thought about is refused, so that a version of MindSpore
-that asks more does not go on with a wrong answer. Functions that MindSpore looks up by name while it runs are
-not among the stubs: they are absent, and it knows that.
+A stub returns 0 and does not write to what its arguments point to; for some functions this is the right
+answer, for others not. A call of a function that nobody has examined is refused, so that a MindSpore version
+that calls more functions does not continue with a wrong answer. Functions that MindSpore looks up by name at
+run time have no stubs; MindSpore notices that they are absent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from pangu_alpha.proof.dry_run.cann import COUNTS, stubs_in_use
 
-# What a call does that MindSpore 2.9.0 makes while it compiles, and why doing nothing is right.
+# Functions that MindSpore 2.9.0 calls while it compiles: what they do, and why doing nothing is right.
 KNOWN = {
     # ge::OperatorCreatorRegister::OperatorCreatorRegister(char const*, std::function<...> const&)
     "_ZN2ge23OperatorCreatorRegisterC1EPKcRKSt8functionIFNS_8OperatorERKNS_12AscendStringEEE": (
@@ -24,9 +24,9 @@ KNOWN = {
 
 
 def counted() -> dict[str, int]:
-    """How often this process has called each stub; those never called are left out.
+    """How often this process called each stub; leaves out those that were never called.
 
-    Empty where a real CANN was loaded, or no library at all.
+    Empty if a real CANN was loaded, or no library at all.
     """
     found = stubs_in_use()
     if found is None:
@@ -34,7 +34,7 @@ def counted() -> dict[str, int]:
     path, names = found
     try:
         library = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
-    except OSError:  # not loaded
+    except OSError:  # RTLD_NOLOAD: this process has not loaded the library
         return {}
     numbers = (ctypes.c_uint32 * len(names)).in_dll(library, COUNTS)
     return {name: number for name, number in zip(names, numbers, strict=True) if number}
@@ -44,10 +44,10 @@ def refuse_unknown(calls: Mapping[str, int]) -> None:
     """Refuses calls of functions that are not in KNOWN.
 
     Args:
-        calls: What `counted` gave.
+        calls: The numbers from `counted`.
 
     Raises:
-        ValueError: There is one; all are named.
+        ValueError: If there are such calls; the message names all functions.
     """
     if names := sorted(set(calls) - set(KNOWN)):
         raise ValueError(

@@ -1,6 +1,7 @@
-"""Whether two ranks were given the same graph, but for constants and the ranks they communicate with.
+"""Compares the graphs of two ranks, except for constants and the ranks with which they communicate.
 
-A compiler that orders operators by what it finds in the graph then orders both alike.
+If the graphs are equal, a compiler that orders operators by what it finds in the graph orders both in the
+same way.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ _Row = tuple[object, ...]
 
 
 def first_difference(one: mindir.Model, other: mindir.Model) -> str:
-    """Where two ranks' graphs differ, or "" where they do not.
+    """Describes the first difference between two ranks' graphs; "" if there is none.
 
     Args:
-        one: A rank's graph, and
-        other: another's of the same stage, both as the partitioner left them.
+        one: A rank's graph, as the partitioner left it.
+        other: The graph of another rank of the same stage.
     """
     if len(one.functions) != len(other.functions):
         return f"{len(one.functions)} functions and {len(other.functions)}"
@@ -30,7 +31,7 @@ def first_difference(one: mindir.Model, other: mindir.Model) -> str:
 
 
 def _rows(model: mindir.Model, function: mindir.Function) -> list[_Row]:
-    """Type, shape and sources of every operator; sources by their places, constants without their value."""
+    """Type, shape and sources of every operator; sources by their places, constants without their values."""
     operators = [node for node in function.nodes if node.type != "Constant"]
     places: dict[str, object] = {node.name: number for number, node in enumerate(operators)}
     places |= {each.name: f"input {number}" for number, each in enumerate(function.proto.input)}

@@ -1,8 +1,9 @@
-"""Merges collectives as MindSpore does behind the graph that it shows, where a plan merges gradients' sums.
+"""Merges collectives as MindSpore does after it has exported a graph, if a plan merges gradients' sums.
 
-With `gradient_fusion` MindSpore 2.9 gives every collective of a weight or a gradient a number, and before it
-runs a graph makes one of all that have the same number, group, operation and type in one function: of
-tensors laid end to end, row of a rank by row of a rank. Here the same is done to the graph that is replayed.
+With `gradient_fusion`, MindSpore 2.9 gives every collective of a weight or a gradient a number. Before it
+runs a graph, it merges all that have the same number, group, operation and type in one function: their
+tensors are laid end to end, for each rank's row separately. Here the same is done to the graph that is
+replayed.
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ _MERGED = ("AllReduce", "AllGather", "ReduceScatter")
 
 
 def fuse(model: mindir.Model, rank: int) -> mindir.Model:
-    """The graph with collectives merged; the same graph where none has a number.
+    """Returns the graph with its collectives merged; an equal graph if none has a number.
 
     Args:
-        model: As the partitioner left it, before it is inlined; its protobuf is not changed.
-        rank: The rank.
+        model: The graph as the partitioner left it, not inlined; its protobuf is not changed.
 
     Raises:
-        ValueError: One collective that would be merged needs the result of another.
+        ValueError: If a collective that would be merged needs the result of another one.
     """
     proto = type(model.proto)()
     proto.CopyFrom(model.proto)
@@ -46,7 +46,7 @@ class _Fuser(NodeBuilder):
         self.function = function
 
     def merge(self, collectives: Sequence[mindir.Collective]) -> None:
-        """Replaces the function's nodes."""
+        """Replaces the function's nodes by those with merged collectives."""
         groups: dict[tuple[object, ...], list[mindir.Collective]] = {}
         for each in collectives:
             kind = (each.operation, each.reduction, each.group, each.fusion, each.payload.dtype)
@@ -65,10 +65,10 @@ class _Fuser(NodeBuilder):
         self.function.proto.node.extend(nodes)
 
     def _one(self, members: Sequence[mindir.Collective]) -> None:
-        """Appends one collective in the place of several, and what takes it apart again.
+        """Appends one collective that replaces several, and the nodes that take its result apart.
 
-        Each tensor is a row for every rank of the group where the operation gathers or scatters by rows, and
-        one row where it sums.
+        Each tensor is a row for every rank of the group if the operation gathers or scatters by rows, and a
+        single row if it sums.
         """
         first, parts = members[0], len(members[0].ranks)
         operation, dtype = first.operation, first.payload.dtype
@@ -94,7 +94,7 @@ class _Fuser(NodeBuilder):
             begin += width
 
     def _collective(self, like: mindir.Collective, source: str, tensor: mindir.Tensor) -> str:
-        """Appends a collective of the same group and purpose."""
+        """Appends a collective with the same group and purpose as another one."""
         old = self.function.by_name[like.node]
         name = self.add(like.operation, [source], tensor)
         proto, primitive = self.nodes[-1], self.model.proto.primitives[-1]
@@ -115,7 +115,7 @@ class _Fuser(NodeBuilder):
 
 
 def _sorted(nodes: Sequence[Any], function: mindir.Function) -> list[Any]:
-    """The nodes in the order they have, but none before what it reads."""
+    """Reorders nodes as little as possible so that none precedes what it reads."""
     place = {node.output[0]: number for number, node in enumerate(nodes)}
     readers: dict[int, list[int]] = {}
     missing = []
@@ -143,5 +143,5 @@ def _sorted(nodes: Sequence[Any], function: mindir.Function) -> list[Any]:
 
 
 def _called(node: Any) -> str:
-    """The node that gives the function that a call calls; the name of a primitive or a function otherwise."""
+    """The node whose output is the function that a call calls; otherwise a primitive's or function's name."""
     return node.op_type.removeprefix("REF::")

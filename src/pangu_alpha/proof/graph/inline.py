@@ -1,6 +1,6 @@
-"""Makes one function of a rank's graph: every call of a function is replaced by the function's nodes.
+"""Turns a rank's graph into one function: every call of a function is replaced by the function's nodes.
 
-With lazy_inline a micro-batch's forward and backward pass are functions that the main one calls; the forward
+With lazy_inline, a micro-batch's forward and backward pass are functions that the main one calls; the forward
 pass returns the backward pass as a closure. In one function, the order of the nodes is the order of a step.
 """
 
@@ -15,22 +15,18 @@ from pangu_alpha.proof.graph import mindir
 
 @dataclass(frozen=True)
 class _Closure:
-    """A function with its first inputs."""
+    """A function with values for its first inputs."""
 
     function: str
     inputs: tuple[_Value, ...]
 
 
-# What a name stands for: the name of a node, or a tuple or a function that exists while inlining only.
+# What a name stands for: the name of a node, or a tuple or function that exists only during inlining.
 _Value = str | tuple["_Value", ...] | _Closure
 
 
 def inline(model: mindir.Model) -> mindir.Model:
-    """The same step as one function.
-
-    Args:
-        model: As the partitioner left it; its protobuf is not changed.
-    """
+    """Returns the same step as one function; the model that is passed does not change."""
     work = _Inliner(model)
     main, *others = model.functions
     work.add_constants()
@@ -56,12 +52,12 @@ class _Inliner:
         self.nodes: list[Any] = []
 
     def add_constants(self) -> None:
-        """Constants of all functions; their names differ."""
+        """Copies the constants of all functions, whose names are unique."""
         for function in self.functions.values():
             self.nodes.extend(node.proto for node in function.nodes if node.type == "Constant")
 
     def run(self, function: mindir.Function, inputs: Sequence[_Value]) -> _Value:
-        """Copies a function's nodes for one call and gives what it returns."""
+        """Copies a function's nodes for one call, and returns the value that the call returns."""
         names = [each.name for each in function.proto.input]
         assert len(names) == len(inputs), (function.name, len(names), len(inputs))
         known: dict[str, _Value] = dict(zip(names, inputs, strict=True))
@@ -87,7 +83,7 @@ class _Inliner:
         if node.type == "TupleGetItem" and isinstance(inputs[0], tuple):
             return inputs[0][self._constant(function, node.inputs[1])]
         if node.type == "Depend" and not isinstance(inputs[0], str):
-            return inputs[0]  # the parts of a tuple of values and functions; those depend on what they need
+            return inputs[0]  # the values in a tuple with functions carry their own dependences
         return self._copy(node, [self._named(each, suffix) for each in inputs], node.name + suffix)
 
     def _call(self, callee: _Value, inputs: list[_Value]) -> _Value:
@@ -97,7 +93,7 @@ class _Inliner:
         return self.run(self.functions[callee], inputs)
 
     def _named(self, value: _Value, suffix: str) -> str:
-        """A node for a value; of a tuple that is only waited for, one of its parts."""
+        """The node for a value; for a tuple that something only waits for, one of its parts."""
         if isinstance(value, tuple):
             return next(each for each in value if isinstance(each, str))
         assert isinstance(value, str), f"{value}: a function is used as a value"

@@ -1,9 +1,9 @@
-"""What a rank's graph keeps for its backward pass: bytes of a micro-batch by layer, and their peak in a step.
+"""What a rank's graph keeps for its backward pass: bytes of a micro-batch by layer, and the peak in a step.
 
-A tensor is alive from the node that makes it to the last that reads it, in the graph's order. Kept is what
-the forward pass makes and the backward pass reads: activations, which depend on the batch, and copies of
-weights. A reshape and the like take no memory of their own. The device's workspaces, how it packs buffers and
-in which order its streams run are not in the graph.
+A tensor is alive from the node that makes it to the last one that reads it, in the graph's order. Kept are
+the tensors that the forward pass makes and the backward pass reads: activations, which depend on the batch,
+and copies of weights. A reshape and the like take no memory of their own. The device's workspaces, how it
+packs buffers, and the order in which its streams run are not in the graph.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pangu_alpha.network.parameters import layers_expression
 from pangu_alpha.proof.graph import mindir
 from pangu_alpha.proof.graph.inline import inline
 
-_VIEWS = ("Reshape", "ExpandDims", "Squeeze", "Depend", "Load")  # their first input, in other words
+_VIEWS = ("Reshape", "ExpandDims", "Squeeze", "Depend", "Load")  # share the memory of their first input
 _NOTHING = ("Constant", "UpdateState")
-# MindSpore's scopes name a list of cells by its type, too: blocks-CellList/3-Block
+# MindSpore's scopes also contain the type of a list of cells: blocks-CellList/3-Block
 _LAYER = re.compile(r"\b(" + layers_expression("[0-9]+").replace(r"\.", "-CellList/") + ")-")
 _LOSS = "cross_entropy-"
-_MICRO = re.compile(r"@\d+$")  # what inlining adds to names
+_MICRO = re.compile(r"@\d+$")  # the suffix that inlining adds to names
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,12 @@ class Tensor:
     """A tensor that the forward pass makes and the backward pass reads.
 
     Args:
-        name: Of the node that makes it, with the number of its output where it has several.
+        name: Name of the node that makes it, with the number of its output if it has several.
         operator: Type of that node.
-        part: "layers", "loss" or "ends"; "copies" is a weight in the form that products want.
-        layer: Where the tensor belongs to a layer, its name, else "".
-        bytes: Its size.
-        made: Place of its node in the graph's order.
-        read: Place of the last node that reads it.
+        part: "layers", "loss" or "ends"; "copies" for a weight that was cast or gathered for products.
+        layer: Name of the layer to which the tensor belongs, otherwise "".
+        made: Index of its node in the graph's order.
+        read: Index of the last node that reads it.
     """
 
     name: str
@@ -51,12 +50,12 @@ class Tensor:
 
 @dataclass(frozen=True)
 class KeptBytes:
-    """How much a rank keeps for the backward pass: "activations", of the "loss", "copies" of weights.
+    """Bytes that a rank keeps for the backward pass: "activations", "loss" and "copies" of weights.
 
     Args:
-        micro_batch: Bytes of one micro-batch.
-        peak: Most bytes at a time, in the graph's order.
-        layers: Bytes of activations of one micro-batch by layer.
+        micro_batch: Bytes of one micro-batch, by these names.
+        peak: Most bytes at one time, by these names.
+        layers: Bytes of activations of one micro-batch, by layer.
     """
 
     micro_batch: Mapping[str, float]
@@ -66,10 +65,9 @@ class KeptBytes:
 
 @dataclass(frozen=True)
 class Kept:
-    """What a rank keeps.
+    """The tensors that a rank keeps.
 
     Args:
-        micro_batches: Of a step.
         tensors: All tensors that are kept at some time.
     """
 
@@ -77,7 +75,7 @@ class Kept:
     tensors: tuple[Tensor, ...]
 
     def bytes(self) -> KeptBytes:
-        """In numbers."""
+        """The sizes of the kept tensors."""
         groups = {"activations": ("layers", "ends"), "loss": ("loss",), "copies": ("copies",)}
         return KeptBytes(
             micro_batch={name: self.micro_batch(*parts) for name, parts in groups.items()},
@@ -90,23 +88,23 @@ class Kept:
         return tuple(each for each in self.tensors if each.part in parts)
 
     def micro_batch(self, *parts: str) -> float:
-        """Bytes of one micro-batch."""
+        """Bytes of one micro-batch in some parts."""
         return sum(each.bytes for each in self.of(*parts)) / self.micro_batches
 
     def by_layer(self) -> dict[str, float]:
-        """Bytes of one micro-batch by layer."""
+        """Bytes of one micro-batch, by layer."""
         found: defaultdict[str, float] = defaultdict(float)
         for each in self.of("layers"):
             found[each.layer] += each.bytes / self.micro_batches
         return dict(found)
 
     def peak(self, *parts: str) -> int:
-        """Most bytes of some parts at a time, in the graph's order."""
+        """Most bytes of some parts at one time, in the graph's order."""
         return peak(self.of(*parts))
 
 
 def peak(tensors: Iterable[Tensor]) -> int:
-    """Most bytes that are alive at a time."""
+    """Most bytes that are alive at one time."""
     changes: Counter[int] = Counter()
     for each in tensors:
         changes[each.made] += each.bytes
@@ -119,18 +117,17 @@ def peak(tensors: Iterable[Tensor]) -> int:
 
 
 def kept(model: mindir.Model, micro_batches: int, whole: mindir.Model | None = None) -> Kept:
-    """Reads what a rank's graph keeps.
+    """Finds what a rank's graph keeps.
 
     Args:
-        model: As the partitioner left it.
-        micro_batches: Of a step.
-        whole: The same as one function, where it is known.
+        model: The graph as the partitioner left it.
+        whole: The same graph as one function, if the caller has it; it takes long to make.
     """
     return Kept(micro_batches, tuple(_Graph(model, whole or inline(model)).tensors()))
 
 
 class _Graph:
-    """A rank's graph as one function, what its nodes view, make and read."""
+    """A rank's graph as one function: what its nodes view, make and read."""
 
     def __init__(self, model: mindir.Model, whole: mindir.Model) -> None:
         self._closures = {n.inputs[0] for f in model.functions for n in f.nodes if n.type == "Partial"}
@@ -165,7 +162,7 @@ class _Graph:
                 self.tensors_by_name[node.name] = tensor
 
     def _take(self, node: mindir.Node) -> None:
-        """One output of several."""
+        """Adds a node that takes one of several outputs."""
         source, index = self.root(node.inputs[0]), self._constant(node.inputs[1])
         maker = self.function.by_name.get(source)
         if maker is not None and maker.type == "MakeTuple":
@@ -180,13 +177,15 @@ class _Graph:
         return next(mindir.value(each) for each in proto.attribute if each.name == "value")
 
     def root(self, name: str) -> str:
-        """The tensor whose memory a name stands for."""
+        """The tensor whose memory a name refers to."""
         return self.views.get(name, name)
 
     @cached_property
     def _backward(self) -> list[bool]:
-        """For each node, whether it is of the backward pass: a closure that the forward pass gives, or what
-        differentiation made."""
+        """For each node, whether it belongs to the backward pass.
+
+        Such nodes come from a closure that the forward pass returns, or from differentiation.
+        """
         return [
             self._owners.get(_MICRO.sub("", node.name)) in self._closures
             or node.scope.startswith("Gradients")
@@ -194,7 +193,7 @@ class _Graph:
         ]
 
     def tensors(self) -> Iterator[Tensor]:
-        """What is kept."""
+        """Yields the tensors that are kept."""
         for name, tensor in self.tensors_by_name.items():
             maker = _node_of(name)
             place = self.made.get(maker)
@@ -203,7 +202,8 @@ class _Graph:
                 continue
             node = self.function.nodes[place]
             layer = _LAYER.search(node.scope)
-            loss = _LOSS in node.scope and node.type != "AllGather"  # which gathers the rows of the logits
+            # The AllGather in this scope gathers the rows of the logits and is no part of the loss.
+            loss = _LOSS in node.scope and node.type != "AllGather"
             part = "layers" if layer else "loss" if loss else "ends"
             yield Tensor(
                 name=name,

@@ -21,8 +21,8 @@ Phase = Literal["forward", "recompute", "backward", "gradient", "parameter", "up
 
 _SEND, _RECEIVE = "Send", "Receive"
 _REF = "REF::"
-# Bytes a rank of n sends for each byte of payload when the operation goes round a ring; for AlltoAll
-# each rank keeps 1 / n of it.
+# Bytes that a rank of n sends for each byte of payload when the operation runs in a ring; in an AlltoAll
+# each rank keeps 1 / n of its payload.
 _WIRE = {
     "AllReduce": lambda n: 2 * (n - 1) / n,
     "AllGather": lambda n: (n - 1) / n,
@@ -40,12 +40,11 @@ class Node:
     """One node of a function.
 
     Args:
-        name: The name other nodes know its output by.
+        name: The name by which other nodes refer to its output.
         type: The primitive's type ("MatMul"), "Constant", or "Call" of another function.
-        inputs: Names of its inputs.
-        scope: Where it comes from, as "Gradients/Default/network-Net/fc-Dense/Grad_MatMul/MatMul-op0".
+        scope: Where it comes from, for example
+            "Gradients/Default/network-Net/fc-Dense/Grad_MatMul/MatMul-op0".
         primitive: The PrimitiveProto, which holds the attributes; None for constants and calls.
-        proto: The NodeProto.
     """
 
     name: str
@@ -57,28 +56,26 @@ class Node:
 
     @property
     def callee(self) -> str:
-        """What a call calls: a function's name, or the node that gives the function."""
+        """The target of a call: a function's name, or the node whose output is the function."""
         assert self.type == "Call", self.name
         return self.proto.op_type.removeprefix(_REF)
 
     def origin(self, name: str) -> Any:
-        """What the compiler noted on where the node comes from, such as "micro", or None."""
+        """The compiler's note of a name about the node's origin, such as "micro"; None if there is none."""
         return find(self.proto.primal_attr, name)
 
     def attribute(self, name: str) -> Any:
-        """The primitive's attribute as a Python value, None where it has none of that name."""
+        """The primitive's attribute of a name as a Python value; None if there is none."""
         return attribute(self.primitive, name)
 
 
 @dataclass(frozen=True, eq=False)
 class Function:
-    """One graph of the model, nodes in an order in which they can run.
+    """One graph of the model.
 
     Args:
-        name: Its name.
-        nodes: Its nodes.
-        tensors: Shapes and types by name, of its inputs and of those nodes that give one tensor.
-        proto: The GraphProto.
+        nodes: Its nodes, in an order in which they can run.
+        tensors: Shapes and types by name, for its inputs and for those nodes whose output is one tensor.
     """
 
     name: str
@@ -98,19 +95,18 @@ class Collective:
 
     Args:
         operation: "AllReduce", "AllGather", "ReduceScatter", "AlltoAll", "Broadcast", "Send", "Receive".
-        reduction: "sum", "max", ... of AllReduce and ReduceScatter, else "".
+        reduction: "sum", "max", ... for AllReduce and ReduceScatter, otherwise "".
         group: The group's name in the graph.
         ranks: The group's global ranks.
-        peer: Global rank of the other end of a Send or Receive, else None.
-        payload: What goes in (AllReduce, ReduceScatter, AlltoAll, Broadcast, Send) or comes out (AllGather,
-            Receive): the larger of the two.
+        peer: Global rank of the other end of a Send or Receive, otherwise None.
+        payload: The input (AllReduce, ReduceScatter, AlltoAll, Broadcast, Send) or the output (AllGather,
+            Receive), whichever is larger.
         phase: See `phase_of`.
-        parameter: The parameter whose weight or gradient it moves, where the compiler noted it, else "".
-        micro_batch: The pipeline's micro-batch it belongs to, where the compiler noted it.
-        fusion: MindSpore merges operators of one group and one number other than 0 into one.
+        parameter: The parameter whose weight or gradient it moves, where the compiler noted it, otherwise "".
+        micro_batch: The pipeline's micro-batch to which it belongs, where the compiler noted it.
+        fusion: MindSpore merges the operators of one group that have the same number other than 0.
         scope: Where it comes from.
-        function: Name of the function it lies in.
-        node: Name of its node.
+        function: Name of the function that contains it.
         calls: How often a step runs it; see `calls`.
     """
 
@@ -136,24 +132,23 @@ class Collective:
 
     @property
     def wire_bytes(self) -> float:
-        """Bytes this rank sends in one run, by the ring algorithms (Patarasuk and Yuan, 2009)."""
+        """Bytes that this rank sends in one run, by ring algorithms (Patarasuk and Yuan, 2009)."""
         return _WIRE[self.operation](len(self.ranks)) * self.bytes
 
     @property
     def step_bytes(self) -> float:
-        """Bytes this rank sends in one step."""
+        """Bytes that this rank sends in one step."""
         return self.calls * self.wire_bytes
 
 
 @dataclass(frozen=True)
 class Summary:
-    """How large a rank's graph is.
+    """The size of a rank's graph.
 
     Args:
-        nodes: Nodes of all functions, constants included, each counted once.
-        functions: Number of functions.
+        nodes: Number of nodes of all functions, constants included, each counted once.
         parameters: The rank's slice of every parameter, in the graph's order.
-        operators: How many nodes there are of every type.
+        operators: Number of nodes by type.
     """
 
     nodes: int
@@ -167,9 +162,8 @@ class Model:
     """A rank's graph.
 
     Args:
-        functions: The main function first; without lazy_inline it is usually the only one.
+        functions: The functions, the main one first; without lazy_inline it is usually the only one.
         parameters: The rank's slice of every parameter, by the parameter's own name.
-        proto: The ModelProto.
     """
 
     functions: tuple[Function, ...]
@@ -177,7 +171,7 @@ class Model:
     proto: Any
 
     def tensor(self, function: Function, name: str) -> Tensor | None:
-        """Shape and type of a node's output, an input or a parameter; None where it is no single tensor."""
+        """Shape and type of a node's output, an input or a parameter; None if it is no single tensor."""
         return function.tensors.get(name) or self._everywhere.get(name)
 
     @cached_property
@@ -198,14 +192,14 @@ def read(source: str | Path | bytes) -> Model:
     """Reads a MINDIR.
 
     Args:
-        source: Its file, or its bytes.
+        source: Path of the file, or its contents.
 
     Raises:
-        ValueError: It is no MINDIR, or empty.
+        ValueError: If it is no MINDIR, or has no graph.
     """
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
     proto = private.mindir_protobuf().ModelProto()
-    from google.protobuf.message import DecodeError  # after MindSpore, which brings its own protobuf
+    from google.protobuf.message import DecodeError  # imported after MindSpore, which brings its own protobuf
 
     try:
         proto.ParseFromString(content)
@@ -217,7 +211,7 @@ def read(source: str | Path | bytes) -> Model:
 
 
 def wrap(proto: Any) -> Model:
-    """The typed layer over a ModelProto; to be made anew when the protobuf has changed."""
+    """Makes the typed layer over a ModelProto; it must be made anew when the protobuf has changed."""
     primitives = {primitive.name: primitive for primitive in proto.primitives}
     functions = tuple(_function(graph, primitives) for graph in (proto.graph, *proto.functions))
     graphs = (proto.graph, *proto.functions)
@@ -226,18 +220,18 @@ def wrap(proto: Any) -> Model:
 
 
 def own_name(name: str) -> str:
-    """A parameter's name without the name of the function in front of it."""
+    """A parameter's name without the name of the function that precedes it."""
     return name.rpartition(":")[2]
 
 
 def calls(model: Model) -> dict[str, int]:
     """How often a step runs every function.
 
-    With lazy_inline, forward and backward pass of a micro-batch are functions of their own, called once for
-    every micro-batch. Of the two branches of a condition both are counted: an upper bound.
+    With lazy_inline, a micro-batch's forward and backward pass are functions of their own, called once for
+    every micro-batch. Both branches of a condition are counted, so the numbers are upper bounds.
 
     Raises:
-        ValueError: A function calls itself (a loop), so that the number is not in the graph.
+        ValueError: If a function calls itself (a loop), so that the number is not in the graph.
     """
     sites = {function.name: Counter(_callees(model, function)) for function in model.functions}
     counts: Counter[str] = Counter({model.functions[0].name: 1})
@@ -251,7 +245,7 @@ def collectives(model: Model) -> tuple[Collective, ...]:
     """The communication operators of a rank's graph, in the order of its functions and nodes.
 
     Raises:
-        ValueError: One is of a kind that was not foreseen, so that nothing is left out in silence.
+        ValueError: If one is of an unknown kind, so that none is left out silently.
     """
     counts = calls(model)
     return tuple(
@@ -263,23 +257,23 @@ def collectives(model: Model) -> tuple[Collective, ...]:
 
 
 def is_collective(node: Node) -> bool:
-    """Whether the node communicates: its primitive names a group (Conv2D's group is a number)."""
+    """Whether the node communicates: its primitive names a group (whereas Conv2D's group is a number)."""
     return node.primitive is not None and isinstance(node.attribute("group"), str)
 
 
 def peer_of(node: Node, ranks: tuple[int, ...]) -> int | None:
-    """Global rank of the other end of a Send or Receive, whose group has `ranks`; None for the others."""
+    """Global rank of the other end of a Send or Receive, whose group has `ranks`; None for others."""
     side = {_SEND: "dest_rank", _RECEIVE: "src_rank"}.get(node.type)
     return None if side is None else ranks[node.attribute(side)]
 
 
 def phase_of(node: Node) -> Phase:
-    """What a communication operator is for, by the scope and the notes the compiler left on it.
+    """The phase of a communication operator, by its scope and the compiler's notes on it.
 
     Outputs:
         "parameter" (weights gathered by optimizer parallel, the tied table sent between stages), "gradient"
-        (of a parameter: summed over the ranks that hold copies), "backward", "recompute", "update" (below a
-        cell held as `update` or `optimizer`), else "forward".
+            (of a parameter: summed over the ranks that hold copies), "backward", "recompute", "update" (in a
+            cell named `update` or `optimizer`), otherwise "forward".
     """
     backward = node.scope.startswith("Gradients")
     moves_parameter = node.origin("pipeline_param") is not None or any(
@@ -296,7 +290,7 @@ def phase_of(node: Node) -> Phase:
 
 
 def summary(model: Model) -> Summary:
-    """Number of nodes, parameters with the shapes of their slices, operators by type."""
+    """Number of nodes, parameters with the shapes of their slices, and operators by type."""
     types = Counter(node.type for function in model.functions for node in function.nodes)
     return Summary(sum(types.values()), len(model.functions), model.parameters, dict(types.most_common()))
 
@@ -334,7 +328,7 @@ def _collective(model: Model, function: Function, node: Node, count: int) -> Col
 
 
 def callees(model: Model, function: Function, node: Node) -> Iterator[str]:
-    """Names of the functions that a node of type Call may call; several where the graph chooses one."""
+    """Yields the functions that a node of type Call may call; several if the graph chooses one of them."""
     if any(node.callee == each.name for each in model.functions):
         yield node.callee
     else:
@@ -348,7 +342,7 @@ def _callees(model: Model, function: Function) -> Iterator[str]:
 
 
 def _closures(model: Model, proto: Any) -> Iterator[str]:
-    """Names of the functions that a node's output, a value that can be called, may stand for."""
+    """Yields the functions that a node's output, a value that can be called, may stand for."""
     notes = [each for each in proto.attribute if each.name == "shape"]
     while notes:
         note = notes.pop()
@@ -362,7 +356,7 @@ def _closures(model: Model, proto: Any) -> Iterator[str]:
 
 
 def _partial(model: Model, name: str) -> Iterator[str]:
-    """What the node Partial of that name calls in the end: the function named by its first input."""
+    """Yields what the Partial node of a name calls in the end: the function named by its first input."""
     function = next(each for each in model.functions if name in each.by_name)
     target = function.by_name[name].inputs[0]
     if target in function.by_name:
@@ -372,7 +366,7 @@ def _partial(model: Model, name: str) -> Iterator[str]:
 
 
 def _callers_first(sites: dict[str, Counter[str]]) -> list[str]:
-    """Functions, each after all that call it."""
+    """Names of the functions, each after all functions that call it."""
     try:
         return [*TopologicalSorter(sites).static_order()][::-1]
     except CycleError as error:

@@ -1,4 +1,4 @@
-"""Values in the protobuf of a MINDIR: attributes, shapes and types, as Python has them."""
+"""Converts values in the protobuf of a MINDIR (attributes, shapes, types) to Python."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-_BITS = {"bool": 8, "qint4x2": 8}  # the other names say it
+_BITS = {"bool": 8, "qint4x2": 8}  # other names contain their number of bits
 _NAMES = {"float": "float32", "double": "float64"}
 
 
@@ -15,7 +15,7 @@ class Tensor:
     """Shape and type of a value in the graph.
 
     Args:
-        shape: As this rank has it.
+        shape: Shape on this rank.
         dtype: MindSpore's name, such as "float16".
     """
 
@@ -30,7 +30,7 @@ class Tensor:
 
 
 def attribute(primitive: Any, name: str) -> Any:
-    """A primitive's attribute as a Python value, None where it has none of that name."""
+    """A primitive's attribute as a Python value; None if it has none of that name."""
     return find(primitive.attribute, name)
 
 
@@ -38,8 +38,8 @@ def value(proto: Any) -> Any:
     """An AttributeProto as a Python value.
 
     Outputs:
-        int, float, bool, str, None, a tuple of these, or a Tensor for shape and type of a tensor; the string
-        for functions, types and the like.
+        int, float, bool, str, None, a tuple of these, or a Tensor for the shape and type of a tensor; a
+            string for functions, types and the like.
     """
     kind = kind_of(proto)
     if kind in ("TUPLE", "LIST"):
@@ -47,7 +47,7 @@ def value(proto: Any) -> Any:
     if kind == "TENSORS":
         found = tuple(map(tensor_of, proto.tensors))
         return found[0] if len(found) == 1 else found
-    # Elements of a tuple use the repeated field, single values the plain one.
+    # Elements of a tuple are in the repeated field, single values in the plain one.
     if kind in ("FLOAT", "FLOAT16", "BFLOAT16"):
         return proto.floats[0] if proto.floats else proto.f
     if kind == "DOUBLE":
@@ -73,5 +73,5 @@ def kind_of(proto: Any) -> str:
 
 
 def find(attributes: Any, name: str) -> Any:
-    """The value of the attribute of a name among AttributeProtos, None where there is none."""
+    """The value of the attribute of a name among AttributeProtos; None if there is none."""
     return next((value(each) for each in attributes if each.name == name), None)

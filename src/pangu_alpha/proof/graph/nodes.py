@@ -1,4 +1,4 @@
-"""Makes new nodes of a rank's graph, for what rewrites it: operators with MindSpore's CPU kernels, constants.
+"""Makes new nodes for a rank's graph: operators with CPU kernels of MindSpore, and constants.
 
 Knows the protobuf of MINDIR, not what the nodes are for.
 """
@@ -12,19 +12,19 @@ import numpy as np
 
 from pangu_alpha.proof.graph import mindir, private
 
-# MindSpore 2.9's numbers of types in Cast's second input.
+# Numbers of types in the second input of MindSpore 2.9's Cast.
 TYPE_IDS = {"bool": 30, "int32": 34, "uint8": 37, "float16": 42, "float32": 43}
 
 Content = np.ndarray | tuple[int, ...] | int | bool
 
 
 class NodeBuilder:
-    """The nodes of a new graph, in an order in which they can run.
+    """Collects the nodes of a new graph, in an order in which they can run.
 
     Args:
         model: The graph in one function; new primitives are added to its protobuf.
         rank: The rank whose graph it is.
-        prefix: Of new names, which those of another builder before it must not have.
+        prefix: Start of new names; it must differ from that of an earlier builder for the same graph.
     """
 
     def __init__(self, model: mindir.Model, rank: int, prefix: str = "replay") -> None:
@@ -38,17 +38,17 @@ class NodeBuilder:
         self._made: dict[str, mindir.Tensor] = {}
 
     def keep(self, node: mindir.Node) -> None:
-        """Appends a node of the graph as it is; it reads what took the place of its inputs."""
+        """Appends a node of the graph; inputs that were replaced are renamed in its protobuf."""
         for i, name in enumerate(node.proto.input):
             node.proto.input[i] = self.now(name)
         self.nodes.append(node.proto)
 
     def now(self, name: str) -> str:
-        """The node that stands where the graph had the node of this name."""
+        """The node that replaces the graph's node of a name, or the name itself."""
         return self.replaced.get(name, name)
 
     def tensor(self, name: str) -> mindir.Tensor:
-        """Shape and type of what a node gives, which is one tensor."""
+        """Shape and type of a node's output, which must be one tensor."""
         found = self._made.get(name) or self.model.tensor(self.function, name)
         assert found is not None, f"{name}: the compiler left no shape"
         return found
@@ -67,14 +67,12 @@ class NodeBuilder:
         name: str | None = None,
         **attributes: str,
     ) -> str:
-        """Appends an operator and gives its name.
+        """Appends an operator and returns the name of its node.
 
         Args:
-            operator: Type of the primitive.
-            inputs: Nodes it reads, constants among them.
-            tensor: What it gives; None where that is no single tensor.
-            name: Of the node; a new one when left out.
-            attributes: Of the primitive.
+            inputs: Names of the nodes that it reads, constants included.
+            tensor: Shape and type of its output; None if that is no single tensor.
+            name: Name of the node; by default a new one.
         """
         count = len(self.nodes)
         primitive = self.model.proto.primitives.add()
@@ -92,7 +90,7 @@ class NodeBuilder:
         return node.name
 
     def cast(self, x: str, dtype: str, name: str | None = None) -> str:
-        """x in another type; x itself where it has that type and needs no name."""
+        """x in another type; x itself if it has that type and needs no name."""
         given = self.tensor(x)
         if given.dtype == dtype and name is None:
             return x
@@ -100,11 +98,11 @@ class NodeBuilder:
         return self.add("Cast", [x, self.constant(TYPE_IDS[dtype])], tensor, name)
 
     def number(self, value: float, dtype: str = "float32") -> str:
-        """Appends a constant tensor without axes and gives its name."""
+        """Appends a constant scalar tensor and returns its name."""
         return self.constant(np.array(value, dtype))
 
     def constant(self, content: Content) -> str:
-        """Appends a constant and gives its name."""
+        """Appends a constant and returns its name."""
         node = self._node(f"{self.prefix}_constant_{len(self.nodes)}", "Constant")
         entry = node.attribute.add(name="value")
         if isinstance(content, np.ndarray):
@@ -133,7 +131,7 @@ def _attribute(proto: Any, name: str) -> int:
 
 
 def _data_types(proto: Any) -> dict[str, int]:
-    """Numbers of the types a tensor's elements may have, by MindSpore's names."""
+    """Numbers of the types of a tensor's elements, by MindSpore's names."""
     tensor = proto.DESCRIPTOR.fields_by_name["graph"].message_type.fields_by_name["parameter"].message_type
     values = tensor.enum_types_by_name["DataType"].values_by_name
     return {"float32" if name == "FLOAT" else name.lower(): value.number for name, value in values.items()}

@@ -1,7 +1,7 @@
-"""Every name of MindSpore that the proof touches and that is not promised to stay.
+"""Every private name of MindSpore that the proof uses; such names may change with any version.
 
-No other module of this part may touch one. What is public is used as it is: `Cell.compile` compiles without
-running, `Cell.parameter_layout_dict` holds how each parameter is sliced.
+No other module of the proof may use one. Public names are used directly: `Cell.compile` compiles without
+running, `Cell.parameter_layout_dict` shows how each parameter is sliced.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PrivateName:
-    """A name that may go with any version.
+    """A name that may disappear in any version of MindSpore.
 
     Args:
-        module: The module it is imported from.
-        path: The way to it from there.
-        seen: Versions of MindSpore it was seen to work in.
-        use: What it is needed for.
-        instead: The public way, and why it does not do; or what would let the name go.
+        module: The module from which it is imported.
+        path: The attributes that lead from the module to it.
+        seen: Versions of MindSpore in which it works.
+        instead: The public alternative and why it is not enough, or what would make the name unnecessary.
     """
 
     module: str
@@ -39,10 +38,10 @@ class PrivateName:
         return f"{self.module}.{self.path}"
 
     def find(self) -> Any:
-        """What the name stands for in the installed MindSpore.
+        """Returns the object of this name in the installed MindSpore.
 
         Raises:
-            ValueError: The installed version has no such name.
+            ValueError: If the installed version has no such name.
         """
         try:
             return reduce(getattr, self.path.split("."), import_module(self.module))
@@ -106,12 +105,12 @@ def allow_missing_hccl() -> None:
 
 
 def graph_of(cell: nn.Cell) -> bytes:
-    """The MINDIR, parameters' data left out, of a cell that was compiled last by cell.compile(...)."""
+    """The MINDIR, without the parameters' data, of a cell that was last compiled by cell.compile(...)."""
     return _GRAPH.find()(cell, cell.compile_phase, "mind_ir")
 
 
 def strategies_of(cell: nn.Cell) -> dict[str, list[list[int]]]:
-    """Strategy of every operator, by scope, of a cell compiled by cell.compile(...)."""
+    """Strategy of every operator, by scope, of a cell that was compiled by cell.compile(...)."""
     return _STRATEGY.find()(cell)
 
 

@@ -1,11 +1,11 @@
-"""Rewrites a rank's graph so that MindSpore runs it on CPU: of all collectives AllReduce(sum) remains.
+"""Rewrites a rank's graph so that MindSpore runs it on CPU: AllReduce(sum) replaces all collectives.
 
-On CPU, MindSpore 2.9 sums over any group and gathers over the world only; it has no ReduceScatter, Send and
+On CPU, MindSpore 2.9 can sum over any group but gather over the world only; it has no ReduceScatter, Send and
 Receive. With x in the rank's own place among zeros,
     AllGather = AllReduce,  AllReduce(max) = AllReduce, ReduceMax,  ReduceScatter = AllReduce, slice,
-and a pair's AllReduce to which the receiver gives zeros is Send and Receive: numbers pass unchanged. Whole
-numbers travel as two halves in float32, which holds 16 bits exactly, since CPU sums no int32.
-The collectives are chained, so that all ranks run them in the order that order.deadlock has checked.
+and an AllReduce of a pair in which the receiver contributes zeros is Send and Receive: numbers pass
+unchanged. Integers are sent as two halves in float32, which holds 16 bits exactly, because CPU cannot sum
+int32. The collectives are chained, so that all ranks run them in the order that order.deadlock has checked.
 """
 
 from __future__ import annotations
@@ -27,43 +27,41 @@ _NUMPY = {"float32": np.float32, "float16": np.float16, "int32": np.int32}
 
 
 def group_name(ranks: Sequence[int]) -> str:
-    """The name a rewritten graph calls a group by."""
+    """The name of a group in rewritten graphs."""
     return "ranks_" + "_".join(map(str, ranks))
 
 
 @dataclass(frozen=True)
 class RewriteOptions:
-    """How the device computes that the CPU stands for.
+    """How the simulated device computes.
 
     Args:
         saturates: Whether an overflow in float16 gives the largest finite number and NaN gives 0, as on a
-            910A, rather than inf and NaN.
+            910A, instead of inf and NaN.
     """
 
     saturates: bool = False
 
     @classmethod
     def of(cls, chip: str) -> RewriteOptions:
-        """As a chip computes that config.families lists."""
+        """The options of a chip that config.families lists."""
         return cls(saturates=FAMILIES[chip].saturates)
 
 
 def rewrite(
     model: mindir.Model, rank: int, options: RewriteOptions = RewriteOptions()
 ) -> tuple[bytes, dict[str, tuple[int, ...]]]:
-    """The graph for CPU.
+    """Rewrites a graph for CPU.
 
     Args:
         model: The rank's graph as one function (inline.inline); its protobuf is changed.
-        rank: The rank.
-        options: How the device computes.
 
     Returns:
-        The new MINDIR, and the ranks of every group it names; all ranks' groups must be made on all ranks
-        that are in them, in one order.
+        The new MINDIR, and the ranks of every group that it names. Every rank must create all groups of all
+            ranks' graphs to which it belongs, in the same order.
 
     Raises:
-        ValueError: An operator that was not foreseen.
+        ValueError: If the graph has an unknown operator.
     """
     work = _Rewriter(model, rank, options)
     function = model.functions[0]
@@ -76,7 +74,7 @@ def rewrite(
 
 
 class _Rewriter(NodeBuilder):
-    """Builds the new list of nodes."""
+    """Builds the list of nodes of the rewritten graph."""
 
     def __init__(self, model: mindir.Model, rank: int, options: RewriteOptions) -> None:
         super().__init__(model, rank)
@@ -84,10 +82,10 @@ class _Rewriter(NodeBuilder):
         self.saturation = Saturation(self, options.saturates)
         self.results: dict[str, tuple[str, ...]] = {}
         self.groups: dict[str, tuple[int, ...]] = {}
-        self.last = ""  # the collective that must come before the next one
+        self.last = ""  # the previous collective, for which the next one must wait
 
     def take(self, node: mindir.Node) -> None:
-        """Appends a node of the graph, or what does its work here."""
+        """Appends a node of the graph, or nodes that replace it."""
         if node.name in self.collectives:
             self.replace(node, self.collectives[node.name])
         elif node.type in STAND_INS:
@@ -106,14 +104,14 @@ class _Rewriter(NodeBuilder):
         self.saturation.clip(node)
 
     def _stand_in(self, node: mindir.Node, results: tuple[str, ...]) -> None:
-        """Notes what stands for a node; who only waits for it waits for its last result."""
+        """Registers the results that replace a node; nodes that only wait for it wait for its last result."""
         self.results[node.name] = results
         self.replaced[node.name] = results[-1]
 
     def replace(self, node: mindir.Node, each: mindir.Collective) -> None:
-        """Appends what does the work of one collective and bears its name."""
+        """Appends nodes that replace one collective; the last one has its name."""
         x = self.now(node.inputs[0])
-        # Receive's input is only there for its order; its result has another shape.
+        # Receive has an input only to define its order; the shape of its result differs.
         given = self.model.tensor(self.function, node.inputs[0]) or each.payload
         if self.last:
             x = self.add("Depend", [x, self.last], given)
@@ -132,7 +130,7 @@ class _Rewriter(NodeBuilder):
             raise ValueError(f"{each.scope}: replay cannot do {each.operation} {each.reduction} on CPU")
 
     def end(self, output: Any) -> None:
-        """Lets the graph's result wait for the last collective."""
+        """Makes the graph's result wait for the last collective."""
         output.name = self.now(output.name)
         if self.last:
             result = next(node for node in self.nodes if node.name == output.name)
@@ -140,7 +138,7 @@ class _Rewriter(NodeBuilder):
             self.nodes[-1].attribute.extend(each for each in result.attribute if each.name == "shape")
 
     def all_reduce(self, x: str, ranks: Sequence[int], tensor: mindir.Tensor, name: str | None = None) -> str:
-        """Sum over ranks."""
+        """Appends a sum over ranks."""
         group = group_name(ranks)
         self.groups[group] = tuple(ranks)
         if tensor.dtype != "int32":
@@ -149,7 +147,7 @@ class _Rewriter(NodeBuilder):
         for half in self._halves(x, tensor):
             floats = mindir.Tensor(tensor.shape, "float32")
             half = self.add("Cast", [half, self.constant(TYPE_IDS["float32"])], floats)
-            if halves:  # one after the other, on all ranks
+            if halves:  # all ranks must send the halves in the same order
                 half = self.add("Depend", [half, halves[-1]], floats)
             half = self.add("AllReduce", [half], floats, op="sum", group=group)
             halves.append(self.add("Cast", [half, self.constant(TYPE_IDS["int32"])], tensor))
@@ -157,7 +155,7 @@ class _Rewriter(NodeBuilder):
         return self.add("Add", [upper, halves[1]], tensor, name)
 
     def _halves(self, x: str, tensor: mindir.Tensor) -> tuple[str, str]:
-        """Upper and lower 16 bits of int32, x = upper * 2^16 + lower with 0 <= lower < 2^16."""
+        """Upper and lower 16 bits of int32: x = upper * 2^16 + lower with 0 <= lower < 2^16."""
         upper = self.add("RightShift", [x, self.number(16, "int32")], tensor)
         return upper, self.add("BitwiseAnd", [x, self.number(2**16 - 1, "int32")], tensor)
 
@@ -182,7 +180,7 @@ class _Rewriter(NodeBuilder):
         )
 
     def _place(self, x: str, each: mindir.Collective, whole: mindir.Tensor) -> str:
-        """x as the rank's rows of a tensor of zeros."""
+        """x as the rank's rows of a tensor that is otherwise 0."""
         own, parts = each.ranks.index(self.rank), len(each.ranks)
         rows = whole.shape[0] // parts
         pieces = []

@@ -1,7 +1,8 @@
 """Float16 as a device in saturation mode computes it: overflow gives the largest finite number, NaN gives 0.
 
-Such a device notes an overflow in its status register, which operators clear and read. In the rewritten graph
-a clip follows every float16 result, and reading the register asks whether one of them changed anything.
+Such a device records an overflow in its status register, which operators clear and read. In the rewritten
+graph a clip follows every float16 result, and reading the register asks whether one of the clips changed
+anything.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pangu_alpha.proof.graph.mindir import Node, Tensor
 from pangu_alpha.proof.graph.nodes import NodeBuilder
 
 LARGEST = 65504.0  # float16's largest finite number
-# These give what they got, or parts of it: there is nothing to clip.
+# These operators return their input or parts of it, so there is nothing to clip.
 _MOVERS = {
     "BroadcastTo",
     "Concat",
@@ -37,12 +38,12 @@ STATUS = {"NPUAllocFloatStatus", *_CLEARS, *_READS}
 
 
 class Saturation:
-    """Clips the float16 results of a graph and answers for the status register.
+    """Clips the float16 results of a graph and computes what its status register contains.
 
     Args:
-        work: Gets the nodes.
-        active: Whether the device saturates. One that does not has NaN and inf instead; its register is not
-            modelled, and reads as clear.
+        work: Builder to which nodes are added.
+        active: Whether the device saturates. One that does not saturate has NaN and inf instead; its register
+            is not modelled, and reads as clear.
     """
 
     def __init__(self, work: NodeBuilder, active: bool) -> None:
@@ -53,7 +54,7 @@ class Saturation:
         self.watched = set().union(*self.windows.values())
 
     def clip(self, node: Node) -> None:
-        """Lets a clipped result stand for that of a node which was just appended."""
+        """Replaces the result of a node, which was just appended, by a clipped one."""
         tensor = self.work.model.tensor(self.work.function, node.name)
         if not self.active or node.type in _MOVERS or tensor is None or tensor.dtype != "float16":
             return
@@ -69,7 +70,7 @@ class Saturation:
             self.changed[node.name] = self._any(work.add("NotEqual", [result, raw], bits))
 
     def status(self, node: Node) -> tuple[str, ...]:
-        """What takes the place of an operator of the status register: 0, or 1 for an overflow, [8]."""
+        """Replaces an operator of the status register by a value [8]: 0, or 1 for an overflow."""
         work, tensor = self.work, self.work.tensor(node.name)
         kind = np.dtype(tensor.dtype)
         noted = [self.changed[name] for name in self.windows.get(node.name, ()) if name in self.changed]
@@ -87,11 +88,11 @@ class Saturation:
 
 
 def _windows(function: mindir.Function) -> dict[str, list[str]]:
-    """For every reading of the register, the nodes that surely run after it was cleared and before.
+    """For every reading of the register, the nodes that surely run between clearing and reading.
 
     An operator that is no ancestor of the reading may run after it, and one that is no descendant of a
-    clearing in the graph before that: the device may miss its overflow. Where no clearing comes before the
-    reading, the register was cleared before the graph began.
+    clearing in the graph may run before that; the device may miss their overflow. Where no clearing precedes
+    the reading, the register was cleared before the graph began.
     """
     inputs = {node.name: node.inputs for node in function.nodes}
     windows = {}
@@ -105,7 +106,7 @@ def _windows(function: mindir.Function) -> dict[str, list[str]]:
 
 
 def _ancestors(inputs: Mapping[str, Iterable[str]], name: str) -> set[str]:
-    """Nodes that must have run before one, by data or by order."""
+    """Nodes that must have run before a node, by data or by order."""
     found: set[str] = set()
     waiting = list(inputs[name])
     while waiting:
@@ -117,7 +118,7 @@ def _ancestors(inputs: Mapping[str, Iterable[str]], name: str) -> set[str]:
 
 
 def _descendants(nodes: Iterable[Node], name: str) -> set[str]:
-    """Nodes that can run only after one; `nodes` in an order in which they can run."""
+    """Nodes that can run only after a node; `nodes` must be in an order in which they can run."""
     found = {name}
     for node in nodes:
         if not found.isdisjoint(node.inputs):

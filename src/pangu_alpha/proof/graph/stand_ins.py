@@ -1,7 +1,7 @@
-"""What takes the place of Ascend's own operators when a rank's graph runs on CPU.
+"""Replaces Ascend's own operators when a rank's graph runs on CPU.
 
-Each stand-in computes in float32 what the operator's page says, by operators that have a CPU kernel, and
-gives the results in the operator's types. CPU_KERNELS are the operators that need none.
+Each stand-in computes in float32, with operators that have a CPU kernel, what the operator's documentation
+defines, and returns results in the operator's types. CPU_KERNELS are the operators that need no stand-in.
 Letters: B batch, N heads, S queries, C keys, d head size.
 """
 
@@ -19,10 +19,10 @@ from pangu_alpha.proof.graph.nodes import NodeBuilder
 # MindSpore 2.9's Tanh and GeLU are off by up to 1e-4 on CPU.
 _LINEAR = 2.0 * (2.0 / np.pi) ** 0.5
 _CUBIC = 0.044715 * _LINEAR
-_BLOCKED = -3e38  # added to a blocked score: exp of it is 0 beside any other
-_EVERYTHING = 2147483647  # pre_tokens and next_tokens that restrict nothing
-_BNSD = 1  # the layout's number in the graph
-_COPIES = 8  # columns of softmax_max and softmax_sum, all the same
+_BLOCKED = -3e38  # added to a blocked score, whose exp is then 0 relative to any other score
+_EVERYTHING = 2147483647  # value of pre_tokens and next_tokens that restricts nothing
+_BNSD = 1  # number of the layout BNSD in the graph
+_COPIES = 8  # equal columns of softmax_max and softmax_sum
 
 
 def gelu(work: NodeBuilder, node: Node) -> tuple[str, ...]:
@@ -46,11 +46,11 @@ def gelu_gradient(work: NodeBuilder, node: Node) -> tuple[str, ...]:
 
 
 def flash_attention(work: NodeBuilder, node: Node) -> tuple[str, ...]:
-    """FlashAttentionScore: softmax(scale q k^T, blocked scores left out) v.
+    """FlashAttentionScore: softmax(scale q k^T, without blocked scores) v.
 
     Outputs:
-        softmax_max and softmax_sum [B, N, S, 8], float32; nothing of softmax_out, which the kernel leaves
-        empty too; attention_out [B, N, S, d].
+        softmax_max and softmax_sum [B, N, S, 8], float32; an empty softmax_out, which the kernel leaves empty
+            as well; attention_out [B, N, S, d].
     """
     query, key, value = (work.cast(work.now(name), "float32") for name in node.inputs[:3])
     attention = _Attention(work, node, mask=6, settings=10)
@@ -67,10 +67,10 @@ def flash_attention(work: NodeBuilder, node: Node) -> tuple[str, ...]:
 
 
 def flash_attention_gradient(work: NodeBuilder, node: Node) -> tuple[str, ...]:
-    """FlashAttentionScoreGrad: the weights are computed again, from the forward pass's maxima and sums.
+    """FlashAttentionScoreGrad: recomputes the weights from the forward pass's maxima and sums.
 
     Outputs:
-        Gradients of query, key and value; nothing for the position embedding.
+        Gradients of query, key and value; an empty one of the position embedding.
     """
     query, key, value, upstream, out = (
         work.cast(work.now(node.inputs[place]), "float32") for place in (0, 1, 2, 3, 11)
@@ -99,9 +99,9 @@ def flash_attention_gradient(work: NodeBuilder, node: Node) -> tuple[str, ...]:
 
 
 def dropout(work: NodeBuilder, node: Node) -> tuple[str, ...]:
-    """Dropout of (x, keep_prob, Seed0, Seed1): a mask that the rank and the two seeds decide.
+    """Dropout of (x, keep_prob, Seed0, Seed1): the mask is a function of the rank and the two seeds.
 
-    Every rank draws for itself, as devices do; recomputation and every step draw the same again.
+    Every rank draws its own mask, as devices do; recomputation and every step draw the same one again.
 
     Outputs:
         The result, and the mask as numbers 0 and 1.
@@ -119,7 +119,7 @@ def dropout_gradient(work: NodeBuilder, node: Node) -> tuple[str, ...]:
     return (_masked(work, dy, mask, node.attribute("keep_prob")),)
 
 
-# Operators that CPU computes under their own names: of partitioned graphs, and Concat, which merging adds.
+# Operators of partitioned graphs that have a CPU kernel of the same name; and Concat, which merging adds.
 CPU_KERNELS = frozenset(
     [
         "AdamWeightDecay",
@@ -196,7 +196,7 @@ STAND_INS: dict[str, StandIn] = {
 
 @dataclass(frozen=True)
 class _Calculator:
-    """Elementwise operators on float32 tensors of one shape; numbers stand for constants."""
+    """Elementwise operators on float32 tensors of one shape; Python numbers become constants."""
 
     work: NodeBuilder
     shape: tuple[int, ...]
@@ -224,14 +224,16 @@ class _Calculator:
 
 
 class _Attention:
-    """What forward and backward pass of one attention share.
+    """What the forward and the backward pass of an attention have in common.
 
     Args:
-        work: Gets the nodes.
-        node: The operator.
-        mask: Place of the attention mask among its inputs, uint8 [B, 1, S, C], 1 = blocked.
-        settings: Place of head_num, which keep_prob, scale_value, pre_tokens, next_tokens, inner_precise,
+        work: Builder to which nodes are added.
+        mask: Index of the attention mask among its inputs, uint8 [B, 1, S, C], 1 = blocked.
+        settings: Index of head_num, which keep_prob, scale_value, pre_tokens, next_tokens, inner_precise,
             input_layout and sparse_mode follow.
+
+    Raises:
+        ValueError: If the operator uses settings that this stand-in does not compute.
     """
 
     def __init__(self, work: NodeBuilder, node: Node, mask: int, settings: int) -> None:
@@ -252,7 +254,7 @@ class _Attention:
         self.blocked = self._blocked(node.inputs[mask])
 
     def _blocked(self, mask: str) -> str | None:
-        """What is added to the scores."""
+        """The term that blocks scores when it is added to them; None if there is no mask."""
         node = self.work.function.by_name.get(mask)
         if node is not None and node.type == "Constant" and self.work.value(mask) is None:
             return None
@@ -261,12 +263,12 @@ class _Attention:
         return self.work.add("Mul", [blocked, lowest], self.work.tensor(blocked))
 
     def scores(self, query: str, key: str) -> str:
-        """[B, N, S, C]."""
+        """The scores [B, N, S, C], with blocked ones near -3e38."""
         scores = self.scaled(self.product(query, key, self.square, second=True))
         return self.work.add("Add", [scores, self.blocked], self.square) if self.blocked else scores
 
     def scaled(self, scores: str) -> str:
-        """Times scale_value."""
+        """Scores multiplied by scale_value."""
         return self.work.add("Mul", [scores, self.work.number(self.scale)], self.square)
 
     def powers(self, scores: str, largest: str) -> str:
@@ -274,23 +276,23 @@ class _Attention:
         return self.work.add("Exp", [self.work.add("Sub", [scores, largest], self.square)], self.square)
 
     def row_sum(self, x: str) -> str:
-        """Sum over the last axis, which stays with length 1."""
+        """Sum over the last axis, which is kept with length 1."""
         constants = [self.work.constant(each) for each in ((-1,), True, False)]
         return self.work.add("ReduceSum", [x, *constants], self.column)
 
     def copies(self, column: str) -> str:
-        """[B, N, S, 1] -> [B, N, S, 8]."""
+        """Repeats a column: [B, N, S, 1] -> [B, N, S, 8]."""
         tensor = Tensor((*self.column.shape[:3], _COPIES), "float32")
         return self.work.add("Tile", [column, self.work.constant((1, 1, 1, _COPIES))], tensor)
 
     def product(self, x: str, y: str, tensor: Tensor, first: bool = False, second: bool = False) -> str:
-        """Batched matrix product; `first` and `second` say which factor is transposed."""
+        """Batched matrix product; `first` and `second` tell which factor is transposed."""
         constants = [self.work.constant(first), self.work.constant(second)]
         return self.work.add("BatchMatMul", [x, y, *constants], tensor)
 
 
 def _masked(work: NodeBuilder, x: str, mask: str, keep: float) -> str:
-    """x mask / keep; in float16 rounded once, as 1 / keep itself is no number of float16."""
+    """x mask / keep, rounded only once in float16, because 1 / keep itself is no float16 number."""
     given = work.tensor(x)
     calculator = _Calculator(work, given.shape)
     kept = calculator.mul(work.cast(x, "float32"), work.cast(mask, "float32"))

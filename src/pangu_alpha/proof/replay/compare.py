@@ -1,15 +1,15 @@
-"""Compares what the ranks of a plan computed with what one device computed; numpy only.
+"""Compares what the ranks of a plan computed with what one device computed; NumPy only.
 
-Kinds of differences and what bounds them:
-    loss, norm     |a - b| / |b|, every step, every rank that has it
-    skip           steps applied by one and skipped by the other
-    gradient       of the first step compared that the reference applies, clipped: what is new in the first
-                   moment / (1 - beta1); difference / largest |g| of the tensor. Skipped steps before it leave
-                   the weights as they are, and nothing to compare
+Kinds of differences and how they are measured:
+    loss, norm     |a - b| / |b|, at every step, on every rank that has it
+    skip           1 for a step that one applied and the other skipped, else 0
+    gradient       of the first compared step that the reference applies, after clipping: what is new in the
+                   first moment / (1 - beta1); difference / largest |g| of the tensor. Skipped steps before
+                   it leave the weights unchanged, so there is nothing to compare
     weight, moment after the last step: difference / largest movement of the tensor since the start
     key bias       its true gradient is 0, so all of it is rounding: |movement| / (steps * learning rate)
     replica        between ranks that hold the same element; as weight and moment
-    padding        rows of the table beyond the vocabulary; and sums of gradients after the update: all 0
+    padding        rows of the table beyond the vocabulary, and sums of gradients after the update; all are 0
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ AnyBounds = TypeVar("AnyBounds", bound="Bounds")
 
 @dataclass(frozen=True)
 class Bounds:
-    """Largest differences that pass, as the kinds above measure them; without unit.
+    """Largest differences that pass, measured as described above; dimensionless.
 
     Args:
-        loss: Of the loss, relative.
-        norm: Of the gradient norm, relative.
-        skip: 1 for a step that one applied and the other skipped, else 0.
-        gradient: By the largest gradient of the tensor.
-        weight: By the largest movement of the tensor.
-        moment: By the largest movement of the tensor.
-        key_bias: Movement of the key's bias, in learning rates a step.
-        replica: Between ranks that hold the same element, by the largest movement of the tensor.
+        loss: Relative difference of the loss.
+        norm: Relative difference of the gradient norm.
+        skip: Steps that only one of the two applied.
+        gradient: In units of the largest gradient of the tensor.
+        weight: In units of the largest movement of the tensor.
+        moment: In units of the largest movement of the tensor.
+        key_bias: Movement of the key's bias, in learning rates per step.
+        replica: Between ranks that hold the same element, in units of the largest movement of the tensor.
         padding: Largest absolute value of what must be 0.
     """
 
@@ -54,11 +54,11 @@ class Bounds:
 
     @classmethod
     def of(cls: type[AnyBounds], dtype: str) -> AnyBounds:
-        """What passes for a network that computes in a type, compared with one device that does.
+        """The bounds for a network that computes in a type, compared with one device in the same type.
 
         Partial sums are rounded to the type before they are added up over ranks. Float16 keeps 11 bits where
-        float32 keeps 24: plans that are right differed by up to 2e-4 in loss and norm, 7e-3 in gradients,
-        5e-3 in moments and 4e-2 in weights. Replicas are as equal as in float32.
+        float32 keeps 24: correct plans differed by up to 2e-4 in loss and norm, 7e-3 in gradients, 5e-3 in
+        moments and 4e-2 in weights. Replicas are as equal as in float32.
 
         Args:
             dtype: "float32" or "float16".
@@ -74,9 +74,9 @@ class Difference:
     """The largest difference of one kind.
 
     Args:
-        kind: One of Bounds.
-        value: As the kind measures it.
-        bound: What passes.
+        kind: One of the fields of Bounds.
+        value: The difference, measured as its kind demands.
+        bound: Largest difference that passes.
         where: Step, tensor, rank and element.
     """
 
@@ -87,7 +87,7 @@ class Difference:
 
     @property
     def ratio(self) -> float:
-        """Value over bound; inf for NaN, and for anything above a bound of 0."""
+        """Value over bound; inf for NaN, and for any value above a bound of 0."""
         if np.isnan(self.value):
             return np.inf
         if self.bound == 0.0:
@@ -105,9 +105,9 @@ class Run:
     """What the ranks of a plan computed.
 
     Args:
-        states: Of every rank, what replay_worker.record noted.
-        regions: Of every rank, which part of each parameter, moment and sum it holds.
-        shapes: Whole shape of each of them, padding included.
+        states: The values of every rank that worker.record stored.
+        regions: For every rank, which part of each parameter, moment and sum it holds.
+        shapes: Whole shape of each of them, including padding.
         last_stage: Ranks that know the loss.
     """
 
@@ -117,7 +117,7 @@ class Run:
     last_stage: tuple[int, ...]
 
     def whole(self, step: int, name: str) -> Gathered:
-        """A tensor after a step, put together from all ranks that hold parts of it."""
+        """A tensor after a step, assembled from all ranks that hold parts of it."""
         pieces = [
             Piece(rank, regions[name], self.states[rank][f"{step}/state/{name}"])
             for rank, regions in sorted(self.regions.items())
@@ -128,12 +128,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the bounds refer to.
+    """The quantities to which bounds refer.
 
     Args:
         steps: Number of steps compared.
         rates: Learning rate of every step since the initial values.
-        beta1: Decay of the first moment.
     """
 
     steps: int
@@ -142,18 +141,17 @@ class Recipe:
 
     @property
     def done(self) -> int:
-        """Steps done before the first that is compared."""
+        """Number of steps before the first that is compared."""
         return len(self.rates) - self.steps
 
 
 @dataclass
 class Comparison:
-    """All differences, the largest of each kind first seen.
+    """Collects differences and keeps the largest of each kind.
 
     Args:
-        bounds: What passes.
-        largest: By kind.
-        first: Where the first difference above its bound is, "" if there is none.
+        largest: The largest difference, by kind.
+        first: Description of the first difference above its bound; "" if there is none.
     """
 
     bounds: Bounds
@@ -181,14 +179,11 @@ def compare(
     recipe: Recipe,
     bounds: Bounds,
 ) -> Comparison:
-    """Compares everything.
+    """Compares all steps of a plan's run with one device's.
 
     Args:
-        run: The plan's.
-        reference: What one device's run noted.
+        reference: The values that one device's run stored.
         initial: Initial value of every parameter.
-        recipe: Steps and rates.
-        bounds: What passes.
     """
     found = Comparison(bounds)
     applied = (step for step in range(recipe.steps) if reference[f"{step}/applied"])
@@ -199,7 +194,7 @@ def compare(
             for name in initial:
                 _gradient(found, run, reference, (step, name), recipe)
         for name in run.shapes:
-            # what the bounds are for is measured after the last step; before it, only whether sums are clear
+            # Bounds apply to the state after the last step; before that, only sums must be cleared.
             if name.startswith(SUM) or step == recipe.steps - 1:
                 _state(found, run, reference, initial, (step, name), recipe)
     return found
@@ -268,24 +263,24 @@ def _state(
 
 
 def _named(step: int, recipe: Recipe) -> str:
-    """What to call a step, counted from the initial values."""
+    """The number of a step as reports show it, counted from the initial values."""
     return f"step {recipe.done + step + 1}"
 
 
 def is_key_bias(name: str) -> bool:
-    """Softmax takes no notice of a key's bias: it adds the same to all scores of a query."""
+    """Whether a parameter is a key's bias, which softmax ignores: it shifts all scores of a query."""
     return name.endswith("attention.key.bias")
 
 
 def differences(comparison: Comparison) -> Iterator[Difference]:
-    """The largest of each kind, in the order of Bounds."""
+    """Yields the largest difference of each kind, in the order of Bounds."""
     for kind in asdict(comparison.bounds):
         if kind in comparison.largest:
             yield comparison.largest[kind]
 
 
 def difference_lines(found: Sequence[Difference]) -> Iterator[str]:
-    """A heading and a line for every difference, as all reports of replays show them."""
+    """Yields a heading and a line for every difference, as all reports of replays show them."""
     width = max([8, *(len(each.kind) for each in found)]) + 1
     yield f"  {'kind':<{width}}{'difference':>12}{'bound':>9}  where it is largest"
     for each in found:
@@ -306,7 +301,7 @@ def _note_largest(
 
 
 def _cut(values: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Without the rows that pad the vocabulary."""
+    """Removes the rows that pad the vocabulary."""
     return values[: len(expected)]
 
 
@@ -315,7 +310,7 @@ def _largest(values: np.ndarray) -> float:
 
 
 def _relative(value: np.ndarray, expected: np.ndarray) -> float:
-    """Relative difference of two scalars; 0 where both are not finite."""
+    """Relative difference of two scalars; 0 if neither is finite."""
     a, b = float(value), float(expected)
     if not (np.isfinite(a) or np.isfinite(b)):
         return 0.0
@@ -323,7 +318,7 @@ def _relative(value: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _ratio(size: float, scale: float) -> float:
-    """size / scale; a tensor that does not move must not move at all."""
+    """size / scale; inf if a tensor moves that must not move at all."""
     if size == 0.0:
         return 0.0
     return float(size / scale) if scale > 0.0 else np.inf

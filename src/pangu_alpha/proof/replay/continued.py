@@ -1,7 +1,7 @@
-"""Training that goes on under another plan, replayed with the checkpoint code that training uses.
+"""Replays training that continues under another plan, with the checkpoint code that training uses.
 
-The ranks of the first plan leave a checkpoint as training does; those of the second start from it, and must
-compute what one process computes that trained all along on the same samples.
+The ranks of the first plan write a checkpoint as training does; those of the second start from it, and must
+compute what one process computes that trained on the same samples without interruption.
 """
 
 from __future__ import annotations
@@ -31,20 +31,19 @@ from pangu_alpha.proof.replay.rows import places
 from pangu_alpha.proof.replay.suite import Change
 from pangu_alpha.proof.replay.worker import STATES
 
-_MADE = ("after", "before")  # in checkpoints/
+_MADE = ("after", "before")  # folders in checkpoints/
 
 
 def replay_change(name: str, change: Change, folder: Path, steps: int = 3) -> Iterator[ReplayReport]:
-    """Replays training before and after a change of the plan; yields the report of each.
+    """Replays training before and after a change of the plan; yields a report for each part.
 
     Args:
-        name: What the reports call it.
-        change: The plans.
-        folder: Gets before/ and after/ (see `replay`), and checkpoints/.
-        steps: Under each plan.
+        name: Name in the reports.
+        folder: Folder that gets before/ and after/ (see `replay`), and checkpoints/.
+        steps: Number of steps under each plan.
 
     Raises:
-        ValueError: See `replay`; or the checkpoint could not be written, resharded or read.
+        ValueError: See `replay`; or if the checkpoint could not be written, resharded or read.
     """
     yield replay(f"{name}: before", change.before, folder / "before", Setting(steps))
     setting = Setting(steps, Start(open_source(checkpoint(change, folder, steps)), change.before, steps))
@@ -52,15 +51,14 @@ def replay_change(name: str, change: Change, folder: Path, steps: int = 3) -> It
 
 
 def checkpoint(change: Change, folder: Path, steps: int) -> Path:
-    """What the second plan starts from, made of what the replay of the first left in before/.
+    """Makes the checkpoint from which the second plan starts, out of the first plan's replay in before/.
 
     Args:
-        change: The plans.
-        folder: Holds before/; gets checkpoints/ with before/ and after/ anew.
-        steps: Done under the first plan.
+        folder: Folder with before/; checkpoints/before and checkpoints/after in it are made anew.
+        steps: Number of steps done under the first plan.
 
     Raises:
-        ValueError: Something else lies in the place of these folders, or they cannot be removed.
+        ValueError: If something else lies in the place of these folders, or they cannot be removed.
     """
     root = folder / "checkpoints"
     remove_own_folder(root, _MADE)
@@ -78,16 +76,16 @@ def checkpoint(change: Change, folder: Path, steps: int) -> Path:
 
 
 def save(job: Job, folder: Path, steps: int, root: Path) -> Path:
-    """Writes the slices that all ranks of a replay hold in the end, each rank its own.
+    """Writes the slices that all ranks of a replay hold at its end, each rank its own.
 
     Args:
-        job: What was replayed from its initial values.
-        folder: Of the replay.
-        steps: Done.
-        root: Of the checkpoints.
+        job: The job that was replayed from its initial values.
+        folder: Folder of the replay.
+        steps: Number of steps done.
+        root: Folder of the checkpoints.
 
     Returns:
-        The checkpoint.
+        The path of the checkpoint.
     """
     place = places(job, steps)[-1]
     config = {
@@ -96,7 +94,7 @@ def save(job: Job, folder: Path, steps: int, root: Path) -> Path:
         "parallel": to_mapping(job.plan),
     }
     path, placed = root, layouts(job.model, job.plan)
-    for rank in reversed(range(job.plan.devices)):  # rank 0 waits for the others
+    for rank in reversed(range(job.plan.devices)):  # rank 0 comes last, as it waits for the others' parts
         states = np.load(folder / part_name(rank) / STATES)
         tensors, slices = _slices(job, placed, rank, states, f"{steps - 1}/state/")
         manifest = Manifest(place.step, place.samples, config, slices=slices)
@@ -108,7 +106,7 @@ def save(job: Job, folder: Path, steps: int, root: Path) -> Path:
 def _slices(
     job: Job, placed: Mapping[str, Layout], rank: int, states: Mapping[str, np.ndarray], prefix: str
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, Any]]]:
-    """What a rank writes, by stem and name, and where it lies in the wholes, as Manifest.slices."""
+    """The tensors that a rank writes, by stem and name; and their places, as in Manifest.slices."""
     tensors: dict[str, dict[str, np.ndarray]] = {}
     slices: dict[str, dict[str, Any]] = {}
     shapes = parameter_shapes(job.model)

@@ -1,4 +1,4 @@
-"""The graphs of a replay: read, checked before anything runs, merged and inlined."""
+"""Prepares the graphs of a replay: reads, checks, merges and inlines them; runs nothing."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ from pangu_alpha.proof.replay.processes import ReplayError
 
 
 def step_graph(report: RankReport, plan: ParallelPlan) -> mindir.Model:
-    """A compiled rank's graph with its collectives merged, where the plan asks for that.
-
-    Args:
-        report: The rank.
-        plan: What was compiled.
-    """
+    """A compiled rank's graph, with its collectives merged if the plan asks for that."""
     model = mindir.read(report.graph)
     return fuse(model, report.rank) if plan.gradient_fusion else model
 
@@ -31,12 +26,12 @@ def graphs_of(name: str, compiled: Sequence[RankReport], plan: ParallelPlan) -> 
     """Every rank's graph as one function.
 
     Args:
-        name: What messages call the plan.
-        compiled: All ranks.
-        plan: What was compiled.
+        name: Name of the plan in messages.
+        compiled: Reports of all ranks.
+        plan: The plan that was compiled.
 
     Raises:
-        ReplayError: Ranks of one stage have different graphs, or the stages would not meet in every order
+        ReplayError: If ranks of one stage have different graphs, or the stages would not meet in every order
             that their graphs allow.
     """
     mesh = Mesh.of(plan)

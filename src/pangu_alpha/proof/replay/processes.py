@@ -17,20 +17,18 @@ _CHILD = "pangu_alpha.proof.replay.worker"
 
 
 class ReplayError(ValueError):
-    """A replay could not be carried to its end."""
+    """A replay could not be completed."""
 
 
 def run_child(words: Sequence[str], log: Path, timeout: float, module: str = _CHILD) -> None:
-    """Runs a process that needs no others.
+    """Runs a process that needs no others, and waits for it.
 
     Args:
-        words: Its arguments.
-        log: Gets its output.
-        timeout: Seconds after which it is ended.
-        module: What it runs.
+        log: File for its output.
+        timeout: Seconds after which the process is ended.
 
     Raises:
-        ReplayError: It died, or took too long.
+        ReplayError: If the process died or took too long.
     """
     command = [sys.executable, "-m", module, *words]
     with log.open("w") as file:
@@ -45,15 +43,15 @@ def run_child(words: Sequence[str], log: Path, timeout: float, module: str = _CH
 
 
 def run_ranks(folder: Path, number: int, timeout: float) -> None:
-    """Runs the graphs of all ranks until each has left its states; ends what has not ended by itself.
+    """Runs the graphs of all ranks until each has written its states; then kills those that still run.
 
     Args:
-        folder: Holds rank_NNNNN/ with what replay_worker reads.
-        number: Ranks.
-        timeout: Seconds for all of it.
+        folder: Folder with rank_NNNNN/, each with the files that worker.run_rank reads.
+        number: Number of ranks.
+        timeout: Seconds for all ranks together.
 
     Raises:
-        ReplayError: A rank died, or took too long.
+        ReplayError: If a rank died or took too long.
     """
     folders = [folder / f"rank_{rank:05d}" for rank in range(number)]
     for each in folders:
@@ -63,14 +61,14 @@ def run_ranks(folder: Path, number: int, timeout: float) -> None:
 
 
 class Ranks:
-    """The processes of ranks, and MindSpore's scheduler by which they find each other; entered, they run.
+    """The processes of ranks, and MindSpore's scheduler, through which they find each other.
 
-    All that still run are killed when it is left.
+    A context manager: entering starts them, leaving kills those that still run.
 
     Args:
-        module: What the processes run, with the words "rank FOLDER" or "scheduler".
-        folders: Of the ranks, which get run.txt, their output.
-        scheduler_log: Gets the scheduler's output.
+        module: The module that the processes run, with the arguments "rank FOLDER" or "scheduler".
+        folders: Folders of the ranks; each gets run.txt with its rank's output.
+        scheduler_log: File for the scheduler's output.
     """
 
     def __init__(self, module: str, folders: Sequence[Path], scheduler_log: Path) -> None:
@@ -112,7 +110,11 @@ class Ranks:
 
 
 def _wait(processes: Mapping[int, subprocess.Popen], folder: Path, timeout: float) -> None:
-    """Until all have written their states; MindSpore's way out of a cluster takes longer than the steps."""
+    """Waits until all ranks have written their states.
+
+    It does not wait for the processes to end, because leaving MindSpore's cluster takes longer than the
+    steps.
+    """
     deadline = time.monotonic() + timeout
     missing = set(processes)
     while missing:
@@ -129,12 +131,12 @@ def _wait(processes: Mapping[int, subprocess.Popen], folder: Path, timeout: floa
 
 
 def child_environment() -> dict[str, str]:
-    """Of a process that runs on CPU."""
+    """The environment of a process that runs on CPU."""
     return plain_environment(os.environ | {"OMP_NUM_THREADS": "1", "GLOG_v": "3"})
 
 
 def last_lines(log: Path) -> str:
-    """What a child said last, without what MindSpore says to itself."""
+    """The last lines of a child's output, without MindSpore's log messages."""
     lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith(("[INFO]", "[WARNING]", "-----", "mindspore/"))]
     return f"{' | '.join(said[-4:])} (all of it: {log})"

@@ -1,8 +1,8 @@
-"""Runs the partitioned graphs of a plan on CPU processes and compares them with one device's training.
+"""Runs the partitioned graphs of a plan in CPU processes and compares them with one device's training.
 
-The graphs are those the Ascend partitioner gives (dry_run), checked and merged as on the device
-(replay_graphs), with their collectives rewritten (rewrite); the step, its optimizer and its clipping are
-those of training. Children do all the work that needs MindSpore.
+The graphs are those of the Ascend partitioner (proof.dry_run), checked and merged as on the device
+(proof.replay.graphs), with their collectives rewritten (proof.graph.rewrite); step, optimizer and clipping
+are those of training. Child processes do all work that needs MindSpore.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ from pangu_alpha.proof.replay.slices import Region, region
 from pangu_alpha.proof.replay.worker import CPU_GRAPH, GROUPS, INITIAL, INPUTS, JOB, STATES
 
 _TYPES = ("float32", "float16")
-_COMPILING = 2  # compilers at once: each takes a core and about 1 GB
+_COMPILING = 2  # number of compilers at a time: each takes a core and about 1 GB
 
 
 @dataclass(frozen=True)
 class Start:
-    """Training that a replay goes on with.
+    """Earlier training that a replay continues.
 
     Args:
-        source: What the ranks read: weights, moments, and the place where they go on.
-        job: What one device did before, and
-        steps: how long.
+        source: The checkpoint that the ranks read: weights, moments, and the place where training stands.
+        job: The job that one device trained before, for comparison.
+        steps: Number of steps of that earlier training.
     """
 
     source: Source
@@ -68,30 +68,30 @@ class Start:
 
     @property
     def place(self) -> Place:
-        """Where the checkpoint says that training stands."""
+        """Where training stands according to the checkpoint."""
         return Place(self.source.manifest.step, self.source.manifest.samples)
 
     @property
     def expected_place(self) -> Place:
-        """Where one device stands."""
+        """Where training stands on one device."""
         return places(self.job, self.steps)[-1]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a replay does besides the job.
+    """What a replay does, in addition to the job.
 
     Args:
-        steps: Optimizer steps N.
-        start: What it goes on with; None begins with the initial values.
-        overflow: Step, from 0, at which the gradients of one data-parallel rank overflow; None never.
-        overflow_scale: The loss scale by which they overflow then, on all ranks; None makes one token too
-            heavy instead.
-        options: How the device computes that CPU stands for; as the job's chip when left out.
+        start: Training to continue; None starts from the initial values.
+        overflow: Step, from 0, at which the gradients of one data-parallel rank overflow; None for never.
+        overflow_scale: Loss scale that makes them overflow on all ranks; None gives one token too large a
+            weight instead.
+        options: How the simulated device computes; by default as the job's chip.
         timeout: Seconds after which the CPU processes are ended.
-        edit_graphs: Called with the graphs, in one function each, by rank; and
-        edit_inputs: with the values each rank starts from, by rank and name. Both may change what they get:
-            negative controls break a plan by them.
+        edit_graphs: Called with the graphs by rank, each in one function; may change them. For negative
+            controls.
+        edit_inputs: Called with the values from which each rank starts, by rank and name; may change them.
+            For negative controls.
     """
 
     steps: int = 3
@@ -117,21 +117,20 @@ def replay(
     bounds: Bounds | None = None,
     compiled: Sequence[RankReport] = (),
 ) -> ReplayReport:
-    """Replays a plan.
+    """Replays a plan and compares it with one device.
 
     Args:
-        name: What the report calls it.
-        job: What is compiled, in float32 or float16, with a seed.
-        folder: Gets rank_NNNNN/ (graphs, inputs, states, logs) and reference/.
-        setting: Steps and the like.
-        bounds: What passes; by the job's type when left out.
-        compiled: What `compile_ranks` gave for the same job before; else it is called. With it, a reference
-            that an earlier replay left in the folder is used again.
+        name: Name of the plan in the report.
+        job: The job, in float32 or float16, with a seed.
+        folder: Folder that gets rank_NNNNN/ (graphs, inputs, states, logs) and reference/.
+        bounds: Differences that pass; by default those for the job's type.
+        compiled: Result of an earlier `compile_ranks` for the same job; by default it is called. If given, a
+            reference that an earlier replay left in the folder is used again.
 
     Raises:
-        ValueError: The job cannot run on CPU.
-        DryRunError: MindSpore refused the plan.
-        ReplayError: The collectives would hang, ranks of a stage differ, or a process died.
+        ValueError: If the job cannot run on CPU.
+        DryRunError: If MindSpore refused the plan.
+        ReplayError: If the collectives would hang, ranks of a stage differ, or a process died.
     """
     setting, folder = setting or Setting(), folder.resolve()
     _check(job)
@@ -168,7 +167,11 @@ def replay(
 
 
 def check_order(name: str, graphs: Mapping[int, mindir.Model]) -> int:
-    """The largest number of collectives a rank runs; refuses graphs that would hang."""
+    """Returns the largest number of collectives on a rank.
+
+    Raises:
+        ReplayError: If the ranks would wait for each other for ever.
+    """
     meetings = {rank: order.meetings(graph, rank) for rank, graph in graphs.items()}
     if stuck := order.deadlock(meetings):
         raise ReplayError(f"{name}: the ranks would wait for each other for ever: {stuck}")
@@ -176,12 +179,10 @@ def check_order(name: str, graphs: Mapping[int, mindir.Model]) -> int:
 
 
 def compile_ranks(job: Job, folder: Path, compiled: Callable[[], object] | None = None) -> list[RankReport]:
-    """Compiles all ranks, a few at once, into rank_NNNNN/ of a folder.
+    """Compiles all ranks, a few at a time, into rank_NNNNN/ of a folder.
 
     Args:
-        job: What.
-        folder: Where.
-        compiled: Called after each.
+        compiled: Called after each rank.
     """
 
     def compile_one(rank: int) -> RankReport:
@@ -195,7 +196,7 @@ def compile_ranks(job: Job, folder: Path, compiled: Callable[[], object] | None 
 
 
 class _Clock:
-    """Seconds of the phases; shows them, and ranks compiled, as they pass."""
+    """Measures the seconds of the phases, and shows progress on a terminal."""
 
     def __init__(self, name: str, ranks: int) -> None:
         shown = sys.stderr.isatty()
@@ -205,7 +206,7 @@ class _Clock:
         self.began = time.perf_counter()
 
     def lap(self, phase: str, following: str = "") -> None:
-        """Ends a phase."""
+        """Ends a phase; an empty `following` ends the last one."""
         now = time.perf_counter()
         self.seconds[phase], self.began = now - self.began, now
         self.bar.set_description(f"{self.name}: {following}")
@@ -229,7 +230,7 @@ def _check(job: Job) -> None:
 
 
 def _reference(job: Job, setting: Setting, folder: Path, again: bool) -> None:
-    """Trains on one device; `again`: unless the folder holds what the same request gave."""
+    """Trains on one device; with `again`, only if the folder has no result of the same request."""
     target = folder / "reference"
     target.mkdir(parents=True, exist_ok=True)
     legs = [(start.job, start.steps)] if (start := setting.start) else []
@@ -245,9 +246,12 @@ def _reference(job: Job, setting: Setting, folder: Path, again: bool) -> None:
 
 @dataclass(frozen=True)
 class _Placed:
-    """Which part of what a rank holds: regions by rank and name, whole shapes by name.
+    """The part of each tensor that a rank holds.
 
-    `trained` leaves out the last stage's copy of the tied table, which gets its values anew at each step.
+    Args:
+        regions: Parts by rank and name.
+        trained: The same without the last stage's copy of the tied table, which is sent anew at each step.
+        shapes: Shapes of the whole tensors, by name.
     """
 
     regions: dict[int, dict[str, Region]]
@@ -276,7 +280,7 @@ def _placed(reports: Sequence[RankReport], graphs: Mapping[int, mindir.Model], j
 
 
 def _trained_on(name: str, job: Job) -> int:
-    """The stage that trains a parameter, or what a moment or a sum belongs to; the last for all else."""
+    """The stage that trains the parameter to which a tensor belongs; the last stage for all else."""
     for prefix in (MOMENT1, MOMENT2, SUM):
         name = name.removeprefix(prefix)
     spec = parameter_table(job.model).get(name)
@@ -284,14 +288,13 @@ def _trained_on(name: str, job: Job) -> int:
 
 
 def misplaced(compiled: Sequence[RankReport], job: Job) -> Iterator[str]:
-    """Yields parameters whose slice in a rank's graph is not the one the sharding table says.
+    """Yields parameters whose slice in a rank's graph is not the one in the sharding table.
 
-    MindSpore keeps a network's meaning whatever its strategies are, so a wrong row of the table may change
-    no number; it changes what a device holds and sends.
+    MindSpore preserves a network's meaning whatever its strategies are, so a wrong row of the table may
+    change no number; it only changes what a device holds and sends.
 
     Args:
-        compiled: All ranks.
-        job: Model and plan.
+        compiled: Reports of all ranks.
     """
     expected = layouts(job.model, job.plan)
     for report in compiled:
@@ -305,7 +308,7 @@ def misplaced(compiled: Sequence[RankReport], job: Job) -> Iterator[str]:
 def _write_inputs(
     job: Job, setting: Setting, folder: Path, placed: _Placed, initial: Mapping[str, np.ndarray]
 ) -> None:
-    """What every rank starts from, and its rows."""
+    """Writes the values from which every rank starts, and the rows that it reads."""
 
     def value(name: str, part: Region) -> np.ndarray:
         if setting.start:
@@ -341,7 +344,7 @@ def _write_inputs(
 
 
 def write_graphs(folder: Path, graphs: Mapping[int, mindir.Model], options: RewriteOptions) -> None:
-    """Every rank's graph for CPU, and the groups of all."""
+    """Writes every rank's graph for CPU, and the groups of all ranks."""
     groups: dict[str, tuple[int, ...]] = {}
     for rank, graph in graphs.items():
         content, named = rewrite(graph, rank, options)
@@ -352,7 +355,7 @@ def write_graphs(folder: Path, graphs: Mapping[int, mindir.Model], options: Rewr
 
 
 def _values(initial: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], part: Region) -> np.ndarray:
-    """A rank's slice of the initial value; moments and sums begin at 0, and so do rows that pad."""
+    """A rank's slice of an initial value; moments, sums and padding rows start at 0."""
     whole = np.zeros(shape, np.float32)
     if name in initial:
         whole[: len(initial[name])] = initial[name]
@@ -360,7 +363,7 @@ def _values(initial: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
 
 
 def _stored(source: Source, name: str, part: Region) -> np.ndarray:
-    """A rank's slice as a checkpoint holds it; sums begin at 0."""
+    """A rank's slice of a checkpoint's tensor; sums start at 0."""
     box = Box(tuple(each.start for each in part), tuple(each.stop - each.start for each in part))
     if name.startswith(SUM):
         return np.zeros(box.shape, np.float32)

@@ -1,4 +1,4 @@
-"""What a replay found, as a table of plain text and as plain values."""
+"""The result of a replay, as a text table and as plain values."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ from typing import Any
 from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.proof.replay.compare import Difference, Recipe, difference_lines
 
-_SHOWN = 8  # parameters placed otherwise that a table names
+_SHOWN = 8  # misplaced parameters that a table lists at most
 
 
 @dataclass(frozen=True)
 class ReplayReport:
-    """What a replay found.
+    """The result of a replay.
 
     Args:
-        name: Of the plan.
-        ranks: Processes.
-        recipe: Steps and learning rates.
-        differences: The largest of each kind.
-        first: The first difference above its bound, "" if there is none.
-        placement: Parameters that MindSpore placed otherwise than the sharding table says.
-        losses: Mean loss of one device at each step, nats.
-        collectives: Collectives a rank runs in a step, the largest number.
-        seconds: By phase.
+        ranks: Number of processes.
+        differences: The largest difference of each kind.
+        first: The first difference above its bound; "" if there is none.
+        placement: Parameters that MindSpore placed differently from the sharding table.
+        losses: Mean loss of one device at each step, in nats.
+        collectives: Collectives in a step, on the rank with most.
+        seconds: Seconds by phase.
     """
 
     name: str
@@ -40,7 +38,7 @@ class ReplayReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every difference is within its bound and every parameter where it should be."""
+        """Whether every difference is within its bound and every parameter is in its place."""
         return not self.placement and all(each.passed for each in self.differences)
 
     def difference(self, kind: str) -> Difference:
@@ -48,11 +46,11 @@ class ReplayReport:
         return next(each for each in self.differences if each.kind == kind)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values for JSON."""
         return {"passed": self.passed, **to_mapping(asdict(self))}
 
     def table(self) -> str:
-        """Verdict, and a line for every kind of difference."""
+        """The verdict, and a line for every kind of difference."""
         verdict = "pass" if self.passed else "FAIL"
         rates = ", ".join(f"{rate:.3g}" for rate in self.recipe.rates[self.recipe.done :])
         took = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in self.seconds.items())

@@ -1,4 +1,4 @@
-"""Batches on which a plan is compared with one device: every device counts another number of tokens.
+"""Batches for comparing a plan with one device; every device counts a different number of tokens.
 
 Letters: D data-parallel ranks, M micro-batches, B rows of one of them on a rank, S sequence.
 """
@@ -15,7 +15,7 @@ from pangu_alpha.proof.dry_run.job import Job
 from pangu_alpha.training.guard import make_guard
 from pangu_alpha.training.schedule import dropout_rows, row_numbers, step_controls
 
-HEAVY = 1e30  # weight of a token that makes the squares of its gradients overflow in float32
+HEAVY = 1e30  # token weight with which the squares of gradients overflow in float32
 
 
 class Place(NamedTuple):
@@ -34,29 +34,30 @@ class Overflow(NamedTuple):
     """A step whose gradients overflow.
 
     Args:
-        step: Which, counted from 0 and the initial values; None for none.
-        scale: The loss scale that makes them overflow; None leaves the scale and makes one token too heavy.
+        step: The step, counted from 0; None for none.
+        scale: Loss scale that makes them overflow; None keeps the scale and gives one token too large a
+            weight.
     """
 
     step: int | None = None
     scale: float | None = None
 
     def by_weight(self, step: int) -> bool:
-        """Whether a step overflows by one token's weight."""
+        """Whether a step overflows because of one token's weight."""
         return step == self.step and self.scale is None
 
     def loss_scale(self, step: int) -> float | None:
-        """The loss scale of a step; None is the recipe's."""
+        """The loss scale of a step; None means the recipe's."""
         return self.scale if step == self.step else None
 
 
 def samples_per_step(job: Job) -> int:
-    """Rows of an optimizer step on all devices."""
+    """Rows of an optimizer step on all devices together."""
     return job.plan.dp * job.plan.micro_batches * job.batch_size
 
 
 def places(job: Job, steps: int, start: Place | None = None) -> list[Place]:
-    """Where each of so many steps begins, and where the last ends."""
+    """Where each of `steps` steps begins, and where the last one ends."""
     step, samples = start or Place()
     return [Place(step + i, samples + i * samples_per_step(job)) for i in range(steps + 1)]
 
@@ -67,7 +68,7 @@ def rows_of_step(job: Job, position: int, overflows: bool = False) -> tuple[np.n
     Args:
         job: Sizes and seed.
         position: Samples read before the step.
-        overflows: Whether its gradients overflow, by one row of the last data-parallel rank alone.
+        overflows: Whether the step's gradients overflow, because of one row of the last data-parallel rank.
 
     Returns:
         input_ids, labels, loss_mask, position_ids, document_ids, each [D, M * B, S].
@@ -84,27 +85,23 @@ def rows_of_step(job: Job, position: int, overflows: bool = False) -> tuple[np.n
 
 
 def keys_of_step(job: Job, step: int) -> tuple[np.ndarray, ...]:
-    """Dropout's keys of all data-parallel ranks' rows at one step.
-
-    Args:
-        job: Sizes and seed.
-        step: From 0.
+    """Dropout's keys for the rows of all data-parallel ranks at one step (from 0).
 
     Returns:
-        int32 [D, M * B, S], the batch's sixth array; nothing for a job without dropout.
+        int32 [D, M * B, S], the batch's sixth array; an empty tuple for a job without dropout.
     """
     if job.model.dropout == 0.0:
         return ()
-    assert job.seed is not None  # a replay's job says it
+    assert job.seed is not None  # replay.replay has checked it
     sizes = (job.plan.micro_batches, job.plan.dp, job.batch_size)
     rows = [row_numbers(sizes[0], rank, *sizes[1:]).ravel() for rank in range(job.plan.dp)]
     return (np.stack([dropout_rows(job.seed, step, each, job.model.seq_length) for each in rows]),)
 
 
 def _sample(job: Job, position: int) -> tuple[np.ndarray, ...]:
-    """One row: random tokens in documents of random lengths.
+    """One row of random tokens in documents of random lengths.
 
-    It counts a random share of its tokens, the last among them; every third row counts none.
+    A random share of its tokens count, the last one always; in every third row none does.
     """
     length = job.model.seq_length
     random = np.random.default_rng([job.seed or 0, position])
@@ -132,16 +129,16 @@ def micro_batches(job: Job, rows: Sequence[np.ndarray]) -> list[tuple[np.ndarray
 def controls(
     job: Job, step: int, mask: np.ndarray, skipped: int = 0, loss_scale: float | None = None
 ) -> np.ndarray:
-    """What changes from step to step besides the batch, as training fills it: float32 [6].
+    """The scalars that change from step to step, as training fills them: float32 [6].
 
     Args:
         job: Sizes and recipe.
-        step: From 0.
+        step: Number of the step, from 0.
         mask: Loss mask of the rows that one rank reads.
-        skipped: Steps before it whose update was not applied.
-        loss_scale: The recipe's when left out.
+        skipped: Number of earlier steps whose update was not applied.
+        loss_scale: By default that of the recipe.
     """
-    # "auto" is off here: a replay is too short for a scale that has to find its size
+    # float32 turns "auto" off: a replay is too short for a dynamic scale to find its size.
     guard = make_guard(GuardConfig(), job.optim.loss_scale, "float32")
     guard.skipped = skipped
     if loss_scale is not None:

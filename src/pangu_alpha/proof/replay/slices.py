@@ -1,4 +1,4 @@
-"""Which part of a parameter a rank holds, by the layout MindSpore gave it; numpy only."""
+"""The part of a parameter that a rank holds, derived from the layout that MindSpore gave it; NumPy only."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ Region = tuple[slice, ...]
 
 
 def region(layout: Slice, place: int, own_shape: Sequence[int], group: Sequence[int]) -> Region:
-    """The part of the whole that a rank holds.
+    """The part of the whole parameter that a rank holds.
 
     Args:
-        layout: The parameter's.
-        place: The rank's place among the ranks of its stage.
-        own_shape: What it holds in its graph; smaller than the slice where the optimizer's sharding cuts it.
-        group: Places, among the ranks of the stage, of those that share the slice's rows.
+        place: Index of the rank among the ranks of its stage.
+        own_shape: Shape of the parameter in the rank's graph; smaller than the slice if the optimizer's
+            sharding cuts it.
+        group: Indices, among the ranks of the stage, of those that share the slice's rows.
 
     Raises:
-        ValueError: Layout and graph contradict each other.
+        ValueError: If layout and graph contradict each other.
     """
     coordinates = np.unravel_index(place, layout.device_matrix)
     cuts = []
     for axis, size in zip(layout.tensor_map, layout.slice_shape, strict=True):
-        # MindSpore counts the axes of its device matrix from the last
+        # MindSpore counts the axes of its device matrix from the last one.
         part = 0 if axis < 0 else int(coordinates[len(layout.device_matrix) - 1 - axis])
         cuts.append(slice(part * size, (part + 1) * size))
     if tuple(own_shape) != layout.slice_shape:
@@ -40,12 +40,11 @@ def region(layout: Slice, place: int, own_shape: Sequence[int], group: Sequence[
 
 @dataclass(frozen=True)
 class Piece:
-    """What a rank holds of a tensor.
+    """The part of a tensor that a rank holds, with its values.
 
     Args:
-        rank: The rank.
-        region: Which part of the whole.
-        values: Its elements, of the region's shape.
+        region: Which part of the whole it is.
+        values: Its elements, in the region's shape.
     """
 
     rank: int
@@ -55,11 +54,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class Gathered:
-    """A whole tensor.
+    """A whole tensor, assembled from ranks.
 
     Args:
-        values: Of the lowest ranks that hold them.
-        owner: Rank each element was taken from.
+        values: The elements; where several ranks hold one, that of the lowest rank.
+        owner: The rank from which each element was taken.
         spread: Largest difference between two ranks that hold the same element.
         spread_rank: The rank that differs most.
     """
@@ -71,14 +70,14 @@ class Gathered:
 
 
 def gather(shape: Sequence[int], pieces: Iterable[Piece]) -> Gathered:
-    """Puts a tensor together.
+    """Assembles a tensor.
 
     Args:
-        shape: Of the whole.
-        pieces: By rank, ascending.
+        shape: Shape of the whole.
+        pieces: Pieces in ascending order of their ranks.
 
     Raises:
-        ValueError: Part of it is on no rank.
+        ValueError: If some elements are on no rank.
     """
     values, owner = np.zeros(shape, np.float32), np.full(shape, -1)
     spread, worst = 0.0, -1

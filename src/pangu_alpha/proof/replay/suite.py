@@ -1,6 +1,6 @@
-"""The plans that are replayed, as data: small networks, every way of splitting them.
+"""The plans that are replayed, as data: small networks, split in every way.
 
-Letters: L layers with the query layer.
+Letters: L layers, including the query layer.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.proof.dry_run.job import Job
 
 _MODEL = ModelConfig(64, 32, 2, 4, seq_length=8, dropout=0.0, compute_dtype="float32")
-# No warm-up: the first update moves weights as well. Clipping acts: norms are above 1, clipped elements some
-# 1e-3. AdamW divides by sqrt(v) + epsilon: an epsilon of 1e-8 would turn the rounding of gradients that are
-# almost 0 into updates as large as any other, on whatever devices.
+# There is no warm-up, so that the first update moves weights as well. Clipping is active: norms are above 1,
+# clipped elements about 1e-3. AdamW divides by sqrt(v) + epsilon: an epsilon of 1e-8 would turn the rounding
+# of gradients that are almost 0 into updates as large as any other, on any device.
 _OPTIM = OptimConfig(
     learning_rate=1e-2,
     end_learning_rate=1e-3,
@@ -27,8 +27,8 @@ _OPTIM = OptimConfig(
 )
 # The bias correction divides sqrt(v) by about 0.2 before epsilon is added, so epsilon is that much larger.
 WARM_UP = replace(_OPTIM, warmup_steps=4, bias_correction=True, epsilon=1e-4)
-# Unclipped gradients are some 30 times as large. Only here does a wrong scale reach weights: where clipping
-# acts, the clipped gradient is the same whatever it was multiplied by.
+# Unclipped gradients are about 30 times as large. Only here does a wrong scale change the weights: with
+# clipping active, the clipped gradient is the same whatever it was multiplied by.
 UNCLIPPED = replace(_OPTIM, clip_norm=1e3, epsilon=1e-3)
 _SCALE = LossScaleConfig(mode="dynamic", initial=2.0**16)
 SCALED = replace(_OPTIM, loss_scale=_SCALE)
@@ -37,13 +37,13 @@ UNCLIPPED_SCALED = replace(UNCLIPPED, loss_scale=_SCALE)
 
 @dataclass(frozen=True)
 class Change:
-    """Training that goes on under another plan.
+    """Training that continues under another plan.
 
     Args:
-        before: What is trained first.
-        after: What goes on; the same network and recipe.
-        resharded: Whether the checkpoint is made one of the new plan; otherwise the ranks read that of the
-            old plan.
+        before: The job that is trained first.
+        after: The job that continues it, with the same network and recipe.
+        resharded: Whether the checkpoint is resharded for the new plan first; otherwise the ranks read that
+            of the old plan.
     """
 
     before: Job
@@ -55,10 +55,9 @@ def job(plan: ParallelPlan, layers: int = 2, recipe: OptimConfig = _OPTIM, **mod
     """A small job for a plan.
 
     Args:
-        plan: How it is split.
         layers: L.
-        recipe: How it is trained; by default clipping acts at every step.
-        model: Fields of ModelConfig that differ.
+        recipe: The optimizer's recipe; by default clipping is active at every step.
+        model: Fields of ModelConfig that differ from the small network.
     """
     shape = replace(_MODEL, num_layers=max(layers, plan.pp), **model)
     return Job(shape, plan, recipe, batch_size=2, operators="plain", seed=1)
@@ -104,7 +103,7 @@ def suite() -> dict[str, Job]:
 
 
 def _stages_scale_and_merging() -> dict[str, Job]:
-    """Sharded optimizers over stages, a loss scale, merged collectives."""
+    """Plans with sharded optimizers over stages, a loss scale, or merged collectives."""
     stages = ParallelPlan(dp=2, pp=2, micro_batches=2)
     gradients = replace(stages, optimizer_parallel="level2", optimizer_threshold=0)
     merged = replace(stages, gradient_fusion=1)
@@ -136,7 +135,7 @@ def by_type_and_operators() -> dict[str, Job]:
 
 
 def quick() -> dict[str, Job]:
-    """Plans that are replayed in minutes."""
+    """Plans that are replayed in a few minutes."""
     sharded: dict[str, Any] = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
     return {
         "dp2": job(ParallelPlan(dp=2)),
@@ -148,7 +147,7 @@ def quick() -> dict[str, Job]:
 
 
 def with_dropout() -> dict[str, Job]:
-    """Plans whose masks must be one device's, wherever rows and heads lie; part of `suite`."""
+    """Plans whose masks must equal those of one device, wherever rows and heads lie; part of `suite`."""
     grid = ParallelPlan(dp=2, tp=2, micro_batches=2)
     everything = replace(
         grid,
@@ -166,12 +165,12 @@ def with_dropout() -> dict[str, Job]:
 
 
 def quick_with_dropout() -> dict[str, Job]:
-    """Of these, what is replayed in seconds; part of `quick`."""
+    """Those of `with_dropout` that are replayed in seconds; part of `quick`."""
     return {"tp2 sequence parallel, dropout": job(ParallelPlan(tp=2, sequence_parallel=True), dropout=0.1)}
 
 
 def continued() -> dict[str, Change]:
-    """Changes of the plan in the midst of training; where the rows of a step change, the name says so."""
+    """Changes of the plan during training; the name says where the rows of a step change."""
     grid = ParallelPlan(dp=2, tp=2)
     sharded = replace(grid, optimizer_parallel="level1", optimizer_threshold=0)
     pipeline = ParallelPlan(pp=2, micro_batches=3)

@@ -23,11 +23,12 @@ INITIAL, JOB = "initial.npz", "replay.json"
 
 
 def run_rank(folder: Path) -> None:
-    """Steps a rank's graph through all its batches.
+    """Runs all steps of a rank's graph.
 
-    Reads groups.json (name -> ranks, all ranks' groups), cpu.mindir, inputs.npz ("parameter/NAME" and for
-    every step "STEP/batch/0..4", with dropout 5, and "STEP/controls"); writes states.npz ("STEP/loss",
-    "STEP/norm", "STEP/applied", "STEP/state/NAME" after the step; of step -1 what was before the first).
+    Reads groups.json (name -> ranks, the groups of all ranks), cpu.mindir, and inputs.npz ("parameter/NAME"
+    and, for every step, "STEP/batch/0..4", with dropout also 5, and "STEP/controls"). Writes states.npz
+    ("STEP/loss", "STEP/norm", "STEP/applied", and "STEP/state/NAME" after the step; step -1 stands for the
+    state before the first step).
     """
     import mindspore as ms
     from mindspore import Tensor, nn
@@ -59,10 +60,10 @@ def run_rank(folder: Path) -> None:
 
 
 def run_reference(folder: Path) -> None:
-    """Steps the same network on one device: gradients by MindSpore, updates by reference_optimizer.
+    """Trains the same network on one device: gradients by MindSpore, updates by reference_optimizer.
 
-    Reads replay.json (the legs, each a job and its steps); writes initial.npz, and states.npz as a rank does,
-    of the last leg.
+    Reads replay.json (the legs, each a job and its number of steps). Writes initial.npz, and states.npz of
+    the last leg in the form that `run_rank` has.
     """
     import mindspore as ms
 
@@ -102,14 +103,14 @@ def run_reference(folder: Path) -> None:
 
 
 def run_scheduler(_: Path) -> None:
-    """Lets the ranks find each other; returns when all have left."""
+    """Lets the ranks find each other; returns when all of them have left."""
     from mindspore.communication import init
 
     init()
 
 
 class _Reference:
-    """One device's training: the network's gradients by MindSpore, what becomes of them by NumPy."""
+    """One device's training: gradients by MindSpore, updates by NumPy."""
 
     def __init__(self, job: Job) -> None:
         from mindspore import ParameterTuple
@@ -118,7 +119,7 @@ class _Reference:
         from pangu_alpha.model.pangu import PanguAlpha
         from pangu_alpha.proof.replay.reference_optimizer import ReferenceOptimizer
 
-        assert job.seed is not None  # a replay's job says it
+        assert job.seed is not None  # replay.replay has checked it
         self.model = PanguAlpha(job.model, job.seed, operators_for(job.model, "plain"))
         self.parameters = ParameterTuple(self.model.trainable_params())
         roughen(self.parameters, job.seed)
@@ -126,7 +127,7 @@ class _Reference:
         self.optimizer = ReferenceOptimizer(job.optim, values)
 
     def follow(self, job: Job) -> None:
-        """Steps by this job's batches from now on."""
+        """Switches to another job, whose batches the next steps read."""
         from pangu_alpha.training.loss import BatchLoss, TokenLoss
         from pangu_alpha.training.step import Gradients
 
@@ -136,10 +137,14 @@ class _Reference:
     def step(
         self, step: int, batches: Sequence[Sequence[np.ndarray]], tensors: Sequence[Any], factor: float
     ) -> list[np.generic]:
-        """Sum of the losses, norm and applied of one optimizer step whose loss is multiplied by a factor."""
+        """Takes one optimizer step with the loss multiplied by a factor.
+
+        Returns:
+            Sum of the losses, norm of the gradients, and whether the update was applied.
+        """
         import mindspore as ms
 
-        # over the places of the step, whether they count or not: any other scale gives the same update
+        # Divided by all tokens of the step, whether they count or not; any other scale gives the same update.
         scale = np.float32(factor / sum(batch[0].size for batch in batches))
         found = [self.gradients(ms.Tensor(scale), *each) for each in tensors]
         sums = [sum(each.asnumpy() for each in parts) for parts in zip(*(f[0] for f in found), strict=True)]
@@ -157,10 +162,10 @@ class _Reference:
 
 
 def roughen(parameters: Iterable, seed: int) -> None:
-    """Makes initial values of a narrow network matter: the official ones are for thousands of columns.
+    """Enlarges the initial values of a narrow network; the official ones are made for thousands of columns.
 
-    Matrices and tables get the size at which attention is far from uniform; biases and norms get noise, so
-    that none is a trivial 0 or 1.
+    Matrices and tables get a size at which attention is far from uniform; biases and norms get noise, so that
+    none is a trivial 0 or 1.
     """
     import mindspore as ms
 
@@ -175,7 +180,7 @@ def roughen(parameters: Iterable, seed: int) -> None:
 
 
 def write_states(folder: Path, states: dict[str, np.ndarray]) -> None:
-    """Writes states.npz, which is there when it is whole."""
+    """Writes states.npz under another name first, so that the file is complete as soon as it exists."""
     np.savez(folder / ("new." + STATES), **states)
     (folder / ("new." + STATES)).rename(folder / STATES)
 
@@ -183,13 +188,13 @@ def write_states(folder: Path, states: dict[str, np.ndarray]) -> None:
 def record(
     states: dict[str, np.ndarray], step: int, outputs: Iterable[Any], parameters: Iterable[tuple[str, Any]]
 ) -> None:
-    """Notes what a step gave; `outputs` are its loss, norm and applied, or nothing.
+    """Stores the results of a step.
 
     Args:
-        states: Gets it.
-        step: Its number, from 0.
-        outputs: Of the step.
-        parameters: Names, and arrays or MindSpore's parameters.
+        states: Dictionary that gets the results.
+        step: Number of the step, from 0; -1 for the state before the first step.
+        outputs: Loss, norm and applied of the step, or nothing.
+        parameters: Pairs of names and arrays (or MindSpore parameters).
     """
     for name, value in zip(("loss", "norm", "applied"), outputs, strict=False):
         states[f"{step}/{name}"] = np.asarray(value)

@@ -1,3 +1,3 @@
-"""Whole training runs of a plan, replayed on CPU processes."""
+"""Replays whole training runs of a plan on CPU processes."""
 
 __all__ = ["legs", "replay", "small_run"]

@@ -1,6 +1,7 @@
-"""Training's engines as a replay runs them: one whose step is a rank's rewritten graph, and their records.
+"""Training's engines for a replay: one whose step is a rank's rewritten graph, one that updates by NumPy.
 
-All but the graph and its groups is training's own: what a rank feeds it, reads from it, saves and loads.
+Apart from the graph and its groups, all is training's own: what a rank feeds it, reads from it, saves and
+loads. `recorded` makes an engine record its steps.
 """
 
 from __future__ import annotations
@@ -34,20 +35,19 @@ from pangu_alpha.training.step import Gradients
 
 
 class ReplayedStep:
-    """A rank's rewritten graph in the place of partitioned.PartitionedStep.
+    """A rank's rewritten graph, with the interface of PartitionedStep.
 
     Args:
-        graph: The rewritten graph, MINDIR.
-        trained: Parameters that the rank trains, by name.
+        graph: Path of the rewritten graph (MINDIR).
+        trained: Names of the parameters that the rank trains.
 
-    Inputs:
-        - **batch** (Tensor) - as PartitionedStep takes them. Outputs as there.
+    Inputs and outputs are those of PartitionedStep.
     """
 
     def __init__(self, graph: Path, trained: Sequence[str]) -> None:
         self._net = nn.GraphCell(ms.load(str(graph)))
         self._held = {own_name(name): each for name, each in self._net.parameters_dict().items()}
-        for each in self._held.values():  # the graph was compiled for its shapes; it holds no values
+        for each in self._held.values():  # the graph contains only the shapes of its parameters
             each.set_data(Tensor(np.zeros(each.shape, np.float32)))
         self.controls = self._held["controls"]
         groups = [[self._named(prefix, name) for name in trained] for prefix in ("", *MOMENTS)]
@@ -62,10 +62,10 @@ class ReplayedStep:
         return parameter
 
     def set_train(self) -> None:
-        """Nothing: the graph was compiled for training."""
+        """Does nothing: the graph was compiled for training."""
 
     def compile(self, *inputs: Tensor) -> None:
-        """Nothing: it is compiled when it first runs."""
+        """Does nothing: MindSpore compiles the graph when it first runs."""
 
     def __call__(self, *batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self._net(*batch)
@@ -75,12 +75,12 @@ class ReplayedEngine(PartitionedEngine):
     """A rank's engine on CPU.
 
     Args:
-        config: The run.
         world: All ranks of the plan.
-        graphs: Holds rank_NNNNN/ with the rank's rewritten graph and the groups of all graphs.
+        graphs: Folder with rank_NNNNN/, each with a rank's rewritten graph and the groups of all graphs.
     """
 
-    device = "Ascend"  # whose types and way of noticing an overflow the graph has; its operators are plain
+    # The graph has plain operators, but the types of Ascend and its way of detecting an overflow.
+    device = "Ascend"
 
     def __init__(self, config: TrainConfig, world: World, graphs: Path) -> None:
         self._folder = graphs / f"rank_{world.rank:05d}"
@@ -94,17 +94,12 @@ class ReplayedEngine(PartitionedEngine):
 
 
 class ReferenceEngine(Engine):
-    """The engine of one process that holds everything, its update by NumPy from other code than training's.
-
-    Args:
-        config: The run.
-        world: Of this process alone.
-    """
+    """The engine of one process that holds everything and updates with NumPy, not with training's code."""
 
     def __init__(self, config: TrainConfig, world: World) -> None:
         super().__init__(config, world)
         self._gradients = Gradients(self._loss, ParameterTuple(self.optimizer.parameters))
-        self._numpy: ReferenceOptimizer | None = None  # made when there are values
+        self._numpy: ReferenceOptimizer | None = None  # made by the first step, after values were loaded
 
     def step(
         self,
@@ -113,7 +108,7 @@ class ReferenceEngine(Engine):
         guard: Guard,
         before_update: Callable[[], None] = lambda: None,
     ) -> StepResult:
-        """See Engine.step; no row losses."""
+        """See Engine.step; the result has no losses of rows."""
         parameters = self.optimizer.parameters
         if self._numpy is None:
             values = {each.name: each.asnumpy() for each in parameters}
@@ -128,7 +123,7 @@ class ReferenceEngine(Engine):
             losses += float(found.asnumpy().sum(dtype=np.float64))
             weight += float(batch.weights.sum(dtype=np.float64))
         before_update()
-        assert sums is not None  # a step has a micro-batch
+        assert sums is not None  # because a step has at least one micro-batch
         named = {each.name: array for each, array in zip(parameters, sums, strict=True)}
         norm, applied = self._numpy.step(step, named, weight, float(scale))
         state = self._numpy.state()
@@ -139,7 +134,7 @@ class ReferenceEngine(Engine):
 
 
 def make_groups(groups: dict[str, Sequence[int]]) -> None:
-    """Makes the groups that graphs name, those of all ranks in one order on all.
+    """Makes the groups that graphs name; all ranks make those of all graphs in the same order.
 
     Args:
         groups: Ranks by name.
@@ -152,15 +147,15 @@ def make_groups(groups: dict[str, Sequence[int]]) -> None:
 def recorded(
     make: Callable[..., Engine], folder: Path, waits: int | None = None
 ) -> Callable[[TrainConfig, World], Engine]:
-    """An engine's maker, whose engine notes every step in a folder.
+    """Wraps the maker of an engine so that the engine records every step in a folder.
 
-    Each step leaves state_NNNNNN.npz, parameters and moments after so many steps, and then a line of
-    steps.jsonl; the first one leaves the state before it, too.
+    Each step writes state_NNNNNN.npz, the parameters and moments after so many steps, and then a line of
+    steps.jsonl. The first one also writes the state before it.
 
     Args:
-        make: Makes the engine from run and world.
-        folder: Exists.
-        waits: Steps of the run after which the process waits for a signal.
+        make: Makes the engine, given the run and the world.
+        folder: An existing folder.
+        waits: Number of steps of the run after which the process waits for a signal; None for never.
     """
 
     def make_recorded(config: TrainConfig, world: World) -> Engine:
@@ -191,14 +186,14 @@ def recorded(
                 _wait_for_signal(folder / WAITS)
             return result
 
-        setattr(engine, "step", step)  # noqa: B010  # of this one engine, whatever its class
+        setattr(engine, "step", step)  # noqa: B010  # for this one engine only, whatever its class
         return engine
 
     return make_recorded
 
 
 def _wait_for_signal(file: Path) -> None:
-    """Returns when the one who sent the signal has removed the file."""
+    """Creates a file, and waits until the sender of the signal has removed it."""
     file.touch()
     while file.exists():
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""The processes of a replayed training run, from their start to the exit code of each; what they noted.
+"""Starts the processes of a replayed training run, waits for their exit codes, and reads their records.
 
 A leg is a run under one plan, until its last step or until it is interrupted.
 """
@@ -26,18 +26,17 @@ from pangu_alpha.proof.replay.processes import Ranks, ReplayError, last_lines, r
 from pangu_alpha.proof.replay.training.files import EXIT_CODE, REQUEST, STEPS, WAITS, state_file
 
 _WORKER = "pangu_alpha.proof.replay.training.worker"
-_POLL = 0.1  # seconds
-_GRACE = 5.0  # seconds that ranks get to end by themselves after one was killed; on CPU they wait for it
+_POLL = 0.1  # seconds between looks at the ranks
+_GRACE = 5.0  # seconds for ranks to end by themselves after one was killed; on CPU they may wait for it
 
 
 @dataclass(frozen=True)
 class Interruption:
-    """A signal to one rank in the midst of its run.
+    """A signal to one rank during its run.
 
     Args:
-        rank: Which; it waits for the signal after these steps, while the others go on.
-        number: The signal.
-        after: Steps of the run, those of earlier legs included.
+        rank: The rank. It waits for the signal after these steps, while the others continue.
+        after: Number of steps of the run, those of earlier legs included.
     """
 
     rank: int
@@ -46,11 +45,11 @@ class Interruption:
 
     @property
     def kills(self) -> bool:
-        """Whether the rank gets no time to save."""
+        """Whether the signal leaves the rank no time to save."""
         return self.number == signal.SIGKILL
 
     def saved(self, every: int) -> int:
-        """Steps in the last checkpoint before it, of a run that saves after every so many; 0 for none."""
+        """Steps in the last checkpoint before it, if the run saves after every `every` steps; 0 for none."""
         return self.after // every * every
 
 
@@ -59,9 +58,9 @@ class Ended:
     """How a leg ended.
 
     Args:
-        codes: Exit code of each rank, negative for the signal that killed it; None for one that had to be
-            ended after another had died.
-        seconds: From start to end.
+        codes: Exit code of each rank, negative for the signal that killed it; None for a rank that had to be
+            ended after another one had died.
+        seconds: Seconds from start to end.
     """
 
     codes: tuple[int | None, ...]
@@ -70,10 +69,9 @@ class Ended:
 
 @dataclass(frozen=True)
 class Trace:
-    """What one process noted of its steps.
+    """What one process recorded of its steps.
 
     Args:
-        folder: Where.
         steps: For each step: step (from 0), loss, norm, applied, scale.
     """
 
@@ -82,18 +80,18 @@ class Trace:
 
     @classmethod
     def read(cls, folder: Path) -> Trace:
-        """Reads a process's folder; a last line that a kill has cut does not count."""
+        """Reads a process's folder; ignores a last line that a kill has cut off."""
         path = folder / STEPS
         lines = [entry for _, entry in read_json_lines(path, numbers_only=False)] if path.exists() else []
         return cls(folder, tuple(each for each in lines if isinstance(each, dict)))
 
     @property
     def first(self) -> int:
-        """Steps done before."""
+        """Number of steps done before the first recorded one."""
         return self.steps[0]["step"]
 
     def state(self, steps: int) -> dict[str, np.ndarray]:
-        """Parameters and moments after so many steps."""
+        """Parameters and moments after a number of steps."""
         return dict(np.load(state_file(self.folder, steps)))
 
 
@@ -101,12 +99,12 @@ def run_one(config: TrainConfig, folder: Path, timeout: float) -> None:
     """Trains on one process, unless an earlier call has done the same.
 
     Args:
-        config: Of the run; its output folder is made anew.
-        folder: Gets what it notes.
-        timeout: Seconds after which it is ended.
+        config: The run; its output folder is made anew.
+        folder: Folder for the records.
+        timeout: Seconds after which the process is ended.
 
     Raises:
-        ReplayError: It died, or took too long.
+        ReplayError: If it died or took too long.
     """
     asked = folder / REQUEST
     before = asked.read_text("utf-8") if (folder / EXIT_CODE).exists() else None
@@ -127,19 +125,19 @@ def run_leg(
     timeout: float,
     tick: Callable[[int], object],
 ) -> Ended:
-    """Trains on a process for each rank of a plan.
+    """Trains with one process for each rank of a plan.
 
     Args:
-        config: Of the run and the plan.
-        graphs: Of all ranks, see ReplayedEngine.
-        folder: Gets rank_NNNNN/ with what each notes.
-        interruption: What happens on the way.
-        patches: "module:function" that a rank calls first, by rank; negative controls use it.
+        config: The run, with the plan.
+        graphs: Folder of the graphs of all ranks; see ReplayedEngine.
+        folder: Folder that gets rank_NNNNN/ with the records of each rank.
+        interruption: A signal to send on the way.
+        patches: By rank, a "module:function" that it calls first; for negative controls.
         timeout: Seconds after which the processes are ended.
-        tick: Called with the steps of the run that are done.
+        tick: Called with the number of steps of the run that are done.
 
     Raises:
-        ReplayError: A rank died without being told to, or the run took too long.
+        ReplayError: If a rank died although nobody killed it, or the run took too long.
     """
     number = config.parallel.devices
     folders = [folder / f"rank_{rank:05d}" for rank in range(number)]
@@ -158,11 +156,11 @@ def remove_earlier(folder: Path, mark: Path) -> None:
     """Removes a folder that an earlier replay has left, and no other.
 
     Args:
-        folder: May be missing or empty.
-        mark: A file that is there if a replay has made the folder.
+        folder: The folder; it may be missing or empty.
+        mark: A file that exists if a replay has made the folder.
 
     Raises:
-        ReplayError: It holds something else.
+        ReplayError: If the folder has other contents.
     """
     if folder.exists() and any(folder.iterdir()) and not mark.exists():
         raise ReplayError(
@@ -173,27 +171,27 @@ def remove_earlier(folder: Path, mark: Path) -> None:
 
 
 def made_by() -> dict[str, object]:
-    """What must be the same for an earlier replay's graphs and numbers to be used again."""
+    """What must be unchanged for an earlier replay's graphs and numbers to be used again."""
     return {"source": source_digest(), "versions": versions()}
 
 
 def _request_text(
     config: TrainConfig, graphs: Path | None = None, patch: str | None = None, waits: int | None = None
 ) -> str:
-    """What a process is to do."""
+    """The text of a process's request.json."""
     values = {"config": to_mapping(config), "graphs": graphs and str(graphs), "patch": patch, "waits": waits}
     return json.dumps(values | made_by())
 
 
 def _begin(folder: Path, request: str) -> None:
-    """Makes a process's folder anew."""
+    """Makes a process's folder anew, with its request."""
     remove_earlier(folder, folder / REQUEST)
     folder.mkdir(parents=True)
     write_text(folder / REQUEST, request)
 
 
 def _last_saved(config: TrainConfig, interruption: Interruption | None) -> Path | None:
-    """The checkpoint that must lie on the disk before a rank is killed, for the run to go on from it."""
+    """The checkpoint that must be complete before a rank is killed, so that the run can resume from it."""
     if interruption is None or not interruption.kills:
         return None
     step = interruption.saved(config.run.checkpoint.every)
@@ -201,19 +199,19 @@ def _last_saved(config: TrainConfig, interruption: Interruption | None) -> Path 
 
 
 class _Watch:
-    """Looks after the ranks of a leg until all have ended."""
+    """Watches the ranks of a leg until all have ended."""
 
     def __init__(
         self, ranks: Ranks, folders: Sequence[Path], interruption: Interruption | None, deadline: float
     ) -> None:
         self._processes, self._folders = ranks.processes, folders
         self._interruption, self._deadline = interruption, deadline
-        self.awaited: Path | None = None  # that must be there before the signal
+        self.awaited: Path | None = None  # must exist before the signal is sent
         self._sent = False
         self._died: float | None = None  # when a rank was killed
 
     def wait(self, tick: Callable[[int], object]) -> tuple[int | None, ...]:
-        """The exit codes, see Ended."""
+        """Returns the exit codes; see Ended."""
         while (codes := self._codes()) is None:
             tick(self._steps(0))
             self._interrupt()
@@ -225,7 +223,7 @@ class _Watch:
         return codes
 
     def _codes(self) -> tuple[int | None, ...] | None:
-        """The codes of all, once all have ended or what is left of them has had its time."""
+        """The codes of all ranks once all have ended, or once those left after a kill had their time."""
         codes = tuple(self._code(rank) for rank in range(len(self._folders)))
         if self._died is not None:
             over = time.monotonic() - self._died > _GRACE
@@ -238,7 +236,10 @@ class _Watch:
         return None if None in codes else codes
 
     def _code(self, rank: int) -> int | None:
-        """What a rank ended with; what it says itself counts before MindSpore has left the cluster."""
+        """A rank's exit code, None while it runs.
+
+        The code that the rank wrote itself is available before MindSpore has left the cluster.
+        """
         told = self._folders[rank] / EXIT_CODE
         if told.exists():
             return int(told.read_text("utf-8"))
@@ -259,6 +260,6 @@ class _Watch:
             (self._folders[told.rank] / WAITS).unlink()
 
     def _steps(self, rank: int) -> int:
-        """Steps of the run that a rank has done."""
+        """Number of steps of the run that a rank has done."""
         trace = Trace.read(self._folders[rank])
         return trace.steps[-1]["step"] + 1 if trace.steps else 0

@@ -1,8 +1,8 @@
 """Whole training runs of a plan on CPU processes, compared step by step with the run of one process.
 
 The ranks run training's own trainer and engine: data, guard, schedule, checkpoints, signals. Only the graph
-of the step is another, the rewritten one (replayed_engine). A run may be interrupted and go on under another
-plan from the checkpoint that it left.
+of the step differs: it is the rewritten one (proof.replay.training.engine). A run may be interrupted and
+resume under another plan from the checkpoint that it left.
 """
 
 from __future__ import annotations
@@ -54,10 +54,9 @@ class Leg:
     """A part of a run under one plan.
 
     Args:
-        plan: The plan.
         batch_size: Rows of a micro-batch on each data-parallel rank.
-        steps: Of the run, those of earlier legs included, after which it is done.
-        interruption: What happens before.
+        steps: Number of steps of the run after which the leg ends, those of earlier legs included.
+        interruption: A signal that ends the leg earlier.
     """
 
     plan: ParallelPlan
@@ -73,11 +72,11 @@ class Leg:
 
 @dataclass(frozen=True)
 class Faults:
-    """What is broken on purpose, each "module:function", called before anything else; negative controls.
+    """Faults inserted on purpose, for negative controls; each is a "module:function" that is called first.
 
     Args:
-        compiling: By the processes that compile the graphs.
-        running: By ranks, in all legs.
+        compiling: Called by the processes that compile the graphs.
+        running: Called by ranks, in all legs.
     """
 
     compiling: str | None = None
@@ -95,17 +94,19 @@ def replay_training(
     """Replays a run and compares it with one process.
 
     Args:
-        config: The run; plan, batch size, steps, and folder are those of the legs and of `folder`.
-        legs: One after the other; the first interrupted ones leave a checkpoint to go on from.
-        folder: Gets graphs_N/ by plan, which are used again; one/, legs/, and the runs' own folders, anew.
-        bounds: What passes; by the network's type when left out.
-        faults: What is broken on purpose.
+        config: The run; its plan, batch size, steps and output folder are replaced by those of the legs and
+            of `folder`.
+        legs: Legs, one after the other; an interrupted leg leaves the checkpoint from which the next one
+            resumes.
+        folder: Folder that gets graphs_N/, one for each plan, which later calls use again; and one/, leg_N/
+            and the runs' own folders, which are made anew.
+        bounds: Differences that pass; by default those for the network's type.
         timeout: Seconds after which the processes of a leg, or the one process, are ended.
 
     Raises:
-        ValueError: The legs' steps read different numbers of rows, or a plan does not fit.
-        DryRunError: MindSpore refused a plan.
-        ReplayError: The collectives would hang, or a process died.
+        ValueError: If the legs' steps read different numbers of rows, or a plan does not fit.
+        DryRunError: If MindSpore refused a plan.
+        ReplayError: If the collectives would hang, or a process died.
     """
     _check(config, legs)
     faults, folder = faults or Faults(), folder.resolve()
@@ -147,22 +148,21 @@ def prepare(
     compiled: Callable[[], object] = lambda: None,
     patch: str | None = None,
 ) -> Path:
-    """Compiles and rewrites the graphs of all ranks, unless that has been done.
+    """Compiles and rewrites the graphs of all ranks, unless an earlier call has done so.
 
     Args:
-        config: Of the run.
-        folder: Gets a folder for the graphs.
+        folder: Folder in which the folder of the graphs is made.
         compiled: Called after each rank.
         patch: See Job.
 
     Returns:
-        The folder of the graphs, see ReplayedEngine.
+        The folder of the graphs; see ReplayedEngine.
 
     Raises:
-        ReplayError: The collectives would hang, or a parameter is not where the sharding table says.
+        ReplayError: If the collectives would hang, or a parameter is not where the sharding table puts it.
     """
     run = config.run
-    chip = Job.chip if run.chip == "auto" else run.chip  # there is none here to find
+    chip = Job.chip if run.chip == "auto" else run.chip  # no chip can be detected on CPU
     job = Job(
         config.model, config.parallel, config.optim, run.batch_size, "plain", run.seed, chip=chip, patch=patch
     )
@@ -186,7 +186,7 @@ def prepare(
 
 
 def words_of(plan: ParallelPlan) -> str:
-    """A plan in words: what differs from the default."""
+    """Describes a plan in words: the fields that differ from the default."""
     default = ParallelPlan()
     values = {field.name: getattr(plan, field.name) for field in fields(plan)}
     changed = [f"{name} {value}" for name, value in values.items() if value != getattr(default, name)]
@@ -194,14 +194,14 @@ def words_of(plan: ParallelPlan) -> str:
 
 
 class _Clock:
-    """Seconds of the phases, and a bar that shows how far the present one is."""
+    """Measures the seconds of the phases, and shows the progress of the present one."""
 
     def __init__(self, seconds: dict[str, float], bar: tqdm) -> None:
         self._seconds, self._bar = seconds, bar
         self._phase, self._began = "", 0.0
 
     def begin(self, phase: str, total: int) -> None:
-        """Ends a phase and begins another."""
+        """Ends the present phase and begins another."""
         self._lap()
         self._phase, self._began = phase, time.monotonic()
         self._bar.reset(total)
@@ -247,7 +247,7 @@ def _config_of(config: TrainConfig, leg: Leg, output: Path) -> TrainConfig:
 
 
 def _one(config: TrainConfig, legs: Sequence[Leg], folder: Path, timeout: float) -> Trace:
-    """The run of one process, whose micro-batches hold the rows of all data-parallel ranks."""
+    """Runs one process, whose micro-batches hold the rows of all data-parallel ranks; returns its trace."""
     first, target = legs[0], folder / "one"
     plan = ParallelPlan(micro_batches=first.plan.micro_batches)
     whole = Leg(plan, first.batch_size * first.plan.dp, legs[-1].steps)
@@ -258,7 +258,7 @@ def _one(config: TrainConfig, legs: Sequence[Leg], folder: Path, timeout: float)
 def _compare_leg(
     config: TrainConfig, leg: Leg, folder: Path, ended: Ended, one: Trace, found: Comparison
 ) -> LegReport:
-    """Compares the steps that all ranks have noted."""
+    """Compares the steps that all ranks of a leg have recorded."""
     traces = [Trace.read(folder / f"rank_{rank:05d}") for rank in range(leg.plan.devices)]
     _check_codes(leg, ended)
     steps = min(len(trace.steps) for trace in traces)
@@ -286,7 +286,8 @@ def _compare_leg(
         assert isinstance(bounds, TrainingBounds)
         bounds = replace(bounds, gradient=bounds.later_gradient)
     _merge(found, compare(run, _states(expected, steps, updated), initial, recipe, bounds), bool(first))
-    _compare_scales(traces, expected, steps, found)  # which differ only after a skip that does
+    # Last, because scales differ only after a step that one skipped and the other did not, which is reported.
+    _compare_scales(traces, expected, steps, found)
     lines = traces[0].steps[:steps]
     return LegReport(
         plan=words_of(leg.plan),
@@ -301,7 +302,7 @@ def _compare_leg(
 
 
 def _check_codes(leg: Leg, ended: Ended) -> None:
-    """Refuses a leg that ended otherwise than it should."""
+    """Refuses a leg whose ranks ended with other codes than expected."""
     told = leg.interruption
     if told is not None and told.kills:
         if ended.codes[told.rank] != -told.number:
@@ -315,9 +316,10 @@ def _check_codes(leg: Leg, ended: Ended) -> None:
 
 
 def _check_steps(leg: Leg, report: LegReport, begins: int) -> None:
-    """Refuses a leg that did not begin where it should go on, or ended before its last step.
+    """Refuses a leg that did not begin where it should resume, or that ended before its last step.
 
-    One that found no checkpoint and began anew would compute what one process computes, too.
+    Comparing numbers would not show this: a leg that found no checkpoint and started anew also computes what
+    one process computes.
     """
     if report.first != begins + 1:
         raise ReplayError(
@@ -333,7 +335,7 @@ def _layouts(config: TrainConfig) -> Mapping[str, Any]:
 
 
 def _regions(placed: Mapping[str, Any], plan: ParallelPlan, rank: int) -> dict[str, Region]:
-    """Which part of each parameter and moment a rank holds."""
+    """The part of each parameter and moment that a rank holds."""
     return {
         prefix + name: tuple(slice(begin, begin + size) for begin, size in zip(start, shape, strict=True))
         for name, (start, shape) in slices_of_rank(placed, plan, rank).items()
@@ -342,13 +344,13 @@ def _regions(placed: Mapping[str, Any], plan: ParallelPlan, rank: int) -> dict[s
 
 
 def _states(trace: Trace, steps: int, updated: int | None) -> dict[str, np.ndarray]:
-    """What a process noted, as compare.Run takes it; `updated` is the step whose gradients are compared."""
+    """A process's records, as compare.Run takes them; the gradients of step `updated` are compared."""
     first = trace.first
     states: dict[str, np.ndarray] = {}
     for number, line in enumerate(trace.steps[:steps]):
         states |= {f"{number}/{name}": np.asarray(line[name]) for name in ("loss", "norm", "applied")}
     compared = {steps - 1} if updated is None else {updated - 1, updated, steps - 1}
-    for number in compared:  # of the others, losses and norms
+    for number in compared:  # of all other steps only the losses and norms are compared
         state = trace.state(first + number + 1)
         states |= {f"{number}/state/{name}": array for name, array in state.items()}
     return states
@@ -363,7 +365,7 @@ def _compare_scales(traces: Sequence[Trace], one: Trace, steps: int, found: Comp
 
 
 def _merge(found: Comparison, more: Comparison, later: bool) -> None:
-    """Adds what the comparison of another leg found."""
+    """Adds the comparison of another leg; `later` marks a leg that resumed."""
     first = found.first or more.first
     for each in more.largest.values():
         kind = "later_gradient" if later and each.kind == "gradient" else each.kind

@@ -1,4 +1,4 @@
-"""What the replay of a training run found, and what passes; numpy only."""
+"""The result of replaying a training run, and the differences that pass; NumPy only."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pangu_alpha.proof.replay.compare import Bounds, Difference, difference_line
 
 @dataclass(frozen=True)
 class TrainingBounds(Bounds):
-    """Bounds of a training run; `gradient` is of the first update of the run.
+    """Bounds of a training run; `gradient` applies to the first update of the run.
 
     Args:
-        later_gradient: As gradient, of the first update after a resume, where the weights have parted by the
-            rounding of all steps before; that has not needed more than `gradient` allows.
-        scale: Of the loss scale, relative.
+        later_gradient: Like gradient, for the first update after a resume. By then, the rounding of all
+            earlier steps has made the weights differ; so far that has not needed more than `gradient` allows.
+        scale: Relative difference of the loss scale.
     """
 
     later_gradient: float = 1e-5
@@ -25,24 +25,24 @@ class TrainingBounds(Bounds):
 
     @classmethod
     def of(cls, dtype: str) -> TrainingBounds:
-        """What passes for a network that computes in a type; see Bounds.of."""
+        """The bounds for a network that computes in a type; see Bounds.of."""
         bounds = super().of(dtype)
         return replace(bounds, later_gradient=bounds.gradient)
 
 
 @dataclass(frozen=True)
 class LegReport:
-    """What became of a leg.
+    """The result of a leg.
 
     Args:
-        plan: Its plan in words.
-        first: Step that it began with, from 1.
+        plan: Its plan, in words.
+        first: First step, counted from 1.
         last: Last step that was compared.
         codes: See Ended.
-        losses: Mean loss at each step on rank 0, nats.
-        skipped: Steps whose update was skipped, from 1.
+        losses: Mean loss at each step on rank 0, in nats.
+        skipped: Steps whose update was skipped, counted from 1.
         scales: Loss scale at each step.
-        seconds: From start to end.
+        seconds: Seconds from start to end.
     """
 
     plan: str
@@ -57,13 +57,13 @@ class LegReport:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What the replay of a run found.
+    """The result of replaying a run.
 
     Args:
-        legs: In their order.
-        differences: The largest of each kind.
-        first: The first difference above its bound, "" if there is none.
-        seconds: By phase.
+        legs: Reports of the legs, in order.
+        differences: The largest difference of each kind.
+        first: The first difference above its bound; "" if there is none.
+        seconds: Seconds by phase.
     """
 
     legs: tuple[LegReport, ...]
@@ -81,11 +81,11 @@ class TrainingReport:
         return next(each for each in self.differences if each.kind == kind)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values for JSON."""
         return {"passed": self.passed, **to_mapping(asdict(self))}
 
     def table(self) -> str:
-        """Verdict, a line for every leg and for every kind of difference."""
+        """The verdict, and a line for every leg and for every kind of difference."""
         took = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in self.seconds.items())
         lines = [f"training replayed: {'pass' if self.passed else 'FAIL'} ({took})"]
         for leg in self.legs:

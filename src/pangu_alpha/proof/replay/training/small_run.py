@@ -1,4 +1,4 @@
-"""A small training run with records of its own, for replays that name none."""
+"""A small training run with records of its own, for replays for which no config is given."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from pangu_alpha.data.preprocess import PreprocessConfig, preprocess
 from pangu_alpha.text.vocabulary import train_vocabulary
 
 _CHARACTERS = "天下大势分久必合合久必分周末七国分争并入于秦及秦灭之后楚汉分争又并入于汉"
-_PIECES = 60  # of the vocabulary
+_PIECES = 60  # size of the vocabulary
 _SOURCES = {"one": (300, 3.0), "two": (100, 1.0)}  # documents, weight
-# Clipping does not act: norms are below 100, so a wrong factor reaches moments and weights. The first update
-# has learning rate 0 and the second half of the peak. A larger peak moves tokens onto positions of the
-# opposite sign within ten steps, and the norm of a row that is almost 0 enlarges rounding a hundredfold, on
-# one process as well. Adam divides by sqrt(v) + epsilon: queries and keys of a narrow network have gradients
-# of 1e-6, whose rounding a smaller epsilon would turn into updates. Loss scales (of float16 alone) overflow
-# by far or not at all: partial sums of a rank are smaller than those of one process.
+# Clipping is inactive, because norms are below 100; so a wrong factor changes moments and weights. The first
+# update has learning rate 0, and the second one half of the peak. A larger peak moves tokens onto positions
+# of the opposite sign within ten steps, and the norm of a row that is almost 0 enlarges rounding a
+# hundredfold, on one process as well. Adam divides by sqrt(v) + epsilon: queries and keys of a narrow network
+# have gradients of 1e-6, whose rounding a smaller epsilon would turn into updates. Loss scales (used in
+# float16 only) overflow by far or not at all: partial sums of a rank are smaller than those of one process,
+# so that a narrow overflow could happen on one side only.
 _OPTIM = OptimConfig(
     learning_rate=3e-3,
     end_learning_rate=3e-4,
@@ -35,11 +36,10 @@ _OPTIM = OptimConfig(
 
 
 def small_records(folder: Path, seq_length: int) -> DataConfig:
-    """Two sets of records of random Chinese text, and their vocabulary.
+    """Makes two sets of records of random Chinese text, and their vocabulary.
 
     Args:
-        folder: Gets them, unless an earlier call has left them there.
-        seq_length: Tokens of a row.
+        folder: Folder for the records, unless an earlier call has made them.
     """
     vocabulary = folder / "vocab.model"
     texts = {name: _texts(seed, _SOURCES[name][0]) for seed, name in enumerate(_SOURCES, start=1)}
@@ -61,9 +61,9 @@ def small_run(folder: Path, every: int = 10, chip: Chip = "910B", **model: Any) 
     """A run of a small network.
 
     Args:
-        folder: Gets the records.
+        folder: Folder for the records.
         every: Steps between checkpoints.
-        chip: Family of the devices that the run is compiled for.
+        chip: Family of the devices for which the run is compiled.
         model: Fields of ModelConfig that differ from a network of two layers in float32 without dropout.
     """
     shape: dict[str, Any] = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "seq_length": 16}

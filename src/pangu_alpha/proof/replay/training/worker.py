@@ -4,7 +4,7 @@ python -m pangu_alpha.proof.replay.training.worker rank FOLDER    a rank, its st
 python -m pangu_alpha.proof.replay.training.worker one FOLDER     the run on one process, its update by NumPy
 python -m pangu_alpha.proof.replay.training.worker scheduler ""   lets ranks find each other
 
-FOLDER holds request.json and gets what `replayed_engine.recorded` notes, and exit_code when it has ended.
+FOLDER holds request.json. It gets what `engine.recorded` writes and, when the process has ended, exit_code.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def run_rank(folder: Path) -> int:
     world = World(get_rank(), get_group_size())
     check_world(world, build_train_config(request["config"]), None)
     make = partial(ReplayedEngine, graphs=Path(request["graphs"]))
-    # The trainer takes the ways it takes on the devices that the graphs were compiled for.
+    # "Ascend" makes the trainer behave as on the devices that the graphs were compiled for.
     return _train(folder, request, make, "Ascend", world)
 
 
@@ -87,7 +87,7 @@ def _train(
 
 
 def run_scheduler(_: Path) -> int:
-    """Lets the ranks find each other; returns when all have left."""
+    """Lets the ranks find each other; returns when all of them have left."""
     from mindspore.communication import init
 
     init()

@@ -26,7 +26,7 @@ FILLER = """
     is are was were be been has have had does do
     which what who whose whom where
     all whole given said each see here there such same other
-    table network model shape plan run config configuration thing value object instance argument parameter
+    table network model shape plan run config configuration thing object instance argument
 """
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -75,9 +75,16 @@ def _words(text: str) -> set[str]:
     return {word.removesuffix("s") or word for word in re.findall(r"[a-z0-9]+", apart)}
 
 
+def _has_symbol(name: str, annotation: str, text: str) -> bool:
+    """Whether a text has a shape letter, or code in backquotes or parentheses besides name and annotation."""
+    code = {span.strip("`()") for span in re.findall(r"`[^`]+`|\([^)]+\)", text)}
+    return bool(code - {name, annotation} or re.search(r"\b[B-HJ-Z]\b", text))
+
+
 def _is_empty(name: str, annotation: str, text: str) -> bool:
     """Whether an entry's text has no word besides those of its name, its annotation and the filler words."""
-    return not _words(text) - _words(name) - _words(annotation) - _words(FILLER)
+    words = _words(text) - _words(name) - _words(annotation) - _words(FILLER)
+    return not words and not _has_symbol(name, annotation, text)
 
 
 def _nodes(tree: ast.Module) -> Iterator[ast.ClassDef | Function]:
@@ -125,6 +132,8 @@ def test_done_packages_exist():
         ("links", "Links", "Of it."),
         ("device", "DeviceType", "The type of the device."),
         ("source", "Checkpoint", "The checkpoint."),
+        ("config", "ModelConfig", "A `ModelConfig`."),
+        ("seed", "int", "Seed of the run."),
         ("path", "Path", ""),
     ],
 )
@@ -142,6 +151,8 @@ def test_empty_entries(name, annotation, text):
         ("timeout", "float", "Seconds."),
         ("folder", "Path", "Must not exist yet."),
         ("step", "int", "Counted from 0."),
+        ("seq_length", "int", "S."),
+        ("phase", "str", "See `phase_of`."),
     ],
 )
 def test_entries_with_information(name, annotation, text):

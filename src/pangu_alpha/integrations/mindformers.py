@@ -56,7 +56,7 @@ class PanguAlphaConfig(PretrainedConfig):
         _refuse_misspelt(kwargs)
         for name, value in dataclasses.asdict(build(ModelConfig, shape)).items():
             setattr(self, name, value)
-        self.is_dynamic = kwargs.pop("is_dynamic", False)  # MindFormers' generate reads it without a default
+        self.is_dynamic = kwargs.pop("is_dynamic", False)  # MindFormers 1.9's generate requires the attribute
         super().__init__(**kwargs)
 
     @property
@@ -108,7 +108,7 @@ class PanguAlphaForCausalLM(PreTrainedModel):
 
     def __init__(self, config: PanguAlphaConfig, network: PanguAlpha | None = None) -> None:
         super().__init__(config)
-        self.argmax = ops.argmax  # MindFormers' generate takes mint.argmax, which MindSpore 2.9 lacks on CPU
+        self.argmax = ops.argmax  # the base's is mint.argmax, which MindSpore 2.9 lacks on CPU
         seed = None if config.checkpoint_name_or_path else 0  # what is loaded needs no initial values
         self.network = PanguAlpha(config.model_config, seed) if network is None else network
         self.pad_token_id = -1 if config.pad_token_id is None else config.pad_token_id
@@ -153,7 +153,7 @@ class PanguAlphaForCausalLM(PreTrainedModel):
         **kwargs: Any,
     ) -> None:
         """Writes config.json and the weights; `save_pretrained(folder, save_json=True)` calls this method."""
-        # MindFormers 1.9 gives bare tensors by default, which MindSpore 2.9's save_checkpoint fails on.
+        # By default MindFormers 1.9 passes plain tensors, on which MindSpore 2.9's save_checkpoint fails.
         if state_dict is None:
             state_dict = {parameter.name: parameter for parameter in self.get_parameters()}
         super().save_pretrained_experimental_mode(save_directory, *args, state_dict=state_dict, **kwargs)
@@ -197,8 +197,8 @@ def _count_not_finite_in(gradient):
 class PanguAlphaTrainOneStepCell(MFTrainOneStepCell):
     """MindFormers' training step for any device: `runner_wrapper: {type: PanguAlphaTrainOneStepCell}`.
 
-    MindFormers' own cell reads Ascend's overflow registers, which fails on a CPU. This cell examines the
-    gradients themselves there. An update with a gradient that is not finite is skipped.
+    The base class of MindFormers 1.9 reads Ascend's overflow registers, which fails on a CPU. There this cell
+    examines the gradients themselves. An update with a gradient that is not finite is skipped.
 
     Args:
         network: A cell that returns the loss, such as PanguAlphaForCausalLM.

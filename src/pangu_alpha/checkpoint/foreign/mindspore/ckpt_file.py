@@ -210,7 +210,7 @@ def _collect(path: Path, data: FileBytes, values: Iterable[_Value]) -> CkptFile:
         last = value.tag
     tensors = {name: dataclasses.replace(one, extents=tuple(extents[name])) for name, one in tensors.items()}
     for name in [name for name, tensor in tensors.items() if tensor.shape in ((), (0,))]:
-        tensor = tensors.pop(name)  # a number of the training state; MindSpore stores some with shape [0]
+        tensor = tensors.pop(name)  # a number of the training state; MindSpore 2.9 stores some with shape [0]
         info[name] = _number(path, data, name, tensor)
     _check_sizes(path, tensors)
     return CkptFile(path, tensors, info, tuple(aside))

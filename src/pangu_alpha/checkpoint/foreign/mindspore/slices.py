@@ -37,7 +37,7 @@ from pangu_alpha.network.parameters import QUERY_LAYER, parameter_table, row_of
 
 NAME_MAP = "param_name_map.json"
 HYPER = "hyper_param.safetensors"  # file in which unified_safetensors stores what is not a parameter
-STEP = "step_num"  # MindSpore's ModelCheckpoint's name of the optimizer steps done
+STEP = "step_num"  # the name that MindSpore's ModelCheckpoint gives to the optimizer steps done
 
 _SAMPLES = 8  # tensors of a stage whose copies are compared between ranks
 

@@ -85,7 +85,7 @@ class OwnWorkers:
         return ranks[0]
 
     def terminate(self) -> None:
-        """Asks all workers to save and stop. A later call asks only workers that have appeared since."""
+        """Asks the workers that have not been asked before to save and stop."""
         for process in self._processes.values():
             if process.pid not in self._asked and process.poll() is None:
                 self._asked.add(process.pid)
@@ -134,7 +134,7 @@ class MsrunWorkers:
         return self._msrun.poll()
 
     def terminate(self) -> None:
-        """Asks all workers to save and stop. A later call asks only workers that have appeared since."""
+        """Asks the workers that have not been asked before to save and stop."""
         for pid in self._alive(self._ranks):
             if pid not in self._asked:
                 self._asked.add(pid)

@@ -62,9 +62,9 @@ def open_(path: Path, options: OpenOptions) -> Source:
 
 
 def _state(path: Path) -> dict[str, str]:
-    """Returns the name of the piece that ends a document.
+    """Returns the entry of Manifest.state for the piece that ends a document, or nothing if it is unknown.
 
-    It is the end of sequence of the folder's tokenizer, which differs between runs.
+    The piece is the end of sequence of the folder's tokenizer, which differs between runs.
     """
     if not (path / _TOKENIZER).is_file():
         return {}

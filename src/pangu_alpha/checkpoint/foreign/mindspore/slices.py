@@ -276,7 +276,11 @@ def assemble(
 
 
 def _unmentioned(strategy: Strategy, known: Sequence[str], where: Path) -> list[str]:
-    """Returns a note about weights and moments that the strategy does not contain."""
+    """Returns a note about weights and moments that the strategy does not contain.
+
+    Raises:
+        CheckpointError: The strategy contains none of them.
+    """
     mentioned = {name for cuts in strategy.values() for name in cuts}
     lacking = [name for name in known if name not in mentioned]
     if known and len(lacking) == len(known):

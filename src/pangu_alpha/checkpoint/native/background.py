@@ -166,9 +166,7 @@ class BackgroundSaver:
                 buffer = buffers[name] = np.empty(array.shape, array.dtype)
             pairs.append((buffer, array))
             copies.setdefault(stem, {})[name] = buffer
-        queue = iter(
-            pairs
-        )  # shared by the threads: submitting each pair would take longer than copying most of them
+        queue = iter(pairs)  # shared: submitting each pair would take longer than copying most of them
         self._copies = [self._copiers.submit(_copy_all, queue) for _ in range(_copiers())]
         return copies
 

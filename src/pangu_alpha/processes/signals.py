@@ -118,10 +118,8 @@ class _Forgiving:
         except OSError as error:
             if error.errno == errno.EPIPE:
                 self._on_unread()
-            if error.errno in (
-                errno.EPIPE,
-                errno.EIO,
-            ):  # the reader or terminal does not come back: send later output to /dev/null
+            # The reader or terminal does not come back: later output goes to /dev/null.
+            if error.errno in (errno.EPIPE, errno.EIO):
                 with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
                     os.dup2(nowhere.fileno(), self._stream.fileno())
 

@@ -1,4 +1,4 @@
-"""The command lines: argparse on the outside, one call of the package inside, an exit code at the end."""
+"""The command lines: each parses its options, calls the package, and returns an exit code."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ __all__ = [
 
 
 def no_program(instead: str) -> NoReturn:
-    """Ends `python -m` of a module that is a part of a command, which would do nothing and look well.
+    """Refuses `python -m` for a module that is only a part of a command, and would seem to succeed silently.
 
     Args:
-        instead: The command, as it is called.
+        instead: The words after `python -m` that start the command.
 
     Raises:
         SystemExit: Always, with exit code 2.
@@ -45,46 +45,48 @@ def no_program(instead: str) -> NoReturn:
 
 
 def run_main(main: Callable[[list[str]], int | None]) -> None:
-    """Runs a command and leaves the process with its exit code.
+    """Runs a command, and ends the process with its exit code.
 
     Args:
         main: Takes the words of the command line; returns an exit code or None.
 
     Raises:
-        SystemExit: Always. 2 after a ValueError or an OSError, which are the user's to mend and are
-            printed in a sentence; 128 + the signal's number after Ctrl-C, or when whoever reads the
-            output stops; other exceptions are ours and keep their traceback.
+        SystemExit: Always. The code is 2 after a ValueError or an OSError, which the user can fix and which
+            are printed as a sentence. It is 128 + the signal's number after Ctrl-C, and when the reader of
+            the output stops. Other exceptions are bugs, and keep their traceback.
     """
-    with suppress(ValueError):  # of `python cli/evaluate.py`: would hide Hugging Face's package of that name
+    # `python cli/evaluate.py` puts this folder on the path, which would hide Hugging Face's package
+    # `evaluate`.
+    with suppress(ValueError):
         sys.path.remove(os.path.dirname(__file__))
     streams: tuple[Any, Any] = (sys.stdout, sys.stderr)
     for stream in streams:
-        stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown is no failure
+        stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown must not fail the command
     end_with_launcher()
     try:
         code = main(sys.argv[1:]) or 0
         sys.stdout.flush()
         sys.exit(code)
     except (ValueError, OSError) as error:
-        if isinstance(error, BrokenPipeError) and _unread(sys.stdout.fileno()):  # head has had enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
+        if isinstance(error, BrokenPipeError) and _unread(sys.stdout.fileno()):  # `head` has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush succeeds
             sys.exit(128 + signal.SIGPIPE)
         print(f"error: {shown(_said(error))}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt as error:  # what works through long tasks says in it how to go on
+    except KeyboardInterrupt as error:  # long tasks put a hint on how to continue into it
         print(str(error) or "interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
 
 def _unread(descriptor: int) -> bool:
-    """Whether nobody reads what is written to a pipe."""
+    """Whether nobody reads any longer what is written to a pipe."""
     poll = select.poll()
     poll.register(descriptor, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _said(error: Exception) -> str:
-    """The error as a user reads it: of the system's, the file and what is wrong, without a number."""
+    """The message for users; for an error of the system, the file and what is wrong, without a number."""
     if not isinstance(error, OSError) or error.filename is None or error.filename2 is not None:
         return str(error)
     if isinstance(error, FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Command line of checkpoint.py: inspects, compares, verifies and exports checkpoints, lists leftovers."""
+"""Command line of checkpoint.py: inspects, compares, verifies and exports checkpoints; lists leftovers."""
 
 from __future__ import annotations
 
@@ -51,14 +51,7 @@ refused or not written
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs checkpoint.py; raises ValueError for what the user can mend.
-
-    Args:
-        arguments: Words of the command line.
-
-    Returns:
-        Exit code.
-    """
+    """Runs checkpoint.py and returns its exit code; raises ValueError for what the user can fix."""
     options = _parser().parse_args(arguments)
     return options.run(options)
 
@@ -177,7 +170,7 @@ def _open(path: Path, options: argparse.Namespace) -> Source:
 
 
 def _checkpoints(path: Path) -> list[Path]:
-    """All checkpoints of a run, or the one at a path."""
+    """Returns all checkpoints of a run, or the one at a path."""
     if not path.exists():
         raise CheckpointError(f"{path}: there is no such file or folder")
     for store in (CheckpointStore(path), CheckpointStore(path / "checkpoints")):

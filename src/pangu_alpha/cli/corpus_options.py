@@ -1,4 +1,4 @@
-"""Options with which commands are given text: the files, and how they become documents."""
+"""The options by which commands receive text: its files, and how they become documents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pangu_alpha.text.ledger import CharacterLedger
 
 
 def add_corpus_options(parser: ArgumentParser) -> None:
-    """Adds the options that `found_inputs` and `read_options` look at."""
+    """Adds the options for `found_inputs` and `read_options`."""
     add = parser.add_argument
     add("--input", nargs="+", action="extend", default=[], type=path_text, metavar="FILE", help="files; "
         "folders, of which all text, JSON and parquet files are taken; patterns in quotes: "
@@ -24,10 +24,10 @@ def add_corpus_options(parser: ArgumentParser) -> None:
 
 
 def found_inputs(options: Namespace) -> Inputs:
-    """The files that the options name.
+    """Returns the files that the options name.
 
     Raises:
-        ValueError: They name none.
+        ValueError: They name no file.
     """
     if not options.input and not options.input_list:
         raise ValueError("no input; give --input FILE, or --input-list FILE with names of files")
@@ -38,12 +38,12 @@ def found_inputs(options: Namespace) -> Inputs:
 
 
 def read_options(options: Namespace) -> ReadOptions:
-    """How the options say files become documents."""
+    """Returns the options that decide how files become documents."""
     return config_from(options, ReadOptions)
 
 
 def described_inputs(inputs: Inputs) -> list[str]:
-    """A sentence about what lies in the folders and was not taken."""
+    """Describes what the folders contain besides the files taken; at most one sentence."""
     names = inputs.passed_over
     if not names:
         return []
@@ -53,7 +53,7 @@ def described_inputs(inputs: Inputs) -> list[str]:
 
 
 def described_characters(ledger: CharacterLedger) -> list[str]:
-    """What became of the characters, for people."""
+    """Describes what became of the characters."""
     gone = ledger.given - ledger.kept
     lines = [f"characters {ledger.given:,} in = {ledger.kept:,} kept + {gone:,} dropped"]
     largest_first = sorted(ledger.dropped.items(), key=lambda item: -item[1])

@@ -1,4 +1,4 @@
-"""Command line of evaluation: perplexity beside an untrained network's and a bigram's."""
+"""Command line of evaluate.py: perplexity, compared with an untrained network and a bigram."""
 
 from __future__ import annotations
 
@@ -30,11 +30,8 @@ exit code: 0 the trained network wins against both; 1 it does not; 2 wrong input
 def main(arguments: Sequence[str]) -> int:
     """Compares a trained network with baselines on the same held-out tokens.
 
-    Args:
-        arguments: Words of the command line.
-
     Returns:
-        Exit code: 0, or 1 if the trained network does not win against both baselines.
+        Exit code: 0, or 1 if the trained network does not beat both baselines.
     """
     options = _parser().parse_args(arguments)
     log_to_stderr()

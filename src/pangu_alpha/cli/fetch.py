@@ -1,4 +1,4 @@
-"""`python -m pangu_alpha.cli.fetch NAME...`: fetch corpora and the released vocabulary by name."""
+"""`python -m pangu_alpha.cli.fetch NAME...`: fetches corpora and the released vocabulary by name."""
 
 from __future__ import annotations
 

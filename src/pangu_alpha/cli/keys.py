@@ -1,7 +1,7 @@
-"""Every key of a run's YAML: as text for `train.py --keys`, and as the tables of docs/configuration.md.
+"""Lists every key of a run's YAML: as text for `train.py --keys`, and as tables for docs/configuration.md.
 
-`python -m pangu_alpha.cli.keys` prints the text; with `--write docs/configuration.md` it writes the page's
-tables anew and leaves the text around them as it is.
+`python -m pangu_alpha.cli.keys` prints the text; with `--write docs/configuration.md` it replaces the tables
+of that page, and leaves the text around them unchanged.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def keys_text(cls: type = TrainConfig, section: str = "") -> str:
-    """The keys with their types, defaults and meanings, as wide as the terminal.
+    """Lists the keys with their types, defaults and meanings, as wide as the terminal.
 
     Args:
         cls: A dataclass.
-        section: Only the keys at and below this one.
+        section: Lists only this key and the keys below it; "" lists all.
 
     Raises:
         ValueError: There is no such key.
@@ -64,7 +64,9 @@ def _entry(key: Key, width: int) -> str:
 
 
 def with_tables(page: str) -> str:
-    """A page whose tables are those of the sections of a run's YAML; each stands below `## SECTION`.
+    """Replaces the tables of a page by those of the sections of a run's YAML.
+
+    The table of a section must stand below its heading `## SECTION`.
 
     Raises:
         ValueError: A section has no heading, or no table.

@@ -1,4 +1,4 @@
-"""The command merge_checkpoint.py: any checkpoint -> ours, whole or cut for another plan."""
+"""Command line of merge_checkpoint.py: makes our checkpoint of any other, whole or cut for another plan."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs merge_checkpoint.py; raises ValueError for what the user can mend."""
+    """Runs merge_checkpoint.py; raises ValueError for what the user can fix."""
     options = _parser().parse_args(arguments)
     plan = plan_of(options)
     began = time.perf_counter()
@@ -92,10 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def plan_of(options: argparse.Namespace) -> ParallelPlan | None:
-    """The plan that the options ask for; None is one process.
+    """Returns the plan that the options ask for; None is one process.
 
     Raises:
-        ValueError: It breaks a rule, or --full comes with a plan.
+        ValueError: The plan breaks a rule, or --full is given with a plan.
     """
     values = plan_fields(options.plan) | given_fields(options, ParallelPlan)
     if options.full and values:
@@ -122,7 +122,7 @@ def _made(path: Path, plan: ParallelPlan | None, seconds: float) -> str:
 
 
 def _memory() -> str:
-    """What this program held at most, where Linux tells; getrusage would count the program that called it."""
+    """Peak memory of this process if Linux shows it; getrusage would include the process that started it."""
     status = Path("/proc/self/status")
     peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text("ascii")) if status.is_file() else None
     return f"; peak memory {int(peak[1]) * 1024 / 1e6:.0f} MB" if peak else ""

@@ -1,7 +1,7 @@
-"""What the options of all commands are made of.
+"""What the options of all commands consist of.
 
-Types refuse a wrong word in a sentence, for `type=` of argparse, which puts the name of the option in front
-of the sentence and ends with exit code 2. Options that set a field of a configuration take their name, type,
+The functions for argparse's `type=` refuse a wrong word with a sentence; argparse puts the name of the option
+in front of it, and ends with exit code 2. Options that set a field of a configuration take their name, type,
 bounds, default and help from the declaration of the field.
 """
 
@@ -29,19 +29,19 @@ from pangu_alpha.files.paths import expand_path
 from pangu_alpha.files.shown import quoted
 
 T = TypeVar("T", bound=Dataclass)
-_MOST = 2**63 - 1  # what the numbers end up in has 64 bits
+_MOST = 2**63 - 1  # numbers are stored in 64 bits
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 def whole(text: str, least: int, most: int = _MOST) -> int:
-    """A whole number from `least` to `most`.
+    """Reads a whole number from `least` to `most`.
 
     Raises:
-        ArgumentTypeError: It is none.
+        ArgumentTypeError: It is not such a number.
     """
     try:
         number = int(text)
-    except ValueError:  # also of more digits than Python converts
+    except ValueError:  # also raised for more digits than Python converts
         number = None
     if number is None or not least <= number <= most:
         bounds = f"of at least {least}" if most == _MOST else f"from {least} to {most}"
@@ -50,25 +50,25 @@ def whole(text: str, least: int, most: int = _MOST) -> int:
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1."""
+    """Reads a whole number of at least 1."""
     return whole(text, 1)
 
 
 def natural(text: str) -> int:
-    """A whole number of at least 0."""
+    """Reads a whole number of at least 0."""
     return whole(text, 0)
 
 
 def port(text: str) -> int:
-    """A TCP port."""
+    """Reads a TCP port."""
     return whole(text, 1, 65535)
 
 
 def naturals(text: str) -> tuple[int, ...]:
-    """Different whole numbers of at least 0 with commas between them: 0,1,3.
+    """Reads different whole numbers of at least 0 with commas between them: 0,1,3.
 
     Raises:
-        ArgumentTypeError: One is none, or stands there twice.
+        ArgumentTypeError: One is not such a number, or occurs twice.
     """
     found = tuple(natural(word) for word in text.split(","))
     if len(set(found)) < len(found):
@@ -77,10 +77,10 @@ def naturals(text: str) -> tuple[int, ...]:
 
 
 def number(text: str) -> float:
-    """Any finite number.
+    """Reads any finite number.
 
     Raises:
-        ArgumentTypeError: It is none, or NaN, or beyond what a float holds.
+        ArgumentTypeError: It is not a number, is NaN, or is too large for a float.
     """
     try:
         value = float(text)
@@ -92,7 +92,7 @@ def number(text: str) -> float:
 
 
 def positive_number(text: str) -> float:
-    """A finite number above 0."""
+    """Reads a finite number above 0."""
     value = number(text)
     if value <= 0.0:
         raise ArgumentTypeError(f"{quoted(text)} is not a number above 0")
@@ -100,7 +100,7 @@ def positive_number(text: str) -> float:
 
 
 def nonnegative_number(text: str) -> float:
-    """A finite number of at least 0."""
+    """Reads a finite number of at least 0."""
     value = number(text)
     if value < 0.0:
         raise ArgumentTypeError(f"{quoted(text)} is not a number of at least 0")
@@ -108,10 +108,10 @@ def nonnegative_number(text: str) -> float:
 
 
 def byte_size(text: str) -> int:
-    """Bytes in a size such as 2GB, 500MB or 120e6, in decimal units; at least 1.
+    """Reads a size such as 2GB, 500MB or 120e6, in decimal units; returns bytes, at least 1.
 
     Raises:
-        ArgumentTypeError: It is none.
+        ArgumentTypeError: It is not a size.
     """
     match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?(?:E[0-9]{1,2})?)\s*([KMGT]?B?)", text.upper())
     size = 0
@@ -124,7 +124,7 @@ def byte_size(text: str) -> int:
 
 
 def path_text(text: str) -> str:
-    """A path, or a name that may stand in its place, with `~` and `$NAME` replaced.
+    """Reads a path, or a name that may be given instead of one, and replaces `~` and `$NAME` in it.
 
     Raises:
         ArgumentTypeError: It is empty, or names a variable or a user that does not exist.
@@ -138,19 +138,19 @@ def path_text(text: str) -> str:
 
 
 def user_path(text: str) -> Path:
-    """As `path_text`, as a Path."""
+    """Like `path_text`, but returns a Path."""
     return Path(path_text(text))
 
 
 def whole_number(text: str) -> int:
-    """Any whole number; for an option whose bounds are checked elsewhere.
+    """Reads any whole number, for an option whose bounds are checked elsewhere.
 
     Raises:
-        ArgumentTypeError: It is none.
+        ArgumentTypeError: It is not a whole number.
     """
     try:
         return int(text)
-    except ValueError as error:  # also of more digits than Python converts
+    except ValueError as error:  # also raised for more digits than Python converts
         raise ArgumentTypeError(f"{quoted(text)} is not a whole number") from error
 
 
@@ -159,11 +159,11 @@ class Differs:
     """How one command's option differs from the field that it sets.
 
     Args:
-        shown: What the help gives as the default, where it depends on something.
-        default: The value if the option is not given; None lets `config_from` take the field's own.
+        shown: Text for the default in the help, if the default depends on something; "" shows the field's.
+        default: Value if the option is not given; None lets `config_from` take the field's own default.
         older: A former name that is still accepted.
-        required: The command cannot do without it.
-        read: Type that reads the value, where people write it in another way than YAML has it.
+        required: Whether the command needs the option.
+        read: Reads the value, if people write it in another way than in YAML.
     """
 
     shown: str = ""
@@ -176,15 +176,15 @@ class Differs:
 def add_options(
     parser: argparse._ActionsContainer, cls: type, *names: str, bounds: bool = True, **differing: Differs
 ) -> None:
-    """Adds options that set fields of a configuration; `--micro-batches` sets micro_batches.
+    """Adds options that set fields of a configuration; for example, `--micro-batches` sets micro_batches.
 
     Args:
         parser: A parser or a group of one.
         cls: The dataclass, whose fields are declared by `config.option.option`.
-        names: The fields, besides those of `differing`; "*" stands for all that are declared.
-        bounds: Refuse a number beyond its bounds as it is read. False leaves that to `config_from`, which
-            reports all problems at once.
-        differing: By field, how the option differs.
+        names: The fields, in addition to those in `differing`; "*" stands for all that are declared.
+        bounds: Whether a number outside its bounds is refused as soon as it is read. False leaves that to
+            `config_from`, which reports all problems together.
+        differing: How the option of a field differs, by field.
     """
     known = {field.name: field for field in dataclasses.fields(cls) if option_of(field) is not None}
     chosen = {*names, *differing} - {"*"}
@@ -197,22 +197,20 @@ def add_options(
 
 
 def given_fields(options: argparse.Namespace, cls: type) -> dict[str, Any]:
-    """The fields of a configuration that a command line gives."""
+    """Returns the fields of a configuration that are given on the command line."""
     names = [field.name for field in dataclasses.fields(cls) if option_of(field) is not None]
     values = {name: getattr(options, name, None) for name in names}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def config_from(options: argparse.Namespace, cls: type[T], base: Mapping[str, Any] | None = None) -> T:
-    """The configuration of a command line.
+    """Makes the configuration of a command line.
 
     Args:
-        options: As parsed.
-        cls: The dataclass.
-        base: Fields that hold where the command line gives none.
+        base: Values of fields that are not given on the command line.
 
     Raises:
-        ConfigError: Every problem of the values.
+        ConfigError: Lists every problem of the values.
     """
     return build(cls, {**(base or {}), **given_fields(options, cls)})
 
@@ -221,9 +219,8 @@ def add_plan_options(parser: argparse.ArgumentParser, title: str, *names: str) -
     """Adds --plan and the options of a plan's fields, for `plan_fields` and `given_fields`.
 
     Args:
-        parser: Of a command.
         title: Heading of their group in the help.
-        names: The fields, by default all.
+        names: The fields; none means all.
     """
     group = parser.add_argument_group(title)
     group.add_argument("--plan", type=path_text, metavar="YAML", help="a YAML with the fields of a plan, or "
@@ -239,12 +236,12 @@ def add_plan_options(parser: argparse.ArgumentParser, title: str, *names: str) -
 
 
 def plan_fields(file: str | None) -> dict[str, Any]:
-    """The fields of a plan in a YAML that has them, at the top or in a section parallel.
+    """Returns the fields of a plan in a YAML file, at the top or in its section parallel.
 
-    None without a file, or in the YAML of a run that has no such section.
+    The result is empty without a file, and for a run's YAML file without that section.
 
     Raises:
-        ValueError: It holds none.
+        ValueError: The file does not hold fields of a plan.
     """
     if file is None:
         return {}
@@ -256,7 +253,7 @@ def plan_fields(file: str | None) -> dict[str, Any]:
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `source_options`."""
+    """Adds the options for `source_options`."""
     group = parser.add_argument_group("for checkpoints that do not describe themselves")
     group.add_argument("--model", type=path_text, metavar="NAME|YAML", help="shape of the network: a shipped "
         "model, or a YAML with a section model")  # fmt: skip
@@ -265,7 +262,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 
 
 def source_options(options: argparse.Namespace) -> OpenOptions:
-    """What the user says about a checkpoint that does not say it itself."""
+    """Returns what the user states about a checkpoint that does not describe itself."""
     return OpenOptions(options.model, options.strategy, options.norm_order)
 
 
@@ -310,11 +307,11 @@ def _add_option(
 
 
 def _reading(hint: Any, declared: Option, bounds: bool) -> dict[str, Any]:
-    """Arguments of argparse that read a field's value."""
+    """Arguments for argparse that read a field's value."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
-    if hint is PathText or dataclasses.is_dataclass(hint):  # a section's own file
+    if hint is PathText or dataclasses.is_dataclass(hint):  # a section is given as a file of its own
         return {"type": path_text, "metavar": declared.metavar or "PATH"}
     if origin is typing.Literal:
         return {"choices": arguments}
@@ -344,7 +341,7 @@ def _number_reading(hint: Any, declared: Option, bounds: bool) -> dict[str, Any]
 
 
 def _bounded(kind: type, declared: Option, text: str) -> int | float:
-    """A number within the bounds of its field."""
+    """Reads a number within the bounds of its field."""
     value: int | float
     if kind is int:
         least = -_MOST if declared.at_least is None else int(declared.at_least)
@@ -361,7 +358,7 @@ def _several(read: Callable[[str], Any], text: str) -> tuple[Any, ...]:
 
 
 def _word_or_words(text: str) -> str | tuple[str, ...]:
-    """One word, or several with commas between them."""
+    """Reads one word, or several with commas between them."""
     return tuple(text.split(",")) if "," in text else text
 
 

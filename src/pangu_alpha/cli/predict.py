@@ -1,4 +1,4 @@
-"""Command line of predict.py: a checkpoint and prompts in, their continuations out."""
+"""Command line of predict.py: continues prompts with the model of a checkpoint."""
 
 from __future__ import annotations
 
@@ -42,15 +42,11 @@ tasks and their fields:
 a prompt file is UTF-8, one prompt a line, or (FILE.jsonl) one JSON object a line: {{"prompt": "..."}}, or
 with --task its fields, and optionally "examples": a list of objects with the same fields and the answer.
 """
-_BATCH = 8  # prompts computed together; more gain little on a CPU and cost memory
+_BATCH = 8  # most prompts computed together; more gain little on a CPU, and cost memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs predict.py; raises ValueError for what the user can mend.
-
-    Args:
-        arguments: Words of the command line.
-    """
+    """Runs predict.py; raises ValueError for what the user can fix."""
     options, prompts, sampling = checked(arguments)
     log_to_stderr()
     if options.interactive:
@@ -58,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _converse(sys.stdin, lambda prompt: _show(generator, [prompt], sampling, options))
         return 0
     prompts = [prompt for prompt in prompts for _ in range(options.samples)]
-    with _output(options.output) as file:  # opened before the model, which takes long
+    with _output(options.output) as file:  # opened before the model, so that a bad path fails at once
         loaded = _load(options)
         context = context_needed(loaded, prompts, sampling)
         _show(loaded.text_generator(min(len(prompts), _BATCH), context), prompts, sampling, options, file)
@@ -67,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _load(options: argparse.Namespace) -> LoadedModel:
     logging.info("%s: starting MindSpore and loading it", shown(options.checkpoint))
-    # MindSpore takes seconds: after the command line is checked.
+    # MindSpore takes seconds to import, so this comes after the command line has been checked.
     from pangu_alpha.inference.load import load_for_inference
     from pangu_alpha.parallel.context import use_device
 
@@ -81,7 +77,7 @@ def _load(options: argparse.Namespace) -> LoadedModel:
 
 @contextmanager
 def _output(path: str | None) -> Iterator[IO[str] | None]:
-    """The file of --output, or None; says where the lines are if the run does not come to its end."""
+    """Opens the file of --output, or gives None; says where the lines are if the run does not finish."""
     if path is None:
         yield None
         return
@@ -89,7 +85,7 @@ def _output(path: str | None) -> Iterator[IO[str] | None]:
         with gathering_file(path) as file:
             yield file
     except FileExistsError:
-        raise  # of an earlier run
+        raise  # the file is of an earlier run
     except BaseException:
         if (partial := partial_file(path)).exists():
             print(f"{shown(partial)}: holds the continuations that were finished", file=sys.stderr)
@@ -99,13 +95,13 @@ def _output(path: str | None) -> Iterator[IO[str] | None]:
 def checked(
     arguments: Sequence[str] | None,
 ) -> tuple[argparse.Namespace, list[str], SamplingConfig]:
-    """What a command line asks for, as far as it can be told before the model is opened.
+    """Parses and checks a command line as far as possible before the model is opened.
 
     Returns:
-        The options, all prompts, and how their continuations are drawn.
+        The options, all prompts, and how to draw their continuations.
 
     Raises:
-        ValueError: See `read_prompts`; or a value that no sampling takes.
+        ValueError: See `read_prompts`; or sampling cannot use a value.
     """
     options = _parser().parse_args(arguments)
     prompts, stop = read_prompts(options)
@@ -114,10 +110,10 @@ def checked(
 
 
 def read_prompts(options: argparse.Namespace) -> tuple[list[str], tuple[str, ...]]:
-    """All prompts of the command line, and the task's stop texts.
+    """Returns all prompts of the command line, and the task's stop texts.
 
     Raises:
-        ValueError: There is none, a file cannot be used, or a task's fields do not fit.
+        ValueError: There is no prompt, a file cannot be used, or a task's fields do not fit.
     """
     task = find_task(options.task) if options.task else None
     prompts = list(options.prompt)
@@ -152,8 +148,11 @@ def _check_interactive(options: argparse.Namespace, prompted: bool) -> None:
 
 
 def context_needed(loaded: LoadedModel, prompts: Sequence[str], sampling: SamplingConfig) -> int:
-    """The smallest context of 64, 128, ... slots that holds every prompt and its continuation, capped at the
-    model's: attention reads all slots for every token."""
+    """Returns the smallest context of 64, 128, ... slots that holds every prompt with its continuation.
+
+    It is at most the model's own. A small context is faster, because attention reads all slots for every
+    token.
+    """
     limit = loaded.model.config.seq_length
     needed = max(len(row) for row in loaded.tokenizer.encode_batch(prompts)) + sampling.max_new_tokens
     size = 64
@@ -163,13 +162,14 @@ def context_needed(loaded: LoadedModel, prompts: Sequence[str], sampling: Sampli
 
 
 class _Screen:
-    """Prints prompts with their continuations one below the other, although they come all at once.
+    """Prints prompts with their continuations one below the other, although they are generated together.
 
-    A terminal gets control characters written out (\\x1b), a file or a pipe every character as it is.
+    A terminal gets control characters as escapes (\\x1b), but a file or a pipe gets every character
+    unchanged.
 
     Args:
-        prompts: All of them.
-        stream: Print the topmost unfinished one as it comes, not only when it is done.
+        prompts: All prompts, in the order of printing.
+        stream: Whether to print the topmost unfinished one as it is generated, not only when it is finished.
     """
 
     def __init__(self, prompts: Sequence[str], stream: bool) -> None:
@@ -180,7 +180,7 @@ class _Screen:
         self._terminal = sys.stdout.isatty()
 
     def add(self, prompt: int, text: str, reason: str | None) -> None:
-        """Takes the next bit of a continuation."""
+        """Takes the next part of a continuation."""
         self._pending[prompt] += text
         if reason is not None:
             self._pending[prompt] += f"\n[{reason}]\n"
@@ -202,7 +202,7 @@ def _show(
     options: argparse.Namespace,
     file: IO[str] | None = None,
 ) -> None:
-    """Prints every prompt with its continuation in order, and writes JSON lines where a file is given."""
+    """Prints every prompt with its continuation in order; also writes JSON lines if there is a file."""
     screen = _Screen(prompts, options.stream)
     texts = [""] * len(prompts)
     for piece in _pieces(generator, prompts, sampling, options):
@@ -223,10 +223,10 @@ def _pieces(
 
 
 def _converse(lines: Iterable[str], answer: Callable[[str], None]) -> None:
-    """Continues every line; a bad one is reported and the next one read."""
+    """Continues every line; a bad line is reported, and does not end the conversation."""
     print("Each line is continued on its own; the model remembers nothing. Ctrl-D ends.", file=sys.stderr)
     if hasattr(lines, "reconfigure"):
-        lines.reconfigure(errors="surrogateescape")  # a line that is not UTF-8 is refused below
+        lines.reconfigure(errors="surrogateescape")  # so that a line that is not UTF-8 can be refused below
     for line in lines:
         if line.strip():
             try:

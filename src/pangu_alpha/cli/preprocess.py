@@ -1,4 +1,4 @@
-"""Command line of preprocess.py: corpus files and a vocabulary in, a folder of records out."""
+"""Command line of preprocess.py: makes a folder of records from corpus files and a vocabulary."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs preprocess.py; raises ValueError for what the user can mend."""
+    """Runs preprocess.py; raises ValueError for what the user can fix."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.no_clean and options.clean:
@@ -85,14 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Bars:
-    """A progress bar for each stage: share done, tokens per second, time left."""
+    """Shows a progress bar for each stage: share done, tokens per second, time left."""
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
 
     def stage(self, name: str, unit: str, total: int) -> Advance:
         self.__exit__()
-        seconds = 0.5 if sys.stderr.isatty() else 30.0  # a log file wants fewer lines
+        seconds = 0.5 if sys.stderr.isatty() else 30.0  # fewer lines for a log file
         bar = self._bar = tqdm(
             desc=name, unit=unit, total=total, unit_scale=True, mininterval=seconds, dynamic_ncols=True
         )
@@ -116,7 +116,7 @@ class _Bars:
 
 
 def summary(manifest: Manifest, folder: str) -> str:
-    """What the records hold and what was lost on the way, for people."""
+    """Describes what the records hold, and what was lost on the way."""
     size = sum(shard.data.bytes + shard.index.bytes for shard in manifest.shards)
     lines = [
         f"{folder}: complete, {len(manifest.shards)} MindRecord file(s), {size:,} bytes",
@@ -140,7 +140,7 @@ def summary(manifest: Manifest, folder: str) -> str:
 
 
 def warnings(manifest: Manifest) -> list[str]:
-    """What most likely is not as it should be, though nothing failed."""
+    """Warns about what is probably wrong, although nothing failed."""
     shares = [
         ((file.unknown or 0) / max(file.tokens - file.documents, 1), file.path) for file in manifest.inputs
     ]

@@ -1,4 +1,4 @@
-"""Command line of rank_table.py: build, merge, permute, check and draw HCCL rank tables."""
+"""Command line of rank_table.py: builds, merges, permutes, checks and draws HCCL rank tables."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _axes(text: str) -> tuple[str, ...]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs rank_table.py; raises ValueError for what the user can mend."""
+    """Runs rank_table.py; raises ValueError for what the user can fix."""
     options = _parser().parse_args(arguments)
     commands = {"build": _build, "merge": _merge, "permute": _permute, "check": _check, "draw": _draw}
     return commands[options.command](options)
@@ -179,7 +179,7 @@ def _hosts(options: argparse.Namespace) -> list[Host]:
 
 
 def _converted(options: argparse.Namespace) -> RankTable:
-    """The table of --from, which has all of it."""
+    """Converts the table of --from, which already contains everything."""
     for name in ("devices", "device_ip", "first_rank"):
         if getattr(options, name):
             name = "--" + name.replace("_", "-")

@@ -1,4 +1,4 @@
-"""Command line of training: a YAML, overrides, an exit code."""
+"""Command line of train.py: reads a YAML file and overrides, and trains."""
 
 from __future__ import annotations
 
@@ -34,21 +34,18 @@ Ctrl-C or SIGTERM stops at once, without saving
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Trains as a YAML and its overrides say.
-
-    Args:
-        arguments: Words of the command line.
+    """Trains as a YAML file and its overrides say.
 
     Returns:
         Exit code: 0; 128 + the signal's number when a signal stopped the run; 3 when it stopped itself.
     """
     options = _parser().parse_args(arguments)
-    given = given_fields(options, RunConfig)  # not as YAML: a path may hold ": " or " #"
+    given = given_fields(options, RunConfig)  # not passed as YAML, because a path may contain ": " or " #"
     config = load_train_config(options.config, options.overrides, given)
     log_to_stderr()
     logging.info("starting MindSpore")
 
-    # MindSpore takes seconds: after the config is checked
+    # MindSpore takes seconds to import, so this comes after the config has been checked.
     from pangu_alpha.model.operators import operators_for
     from pangu_alpha.model.operators.dropout import check_masks
     from pangu_alpha.parallel.context import use_chip, use_device
@@ -57,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     device = use_device(config.run.device)
     world = join_world(config.parallel, device)
     if world.rank:
-        logging.getLogger().setLevel(logging.WARNING)  # rank 0 says it for all
+        logging.getLogger().setLevel(logging.WARNING)  # rank 0 logs for all
     if device == "Ascend":
         use_chip(config.run.chip, config.model)
         if config.model.dropout:
@@ -92,7 +89,7 @@ def _parser() -> Parser:
 
 
 class _Keys(argparse.Action):
-    """Prints the keys and leaves, as --help does."""
+    """Prints the keys and exits, as --help does."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
         super().__init__(option_strings, dest, nargs="?", default=argparse.SUPPRESS, metavar="KEY", help=help)
@@ -103,8 +100,11 @@ class _Keys(argparse.Action):
 
 
 def _together(config: TrainConfig, device: str, world: World, restarted: bool) -> int:
-    """Trains; the ranks leave together. A worker that leaves early takes the others' connections with it, or
-    ends them by a fault in memory (MindSpore 2.9)."""
+    """Trains, and makes all ranks leave together.
+
+    A worker that leaves early closes the connections of the others, or makes them crash (MindSpore 2.9). The
+    barrier can go when a worker can leave by itself.
+    """
     from pangu_alpha.cluster.world_check import RanksDifferError, check_world
     from pangu_alpha.parallel.context import device_number
     from pangu_alpha.training.guard import TrainingHaltedError
@@ -113,10 +113,10 @@ def _together(config: TrainConfig, device: str, world: World, restarted: bool) -
     try:
         check_world(world, config, device_number(device))
         code = train(config, device, world, restarted)
-    except TrainingHaltedError as error:  # on all ranks at once: their norms are equal
+    except TrainingHaltedError as error:  # raised on all ranks, because their norms are equal
         print(f"error: {error}", file=sys.stderr)
         code = 3
-    except RanksDifferError:  # on all ranks at once, too
+    except RanksDifferError:  # also raised on all ranks
         world.barrier()
         raise
     world.barrier()

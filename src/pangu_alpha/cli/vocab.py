@@ -1,4 +1,4 @@
-"""`python -m pangu_alpha.cli.vocab --input FILES --size N --output FILE`: train a vocabulary."""
+"""`python -m pangu_alpha.cli.vocab --input FILES --size N --output FILE`: trains a vocabulary."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ class SourceConfig:
     """One set of records in the mixture. Its weight is the sampling weight of table 4 of the paper.
 
     Raises:
-        ConfigError: All fields that have the wrong type or break a rule.
+        ConfigError: Lists all fields that have the wrong type or break a rule.
     """
 
     records: PathText = option(
@@ -38,14 +38,13 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The training mixture, whose names also appear in the plan of tokens and the losses, and the validation
-    set.
+    """The training mixture and the validation set.
 
     Args:
-        train: Sources by name.
+        train: Sources by name. The names also appear in the plan of tokens and in the losses.
 
     Raises:
-        ConfigError: All fields that have the wrong type or break a rule.
+        ConfigError: Lists all fields that have the wrong type or break a rule.
     """
 
     train: dict[str, SourceConfig]

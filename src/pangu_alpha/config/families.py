@@ -1,6 +1,6 @@
-"""Families of Ascend chips: what the operators and the optimizer step must know of each, with its sources.
+"""Families of Ascend chips: the facts that the operators and the optimizer step need, with their sources.
 
-The names are those of cluster.chips. Facts of servers and links stand there, speeds in planner/cost.
+The names are those of cluster.chips, which has the facts of servers and links; planner/cost has the speeds.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Literal
 from pangu_alpha.config.model import ModelConfig
 
 # The level at which MindSpore compiles for Ascend: kernel by kernel, in the order of the graph that a dry run
-# shows. "O1" fuses operators behind that graph; "O2", deprecated in 2.9, hands it to CANN's GraphEngine,
-# which orders and merges by rules of its own. Where nothing is set MindSpore chooses.
+# shows. "O1" fuses operators after that graph; "O2", deprecated in 2.9, passes it to CANN's GraphEngine,
+# which reorders and merges by rules of its own. If nothing is set, MindSpore chooses.
 JIT_LEVEL = "O0"
 
 Chip = Literal["910A", "910B", "910C"]
@@ -23,14 +23,14 @@ class Family:
     """A family of chips.
 
     Args:
-        products: What Huawei's pages call it.
-        soc_version: What MindSpore 2.9 calls it (nn/wrap/loss_scale.py, amp.py). Not the chip's own name:
+        products: Huawei's name of its products.
+        soc_version: MindSpore 2.9's name (nn/wrap/loss_scale.py, amp.py). It is not the chip's own name:
             "Ascend910B" without a digit is a 910A, "Ascend910B1" to "Ascend910B4" are the A2.
-        flash_attention: Has a kernel for FlashAttentionScore and its gradient.
-        saturates: A result beyond the largest number becomes that number, NaN becomes 0, and nothing but
-            the chip's float status tells. The others give inf and NaN as IEEE 754 does.
-        compute_types: Types of matrix products.
-        default_type: What compute_dtype "auto" stands for.
+        flash_attention: Whether it has a kernel for FlashAttentionScore and its gradient.
+        saturates: Whether a result beyond the largest number becomes that number, and NaN becomes 0, so that
+            only the chip's float status shows an overflow. The others give inf and NaN as IEEE 754 does.
+        compute_types: Types that matrix products can have.
+        default_type: The meaning of "auto" for compute_dtype.
     """
 
     products: str
@@ -63,18 +63,18 @@ FAMILIES: dict[str, Family] = {
 
 
 def compute_type(model: ModelConfig, chip: str) -> str:
-    """Type of the matrix products of a model on a chip: "float16", "bfloat16" or "float32"."""
+    """Type of a model's matrix products on a chip: "float16", "bfloat16" or "float32"."""
     return FAMILIES[chip].default_type if model.compute_dtype == "auto" else model.compute_dtype
 
 
 def has_flash_attention(model: ModelConfig, chip: str) -> bool:
-    """Whether training of a model on a chip takes FlashAttentionScore: in half precision, without dropout."""
+    """Whether training of a model on a chip uses FlashAttentionScore: in half precision, without dropout."""
     half = compute_type(model, chip) != "float32"
     return FAMILIES[chip].flash_attention and half and model.dropout == 0.0
 
 
 def unsupported(model: ModelConfig, chip: str) -> str | None:
-    """Why a chip cannot compute a model, None if it can."""
+    """Says why a chip cannot compute a model; None if it can."""
     wanted, family = compute_type(model, chip), FAMILIES[chip]
     if wanted in family.compute_types:
         return None
@@ -85,5 +85,5 @@ def unsupported(model: ModelConfig, chip: str) -> str | None:
 
 
 def chip_of(soc_version: str) -> str | None:
-    """The chip of MindSpore's name of it, None where it is none of the table."""
+    """Returns the chip with this name in MindSpore; None if it is not in the table."""
     return next((chip for chip, each in FAMILIES.items() if each.soc_version == soc_version), None)

@@ -1,4 +1,4 @@
-"""How the next token is chosen, and when to stop."""
+"""How to choose the next token, and when to stop."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pangu_alpha.config.schema import validate
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Choice of tokens; the order is penalties, temperature, top-k, top-p.
+    """How to choose tokens; penalties apply first, then temperature, top-k and top-p.
 
     Raises:
-        ConfigError: All fields that have the wrong type or break a rule.
+        ConfigError: Lists all fields that have the wrong type or break a rule.
     """
 
     greedy: bool = option(False, "always take the likeliest token; nothing is drawn")

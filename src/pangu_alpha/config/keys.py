@@ -1,4 +1,4 @@
-"""The keys of a configuration as its readers see them: dotted name, type, default, meaning."""
+"""The keys of a configuration as users see them: dotted name, type, default and meaning."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _PLAIN = {
 
 @dataclass(frozen=True)
 class Key:
-    """One key.
+    """One key of a configuration.
 
     Args:
         name: Dotted path from the top of the YAML; NAME stands for a word that the user chooses.
-        kind: Type and bounds in words; words that a YAML may hold stand in backquotes.
-        default: As YAML has it; "required" where there is none.
+        kind: Type and bounds in words; words that may stand in a YAML file are in backquotes.
+        default: Default as it is written in YAML, or "required" if there is none.
         declared: Its declaration.
     """
 
@@ -40,11 +40,10 @@ class Key:
 
 
 def keys_of(cls: type, where: str = "") -> Iterator[Key]:
-    """All keys of a dataclass and of the dataclasses in it, in their order.
+    """Yields all keys of a dataclass and of the dataclasses in it, in order.
 
     Args:
-        cls: The dataclass.
-        where: Its own dotted path, with a dot at the end.
+        where: Dotted path of the dataclass itself, with a dot at the end.
     """
     hints = field_types(cls)
     for field in dataclasses.fields(cls):
@@ -58,7 +57,7 @@ def keys_of(cls: type, where: str = "") -> Iterator[Key]:
 
 
 def kind_words(hint: Any, declared: Option) -> str:
-    """Type and bounds of a field in words."""
+    """Type and bounds of a field, in words."""
     words = _choices(hint, declared) or _type_words(hint)
     if not (bounds := declared.bounds()):
         return words
@@ -76,7 +75,7 @@ def _choices(hint: Any, declared: Option) -> str:
 def _type_words(hint: Any) -> str:
     if hint in _PLAIN:
         return _PLAIN[hint]
-    if dataclasses.is_dataclass(hint):  # a section that may lie in a file of its own
+    if dataclasses.is_dataclass(hint):  # a section that may be in a file of its own
         return "path or mapping"
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
@@ -88,14 +87,14 @@ def _type_words(hint: Any) -> str:
 
 
 def default_words(field: dataclasses.Field) -> str:
-    """The default of a field as YAML has it; "required" where there is none."""
+    """The default of a field as it is written in YAML, or "required" if there is none."""
     if field.default is dataclasses.MISSING:
         return "required"
     return yaml_word(to_mapping(field.default))
 
 
 def yaml_word(value: Any) -> str:
-    """A plain value as YAML has it, small numbers with an exponent: null, true, 1e-5, text, [1, 2]."""
+    """A plain value as YAML has it, with an exponent for small numbers: null, true, 1e-5, text, [1, 2]."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):

@@ -19,7 +19,7 @@ class ModelConfig:
     Letters used elsewhere: V is vocab_size, H hidden_size, L num_layers, N num_heads, S seq_length.
 
     Raises:
-        ConfigError: All fields that have the wrong type or break a rule.
+        ConfigError: Lists all fields that have the wrong type or break a rule.
     """
 
     vocab_size: int = option(
@@ -62,7 +62,8 @@ class ModelConfig:
         "Ascend; parameters, norms, softmax and loss are always float32",
     )
 
-    # Fields that change the network's shapes, or what its weights mean; and why no other value will do.
+    # Fields that change the network's shapes, or the meaning of its weights, and why no other value is
+    # possible.
     meaning: ClassVar[Mapping[str, str]] = {
         "vocab_size": "its table of tokens has a row for each of its ids",
         "hidden_size": "its tensors have that many columns",
@@ -97,18 +98,18 @@ class ModelConfig:
 
     @property
     def parameter_count(self) -> int:
-        """Trained scalars: V H + 2 S H for the tables, 12 H^2 + 13 H a layer, 2 H for the final norm."""
+        """Trained scalars: V H + 2 S H for tables, 12 H^2 + 13 H for each layer, 2 H for the final norm."""
         tables = (self.vocab_size + 2 * self.seq_length) * self.hidden_size
         layer = 12 * self.hidden_size**2 + 13 * self.hidden_size
         return tables + self.num_layers * layer + 2 * self.hidden_size
 
     @property
     def flops_per_token(self) -> int:
-        """Floating-point operations a trained token costs, forward and backward, without recompute.
+        """Floating-point operations for training one token, forward and backward, without recompute.
 
-        6 for every weight that is multiplied (layers and logits; the query layer included), and
-        12 L H S for scores and weighted values of full attention (Megatron-LM's count, causality not
-        discounted). MFU is this times tokens/s over the peak.
+        6 for every weight that is multiplied (layers, including the query layer, and logits), plus 12 L H S
+        for the scores and weighted values of full attention. This is Megatron-LM's count, which does not
+        discount causality. MFU is this number times tokens/s, divided by the peak.
         """
         weights = 12 * self.num_layers * self.hidden_size**2 + self.vocab_size * self.hidden_size
         return 6 * weights + 12 * self.num_layers * self.hidden_size * self.seq_length

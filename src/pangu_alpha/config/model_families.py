@@ -1,7 +1,7 @@
-"""Families of networks: which dataclass describes the network that `model.family` of a YAML names.
+"""Families of networks: maps `model.family` of a YAML file to the dataclass that describes the network.
 
-The key is left out for "pangu". What a family's parameters are is network.parameters', what it is trained on
-training.objectives'.
+The key may be left out for "pangu". network.parameters has a family's parameters, training.objectives its
+objective.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ let_choose(ModelConfig, KEY, FAMILIES)
 
 
 class NetworkConfig(Protocol):
-    """What all parts ask of a network's configuration, whatever its family."""
+    """What every part of the program needs from a network's configuration, whatever its family."""
 
-    meaning: ClassVar[Mapping[str, str]]  # fields that no run may change, and why; see ModelConfig
+    meaning: ClassVar[Mapping[str, str]]  # fields that a run must not change, and why; see ModelConfig
     compute_dtype: str  # "auto", "float32", "float16" or "bfloat16"
     activation: str  # "gelu" or "fast_gelu"
-    dropout: float  # 0 where the family has none
+    dropout: float  # 0 if the family has none
 
     @property
     def parameter_count(self) -> int:
-        """Scalars of all parameters, those that are not trained included."""
+        """Number of scalars in all parameters, including those that are not trained."""
 
     def misfits(self, plan: ParallelPlan) -> Iterator[str]:
-        """Yields one sentence for every way in which a plan does not fit; ModelConfig's are in parallel."""
+        """Yields one sentence for every way in which a plan does not fit (config.parallel: PanGu-alpha's)."""
 
 
 def register_family(name: str, config: type) -> None:
-    """Makes a family of networks known to YAML, command lines and checkpoints.
+    """Makes a family of networks known to YAML files, command lines and checkpoints.
 
     Args:
         name: Value of `model.family`.
-        config: A frozen dataclass as NetworkConfig, with a field "family" whose default is the name: a
-            checkpoint's configuration says the family by it.
+        config: A frozen dataclass that implements NetworkConfig. It needs a field "family" whose default is
+            the name, because a checkpoint's configuration states the family by it.
     """
     fields = {field.name: field.default for field in dataclasses.fields(config)}
     assert fields.get(KEY) == name, f"{config.__name__} needs a field {KEY!r} with the default {name!r}"
@@ -50,32 +50,32 @@ def register_family(name: str, config: type) -> None:
 
 
 def family_of(model: Any) -> str:
-    """Name of a network's family, of its configuration or of the mapping that a checkpoint keeps of it."""
+    """Returns the name of a network's family, from its configuration or from the mapping in a checkpoint."""
     if isinstance(model, Mapping):
         return str(model.get(KEY, PANGU))
     return getattr(model, KEY, PANGU)
 
 
 def not_pangu(model: Any, who: str) -> Iterator[str]:
-    """Yields why something that knows PanGu-alpha alone does not take a network.
+    """Yields a reason if something that supports only PanGu-alpha cannot take a network.
 
     Args:
-        model: As `family_of` takes it.
-        who: What does not take it.
+        model: A configuration or a mapping, as for `family_of`.
+        who: What cannot take it, for the message.
     """
     if (family := family_of(model)) != PANGU:
         yield f"model.{KEY}: {family!r}: {who} knows networks of the family {PANGU!r} alone"
 
 
 def pangu_config(values: Any, who: str) -> ModelConfig:
-    """The configuration that a checkpoint keeps of its network, for what knows PanGu-alpha alone.
+    """Returns the network's configuration in a checkpoint, for code that supports only PanGu-alpha.
 
     Args:
-        values: The mapping.
-        who: What asks for it.
+        values: The mapping in the checkpoint.
+        who: What needs it, for the message.
 
     Raises:
-        ConfigError: It is of another family, or breaks a rule.
+        ConfigError: The network is of another family, or the values break a rule.
     """
     if problems := list(not_pangu(values, who)):
         raise ConfigError(problems)

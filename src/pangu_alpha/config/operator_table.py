@@ -1,8 +1,8 @@
-"""A found table of operators, as a run's configuration holds it: named by its file, kept as its content.
+"""A found operator table in a run's configuration: users give its file, and its content is kept.
 
 The content travels with the plan into checkpoints, dry runs and other ranks, so none of them needs the file.
-Knows the form of the file and the names of its axes; which cells and operators a network has is known to
-parallel.sharding.
+Knows the form of the file and the names of its axes; parallel.sharding knows which cells and operators a
+network has.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from pangu_alpha.config.schema import (
 from pangu_alpha.files.paths import expand_path
 from pangu_alpha.files.reading import ReadError
 
-SHAPE = ("hidden_size", "num_heads", "ffn_size", "seq_length")  # what a block's splits depend on
+SHAPE = ("hidden_size", "num_heads", "ffn_size", "seq_length")  # the splits of a block depend on these
 DATA, TENSOR = "dp", "tp"
-_FOLLOWS = "cast"  # MindSpore lays a Cast out as its neighbour, whatever its own strategy
+_FOLLOWS = "cast"  # MindSpore 2.9 splits a Cast like its neighbour, whatever its own strategy says
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class OperatorSplit:
     """How one operator is split.
 
     Raises:
-        ConfigError: All fields that have the wrong type.
+        ConfigError: Lists all fields that have the wrong type.
     """
 
     inputs: tuple[tuple[str | None, ...], ...] = option(
@@ -54,10 +54,10 @@ class OperatorSplit:
         validate(self)
 
     def names(self) -> Iterator[str]:
-        """The axes that it names, in the order of the operator's grid of devices.
+        """Yields the axes that it names, in the order of the operator's grid of devices.
 
-        MindSpore lays the devices of an operator out by the dimensions of its first input, then by those
-        dimensions of the others that the first does not have.
+        MindSpore arranges the devices of an operator by the dimensions of its first input, and then by those
+        dimensions of the other inputs that the first does not have.
         """
         dimensions = itertools.chain.from_iterable(self.inputs)
         named = (name for axis in dimensions if axis is not None for name in axis.split("+"))
@@ -69,15 +69,15 @@ class FoundTable:
     """How the operators of every block are split, as `plan.py operators --output` writes it.
 
     Args:
-        model: Name or file of the model that it was found for.
-        block: The shape of that model's blocks, by the names of SHAPE.
-        devices: How many share a block; tp of a plan.
-        batch_size: Rows of the micro-batch that it was found for.
-        axes: Size of each axis, outermost first; together they are tp.
-        cells: How each operator of each cell is split.
+        model: Name or file of the model that the table was found for.
+        block: Shape of that model's blocks, with the names in SHAPE as keys.
+        devices: Number of devices that share a block, which is tp of a plan.
+        batch_size: Rows of the micro-batch that the table was found for.
+        axes: Size of each axis, outermost first; their product is tp.
+        cells: Cell -> operator -> the axes of its inputs and output, for all operators of a block.
 
     Raises:
-        ConfigError: All fields that have the wrong type or break a rule.
+        ConfigError: Lists all fields that have the wrong type or break a rule.
     """
 
     model: str
@@ -98,10 +98,10 @@ class FoundTable:
 
     @classmethod
     def read(cls, path: str) -> FoundTable:
-        """Reads a file.
+        """Reads a table from a file.
 
         Raises:
-            ConfigError: It cannot be read, or is no table.
+            ConfigError: The file cannot be read, or does not hold a table.
         """
         try:
             path = expand_path(path)
@@ -118,7 +118,7 @@ class FoundTable:
     def rules(self) -> Iterator[str]:
         """Yields one sentence for every rule the values break."""
         if not all(isinstance(each, dict) for each in (self.block, self.axes, self.cells)):
-            return  # one of them has the wrong type, which is said already
+            return  # one of them has the wrong type, which is reported already
         for name in SHAPE:
             if name not in self.block:
                 yield f"block: {name} is missing; a table says the shape it was found for: {', '.join(SHAPE)}"
@@ -147,7 +147,7 @@ class FoundTable:
             yield f"devices: {self.devices}, but the axes have {sizes} = {math.prod(self.axes.values())}"
 
     def _problems(self, split: OperatorSplit, ordered: bool) -> Iterator[str]:
-        """What is wrong with the axes of one operator; `ordered`: with their order, too."""
+        """Yields what is wrong with the axes of one operator; `ordered` checks their order, too."""
         order = [DATA, *self.axes]
         for name in split.names():
             if name not in (*order, TENSOR):
@@ -167,7 +167,7 @@ class FoundTable:
             )
 
     def _expanded(self, axes: Iterable[str | None]) -> list[str]:
-        """Single axes, outermost first."""
+        """Expands the names to single axes, outermost first."""
         names = (name for axis in axes if axis is not None for name in axis.split("+"))
         return list(itertools.chain.from_iterable(self.axes if name == TENSOR else (name,) for name in names))
 
@@ -184,7 +184,7 @@ class FoundTable:
 
 
 def _twice(names: Iterable[str]) -> str | None:
-    """The first name that comes twice."""
+    """Returns the first name that occurs twice, or None."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -194,11 +194,10 @@ def _twice(names: Iterable[str]) -> str | None:
 
 
 def joined(names: Iterable[str], tensor: Sequence[str]) -> str | None:
-    """Single axes, outermost first, as one name; None for none.
+    """Joins single axes, outermost first, to one name; None if there are none.
 
     Args:
-        names: The axes.
-        tensor: All axes that tp is cut into; where the names end with all of them, they are "tp".
+        tensor: All axes into which tp is divided; if the names end with all of them, they become "tp".
     """
     names = list(names)
     if tensor and names[-len(tensor) :] == list(tensor):
@@ -207,11 +206,10 @@ def joined(names: Iterable[str], tensor: Sequence[str]) -> str | None:
 
 
 def table_text(table: FoundTable, comment: str = "") -> str:
-    """A table as YAML that `FoundTable.read` reads, an operator a line.
+    """Writes a table as YAML that `FoundTable.read` can read, with one operator on each line.
 
     Args:
-        table: The table.
-        comment: Lines above it.
+        comment: Lines to put above it.
     """
     lines = [*(f"# {line}" for line in comment.splitlines())]
     values = to_mapping(table)
@@ -226,7 +224,7 @@ def table_text(table: FoundTable, comment: str = "") -> str:
 
 
 def _flow(value: object) -> str:
-    """YAML on one line; texts that could be something else are quoted, as in JSON."""
+    """A value as YAML on one line; strings that could be read as something else are quoted, as in JSON."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):

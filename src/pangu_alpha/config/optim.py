@@ -9,9 +9,9 @@ from typing import Literal
 from pangu_alpha.config.option import option
 from pangu_alpha.config.schema import validate
 
-# What the optimizer takes comes to it in float32, times factors of the bias correction.
+# The optimizer receives these values in float32, multiplied by factors of the bias correction.
 _LEAST, _MOST = 1e-30, 1e30
-_BELOW_ONE = 1.0 - 2.0**-25  # what is above is rounded to 1
+_BELOW_ONE = 1.0 - 2.0**-25  # larger numbers are rounded to 1 in float32
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class LossScaleConfig:
     """Dynamic scaling of the loss against float16 underflow.
 
     Raises:
-        ConfigError: All fields that have the wrong type or break a rule.
+        ConfigError: Lists all fields that have the wrong type or break a rule.
     """
 
     mode: Literal["auto", "dynamic", "off"] = option(
@@ -42,7 +42,7 @@ class OptimConfig:
     """AdamW with warm-up and cosine decay; the defaults are the official 2021 recipe of the 2.6B.
 
     Raises:
-        ConfigError: All fields that have the wrong type or break a rule.
+        ConfigError: Lists all fields that have the wrong type or break a rule.
     """
 
     learning_rate: float = option(1e-4, "peak, reached at the end of the warm-up", above=0)

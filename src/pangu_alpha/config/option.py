@@ -1,6 +1,6 @@
-"""What a field of a configuration declares about itself, once: its help, bounds, words and page.
+"""What a field of a configuration declares about itself: its help, bounds, choices and page.
 
-The checks of YAML, the options of command lines, `train.py --keys` and docs/configuration.md derive from it.
+The checks of YAML, the command-line options, `train.py --keys` and docs/configuration.md derive from it.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-REQUIRED = dataclasses.MISSING  # the default of a field that has none
-KEY = "option"  # of the declaration in the metadata of a field
-_QUOTE = "'"  # on a terminal, for the backquotes of Markdown
+REQUIRED = dataclasses.MISSING  # the default of a field without a default
+KEY = "option"  # key of the declaration in a field's metadata
+_QUOTE = "'"  # replaces Markdown's backquotes on a terminal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,16 +20,16 @@ class Option:
     Args:
         help: A phrase in plain English, without a final period; words in backquotes are keys and values.
         unit: Unit of the number.
-        at_least: Smallest number.
-        above: All numbers are greater.
-        at_most: Largest number.
-        below: All numbers are smaller.
-        choices: Allowed words of a field whose type does not name them.
-        refusal: How a refusal of a number goes on behind the number, where the bounds alone say too little.
-        see: Page and heading below docs/ that say more, such as "training.md#saving".
-        metavar: What stands for the value in a command's help; by default as the type has it.
-        omitted: Whether a configuration that is saved leaves the field out where it has its default, so that
-            files saved before the field was there do not change.
+        at_least: Smallest number allowed.
+        above: Numbers must be greater than this.
+        at_most: Largest number allowed.
+        below: Numbers must be smaller than this.
+        choices: Allowed words, for a field whose type does not name them.
+        refusal: End of the error message for a number, where the bounds alone explain too little.
+        see: Page and heading below docs/ with more about it, such as "training.md#saving".
+        metavar: Placeholder for the value in a command's help; "" follows the type.
+        omitted: Whether a saved configuration leaves out the field if it has its default, so that the files
+            from before the field existed do not change.
     """
 
     help: str
@@ -45,25 +45,25 @@ class Option:
     omitted: bool = False
 
     def markdown(self) -> str:
-        """The help as a cell of a table in docs/, with its unit and a link to the page that says more."""
+        """The help as a table cell in docs/, with its unit and a link to the page that says more."""
         unit = f" (unit: {self.unit})" if self.unit else ""
         link = f" ([{self.see.partition('#')[0]}]({self.see}))" if self.see else ""
         return f"{self.help}{unit}{link}"
 
     def plain(self) -> str:
-        """The help as a terminal shows it."""
+        """The help as it is shown on a terminal."""
         unit = f" (unit: {self.unit})" if self.unit and not self.metavar else ""
         page = f"; see docs/{self.see}" if self.see else ""
         return f"{self.help.replace('`', _QUOTE)}{unit}{page}"
 
     def bounds(self) -> str:
-        """The bounds as the second half of "a number ...", empty where there are none."""
+        """The bounds as the second half of "a number ..."; empty if there are none."""
         if lower := self._lower():
             return f"in {self._interval()}" if self._upper() else lower
         return self._upper()
 
     def fault(self, value: Any) -> str | None:
-        """Why a well-typed value, or an element of a list, is refused; None if it is not."""
+        """Says why a value of the right type, or an element of a list, is refused; None if it is allowed."""
         values = value if isinstance(value, tuple) else (value,)
         found = next((each for each in values if not self._allows(each)), None)
         if found is None:
@@ -108,18 +108,17 @@ class Option:
 
 
 def option(default: Any, help: str, **declared: Any) -> Any:
-    """A field of a dataclass with its declaration.
+    """Makes a field of a dataclass with its declaration.
 
     Args:
-        default: Its default, or REQUIRED.
-        help: See Option.
+        default: The field's default, or REQUIRED.
         **declared: Further fields of Option.
     """
     return dataclasses.field(default=default, metadata={KEY: Option(help, **declared)})
 
 
 def option_of(field: dataclasses.Field) -> Option | None:
-    """The declaration of a field, None where it has none: a section, or a class that is no configuration."""
+    """Returns the declaration of a field; None for a section, or in a class that is not a configuration."""
     return field.metadata.get(KEY)
 
 

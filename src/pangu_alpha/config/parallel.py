@@ -1,4 +1,4 @@
-"""How a run is spread over devices: the one frozen plan every rank, group and stage fact derives from.
+"""How a run is spread over devices: the frozen plan from which all facts of ranks, groups and stages derive.
 
 Letters: L layers, P stages.
 """
@@ -18,15 +18,15 @@ from pangu_alpha.config.schema import validate
 OptimizerParallel = Literal["none", "level1", "level2", "level3"]
 
 RECOMPUTE = ("none", "selective", "full")
-_OF_A_RUN = {"model", "data", "optim", "run"}  # sections that no plan has
+_OF_A_RUN = {"model", "data", "optim", "run"}  # sections that a run has, but not a plan
 
 
 @dataclass(frozen=True)
 class ParallelPlan:
-    """Degrees of the three axes and what goes with them. The default is one device.
+    """Degrees of the three axes, and the settings that go with them. The default is one device.
 
     Raises:
-        ConfigError: All fields that have the wrong type or break a rule.
+        ConfigError: Lists all fields that have the wrong type or break a rule.
     """
 
     dp: int = option(
@@ -119,10 +119,10 @@ class ParallelPlan:
             )
 
     def stage_layers(self, num_layers: int) -> tuple[int, ...]:
-        """Layers of each stage, as given or as even as they go.
+        """Number of layers of each stage, as given or else spread as evenly as possible.
 
         Args:
-            num_layers: Transformer layers L, the query layer included.
+            num_layers: Number of layers L, including the query layer.
         """
         if self.layers_per_stage:
             return self.layers_per_stage
@@ -130,17 +130,17 @@ class ParallelPlan:
         return tuple(share + (stage < rest) for stage in range(self.pp))
 
     def stage_of_layer(self, layer: int, num_layers: int) -> int:
-        """Stage that holds a layer, counted from 0."""
+        """The stage that holds a layer; both are counted from 0."""
         ends = itertools.accumulate(self.stage_layers(num_layers))
         return next(stage for stage, end in enumerate(ends) if layer < end)
 
     def recompute_of_layer(self, layer: int) -> str:
-        """Recompute mode of a layer, one of RECOMPUTE."""
+        """The recompute mode of a layer, one of RECOMPUTE."""
         return self.recompute if isinstance(self.recompute, str) else self.recompute[layer]
 
 
 def misfits(plan: ParallelPlan, model: ModelConfig) -> Iterator[str]:
-    """Yields one sentence for every way in which a plan does not fit a model; other families say theirs."""
+    """Yields one sentence for every way in which a plan does not fit a model, of any family."""
     if not isinstance(model, ModelConfig):
         yield from model.misfits(plan)
         return
@@ -162,7 +162,7 @@ def misfits(plan: ParallelPlan, model: ModelConfig) -> Iterator[str]:
 
 
 def unpartitionable(plan: ParallelPlan) -> Iterator[str]:
-    """Yields why MindSpore's partitioner would not take a plan, beyond what `misfits` says."""
+    """Yields why MindSpore's partitioner would refuse a plan, apart from what `misfits` reports."""
     if plan.devices % 8 and plan.devices not in (1, 2, 4):
         yield (
             f"dp: {plan.dp} x tp {plan.tp} x pp {plan.pp} are {plan.devices} devices; MindSpore 2.9 takes "
@@ -183,9 +183,9 @@ def unpartitionable(plan: ParallelPlan) -> Iterator[str]:
 
 
 def plan_section(document: Mapping[str, Any]) -> Any:
-    """What a YAML says of the plan: all of it, or its section `parallel`.
+    """Returns the plan in a YAML file: the whole file, or its section `parallel`.
 
-    A run's YAML without that section is of one device: nothing is said then.
+    A run's file without that section means one device, so the result is empty.
     """
     if "parallel" not in document and _OF_A_RUN & document.keys():
         return {}

@@ -1,4 +1,4 @@
-"""One training run: the model, its data, its recipe, and how long and where it runs."""
+"""The configuration of a training run: model, data, recipe, length, and place."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from pangu_alpha.config.zoo import load_model_config, with_named_model
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When a run saves itself, and which of its checkpoints stay.
+    """When a run saves itself, and which of its checkpoints are kept.
 
     Raises:
-        ConfigError: All fields that have the wrong type or break a rule.
+        ConfigError: Lists all fields that have the wrong type or break a rule.
     """
 
     every: int = option(
@@ -61,10 +61,10 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class GuardConfig:
-    """What a run does about overflows, NaN and spikes: skip the update, count it, stop in the end.
+    """How a run handles overflows, NaN and spikes: it skips the update, counts it, and stops after too many.
 
     Raises:
-        ConfigError: All fields that have the wrong type or break a rule.
+        ConfigError: Lists all fields that have the wrong type or break a rule.
     """
 
     spike_factor: float | None = option(
@@ -89,7 +89,7 @@ class RunConfig:
     """Length, batch, place and bookkeeping of a run.
 
     Raises:
-        ConfigError: All fields that have the wrong type or break a rule.
+        ConfigError: Lists all fields that have the wrong type or break a rule.
     """
 
     output: PathText = option(
@@ -177,15 +177,12 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything train.py needs.
+    """Everything that train.py needs.
 
     Args:
-        model: The network; in YAML a shipped model's name, or a mapping whose `base` names one. Its `family`
-            says which dataclass describes it; see config.model_families.
-        data: Records and mixture.
-        optim: Recipe; what is left out comes from the shipped model's card.
-        run: Length, batch, place.
-        parallel: How it is spread over devices.
+        model: The network. In YAML it is a shipped model's name, or a mapping whose `base` names one. Its
+            `family` decides which dataclass describes it; see config.model_families.
+        optim: The recipe; keys that are left out come from the shipped model's card.
     """
 
     model: ModelConfig
@@ -196,7 +193,7 @@ class TrainConfig:
 
     @property
     def samples_per_step(self) -> int:
-        """Rows an optimizer step reads on all devices together."""
+        """Number of rows that all devices together read in an optimizer step."""
         return self.run.batch_size * self.parallel.dp * self.parallel.micro_batches
 
     def rules(self) -> Iterator[str]:
@@ -220,15 +217,15 @@ class TrainConfig:
 def load_train_config(
     path: str, overrides: Sequence[str] = (), run: Mapping[str, Any] | None = None
 ) -> TrainConfig:
-    """Reads a run's YAML, lays `key=value` overrides over it, one by one, and checks the whole.
+    """Reads a run's YAML file, applies `key=value` overrides one by one, and checks the result.
 
     Args:
         path: YAML file with the sections model, data, run, optim and parallel.
         overrides: Words such as "optim.learning_rate=1e-3".
-        run: Keys of the section run, as plain values; they win over the overrides.
+        run: Keys of the section run as plain values; they take precedence over the overrides.
 
     Raises:
-        ConfigError: Every problem of file and overrides.
+        ConfigError: Lists every problem of the file and the overrides.
     """
     values = read_yaml(path)
     for change in [*each_override(overrides), *([{"run": run}] if run else [])]:
@@ -241,10 +238,10 @@ def load_train_config(
 
 
 def build_train_config(values: Mapping[str, Any]) -> TrainConfig:
-    """Makes a TrainConfig from a nested mapping, resolving a shipped model's name.
+    """Makes a TrainConfig from a nested mapping, in which the model may be a shipped model's name.
 
     Raises:
-        ConfigError: Every problem found.
+        ConfigError: Lists every problem found.
     """
     try:
         values = with_named_model(values) if isinstance(values, Mapping) else values
@@ -252,7 +249,7 @@ def build_train_config(values: Mapping[str, Any]) -> TrainConfig:
         problems = list(error.problems)
     else:
         return build(TrainConfig, values)
-    try:  # the rest is checked against some model, so that all problems come out at once
+    try:  # check the rest against any model, so that all problems are reported at once
         build(TrainConfig, {**values, "model": load_model_config("tiny")})
     except ConfigError as error:
         problems.extend(error.problems)
@@ -260,11 +257,11 @@ def build_train_config(values: Mapping[str, Any]) -> TrainConfig:
 
 
 def unrunnable(config: TrainConfig, partitioned: bool) -> Iterator[str]:
-    """Yields why no process would train, beyond what is wrong on any device.
+    """Yields why no process could train, apart from problems that any device would have.
 
     Args:
-        config: The run.
-        partitioned: Whether MindSpore partitions it: on several Ascend devices; else each holds all.
+        partitioned: Whether MindSpore partitions the run, as on several Ascend devices; otherwise each device
+            holds the whole network.
     """
     if not partitioned:
         if config.run.checkpoint.storage == "local":
@@ -282,7 +279,7 @@ def unrunnable(config: TrainConfig, partitioned: bool) -> Iterator[str]:
 
 
 def unused(config: TrainConfig, partitioned: bool) -> list[str]:
-    """Keys of the plan that say something and change nothing; arguments as `unrunnable`."""
+    """Keys of the plan that are set but have no effect; `partitioned` as in `unrunnable`."""
     names = ("optimizer_parallel", "recompute", "sequence_parallel", "gradient_fusion")
     default = ParallelPlan()
     changed = (name for name in names if getattr(config.parallel, name) != getattr(default, name))

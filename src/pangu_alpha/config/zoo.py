@@ -1,4 +1,4 @@
-"""The shipped models by name: shape, tokenizer conventions, recipe and what is published about them."""
+"""The shipped models by name: shape, tokenizer conventions, recipe, and what is published about them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class TokenizerCard:
     """Which vocabulary a model was trained with, and which of its ids ends a document.
 
     Args:
-        vocabulary: "released" is the official vocab.model (40,000 pieces), "own" one made by the user.
+        vocabulary: "released" is the official vocab.model (40,000 pieces); "own" is one made by the user.
         end_of_document: Name of the control piece between two documents. The releases disagree: the 2021
-            data and generation code use <eot>, the 2023 code <pad>, the vocabulary itself offers <eod>.
+            data and generation code use <eot>, the 2023 code <pad>, and the vocabulary itself offers <eod>.
     """
 
     vocabulary: Literal["released", "own"] = "released"
@@ -39,7 +39,7 @@ class About:
         parameter_count: Exact number of trained scalars.
         devices: Hardware of the published run.
         plan: Published parallel plan, or "not published".
-        notes: Where the paper and the code differ, and other things to know.
+        notes: Where the paper and the code differ, and other remarks.
     """
 
     summary: str
@@ -51,12 +51,7 @@ class About:
 
 @dataclass(frozen=True)
 class Network:
-    """What every YAML that names a model says of it.
-
-    Args:
-        model: The network's shape.
-        optim: Training recipe.
-    """
+    """The parts of a YAML file that describe a network: its shape and its training recipe."""
 
     model: ModelConfig
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -64,14 +59,7 @@ class Network:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """One YAML of the zoo.
-
-    Args:
-        model: The network's shape.
-        about: What is published about it.
-        tokenizer: Vocabulary and id conventions.
-        optim: Training recipe of the official code.
-    """
+    """One YAML file of the zoo; `optim` is the training recipe of the official code."""
 
     model: ModelConfig
     about: About
@@ -80,13 +68,10 @@ class ModelCard:
 
 
 def zoo_file(name: str) -> Path:
-    """Path of a shipped model's YAML, in a checkout or in an installed package.
-
-    Args:
-        name: One of MODEL_NAMES.
+    """Returns the path of a shipped model's YAML file, in a checkout or in an installed package.
 
     Raises:
-        ConfigError: There is no such model.
+        ConfigError: There is no model with this name in MODEL_NAMES.
     """
     if name not in MODEL_NAMES:
         raise ConfigError([f"model: no shipped model is called {name!r}; {nearest(name, MODEL_NAMES)}"])
@@ -96,35 +81,29 @@ def zoo_file(name: str) -> Path:
 
 
 def load_model_card(name: str) -> ModelCard:
-    """Reads a shipped model's card.
-
-    Args:
-        name: One of MODEL_NAMES.
+    """Reads the card of a shipped model.
 
     Raises:
-        ConfigError: There is no such model.
+        ConfigError: There is no model with this name in MODEL_NAMES.
     """
     return build(ModelCard, read_yaml(zoo_file(name)))
 
 
 def load_model_config(name: str) -> ModelConfig:
-    """Reads a shipped model's shape.
-
-    Args:
-        name: One of MODEL_NAMES.
+    """Reads the shape of a shipped model.
 
     Raises:
-        ConfigError: There is no such model.
+        ConfigError: There is no model with this name in MODEL_NAMES.
     """
     return load_model_card(name).model
 
 
 def with_named_model(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Puts the fields of a shipped model in the place of its name; all else stays unchecked as it is.
+    """Replaces the name of a shipped model by the model's fields; everything else stays unchecked as it is.
 
     Args:
-        values: Sections of a YAML. `model` may be a shipped model's name, or a mapping whose `base` is one;
-            then that model's recipe lies under `optim`.
+        values: Sections of a YAML file. `model` may be a shipped model's name, or a mapping whose `base` is
+            one; then the keys in `optim` override that model's recipe.
 
     Raises:
         ConfigError: There is no such model.
@@ -143,11 +122,11 @@ def with_named_model(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_network(model: str) -> Network:
-    """Shape and recipe of what a command line calls a model.
+    """Reads shape and recipe of a model that is named on a command line.
 
     Args:
-        model: A shipped model's name, or the path of a YAML: with the sections model and optim, as a run's
-            and a card have them (others are not looked at), or of a model's fields alone.
+        model: A shipped model's name, or the path of a YAML file. The file has the sections model and optim,
+            as runs and cards do (others are ignored), or only a model's fields.
 
     Raises:
         ConfigError: There is no such model or file, or it breaks a rule.

@@ -1,9 +1,9 @@
-"""Training and validation batches: records read by MindSpore's dataset in our order, as named fields.
+"""Training and validation batches: MindSpore's dataset reads records in our order, as named fields.
 
 Batch n is a pure function of (seed, n, manifests, position). MindSpore reads, batches and prefetches by
-index; what is computed here is whole-array numpy. Memory: MindSpore's own index, O(records); ours O(leg).
-Which columns are read, and which fields are made of them, is a Collation's; data.windows has that of tokens.
-Legend: B rows.
+index; everything computed here is whole-array numpy. Memory is O(records) for MindSpore's own index and
+O(leg) here. A Collation decides which columns are read and which fields are made of them; data.windows has
+the one for tokens. Legend: B rows.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ import numpy as np
 from pangu_alpha.data.order import Mixture, Permutation
 from pangu_alpha.data.position import Position, SourcePlace
 
-# MindSpore takes the indices of a dataset as one list, so the endless stream is read in legs. Each opens the
-# files anew (0.02 s for 20,000 windows, 0.17 s for a million), so legs grow with the corpus.
+# MindSpore 2.9 takes the indices of a dataset as one list, so the endless stream is read in legs. Each opens
+# the files anew (0.02 s for 20,000 windows, 0.17 s for a million), so legs grow with the corpus.
 _LEG = 1 << 16
 _LEGS_PER_EPOCH = 64
-_READERS = min(2, os.cpu_count() or 1)  # MindDataset refuses more workers than there are cores
+_READERS = min(2, os.cpu_count() or 1)  # MindSpore 2.9 refuses more workers than cores
 
 
-Columns = Mapping[str, np.ndarray]  # what is stored of some records, by column
+Columns = Mapping[str, np.ndarray]  # the stored columns of some records, by name
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Rows as a loss takes them.
+    """The rows that one evaluation of a loss takes.
 
     Args:
-        fields: By name, each [B, ...], in the order in which the loss takes them.
-        weights: float32 [B], how much of each row counts in the loss: of a window its tokens that are no
-            padding. Whole numbers below 2^24 are added without rounding.
-        source_ids: int32 [B], place of the row's source among the run's sources; 0 in validation.
+        fields: Arrays by name, each [B, ...], in the order of the loss's inputs.
+        weights: float32 [B], how much each row counts in the loss; for a window, its number of tokens that
+            are not padding. Whole numbers whose sum stays below 2^24 are added without rounding.
+        source_ids: int32 [B], index of the row's source among the run's sources; 0 in validation.
     """
 
     fields: Mapping[str, np.ndarray]
@@ -52,34 +52,34 @@ class Batch:
 
     @classmethod
     def joined(cls, batches: Sequence[Batch]) -> Batch:
-        """The rows of several batches of the same fields, one after the other."""
+        """Concatenates the rows of several batches that have the same fields."""
         fields = {name: np.concatenate([each[name] for each in batches]) for name in batches[0].fields}
         weights = np.concatenate([each.weights for each in batches])
         return cls(fields, weights, np.concatenate([each.source_ids for each in batches]))
 
 
 class Collation(Protocol):
-    """How a batch is made of stored records; a pure function, so that batch n is one as well."""
+    """Makes a batch of stored records; it must be a pure function, so that batch n is one as well."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of the records that are read."""
+        """The columns of the records to read."""
 
     def batch(self, columns: Columns, samples: np.ndarray, source_ids: np.ndarray) -> Batch:
-        """The batch of some records.
+        """Makes a batch.
 
         Args:
-            columns: Each [B, ...].
-            samples: int64 [B], number of each record in the run, from which to seed what is random in it.
+            columns: Arrays [B, ...].
+            samples: int64 [B], number of each record in the run; anything random in a row is seeded from it.
             source_ids: int [B].
         """
 
     def filled(self, columns: Columns | None, rows: int) -> Columns:
-        """As many as `rows` records: the given ones, None for none, then some that count nothing."""
+        """Extends records (None for no records) to `rows` rows; the added rows count nothing in the loss."""
 
 
 class StoredRecords(Protocol):
-    """A checked set of records, such as data.manifest.Records."""
+    """A set of records that has been checked, such as data.manifest.Records."""
 
     @property
     def files(self) -> list[str]:
@@ -87,11 +87,11 @@ class StoredRecords(Protocol):
 
     @property
     def count(self) -> int:
-        """Number of records in them."""
+        """Number of records in the files."""
 
     @property
     def digest(self) -> str:
-        """The same only where the records and their order are the same."""
+        """A digest that is equal only if the records and their order are equal."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,7 @@ class Source:
     """One set of records in a mixture.
 
     Args:
-        name: In the config, and in reports.
-        records: That have been checked.
+        name: Its name in the config and in reports.
         weight: Share of the samples relative to the other sources; positive.
     """
 
@@ -110,20 +109,19 @@ class Source:
 
 
 class TrainingBatches:
-    """The endless stream of training batches, to be entered at any sample.
+    """The endless stream of training batches, which can be entered at any sample.
 
-    The run's place is the number of samples read so far by all devices together; the batch at place n holds
-    samples n to n + batch_size * world_size - 1, of which rank r takes the r-th batch_size. So a resume needs
-    that number, and the batch size or the number of devices may change at it. Where the mixture may have
-    changed, it also needs the `position` and begins with `resume`.
+    The run's place is the number of samples that all devices together have read. The batch at place n holds
+    samples n to n + batch_size * world_size - 1, of which rank r takes the r-th batch_size. A resume
+    therefore needs only that number, and may change the batch size or the number of devices. If the mixture
+    may have changed, it also needs the old `position`, and must call `resume` first.
 
     Args:
-        sources: Sets of records, all with the columns that are read.
-        collation: Makes batches of them.
+        sources: Sets of records, all with the columns that the collation reads.
         batch_size: Rows of this device's batch, B.
         seed: Seed of the order.
         shuffle: False reads each source in its written order.
-        rank: This device's place among the devices that read different rows.
+        rank: Index of this device among the devices that read different rows.
         world_size: Number of those devices.
     """
 
@@ -150,11 +148,11 @@ class TrainingBatches:
         self._set(Position(0, tuple(self._new)))
 
     def resume(self, samples: int, position: Position) -> None:
-        """Goes on from another stream's place.
+        """Continues from the place of another stream.
 
         Args:
-            samples: That have been read.
-            position: Of that stream, whose sources may be others, or have other weights or names.
+            samples: Number of samples that the other stream has read.
+            position: The other stream's position; its sources may differ in number, weight or name.
         """
         self._set(position.change(samples, self._new))
 
@@ -167,11 +165,11 @@ class TrainingBatches:
 
     @property
     def mixture(self) -> Mixture:
-        """Deals out the samples since the mixture last changed."""
+        """The mixture that assigns the samples since it last changed."""
         return self.position.mixture
 
     def indices(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Source of each sample, and record counted over the files of all sources; int64 arrays."""
+        """Source of each sample, and its record counted over the files of all sources; int64 arrays."""
         sources, draws = self.position(samples)
         records = np.empty_like(draws)
         for place, order in enumerate(self._orders):
@@ -180,22 +178,23 @@ class TrainingBatches:
         return sources, records
 
     def rows(self, samples: np.ndarray) -> Batch:
-        """The rows of any samples, int64 [B], whichever device reads them."""
+        """Reads the given samples, int64 [B], whichever device they belong to."""
         sources, records = self.indices(samples)
         files = [file for source in self.sources for file in source.records.files]
-        copies = -(-len(records) // self._total)  # see batches
+        copies = -(-len(records) // self._total)  # for the reason given in `batches`
         (columns,) = _read(files * copies, self._collation.columns, records, len(records))
         return self._collation.batch(columns, samples, sources)
 
     def batches(self, position: int = 0) -> Iterator[Batch]:
-        """The batches from sample `position` on, without end."""
+        """Yields the batches from sample `position` on, without end."""
         files = [file for source in self.sources for file in source.records.files]
         leg = min(max(_LEG, self._total // _LEGS_PER_EPOCH), self._total) // self._batch_size or 1
         while True:
             starts = position + np.arange(leg) * self.samples_per_batch + self._rank * self._batch_size
             samples = starts[:, None] + np.arange(self._batch_size)
             sources, records = self.indices(samples)
-            # MindSpore wants no more indices than there are records; a batch may be larger than the corpus.
+            # MindSpore 2.9 refuses more indices than there are records, and a batch may be larger than the
+            # corpus: listing the files several times makes enough records.
             copies = -(-self._batch_size // self._total)
             blocks = _read(files * copies, self._collation.columns, records.ravel(), self._batch_size)
             for columns, numbers, source_ids in zip(blocks, samples, sources, strict=True):
@@ -210,14 +209,12 @@ def _unread(source: Source) -> SourcePlace:
 class ValidationBatches:
     """All records of one set once, in written order, in batches of one shape.
 
-    The last batch is filled up with rows that count nothing. Every rank gets the same number of batches.
+    The last batch is filled up with rows that count nothing, so every rank gets the same number of batches.
 
     Args:
-        records: The held-out set.
-        collation: See `TrainingBatches`; likewise below.
         batch_size: Rows of this device's batch, B.
-        rank: Of this device.
-        world_size: Number of devices.
+        rank: Index of this device among the devices that read different rows.
+        world_size: Number of those devices.
     """
 
     def __init__(
@@ -251,8 +248,8 @@ class ValidationBatches:
 def _read(
     files: list[str], names: Sequence[str], records: np.ndarray, batch_size: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Reads columns of records by number in blocks of [batch_size, ...]; the last may have fewer rows."""
-    import mindspore.dataset as ds  # heavy
+    """Reads columns of records by their numbers, in blocks [batch_size, ...]; the last may be shorter."""
+    import mindspore.dataset as ds  # here, because the import takes seconds and most callers do not read
 
     if not len(records):
         return

@@ -1,7 +1,7 @@
-"""manifest.json: what a folder of records holds, how it was made, and the digests that prove it whole.
+"""manifest.json: what a folder of records holds, how it was made, and the digests that prove it complete.
 
 It is written last, so a folder without one is unfinished. Knows nothing of MindRecord's format and imports
-no MindSpore. Memory O(inputs + shards).
+no MindSpore. Memory is O(inputs + shards).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pangu_alpha.files.writing import write_json
 from pangu_alpha.text.ledger import CharacterLedger, total
 
 FORMAT_VERSION = 2
-_READABLE = (1, FORMAT_VERSION)  # 1 counts neither characters nor <unk>
+_READABLE = (1, FORMAT_VERSION)  # version 1 counts neither characters nor <unk>
 MANIFEST_NAME = "manifest.json"
 _PLAIN_NAME = re.compile(r"(?!\.\.?$)[^/\0]+")
 _CHUNK = 1 << 22
@@ -30,13 +30,7 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class FileDigest:
-    """One file as it was written.
-
-    Args:
-        name: Within the folder.
-        bytes: Its size.
-        sha256: Of its content, hexadecimal.
-    """
+    """A file's name within its folder, its size and its sha256 (hexadecimal) when it was written."""
 
     name: str
     bytes: int
@@ -44,7 +38,7 @@ class FileDigest:
 
     @classmethod
     def of(cls, path: Path) -> FileDigest:
-        """Reads and hashes a file, O(1) memory."""
+        """Reads and hashes a file in constant memory."""
         digest = hashlib.sha256()
         with path.open("rb") as file:
             while block := file.read(_CHUNK):
@@ -57,9 +51,9 @@ class Shard:
     """One MindRecord file.
 
     Args:
-        data: The file itself, to be opened by its name.
-        index: The database MindRecord keeps beside it.
-        windows: Rows it holds.
+        data: The file itself, which is opened by its name.
+        index: The database that MindRecord keeps beside it.
+        windows: Number of its rows.
     """
 
     data: FileDigest
@@ -72,14 +66,14 @@ class InputFile:
     """One corpus file and what became of it.
 
     Args:
-        path: As given by the user; see `recorded_name`.
+        path: Path as the user gave it; see `recorded_name`.
         bytes: Size when it was read.
         modified_ns: Modification time when it was read, ns since 1970.
-        documents: Documents kept; each is followed by one end-of-document id.
-        tokens: Ids, the end-of-document ids included.
-        problems: Number of occurrences of everything that was skipped, replaced or removed, by kind.
+        documents: Number of documents kept; each is followed by one end-of-document id.
+        tokens: Number of ids, including the end-of-document ids.
+        problems: How often something was skipped, replaced or removed, by kind.
         characters: What became of every character; None in records of format 1.
-        unknown: Ids of <unk> among the tokens; None likewise.
+        unknown: Number of <unk> ids among the tokens; None in records of format 1.
     """
 
     path: str
@@ -94,14 +88,13 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The ids the records are written in.
+    """The vocabulary of the ids in the records.
 
     Args:
         digest: The tokenizer's digest.
         size: Number of ids.
         end_of_document: Name of the control piece after each document.
-        end_of_document_id: Its id.
-        pad_id: Id that fills rows up; a position whose input it is does not count in the loss.
+        pad_id: Id that fills up rows; a position with this input does not count in the loss.
     """
 
     digest: str
@@ -113,26 +106,23 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole of manifest.json.
+    """The content of manifest.json.
 
     Windows are cut from the inputs' tokens in the order of `inputs`, so input k begins at token
-    sum(tokens of inputs before k); documents end at the end-of-document ids.
+    sum(tokens of inputs before k). Documents end at the end-of-document ids. The counts `tokens`, `documents`
+    and `windows` are sums over all inputs or shards.
 
     Args:
-        vocabulary: Tokenizer and control ids.
         seq_length: S; a window has S + 1 ids.
-        tokens: Ids of all inputs; = windows * (S + 1) + remainder - padding.
-        documents: Documents of all inputs.
-        windows: Windows of all shards.
-        remainder: Ids at the end that fill no window and are left out.
-        padding: Pad ids that fill up the last window.
-        inputs: Corpus files in their order.
-        shards: MindRecord files in their order.
-        settings: Reading and cleaning options, for the reader's information.
-        format_version: Of this file.
+        tokens: Equals windows * (S + 1) + remainder - padding.
+        remainder: Number of ids at the end that fill no window and are left out.
+        padding: Number of pad ids that fill up the last window.
+        inputs: Corpus files in order.
+        shards: MindRecord files in order.
+        settings: Reading and cleaning options, for information only.
 
     Raises:
-        ConfigError: All fields that have the wrong type, and counts that do not add up.
+        ConfigError: Lists all fields that have the wrong type, and counts that do not add up.
     """
 
     vocabulary: Vocabulary
@@ -167,14 +157,14 @@ class Manifest:
             if not 0 <= (file.unknown or 0) <= file.tokens - file.documents:
                 yield f"inputs: {quoted(file.path)} cannot have {file.unknown} ids of <unk>"
         for name in (file.name for shard in self.shards for file in (shard.data, shard.index)):
-            if not _PLAIN_NAME.fullmatch(name):  # nothing outside of the folder is opened
+            if not _PLAIN_NAME.fullmatch(name):  # a manifest must not make us open files outside its folder
                 yield f"shards: {quoted(name)} is not the name of a file in this folder"
         if self.seq_length < 1 or min(self.windows, self.remainder, self.padding) < 0:
             yield "seq_length must be at least 1, and windows, remainder and padding at least 0"
 
     @property
     def problems(self) -> dict[str, int]:
-        """Counts of everything skipped, replaced or removed, over all inputs."""
+        """How often something was skipped, replaced or removed in all inputs, by kind."""
         total: dict[str, int] = {}
         for file in self.inputs:
             for kind, count in file.problems.items():
@@ -183,13 +173,13 @@ class Manifest:
 
     @property
     def characters(self) -> CharacterLedger | None:
-        """What became of the characters of all inputs; None where that was not counted."""
+        """What became of the characters of all inputs; None if they were not counted."""
         ledgers = [file.characters for file in self.inputs if file.characters is not None]
         return total(ledgers) if len(ledgers) == len(self.inputs) else None
 
     @property
     def unknown(self) -> int | None:
-        """Ids of <unk> in all inputs; None where they were not counted."""
+        """Number of <unk> ids in all inputs; None if they were not counted."""
         counts = [file.unknown for file in self.inputs if file.unknown is not None]
         return sum(counts) if len(counts) == len(self.inputs) else None
 
@@ -197,7 +187,7 @@ class Manifest:
     def digest(self) -> str:
         """SHA-256 over ids, order and payload: equal digests mean equal windows in equal order.
 
-        Left out are paths and times of the inputs, which do not change a window.
+        Paths and times of the inputs are left out, because they do not change a window.
         """
         content = [to_mapping(self.vocabulary), self.seq_length, [s.data.sha256 for s in self.shards]]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -207,7 +197,7 @@ class Manifest:
         """Reads a folder's manifest.
 
         Raises:
-            ValueError: There is no folder or no manifest, or its content cannot be trusted.
+            ValueError: There is no folder or no manifest, or its content is damaged.
         """
         path = Path(folder) / MANIFEST_NAME
         if not Path(folder).is_dir():
@@ -228,12 +218,12 @@ class Manifest:
 
 
 def recorded_name(path: str | Path) -> str:
-    """A path as JSON can hold it: bytes of a name that are not UTF-8 are written as \\xd6."""
+    """A path as JSON can hold it: bytes of a name that are not UTF-8 are written as escapes like \\xd6."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def name_fault(folder: str | Path) -> str | None:
-    """Why MindRecord can neither write nor read in a folder of this name; None if it can."""
+    """Says why MindRecord cannot use a folder of this name; None if it can."""
     if recorded_name(folder) == str(folder):
         return None
     return f"{folder}: the name is not UTF-8, which MindRecord needs; give a folder with another name"
@@ -244,17 +234,17 @@ def verify(folder: str | Path, full: bool = True) -> list[str]:
 
     Args:
         folder: Folder written by preprocess.py.
-        full: Read every byte and compare digests; False compares sizes only.
+        full: True reads every byte and compares digests; False compares only sizes.
 
     Returns:
-        One sentence for every file that is missing, cut or altered; empty when all is well.
+        One sentence for every file that is missing, truncated or altered; empty if all is well.
 
     Raises:
         ValueError: The manifest is missing or damaged.
     """
     manifest = Manifest.read(folder)
     files = [file for shard in manifest.shards for file in (shard.data, shard.index)]
-    # Threads help: hashing and reading release the interpreter lock.
+    # Threads help here, because hashing and reading release the interpreter lock.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         found = pool.map(lambda file: _fault(Path(folder) / file.name, file, full), files)
         return [fault for fault in found if fault]
@@ -275,12 +265,7 @@ def _fault(path: Path, expected: FileDigest, full: bool) -> str | None:
 
 @dataclass(frozen=True)
 class Records:
-    """A folder of records that has been checked.
-
-    Args:
-        folder: Where it is.
-        manifest: What it holds.
-    """
+    """A folder of records that has been checked."""
 
     folder: Path
     manifest: Manifest
@@ -309,17 +294,17 @@ def open_records(
     tokenizer_digest: str | None = None,
     full: bool = True,
 ) -> Records:
-    """Opens records for use by a model, checking first that they are whole and fit it.
+    """Opens records for use by a model, after checking that they are complete and fit the model.
 
     Args:
         folder: Folder written by preprocess.py.
-        seq_length: S of the model; None does not check. Likewise below.
-        vocab_size: Vocabulary of the model, which may be larger than the records'.
-        tokenizer_digest: Digest of the tokenizer the model is used with.
-        full: Compare digests, which reads every byte once; False compares sizes only.
+        seq_length: S of the model; None skips this check.
+        vocab_size: Vocabulary size of the model, which may exceed the records'; None skips this check.
+        tokenizer_digest: Digest of the tokenizer used with the model; None skips this check.
+        full: True reads every byte and compares digests; False compares only sizes.
 
     Raises:
-        ValueError: All reasons why the records cannot be used.
+        ValueError: Lists all reasons why the records cannot be used.
     """
     if fault := name_fault(folder):
         raise ValueError(fault)

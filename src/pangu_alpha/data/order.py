@@ -1,9 +1,9 @@
 """The order of training samples: a pure function of the seed and the sample's number.
 
-Sample n of a mixture names a source (`Mixture`) and a window of it (`Permutation`). Both are closed forms
-over whole arrays of positions: O(1) memory in the size of the corpus, and the batch size, the number of
-devices and the moment of a resume play no part. What a changed mixture goes on from is position.py's. Knows
-no files and no MindSpore.
+Sample n of a mixture belongs to a source (`Mixture`) and is a window of it (`Permutation`). Both are closed
+forms over arrays of positions, so memory does not grow with the corpus, and the batch size, the number of
+devices and the moment of a resume do not matter. data.position handles changed mixtures. Knows no files and
+no MindSpore.
 """
 
 from __future__ import annotations
@@ -17,29 +17,31 @@ import numpy as np
 
 from pangu_alpha.data.hashing import mix64
 
-# Slots of the mixture's repeating table when the weights have no small common denominator. 2^16 slots keep a
-# share exact to 1.6e-5 of all tokens, and their table below 1 MB.
+# Slots of the mixture's repeating table when the weights have no small common denominator. With 2^16 slots a
+# share is exact to 1.6e-5 of all tokens, and the table takes less than 1 MB.
 _SLOTS = 1 << 16
 
-# Rounds of the Feistel network. Four suffice on wide halves (Luby and Rackoff, 1988), but those of a small
-# corpus are a few values wide: over 6 windows all 720 orders come up equally often from about 20 rounds on.
+# Rounds of the Feistel network. Four suffice for wide halves (Luby and Rackoff, 1988), but the halves of a
+# small corpus are only a few values wide: over 6 windows, all 720 orders are equally frequent from about 20
+# rounds on.
 _ROUNDS = 24
 
 _U64 = np.uint64
 
 
 class Permutation:
-    """A seeded permutation of 0..size-1 for every epoch, evaluated at any place without storing it.
+    """A seeded permutation of 0..size-1 for every epoch, which is evaluated at any place without storing it.
 
-    A Feistel network over pairs of a grid of ceil(sqrt(size)) columns, by addition instead of exclusive or so
-    that the sides need not be powers of two; the few places of the grid beyond `size` (less than one column)
-    are walked on until they fall inside (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
+    It is a Feistel network over pairs from a grid of ceil(sqrt(size)) columns. It adds instead of using
+    exclusive or, so that the sides need not be powers of two. The few places of the grid beyond `size` (less
+    than one column) are mapped again until they fall inside (Black and Rogaway, "Ciphers with Arbitrary
+    Finite Domains", 2002).
 
     Args:
         size: Number of windows.
-        seed: Seed of the run.
-        name: Name of the source: each source has an order of its own, which does not change when other
-            sources join or leave the mixture.
+        seed: `run.seed`, which all sources share.
+        name: Name of the source. Each source has its own order, which does not change when other sources
+            join or leave the mixture.
         shuffle: False gives the written order in every epoch.
     """
 
@@ -53,7 +55,7 @@ class Permutation:
         self._key = _U64(int.from_bytes(digest[:8], "little"))
 
     def __call__(self, draws: np.ndarray) -> np.ndarray:
-        """Windows of the given draws; draw n lies in epoch n // size.
+        """Returns the windows of the given draws; draw n lies in epoch n // size.
 
         Args:
             draws: int64 array of numbers from 0.
@@ -79,26 +81,26 @@ class Permutation:
             turned = (this + mix64(mix64(keys + _U64(number)) ^ other) % this_side) % this_side
             this, other = other, turned
             this_side, other_side = other_side, this_side
-        assert _ROUNDS % 2 == 0  # so each half is back on its own side of the grid
+        assert _ROUNDS % 2 == 0  # so that each half is back on its own side of the grid
         return this + other * this_side
 
 
 def window_at(draw: int, size: int, seed: int = 0, name: str = "", shuffle: bool = True) -> int:
-    """The window that the given draw takes from a source of `size` windows; see `Permutation`."""
+    """Returns the window that the given draw takes from a source of `size` windows; see `Permutation`."""
     return int(Permutation(size, seed, name, shuffle)(np.array([draw]))[0])
 
 
 class Mixture:
-    """Which source each sample comes from: a repeating table with every source spread evenly over it.
+    """Assigns samples to sources by a repeating table over which every source is spread evenly.
 
-    Source i owns s_i of the table's P slots; its j-th slot is due at (j + 1/2) / s_i, and slots stand in the
-    order of their dues. After n samples source i has had n * s_i / P of them, give or take
-    1/2 + (s_i / P) * (number of sources) / 2: rounding each source's share at the due time loses at most half
-    a sample of its own, and n itself is off by at most half a sample per source. At whole periods the shares
-    are exact. Memory O(P), P <= 65536, whatever the corpus.
+    Source i owns s_i of the table's P slots. Its j-th slot is due at (j + 1/2) / s_i, and slots are ordered
+    by their due times. After n samples, source i has given n * s_i / P of them, within
+    1/2 + (s_i / P) * (number of sources) / 2: rounding a source's share at the due time loses at most half a
+    sample of its own, and n itself is off by at most half a sample for each source. After whole periods the
+    shares are exact. Memory is O(P), with P <= 65536.
 
     Args:
-        weights: Share of the samples, thus of the tokens, of each source, relative to the others; positive.
+        weights: Share of the samples (hence of the tokens) of each source relative to the others; positive.
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:
@@ -115,23 +117,23 @@ class Mixture:
 
     @property
     def slots(self) -> tuple[int, ...]:
-        """How many of a period's samples each source gives; two mixtures of equal slots deal out alike."""
+        """How many samples of a period each source gives; mixtures with equal slots assign samples alike."""
         return tuple(self._slots.tolist())
 
     @property
     def shares(self) -> dict[str, float]:
-        """The share of each source that the table really gives; the shares add up to 1."""
+        """The share of each source in the table, after rounding; the shares add up to 1."""
         return {name: int(slots) / self.period for name, slots in zip(self.names, self._slots, strict=True)}
 
     def __call__(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Source and draw of the given samples.
+        """Returns the source and the draw of the given samples.
 
         Args:
             samples: int64 array of numbers from 0.
 
         Returns:
-            Two int64 arrays of the same shape: the source's place in `names`, and how many samples that
-            source has given before.
+            Two int64 arrays of the same shape: the source's index in `names`, and how many samples that
+            source gave before.
         """
         periods, places = np.divmod(np.asarray(samples, np.int64), self.period)
         sources = self._owner[places]
@@ -144,7 +146,7 @@ class Mixture:
 
 
 def _slots(weights: list[float]) -> np.ndarray:
-    """Whole numbers in the proportion of the weights: exact where the decimals as written allow it."""
+    """Whole numbers in the proportion of the weights, exact if the decimals as written allow it."""
     exact = [Fraction(str(weight)) for weight in weights]
     total = sum(exact)
     shares = [weight / total for weight in exact]
@@ -153,7 +155,7 @@ def _slots(weights: list[float]) -> np.ndarray:
         return np.array([int(share * period) for share in shares])
     if len(weights) > _SLOTS:
         raise ValueError(f"{len(weights)} sources are more than the {_SLOTS} a mixture can hold")
-    # Largest remainder, with one slot at least: a source that was named is read.
+    # Largest remainder, but at least one slot each, so that every source in the config is read.
     slots = [max(1, int(share * _SLOTS)) for share in shares]
     left = _SLOTS - sum(slots)
     by_need = sorted(range(len(slots)), key=lambda i: shares[i] * _SLOTS - slots[i], reverse=left > 0)

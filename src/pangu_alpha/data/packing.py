@@ -1,8 +1,8 @@
-"""Token files end to end as one stream, and the stream cut into windows of S + 1 ids.
+"""Reads token files as one stream, and cuts the stream into windows of S + 1 ids.
 
-Windows do not overlap (as the official records of 1025 ids for S = 1024): the last id of a window is only a
-label. Window k is ids [k * (S + 1), (k + 1) * (S + 1)) of the stream, so windows depend on the order of the
-files alone. Memory O(number of files + windows asked for). Numpy only.
+Windows do not overlap (as in the official records of 1025 ids for S = 1024), so the last id of a window is
+only a label. Window k is ids [k * (S + 1), (k + 1) * (S + 1)) of the stream, so windows depend only on the
+order of the files. Memory is O(number of files + windows asked for). Numpy only.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from numpy.typing import DTypeLike
 
 
 class TokenStream:
-    """Several arrays of token ids read as one long array, without loading them.
+    """Reads several arrays of token ids as one long array, without loading them.
 
     Args:
         files: Raw little-endian arrays of ids, in order.
-        dtype: Their element type; see `token_dtype`.
+        dtype: Element type of the files; see `token_dtype`.
     """
 
     def __init__(self, files: Sequence[Path], dtype: DTypeLike) -> None:
@@ -48,7 +48,7 @@ class TokenStream:
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """The smallest element type of a token file: two bytes an id up to 65,536 ids, else four."""
+    """The smallest element type of a token file: two bytes for each id up to 65,536 ids, else four."""
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<i4")
 
 
@@ -57,9 +57,8 @@ class Cut:
     """How a stream is cut: tokens = windows * (S + 1) + remainder - padding.
 
     Args:
-        windows: Number of windows.
-        remainder: Ids at the end of the stream that are in no window.
-        padding: Pad ids that fill up the last window.
+        remainder: Number of ids at the end of the stream that are in no window.
+        padding: Number of pad ids that fill up the last window.
     """
 
     windows: int
@@ -73,8 +72,8 @@ def cut(tokens: int, seq_length: int, pad_last: bool) -> Cut:
     Args:
         tokens: Length of the stream.
         seq_length: S.
-        pad_last: Fill up the last window instead of leaving the remainder out (a validation set keeps its
-            tail). A tail of one id is left out all the same: it predicts nothing.
+        pad_last: True fills up the last window instead of dropping the remainder, so that a validation set
+            keeps its end. A remainder of one id is always dropped, because it predicts nothing.
     """
     windows, remainder = divmod(tokens, seq_length + 1)
     if pad_last and remainder > 1:
@@ -83,7 +82,7 @@ def cut(tokens: int, seq_length: int, pad_last: bool) -> Cut:
 
 
 def read_windows(stream: TokenStream, first: int, last: int, seq_length: int, pad_id: int) -> np.ndarray:
-    """Windows [first, last) of a stream; the part of the last one beyond the stream's end is pad_id.
+    """Returns windows [first, last) of a stream; places beyond the stream's end are filled with pad_id.
 
     Returns:
         int32 array [last - first, S + 1].

@@ -1,9 +1,9 @@
 """Where a run stands in its sources: how many samples each has given, whatever its weights have been.
 
-While the mixture stays as it is, everything is a closed form of the sample's number. A changed mixture
-begins anew at the sample where it changed, each source behind the samples that it had given. A source is its
-records: it keeps its place when it is renamed, and when it leaves and comes back. Knows no files and no
-MindSpore.
+While the mixture stays the same, everything is a closed form of the sample's number. A changed mixture starts
+at the sample where it changed, and each source continues after the samples it had given. A source is
+identified by its records, so it keeps its place when it is renamed, and when it leaves and comes back. Knows
+no files and no MindSpore.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pangu_alpha.config.data import SourceConfig
 from pangu_alpha.config.schema import ConfigError, build, to_mapping, validate
 from pangu_alpha.data.order import Mixture
 
-# Repeating data up to about four times is nearly as good as new data, more loses value quickly
+# Repeating data up to about four times is nearly as good as new data; more repetition quickly loses value
 # (Muennighoff et al., "Scaling Data-Constrained Language Models", 2023).
 _EPOCHS_WORTH = 4.0
 
@@ -31,15 +31,15 @@ class SourcePlace:
     """One source, and how far it had been read when the mixture last changed.
 
     Args:
-        name: In the config, and in reports.
-        weight: Share of the samples relative to the other sources; None: it is no longer in the mixture.
-        windows: Number of its windows; 0 where an older checkpoint does not say it.
-        records: Digest of its records; None where an older checkpoint does not say it.
-        order: Name that seeds its order: the first one that it had.
-        draws: Samples that it had given.
+        name: Its name in the config and in reports.
+        weight: Share of the samples relative to the other sources; None if it has left the mixture.
+        windows: Number of its windows; 0 if an older checkpoint does not record it.
+        records: Digest of its records; None if an older checkpoint does not record it.
+        order: Name that seeds its order, which is the first name it had.
+        draws: Number of samples it had given.
 
     Raises:
-        ConfigError: All fields that have the wrong type or break a rule.
+        ConfigError: Lists all fields that have the wrong type or break a rule.
     """
 
     name: str
@@ -66,11 +66,11 @@ class SourcePlace:
 
 @dataclass(frozen=True)
 class Position:
-    """The samples that every source had given when the mixture last changed; the rest follows from it.
+    """How many samples every source had given when the mixture last changed, from which the rest follows.
 
     Args:
         since: Sample at which the mixture last changed; 0 if it never did.
-        sources: Those in the mixture in the config's order, then those that have left it.
+        sources: First the sources in the mixture, in the config's order, then those that have left it.
 
     Raises:
         ConfigError: The numbers do not add up, or no source is in the mixture.
@@ -99,35 +99,35 @@ class Position:
 
     @cached_property
     def present(self) -> tuple[SourcePlace, ...]:
-        """The sources in the mixture, in its order."""
+        """The sources that are in the mixture, in its order."""
         return tuple(source for source in self.sources if source.weight is not None)
 
     @cached_property
     def mixture(self) -> Mixture:
-        """Deals out the samples from `since` on."""
+        """The mixture that assigns the samples from `since` on."""
         return _mixture(self.sources)
 
     @property
     def fingerprint(self) -> int:
-        """An int64 that is the same on two ranks only if they read the same data."""
+        """An int64 that is equal on two ranks only if they read the same data."""
         digest = hashlib.sha256(json.dumps(to_mapping(self)).encode()).digest()
         return int.from_bytes(digest[:8], "little", signed=True)
 
     def __call__(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Source and draw of the given samples.
+        """Returns the source and the draw of the given samples.
 
         Args:
             samples: int64 array of numbers from `since` on.
 
         Returns:
-            Two int64 arrays of the same shape: the source's place among those in the mixture, and how many
-            samples that source has given before.
+            Two int64 arrays of the same shape: the source's index in `present`, and how many samples that
+            source gave before.
         """
         sources, draws = self.mixture(np.asarray(samples, np.int64) - self.since)
         return sources, draws + np.array([source.draws for source in self.present])[sources]
 
     def at(self, samples: int) -> tuple[SourcePlace, ...]:
-        """The sources with the samples that they have given by `samples`, which is not before `since`."""
+        """The sources, with the samples they have given when `samples` (at least `since`) have been read."""
         counts = self.mixture.counts(samples - self.since).tolist()
         counts += [0] * (len(self.sources) - len(counts))
         return tuple(
@@ -136,11 +136,11 @@ class Position:
         )
 
     def change(self, samples: int, sources: Sequence[SourcePlace]) -> Position:
-        """The position of a run that goes on with the given sources.
+        """Returns the position of a run that continues with the given sources.
 
         Args:
-            samples: Where it goes on.
-            sources: Its mixture, each as `SourcePlace.new`.
+            samples: Sample at which it continues.
+            sources: Its mixture, each source as made by `SourcePlace.new`.
         """
         places = _matches(self.sources, sources)
         same = places == [*range(len(self.present))]
@@ -155,12 +155,15 @@ class Position:
 
 
 def _mixture(sources: Iterable[SourcePlace]) -> Mixture:
-    """Of those that have a weight, which are those in the mixture."""
+    """The mixture of the sources that have a weight, that is, that have not left."""
     return Mixture({source.name: source.weight for source in sources if source.weight is not None})
 
 
 def _matches(before: Sequence[SourcePlace], now: Sequence[SourcePlace]) -> list[int | None]:
-    """Which of the sources before each one now is: that of its records, and of its name if there are two."""
+    """For each source now, the index of the same source before: the one with its records.
+
+    If several have the same records, the one that also has its name is taken.
+    """
     places: list[int | None] = [None] * len(now)
     for renamed in (False, True):
         for index, new in enumerate(now):
@@ -177,18 +180,19 @@ def _is_same(old: SourcePlace, new: SourcePlace, renamed: bool) -> bool:
 
 
 def kept_position(config: Mapping[str, Any], state: Mapping[str, Any], samples: int) -> Position | None:
-    """The position that a checkpoint keeps.
+    """Returns the position that a checkpoint stores.
 
     Args:
-        config: Its configuration, the one place where older checkpoints say how they mixed from sample 0.
-        state: Its training state.
-        samples: That had been read.
+        config: The checkpoint's configuration; older checkpoints record only there how they mixed from sample
+            0.
+        state: The checkpoint's training state.
+        samples: Number of samples that had been read.
 
     Returns:
-        None if it says nothing of its sources, as one of another program.
+        None if the checkpoint does not record its sources, as one of another program.
 
     Raises:
-        ConfigError: What it says is of another form, or does not add up.
+        ConfigError: The position has another form, or does not add up.
     """
     if "mixture" in state:
         position = build(Position, state["mixture"], "state.mixture")
@@ -209,7 +213,7 @@ def kept_position(config: Mapping[str, Any], state: Mapping[str, Any], samples: 
 
 
 def changes(before: Position, after: Position) -> Iterator[str]:
-    """Sentences about what a changed mixture means for the data, one for each source that is concerned."""
+    """Yields a sentence for each source that a changed mixture affects."""
     places = _matches(before.sources, after.present)
     names = {source.name for source in before.sources}
     for source, place in zip(after.present, places, strict=True):
@@ -232,18 +236,17 @@ def changes(before: Position, after: Position) -> Iterator[str]:
 
 
 def plan_table(position: Position, samples: int, amount: int, now: int = 0, unit: str = "tokens") -> str:
-    """What a run reads from each source in all, as plain text for the log before the first step.
+    """Returns a table of what a run reads from each source, as plain text for the log before the first step.
 
     Args:
-        position: The run's.
-        samples: Samples of the whole run: steps * global batch.
-        amount: What a sample trains on, of a window its S tokens.
-        now: Samples read so far.
-        unit: Of the amount.
+        samples: Number of samples of the whole run: steps * global batch.
+        amount: How much one sample trains on; for a window, its S tokens.
+        now: Number of samples read so far.
+        unit: Unit of `amount`, for the heading.
 
     Returns:
-        A table of share, tokens and epochs, one line per source, and a warning for every source read more
-        than 4 times. Of a run that goes on, a last column has the epochs read so far.
+        Share, tokens and epochs, one line per source, and a warning for every source read more than 4 times.
+        For a run that continues, a last column gives the epochs read so far.
     """
     now = max(now, position.since)
     samples = max(samples, now)

@@ -1,8 +1,8 @@
-"""From corpus files to a folder of records: token files, windows, MindRecord files, manifest.
+"""Makes a folder of records from corpus files: token files, windows, MindRecord files, and the manifest.
 
-The windows depend on the inputs, their order and the settings, never on the number of processes or on how
-often the run was interrupted. Intermediate files lie in `unfinished/` until the manifest is written, about
-2 bytes a token.
+The windows depend on the inputs, their order and the settings, but not on the number of processes or on how
+often the run was interrupted. Until the manifest is written, intermediate files lie in `unfinished/`; they
+take about 2 bytes a token.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from pangu_alpha.text.tokenizer import PanguTokenizer
 _UNFINISHED = "unfinished"
 _SETTINGS = "settings.json"
 
-# Hears of progress: (stage, unit of work, total units) -> what is called with each advance.
+# Called with (stage, unit of work, total units); returns the function to call with each advance.
 Progress = Callable[[str, str, int], Advance]
 
 
@@ -50,17 +50,18 @@ Progress = Callable[[str, str, int], Advance]
 class PreprocessConfig:
     """Everything that decides the records, and how many processes make them.
 
-    MindSpore opens at most 4096 MindRecord files, which is 500 billion tokens at a seq_length of 1024.
+    MindSpore opens at most 4096 MindRecord files, which hold 500 billion tokens at a seq_length of 1024.
 
     Args:
         inputs: Corpus files; windows follow their order.
         tokenizer: Vocabulary file.
-        output: Folder for the records; new, empty, or left by an interrupted run of the same settings.
-        clean: What is taken out of them, duplicate lines within each input file included; None leaves
-            documents as they are.
+        output: Folder for the records. It must be new, empty, or left by an interrupted run with the same
+            settings.
+        clean: Cleaning rules; duplicate lines are looked for within each input file. None leaves documents
+            unchanged.
 
     Raises:
-        ConfigError: All fields that have the wrong type or break a rule.
+        ConfigError: Lists all fields that have the wrong type or break a rule.
     """
 
     inputs: tuple[str, ...]
@@ -101,10 +102,10 @@ class PreprocessConfig:
         if not self.inputs:
             yield "inputs: empty; name at least one corpus file"
         if isinstance(self.output, str) and (fault := name_fault(os.path.realpath(self.output))):
-            yield f"output: {fault}"  # MindRecord writes to the whole path, but reads by the given one
+            yield f"output: {fault}"  # MindRecord writes to the resolved path, but reads by the path as given
 
     def settings(self, tokenizer_digest: str) -> dict[str, str]:
-        """What decides the windows, flat and as text: equal settings and inputs make equal records."""
+        """Everything that decides the windows, as flat text: equal settings and inputs make equal records."""
         names = [recorded_name(name) for name in self.inputs]
         fixed = {"tokenizer": tokenizer_digest, "inputs": json.dumps(names, ensure_ascii=False)}
         plain = ("seq_length", "end_of_document", "pad_last", "windows_per_shard")
@@ -115,18 +116,17 @@ class PreprocessConfig:
 
 
 def preprocess(config: PreprocessConfig, progress: Progress | None = None) -> Manifest:
-    """Makes records, or completes them, or finds them complete.
+    """Makes records, completes unfinished ones, or returns at once if they are complete.
 
     Args:
-        config: What to make.
-        progress: Hears of the two stages, tokenizing and writing.
+        progress: Called for the two stages, tokenizing and writing.
 
     Returns:
         The manifest of the finished folder.
 
     Raises:
-        ValueError: Bad input, or an output folder that holds something else. Files of others are never
-            touched.
+        ValueError: The input is bad, or the output folder holds something else. Files that preprocess.py did
+            not make are never touched.
     """
     tokenizer = PanguTokenizer(config.tokenizer)
     vocabulary = _vocabulary(tokenizer, config.end_of_document)
@@ -176,10 +176,10 @@ def _make(
 
 
 def _refuse_links(folder: Path) -> None:
-    """Makes sure that what is written or removed in `unfinished/` lies there, and not where a link leads.
+    """Refuses links, so that nothing outside `unfinished/` is written or removed.
 
     Raises:
-        ValueError: It is no folder itself, or a link lies in it.
+        ValueError: The folder is a link or not a folder, or it contains a link.
     """
     if os.path.lexists(folder) and not is_real_folder(folder):
         raise ValueError(f"{shown(folder)}: a link, or no folder; remove it, or give another --output")
@@ -207,7 +207,10 @@ def _vocabulary(tokenizer: PanguTokenizer, end_of_document: str) -> Vocabulary:
 
 
 def _check_inputs(config: PreprocessConfig) -> None:
-    """Every input exists, is of a known kind, begins as it should and is named once; all faults at once."""
+    """Checks that every input exists, is of a known kind, begins as it should, and is named only once.
+
+    All faults are reported together.
+    """
     faults = []
     seen: set[str] = set()
     for name in config.inputs:
@@ -234,7 +237,7 @@ def _why_no_file(path: Path) -> str:
 
 
 def _found(output: Path, settings: dict[str, str]) -> Manifest | None:
-    """The manifest if records of these settings are complete; None if they can be made here.
+    """Returns the manifest if records with these settings are complete; None if they can be made here.
 
     Raises:
         ValueError: The folder holds something else.
@@ -268,7 +271,7 @@ def _noted(notes: Path) -> dict[str, str]:
 
 
 def _cut(setting: object) -> str:
-    return shown(setting, 300)  # the names of 100,000 inputs are no message
+    return shown(setting, 300)  # the setting may be the names of 100,000 inputs
 
 
 def _check_unchanged(config: PreprocessConfig, manifest: Manifest) -> None:
@@ -300,7 +303,7 @@ def _token_jobs(config: PreprocessConfig, digest: str) -> list[TokenJob]:
 
 def _tokenize(jobs: list[TokenJob], workers: int, progress: Progress) -> list[InputFile]:
     sizes = [os.path.getsize(job.source) for job in jobs]
-    # The largest first, so that no process is left alone with it at the end.
+    # The largest files first, so that no process works on one alone at the end.
     order = sorted(range(len(jobs)), key=lambda place: -sizes[place])
     advance = progress("tokenizing", "B", sum(sizes))
     done = run_jobs(write_tokens, [jobs[place] for place in order], workers, advance)
@@ -337,13 +340,13 @@ def _shard_jobs(
 
 
 def _windows_per_shard(windows: int, seq_length: int) -> int:
-    """Enough files for several processes to write at once, but no small ones; follows the corpus alone."""
+    """Enough files for several processes to write at once, but no small ones; depends only on the corpus."""
     largest = max_windows(seq_length)
     return min(max(-(-windows // 8), largest // 8, 1), largest)
 
 
 def _remove_intermediate(output: str, manifest: Manifest) -> None:
-    """Removes what was made in `unfinished/`, by name, and the folder if nothing else is in it."""
+    """Removes the known files in `unfinished/` by name, and then the folder if nothing else is in it."""
     folder = Path(output) / _UNFINISHED
     if not is_real_folder(folder):
         return

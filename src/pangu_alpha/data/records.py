@@ -1,7 +1,7 @@
-"""Windows of token ids written as MindRecord files: column `input_ids`, int32 [S + 1].
+"""Writes windows of token ids as MindRecord files: column `input_ids`, int32 [S + 1].
 
-A shard is windows [k * windows_per_shard, ...) of the stream, so the files do not depend on the number of
-processes that write them. Memory O(_BLOCK * S). MindSpore is imported where a file is written.
+A shard holds windows [k * windows_per_shard, ...) of the stream, so the files do not depend on the number of
+processes that write them. Memory is O(_BLOCK * S). MindSpore is imported only where a file is written.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from pangu_alpha.files.writing import write_json
 COLUMN = "input_ids"
 INDEX_SUFFIX = ".db"
 
-# Windows handed to the writer at once.
+# Number of windows passed to the writer at once.
 _BLOCK = 2048
-# MindSpore reads files together only if their pages and headers are of one size, so these are constants: the
-# sources of a mixture may be large or small. The smallest file has 1.1 MB; with MindRecord's defaults, 48 MB.
+# MindSpore 2.9 reads files together only if their pages and headers have equal sizes. These are constants
+# because the sources of a mixture may be large or small. The smallest file takes 1.1 MB, instead of 48 MB
+# with MindRecord's defaults.
 _PAGE_BYTES = 1 << 20
 _HEADER_BYTES = 1 << 17
-# The header describes every page, in up to 230 bytes of JSON (MindSpore 2.9).
+# The header describes every page in up to 230 bytes of JSON (MindSpore 2.9), which limits their number.
 _MAX_PAGES = 512
 
 
 def max_windows(seq_length: int) -> int:
-    """Windows that fit in one MindRecord file, about 500 MB; 0 where a page cannot hold one window.
+    """Number of windows that fit in a MindRecord file of about 500 MB; 0 if a page cannot hold one window.
 
-    MindRecord stores an int32 in 4 bytes and 2 bits at most.
+    MindRecord stores an int32 in at most 4 bytes and 2 bits.
     """
     row = (seq_length + 1) * 17 // 4 + 64
     return _PAGE_BYTES // row * _MAX_PAGES
@@ -52,12 +53,11 @@ class ShardJob:
 
     Args:
         tokens: Token files of the whole stream, in order.
-        dtype: Their element type, as numpy spells it.
+        dtype: Element type of the token files, as numpy spells it.
         seq_length: S.
-        pad_id: Fills up the last window of the stream.
+        pad_id: Id that fills up the last window of the stream.
         first: First window of the shard.
         last: Window after its last one.
-        target: Path of the file.
     """
 
     tokens: tuple[Path, ...]
@@ -70,21 +70,21 @@ class ShardJob:
 
     @property
     def receipt(self) -> Path:
-        """Where the digests of the finished file wait for the manifest."""
+        """File that keeps the digests of the finished shard until the manifest is written."""
         return self.tokens[0].parent / f"{self.target.name}.json"
 
 
 def write_shard(job: ShardJob, advance: Advance) -> Shard:
-    """Writes one shard, or finds it written by an earlier run; the target appears only when it is whole.
+    """Writes one shard, unless an earlier run has; the target file appears only when it is complete.
 
     Returns:
-        Its names, sizes and digests.
+        The shard's file names, sizes and digests.
     """
     finished = _finished(job)
     if finished is not None:
         advance(finished.windows, finished.windows * (job.seq_length + 1))
         return finished
-    # A MindRecord file holds its own name, so it is made under that name in another folder.
+    # A MindRecord file contains its own name, so it is made under its final name in another folder.
     folder = job.tokens[0].parent / f"{job.target.name}.partial"
     folder.mkdir(exist_ok=True)
     made = folder / job.target.name
@@ -92,10 +92,10 @@ def write_shard(job: ShardJob, advance: Advance) -> Shard:
         _remove(stale)
     _write_windows(job, made, advance)
     for path in (made, _index(made)):
-        shutil.copymode(job.tokens[0], path)  # MindRecord lets nobody but the owner read its files
-        _flush(path)  # the receipt below must not outlive it in a power cut
+        shutil.copymode(job.tokens[0], path)  # MindSpore 2.9 makes them readable only for their owner
+        _flush(path)  # after a power cut, the receipt must not exist without the file it describes
     shard = Shard(FileDigest.of(made), FileDigest.of(_index(made)), job.last - job.first)
-    write_json(job.receipt, to_mapping(shard))  # before the target, so that every target has one
+    write_json(job.receipt, to_mapping(shard))  # before the target, so that every target has a receipt
     os.replace(_index(made), _index(job.target))
     os.replace(made, job.target)
     folder.rmdir()
@@ -103,11 +103,11 @@ def write_shard(job: ShardJob, advance: Advance) -> Shard:
 
 
 def remove_leftovers(folder: Path, shards: Sequence[Shard]) -> None:
-    """Removes receipts, half-written files, and shards that an interrupted run of older inputs finished.
+    """Removes receipts, half-written files, and shards that an interrupted run left from other inputs.
 
     Args:
-        folder: Where the receipts lie; the finished shards are in the folder above.
-        shards: Those that stay.
+        folder: Folder of the receipts; the finished shards are in the folder above it.
+        shards: Shards to keep.
     """
     kept = {shard.data.name for shard in shards}
     for receipt in folder.glob("windows-*.mindrecord.json"):
@@ -144,7 +144,7 @@ def _finished(job: ShardJob) -> Shard | None:
     try:
         shard = build(Shard, read_json(job.receipt))
     except (ConfigError, ReadError):
-        return None  # not one of ours any more: write the shard anew
+        return None  # the receipt is damaged, so the shard is written again
     newest = max(file.stat().st_mtime_ns for file in job.tokens)
     whole = all(
         path.is_file() and path.stat().st_size == file.bytes
@@ -154,7 +154,7 @@ def _finished(job: ShardJob) -> Shard | None:
 
 
 def _write_windows(job: ShardJob, path: Path, advance: Advance) -> None:
-    from mindspore.mindrecord import FileWriter  # heavy
+    from mindspore.mindrecord import FileWriter  # here, because the import takes seconds
 
     stream = TokenStream(job.tokens, job.dtype)
     writer = FileWriter(str(path), shard_num=1)
@@ -172,5 +172,5 @@ def _write_windows(job: ShardJob, path: Path, advance: Advance) -> None:
 def _attempt(method: Callable, path: Path, *arguments: object) -> None:
     try:
         method(*arguments)
-    except RuntimeError as error:  # all that MindRecord says of a full disk is "unexpected error"
+    except RuntimeError as error:  # MindSpore 2.9 reports a full disk as "unexpected error"
         raise OSError(f"{path}: MindRecord cannot write it; is the disk full? {error}") from error

@@ -1,8 +1,8 @@
-"""One corpus file to one file of token ids, each document followed by the end-of-document id.
+"""Turns one corpus file into one file of token ids, with the end-of-document id after each document.
 
-The token file is a raw little-endian array; a small JSON beside it, written last, says what it was made from,
-so an interrupted run finds it and a changed input is done again. Memory O(largest document) and, with
-duplicate lines dropped, 16 bytes for every line of the file. Imports no MindSpore.
+The token file is a raw little-endian array. A small JSON file beside it, written last, records what it was
+made from, so that a restarted run reuses it, and makes it again if the input has changed. Memory is O(largest
+document), and with duplicate lines dropped also 16 bytes for every line of the file. Imports no MindSpore.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pangu_alpha.text.documents.reading import DocumentReader
 from pangu_alpha.text.ledger import CharacterLedger
 from pangu_alpha.text.tokenizer import PanguTokenizer
 
-# Characters of the documents that are encoded together.
+# Number of characters to encode together.
 _LOAD = 1 << 18
 
 
@@ -43,12 +43,11 @@ class TokenJob:
 
     Args:
         source: Corpus file as the user named it.
-        target: Token file.
-        vocab_file: Vocabulary.
-        tokenizer_digest: Its digest; the vocabulary must not change between the files of one corpus.
+        target: Token file to write.
+        tokenizer_digest: Digest of the vocabulary, which must not change between the files of one corpus.
         end_of_document: Name of the control piece after each document.
-        read: How the file becomes documents.
-        clean: What is taken out of them; None leaves them as they are.
+        read: How the file is split into documents.
+        clean: Cleaning rules; None leaves documents unchanged.
     """
 
     source: str
@@ -61,12 +60,12 @@ class TokenJob:
 
     @property
     def receipt(self) -> Path:
-        """The JSON beside the token file."""
+        """The JSON file beside the token file."""
         return self.target.with_name(f"{self.target.name}.json")
 
     @property
     def recipe(self) -> str:
-        """Digest of everything but the source that decides the ids."""
+        """Digest of everything that decides the ids, except the source."""
         clean = to_mapping(self.clean)
         recipe = [self.tokenizer_digest, self.end_of_document, self.read.changed(), clean]
         return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
@@ -74,12 +73,12 @@ class TokenJob:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a token file was made from and holds.
+    """What a token file was made from, and its content.
 
     Args:
         recipe: See TokenJob.recipe.
-        input: The corpus file.
-        token_sha256: Of the token file: nothing flushes either of them, and a power cut may take one.
+        token_sha256: Digest of the token file. Neither file is flushed, so a power cut may destroy one of
+            them.
     """
 
     recipe: str
@@ -89,18 +88,18 @@ class Receipt:
 
 @dataclass
 class _Counts:
-    """What was written of one file.
+    """Counts of what was written for one file.
 
     Args:
         end: The end-of-document id.
-        characters: Of the documents encoded.
-        documents: Documents with a token.
-        tokens: Ids, the end-of-document ids included.
-        unknown: Ids of <unk>.
-        blank: Documents without a token.
-        blank_characters: Their characters.
-        digest: Over the bytes written.
-        ends: End-of-document ids among the tokens.
+        characters: Characters of all documents encoded.
+        documents: Documents that gave at least one token.
+        tokens: Number of ids, including end-of-document ids.
+        unknown: Number of <unk> ids.
+        blank: Documents that gave no token.
+        blank_characters: Characters of these documents.
+        digest: SHA-256 of the bytes written.
+        ends: Number of end-of-document ids in the file.
     """
 
     end: int
@@ -120,17 +119,16 @@ class _Counts:
 
 
 def write_tokens(job: TokenJob, advance: Advance) -> InputFile:
-    """Tokenizes one corpus file, or finds it tokenized by an earlier run.
+    """Tokenizes one corpus file, unless an earlier run has.
 
     Args:
-        job: What to do.
-        advance: Hears of the bytes read and tokens made.
+        advance: Called with the bytes read and the tokens made since the last call.
 
     Returns:
         The file's identity and counts.
 
     Raises:
-        ValueError: Bad input that the options do not allow, or the vocabulary changed meanwhile.
+        ValueError: The input is bad in a way that the options do not allow, or the vocabulary has changed.
     """
     before = os.stat(job.source)
     finished = _finished(job, before)
@@ -159,7 +157,7 @@ def write_tokens(job: TokenJob, advance: Advance) -> InputFile:
 
 
 def _write_receipt(path: Path, receipt: Receipt) -> None:
-    """Without flushing: a corpus of 100,000 files would wait for the disk 200,000 times."""
+    """Writes without flushing: a corpus of 100,000 files would otherwise wait for the disk 200,000 times."""
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(json_text(to_mapping(receipt), indent=None), encoding="utf-8")
     os.replace(partial, path)
@@ -171,7 +169,7 @@ def _finished(job: TokenJob, source: os.stat_result) -> InputFile | None:
     try:
         receipt = build(Receipt, read_json(job.receipt))
     except (ConfigError, ReadError):
-        return None  # not one of ours any more: make it anew
+        return None  # the receipt is damaged, so the file is tokenized again
     now = (recorded_name(job.source), source.st_size, source.st_mtime_ns, job.recipe)
     then = receipt.input
     if now != (then.path, then.bytes, then.modified_ns, receipt.recipe):
@@ -181,7 +179,7 @@ def _finished(job: TokenJob, source: os.stat_result) -> InputFile | None:
 
 @functools.lru_cache(maxsize=1)
 def _tokenizer(vocab_file: str, digest: str) -> PanguTokenizer:
-    """The vocabulary, loaded once per process."""
+    """Loads the vocabulary once per process."""
     tokenizer = PanguTokenizer(vocab_file)
     if tokenizer.digest != digest:
         raise ValueError(f"{vocab_file}: changed since the run began; start it again in another --output")
@@ -216,8 +214,8 @@ def _encode_file(
 
 
 def _write_ids(file: BinaryIO, load: list[str], tokenizer: PanguTokenizer, counts: _Counts) -> None:
-    """Appends the ids of some documents, and counts them."""
-    if len(load) == 1:  # lists of Python's numbers are far larger than the text: a long one goes by parts
+    """Appends the ids of some documents and counts them."""
+    if len(load) == 1:  # a list of Python integers is far larger than its text, so a long text goes in parts
         rows = tokenizer.encode_parts(load[0])
         lengths = [sum(_append(file, row, tokenizer, counts) for row in rows)]
         _append(file, [counts.end] * bool(lengths[0]), tokenizer, counts)
@@ -253,7 +251,7 @@ def _removed(report: CleanReport) -> dict[str, int]:
 
 
 def _loads(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Documents to be encoded together; a long one is alone."""
+    """Groups documents to be encoded together; a long one gets a group of its own."""
     load: list[str] = []
     size = 0
     for text in texts:
@@ -271,9 +269,9 @@ def _loads(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 class _Meter:
-    """Reports how far a file has been read, estimated by the size of its documents' text.
+    """Reports how much of a file has been read, estimated from the size of its documents' text.
 
-    A compressed file's text is larger than the file: it counts when it is finished.
+    The text of a compressed file is larger than the file, so such a file counts only when it is finished.
     """
 
     def __init__(self, source: str, advance: Advance) -> None:
@@ -285,7 +283,7 @@ class _Meter:
 
     def watch(self, texts: Iterable[str]) -> Iterator[str]:
         for text in texts:
-            # No second copy of a huge text for the sake of a progress bar.
+            # Estimates UTF-8 bytes: encoding a huge text would need a second copy only for a progress bar.
             self._read += len(text) if text.isascii() else 3 * len(text)
             yield text
 

@@ -1,4 +1,4 @@
-"""Windows of tokens as batches: the fields that a language model's loss takes, and the sets of a run.
+"""Makes batches of token windows, with the fields that a language model's loss takes, and opens a run's sets.
 
 Legend: B rows, S sequence length.
 """
@@ -17,15 +17,18 @@ from pangu_alpha.data.records import COLUMN
 
 
 def document_fields(ids: np.ndarray, end_of_document_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and documents of input ids; an end-of-document id belongs to the document it ends.
+    """Returns positions and document numbers of input ids.
+
+    An end-of-document id belongs to the document that it ends.
 
     Args:
         ids: Input ids, int32 [B, S].
         end_of_document_id: Id after which a new document starts.
 
     Returns:
-        position_ids, int32 [B, S]: 0 at each document's first id; and document_ids, int32 [B, S]: number of
-        end-of-document ids strictly before. A position may attend to the earlier ones of equal document_id.
+        position_ids, int32 [B, S], which are 0 at each document's first id, and document_ids, int32 [B, S],
+        the number of end-of-document ids strictly before. A position may attend to earlier ones with an equal
+        document_id.
     """
     ends = (ids[:, :-1] == end_of_document_id).astype(np.int32)
     length = ids.shape[1]
@@ -39,16 +42,16 @@ def document_fields(ids: np.ndarray, end_of_document_id: int) -> tuple[np.ndarra
 def make_batch(
     windows: np.ndarray, source_ids: np.ndarray, vocabulary: Vocabulary, document_mask: bool = True
 ) -> Batch:
-    """A batch of windows.
+    """Makes a batch of windows.
 
     Args:
         windows: int32 [B, S + 1].
         source_ids: int [B].
-        vocabulary: Whose <pad> and end of document count.
-        document_mask: False makes each row one document with positions 0..S-1.
+        vocabulary: Gives the ids of <pad> and the end of a document.
+        document_mask: False treats each row as one document with positions 0..S-1.
 
     Returns:
-        Fields, each [B, S]: input_ids and labels, the ids one place later, int32; loss_mask, float32, 1
+        Fields, each [B, S]: input_ids and labels (the ids one place later), int32; loss_mask, float32, 1
         where the input id is not <pad>, else 0; position_ids and document_ids, int32, see
         `document_fields`. A row's weight is the number of its tokens that count.
     """
@@ -71,13 +74,13 @@ def make_batch(
 
 @dataclass(frozen=True)
 class WindowCollation:
-    """Makes batches of windows; a data.batches.Collation.
+    """Makes batches of windows; implements data.batches.Collation.
 
     Args:
-        vocabulary: Of the records.
-        seq_length: S of them.
+        vocabulary: Vocabulary of the records.
+        seq_length: S of the records.
         document_mask: See `make_batch`.
-        columns: What is read of the records.
+        columns: Columns of the records to read.
     """
 
     vocabulary: Vocabulary
@@ -87,15 +90,15 @@ class WindowCollation:
 
     @classmethod
     def of(cls, records: Records, document_mask: bool = True) -> WindowCollation:
-        """For a set of records, and those that fit it."""
+        """Returns the collation for these records and for others with the same vocabulary and S."""
         return cls(records.manifest.vocabulary, records.manifest.seq_length, document_mask)
 
     def batch(self, columns: Columns, samples: np.ndarray, source_ids: np.ndarray) -> Batch:
-        """See `make_batch`; nothing in it is random."""
+        """Makes a batch as `make_batch` does; nothing in it is random, so `samples` is not used."""
         return make_batch(columns[COLUMN], source_ids, self.vocabulary, self.document_mask)
 
     def filled(self, columns: Columns | None, rows: int) -> Columns:
-        """The windows, and rows of <pad> behind them, whose loss_mask is 0."""
+        """Appends rows of <pad>, whose loss_mask is 0, to the windows."""
         windows = np.full((rows, self.seq_length + 1), self.vocabulary.pad_id, np.int32)
         if columns is not None:
             windows[: len(columns[COLUMN])] = columns[COLUMN]
@@ -110,13 +113,13 @@ def open_sources(
     tokenizer_digest: str | None = None,
     full: bool = True,
 ) -> tuple[list[Source], Records | None]:
-    """Opens every set of records a run names; see `open_records`.
+    """Opens every set of records that a run names; see `open_records`.
 
     Returns:
         The training sources in the config's order, and the validation records if there are any.
 
     Raises:
-        ValueError: All faults of all sets, and sets that do not fit each other.
+        ValueError: Lists all faults of all sets, and sets that do not fit each other.
     """
     folders = {f"data.train.{name}": source.records for name, source in config.train.items()}
     if config.validation is not None:

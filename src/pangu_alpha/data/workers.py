@@ -1,4 +1,4 @@
-"""The same function over many jobs in several processes, with progress; results in the jobs' order.
+"""Runs one function over many jobs in several processes, with progress; results keep the order of the jobs.
 
 Knows nothing of what the jobs do.
 """
@@ -24,21 +24,21 @@ _POLL_SECONDS = 0.25
 def run_jobs(
     function: Callable[[Job, Advance], Result], jobs: Sequence[Job], workers: int, advance: Advance
 ) -> list[Result]:
-    """Calls function(job, advance) for every job.
+    """Calls function(job, advance) for every job, and returns the results in order.
 
     Args:
-        function: A module's function; it calls its `advance` as it goes.
-        jobs: Picklable; the first ones start first.
-        workers: Processes; 1 works in this process.
-        advance: Hears of the progress of all jobs, in this process.
+        function: A function at module level, so that it can be pickled; it reports its progress to `advance`.
+        jobs: Must be picklable; the first ones start first.
+        workers: Number of processes; 1 runs the jobs in this process.
+        advance: Called in this process with the progress of all jobs.
 
     Raises:
-        ValueError: A worker process was killed. What a job raises is raised as it is, once the jobs that were
-            running have ended; the others are not started.
+        ValueError: A worker process was killed. What a job raises is passed on unchanged as soon as the
+            running jobs have ended; the other jobs are not started.
     """
     if workers == 1 or len(jobs) <= 1:
         return [function(job, advance) for job in jobs]
-    # Spawned, not forked: tokenizer and MindSpore own threads, which a fork would cut off.
+    # Spawned, not forked: the tokenizer and MindSpore have threads, which do not survive a fork.
     context = multiprocessing.get_context("spawn")
     totals = context.Array("q", 2)
     with ProcessPoolExecutor(min(workers, len(jobs)), context, _enter, (totals,)) as pool:
@@ -63,7 +63,7 @@ def _watch(futures: list[Future], totals: Any, advance: Advance) -> None:
         advance(now[0] - seen[0], now[1] - seen[1])
         seen = now
         for future in done:
-            future.result()  # the first failure ends the watch
+            future.result()  # raises the first failure, which ends the watch
 
 
 _totals: Any = None
@@ -76,9 +76,10 @@ def _enter(totals: Any) -> None:
 
 
 def _leave_with_parent() -> None:
-    # A pool's workers wait for ever when their parent is killed: each holds the queue's other end open.
+    # A pool's workers wait forever if their parent is killed, because each of them holds the other end of the
+    # queue open.
     parent = multiprocessing.parent_process()
-    assert parent is not None  # runs in a pool's workers only
+    assert parent is not None  # this runs only in the workers of a pool
     parent.join()
     os._exit(1)
 

@@ -1,3 +1,3 @@
-"""How good a trained network is, beside baselines on the same tokens."""
+"""Measures how good a trained network is, compared with baselines on the same tokens."""
 
 __all__ = ["perplexity"]

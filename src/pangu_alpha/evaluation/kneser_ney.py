@@ -1,4 +1,4 @@
-"""An interpolated Kneser-Ney bigram: what a language model must beat to have learned more than pairs.
+"""An interpolated Kneser-Ney bigram: the baseline that a model must beat to have learned more than pairs.
 
 Knows token ids in numpy; knows nothing of networks or files.
 """
@@ -13,15 +13,16 @@ DISCOUNT = 0.75  # the usual value; Chen & Goodman (1999), section 2.7
 
 
 class KneserNeyBigram:
-    """P(w | v) = max(c(v w) - D, 0) / c(v) + D n(v) / c(v) P1(w), n(v) counting the different followers of v.
+    """P(w | v) = max(c(v w) - D, 0) / c(v) + D n(v) / c(v) P1(w).
 
-    P1 is the same formula one order lower, on the number of different predecessors of w, interpolated with
-    the uniform distribution so that words never seen have a probability, too.
+    n(v) is the number of different followers of v. P1 is the same formula one order lower: it uses the number
+    of different predecessors of w, and is interpolated with the uniform distribution, so that words never
+    seen have a probability too. The formula is from Chen & Goodman (1999).
 
     Args:
         vocab_size: Number of ids V.
-        pairs: Arrays of (previous, next) ids, int [n] each; they are counted together.
-        discount: D, taken off every count.
+        pairs: Arrays of (previous, next) ids, int [n] each, which are counted together.
+        discount: D, which is subtracted from every count.
     """
 
     def __init__(

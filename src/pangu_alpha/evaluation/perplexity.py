@@ -1,4 +1,4 @@
-"""Perplexity of a trained network, of the untrained one and of a bigram, on the same held-out tokens."""
+"""Perplexity of a trained network, the untrained one and a bigram on the same held-out tokens."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Score:
-    """How well something predicts a set of tokens.
+    """How well a predictor predicts a set of tokens.
 
     Args:
-        name: Of what predicts.
+        name: Name of the predictor.
         nats: Mean -log p of a token.
-        tokens: How many tokens were predicted.
-        characters: How many characters they spell.
+        tokens: Number of tokens predicted.
+        characters: Number of characters that these tokens spell.
     """
 
     name: str
@@ -44,17 +44,17 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean -log p."""
+        """exp(nats), with nats capped at 50 so that the result stays finite."""
         return math.exp(min(self.nats, 50.0))
 
     @property
     def bits_per_character(self) -> float:
-        """All -log2 p over all characters; comparable between vocabularies."""
+        """Sum of -log2 p divided by the number of characters, which is comparable between vocabularies."""
         return self.nats * self.tokens / math.log(2.0) / max(self.characters, 1)
 
 
 def token_pairs(batches: Iterable[Batch]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(input, label) ids of the positions that count, int32 [n] for each batch."""
+    """(input, label) ids of the positions that count in the loss, int32 [n] for each batch."""
     return [
         (batch["input_ids"][keep], batch["labels"][keep])
         for batch in batches
@@ -63,7 +63,7 @@ def token_pairs(batches: Iterable[Batch]) -> list[tuple[np.ndarray, np.ndarray]]
 
 
 def count_characters(batches: Iterable[Batch], tokenizer: PanguTokenizer) -> int:
-    """Characters that the labels which count spell, control pieces left out."""
+    """Number of characters spelled by the labels that count in the loss, without control pieces."""
     control = list(tokenizer.control_ids)
     rows = (
         (labels, keep)
@@ -94,10 +94,10 @@ def compare_with_baselines(
     Args:
         checkpoint: A run's output folder or a checkpoint of any form.
         records: Folder of held-out records.
-        train_records: Folder of the records the network was trained on.
-        tokenizer: The vocabulary; by default the one beside the checkpoint.
-        batch_size: Rows the network takes at once.
-        options: What a checkpoint of another world may not say itself.
+        train_records: Folder of the records that the network was trained on.
+        tokenizer: The vocabulary; None takes the one beside the checkpoint.
+        batch_size: Number of rows that the network processes at once.
+        options: What the checkpoint of another program may not state itself.
 
     Raises:
         ValueError: Checkpoint or records are damaged or do not fit each other; the records hold no token to
@@ -136,17 +136,17 @@ def compare_with_baselines(
 
 
 def _with_bar(batches: Sequence[Batch], name: str) -> Iterable[Batch]:
-    """The batches, with a bar on a terminal."""
+    """The batches, with a progress bar on a terminal."""
     return tqdm(batches, desc=name, unit="batch", disable=None)
 
 
 def _batches(records: Records, batch_size: int) -> ValidationBatches:
-    """All windows of a set, in batches no larger than the set: a row of padding costs as much as text."""
+    """All windows of a set, in batches no larger than the set, because padding rows cost as much as text."""
     return ValidationBatches(records, WindowCollation.of(records), min(batch_size, records.count))
 
 
 def format_scores(scores: Iterable[Score]) -> str:
-    """A table for people."""
+    """Formats scores as a table for people."""
     scores = list(scores)
     lines = [f"{'':<34}{'perplexity':>12}{'bits/character':>16}"]
     lines += [f"{s.name:<34}{s.perplexity:>12.2f}{s.bits_per_character:>16.3f}" for s in scores]

@@ -1,3 +1,3 @@
-"""From a checkpoint and prompts to text: sampling, cached decoding, task templates."""
+"""From a checkpoint and prompts to text: loading, cached decoding, sampling, and task templates."""
 
 __all__ = ["load", "prompts", "tasks", "text"]

@@ -1,7 +1,7 @@
-"""The network on new tokens only, the earlier ones' keys and values kept: a graph for each bucket of prompt
-lengths, and one that adds a token to every row.
+"""Runs the network on new tokens only, with the keys and values of earlier tokens kept in a cache.
 
-Knows ids, slots and documents; nothing of sampling or text.
+There is one graph for each bucket of prompt lengths, and one that adds a token to every row. Knows ids, slots
+and documents; nothing of sampling or text.
 Letters: B rows, S new tokens, C slots, T = B*S, H hidden, V vocabulary.
 """
 
@@ -20,21 +20,21 @@ SMALLEST_BUCKET = 64
 
 
 class CachedForward(nn.Cell):
-    """Logits of one token a row, attending to the cache.
+    """Computes the logits after one token of each row, with attention to the cache.
 
-    A token in slot n attends to the slots from its document's first one up to n. Its position, for the
-    position table and for the query layer alike, is n less that first slot.
+    A token in slot n attends to the slots from the first one of its document up to n. Its position, both for
+    the position table and for the query layer, is n minus that first slot.
 
     Args:
-        model: Every attention has its caches already.
-        context: Slots C.
+        model: A model whose attentions already have their caches.
+        context: Number of slots C.
 
     Inputs:
         - **ids** (Tensor) - int32 [B, S].
-        - **slots** (Tensor) - int32 [B, S], where each token goes in the cache.
+        - **slots** (Tensor) - int32 [B, S], slot of the cache for each token.
         - **starts** (Tensor) - int32 [B, S], slot of the first token of its document.
-        - **places** (Tensor) - int32 [B, heads, S, 3], the slots as the caches take them.
-        - **last** (Tensor) - int32 [B], which of the S tokens the logits are of.
+        - **places** (Tensor) - int32 [B, heads, S, 3], the slots in the form that the caches take.
+        - **last** (Tensor) - int32 [B], index of the token among S whose logits are returned.
 
     Outputs:
         Tensor [B, V], float32.
@@ -64,17 +64,17 @@ class CachedForward(nn.Cell):
 
 
 class Decoder:
-    """Feeds prompts and then tokens to a model with a cache; every row keeps its own place.
+    """Feeds prompts and then single tokens to a model with a cache; every row keeps its own place.
 
     Args:
-        model: Gets caches of [B, heads, C, head size] in every attention, until `close`.
-        end_of_document: Id after which positions start at 0 again and nothing earlier is attended to.
-        batch_size: Rows B that every call computes.
-        context: Slots C, at most the model's sequence length, which is the default. The attention of every
-            token reads all of them.
+        model: Gets caches of [B, heads, C, head size] in every attention, which `close` removes.
+        end_of_document: Id after which positions restart at 0 and nothing earlier is attended to.
+        batch_size: Number of rows B that every call computes.
+        context: Number of slots C, at most the model's sequence length, which is the default. A smaller
+            context is faster, because the attention of every token reads all slots.
 
     Raises:
-        ValueError: The context does not fit the model, or another decoder holds it.
+        ValueError: The context does not fit the model, or another decoder holds the model.
     """
 
     def __init__(
@@ -90,20 +90,21 @@ class Decoder:
         self._attach()
         self.forward = CachedForward(model, self.context).set_train(False)
         if ms.get_context("device_target") == "CPU":
-            # MindSpore 2.9 then runs a graph's kernels in one go instead of as messages between threads: with
-            # some 700 kernels of microseconds a token that is a tenth of the time.
+            # With this option MindSpore 2.9 runs the kernels of a graph one after another instead of as
+            # messages between threads, which would add a tenth to the time: a token needs some 700 kernels
+            # of microseconds. The option can go when the CPU backend does so by default.
             self.forward.set_jit_config(ms.JitConfig(jit_level="O0", infer_boost="on"))
-        self._slots = np.zeros(batch_size, np.int32)  # of each row's next token
+        self._slots = np.zeros(batch_size, np.int32)  # slot of each row's next token
         self._starts = np.zeros(batch_size, np.int32)
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:
-        """Forgets all rows and feeds a prompt to each.
+        """Clears all rows and feeds one prompt to each.
 
         Args:
             prompts: Ids, at most B prompts of 1 to C ids each.
 
         Returns:
-            float32 [B, V], logits after each prompt's last id; rows without a prompt hold anything.
+            float32 [B, V], logits after each prompt's last id; rows without a prompt hold arbitrary values.
         """
         assert len(prompts) <= self.batch_size and all(1 <= len(ids) <= self.context for ids in prompts)
         bucket = self.bucket(max(len(ids) for ids in prompts))
@@ -115,7 +116,8 @@ class Decoder:
             ids[row, : len(prompt)] = prompt
             starts[row], self._starts[row] = self._documents(ids[row], len(prompt))
         self._slots = lengths.copy()
-        # Keys of the padding land in slots beyond the prompt, which are rewritten before anybody looks there.
+        # Keys of the padding go to slots beyond the prompt; each is overwritten before any token attends to
+        # it.
         slots = np.broadcast_to(np.arange(bucket, dtype=np.int32), ids.shape)
         return self._run(ids, slots, starts, lengths - 1)
 
@@ -124,7 +126,7 @@ class Decoder:
 
         Args:
             tokens: B ids; those of inactive rows do not matter.
-            active: B flags; inactive rows are computed but stay where they are.
+            active: B flags; inactive rows are computed too, but keep their place.
 
         Returns:
             float32 [B, V], logits after each token.
@@ -144,14 +146,14 @@ class Decoder:
         return bool(self._slots[row] < self.context)
 
     def bucket(self, length: int) -> int:
-        """The length a prompt is padded to: 64, 128, ... up to the context."""
+        """The length to which a prompt is padded: 64, 128, ... up to the context."""
         size = SMALLEST_BUCKET
         while size < length:
             size *= 2
         return min(size, self.context)
 
     def close(self) -> None:
-        """Takes the caches off the model again."""
+        """Removes the caches from the model."""
         for _, attention in self._attentions():
             attention.key_cache = attention.value_cache = None
             attention.cached = False
@@ -173,7 +175,7 @@ class Decoder:
         return [(f"decoder.{name}", layer.attention) for name, layer in layers]
 
     def _documents(self, ids: np.ndarray, length: int) -> tuple[np.ndarray, int]:
-        """Slot of the first token of each token's document, and of the document the next token is in."""
+        """First slot of each token's document, and of the document that the next token will belong to."""
         begins = np.zeros(len(ids) + 1, np.int32)
         ends = np.flatnonzero(ids[:length] == self._end_of_document)
         begins[ends + 1] = ends + 1

@@ -1,7 +1,7 @@
-"""Continuations of prompts, token by token.
+"""Continues prompts token by token.
 
-Knows ids only. Prompts are taken in groups of as many as the decoder has rows; a prompt's continuation does
-not depend on its neighbours.
+Knows ids only. Prompts are processed in groups as large as the decoder's number of rows; a prompt's
+continuation does not depend on the other prompts in its group.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Finished = Callable[[int, Sequence[int]], bool]
 
 
 class Event(NamedTuple):
-    """A new token of one prompt, or the end of its continuation; the other of the two is None.
+    """A new token of one prompt, or the end of its continuation; either `token` or `reason` is None.
 
     Args:
-        prompt: Number of the prompt.
+        prompt: Index of the prompt.
         token: The new id.
-        reason: Why it ended: "stop" a stop id or text came up, "length" max_new_tokens were generated,
-            "context" there is no room left.
+        reason: Why the continuation ended: "stop" if a stop id or text was generated, "length" after
+            max_new_tokens, "context" if there is no room left.
     """
 
     prompt: int
@@ -38,12 +38,7 @@ class Event(NamedTuple):
 
 
 class Continuation(NamedTuple):
-    """What follows one prompt.
-
-    Args:
-        ids: All new ids.
-        reason: Why it ended; see Event.
-    """
+    """All new ids after one prompt, and why the continuation ended (see Event)."""
 
     ids: tuple[int, ...]
     reason: Reason
@@ -58,13 +53,14 @@ class _Row:
 
 
 class Generator:
-    """Generates with a model.
+    """Generates continuations with a model.
 
     Args:
-        model: Its attentions get caches, until `close`.
-        end_of_document: Id between documents; ends a continuation.
-        batch_size: Prompts computed together.
-        context: Most ids of a prompt and its continuation together; the model's sequence length by default.
+        model: Its attentions get caches, which `close` removes.
+        end_of_document: Id between documents; it ends a continuation.
+        batch_size: Number of prompts computed together.
+        context: Largest number of ids of a prompt and its continuation together; None is the model's sequence
+            length.
         banned: Ids that are never generated.
 
     Raises:
@@ -102,22 +98,22 @@ class Generator:
         sampling: SamplingConfig,
         finished: Finished = lambda prompt, ids: False,
     ) -> Iterator[Event]:
-        """Continues prompts, giving out every token as it comes.
+        """Continues prompts, and yields every token as soon as it is chosen.
 
-        The n-th copy of a prompt gets the n-th random stream, so repeat a prompt to have several samples.
+        The n-th copy of a prompt uses the n-th random stream, so repeat a prompt to get several samples.
 
         Args:
-            prompts: Ids of each.
-            sampling: How to choose tokens; its stop texts are the caller's business.
-            finished: Asked with (number of the prompt, its new ids) before each token is given out;
-                True makes it the last and the reason "stop".
+            prompts: Ids of each prompt.
+            sampling: How to choose tokens; its stop texts are left to the caller (see `finished`).
+            finished: Called with (index of the prompt, its new ids) before each token is yielded; True makes
+                that token the last one, with the reason "stop".
 
         Yields:
-            Event: one for every token, and one with the reason at the end of every prompt.
+            Event: One for every token, and one with the reason at the end of every prompt.
 
         Raises:
-            ValueError: All prompts that are empty, too long or hold ids outside the vocabulary; at once, not
-                at the first token.
+            ValueError: Lists all prompts that are empty, too long or hold ids outside the vocabulary. It is
+                raised by the call itself, not by the first iteration.
         """
         self._check(prompts)
         rows: list[_Row] = []
@@ -128,13 +124,13 @@ class Generator:
         return self._run(prompts, rows, sampling.max_new_tokens, finished)
 
     def close(self) -> None:
-        """Takes the caches off the model again."""
+        """Removes the caches from the model."""
         self.decoder.close()
 
     def _check(self, prompts: Sequence[Sequence[int]]) -> None:
         problems, seen = [], set()
         for number, prompt in enumerate(map(tuple, prompts)):
-            if prompt in seen:  # another sample of a prompt that was looked at
+            if prompt in seen:  # another sample of a prompt that has been checked
                 continue
             seen.add(prompt)
             if not prompt:

@@ -1,6 +1,6 @@
-"""From a checkpoint of any form to a model ready to generate: weights, vocabulary, end of a document.
+"""Loads a checkpoint of any form as a model that is ready to generate: weights, vocabulary, end of document.
 
-Never starts from random weights: whatever is missing, damaged or does not fit is an error.
+Never starts from random weights: anything missing, damaged or unsuitable is an error.
 """
 
 from __future__ import annotations
@@ -38,13 +38,12 @@ class LoadedModel:
     """A trained model with its tokenizer.
 
     Args:
-        model: With the checkpoint's weights.
-        tokenizer: The one it was trained with.
+        tokenizer: The tokenizer that the model was trained with.
         end_of_document: Id between documents in its training data.
-        checkpoint: Where the weights are from.
-        step: Optimizer steps they had, as far as the checkpoint says.
-        form: What the checkpoint is.
-        notes: What was assumed or left aside in reading it.
+        checkpoint: Folder or file of the weights.
+        step: Number of optimizer steps, if the checkpoint records it, else 0.
+        form: Form of the checkpoint, in words.
+        notes: What was assumed or ignored in reading it.
     """
 
     model: PanguAlpha
@@ -56,11 +55,10 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
 
     def text_generator(self, batch_size: int = 1, context: int | None = None) -> TextGenerator:
-        """A generator that never yields control ids, <unk>, or ids the vocabulary does not have.
+        """Returns a generator that never yields control ids, <unk>, or ids that the vocabulary does not have.
 
         Args:
-            batch_size: See Generator.
-            context: See Generator.
+            batch_size, context: See Generator.
         """
         absent = range(self.tokenizer.vocab_size, self.model.config.vocab_size)
         banned = self.tokenizer.control_ids | {self.tokenizer.unk_id, *absent}
@@ -79,17 +77,18 @@ def load_for_inference(
     """Loads a model and its tokenizer.
 
     Args:
-        path: A checkpoint of any form that `checkpoint.open.open_source` knows; or a run's output folder
-            or its `checkpoints`, of which the newest whole one is taken.
-        tokenizer: The vocabulary; by default vocab.model in the checkpoint or in a folder around it.
-        end_of_document: Name of the control piece between documents; by default what the checkpoint says,
-            else the card of the shipped model of this shape, else that of a card that says nothing.
-        options: What a checkpoint of another world may not say itself.
-        decoding: Take the operators that are fast for a token a row; False for whole sequences, as scoring
-            given texts has them, and a model without dropout. Both compute the same function.
+        path: A checkpoint of any form that `checkpoint.open.open_source` knows; or a run's output folder or
+            its `checkpoints` folder, of which the newest complete checkpoint is taken.
+        tokenizer: The vocabulary; None looks for vocab.model in the checkpoint and the folders around it.
+        end_of_document: Name of the control piece between documents. None takes what the checkpoint states,
+            else what the card of the shipped model of this shape states, else a card's default.
+        options: What the checkpoint of another program may not state itself.
+        decoding: True chooses the operators that are fast for single tokens. False chooses those for whole
+            sequences, as for scoring given texts, and a model without dropout. Both compute the same
+            function.
 
     Raises:
-        ValueError: There is no whole checkpoint, no vocabulary, or they do not fit together.
+        ValueError: There is no complete checkpoint or no vocabulary, or they do not fit together.
     """
     source = open_source(path, options)
     manifest = source.manifest
@@ -100,7 +99,7 @@ def load_for_inference(
     config = pangu_config(manifest.config["model"], "generation")
     vocabulary = _open_tokenizer(source, tokenizer, config)
     ends = _end_of_document(source, config, vocabulary, end_of_document)
-    if not decoding:  # flash attention, which Ascend has for whole sequences, takes no dropout
+    if not decoding:  # on Ascend, whole sequences use flash attention, which does not support dropout
         config = replace(config, dropout=0.0)
     model = PanguAlpha(config, seed=None, operators=operators_for(config, decoding=decoding))
     load_weights(model, source)
@@ -109,11 +108,11 @@ def load_for_inference(
 
 
 def load_weights(model: PanguAlpha, source: Source) -> None:
-    """Sets every parameter of a model from a checkpoint, tensor by tensor; checksums are compared.
+    """Sets every parameter of a model from a checkpoint, one tensor at a time, and compares checksums.
 
     Raises:
-        CheckpointError: Tensors are missing, too many, incomplete or of another shape, and nothing was set
-            then; or the bytes of one are damaged.
+        CheckpointError: Tensors are missing, too many, incomplete or of another shape; then no parameter was
+            changed. Or the bytes of a tensor are damaged; then some parameters may have been changed.
     """
     parameters, stored = dict(model.parameters_and_names()), source.tensors["model"]
     expected = {name: (parameter.shape, None) for name, parameter in parameters.items()}
@@ -155,7 +154,7 @@ def _open_tokenizer(source: Source, given: str | Path | None, config: ModelConfi
             f"{file}: not the vocabulary {source.path} was trained with (digest {tokenizer.digest[:12]}, "
             f"not {expected[:12]}); name the right one with --vocabulary FILE"
         )
-    if lost := tokenizer.lost_pieces:  # a network trained with it has seen <unk> there, so it is usable
+    if lost := tokenizer.lost_pieces:  # no error: a network trained with it has seen <unk> in these places
         logger.warning(
             "%s: text never yields its pieces for %s, each of these in a prompt becomes <unk>; its network "
             "cannot write them either",

@@ -1,4 +1,4 @@
-"""Prompts as users give them: words of a command line, and files of a prompt a line.
+"""Reads prompts as users give them: on the command line, or in files with one prompt per line.
 
 Knows no model and no MindSpore.
 """
@@ -13,15 +13,15 @@ from pangu_alpha.files.reading import ReadError, parse_json, read_text, require_
 from pangu_alpha.files.shown import quoted, shown
 from pangu_alpha.inference.tasks import Task
 
-_STREAMS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # what <(command) of a shell and `-` of others are
+_STREAMS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # paths that shells give for <(command) and `-`
 
 
 def prompt_lines(path: str | Path) -> list[tuple[int, str]]:
-    """The lines of a prompt file that are not blank, with their numbers from 1.
+    """Returns the lines of a prompt file that are not blank, with their numbers from 1.
 
     Raises:
         OSError: The file cannot be read.
-        ReadError: It is no file, not UTF-8, or holds no prompt.
+        ReadError: The path is not a file, or its content is not UTF-8 or holds no prompt.
     """
     path = Path(path)
     if not str(path).startswith(_STREAMS):
@@ -34,15 +34,15 @@ def prompt_lines(path: str | Path) -> list[tuple[int, str]]:
 
 
 def read_prompt_file(path: str | Path, task: Task | None = None) -> list[str]:
-    """The prompts of a file: its lines, or of FILE.jsonl what their objects say.
+    """Returns the prompts of a file: its lines, or for FILE.jsonl the prompts in its objects.
 
     Args:
-        path: UTF-8; a pipe only as the shell's <(command).
-        task: Makes the prompts from the objects' fields.
+        path: A UTF-8 file; pipes are allowed only as the shell's <(command).
+        task: Makes the prompts from the objects' fields; None takes their field "prompt".
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is not UTF-8, holds no prompt, or has bad lines; all of them are named.
+        ValueError: The file is not UTF-8, holds no prompt, or has bad lines, all of which are listed.
     """
     lines = prompt_lines(path)
     if Path(path).suffix.lower() != ".jsonl":
@@ -63,10 +63,10 @@ def read_prompt_file(path: str | Path, task: Task | None = None) -> list[str]:
 
 
 def parse_fields(words: Iterable[str]) -> dict[str, str]:
-    """A task's fields from KEY=VALUE words.
+    """Returns a task's fields from words of the form KEY=VALUE.
 
     Raises:
-        ValueError: A word without =, or a key twice.
+        ValueError: A word has no =, or a key occurs twice.
     """
     fields: dict[str, str] = {}
     for word in words:
@@ -80,14 +80,13 @@ def parse_fields(words: Iterable[str]) -> dict[str, str]:
 
 
 def require_text(text: str, where: str) -> None:
-    """Refuses a word of a command line that is not UTF-8, which Python fills up with half characters.
+    """Refuses a word of the command line that is not UTF-8, which Python represents with lone surrogates.
 
     Args:
-        text: The word.
-        where: Its option, for the error.
+        where: The option it was given to, for the error message.
 
     Raises:
-        ValueError: It is not UTF-8.
+        ValueError: The word is not UTF-8.
     """
     try:
         text.encode("utf-8")

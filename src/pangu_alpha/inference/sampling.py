@@ -1,7 +1,7 @@
-"""One token out of a row of logits, reproducibly.
+"""Chooses one token from a row of logits, reproducibly.
 
 Knows no model and no text. A sampler belongs to one prompt: its random stream is a function of the seed and
-the prompt's ids, so the same prompt gives the same tokens alone and among others. Letter: V vocabulary.
+the prompt's ids, so a prompt gets the same tokens alone and among others. Letter: V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ import numpy as np
 
 from pangu_alpha.config.generate import SamplingConfig
 
-_MOST = 1e300  # of a penalty in all; beyond it, float64 would make an infinity of a sum
+_MOST = 1e300  # bound of a total penalty; float64 sums of larger values would become infinite
 
 
 class Sampler:
-    """Chooses the tokens of one continuation and remembers them for the penalties.
+    """Chooses the tokens of one continuation, and remembers them for the penalties.
 
     Args:
-        config: How to choose.
-        prompt: The prompt's ids, which the random stream depends on.
+        prompt: The prompt's ids, on which the random stream depends.
         banned: bool [V], True for ids that are never chosen.
-        repetition: Tells apart several continuations of one prompt.
+        repetition: Number that distinguishes several continuations of one prompt.
     """
 
     def __init__(
@@ -43,10 +42,10 @@ class Sampler:
             logits: float32 [V].
 
         Returns:
-            The id; it counts in the penalties from now on.
+            The id, which counts in the penalties from now on.
 
         Raises:
-            ValueError: The logits are not numbers.
+            ValueError: The logits are not finite.
         """
         if not np.isfinite(logits).all():
             raise ValueError(
@@ -54,7 +53,7 @@ class Sampler:
                 "checkpoint of the run"
             )
         config = self._config
-        # the likeliest id needs no normalisation, which would take half a millisecond of 40,000 ids
+        # The most likely id needs no normalisation, which would take half a millisecond for 40,000 ids.
         scores = penalize(logits if config.greedy else log_softmax(logits), self._counts, config)
         scores[self._banned] = -np.inf
         token = int(scores.argmax()) if config.greedy else self._draw(scores)
@@ -63,7 +62,7 @@ class Sampler:
 
     def _draw(self, scores: np.ndarray) -> int:
         ids, probabilities = candidates(scores, self._config)
-        # One draw a token whatever the candidates, so that the stream stays in step.
+        # Always one random number a token, so that the stream does not depend on the number of candidates.
         place = int(np.searchsorted(np.cumsum(probabilities), self._random.random(), side="right"))
         return int(ids[min(place, len(ids) - 1)])
 
@@ -75,15 +74,14 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def penalize(scores: np.ndarray, counts: np.ndarray, config: SamplingConfig) -> np.ndarray:
-    """score - count * frequency - (count > 0) * presence, as the 2023 release does.
+    """Computes score - count * frequency - (count > 0) * presence, as the 2023 release does.
 
     Args:
         scores: Log-probabilities [V].
         counts: How often each id was *generated* [V]; the prompt does not count.
-        config: The two penalties.
 
     Returns:
-        The new scores [V]; finite whatever the penalties, since float64 and a bound hold their sum.
+        The new scores [V], which are finite for any penalties, because the penalties are clipped in float64.
     """
     if config.frequency_penalty == config.presence_penalty == 0.0:
         return scores.copy()
@@ -94,20 +92,20 @@ def penalize(scores: np.ndarray, counts: np.ndarray, config: SamplingConfig) -> 
 
 
 def candidates(scores: np.ndarray, config: SamplingConfig) -> tuple[np.ndarray, np.ndarray]:
-    """The ids to draw from, likeliest first, and their probabilities.
+    """Returns the ids to draw from, most likely first, and their probabilities.
 
-    Unlike the 2023 release, penalised scores are made probabilities again before top-p looks at their sum.
+    Unlike in the 2023 release, the penalised scores are normalised again before top-p looks at their sum.
 
     Args:
-        scores: Log-probabilities [V] after penalties; -inf for what is banned.
-        config: Temperature, top-k, top-p.
+        scores: Log-probabilities [V] after penalties; -inf for banned ids.
+        config: Gives temperature, top-k and top-p.
 
     Returns:
         (int [K], float64 [K] whose sum is 1).
     """
     ids = np.flatnonzero(scores > -np.inf)
     scores = scores.astype(np.float64)
-    with np.errstate(over="ignore", under="ignore"):  # the likeliest id's 0 stays 0 at any temperature
+    with np.errstate(over="ignore", under="ignore"):  # the highest score is 0 and stays 0 at any temperature
         scores = (scores - scores.max()) / config.temperature
     if 0 < config.top_k < len(ids):
         ids = ids[np.argpartition(-scores[ids], config.top_k - 1)[: config.top_k]]

@@ -1,7 +1,7 @@
-"""Prompt forms for what the published model was shown doing, zero-shot or after a few examples.
+"""Prompt forms for the tasks shown with the published model, zero-shot or after a few examples.
 
-The model is a base language model: a form only begins a text whose likely continuation is the answer. The
-forms are ours, in the plain manner of the paper's examples (arXiv 2104.12369, section 5 and appendix).
+PanGu-alpha is a base language model, so a form only begins a text whose likely continuation is the answer.
+We wrote the forms in the plain style of the paper's examples (arXiv 2104.12369, section 5 and appendix).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class Task:
     """One prompt form.
 
     Args:
-        summary: What it is for.
-        prompt: The form; {names} are its fields.
-        answer: Field that a solved example has besides those of the prompt, and that follows the prompt.
-        separator: Between two examples, and between the last one and the prompt.
+        summary: What the form is for.
+        prompt: The form; {names} in it are its fields.
+        answer: Name of the additional field of a solved example, which follows the prompt.
+        separator: Text between two examples, and between the last one and the prompt.
         stop: Texts that end an answer.
     """
 
@@ -34,18 +34,18 @@ class Task:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Names of the fields the prompt needs, in their order."""
+        """Names of the fields that the prompt needs, in order."""
         return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(self.prompt) if name))
 
     def render(self, fields: Mapping[str, str], examples: Sequence[Mapping[str, str]] = ()) -> str:
-        """The text to continue.
+        """Returns the text to continue.
 
         Args:
             fields: Value of every field of the prompt.
-            examples: Solved cases shown before it, each with the prompt's fields and the answer.
+            examples: Solved cases to show before it, each with the prompt's fields and the answer.
 
         Raises:
-            ValueError: Missing and unknown fields, all of them, with a list of the known ones.
+            ValueError: Lists all missing and unknown fields, and the known ones.
         """
         problems = self._problems(fields, self.fields, "the prompt")
         for number, example in enumerate(examples):
@@ -92,10 +92,10 @@ TASKS: Mapping[str, Task] = {
 
 
 def find_task(name: str) -> Task:
-    """A task by its name.
+    """Returns a task by its name.
 
     Raises:
-        ValueError: There is none of that name; the message names the nearest or lists them.
+        ValueError: There is no such task; the message names the most similar one, or lists all.
     """
     if name not in TASKS:
         raise ValueError(f"task: there is none called {quoted(name)}; {nearest(name, TASKS)}")

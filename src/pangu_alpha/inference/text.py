@@ -1,6 +1,6 @@
-"""Generation from text to text: prompts to ids, ids to text as soon as no later token can change it.
+"""Generates text from text: encodes prompts, and yields text as soon as no later token can change it.
 
-PanGu-alpha is a base language model: it continues text and follows no instructions.
+PanGu-alpha is a base language model: it continues text and does not follow instructions.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pangu_alpha.text.tokenizer import CONTROL_NAMES, PanguTokenizer
 
 logger = logging.getLogger(__name__)
 
-_REPLACEMENT = "\ufffd"  # what the bytes of a character give until they are all there
+_REPLACEMENT = "\ufffd"  # what a character decodes to until all its bytes have been generated
 
 
 class Piece(NamedTuple):
-    """The next bit of one prompt's continuation.
+    """The next part of one prompt's continuation.
 
     Args:
         prompt: Index of the prompt.
-        text: What has become certain; may be empty in the last one.
-        reason: Why it ended (see generate.Event), with the last one only.
+        text: Text that has become certain; may be empty in the last piece.
+        reason: Why the continuation ended (see generate.Event); only in the last piece.
     """
 
     prompt: int
@@ -35,13 +35,7 @@ class Piece(NamedTuple):
 
 
 class Completion(NamedTuple):
-    """One prompt's whole continuation.
-
-    Args:
-        prompt: The text that was continued.
-        text: What follows it.
-        reason: Why it ended; see generate.Event.
-    """
+    """One prompt with its whole continuation, and why that ended (see generate.Event)."""
 
     prompt: str
     text: str
@@ -49,13 +43,12 @@ class Completion(NamedTuple):
 
 
 class GrowingText:
-    """Text of a growing list of ids, given out once it is final.
+    """The text of a growing list of ids, returned as soon as it is final.
 
-    Held back: the start of what may become a stop text, and characters whose bytes are not all there.
+    It holds back the start of what may become a stop text, and characters whose bytes are incomplete.
 
     Args:
-        tokenizer: Decodes.
-        stop: Texts where everything ends.
+        stop: Texts at which the continuation ends; they are not part of it.
     """
 
     def __init__(self, tokenizer: PanguTokenizer, stop: Sequence[str] = ()) -> None:
@@ -66,8 +59,8 @@ class GrowingText:
         self.stopped = False
 
     def update(self, ids: Sequence[int]) -> None:
-        """Takes notice of the ids so far. Cost: O(their number)."""
-        # All ids are decoded again, because what a SentencePiece id gives may depend on its neighbours.
+        """Takes all ids generated so far. The time grows with their number."""
+        # All ids are decoded again, because the text of a SentencePiece id may depend on its neighbours.
         self._text = self._tokenizer.decode(ids)
         places = [place for place in map(self._text.find, self._stop) if place >= 0]
         if places:
@@ -75,7 +68,7 @@ class GrowingText:
             self.stopped = True
 
     def take(self, final: bool = False) -> str:
-        """What is certain and was not given out before; with `final`, everything."""
+        """Returns the text that is certain and was not returned before; with `final`, all the rest."""
         end = len(self._text) if final or self.stopped else self._certain()
         piece = self._text[self._given : end]
         self._given = max(self._given, end)
@@ -90,12 +83,7 @@ class GrowingText:
 
 
 class TextGenerator:
-    """Continues texts.
-
-    Args:
-        generator: Continues ids.
-        tokenizer: The one the model was trained with.
-    """
+    """Continues texts."""
 
     def __init__(self, generator: Generator, tokenizer: PanguTokenizer) -> None:
         self.generator = generator
@@ -115,19 +103,20 @@ class TextGenerator:
     def stream(
         self, prompts: Sequence[str], sampling: SamplingConfig, truncate_left: bool = False
     ) -> Iterator[Piece]:
-        """Continues prompts, giving out text as it becomes certain; pieces of several prompts alternate.
+        """Continues prompts, and yields text as it becomes certain; pieces of several prompts alternate.
 
         Args:
-            prompts: Any text. Names of control ids in it are text; a warning says so.
-            sampling: How to choose, and the texts to stop at.
-            truncate_left: Cut off the beginning of a prompt that does not leave room for max_new_tokens (or,
-                where those alone fill the context, for one) instead of refusing what exceeds the context.
+            prompts: Any text. Names of control ids in it are plain text, and a warning is logged.
+            sampling: How to choose tokens, and the texts to stop at.
+            truncate_left: True cuts off the beginning of a prompt that does not leave room for max_new_tokens
+                (or for one token, if max_new_tokens alone fill the context). False refuses prompts that
+                exceed the context.
 
         Yields:
-            Piece: the pieces of a prompt put together are its continuation.
+            Piece: The texts of one prompt's pieces add up to its continuation.
 
         Raises:
-            ValueError: All prompts that are empty or too long; a stop text that no ids can give.
+            ValueError: Lists all prompts that are empty or too long; or a stop text cannot be generated.
         """
         ids = [encode_prompt(self.tokenizer, prompt, number) for number, prompt in enumerate(prompts)]
         if truncate_left:
@@ -144,7 +133,7 @@ class TextGenerator:
         return self._pieces(events, texts)
 
     def _as_generated(self, stop: str) -> str:
-        """A stop text in the form the vocabulary gives it: a full-width comma, say, comes out as ASCII's."""
+        """A stop text as the vocabulary generates it: for example, a full-width comma becomes ASCII's."""
         ids = self.tokenizer.encode(stop)
         text = self.tokenizer.decode(ids)
         if not text or self.tokenizer.unk_id in ids:
@@ -162,11 +151,11 @@ class TextGenerator:
 
 
 def with_chinese_punctuation(pieces: Iterable[Piece], prompts: Sequence[str]) -> Iterator[Piece]:
-    """The same continuations with Chinese punctuation between Chinese characters; see ChinesePunctuation.
+    """Yields the same continuations with Chinese punctuation between Chinese characters.
 
     Args:
-        pieces: Of `TextGenerator.stream`.
-        prompts: The texts that are continued; they count as what stands before.
+        pieces: From `TextGenerator.stream`.
+        prompts: The prompts that are continued; their ends count as neighbours (see ChinesePunctuation).
     """
     writers = [ChinesePunctuation(prompt) for prompt in prompts]
     for piece in pieces:
@@ -177,12 +166,11 @@ def with_chinese_punctuation(pieces: Iterable[Piece], prompts: Sequence[str]) ->
 
 
 def encode_prompt(tokenizer: PanguTokenizer, prompt: str, number: int = 0) -> list[int]:
-    """Ids of a prompt, with a warning for what users may expect to be otherwise.
+    """Returns the ids of a prompt, and logs a warning where users may expect something else.
 
     Args:
-        tokenizer: The model's.
-        prompt: Any text; one that gives no id makes an empty list.
-        number: Of the prompt, for the warning.
+        prompt: Any text; the result is empty if the vocabulary drops all of it.
+        number: Index of the prompt, for the warning.
     """
     ids = tokenizer.encode(prompt)
     names = [name for name in CONTROL_NAMES if name in prompt]

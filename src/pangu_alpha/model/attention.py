@@ -1,4 +1,4 @@
-"""Multi-head attention whose queries may come from elsewhere than its keys and values.
+"""Multi-head attention whose queries may come from another tensor than its keys and values.
 
 Letters: B batch, S new positions, C key positions (= S without a cache), T = B*S, H hidden, N heads,
 d head size.
@@ -16,19 +16,17 @@ from pangu_alpha.model.operators import Operators
 
 
 class Attention(nn.Cell):
-    """Scaled dot-product attention over N heads, queries from one tensor, keys and values from another.
+    """Scaled dot-product attention over N heads, with queries from one tensor, keys and values from another.
 
     Args:
-        config: The network's shape.
-        operators: The device's operators.
-        salt: Of the dropout on the attention weights.
+        salt: Number of the dropout cell on the attention weights.
 
     Inputs:
-        - **query** (Tensor) - [T, H], what asks.
-        - **x** (Tensor) - [T, H], what is asked.
-        - **mask** (Tensor) - made by the device's `mask` from [B, S, C].
-        - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row, or None.
-        - **places** (Tensor) - int32 [B, N, S, 3], places in the cache, or None without one.
+        - **query** (Tensor) - [T, H], from which the queries are made.
+        - **x** (Tensor) - [T, H], from which the keys and values are made.
+        - **mask** (Tensor) - result of `operators.mask` for a mask [B, S, C].
+        - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row, or None for no dropout.
+        - **places** (Tensor) - int32 [B, N, S, 3], places in the cache, or None without a cache.
 
     Outputs:
         Tensor [T, H].
@@ -45,7 +43,7 @@ class Attention(nn.Cell):
         self.core = operators.attention(config.num_heads, config.head_size, dropout)
         self.join = operators.join_heads(config.num_heads)
         self.output = Linear(hidden, hidden, operators)
-        self.cached = False  # a decoder sets it, with key_cache and value_cache
+        self.cached = False  # inference.decoder sets it, together with key_cache and value_cache
         self.key_cache: Any = None
         self.value_cache: Any = None
 

@@ -1,4 +1,4 @@
-"""The keys and values of all positions so far, kept on the device between calls.
+"""A cache of the keys and values of all positions so far, kept on the device between calls.
 
 Letters: B batch, S new positions, C slots, N heads, d head size.
 """
@@ -11,14 +11,13 @@ from mindspore import Parameter, Tensor, nn, ops
 
 
 class KeyValueCache(nn.Cell):
-    """Keys or values of all positions so far, one row a slot.
+    """Keys or values of all positions so far, with one row for each slot.
 
     Args:
-        batch_size: Rows B.
-        num_heads: Heads N.
-        length: Slots C.
-        head_size: Columns d.
-        dtype: Type of the entries.
+        batch_size: Number of rows B.
+        num_heads: Number of heads N.
+        length: Number of slots C.
+        head_size: Number of columns d.
 
     Inputs:
         - **new** (Tensor) - [B, N, S, d].
@@ -40,11 +39,11 @@ class KeyValueCache(nn.Cell):
 
 
 def places_of(slots: np.ndarray, num_heads: int) -> np.ndarray:
-    """Where the caches of all layers put new entries.
+    """Returns the places in which the caches of all layers store new entries.
 
     Args:
         slots: int [B, S], slot of each new position.
-        num_heads: Heads N.
+        num_heads: Number of heads N.
 
     Returns:
         int32 [B, N, S, 3]: row, head, slot.

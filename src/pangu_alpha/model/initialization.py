@@ -1,8 +1,9 @@
-"""Initial values of every parameter, as the table of parameters says them (network.parameters).
+"""Draws the initial values of every parameter as the table of parameters states them (network.parameters).
 
-MindSpore's defaults have changed since 2021 (its Dense was Normal(0.01), its TruncatedNormal cut at two
-sigma), so nothing is left to them. Values are drawn by numpy and depend on the seed and the parameter's name
-only: the same for every plan, device and order of construction. Any part of a parameter can be drawn alone.
+Nothing is left to MindSpore's defaults, because they have changed since 2021 (its Dense was Normal(0.01), its
+TruncatedNormal cut at two sigma). numpy draws the values, and they depend only on the seed and the
+parameter's name, so they are the same for every plan, device and order of construction. Any part can be drawn
+alone.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from mindspore import Tensor, nn
 from pangu_alpha.network.parameters import ParameterSpec, parameter_table
 from pangu_alpha.network.rows import Constant
 
-_PIECE = 1 << 16  # numbers drawn at once; what a processor's cache holds is the fastest
+_PIECE = 1 << 16  # numbers drawn at once; fastest when they fit in a processor's cache
 
 
 def initialize(model: nn.Cell, seed: int) -> None:
-    """Sets every parameter of a network; see `initial_values`.
+    """Overwrites every parameter of a network with its initial values; see `initial_values`.
 
     Args:
-        model: Its `config` is of a type whose parameters have a table; its parameters are overwritten.
+        model: A network whose `config` is of a type with registered rows (network.parameters).
         seed: Any non-negative integer.
     """
     table = parameter_table(model.config)
@@ -38,17 +39,17 @@ def initial_values(
     seed: int,
     part: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> np.ndarray:
-    """Initial values of a part of a parameter, the same whatever part is asked for.
+    """Returns the initial values of a part of a parameter; they do not depend on which part is asked for.
 
-    A part costs the time of all rows up to its last, since a number's place in the random stream is not
-    known before all that lie in front of it are drawn; but no more memory than the part. Only what is cut at
-    some multiple of sigma is drawn whole.
+    A part takes the time of all rows up to its last one, because a number's place in the random stream is
+    known only after the numbers before it have been drawn. It takes no more memory than the part itself,
+    except that a parameter with a cut is drawn whole.
 
     Args:
-        spec: The parameter; one whose values are drawn is a matrix.
+        spec: The parameter; unless it is constant, it must be a matrix.
         seed: Any non-negative integer.
-        part: First index and length along each dimension; the whole when left out. Rows beyond the whole are
-            padding, zero.
+        part: First index and length along each dimension; None is the whole. Rows beyond the whole are
+            padding and filled with zeros.
 
     Returns:
         float32 array of the part.
@@ -67,7 +68,7 @@ def initial_values(
 def _normal(
     rng: np.random.Generator, shape: tuple[int, ...], start: tuple[int, ...], held: tuple[int, ...]
 ) -> np.ndarray:
-    """A part of a matrix of normal values that are drawn row by row."""
+    """A part of a matrix of normal values drawn row by row."""
     values = np.zeros(held, np.float32)
     first, end = start[0], min(start[0] + held[0], shape[0])
     columns = slice(start[1], start[1] + held[1])

@@ -1,4 +1,4 @@
-"""The cells a layer is made of, besides attention.
+"""The cells of a layer, apart from attention.
 
 Letters: T rows = B batch x S sequence, I inputs, O outputs, H hidden, V vocabulary.
 Each operator is a named attribute, so that a plan can place it from outside.
@@ -14,7 +14,7 @@ from pangu_alpha.model.operators import Operators
 
 
 def empty_parameter(*shape: int) -> Parameter:
-    """A float32 parameter whose values `initialize` sets; zeros until then."""
+    """A float32 parameter of zeros, whose values `initialize` sets later."""
     return Parameter(ms.common.initializer.initializer("zeros", shape, ms.float32))
 
 
@@ -22,9 +22,8 @@ class Linear(nn.Cell):
     """x W^T + b in the compute type; W and b are stored in float32.
 
     Args:
-        inputs: Columns I of x.
-        outputs: Columns O of the result.
-        operators: The device's.
+        inputs: Number of columns I of x.
+        outputs: Number of columns O of the result.
 
     Inputs:
         - **x** (Tensor) - [T, I], compute type.
@@ -48,11 +47,7 @@ class Linear(nn.Cell):
 
 
 class LayerNorm(nn.Cell):
-    """Layer normalisation in float32, whatever comes in; see operators.plain.Normalize.
-
-    Args:
-        config: Gives H and epsilon.
-        operators: The device's.
+    """Layer normalisation, computed in float32 for any input type; see operators.plain.Normalize.
 
     Inputs:
         - **x** (Tensor) - [T, H], any floating type.
@@ -74,11 +69,7 @@ class LayerNorm(nn.Cell):
 
 
 class Embedding(nn.Cell):
-    """Rows of a table by index.
-
-    Args:
-        rows: Of the table.
-        hidden_size: Its columns, H.
+    """Looks up rows of a table [rows, H] by index.
 
     Inputs:
         - **ids** (Tensor) - [B, S], int32.
@@ -97,11 +88,7 @@ class Embedding(nn.Cell):
 
 
 class FeedForward(nn.Cell):
-    """H -> 4H -> H with the activation between.
-
-    Args:
-        config: Gives H.
-        operators: The device's.
+    """Maps H -> 4H -> H, with the activation in between.
 
     Inputs:
         - **x** (Tensor) - [T, H], compute type.
@@ -121,10 +108,7 @@ class FeedForward(nn.Cell):
 
 
 class Logits(nn.Cell):
-    """x E^T with the word embedding's table: the head is tied and has no bias.
-
-    Args:
-        compute_dtype: Type of the product.
+    """x E^T with the table of the word embedding: the output head is tied and has no bias.
 
     Inputs:
         - **x** (Tensor) - [T, H], `compute_dtype`.

@@ -1,4 +1,4 @@
-"""From document numbers to the attention mask, in the graph: [B, S] is stored, [B, S, S] is not."""
+"""Makes attention masks [B, S, S] in the graph from document numbers [B, S]; only these are stored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mindspore import Tensor, nn, ops
 
 
 class DocumentMask(nn.Cell):
-    """A position attends to itself and to earlier positions of its own document.
+    """Lets a position attend to itself and to earlier positions of its own document.
 
     Inputs:
         - **document_ids** (Tensor) - int32 [B, S], equal within a document.

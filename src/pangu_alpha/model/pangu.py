@@ -1,4 +1,4 @@
-"""PanGu-alpha (arXiv 2104.12369): a causal transformer whose last layer asks with the next position's query.
+"""PanGu-alpha (arXiv 2104.12369): a causal transformer whose last layer uses the next position as its query.
 
 Letters: B batch, S positions, C key positions (= S without a cache), T = B*S, H hidden, V vocabulary.
 """
@@ -15,15 +15,13 @@ from pangu_alpha.model.operators import Operators, operators_for
 
 
 class Block(nn.Cell):
-    """Pre-norm transformer layer. The query layer asks with `query` instead of its own input.
+    """Pre-norm transformer layer. The query layer takes `query` as its queries instead of its own input.
 
     Args:
-        config: The network's shape.
-        operators: The device's.
-        index: Number of the layer from 0; makes its dropout masks differ from other layers'.
-        asks_itself: False in the query layer.
+        index: Number of the layer from 0; it makes the layer's dropout masks differ from other layers'.
+        asks_itself: Whether the queries come from the layer's own input; False in the query layer.
 
-    Inputs as of Attention; x, `query` and the output are [T, H] in the compute type.
+    Inputs are those of Attention; x, `query` and the output are [T, H] in the compute type.
     """
 
     def __init__(self, config: ModelConfig, operators: Operators, index: int, asks_itself=True) -> None:
@@ -51,10 +49,10 @@ class PanguAlpha(nn.Cell):
     """The whole network, from token ids to logits.
 
     Args:
-        config: Its shape; `norm_order` chooses between the graph of the released 2.6B and 13B and that of
-            the 200B, `num_layers` counts the query layer.
-        seed: Of the initial values; None leaves zeros, for weights that come from elsewhere.
-        operators: Of the device; those of the current device when left out.
+        config: Shape of the network. `norm_order` chooses between the graph of the released 2.6B and 13B and
+            that of the 200B; `num_layers` counts the query layer.
+        seed: Seed of the initial values; None leaves zeros, for weights that are loaded later.
+        operators: The device's operators; None takes those of the current device.
 
     Inputs:
         - **input_ids** (Tensor) - int32 [B, S].
@@ -90,7 +88,7 @@ class PanguAlpha(nn.Cell):
             initialize(self, seed)
 
     def hidden_states(self, input_ids, position_ids, attention_mask, dropout_rows=None, places=None):
-        """Everything up to the logits: [T, H] in the compute type; arguments as in `construct`."""
+        """Everything before the logits: [T, H] in the compute type. See `construct` for the arguments."""
         mask = self.mask(attention_mask)
         x = self.add(self.word_embedding(input_ids), self.position_embedding(position_ids))
         x = self.cast(self.embedding_dropout(x, dropout_rows), self.compute_dtype)

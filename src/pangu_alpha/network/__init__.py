@@ -1,3 +1,3 @@
-"""What a network's parameters are, as data: one table that every other package reads. No MindSpore."""
+"""The parameters of a network as data: one table that all other packages read. No MindSpore."""
 
 __all__ = ["parameters", "rows"]

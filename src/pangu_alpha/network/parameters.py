@@ -1,11 +1,12 @@
 """THE table of a network's parameters: name, shape, initial values, decay, axes and stage of each, as data.
 
-Whoever must know a parameter without building the network reads it here: initial values, the optimizer's
-decay, layouts, checkpoints, the planner's sizes, the proof. A network of another kind registers rows of its
-own for the type of its configuration (`register_rows`); no reader has to be changed for it.
+Everything that must know parameters without building the network reads this table: initial values, the
+optimizer's decay, layouts, checkpoints, the planner's sizes, and the proof. Another kind of network registers
+its own rows for the type of its configuration (`register_rows`); no reader has to change for it.
 
-Axis names are those of the operators' table (parallel.sharding). None leaves a dimension whole.
-Letters of PanGu-alpha: V vocabulary, H hidden, F feed-forward, S sequence, L layers (query layer included).
+Axis names are those of the operator table (parallel.sharding); None leaves a dimension whole.
+Letters of PanGu-alpha: V vocabulary, H hidden, F feed-forward, S sequence, L layers (including the query
+layer).
 """
 
 from __future__ import annotations
@@ -22,22 +23,20 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.network.rows import Axes, Constant, Layers, Normal, Row, Stage, Use, in_layers
 
 LETTERS = {"V": "vocab_size", "H": "hidden_size", "F": "ffn_size", "S": "seq_length"}
-_NUMBER = "[0-9]{1,9}"  # of a layer, in a name
+_NUMBER = "[0-9]{1,9}"  # a layer's number in a name
 
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """A parameter of one network.
+    """One parameter of one network.
 
     Args:
-        name: As in the network.
-        shape: Of the whole, without padding.
-        init: Initial values.
-        decayed: Whether weight decay acts on it.
-        axes: Name of the axes that each dimension is cut over.
-        stage: Which stage of a pipeline trains it.
-        layer: Number of its layer, from 0; None outside of layers.
-        row: Its row of the table.
+        name: Full name, as in the network.
+        shape: Shape of the whole parameter, without padding.
+        axes: For each dimension, the name of the axes it is cut over; None if it is whole.
+        stage: The pipeline stage that trains it.
+        layer: Number of its layer, from 0; None outside the layers.
+        row: The row of the table it comes from.
     """
 
     name: str
@@ -51,12 +50,12 @@ class ParameterSpec:
 
     @property
     def tied(self) -> bool:
-        """See Row."""
+        """Whether it is a tied table; see Row."""
         return self.row.tied
 
     @property
     def cell(self) -> str:
-        """The cell that is put on a stage for it: its layer's or, outside of layers, its own."""
+        """Name of the cell that decides its stage: its layer's cell or, outside the layers, its own."""
         if self.row.layers is None:
             return self.name.rpartition(".")[0]
         return self.row.layers.name.replace("*", str(self.layer))
@@ -64,7 +63,7 @@ class ParameterSpec:
 
 @dataclass(frozen=True)
 class _Network:
-    """What is registered for a type of configuration."""
+    """What has been registered for a type of configuration."""
 
     rows: tuple[Row, ...]
     letters: Mapping[str, str]
@@ -80,17 +79,18 @@ def register_rows(
     letters: Mapping[str, str] | None = None,
     layers: str = "num_layers",
 ) -> None:
-    """Says which parameters the networks of a configuration's type have.
+    """Registers the parameters of the networks that a type of configuration describes.
 
     Args:
-        config_type: A frozen dataclass; its subclasses have the same parameters unless they have own rows.
-        rows: In the order in which checkpoints list them.
-        letters: Letter of a shape -> the configuration's attribute; PanGu-alpha's when left out.
-        layers: The configuration's attribute that counts its layers; needed where a row has `layers`.
+        config_type: A frozen dataclass. Its subclasses have the same parameters unless they register their
+            own.
+        rows: Rows in the order in which checkpoints list them.
+        letters: Maps each letter of a shape to an attribute of the configuration; None takes PanGu-alpha's.
+        layers: Attribute of the configuration that counts its layers; used only if a row has `layers`.
 
     Raises:
-        ValueError: The type has other rows already, a name is there twice, or a row has not as many axes as
-            dimensions or names a letter that stands for nothing.
+        ValueError: The type already has other rows, a name occurs twice, or a row has a different number of
+            axes than of dimensions, or names an unknown letter.
     """
     network = _Network(tuple(rows), dict(LETTERS if letters is None else letters), layers)
     if problems := [*_problems(network)]:
@@ -116,16 +116,16 @@ def _problems(network: _Network) -> Iterator[str]:
 
 
 def rows_of(config_type: type) -> tuple[Row, ...]:
-    """The rows of a configuration's type, in their order.
+    """Returns the rows of a configuration's type, in order.
 
     Raises:
-        TypeError: None are registered.
+        TypeError: No rows are registered for it.
     """
     return _network(config_type).rows
 
 
 def letters_of(config_type: type) -> Mapping[str, str]:
-    """The letters of a configuration's type: letter -> attribute of the configuration."""
+    """Returns the letters of a configuration's type: letter -> attribute of the configuration."""
     return _network(config_type).letters
 
 
@@ -140,20 +140,20 @@ def _network(config_type: type) -> _Network:
 
 @lru_cache(1 << 8)
 def parameter_table(config: Any) -> Mapping[str, ParameterSpec]:
-    """Every parameter of a network by its full name.
+    """Returns every parameter of a network by its full name.
 
     Args:
         config: A hashable configuration whose type has registered rows, such as ModelConfig.
 
     Raises:
-        TypeError: Its type has none.
+        TypeError: No rows are registered for its type.
     """
     network = _network(type(config))
     return MappingProxyType({spec.name: spec for spec in _specs(network, config)})
 
 
 def decayed(config: Any) -> dict[str, bool]:
-    """Whether weight decay acts on a parameter of a network, by its name."""
+    """Whether weight decay applies to each parameter of a network, by name."""
     return {name: spec.decayed for name, spec in parameter_table(config).items()}
 
 
@@ -172,7 +172,7 @@ def _spec(row: Row, layer: int | None, network: _Network, config: Any) -> Parame
 
 
 def layer_count(config: Any) -> int:
-    """Number of layers of a network whose table has any."""
+    """Number of layers of a network that has layers."""
     return getattr(config, _network(type(config)).layers)
 
 
@@ -182,12 +182,12 @@ def parameter_shapes(config: Any) -> dict[str, tuple[int, ...]]:
 
 
 def find_row(name: str, config_type: type = ModelConfig) -> Row | None:
-    """The row of a parameter's full name in networks of any size; None where there is none."""
+    """Returns the row of a parameter's full name, in networks of any depth; None if there is none."""
     return None if "*" in name else _rows_by_name(config_type).get(for_all_layers(name, config_type))
 
 
 def row_of(name: str, config_type: type = ModelConfig) -> Row:
-    """As `find_row`, of a name that is known to be a parameter's."""
+    """Like `find_row`, for a name that is known to be a parameter's."""
     row = find_row(name, config_type)
     assert row is not None, name
     return row
@@ -200,7 +200,7 @@ def row_by_length(attribute: str, config_type: type = ModelConfig) -> Row:
 
 
 def layer_names(num_layers: int, config_type: type = ModelConfig) -> list[str]:
-    """What the names of each layer's parameters begin with, from the first layer to the last."""
+    """The common beginning of the names of each layer's parameters, from the first layer to the last."""
     numbered = {
         number: each.name.replace("*", str(number))
         for each in layers_of(config_type)
@@ -210,12 +210,12 @@ def layer_names(num_layers: int, config_type: type = ModelConfig) -> list[str]:
 
 
 def layers_expression(number: str, config_type: type = ModelConfig) -> str:
-    """A regular expression for what the names of layers begin with; `number` is that for a layer's number."""
+    """A regular expression for the beginnings of layers' names; `number` is the one for a layer's number."""
     return "|".join(re.escape(each.name).replace(r"\*", number) for each in layers_of(config_type))
 
 
 def layer_of(name: str, config: Any) -> int | None:
-    """Number of the layer that a parameter or a cell is in, by its full name; None outside of layers."""
+    """Number of the layer that contains a parameter or cell of this full name; None outside the layers."""
     config_type: type = type(config)
     for layers, pattern in _layer_patterns(config_type):
         if match := pattern.match(name):
@@ -224,7 +224,7 @@ def layer_of(name: str, config: Any) -> int | None:
 
 
 def for_all_layers(name: str, config_type: type = ModelConfig) -> str:
-    """A name with "*" in the place of its layer's number, so that those of equal layers are one."""
+    """A name with "*" instead of its layer's number, so that equal parameters of all layers share it."""
     for layers, pattern in _layer_patterns(config_type):
         if match := pattern.match(name):
             return f"{layers.name}{name[match.end() :]}"
@@ -238,7 +238,7 @@ def _rows_by_name(config_type: type) -> Mapping[str, Row]:
 
 @lru_cache(1 << 4)
 def _layer_patterns(config_type: type) -> tuple[tuple[Layers, re.Pattern[str]], ...]:
-    """In each, the number of a layer, if there is one, is the only group."""
+    """Kinds of layers with patterns of their names; a pattern's only group is the number, if it has one."""
     return tuple(
         (each, re.compile(re.escape(each.name).replace(r"\*", f"({_NUMBER})") + r"(?=\.|$)"))
         for each in layers_of(config_type)
@@ -246,14 +246,14 @@ def _layer_patterns(config_type: type) -> tuple[tuple[Layers, re.Pattern[str]], 
 
 
 def layers_of(config_type: type = ModelConfig) -> tuple[Layers, ...]:
-    """Kinds of layers, in their order."""
+    """The kinds of layers, in order."""
     return tuple(dict.fromkeys(row.layers for row in rows_of(config_type) if row.layers is not None))
 
 
 # --- PanGu-alpha. Initial values are those of the 2021 release.
 
 BLOCKS = Layers("blocks.*", end=-1)
-QUERY_LAYER = Layers("query_layer", first=-1)  # the last layer, which asks with the next position
+QUERY_LAYER = Layers("query_layer", first=-1)  # the last layer, whose query is the next position
 _: None = None
 
 _LOGITS = (Use("Logits", "matmul", 1), Use("TiedCrossEntropy", "matmul", 1))
@@ -273,7 +273,7 @@ def _norm(name: str, stage: Stage) -> tuple[Row, Row]:
 
 
 def _linear(name: str, shape: str, init: Normal, axes: Axes) -> tuple[Row, Row]:
-    """Weight [O, I] and bias [O]; a column-parallel linear is cut over its outputs, a row-parallel not."""
+    """Weight [O, I] and bias [O]. Tensor parallelism cuts the bias only together with the outputs."""
     group = "feed-forward" if name.startswith("feed_forward") else "attention"
     side = "Affine row" if axes[0] is None else "Affine column"
     weight = Row(f"{name}.weight", shape, init, True, axes, Stage.LAYER, group=group, cast=True)

@@ -1,7 +1,7 @@
-"""What a row of the table of parameters says: name, shape, initial values, decay, axes and stage.
+"""The form of a row in the table of parameters: name, shape, initial values, decay, axes and stage.
 
-Knows no network. The rows of PanGu-alpha, and how rows become the parameters of one network, stand in
-network.parameters.
+Knows no network. network.parameters has the rows of PanGu-alpha, and turns rows into the parameters of one
+network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Axes = tuple[str | None, ...]
 
 
 class Stage(enum.Enum):
-    """Which stage of a pipeline trains a parameter."""
+    """The pipeline stage that trains a parameter."""
 
     FIRST = "first"
     LAYER = "layer"  # the stage of the layer that the parameter belongs to
@@ -25,27 +25,24 @@ class Stage(enum.Enum):
 
 @dataclass(frozen=True)
 class Constant:
-    """Every element has one value.
-
-    Args:
-        value: Of every element.
-    """
+    """The same initial value for every element."""
 
     value: float
 
     def at_depth(self, num_layers: int) -> Constant:
-        """The same: constants do not depend on the network's depth."""
+        """Returns this object, because constants do not depend on the network's depth."""
         return self
 
 
 @dataclass(frozen=True)
 class Normal:
-    """Normally distributed values around 0.
+    """Initial values from a normal distribution around 0.
 
     Args:
         std: Standard deviation, before any cut.
-        cut: Values beyond so many standard deviations are drawn again.
-        residual: Divide `std` by sqrt(2 L), as each of the L layers adds two results to the residual stream.
+        cut: Values beyond this number of standard deviations are drawn again.
+        residual: Whether `std` is divided by sqrt(2 L), because each of the L layers adds two results to the
+            residual stream.
     """
 
     std: float
@@ -53,18 +50,18 @@ class Normal:
     residual: bool = False
 
     def at_depth(self, num_layers: int) -> Normal:
-        """The distribution in a network of so many layers, its division done."""
+        """The distribution in a network of this depth, after the division by sqrt(2 L) if there is one."""
         return Normal(self.std / math.sqrt(2 * num_layers), self.cut) if self.residual else self
 
 
 @dataclass(frozen=True)
 class Layers:
-    """Layers of a network whose parameters are named alike.
+    """Layers of a network whose parameters have the same names, except for the layer's number.
 
     Args:
-        name: What their parameters' names begin with; "*" stands for a layer's number, from 0.
-        first: Number of the first of them; below 0 it counts from the end, as in a slice.
-        end: Where they end; None is the network's last layer.
+        name: Beginning of their parameters' names; "*" stands for a layer's number, from 0.
+        first: Number of the first of them; a negative number counts from the end, as in a slice.
+        end: Number after the last of them, as in a slice; None is the end of the network.
     """
 
     name: str
@@ -72,17 +69,17 @@ class Layers:
     end: int | None = None
 
     def numbers(self, num_layers: int) -> range:
-        """Their numbers in a network of so many layers."""
+        """Their numbers in a network of this depth."""
         return range(num_layers)[self.first : self.end]
 
 
 class Use(NamedTuple):
-    """An operator that reads a parameter, as the operators' table (parallel.sharding) names it.
+    """An operator that reads a parameter, named as in the operator table (parallel.sharding).
 
     Args:
-        cell: The operator's row there.
-        operator: Its attribute in the cell.
-        place: Which of its inputs the parameter is, from 0.
+        cell: The operator's row in that table.
+        operator: The operator's attribute in the cell.
+        place: Index of the operator's input that is the parameter, from 0.
     """
 
     cell: str
@@ -92,22 +89,22 @@ class Use(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """A parameter, or one for each layer where `layers` is given.
+    """A parameter; with `layers`, one in each of these layers.
 
     Args:
         name: Full name; "*" stands for the number of the layer.
         shape: Sizes of the dimensions, separated by blanks: letters of the network, or numbers.
-        init: Initial values.
-        decayed: Whether weight decay acts on it.
-        axes: Name of the axes that each dimension is cut over.
-        stage: Which stage of a pipeline trains it.
-        layers: The layers that have such a parameter each.
-        group: What summaries count it with.
-        tied: A table that embeds tokens on the first stage and gives the logits on the last. Its rows are
-            padded until they can be cut, and the first stage sends it to the last in every step.
-        cast: Read in the compute type alone, so that a sharded one may be gathered in that type.
-        in_backward: Its values are needed for the gradients of others.
-        uses: The operators that read it, whose cuts of it must be `axes`.
+        decayed: Whether weight decay applies to it.
+        axes: For each dimension, the name of the axes it is cut over; None if it is whole.
+        stage: The pipeline stage that trains it.
+        layers: The layers that each have such a parameter; None for a parameter outside the layers.
+        group: Group in which summaries count it.
+        tied: Whether it is a table that embeds tokens on the first stage and gives the logits on the last.
+            Such a table is padded with rows until it can be cut evenly, and the first stage sends it to the
+            last in every step.
+        cast: Whether it is read only in the compute type, so that a sharded one can be gathered in that type.
+        in_backward: Whether the gradients of other tensors need its values.
+        uses: The operators that read it; they must cut it as `axes` says.
     """
 
     name: str
@@ -125,21 +122,20 @@ class Row:
 
     @property
     def part(self) -> str:
-        """Its name within its layer; the full name outside of layers."""
+        """Its name within its layer, or the full name outside the layers."""
         return self.name.removeprefix(f"{self.layers.name}.") if self.layers else self.name
 
     @property
     def sizes(self) -> tuple[str, ...]:
-        """Letters or numbers of its dimensions."""
+        """Letter or number of each dimension."""
         return tuple(self.shape.split())
 
 
 def in_layers(layers: Layers, stage: Stage, rows: Iterable[Row]) -> tuple[Row, ...]:
-    """The rows of each of some layers.
+    """Returns the rows of one layer as rows of `layers`.
 
     Args:
-        layers: Where they are.
-        stage: Theirs; whatever the rows say of layers and stage does not matter.
-        rows: Named within a layer.
+        stage: Stage of these layers; it replaces the stage in the rows.
+        rows: Rows whose names are relative to the layer.
     """
     return tuple(replace(row, name=f"{layers.name}.{row.name}", layers=layers, stage=stage) for row in rows)

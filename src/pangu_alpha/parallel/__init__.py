@@ -1,3 +1,3 @@
-"""Where the mathematics runs: devices, contexts. Knows cells, changes none of their code."""
+"""Maps the network onto devices: mesh, layouts, operator tables, contexts. Changes no code of the cells."""
 
 __all__ = ["apply", "axes", "context", "layout", "mesh", "reductions", "sharding", "table_fit", "world"]

@@ -1,4 +1,4 @@
-"""Puts a plan on a network from outside: one ordered list, and no line of the network's code knows of it."""
+"""Applies a plan to a network from outside, in a fixed order; the network's code knows nothing of it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,9 @@ def apply_plan(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan, table: Oper
     """Splits, stages and marks a network for a plan; a plan of one device changes nothing.
 
     Args:
-        loss: The cell that is differentiated, with the model inside.
-        model: The network itself.
-        plan: It must fit the model (config.parallel.misfits).
-        table: How each operator is split, of the plan (sharding.table_of); None leaves it to MindSpore's own
-            search.
+        loss: The cell that is differentiated, which contains the model.
+        plan: A plan that fits the model (config.parallel.misfits).
+        table: How each operator is split (sharding.table_of); None leaves that to MindSpore's own search.
     """
     if plan.devices == 1:
         return
@@ -45,7 +43,7 @@ def pad_vocabulary(model: PanguAlpha, plan: ParallelPlan) -> None:
         rows = layout.padded_vocabulary(table.shape[0], plan)
         if rows > table.shape[0]:
             padded = empty_parameter(rows, table.shape[1])
-            if not table.has_init:  # it has values
+            if not table.has_init:  # it already has values
                 padding = ((0, rows - table.shape[0]), (0, 0))
                 padded.set_data(Tensor(np.pad(table.asnumpy(), padding)))
             padded.name = table.name
@@ -53,7 +51,7 @@ def pad_vocabulary(model: PanguAlpha, plan: ParallelPlan) -> None:
 
 
 def tied_tables(model: PanguAlpha) -> Iterator[tuple[nn.Cell, str]]:
-    """Where the tables are that give the logits, too: the cell and its attribute."""
+    """Yields the tables that also give the logits, as a cell and its attribute."""
     cells = dict(model.cells_and_names())
     for name, spec in parameter_table(model.config).items():
         if spec.tied:
@@ -62,7 +60,7 @@ def tied_tables(model: PanguAlpha) -> Iterator[tuple[nn.Cell, str]]:
 
 
 def operators(network: nn.Cell, table: OperatorTable = HAND_MADE) -> Iterator[tuple[str, str, ops.Primitive]]:
-    """Every operator that a network uses: (its cell's row in the table, its attribute, the operator)."""
+    """Yields every operator that a network uses: (its cell's row in the table, its attribute, operator)."""
     for path, cell in network.cells_and_names():
         if getattr(cell, "off", False):
             continue
@@ -90,7 +88,7 @@ def _in_numbers(axes: Axes, plan: ParallelPlan) -> tuple[int, ...]:
 
 
 def place_on_stages(loss: nn.Cell, model: PanguAlpha, plan: ParallelPlan) -> None:
-    """Puts every cell on the stage that trains its parameters, and the loss on the last."""
+    """Puts every cell on the stage that trains its parameters, and the loss on the last stage."""
     if plan.pp == 1:
         return
     cells, last = dict(model.cells_and_names()), plan.pp - 1
@@ -111,11 +109,11 @@ def recompute(model: PanguAlpha, plan: ParallelPlan) -> None:
             block.attention.core.recompute()
     for _, cell in model.cells_and_names():
         if isinstance(cell, (Dropout, AttentionDropout)):
-            cell.cast.recompute()  # so that a mask is kept as one byte an element, not in the compute type
+            cell.cast.recompute()  # keeps a mask as bytes, one for each element, not in the compute type
 
 
 def shard_optimizer(model: PanguAlpha, plan: ParallelPlan) -> None:
-    """Keeps the tied table out of the optimizer's sharding where MindSpore cannot shard it."""
+    """Excludes the tied table from the optimizer's sharding where MindSpore cannot shard it."""
     if not layout.shards_tied_table(plan):
         for cell, attribute in tied_tables(model):
             getattr(cell, attribute).parallel_optimizer = False

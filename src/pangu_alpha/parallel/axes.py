@@ -1,7 +1,7 @@
-"""The axes that a table of operators names, on the grid of one stage: what they stand for, how long they are.
+"""The axes named in a table of operators: what they mean on the grid of one stage, and their sizes.
 
-A stage's devices are a grid: dp outermost, then tp, or the axes that a found table cuts tp into. All other
-names, such as "sp" or "dp+tp0", stand for some of these, outermost first. Knows no operator.
+The devices of a stage form a grid: dp outermost, then tp, or the axes into which a found table divides tp.
+All other names, such as "sp" or "dp+tp0", stand for some of these axes, outermost first. Knows no operator.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def single(axis: str | None, plan: ParallelPlan) -> tuple[str, ...]:
 
 
 def degree(axis: str | None, plan: ParallelPlan) -> int:
-    """How many parts a name cuts a dimension into."""
+    """Number of parts into which a name cuts a dimension."""
     sizes = grid(plan)
     return math.prod(sizes[name] for name in single(axis, plan))
 
 
 def part_at(names: Iterable[str], sizes: Mapping[str, int], coordinates: Mapping[str, int]) -> int:
-    """Which part is at given coordinates, where several axes cut one dimension, the outermost first."""
+    """Index of the part at given coordinates, if several axes, outermost first, cut one dimension."""
     number = 0
     for name in names:
         number = number * sizes[name] + coordinates[name]
@@ -49,6 +49,6 @@ def part_at(names: Iterable[str], sizes: Mapping[str, int], coordinates: Mapping
 
 
 def written(names: Iterable[str], plan: ParallelPlan) -> str | None:
-    """Axes of the grid as one name, axes of one device left out; None for none."""
+    """Axes of the grid as one name, without axes of one device; None if none is left."""
     wide = [name for name, size in grid(plan).items() if size > 1]
     return joined([name for name in names if name in wide], [name for name in wide if name != DATA])

@@ -1,4 +1,4 @@
-"""The only file that sets a MindSpore context."""
+"""Sets MindSpore's contexts; no other file does."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.model.chip import find_chip, soc_version
 
 _OVERFLOW_MODE = "MS_ASCEND_CHECK_OVERFLOW_MODE"
-_RECURSION = 10_000  # calls nested in a graph; 64 layers need more than MindSpore's 1,000
+_RECURSION = 10_000  # nested calls in a graph; 64 layers need more than MindSpore 2.9's default of 1,000
 
 logger = logging.getLogger(__name__)
 
 
 def use_device(device: str = "auto") -> str:
-    """Chooses the device of this process and graph mode; call it before any cell is made.
+    """Chooses the device of this process, and graph mode; call it before any cell is made.
 
     Args:
-        device: "CPU", "Ascend", or "auto": Ascend where MindSpore finds one, else CPU.
+        device: "CPU", "Ascend", or "auto": Ascend if MindSpore finds one, else CPU.
 
     Returns:
         The device type chosen.
 
     Raises:
-        ValueError: Ascend was asked for and there is none.
+        ValueError: Ascend is required, but there is none.
     """
     if device == "auto":
-        device = ms.get_context("device_target")  # what MindSpore found when it was imported
+        device = ms.get_context("device_target")  # the device that MindSpore found when it was imported
     if device == "Ascend" and not ms.device_context.ascend.is_available():
         raise ValueError(
             "device: Ascend was asked for, but MindSpore finds no Ascend device or no CANN; "
@@ -48,31 +48,32 @@ def use_device(device: str = "auto") -> str:
 
 
 def device_number(device: str) -> int | None:
-    """The NPU that this process uses, among those it may use; None on CPU.
+    """Number of the NPU that this process uses, among those it may use; None on CPU.
 
     Args:
-        device: What `use_device` chose.
+        device: Result of `use_device`.
     """
     return ms.get_context("device_id") if device == "Ascend" else None
 
 
 def simulate_ascend() -> None:
-    """Graph mode for Ascend in a process that only compiles; its environment says that it is a simulation."""
+    """Sets graph mode for Ascend in a process that only compiles; its environment requests a simulation."""
     ms.set_context(mode=ms.GRAPH_MODE, device_target="Ascend")
     ms.set_context(jit_config={"jit_level": JIT_LEVEL})
     ms.set_recursion_limit(_RECURSION)
 
 
 def use_chip(chosen: str, model: ModelConfig) -> str:
-    """The chip that this process trains on; call it after `use_device` chose Ascend.
+    """Returns the chip that this process trains on; call it after `use_device` chose Ascend.
 
     Args:
-        chosen: One of config.families.FAMILIES, or "auto": the one that MindSpore finds.
-        model: What it is to compute.
+        chosen: One of config.families.FAMILIES, or "auto" for the one that MindSpore finds.
+        model: The model to train.
 
     Raises:
-        ValueError: MindSpore finds another chip, or none that is known and none was chosen; or the chip does
-            not have the model's compute type, or was set to the overflow mode that hides overflow there.
+        ValueError: MindSpore finds another chip; or it finds no known one and none was chosen; or the chip
+            does not have the model's compute type; or the environment sets an overflow mode that hides
+            overflow.
     """
     found = find_chip()
     if chosen != "auto" and found not in (None, chosen):
@@ -98,16 +99,15 @@ def use_chip(chosen: str, model: ModelConfig) -> str:
 def partition(
     plan: ParallelPlan, rank: int, inputs: Sequence[tuple[int, ...]], search: str | None = None
 ) -> None:
-    """Makes MindSpore split the graphs of this process by a plan; after mindspore.communication.init().
+    """Makes MindSpore split the graphs of this process by a plan; call mindspore.communication.init() first.
 
     Each rank feeds its own rows of the batch.
 
     Args:
-        plan: How.
-        rank: This process's.
-        inputs: Of each tensor that a step is fed, into how many parts each dimension is cut.
-        search: MindSpore's own strategy search instead of the plan's sharding table:
-            "recursive_programming" or "sharding_propagation".
+        rank: Rank of this process.
+        inputs: For each input of a step, the number of parts into which each dimension is cut.
+        search: None uses the plan's operator table. "recursive_programming" or "sharding_propagation" uses
+            MindSpore's own strategy search instead.
     """
     settings: dict[str, Any] = {}
     if plan.optimizer_parallel != "none":
@@ -118,7 +118,7 @@ def partition(
         }
     if plan.pp > 1:
         settings["pipeline_config"] = {
-            "pipeline_interleave": plan.schedule != "1f1b",  # MindSpore 2.9 wants it for any other
+            "pipeline_interleave": plan.schedule != "1f1b",  # MindSpore 2.9 requires it for other schedules
             "pipeline_scheduler": plan.schedule,
         }
     if plan.gradient_fusion:

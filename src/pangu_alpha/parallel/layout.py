@@ -1,7 +1,7 @@
-"""Where every parameter lies under a plan: cut how, on which stages, held by how many devices.
+"""Where every parameter lies under a plan: how it is cut, on which stage, and which ranks hold it.
 
-What is cut over which axes stands in the table of parameters, and under a found table of operators in that;
-the proof compares it with what MindSpore really did.
+The table of parameters has the axes that a parameter is cut over; a found table of operators overrides them.
+The proof compares the layouts with what MindSpore really did.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pangu_alpha.parallel.axes import degree, grid, part_at, single
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.sharding import HAND_MADE, OperatorTable, table_of
 
-_BYTES = 4  # of a stored element: parameters, moments and gradient sums are float32
+_BYTES = 4  # size of a stored element: parameters, moments and gradient sums are float32
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Layout:
     """One parameter under a plan.
 
     Args:
-        shape: Of the whole, padding included.
-        axes: Axis of the grid each dimension is cut over.
-        parts: Into how many parts each dimension is cut by them.
-        optimizer_parts: Into how many parts the rows of such a slice are cut by the optimizer's sharding.
+        shape: Shape of the whole parameter, including padding.
+        axes: For each dimension, the axis of the grid that it is cut over.
+        parts: For each dimension, the number of parts into which these axes cut it.
+        optimizer_parts: Number of parts into which the optimizer's sharding cuts the rows of such a slice.
         stage: The stage that trains it.
     """
 
@@ -42,7 +42,7 @@ class Layout:
 
     @property
     def slice_shape(self) -> tuple[int, ...]:
-        """What one device holds."""
+        """Shape of the part that one device holds."""
         first, *rest = (size // parts for size, parts in zip(self.shape, self.parts, strict=True))
         return (first // self.optimizer_parts, *rest)
 
@@ -51,9 +51,9 @@ class Layout:
         return math.prod(self.parts) * self.optimizer_parts / Mesh.of(plan).stage_size
 
     def start(self, plan: ParallelPlan, rank: int) -> tuple[int, ...] | None:
-        """Where in the whole a rank's slice begins; None for a rank of another stage.
+        """Where a rank's slice begins in the whole; None for a rank of another stage.
 
-        The rows of a slice are shared by the ranks of the stage that hold it, in their order.
+        The ranks of the stage that hold a slice divide its rows in the order of the ranks.
         """
         coordinates = Mesh.of(plan).digits(rank)
         if coordinates["pp"] != self.stage:
@@ -71,10 +71,10 @@ class Layout:
 
 
 def layouts(model: Any, plan: ParallelPlan) -> dict[str, Layout]:
-    """Layout of every parameter of a network.
+    """Returns the layout of every parameter of a network.
 
     Args:
-        model: The network's configuration, of a type whose parameters have a table.
+        model: The network's configuration, of a type with registered rows (network.parameters).
         plan: A plan that fits it.
     """
     table = table_of(plan)
@@ -87,7 +87,7 @@ def layouts(model: Any, plan: ParallelPlan) -> dict[str, Layout]:
 def slices_of_rank(
     placed: Mapping[str, Layout], plan: ParallelPlan, rank: int
 ) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The slices that a rank trains: name -> where it begins, and its shape."""
+    """The slices that a rank trains: name -> (where the slice begins, its shape)."""
     begins = {name: layout.start(plan, rank) for name, layout in placed.items()}
     return {name: (begin, placed[name].slice_shape) for name, begin in begins.items() if begin is not None}
 
@@ -97,12 +97,11 @@ def slice_writers(
 ) -> dict[str, dict[tuple[int, ...], int]]:
     """Which rank writes each slice into a checkpoint, so that each is written once: name -> begin -> rank.
 
-    Of the ranks that hold the same slice, the parameters take turns.
+    Ranks that hold the same slices take turns, parameter by parameter.
 
     Args:
-        placed: Of all parameters.
-        plan: Theirs.
-        names: What to tell; None is all.
+        placed: Layouts of all parameters, because the turns depend on all of them.
+        names: Parameters to return; None is all.
     """
     writers: dict[str, dict[tuple[int, ...], int]] = {}
     holders: dict[Layout, dict[tuple[int, ...], list[int]]] = {}  # layers repeat a few layouts
@@ -115,7 +114,7 @@ def slice_writers(
 
 
 def _holders(layout: Layout, plan: ParallelPlan) -> dict[tuple[int, ...], list[int]]:
-    """The ranks that hold each slice, by where it begins."""
+    """The ranks that hold each slice, by the place where the slice begins."""
     found: dict[tuple[int, ...], list[int]] = {}
     for rank in Mesh.of(plan).stage_ranks(layout.stage):
         begin = layout.start(plan, rank)
@@ -125,7 +124,7 @@ def _holders(layout: Layout, plan: ParallelPlan) -> dict[tuple[int, ...], list[i
 
 
 def written_slices(placed: Mapping[str, Layout], plan: ParallelPlan, rank: int) -> dict[str, tuple[int, ...]]:
-    """The slices that a rank writes into a checkpoint: name -> where it begins."""
+    """The slices that a rank writes into a checkpoint: name -> where the slice begins."""
     writers = slice_writers(placed, plan)
     return {
         name: begin for name, slices in writers.items() for begin, writer in slices.items() if writer == rank
@@ -133,7 +132,7 @@ def written_slices(placed: Mapping[str, Layout], plan: ParallelPlan, rank: int) 
 
 
 def axes_of(spec: ParameterSpec, table: OperatorTable = HAND_MADE) -> Axes:
-    """Axis of the grid each dimension of a parameter is cut over, by a table of operators."""
+    """For each dimension of a parameter, the axis of the grid that it is cut over by a table of operators."""
     if table is HAND_MADE or not spec.row.uses:
         return spec.axes
     cell, operator, place = spec.row.uses[0]
@@ -143,7 +142,7 @@ def axes_of(spec: ParameterSpec, table: OperatorTable = HAND_MADE) -> Axes:
 
 
 def stage_of(spec: ParameterSpec, model: Any, plan: ParallelPlan) -> int:
-    """Stage that trains a parameter; the first sends a tied table to the last once a step."""
+    """The stage that trains a parameter; in each step, the first sends a tied table to the last."""
     if spec.stage is Stage.LAYER:
         assert spec.layer is not None
         return plan.stage_of_layer(spec.layer, layer_count(model))
@@ -151,15 +150,15 @@ def stage_of(spec: ParameterSpec, model: Any, plan: ParallelPlan) -> int:
 
 
 def padded_vocabulary(vocab_size: int, plan: ParallelPlan) -> int:
-    """Rows of the tied table under a plan: the next multiple of the parts it is cut into."""
+    """Number of rows of the tied table under a plan: the next multiple of the parts it is cut into."""
     return _next_multiple(vocab_size, degree(TIED_TABLE.axes[0], plan))
 
 
 def shards_tied_table(plan: ParallelPlan) -> bool:
     """Whether the optimizer's sharding may cut the tied table, which two operators read.
 
-    Not when it is on two stages, and not under level3: MindSpore 2.9 then adds the gradient of one use,
-    scattered, to that of the other, whole.
+    It may not if the table is on two stages, nor under level3: MindSpore 2.9 then adds the gradient of one
+    use, which is scattered, to that of the other, which is whole. It can once MindSpore scatters both.
     """
     return plan.pp == 1 and plan.optimizer_parallel != "level3"
 

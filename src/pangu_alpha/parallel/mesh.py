@@ -1,6 +1,6 @@
-"""The grid of devices: coordinates <-> ranks, groups along each axis, stages, in MindSpore's rank order.
+"""The grid of devices in MindSpore's rank order: coordinates and ranks, groups along each axis, stages.
 
-Ranks are stage-major, rank = (stage * dp + data) * tp + tensor. Knows no device, server or table.
+Ranks are stage-major: rank = (stage * dp + data) * tp + tensor. Knows no device, server or table.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import NamedTuple
 
 from pangu_alpha.config.parallel import ParallelPlan
 
-# The one order of the axes: outermost first, as a rank is a number whose digits are the coordinates.
+# The order of the axes everywhere, outermost first: a rank is a number whose digits are the coordinates.
 AXES = ("pp", "dp", "tp")
-RANK_ORDER = AXES[::-1]  # from neighbouring ranks outwards, as MindSpore gives ranks out
+RANK_ORDER = AXES[::-1]  # from neighbouring ranks outwards, as MindSpore assigns ranks
 COORDINATE_OF = {"pp": "stage", "dp": "data", "tp": "tensor"}
 STAGE_AXES = tuple(axis for axis in AXES if axis != "pp")  # along which the ranks of one stage differ
 
 
 class Coordinates(NamedTuple):
-    """Place of a rank on the grid, each from 0.
+    """Place of a rank on the grid, each coordinate from 0.
 
     Args:
-        data: Which data parallel replica, below dp.
-        stage: Which pipeline stage, below pp.
-        tensor: Place in its tensor parallel group, below tp.
+        data: Index of the data parallel replica, below dp.
+        stage: Index of the pipeline stage, below pp.
+        tensor: Index in the tensor parallel group, below tp.
     """
 
     data: int
@@ -33,7 +33,7 @@ class Coordinates(NamedTuple):
     tensor: int
 
     def along(self, axis: str) -> int:
-        """The coordinate of an axis by the name of its degree: "dp", "pp" or "tp"."""
+        """The coordinate along an axis, by the name of its degree: "dp", "pp" or "tp"."""
         return getattr(self, COORDINATE_OF[axis])
 
 
@@ -43,12 +43,13 @@ class Mesh:
 
     Args:
         dp: Number of data parallel replicas.
-        tp: Devices that share a matrix product.
-        pp: Pipeline stages.
-        tensor: Name and size of the axes that a found table cuts tp into, outermost first; none: it is one.
+        tp: Number of devices that share a matrix product.
+        pp: Number of pipeline stages.
+        tensor: Name and size of the axes into which a found table divides tp, outermost first; () leaves tp
+            undivided.
 
     Raises:
-        ValueError: a degree is not a positive integer.
+        ValueError: A degree is not a positive integer.
     """
 
     dp: int = 1
@@ -75,19 +76,19 @@ class Mesh:
 
     @property
     def stage_size(self) -> int:
-        """Number of ranks of a stage."""
+        """Number of ranks in a stage."""
         return math.prod(map(self.degree, STAGE_AXES))
 
     @property
     def row_holders(self) -> int:
-        """Number of ranks that read the same rows of the batch: all axes but "dp"."""
+        """Number of ranks that read the same rows of the batch: the product of all axes but "dp"."""
         return self.size // self.degree("dp")
 
     def degree(self, axis: str) -> int:
         """Number of ranks along an axis.
 
         Raises:
-            ValueError: the axis is none of "dp", "pp", "tp".
+            ValueError: The axis is none of "dp", "pp", "tp".
         """
         if axis not in AXES:
             raise ValueError(f"axis: {axis!r} is not one of {', '.join(AXES)}")
@@ -95,14 +96,14 @@ class Mesh:
 
     @property
     def axes(self) -> dict[str, int]:
-        """Size of every axis, outermost first; those that tp is cut into in its place."""
+        """Size of every axis, outermost first; the axes into which tp is divided replace tp."""
         return {"pp": self.pp, "dp": self.dp, **(dict(self.tensor) or {"tp": self.tp})}
 
     def digits(self, rank: int) -> dict[str, int]:
         """A rank's coordinate along every one of `axes`.
 
         Raises:
-            ValueError: the rank lies outside the grid.
+            ValueError: The rank lies outside the grid.
         """
         self.coordinates(rank)
         found = {}
@@ -114,7 +115,7 @@ class Mesh:
         """The rank at the given coordinates.
 
         Raises:
-            ValueError: a coordinate lies outside the grid.
+            ValueError: A coordinate lies outside the grid.
         """
         for axis, value in zip(AXES, (stage, data, tensor), strict=True):
             if not 0 <= value < self.degree(axis):
@@ -127,7 +128,7 @@ class Mesh:
         """The coordinates of a rank.
 
         Raises:
-            ValueError: the rank lies outside the grid.
+            ValueError: The rank lies outside the grid.
         """
         if not 0 <= rank < self.size:
             raise ValueError(f"rank {rank} lies outside 0..{self.size - 1} of {self}")
@@ -138,8 +139,8 @@ class Mesh:
     def group(self, axis: str, rank: int) -> tuple[int, ...]:
         """The ranks of the line through `rank` along an axis, in the order of their coordinates.
 
-        The line along "dp" averages gradients, the one along "tp" shares matrix products, the one along "pp"
-        is one pipeline.
+        The line along "dp" averages gradients, the one along "tp" shares matrix products, and the one along
+        "pp" is one pipeline.
         """
         place = self.coordinates(rank)
         step = {"tp": 1, "dp": self.tp, "pp": self.tp * self.dp}[axis] if self.degree(axis) else 0
@@ -147,7 +148,7 @@ class Mesh:
         return tuple(first + i * step for i in range(self.degree(axis)))
 
     def groups(self, axis: str) -> list[tuple[int, ...]]:
-        """All lines along an axis, by their first ranks; every rank is in exactly one."""
+        """All lines along an axis, ordered by their first ranks; every rank is in exactly one."""
         return sorted({self.group(axis, rank) for rank in range(self.size)})
 
     def stage_of(self, rank: int) -> int:
@@ -160,19 +161,16 @@ class Mesh:
         return tuple(range(first, first + self.stage_size))
 
     def axis_of(self, group: Sequence[int]) -> str:
-        """Names what part of the grid a communication group is, whatever the order of its ranks.
-
-        Args:
-            group: Ranks of the group.
+        """Names the part of the grid that a communication group covers, in any order of its ranks.
 
         Returns:
-            "self" (one rank); an axis ("dp", "pp", "tp") whose whole line it is; "world"; a combination of
-            whole axes, outermost first ("dp+tp" is a stage); "pp pair" (first and last stage of a pipeline,
-            who share the tied table), "pp hop" (two neighbouring stages); "dp part", "pp part", "tp part"
-            (some ranks of one line); or "other".
+            "self" (one rank); an axis ("dp", "pp", "tp") of which the group is a whole line; "world"; a
+            combination of whole axes, outermost first ("dp+tp" is a stage); "pp pair" (first and last stage
+            of a pipeline, which share the tied table), "pp hop" (two neighbouring stages); "dp part", "pp
+            part", "tp part" (some ranks of one line); or "other".
 
         Raises:
-            ValueError: the group is empty, or holds a rank twice or one outside the grid.
+            ValueError: The group is empty, or holds a rank twice or one outside the grid.
         """
         ranks = set(group)
         if not ranks or len(ranks) != len(group):
@@ -195,11 +193,11 @@ class Mesh:
         return f"{axis} part"
 
     def counterpart(self, group: Sequence[int], rank: int) -> tuple[int, ...]:
-        """The group that is for `rank` what `group` is for its own members: the same part of the grid, moved.
+        """Moves a group to another rank: returns the one with the same role for `rank` as `group` has.
 
         Args:
-            group: Some ranks; along the axes in which they differ they stay where they are.
-            rank: Gives the other coordinates.
+            group: Some ranks; along the axes in which they differ, their coordinates are kept.
+            rank: Gives the coordinates along the other axes.
 
         Returns:
             As many ranks, in the same order.

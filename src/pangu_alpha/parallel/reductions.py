@@ -1,8 +1,8 @@
-"""What devices must tell each other in an optimizer step, besides what the partitioned operators do.
+"""What devices exchange in an optimizer step, apart from what the partitioned operators exchange.
 
 Each cell has three methods: `batch_sums` turns gradients and tokens of one device's rows into those of the
-whole batch, `square_sum` the squares of its gradients into the square of the global norm, `total` a scalar of
-each device into their sum.
+whole batch, `square_sum` turns the squares of its gradients into the square of the global norm, and `total`
+sums a scalar over all devices.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from mindspore import Tensor, nn, ops
 
 
 class OneDevice(nn.Cell):
-    """Nothing to tell: the device holds the whole batch and every gradient."""
+    """Exchanges nothing, because the device holds the whole batch and every gradient."""
 
     def __init__(self) -> None:
         super().__init__()
         self.add = ops.AddN()
 
     def batch_sums(self, gradients, tokens):
-        """Gradients and tokens as they are."""
+        """Returns gradients and tokens unchanged."""
         return gradients, tokens
 
     def square_sum(self, squares):
-        """Sum of the scalars `squares`."""
+        """Sum of the scalars in `squares`."""
         return self.add(squares)
 
     def total(self, scalar):
-        """The scalar."""
+        """Returns the scalar unchanged."""
         return scalar
 
 
 class DataParallel(OneDevice):
     """Sums for ranks that each hold the whole model and read their own rows, by explicit AllReduce.
 
-    The update sees equal gradients on all ranks, so norm, clipping and skipping are equal, too.
+    The update gets equal gradients on all ranks, so norm, clipping and skipping are equal too.
     """
 
     def __init__(self) -> None:
@@ -44,11 +44,11 @@ class DataParallel(OneDevice):
         self.world_sum = ops.AllReduce(ops.ReduceOp.SUM)
 
     def batch_sums(self, gradients, tokens):
-        """Gradients and tokens of all ranks."""
+        """Sums of gradients and tokens over all ranks."""
         last = self.world_sum(tokens)
         all_tokens = last
         sums = ()
-        for gradient in gradients:  # one after the other: ranks that took them in another order would hang
+        for gradient in gradients:  # in a fixed order, because ranks with different orders would hang
             last = self.world_sum(ops.depend(gradient, last))
             sums += (last,)
         return sums, all_tokens
@@ -59,14 +59,14 @@ class DataParallel(OneDevice):
 
 
 class Partitioned(nn.Cell):
-    """Sums of a graph whose operators MindSpore has split: gradients are slices, the batch is cut by rows.
+    """Sums in a graph whose operators MindSpore has split: gradients are slices, the batch is cut by rows.
 
-    A slice of a gradient lies on several devices, so each square counts 1 / holders; a row lies on all
-    devices of its data-parallel rank.
+    Several devices hold the same slice of a gradient, so each of its squares counts 1 / holders; all devices
+    of a data-parallel rank hold the same rows.
 
     Args:
-        shares: For each gradient the part of its square that this device counts: 1 / devices that hold it.
-        row_share: 1 / devices that read the same rows, which are tp * pp.
+        shares: For each gradient, 1 / number of devices that hold its slice.
+        row_share: 1 / number of devices that read the same rows, which is 1 / (tp * pp).
     """
 
     def __init__(self, shares: Sequence[float], row_share: float) -> None:
@@ -79,15 +79,15 @@ class Partitioned(nn.Cell):
         self.world_sum = ops.AllReduce(ops.ReduceOp.SUM)
 
     def batch_sums(self, gradients, tokens):
-        """Gradients are summed by the partitioner already; tokens are not.
+        """Sums the tokens; the partitioner has already summed the gradients.
 
-        The gradients wait for the tokens' sum, so that the norm's comes after it on every device.
+        The gradients wait for the sum of the tokens, so that the norm's sum comes after it on every device.
         """
         total = self.world_sum(self.mul(tokens, self.row_share))
         return ops.depend(gradients, total), total
 
     def square_sum(self, squares):
-        """Sum over all devices, every element of every gradient counted once."""
+        """Sum over all devices, in which every element of every gradient counts once."""
         return self.world_sum(self.add(self.map(self.mul, squares, self.shares)))
 
     def total(self, scalar):

@@ -1,12 +1,12 @@
-"""THE table: how every operator of the network is split over the axes of the grid, as data.
+"""THE operator table: how every operator of the network is split over the axes of the grid, as data.
 
 A row gives, for each input of an operator, the axis that each of its dimensions is split over. A found table
-(config.operator_table) has rows of its own for the operators of a block; all others stay as they are here.
+(config.operator_table) replaces the rows of a block's operators; all other rows stay as they are here.
 
-Axis names: "dp" data parallel; "tp" tensor parallel; "sp" rows of the residual stream (dp, and tp as well
-under sequence parallelism); "vp" vocabulary (tp, or not split); "lp" rows in the loss (dp, and tp as well if
-the vocabulary is not split). _ leaves a dimension whole. () is a scalar. A found table may cut tp into axes
-of its own, and a dimension over several axes, "dp+tp0", the outermost first.
+Axis names: "dp" data parallel; "tp" tensor parallel; "sp" rows of the residual stream (dp, with sequence
+parallelism also tp); "vp" vocabulary (tp, or not split); "lp" rows in the loss (dp, and also tp if the
+vocabulary is not split). _ leaves a dimension whole. () is a scalar. A found table may divide tp into axes of
+its own, and split a dimension over several axes, "dp+tp0", outermost first.
 Letters: T rows, I inputs, O outputs, H hidden, V vocabulary, B batch, N heads, S queries, C keys,
 d head size.
 """
@@ -30,9 +30,9 @@ class Split:
     """How one operator is split.
 
     Args:
-        inputs: Axes of each input's dimensions.
-        output: Axes of the output's dimensions, where the inputs leave a choice: partial sums may be
-            summed whole (AllReduce) or by slices (ReduceScatter).
+        inputs: For each input, the axes of its dimensions.
+        output: Axes of the output's dimensions, if the inputs leave a choice: partial sums may be summed
+            whole (AllReduce) or by slices (ReduceScatter).
     """
 
     inputs: tuple[Axes, ...]
@@ -40,20 +40,20 @@ class Split:
 
 
 def split(*inputs: Axes, output: Axes | None = None) -> Split:
-    """A row of the table."""
+    """Makes an entry of the table."""
     return Split(inputs, output)
 
 
 COLUMN = ("query", "key", "value", "up")  # linears whose outputs O are split
-ROW = ("output", "down")  # linears whose inputs I are split, so that their result is a partial sum
+ROW = ("output", "down")  # linears whose inputs I are split, so that each device has a partial sum
 
 _NORMS = ("attention_norm", "feed_forward_norm")
 _ATTENTION = ("SplitHeads", "JoinHeads", "AttentionCore", "FlashAttention", "dropout")
 _OTHERS = (*_ATTENTION, "Gelu", "FastGelu", "Block", "attention_dropout", "feed_forward_dropout")
 
-DERIVED = ("Reshape",)  # operators that take the split of their neighbours
+DERIVED = ("Reshape",)  # operators that MindSpore splits like their neighbours
 
-# dropout of the residual stream [T, H]: keys [T, 1], columns [H]
+# Dropout of the residual stream [T, H]: keys [T, 1], columns [H].
 _RESIDUAL_DROPOUT = {
     "bits": split(("sp", _), (_,)),
     "reached": split(("sp", _), ()),
@@ -172,17 +172,17 @@ SHARDING: Mapping[str, Mapping[str, Split]] = {
 
 @dataclass(frozen=True)
 class OperatorTable:
-    """How every operator of a network is split: the hand-made table, or a found one over it.
+    """How every operator of a network is split: the hand-made table, or one with a found table's rows.
 
     Args:
         rows: Cell -> operator -> its split. A cell is named by its kind ("AttentionCore"), by its attribute
-            ("embedding_dropout"), or by both where a table tells cells of a kind apart ("Affine query").
+            ("embedding_dropout"), or by both where a table distinguishes cells of one kind ("Affine query").
     """
 
     rows: Mapping[str, Mapping[str, Split]]
 
     def key(self, path: Sequence[str], kind: str) -> str:
-        """The name of a cell's row.
+        """Name of the row for a cell.
 
         Args:
             path: Attributes that lead to the cell.
@@ -197,10 +197,10 @@ class OperatorTable:
         return _of_kind(kind, owner or "")
 
     def split(self, cell: str, operator: str) -> Split:
-        """The split of an operator.
+        """Returns the split of an operator.
 
         Raises:
-            KeyError: The table has none.
+            KeyError: The table has no entry for it.
         """
         found = self.rows.get(cell, {}).get(operator)
         if found is None:
@@ -209,7 +209,7 @@ class OperatorTable:
 
 
 def _of_kind(kind: str, owner: str) -> str:
-    """The hand-made row of a kind of cell; linears differ by the place they have in a block."""
+    """The hand-made row for a kind of cell; linears differ by their place in a block."""
     if owner in COLUMN:
         return f"{kind} column"
     return f"{kind} row" if owner in ROW else kind
@@ -217,7 +217,7 @@ def _of_kind(kind: str, owner: str) -> str:
 
 HAND_MADE = OperatorTable(SHARDING)
 
-# The cells of a block by the names that a found table gives them; all others are outside of blocks.
+# The cells of a block, by the names that a found table gives them. All other cells are outside the blocks.
 BLOCK: Mapping[str, Mapping[str, Split]] = {
     **{f"{kind} {norm}": SHARDING[kind] for norm in _NORMS for kind in ("LayerNorm", "Normalize")},
     **{
@@ -230,7 +230,7 @@ BLOCK: Mapping[str, Mapping[str, Split]] = {
 
 
 def table_of(plan: ParallelPlan) -> OperatorTable:
-    """The table that a plan is split by.
+    """Returns the table by which a plan is split.
 
     Raises:
         ConfigError: The plan's found table does not describe the operators of a block.
@@ -250,7 +250,7 @@ def _over_hand_made(found: FoundTable) -> OperatorTable:
 
 
 def unknown(found: FoundTable) -> Iterator[str]:
-    """Yields one sentence for every cell and operator that no block has, or that the table lacks."""
+    """Yields one sentence for every cell or operator that a block does not have, or that the table lacks."""
     for cell, operators in found.cells.items():
         if cell not in BLOCK:
             yield f"cells.{cell}: no cell of a block; {nearest(cell, BLOCK)}"
@@ -266,7 +266,7 @@ def unknown(found: FoundTable) -> Iterator[str]:
 
 
 def _other_inputs(where: str, found: OperatorSplit, usual: Split) -> Iterator[str]:
-    """Whether inputs have other numbers of dimensions than the operator's."""
+    """Yields a problem if inputs or output have other numbers of dimensions than the operator's."""
     numbers, right = ([len(axes) for axes in each.inputs] for each in (found, usual))
     if numbers != right:
         yield f"{where}: inputs of {numbers} dimensions, the operator's have {right}"

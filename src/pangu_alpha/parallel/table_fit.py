@@ -1,7 +1,7 @@
-"""Whether what a found table of operators cuts can be cut so: heads, sequences, rows, parameters.
+"""Checks that a found table of operators cuts heads, sequences, rows and parameters into equal parts.
 
-The shape that the table was found for is compared by config.parallel; this is for tables that were edited,
-and for batches, of which a plan knows nothing.
+config.parallel compares the shape that the table was found for. This check is for tables that were edited,
+and for batch sizes, which a plan does not contain.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ _CORE = ("AttentionCore", "softmax")  # its input is [B, N, S, C]
 
 
 def unfit(plan: ParallelPlan, model: Any, batch_size: int) -> Iterator[str]:
-    """Yields one sentence for everything of a network that a plan's found table cuts into unequal parts.
+    """Yields one sentence for everything in a network that a plan's found table cuts into unequal parts.
 
     Args:
-        plan: A plan; without a table there is nothing to say.
-        model: The network's configuration, which the plan fits.
+        plan: A plan that fits the network; without a found table, nothing is yielded.
         batch_size: Rows of one micro-batch on each data-parallel rank.
     """
     if plan.table is None:
@@ -50,7 +49,7 @@ def unfit(plan: ParallelPlan, model: Any, batch_size: int) -> Iterator[str]:
 def _sizes(
     plan: ParallelPlan, model: ModelConfig, sequences: int
 ) -> Iterator[tuple[str, int, str, str, int]]:
-    """What is cut, how many there are, the cell and operator of the table, and the dimension of its input."""
+    """Yields what is cut, its size, cell and operator of the table, and the dimension of the first input."""
     yield "sequences", sequences, *_CORE, 0
     yield "heads", model.num_heads, *_CORE, 1
     assert plan.table is not None

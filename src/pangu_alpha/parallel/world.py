@@ -1,6 +1,6 @@
-"""The processes of a data parallel run as the host sees them: join, gather arrays, wait for each other.
+"""The processes of a data parallel run, as the host sees them: joins them, gathers arrays, and waits.
 
-Knows numpy arrays; what happens inside a step's graph is sums.py's.
+Knows numpy arrays; parallel.reductions has what happens inside the graph of a step.
 """
 
 from __future__ import annotations
@@ -15,29 +15,31 @@ from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.files.shown import quoted
 from pangu_alpha.parallel.mesh import Mesh
 
-_LAUNCHED = ("MS_ROLE", "RANK_TABLE_FILE")  # msrun sets the one, a rank table start the other
+_LAUNCHED = ("MS_ROLE", "RANK_TABLE_FILE")  # msrun sets the first, a start by rank table the second
 
 
 class World:
     """The ranks that read different rows, as seen by the host.
 
     Args:
-        rank: This process's place among them.
-        size: Their number.
+        rank: Index of this process among them.
+        size: Number of ranks.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         assert 0 <= rank < size, (rank, size)
         self.rank = rank
         self.size = size
-        # called outside a cell, so that no parallel context splits it
+        # This operator is called outside a cell, so that no parallel context splits it.
         self._sum = ops.AllReduce(ops.ReduceOp.SUM) if size > 1 else None
 
     def gather(self, array: np.ndarray) -> np.ndarray:
-        """The arrays of all ranks, bit for bit, whatever their type; all of one shape.
+        """Gathers the arrays of all ranks bit for bit; they may have any type, but must have one shape.
 
         The bits travel as 16-bit numbers, which float32 holds exactly, and each rank adds its own to the
-        others' zeros: on CPU, MindSpore 2.9 sums floats of 16 and 32 bits and gathers nothing wider.
+        others'
+        zeros: on CPU, MindSpore 2.9 sums only floats of 16 and 32 bits, and gathers nothing wider. A plain
+        gather can replace this once the CPU backend supports 64-bit types.
 
         Returns:
             [size, *array.shape], by rank.
@@ -56,7 +58,7 @@ class World:
 
 
 def _number_started() -> int:
-    """The number of processes of this run, as what started them says."""
+    """Number of processes of this run, according to the environment that their launcher set."""
     if not any(name in os.environ for name in _LAUNCHED):
         return 1
     name = "MS_WORKER_NUM" if "MS_WORKER_NUM" in os.environ else "RANK_SIZE"
@@ -70,14 +72,14 @@ def _number_started() -> int:
 
 
 def join_world(plan: ParallelPlan, device: str = "CPU") -> World:
-    """Joins the other workers of a run; call it after `use_device`.
+    """Joins the other processes of a run; call it after `use_device`.
 
     Args:
-        plan: How the run is spread; on CPU tp and pp must be 1.
+        plan: The run's plan; on CPU, tp and pp must be 1.
         device: Device in use, "CPU" or "Ascend".
 
     Raises:
-        ValueError: The processes that were started are not those the plan needs.
+        ValueError: The number of processes started is not the one that the plan needs.
     """
     if device == "CPU" and Mesh.of(plan).row_holders > 1:
         raise ValueError(

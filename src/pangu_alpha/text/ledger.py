@@ -1,4 +1,4 @@
-"""What became of every character: given = kept + dropped, by reason. Knows neither files nor rules."""
+"""Accounts for every character: given = kept + dropped, by reason. Knows neither files nor rules."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 
 
 class LedgerError(AssertionError):
-    """Characters that appear from nowhere or go without a reason: a fault of this program, not of a text."""
+    """The characters do not add up: a fault of this program, not of a text."""
 
 
 @dataclass(frozen=True)
 class CharacterLedger:
-    """The characters that one stage of the way from a file to tokens was given, and what it did with them.
+    """What one stage between a file and its tokens did with the characters it received.
 
     Args:
-        given: Characters of the documents it was given.
-        kept: Characters of the documents it handed on.
-        dropped: Characters it did not hand on, by reason.
+        given: Characters of the documents received.
+        kept: Characters of the documents passed on.
+        dropped: Characters not passed on, by reason.
     """
 
     given: int = 0
@@ -26,15 +26,15 @@ class CharacterLedger:
     dropped: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: CharacterLedger) -> CharacterLedger:
-        """The ledger of two files that went through the same stages."""
+        """The joint ledger of two inputs that went through the same stages."""
         dropped = _summed(self.dropped, other.dropped)
         return CharacterLedger(self.given + other.given, self.kept + other.kept, dropped)
 
     def then(self, next_stage: CharacterLedger) -> CharacterLedger:
-        """The ledger of this stage and the one behind it.
+        """The ledger of this stage followed by the next one.
 
         Raises:
-            LedgerError: What this one handed on is not what the next was given.
+            LedgerError: The next stage did not receive what this one passed on.
         """
         if self.kept != next_stage.given:
             raise LedgerError(
@@ -44,14 +44,17 @@ class CharacterLedger:
 
     @property
     def missing(self) -> int:
-        """Characters without a reason; anything but 0 is a fault."""
+        """Characters that are neither kept nor dropped for a reason; anything but 0 is a fault."""
         return self.given - self.kept - sum(self.dropped.values())
 
     def checked(self, where: object) -> CharacterLedger:
-        """This ledger, which adds up.
+        """Returns this ledger if it adds up.
+
+        Args:
+            where: What the ledger is about, for the error message.
 
         Raises:
-            LedgerError: It does not; names `where`.
+            LedgerError: The ledger does not add up.
         """
         if self.missing or min([self.given, self.kept, *self.dropped.values()]) < 0:
             raise LedgerError(f"{where}: characters do not add up: {self}; please report this")
@@ -59,7 +62,7 @@ class CharacterLedger:
 
 
 def total(ledgers: Iterable[CharacterLedger]) -> CharacterLedger:
-    """The sum of ledgers."""
+    """The sum of several ledgers."""
     return sum(ledgers, CharacterLedger())
 
 

@@ -1,7 +1,7 @@
-"""Chinese punctuation for generated text: the vocabulary has ASCII's marks in the place of full-width ones.
+"""Restores Chinese punctuation in generated text, where the vocabulary has only ASCII marks.
 
-The tokenizer folds ，：？！；（） into ,:?!;() and … into ... before anything is learned, so a network cannot
-tell them apart. Their neighbours can. Knows characters only: no ids, no network.
+The tokenizer folds ，：？！；（） into ,:?!;() and … into ... before training, so a network cannot tell them
+apart. The neighbouring characters can. Knows characters only: no ids, no network.
 """
 
 from __future__ import annotations
@@ -11,50 +11,51 @@ import re
 _WIDE = str.maketrans(",:?!;()", "，：？！；（）")
 _MARKS = frozenset(",:?!;")
 _OPEN, _CLOSED = "(（", ")）"
-_ELLIPSES = (3, 6)  # dots that the tokenizer makes of … and of ……, the usual one
+_ELLIPSES = (3, 6)  # dots that the tokenizer makes of … and of ……; the double one is usual in Chinese
 _HAN = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _IS_HAN = re.compile(f"[{_HAN}]")
 _BEGINS_CHINESE = re.compile(f"[{_HAN}《〈「『【]")
 _IS_CHINESE = re.compile(f"[{_HAN}\u3001-\u301f\u2026\uff01-\uff0f\uff1a-\uff1f]")  # also 。、《》【】，：...
-_QUOTES = frozenset("“”‘’—·")  # both languages have them: what stands before them counts
-_MOST_QUOTES = 2  # looked past for the next character, so that a mark is not held back for long
+_QUOTES = frozenset("“”‘’—·")  # used in both languages, so the character before them decides
+_MOST_QUOTES = 2  # quotes to look past for the next character; more would delay a mark for long
 _ENDS_ADDRESS = frozenset(",;!")
 
 
 def chinese_punctuation(text: str, before: str = "") -> str:
-    """A text with Chinese punctuation where its neighbours are Chinese; see `ChinesePunctuation`.
+    """Returns a text with Chinese punctuation between Chinese characters; see `ChinesePunctuation`.
 
     Args:
-        text: As the tokenizer decodes it.
-        before: What stands in front of it, and stays as it is: a prompt.
+        text: Text as the tokenizer decodes it.
+        before: Text in front of it, such as a prompt. It counts as a neighbour, but is not changed.
     """
     writer = ChinesePunctuation(before)
     return writer.feed(text) + writer.flush()
 
 
 class ChinesePunctuation:
-    """Rewrites the punctuation of a text that comes piece by piece; the pieces' borders change nothing.
+    """Rewrites the punctuation of a text that arrives in pieces; where the pieces are cut changes nothing.
 
-    - `, : ? ! ;` become full-width after a Han character or Chinese punctuation, and between any other
-      character and a Han one. Quotation marks and dashes in between do not count.
-    - `(` likewise; `)` as the `(` that it closes, or without one as the other marks.
+    - `, : ? ! ;` become full-width after a Han character or Chinese punctuation, and also before a Han
+      character. Quotation marks and dashes in between do not count.
+    - `(` follows the same rule. `)` follows the `(` that it closes, or the rule of the other marks without
+      one.
     - Three or six dots after a Han character become one or two `…`.
-    - All stays as it is in numbers (3,000 or 12:30), among Latin letters, in addresses (from :// or www. to
-      their end), between backticks, `:` before a slash and `(` after `]`. A single `.` and straight quotation
-      marks always stay: the tokenizer keeps 。 and “”.
+    - Nothing changes in numbers (3,000 or 12:30), among Latin letters, in addresses (from :// or www. to
+      their end), or between backticks; nor does `:` before a slash and `(` after `]`. A single `.` and
+      straight quotation marks always stay, because the tokenizer keeps 。 and “”.
 
     Args:
-        before: What stands in front of the text and stays as it is: a prompt.
+        before: Text in front of the first piece, such as a prompt; a neighbour that is not changed.
     """
 
     def __init__(self, before: str = "") -> None:
         self._held = ""
-        self._chinese = False  # what stands before, quotation marks aside
-        self._last = ""  # the three characters before, as they came
-        self._open: list[bool] = []  # of each ( without its ) yet: whether it is full-width
+        self._chinese = False  # whether the last character is Chinese, not counting quotation marks
+        self._last = ""  # the last three characters, before their rewriting
+        self._open: list[bool] = []  # for each ( that is still open: whether it is full-width
         self._address = False
-        self._backticks = 0  # of the run that was read last
-        self._code = 0  # backticks that opened the code which that run may close
+        self._backticks = 0  # length of the run of backticks just read
+        self._code = 0  # number of backticks that opened the current code; the run just read may close it
         for character in before:
             self._pass(character, character)
 
@@ -62,13 +63,13 @@ class ChinesePunctuation:
         """Takes the next piece.
 
         Returns:
-            What no later piece can change and was not given out before.
+            The text that is now certain, whatever follows, and has not been returned before.
         """
         self._held += text
         return self._write(final=False)
 
     def flush(self) -> str:
-        """The rest of the text, which ends here."""
+        """Returns the rest of the text; call it once, after the last piece."""
         return self._write(final=True)
 
     def _write(self, final: bool) -> str:
@@ -86,7 +87,7 @@ class ChinesePunctuation:
         return "".join(written)
 
     def _next(self, place: int, final: bool) -> tuple[int, str]:
-        """How many of the held characters are decided now, and what they become; 0 if it is too early."""
+        """How many of the held characters are decided now, and what they become; 0 if more text is needed."""
         character = self._held[place]
         if character == ".":
             return self._dots(place, final)
@@ -121,7 +122,7 @@ class ChinesePunctuation:
         return size, "…" * (size // 3) if size in _ELLIPSES else "." * size
 
     def _follower(self, place: int, final: bool) -> str | None:
-        """The next character that counts, "" at the end of the text, None if it is not there yet."""
+        """The next character that counts: "" at the end of the text, None if it has not arrived yet."""
         end = place + _MOST_QUOTES
         while place < min(end, len(self._held)) and self._held[place] in _QUOTES:
             place += 1
@@ -134,9 +135,9 @@ class ChinesePunctuation:
         return self._code_after_run() > 0
 
     def _code_after_run(self) -> int:
-        """How many backticks opened the code that the next character is in; 0 outside of code.
+        """How many backticks opened the code that the next character is in; 0 outside code.
 
-        As many close it; three or more open and close a block.
+        The same number of backticks closes it; three or more open and close a block.
         """
         run = min(self._backticks, 3)
         if run == 0 or self._code == 0:
@@ -144,7 +145,7 @@ class ChinesePunctuation:
         return 0 if run == self._code else self._code
 
     def _pass(self, character: str, out: str) -> None:
-        """Takes notice of a character that was given out as `out`."""
+        """Updates the state for a character that was written as `out`."""
         self._count_backticks(character)
         if character in _OPEN:
             self._open.append(out == "（")
@@ -160,11 +161,11 @@ class ChinesePunctuation:
             self._backticks += 1
             return
         self._code, self._backticks = self._code_after_run(), 0
-        if character == "\n" and self._code < 3:  # code within a line does not go beyond it
+        if character == "\n" and self._code < 3:  # inline code ends with its line
             self._code = 0
 
     def _follow_address(self, character: str, out: str) -> None:
-        """An address ends at a space, at a mark that became Chinese, and where Chinese text follows it."""
+        """Tracks addresses; one ends at a space, at a mark that became Chinese, or before Chinese text."""
         before = self._last[-1:]
         if not self._address:
             recent = self._last + character

@@ -1,6 +1,7 @@
-"""The PanGu-alpha tokenizer: jieba's words, then SentencePiece, as the 2021 release computes it; ids by name.
+"""The PanGu-alpha tokenizer: jieba's words, then SentencePiece, with the same ids as the 2021 release.
 
-Text never yields a control id: a literal "<eod>" is text. Adds no begin or end token, knows no prompts.
+Text never yields a control id: a literal "<eod>" is plain text. The tokenizer adds no begin or end token and
+knows nothing of prompts.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ NEWLINE = "\u2583"
 UNKNOWN = "<unk>"
 CONTROL_NAMES = ("<s>", "</s>", "<sep>", "<pad>", "<mask>", "<eod>", "<eot>")
 
-# Longer texts are encoded part by part, to bound memory; a batch goes in loads of this size too.
+# Longer texts are encoded in parts, to bound memory; batches are encoded in loads of this size too.
 _MAX_CHARACTERS = 1 << 20
-# Where a part may end without moving an id: jieba and SentencePiece both end a word there.
+# A part may end after these without changing an id, because jieba and SentencePiece both end a word there.
 _BREAKS = ("\n", "。", "，", " ")
 
 
 class PanguTokenizer:
-    """Text to ids and back with a PanGu vocabulary, the released one or one made by `train_vocabulary`.
+    """Converts text to ids and back with the released PanGu vocabulary or one made by `train_vocabulary`.
 
     Args:
-        vocab_file (str | Path): a SentencePiece model with the control names and those for space (U+2582)
+        vocab_file: A SentencePiece model that contains the control names and the pieces for space (U+2582)
             and line feed (U+2583).
 
     Raises:
-        ValueError: the file is not a SentencePiece model, or not one for PanGu-alpha.
-        FileNotFoundError: there is no such file.
+        ValueError: The file is not a SentencePiece model, or not one for PanGu-alpha.
+        FileNotFoundError: There is no such file.
     """
 
     def __init__(self, vocab_file: str | Path) -> None:
@@ -51,14 +52,13 @@ class PanguTokenizer:
         self.control_ids = frozenset(self.id_of(name) for name in CONTROL_NAMES)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text: the official ids, with lone surrogates read as U+FFFD.
+        """Returns the ids of a text, equal to those of the official tokenizer.
 
-        Args:
-            text (str): any text; "" gives []. Lossy as the release is: NFKC forms, tabs and carriage returns
-                vanish, characters outside the vocabulary become <unk>.
+        Some of the text is lost, as in the release: it is NFKC-normalised, tabs and carriage returns vanish,
+        and characters outside the vocabulary become <unk>. Lone surrogates are read as U+FFFD.
 
         Returns:
-            list[int], none of them in `control_ids`.
+            Ids, none of them in `control_ids`; [] for "".
         """
         ids: list[int] = []
         for part in self.encode_parts(text):
@@ -66,12 +66,12 @@ class PanguTokenizer:
         return ids
 
     def encode_parts(self, text: str) -> Iterator[list[int]]:
-        """`encode(text)` in parts, for a text whose ids are too many to be held as a list."""
+        """Yields `encode(text)` in parts, for a text whose ids would be too many to hold as one list."""
         for part in _parts(text):
             yield self._model.encode(_spaced(part))
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
-        """`[encode(text) for text in texts]`, several times faster for many short texts."""
+        """Equals `[encode(text) for text in texts]`, but several times faster for many short texts."""
         rows: list[list[int]] = []
         for load in _loads(texts):
             if len(load) == 1:
@@ -83,19 +83,19 @@ class PanguTokenizer:
         return rows
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids; <unk> comes back as U+2047, user-defined controls by their names.
+        """Returns the text of ids; <unk> becomes U+2047, and other control ids become their names.
 
         Raises:
-            ValueError: an id outside [0, vocab_size).
+            ValueError: An id lies outside [0, vocab_size).
         """
         numbers = [self._checked(number) for number in ids]
         return self._model.decode(numbers).replace(" ", "").replace(SPACE, " ").replace(NEWLINE, "\n")
 
     def id_of(self, name: str) -> int:
-        """Id of a piece by its exact name, such as "<eod>".
+        """Returns the id of a piece by its exact name, such as "<eod>".
 
         Raises:
-            ValueError: no such piece; names the nearest control name.
+            ValueError: There is no such piece; the message suggests the most similar control name.
         """
         if not self._has(name):
             nearest = difflib.get_close_matches(name, (UNKNOWN, *CONTROL_NAMES), n=1, cutoff=0.4)
@@ -104,26 +104,26 @@ class PanguTokenizer:
         return self._model.piece_to_id(name)
 
     def piece_of(self, number: int) -> str:
-        """Piece of one id, in SentencePiece's notation (U+2581 begins a word)."""
+        """Returns the piece of an id in SentencePiece's notation, where U+2581 begins a word."""
         return self._model.id_to_piece(self._checked(number))
 
     @property
     def lost_pieces(self) -> tuple[str, ...]:
-        """Of "space" and "line feed", those that text never yields, though the vocabulary names a piece.
+        """Those of "space" and "line feed" whose piece in the vocabulary is never yielded by text.
 
-        A piece of SentencePiece's kind "control" is such a one: all spaces then become <unk>.
+        This happens where the piece is of SentencePiece's kind "control": all spaces then become <unk>.
         """
         pieces = (("space", " ", SPACE), ("line feed", "\n", NEWLINE))
         return tuple(word for word, text, name in pieces if self.id_of(name) not in self.encode(text))
 
     @property
     def vocab_size(self) -> int:
-        """Number of pieces, controls included."""
+        """Number of pieces, including controls."""
         return self._size
 
     @property
     def unk_id(self) -> int:
-        """Id of <unk>, the only special id that text can give."""
+        """Id of <unk>, the only special id that text can yield."""
         return self._unknown
 
     @property
@@ -133,7 +133,7 @@ class PanguTokenizer:
 
     @property
     def pad_id(self) -> int:
-        """Id of <pad>, which the loss leaves out."""
+        """Id of <pad>; positions with it do not count in the loss."""
         return self.id_of("<pad>")
 
     @property
@@ -143,7 +143,7 @@ class PanguTokenizer:
 
     @property
     def eot_id(self) -> int:
-        """Id of <eot>, the end of document of the 2021 release's training and generation."""
+        """Id of <eot>, which ended documents in training and generation of the 2021 release."""
         return self.id_of("<eot>")
 
     def __len__(self) -> int:
@@ -185,8 +185,9 @@ def _load_model(path: Path, content: bytes) -> sentencepiece.SentencePieceProces
 
 
 def _spaced(text: str) -> str:
-    """What SentencePiece is given: the words of the text, space and line feed renamed, joined by spaces."""
-    # Renaming before the cut equals renaming after it: to jieba all four characters are words of their own.
+    """The input of SentencePiece: words joined by spaces, the text's own spaces and line feeds renamed."""
+    # Renaming before the cut gives the same words as after it: jieba takes all four characters as single
+    # words.
     return cut_joined(_printable(text).replace(" ", SPACE).replace("\n", NEWLINE), " ")
 
 
@@ -199,7 +200,7 @@ def _printable(text: str) -> str:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Split a huge text at a line feed, else at punctuation, else anywhere."""
+    """Splits a huge text at a line feed, else at punctuation, else anywhere."""
     start = 0
     while len(text) - start > _MAX_CHARACTERS:
         limit = start + _MAX_CHARACTERS
@@ -212,7 +213,7 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def _loads(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Group texts into lists of about `_MAX_CHARACTERS`; a text beyond that is alone in its list."""
+    """Groups texts into lists of about `_MAX_CHARACTERS`; a longer text gets a list of its own."""
     load: list[str] = []
     size = 0
     for text in texts:

@@ -1,6 +1,7 @@
-"""Training a vocabulary of one's own that `PanguTokenizer` reads like the released one.
+"""Trains a vocabulary on the user's own text, in a form that `PanguTokenizer` reads like the released one.
 
-SentencePiece unigram over jieba's words, with the release's normalisation and its ten special pieces at 0..9.
+It is a SentencePiece unigram model over jieba's words, with the release's normalisation and its ten special
+pieces at ids 0 to 9.
 """
 
 from __future__ import annotations
@@ -16,24 +17,20 @@ from pangu_alpha.files.writing import replacing_file
 from pangu_alpha.text.segment import cut
 from pangu_alpha.text.tokenizer import NEWLINE, SPACE, UNKNOWN, PanguTokenizer
 
-# Order of the released vocabulary: ids 3.. after <unk> <s> </s>.
+# The order of the released vocabulary, from id 3 on; <unk>, <s> and </s> have 0 to 2.
 _USER_DEFINED = (NEWLINE, SPACE, "<sep>", "<pad>", "<mask>", "<eod>", "<eot>")
-_WORDS_PER_SENTENCE = 2000  # longer lines are cut: the trainer holds each sentence whole
+_WORDS_PER_SENTENCE = 2000  # longer lines are split, because the trainer holds each sentence in memory
 _LONGEST_WORD = 32  # characters; pieces have at most 16, and the time grows with the square of this
-_LONGEST_SENTENCE = 1 << 24  # bytes; the trainer drops longer ones without a word
-_MOST_PIECES = 1 << 24  # far beyond what a corpus gives; the trainer's numbers have 32 bits
-_MOST_THREADS = 1024  # the trainer's own bound
-# SentencePiece writes U+2585 for what it does not know; the trainer drops every line with it, without a word.
+_LONGEST_SENTENCE = 1 << 24  # bytes; the trainer silently drops longer ones
+_MOST_PIECES = 1 << 24  # far more than a corpus can fill; the trainer's numbers have 32 bits
+_MOST_THREADS = 1024  # the trainer's own limit
+# SentencePiece writes U+2585 for unknown text, and the trainer silently drops every line that contains it.
 UNLEARNABLE = "\u2585"
 
 
 @dataclass
 class SkippedCharacters:
-    """What a training could not learn from.
-
-    Args:
-        count: Times that UNLEARNABLE stood in the texts.
-    """
+    """Counts how often UNLEARNABLE occurred in the texts of a training."""
 
     count: int = 0
 
@@ -47,23 +44,22 @@ def train_vocabulary(
     threads: int = 1,
     skipped: SkippedCharacters | None = None,
 ) -> PanguTokenizer:
-    """Train a vocabulary and write it, whole or not at all.
+    """Trains a vocabulary and writes the whole file or none of it.
 
     The same texts, size and number of threads give the same file.
 
     Args:
-        texts (Iterable[str]): documents; read once, held in memory by the trainer.
-        vocab_file (str | Path): the SentencePiece model to write.
-        vocab_size (int): number of pieces, the ten special ones included.
-        character_coverage (float): share of the text's characters that get pieces; 1.0 is every character.
-        threads (int): the trainer's threads.
-        skipped (SkippedCharacters | None): counts what cannot be learnt; the rest of its line is.
+        texts: Documents; they are read once, and the trainer holds them in memory.
+        vocab_file: The SentencePiece model to write.
+        vocab_size: Number of pieces, including the ten special ones.
+        character_coverage: Share of the text's characters that get pieces, from 0.9 to 1.0 (every character).
+        skipped: Updated with the number of characters that cannot be learned. The rest of their line is used.
 
     Returns:
-        PanguTokenizer reading the new file.
+        A tokenizer that uses the new file.
 
     Raises:
-        ValueError: the corpus is empty, or vocab_size does not fit it (the message says which sizes do).
+        ValueError: The corpus is empty, or vocab_size does not suit it; the message gives a size that does.
     """
     if not 0.9 <= character_coverage <= 1.0:
         raise ValueError(f"character_coverage = {character_coverage}: it must lie in [0.9, 1.0]")
@@ -71,7 +67,7 @@ def train_vocabulary(
         if not 1 <= value <= most:
             raise ValueError(f"{name} = {value}: it must be from 1 to {most}")
     Path(vocab_file).parent.mkdir(parents=True, exist_ok=True)
-    with replacing_file(vocab_file, binary=True) as file:  # opened before the training, which takes long
+    with replacing_file(vocab_file, binary=True) as file:  # opened first: a bad path fails at once
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=_sentences(texts, skipped or SkippedCharacters()),
@@ -98,7 +94,7 @@ def train_vocabulary(
 
 
 def _sentences(texts: Iterable[str], skipped: SkippedCharacters) -> Iterator[str]:
-    """Lines as words joined by spaces; spaces and line feeds have pieces of their own, nothing to learn."""
+    """Yields lines as words joined by spaces, without the text's own spaces, which have a piece already."""
     for text in texts:
         if UNLEARNABLE in text:
             skipped.count += text.count(UNLEARNABLE)
@@ -110,12 +106,12 @@ def _sentences(texts: Iterable[str], skipped: SkippedCharacters) -> Iterator[str
 
 
 def _parts(word: str) -> Iterator[str]:
-    """A word in parts that the trainer takes quickly; a megabyte without a space would take it minutes."""
+    """Splits a word into parts that train quickly; a megabyte without a space would take minutes."""
     return (word[start : start + _LONGEST_WORD] for start in range(0, len(word), _LONGEST_WORD))
 
 
 def _explain(message: str, vocab_size: int) -> str:
-    """SentencePiece 0.2's complaint in the user's terms; an unknown one is passed on as it is."""
+    """Puts an error message of SentencePiece 0.2 in the user's terms; unknown ones are left unchanged."""
     if found := re.search(r"value <= (\d+)", message):
         return f"{vocab_size} pieces are too many for this corpus: take at most {found[1]}, or more text"
     if found := re.search(r"required_chars. \d+ vs (\d+)", message):

@@ -1,4 +1,4 @@
-"""From batches to a trained network: loss, recipe, step, loop and report."""
+"""From batches to a trained network: objective, loss, optimizer, step, loop, and reports."""
 
 __all__ = [
     "checkpoints",

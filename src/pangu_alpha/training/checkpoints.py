@@ -1,6 +1,6 @@
-"""How a run keeps itself: where it begins, what its ranks save, and that they agree on both.
+"""A run's checkpoints: where the run begins, what its ranks save, and that all ranks agree on both.
 
-Knows files and configurations; the numbers are the engine's, the place in the run is the loop's.
+Knows files and configurations; the engine has the numbers, and the loop has the place in the run.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Start:
 
     Args:
         source: The checkpoint.
-        resumed: Whether the run goes on; otherwise it begins anew with the checkpoint's weights.
+        resumed: Whether the run continues; otherwise it starts anew with the checkpoint's weights.
         verified: Whether every byte has just been compared with its checksum.
     """
 
@@ -57,17 +57,16 @@ class Start:
 
 
 class RunCheckpoints:
-    """The checkpoints of one run as one of its ranks sees them.
+    """The checkpoints of one run, as seen by one of its ranks.
 
     Args:
-        config: The run.
-        world: All its ranks.
-        partitioned: Whether each rank holds slices; otherwise every rank holds all, and rank 0 saves.
-        restarted: Whether an earlier attempt of this start may have saved: what the run itself has then goes
-            before what `run.resume` names.
+        world: All ranks of the run.
+        partitioned: Whether each rank holds slices; otherwise every rank holds everything, and rank 0 saves.
+        restarted: Whether an earlier attempt of this start may have saved. If so, the run's own checkpoints
+            take precedence over the one that `run.resume` names.
 
     Raises:
-        CheckpointError: The ranks do not share the storage that is said to be shared.
+        CheckpointError: The ranks do not share the storage, although the configuration says so.
     """
 
     def __init__(self, config: TrainConfig, world: Group, partitioned: bool, restarted: bool = False) -> None:
@@ -92,11 +91,11 @@ class RunCheckpoints:
             self.series = SharedParts(self.store, world.rank, world.size, attempt)
 
     def find(self) -> Start | None:
-        """What the run begins from; None is the seed.
+        """Returns what the run begins from; None if it begins from initial values.
 
         Raises:
-            CheckpointError: What is asked for is not there, damaged, of an unknown form, or holds no
-                optimizer state to go on with.
+            CheckpointError: The checkpoint is missing, damaged, of an unknown form, or holds no optimizer
+                state to continue with.
         """
         run = self._config.run
         path = next(filter(None, map(self._resumed, self._wishes)), None)
@@ -113,7 +112,7 @@ class RunCheckpoints:
         return Start(source, resumed=True, verified=not is_foreign(path))
 
     def settle(self, step: int) -> None:
-        """Takes note that all ranks have saved a step."""
+        """Notes that all ranks have saved a step."""
         if isinstance(self.series, LocalParts):
             self.series.settled = step
 
@@ -138,21 +137,20 @@ class RunCheckpoints:
 
 
 def boxes_of_rank(model: ModelConfig, plan: ParallelPlan, rank: int) -> dict[str, Box]:
-    """What a rank of a partitioned run holds of each parameter that it trains, and of its moments."""
+    """A rank's boxes in a partitioned run: its part of each parameter that it trains, and of the moments."""
     placed = layouts(model, plan)
     return {name: Box(*held) for name, held in slices_of_rank(placed, plan, rank).items()}
 
 
 def check_fits(source: Source, config: TrainConfig, tokenizer: str | None) -> None:
-    """Makes sure that a checkpoint's numbers mean the same in this run.
+    """Makes sure that a checkpoint's numbers have the same meaning in this run.
 
     Args:
-        source: The checkpoint; its tensors are compared when they are loaded.
-        config: The run.
-        tokenizer: Digest of the vocabulary of its records; None where they have none.
+        source: The checkpoint; its tensors are compared later, when they are loaded.
+        tokenizer: Digest of the vocabulary of the run's records; None if they have none.
 
     Raises:
-        ValueError: Another vocabulary, or another network.
+        ValueError: The checkpoint has another vocabulary or another network.
     """
     theirs = source.manifest.tokenizer
     if theirs is None and tokenizer is not None:
@@ -168,14 +166,14 @@ def check_fits(source: Source, config: TrainConfig, tokenizer: str | None) -> No
 
 
 def check_trained(source: Source, frozen: Collection[str]) -> None:
-    """Makes sure that a run that goes on trains the parameters that its checkpoint was training.
+    """Makes sure that a resumed run trains the same parameters as its checkpoint's run.
 
     Args:
         source: The checkpoint.
-        frozen: Names of the parameters that the run does not train.
+        frozen: Names of the parameters that this run does not train.
 
     Raises:
-        ValueError: They are others; names some.
+        ValueError: The trained parameters differ; the message names some.
     """
     before = frozen_of(source.manifest, source.path)
     if before != set(frozen):
@@ -189,14 +187,14 @@ def check_trained(source: Source, frozen: Collection[str]) -> None:
 def check_same_place(
     world: Group, folder: Path, step: int, samples: int, data: int, start: Start | None
 ) -> None:
-    """Makes sure that all ranks begin at the same place, with the same weights and data; all call it.
+    """Makes sure that all ranks begin at the same place with the same weights and data; all must call it.
 
     Args:
         world: All ranks.
-        folder: Output of the run.
-        step: Steps done.
-        samples: Windows read by all.
-        data: Fingerprint of the records and the place in them.
+        folder: The run's output folder, for messages.
+        step: Number of steps done.
+        samples: Number of samples that all ranks together have read.
+        data: Fingerprint of the records and of the place in them.
         start: What this rank begins from.
 
     Raises:
@@ -231,10 +229,10 @@ def _ranks(ranks: list[int]) -> str:
 
 
 def restore_guard(guard: Guard, source: Source) -> None:
-    """Loss scale, running mean and counters go on as a checkpoint has them.
+    """Continues loss scale, running mean and counters from a checkpoint.
 
     Raises:
-        CheckpointError: What it says of them cannot be.
+        CheckpointError: The checkpoint's values are impossible.
     """
     manifest = source.manifest
     if "guard" not in manifest.state:
@@ -254,10 +252,10 @@ def restore_guard(guard: Guard, source: Source) -> None:
 
 
 def restore_hooks(hooks: Sequence[Hook], source: Source) -> None:
-    """Hooks go on as a checkpoint has them.
+    """Continues the hooks from their states in a checkpoint.
 
     Raises:
-        CheckpointError: What it says of them is none of their states.
+        CheckpointError: A stored state is not valid for its hook.
     """
     kept = source.manifest.state.get("hooks", {})
     try:
@@ -272,10 +270,10 @@ def restore_hooks(hooks: Sequence[Hook], source: Source) -> None:
 
 
 def data_position(source: Source) -> Position | None:
-    """Where a checkpoint's run stood in its sources; None if it does not say.
+    """Returns where a checkpoint's run stood in its sources; None if the checkpoint does not record it.
 
     Raises:
-        CheckpointError: What it says of its place does not add up.
+        CheckpointError: The recorded place is impossible.
     """
     manifest = source.manifest
     for name in ("step", "samples"):

@@ -1,6 +1,6 @@
-"""The network, its optimizer and its graphs as one thing that steps, evaluates, saves and loads.
+"""The network, its optimizer and its graphs as one object that steps, evaluates, saves and loads.
 
-Knows arrays and scalars; knows nothing of files, data order or reports, nor of any one network.
+Knows arrays and scalars; knows nothing of files, data order or reports, nor of any particular network.
 """
 
 from __future__ import annotations
@@ -35,17 +35,16 @@ from pangu_alpha.training.optimizer import AdamW
 from pangu_alpha.training.schedule import row_numbers, update_scalars
 from pangu_alpha.training.step import Gradients, OptimizerStep, Update
 
-_DRAWING = 8  # threads at most that draw initial values
+_DRAWING = 8  # most threads that draw initial values
 
 
 class Engine:
     """The training state of a process that holds the whole model.
 
-    Args:
-        config: The run.
-        world: The ranks that read the other rows.
+    All parameters are zero until first `compile` and then either `initialize` or `load` have been called.
 
-    All parameters are zero until `compile` and then either `initialize` or `load` have been called.
+    Args:
+        world: The ranks that read the other rows; None for a single process.
     """
 
     def __init__(self, config: TrainConfig, world: World | None = None) -> None:
@@ -66,16 +65,17 @@ class Engine:
         sums = DataParallel() if self.world.size > 1 else None
         update = Update(self.optimizer, operators, config.optim.clip_norm, sums)
         self._step: Any = OptimizerStep(gradients, update, config.parallel.micro_batches)
-        # the sum over a step's rows is scaled by about 1 / what they count, so that float16 sees a mean
+        # The sum over a step's rows is scaled by about 1 / their weight, so that float16 computes with a
+        # mean.
         self._nominal_weight = config.samples_per_step * self.objective.nominal_weight
 
     def compile(self) -> None:
-        """Nothing: graphs are compiled when they are first used."""
+        """Does nothing, because graphs are compiled when they are first used."""
 
     def initialize(self) -> None:
-        """Gives all that this rank holds of the parameters the values of the run's seed, after `compile`.
+        """Sets this rank's boxes of all parameters to the seed's initial values; call `compile` first.
 
-        Moments are left as they are, zero in a new engine.
+        Moments are left unchanged; they are zero in a new engine.
         """
         table, seed = parameter_table(self.config.model), self.config.run.seed
         parameters = self._groups()["model"]
@@ -83,7 +83,7 @@ class Engine:
         def draw(name: str) -> np.ndarray:
             return initial_values(table[name], seed, self._box(name))
 
-        # numpy draws outside Python's lock, so threads use the cores that the process may
+        # numpy draws without holding Python's lock, so threads use all cores that the process may use.
         with ThreadPoolExecutor(min(_DRAWING, len(os.sched_getaffinity(0)))) as pool:
             for parameter, values in zip(parameters.values(), pool.map(draw, parameters), strict=True):
                 assert values.shape == tuple(parameter.shape), (parameter.name, values.shape, parameter.shape)
@@ -96,14 +96,14 @@ class Engine:
         guard: Guard,
         before_update: Callable[[], None] = lambda: None,
     ) -> StepResult:
-        """One optimizer step.
+        """Takes one optimizer step.
 
         Args:
-            step: Steps done before, which gives learning rate and dropout masks.
-            micro_batches: This rank's, as many as the run accumulates.
-            guard: Gives the loss scale, the largest acceptable norm, and how many updates were skipped; not
-                changed.
-            before_update: Called when nothing is left to do but what changes parameters and moments.
+            step: Number of steps done before; learning rate and dropout masks depend on it.
+            micro_batches: This rank's micro-batches of the step, `parallel.micro_batches` of them.
+            guard: Gives the loss scale, the largest acceptable norm, and the number of skipped updates. It is
+                not changed.
+            before_update: Called immediately before parameters and moments change.
         """
         scalars = update_scalars(step, self.config.optim, guard.skipped)
         recipe = _float([scalars.learning_rate, scalars.epsilon, scalars.decay])
@@ -119,11 +119,11 @@ class Engine:
         return StepResult(loss, reported_norm(norm), bool(applied.asnumpy()), losses, weights, sources)
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float | int]:
-        """What the objective measures of held-out batches, by name; nothing is dropped out."""
+        """Returns what the objective measures of held-out batches, by name, without dropout."""
         return self.objective.measure(self._validation_loss, batches, self.world)
 
     def tensors(self) -> Iterator[Entry]:
-        """What this rank saves: file's stem, name, values, which the next step may change."""
+        """Yields what this rank saves: file stem, name, and values that the next step may change."""
         for stem, group in self._groups().items():
             for name, parameter in group.items():
                 if (file := self._stem(stem, name)) is not None:
@@ -132,32 +132,33 @@ class Engine:
                     yield file, name, array
 
     def specs(self) -> Iterator[Spec]:
-        """What `tensors` gives, shape and type instead of values; before anything is compiled, too."""
+        """Yields the entries of `tensors`, but shape and type for the values; works before `compile`, too."""
         for stem, group in self._groups().items():
             for name in group:
                 if (file := self._stem(stem, name)) is not None:
                     yield file, name, self._box(name).shape, np.float32
 
     def values(self, names: Iterable[str]) -> Iterator[np.ndarray]:
-        """What this rank holds of weights and moments with these names, copied to the host one by one."""
+        """Yields this rank's boxes of the named weights and moments, copied to the host one by one."""
         held = {name: each for group in self._groups().values() for name, each in group.items()}
         for name in names:
             yield held[name].asnumpy()
 
     def slices(self) -> dict[str, dict[str, Any]]:
-        """Where the tensors lie in the wholes, as Manifest.slices; empty where they are whole."""
+        """Where this rank's boxes lie in the tensors, as Manifest.slices; empty, because they are whole."""
         return {}
 
     def load(self, source: Source, stems: Sequence[str], verify: bool) -> None:
-        """Takes values of a checkpoint of any plan.
+        """Loads values from a checkpoint of any plan.
 
         Args:
             source: The checkpoint.
-            stems: What to take: "model", "optimizer".
-            verify: Compare checksums while reading; not needed where that has just been done.
+            stems: What to load: "model", "optimizer".
+            verify: Whether to compare checksums while reading; not needed if that has just been done.
 
         Raises:
-            CheckpointError: Any tensor is missing, extra or mis-shaped, then nothing is loaded; or damaged.
+            CheckpointError: A tensor is missing, superfluous or of a wrong shape, and then nothing is loaded;
+                or its bytes are damaged.
         """
         groups = {stem: self._groups()[stem] for stem in stems}
         for stem, group in groups.items():
@@ -174,7 +175,7 @@ class Engine:
     def _expected(
         self, stem: str, group: Mapping[str, Parameter], source: Source
     ) -> dict[str, tuple[int, ...]]:
-        """Whole shapes of the tensors of a checkpoint that fits."""
+        """The whole shapes that the tensors of a suitable checkpoint have."""
         if source.manifest.kind == "part":
             return {name: self._shapes[parameter_of(name)] for name in group}
         if stem == "model":
@@ -183,11 +184,11 @@ class Engine:
         return {prefix + name: shape for prefix in MOMENTS for name, shape in trained.items()}
 
     def _stem(self, stem: str, name: str) -> str | None:
-        """File that this rank saves a tensor in; None if it does not."""
+        """Stem of the file in which this rank saves a tensor; None if it does not save it."""
         return stem
 
     def _box(self, name: str) -> Box:
-        """What of a tensor this rank holds."""
+        """This rank's box of a tensor, that is, the part that it holds."""
         return whole(self._shapes[parameter_of(name)])
 
     def _groups(self) -> dict[str, dict[str, Parameter]]:
@@ -200,7 +201,7 @@ class Engine:
     def _inputs(
         self, step: int, micro_batches: Sequence[Batch], rank: int, ranks: int
     ) -> list[tuple[Tensor, ...]]:
-        """The objective's fields of each micro-batch of one data-parallel rank of several."""
+        """The objective's fields of each micro-batch, for one of several data-parallel ranks."""
         numbers = row_numbers(len(micro_batches), rank, ranks, self.config.run.batch_size)
         drawn = [self.objective.draw(step, rows) for rows in numbers]
         fields = self.objective.fields
@@ -212,7 +213,7 @@ def _float(value: float | Sequence[float]) -> Tensor:
 
 
 def reported_norm(norm: Tensor) -> float:
-    """A step's gradient norm; inf for what no finite norm can be.
+    """A step's gradient norm, with inf for a norm too large to be a finite one.
 
     A chip that saturates may give its largest number where the graph has inf.
     """
@@ -223,12 +224,12 @@ def reported_norm(norm: Tensor) -> float:
 def graph_inputs(
     fields: Sequence[Field], batch: Batch, drawn: Mapping[str, np.ndarray]
 ) -> tuple[Tensor, ...]:
-    """The fields of a batch, and those drawn for its rows, as the graphs take them."""
+    """Arranges the fields of a batch, and those drawn for its rows, as inputs of the graphs."""
     return tuple(Tensor(drawn[each.name] if each.drawn else batch[each.name]) for each in fields)
 
 
 def parameters_of(network: nn.Cell, shapes: Mapping[str, Sequence[int]]) -> list[Parameter]:
-    """The parameters of a network, which must be those of its table, in the network's order."""
+    """Returns the parameters of a network in its order, checked against the table of parameters."""
     found = [parameter for parameter in network.get_parameters() if parameter.name in shapes]
     have = {parameter.name: tuple(parameter.shape) for parameter in found}
     want = {name: tuple(shape) for name, shape in shapes.items()}
@@ -237,7 +238,7 @@ def parameters_of(network: nn.Cell, shapes: Mapping[str, Sequence[int]]) -> list
 
 
 def split_off_frozen(parameters: Sequence[Parameter], trained: Sequence[str]) -> list[Parameter]:
-    """Those that are trained; the others are marked as needing no gradient."""
+    """Returns the parameters that are trained, and marks the others as needing no gradient."""
     names = set(trained)
     for parameter in parameters:
         parameter.requires_grad = parameter.name in names
@@ -245,9 +246,9 @@ def split_off_frozen(parameters: Sequence[Parameter], trained: Sequence[str]) ->
 
 
 def dropout_stream(config: TrainConfig, rank: int) -> tuple[int, ...] | None:
-    """What seeds the device's own dropout on a rank: run.seed and the coordinates that cut attention weights.
+    """Seeds of the device's own dropout on a rank: run.seed and the coordinates that cut attention weights.
 
-    None if masks are to be made by position.
+    None if masks are made by position.
     """
     if config.run.attention_dropout == "positional":
         return None

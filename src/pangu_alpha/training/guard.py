@@ -1,6 +1,6 @@
-"""What a run does when an update is unacceptable: lower the loss scale, skip, count, and stop in the end.
+"""Decides what happens to an unacceptable update: lower the loss scale, skip, count, and finally stop.
 
-Plain numbers in and out; they are saved with the checkpoint and come back bit for bit.
+Takes and returns plain numbers, which a checkpoint stores and restores bit for bit.
 """
 
 from __future__ import annotations
@@ -13,29 +13,33 @@ from pangu_alpha.config.optim import LossScaleConfig
 from pangu_alpha.config.run import GuardConfig
 from pangu_alpha.files.shown import quoted
 
-LARGEST = 3.0e38  # a finite float32 that no acceptable norm exceeds, nor any loss scale
-_NORM_DECAY = 0.99  # of the running mean of the gradient norm; about the last 100 steps
-_NORM_WARMUP = 20  # steps before the mean is trusted to tell a spike
+LARGEST = 3.0e38  # a finite float32; acceptable norms and loss scales do not exceed it
+_NORM_DECAY = 0.99  # of the running mean of the gradient norm, which covers about the last 100 steps
+_NORM_WARMUP = 20  # steps before the mean is reliable enough to detect a spike
 
 
 class TrainingHaltedError(RuntimeError):
-    """The run stopped itself: too many updates in a row were skipped."""
+    """The run stopped itself, for example because too many updates in a row were skipped."""
 
 
 @dataclass
 class LossScale:
-    """Dynamic loss scale: divided after an overflow, multiplied after a clean window.
+    """Dynamic loss scale: it is divided after an overflow, and multiplied after a window without one.
 
     Args:
-        value: The factor on the loss; 1 and constant where scaling is off.
-        clean_steps: Steps since the last change.
+        value: The factor on the loss; constantly 1 if scaling is off.
+        clean_steps: Number of steps since the last change.
     """
 
     value: float
     clean_steps: int = 0
 
     def update(self, finite: bool, config: LossScaleConfig) -> None:
-        """Takes note of a step."""
+        """Updates the scale after a step.
+
+        Args:
+            finite: Whether the step's gradients were finite.
+        """
         self.clean_steps += 1
         if not finite:
             self.value, self.clean_steps = max(self.value / config.factor, 1.0), 0
@@ -45,16 +49,15 @@ class LossScale:
 
 @dataclass
 class Guard:
-    """Counts skipped updates and knows what a spike is.
+    """Counts skipped updates, and decides what is a spike.
 
     Args:
-        steps: Updates applied so far, of which the mean is made.
+        steps: Number of updates applied so far, over which the mean is taken.
         mean_norm: Running mean of the gradient norm.
-        skipped: Updates skipped since the run began.
-        skipped_in_row: Skipped without an applied one between; lowering the loss scale does not count.
-        scale: The dynamic loss scale.
-        config: When to skip and when to stop.
-        scaling: Recipe of the loss scale; None keeps it.
+        skipped: Number of updates skipped since the run began.
+        skipped_in_row: Number of updates skipped since the last applied one, without those that only lowered
+            the loss scale.
+        scaling: Recipe of the loss scale; None keeps the scale constant.
     """
 
     scale: LossScale
@@ -66,16 +69,20 @@ class Guard:
     scaling: LossScaleConfig | None = None
 
     def largest_norm(self) -> float:
-        """Norm above which an update is skipped; the device skips those that are not finite by itself."""
+        """Norm above which an update is skipped; the device itself skips norms that are not finite."""
         if self.config.spike_factor is None or self.steps < _NORM_WARMUP:
             return LARGEST
         return self.config.spike_factor * self.mean_norm
 
     def observe(self, norm: float, applied: bool) -> None:
-        """Takes note of a step.
+        """Updates the counters after a step.
+
+        Args:
+            norm: The step's gradient norm; inf or NaN after an overflow.
+            applied: Whether the update was applied.
 
         Raises:
-            TrainingHaltedError: Too many updates were skipped in a row.
+            TrainingHaltedError: Too many updates in a row were skipped.
         """
         finite = math.isfinite(norm)
         only_scaled = not finite and self.scaling is not None and self.scale.value > 1.0
@@ -98,15 +105,15 @@ class Guard:
             )
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state that a checkpoint stores."""
         names = ("steps", "mean_norm", "skipped", "skipped_in_row")
         return {name: getattr(self, name) for name in names} | {"scale": asdict(self.scale)}
 
     def restore(self, state: Any) -> None:
-        """Continues from `state()` of another process.
+        """Continues from the `state()` of another process.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The value is not such a state.
         """
         if not _is_state(state, self.state()):
             raise ValueError(f"not the state of a guard: {quoted(state, 200)}")
@@ -115,7 +122,7 @@ class Guard:
 
 
 def _is_state(value: Any, known: Any) -> bool:
-    """Whether a value is built as a state that is known, of numbers that are finite and not negative."""
+    """Whether a value has the structure of a known state, with finite numbers that are not negative."""
     if isinstance(known, dict):
         same = isinstance(value, dict) and value.keys() == known.keys()
         return same and all(_is_state(value[key], known[key]) for key in known)
@@ -124,11 +131,10 @@ def _is_state(value: Any, known: Any) -> bool:
 
 
 def make_guard(guard: GuardConfig, scaling: LossScaleConfig, compute_dtype: str) -> Guard:
-    """A fresh guard.
+    """Makes a new guard.
 
     Args:
-        guard: What to skip and when to stop.
-        scaling: The recipe; its mode "auto" scales where the compute type is float16.
+        scaling: Recipe of the loss scale; its mode "auto" scales if the compute type is float16.
         compute_dtype: "float32", "float16" or "bfloat16".
     """
     dynamic = scaling.mode == "dynamic" or (scaling.mode == "auto" and compute_dtype == "float16")

@@ -1,7 +1,7 @@
-"""A whole training run: open the data, resume, step, run hooks, stop when told to.
+"""A whole training run: opens the data, resumes, steps, runs hooks, and stops at a signal.
 
-Everything about the run's place is two integers, steps and samples; the rest is a function of them, or a
-hook's own state. Knows neither the network that is trained nor what the hooks do.
+The run's place is two integers, steps and samples; everything else is a function of them or a hook's own
+state. Knows neither the network that is trained nor what the hooks do.
 """
 
 from __future__ import annotations
@@ -71,17 +71,16 @@ def train(
     restarted: bool = False,
     engine: MakeEngine | None = None,
 ) -> int:
-    """One process of a training run, whose folder rank 0 holds for all ranks from before it is read.
+    """Runs one process of a training run; rank 0 locks the output folder for all ranks before it is read.
 
     Args:
-        config: What to do.
         device: Device in use, "CPU" or "Ascend".
-        world: The ranks that read the other rows.
+        world: The ranks that read the other rows; None for a single process.
         restarted: See `RunCheckpoints`.
         engine: See `Trainer`.
 
     Returns:
-        Exit code, see `Trainer.run`.
+        The exit code; see `Trainer.run`.
 
     Raises:
         FolderInUseError: Another run works in the folder.
@@ -93,21 +92,20 @@ def train(
         with hold_folder(output, "training") if first else nullcontext():
             return Trainer(config, device, world, restarted, engine).run()
     except (ValueError, OSError):
-        with suppress(OSError):  # what was refused leaves no folders; what has begun is not empty
+        with suppress(OSError):  # a refused run leaves no folders; those of a begun run are not empty
             for folder in new:
                 folder.rmdir()
         raise
 
 
 class Trainer:
-    """One process of a training run; rank 0 reports and saves, all resume.
+    """One process of a training run; rank 0 reports and saves, and all ranks resume.
 
     Args:
-        config: What to do.
         device: Device in use, "CPU" or "Ascend".
-        world: The ranks that read the other rows.
+        world: The ranks that read the other rows; None for a single process.
         restarted: See `RunCheckpoints`.
-        engine: Makes the engine of the run and its world; by default the device decides.
+        engine: Makes the engine from the run and its world; None lets the device decide.
 
     Raises:
         ValueError: Records, vocabulary or the checkpoint to resume from are damaged or do not fit.
@@ -137,7 +135,7 @@ class Trainer:
         self.config = config
         self.folder = Path(run.output)
         self.checkpoints = RunCheckpoints(config, self.world, self.partitioned, restarted)
-        self._start = self.checkpoints.find()  # likely to refuse, so it comes before the slow parts
+        self._start = self.checkpoints.find()  # fails most often, so it comes before the slow parts
         rank = Mesh.of(plan).coordinates(self.world.rank).data
         self.streams = self.objective.open_data(rank, plan.dp)
         self.batches = self.streams.training
@@ -148,9 +146,10 @@ class Trainer:
         self.hooks: Sequence[Hook] = ()
         self._rows_checked = False
         self._peak = peak_flops(run.peak_tflops, device, self.world.size)
-        # under a launcher a second SIGTERM may be the first one, sent to the whole job: the launcher insists
+        # Under a launcher, a second SIGTERM may be the first one again, sent to the whole job, so it must not
+        # end the process at once; the launcher itself insists if necessary.
         self._signals = Signals(stop_at_once if launcher_of_this_process() is None else None)
-        self._stop = 0  # sent to any rank, as all have agreed
+        self._stop = 0  # number of a signal that any rank received, as all ranks have agreed
         self.engine.compile()
         if self._start is None:
             self.engine.initialize()
@@ -166,8 +165,8 @@ class Trainer:
             0, or 128 + the signal's number after a SIGTERM, SIGINT or SIGHUP, which saves and stops.
 
         Raises:
-            TrainingHaltedError: Too many updates in a row were skipped, or a hook ended the run, as that for
-                ranks that hold copies of a tensor and no longer agree; the last checkpoint stands.
+            TrainingHaltedError: Too many updates in a row were skipped, or a hook ended the run, for example
+                because copies of a tensor differ. The last checkpoint remains.
         """
         run, units, now = self.config.run, self.objective.units, self.place.samples
         if self.world.rank == 0:
@@ -185,7 +184,7 @@ class Trainer:
                 report.say(
                     f"{self.folder}: done, step {place.step} of {run.steps}; to go on, raise run.steps"
                 )
-            elif not self.partitioned:  # whose graph is compiled before its values are there
+            elif not self.partitioned:  # a partitioned graph was compiled before its values were set
                 report.say(
                     f"compiling the training graph of {self.config.model.parameter_count:,} parameters"
                 )
@@ -202,7 +201,7 @@ class Trainer:
             report.close()
 
     def _make_hooks(self, report: Report | SilentReport) -> list[Hook]:
-        """The run's hooks, as far as a checkpoint has them."""
+        """Makes the run's hooks, with their states from the checkpoint it resumes from."""
         run = Run(
             self.config,
             self.world,
@@ -222,7 +221,7 @@ class Trainer:
         return hooks
 
     def _train(self) -> None:
-        """Steps to the end of the run or a signal; the last checkpoint is on the disk when it returns."""
+        """Steps to the end of the run or to a signal; when it returns, the last checkpoint is on the disk."""
         place, steps = self.place, self.config.run.steps
         if place.step < steps:
             for hook in self.hooks:
@@ -241,7 +240,10 @@ class Trainer:
         return Report(self.folder, step, run.steps, run.log_every, run.tensorboard, units)
 
     def _stop_requested(self) -> bool:
-        """Whether any rank was told to stop, which all do after the same step; hooks tell theirs with it."""
+        """Whether any rank received a signal to stop, so that all ranks stop after the same step.
+
+        The numbers of the hooks travel in the same exchange.
+        """
         told = [(hook, number) for hook in self.hooks if (number := hook.tell()) is not None]
         numbers = [self._signals.number, *(number for _, number in told)]
         signals, *heard = self.world.gather(np.array(numbers, np.int64)).T
@@ -280,7 +282,7 @@ class Trainer:
                 hook.run(self.place, done)
 
     def _manifest(self) -> Manifest:
-        """What a checkpoint of the present place says about itself."""
+        """Makes the manifest of a checkpoint at the present place."""
         state = {"guard": self.guard.state()} | dict(self.streams.state)
         state["records"] = {source.name: source.records.digest for source in self.batches.sources}
         state["mixture"] = to_mapping(self.batches.position)
@@ -319,7 +321,7 @@ class Trainer:
                 logger.warning("  %s: not used: the run goes on from its own step %d", new, manifest.step)
 
     def _resume_data(self, source: Source) -> None:
-        """Every source goes on where the checkpoint left it, whatever the mixture was then and is now."""
+        """Continues every source where the checkpoint left it, even if the mixture has changed."""
         before, samples = data_position(source), source.manifest.samples
         if before is None:
             if samples:
@@ -335,7 +337,7 @@ class Trainer:
 
 
 def _unsplit(objective: Objective) -> Iterator[str]:
-    """Yields why a plan cannot be that of a network which every device holds whole."""
+    """Yields why a plan is impossible for a network that every device holds whole."""
     plan = objective.config.parallel
     if not objective.partitions and Mesh.of(plan).row_holders > 1:
         yield (
@@ -345,7 +347,7 @@ def _unsplit(objective: Objective) -> Iterator[str]:
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
-    """Leaves that differ between two nested mappings: (dotted key, old, new)."""
+    """Returns the leaves that differ between two nested mappings: (dotted key, old, new)."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = dict.fromkeys([*old, *new])
         inner = (_differences(old.get(k), new.get(k), f"{key}.{k}" if key else k) for k in keys)

@@ -13,17 +13,14 @@ from pangu_alpha.model.pangu import PanguAlpha
 
 
 class TokenLoss(nn.Cell):
-    """The network and the loss of every token.
-
-    Args:
-        model: A PanguAlpha.
+    """The network together with the loss of every token.
 
     Inputs:
         - **input_ids**, **labels**, **position_ids**, **document_ids** (Tensor) - int32 [B, S].
-        - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row, or None.
+        - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row, or None for no dropout.
 
     Outputs:
-        Tensor [B, S], float32, nats a token.
+        Tensor [B, S], float32, nats per token.
     """
 
     def __init__(self, model: PanguAlpha) -> None:
@@ -40,10 +37,7 @@ class TokenLoss(nn.Cell):
 
 
 class BatchLoss(nn.Cell):
-    """sum(nll * mask) of a micro-batch, that of each row, and sum(mask).
-
-    Args:
-        token_loss: The network and the loss of every token.
+    """sum(nll * mask) of a micro-batch and of each of its rows, and sum(mask).
 
     Inputs:
         - **input_ids**, **labels** (Tensor) - int32 [B, S].
@@ -68,13 +62,10 @@ class BatchLoss(nn.Cell):
 
 
 class MicroBatchLoss(nn.Cell):
-    """sum(nll * mask) of one micro-batch for MindSpore to split; compiled once and called for each.
-
-    Args:
-        token_loss: The network and the loss of every token.
+    """sum(nll * mask) of one micro-batch, for MindSpore to split; it is compiled once and called for each.
 
     Inputs:
-        As of BatchLoss.
+        As for BatchLoss.
 
     Outputs:
         Tensor, float32 scalar, nats.

@@ -1,7 +1,7 @@
-"""What a run trains: the network, its loss and named inputs, its trained parameters, its data and its units.
+"""What a run trains: network, loss and its named inputs, trained parameters, data, and units.
 
-The loop, the engines, checkpoints and reports take all of this from an Objective and know no network.
-An objective is made of a run's configuration alone and holds no values; its cells are made by the engines.
+The loop, the engines, checkpoints and reports take all of this from an Objective and know no network. An
+objective is made from a run's configuration alone and holds no values; the engines make its cells.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pangu_alpha.parallel.axes import degree
 from pangu_alpha.training.hooks.hook import Hook, Run
 from pangu_alpha.training.reporting.units import Units
 
-if TYPE_CHECKING:  # an objective is described without MindSpore
+if TYPE_CHECKING:  # so that an objective can be described without importing MindSpore
     from mindspore import nn
 
     from pangu_alpha.model.operators import Operators
@@ -34,11 +34,12 @@ class Field:
     """One input of a loss.
 
     Args:
-        name: In a batch, or among what `Objective.draw` gives.
+        name: Its name in a batch, or in the result of `Objective.draw`.
         dtype: numpy's type.
-        shape: Of a row.
-        axes: Axis of the mesh that each dimension is cut over, the rows' first; None is not cut.
-        drawn: Made anew for every step from the rows' numbers, and not read: dropout's keys.
+        shape: Shape of one row.
+        axes: For each dimension, beginning with the rows, the axis of the mesh that it is cut over; None if
+            it is whole.
+        drawn: Whether it is made for every step from the rows' numbers, like dropout's keys, instead of read.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Field:
     drawn: bool = False
 
     def cuts(self, plan: ParallelPlan) -> tuple[int, ...]:
-        """Into how many parts each dimension is cut under a plan."""
+        """Number of parts into which a plan cuts each dimension."""
         axes = (*self.axes, *[None] * (1 + len(self.shape) - len(self.axes)))
         return tuple(degree(axis, plan) for axis in axes)
 
@@ -58,12 +59,12 @@ class Streams:
     """The data of a run.
 
     Args:
-        training: Without end.
+        training: The endless stream of training batches.
         validation: The held-out batches; None evaluates nothing.
-        identity: Digest of what gives the records' numbers their meaning, such as the tokenizer; a
-            checkpoint of another identity is refused. None where there is no such thing.
-        state: What a checkpoint says about the data besides its place: plain values.
-        files: To be kept in the output folder, by the name that they get there.
+        identity: Digest of what gives the records' numbers their meaning, such as the tokenizer; a checkpoint
+            with another identity is refused. None if there is no such thing.
+        state: What a checkpoint stores about the data besides the place in it: plain values.
+        files: Files to copy into the output folder, by their names there.
     """
 
     training: TrainingBatches
@@ -76,14 +77,11 @@ class Streams:
 class Objective(ABC):
     """One kind of training.
 
-    Args:
-        config: The run.
-
     Attributes:
-        fields: What the loss takes, in its order: those of a batch, then those that are drawn.
+        fields: The inputs of the loss in order: first those of a batch, then those that are drawn.
         units: See Units.
-        nominal_weight: About how much a row counts in the loss; it scales gradients in float16, and changes
-            no update.
+        nominal_weight: About how much a row counts in the loss. It scales gradients in float16, and does not
+            change an update.
         partitions: Whether MindSpore can split the loss over several Ascend devices by a plan; if not, every
             device holds the whole network and reads its own rows.
     """
@@ -98,7 +96,7 @@ class Objective(ABC):
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """Names of the parameters that are trained: all. The others are saved and loaded, no more."""
+        """Names of the parameters that are trained; by default all. The others are only saved and loaded."""
         return tuple(parameter_shapes(self.config.model))
 
     @property
@@ -108,51 +106,47 @@ class Objective(ABC):
 
     @abstractmethod
     def network(self, operators: Operators) -> nn.Cell:
-        """The network without values; its parameters are those of network.parameters.
-
-        Args:
-            operators: Of the device.
-        """
+        """Makes the network without values; its parameters are those of network.parameters."""
 
     @abstractmethod
     def loss(self, network: nn.Cell) -> nn.Cell:
-        """A cell whose construct takes the fields and gives the loss of a micro-batch.
+        """Makes a cell whose construct takes the fields and returns the loss of a micro-batch.
 
         Args:
-            network: From `network`.
+            network: What `network` returned; the validation loss has the same cell, and so its values.
 
         Returns:
-            Its outputs are three float32 tensors: the sum of the losses, a scalar; that of each row, [B];
-            and how much the rows count together, a scalar. The step's loss is the quotient of sums over all
-            micro-batches and devices, so all rows count alike wherever they stand.
+            A cell with three float32 outputs: the sum of the losses, a scalar; the loss of each row, [B]; and
+            how much the rows count together, a scalar. The step's loss is the quotient of the sums over all
+            micro-batches and devices, so it does not matter which of them a row is in.
         """
 
     @abstractmethod
     def validation_loss(self, network: nn.Cell) -> nn.Cell:
-        """A cell of its own for `measure`, so that it is compiled without what only training does."""
+        """Makes a separate cell for `measure`, compiled without the parts that only training needs."""
 
     def partitioned_loss(self, network: nn.Cell) -> nn.Cell:
-        """A cell that takes the fields and gives the first of the outputs of `loss`, for MindSpore to split.
+        """Makes a cell that takes the fields and returns the first output of `loss`, for MindSpore to split.
 
-        Only asked for where `partitions` is true.
+        It is called only if `partitions` is true.
         """
         raise NotImplementedError
 
     def draw(self, step: int, rows: np.ndarray) -> Mapping[str, np.ndarray]:
-        """The drawn fields of some rows of a step: a pure function of run.seed, step and row.
+        """Makes the drawn fields of some rows of a step; a pure function of run.seed, step and row.
 
         Args:
-            step: Steps done before.
+            step: Number of steps done before.
             rows: int64 [B], number of each row in the step, over all micro-batches and devices.
         """
         return {}
 
     @abstractmethod
     def open_data(self, rank: int, world_size: int) -> Streams:
-        """The run's data, checked.
+        """Opens and checks the run's data.
 
         Args:
-            rank: Place among the devices that read different rows.
+            rank: Index of this device among the devices that read different rows.
             world_size: Number of those devices.
 
         Raises:
@@ -161,18 +155,18 @@ class Objective(ABC):
 
     @abstractmethod
     def measure(self, loss: nn.Cell, batches: Iterable[Batch], world: World) -> dict[str, float | int]:
-        """What a validation tells, by its keys in metrics.jsonl; "validation_loss" is drawn as a curve.
+        """Measures held-out batches; returns values by key in metrics.jsonl ("validation_loss" is drawn).
 
         Args:
             loss: From `validation_loss`.
-            batches: Of this rank, all of one shape.
-            world: The ranks that read the other rows; every rank gets the result of all.
+            batches: Batches of this rank, all of one shape.
+            world: The ranks that read the other rows; every rank returns the result over all of them.
         """
 
     def validation_text(self, measured: Mapping[str, float | int]) -> str:
-        """What `measure` gave, for the console."""
+        """Formats the result of `measure` for the console."""
         return "  ".join(f"{key.replace('_', ' ')} {value:.4f}" for key, value in measured.items())
 
     def hooks(self, run: Run) -> Sequence[Hook]:
-        """What else this kind of training does every so many steps; before a step is saved."""
+        """Returns additional hooks of this kind of training; they run before a step is saved."""
         return ()

@@ -1,4 +1,4 @@
-"""Which objective trains which family of networks."""
+"""Maps families of networks to the objectives that train them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def register_objective(config: type, make: MakeObjective) -> None:
     """Makes a family of networks trainable.
 
     Args:
-        config: The family's dataclass, see config.model_families.
-        make: Makes the objective of a run whose model is one.
+        config: The family's dataclass; see config.model_families.
+        make: Makes the objective of a run whose model is of this type.
     """
     _MAKERS[config] = make
 
 
 def objective_of(config: TrainConfig) -> Objective:
-    """The objective of a run.
+    """Makes the objective of a run.
 
     Raises:
-        ConfigError: Nothing trains networks of its family.
+        ConfigError: No objective is registered for the family of its network.
     """
     make = _MAKERS.get(type(config.model))
     if make is None:

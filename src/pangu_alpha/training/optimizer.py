@@ -1,4 +1,4 @@
-"""AdamW as the official code trains: decoupled decay on matrices and tables, none on biases and norms."""
+"""AdamW as in the official code: decoupled decay on matrices and tables, none on biases and norms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _update = ops.MultitypeFuncGraph("adamw_update")
 
 @_update.register("Function", "Tuple", *["Tensor"] * 5)
 def _update_one(kernel, recipe, is_decayed, gradient, parameter, moment1, moment2):
-    """One parameter's step; MindSpore compiles a map over many far faster than a loop."""
+    """Updates one parameter; MindSpore 2.9 compiles a map over many parameters far faster than a loop."""
     rate, beta1, beta2, epsilon, decay = recipe
     own = decay * is_decayed
     return kernel(parameter, moment1, moment2, rate, beta1, beta2, epsilon, own, gradient)
@@ -23,17 +23,17 @@ def _update_one(kernel, recipe, is_decayed, gradient, parameter, moment1, moment
 class AdamW(nn.Cell):
     """m and v are running means of g and g^2; p -= lr (m / (sqrt(v) + eps) + wd p).
 
-    The time-dependent factors come in as inputs (see schedule.update_scalars), so the cell has no clock.
+    The factors that depend on time are inputs (see schedule.update_scalars), so the cell has no clock.
 
     Args:
-        parameters: What is trained.
-        optim: Betas; the rest comes in step by step.
-        decayed: Whether weight decay acts on a parameter, by its name.
+        parameters: The parameters to train.
+        optim: Gives the betas; the rest of the recipe is in the inputs.
+        decayed: Whether weight decay applies to a parameter, by its name.
 
     Inputs:
         - **gradients** (tuple[Tensor]) - one for each parameter, float32, finite.
         - **learning_rate**, **epsilon**, **decay** (Tensor) - float32 scalars.
-        - **applied** (Tensor) - bool scalar; False leaves parameters and moments as they are.
+        - **applied** (Tensor) - bool scalar; False leaves parameters and moments unchanged.
 
     Outputs:
         Tuple to depend on; the parameters and moments are updated in place.
@@ -54,8 +54,9 @@ class AdamW(nn.Cell):
         self.select = ops.Select()
 
     def construct(self, gradients, learning_rate: Tensor, epsilon: Tensor, decay: Tensor, applied: Tensor):
-        # No branch: MindSpore 2.9 does not see values set from outside in a branch's in-place updates, and a
-        # graph without one is what a partitioner takes. A decay of 1 keeps a moment to the last bit.
+        # There is no branch, because in-place updates in a branch do not see values set from outside
+        # (MindSpore 2.9), and because a partitioner needs a graph without branches. A decay of 1 keeps a
+        # moment bit for bit.
         rate = self.select(applied, learning_rate, Tensor(0.0, ms.float32))
         beta1 = self.select(applied, Tensor(self.beta1, ms.float32), Tensor(1.0, ms.float32))
         beta2 = self.select(applied, Tensor(self.beta2, ms.float32), Tensor(1.0, ms.float32))

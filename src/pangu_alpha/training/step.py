@@ -1,8 +1,8 @@
-"""One optimizer step as graphs: gradients of micro-batches, their sum; then clipping and update.
+"""One optimizer step as graphs: gradients of micro-batches and their sum; then clipping and update.
 
 The loss of a step is sum(loss) / (sum(weight) + 1e-5) over all its micro-batches (2021 code, where the weight
-is the number of tokens that count), so what counts weighs the same wherever it stands. Scale and recipe come
-in as scalars; nothing here keeps time. Letters: B batch.
+is the number of tokens that count), so it does not matter which micro-batch a row is in. Scale and recipe are
+scalar inputs; nothing here depends on time. Letters: B batch.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from pangu_alpha.training.optimizer import AdamW
 
 
 class ScaledLoss(nn.Cell):
-    """The number that is differentiated, and what a report needs.
+    """The number that is differentiated, and the values that a report needs.
 
     Args:
-        loss: Of an objective, see training.objective.Objective.loss.
+        loss: Cell of an objective; see training.objective.Objective.loss.
 
     Inputs:
         - **scale** (Tensor) - float32 scalar.
-        - **fields** (Tensor) - those of the objective.
+        - **fields** (Tensor) - the objective's fields.
 
     Outputs:
-        (float32 scalar, scale times the sum of the losses; float32 [B], each row's loss; float32 scalar, how
+        (float32 scalar, scale times the sum of the losses; float32 [B], loss of each row; float32 scalar, how
         much the rows count together).
     """
 
@@ -44,14 +44,14 @@ class ScaledLoss(nn.Cell):
 
 
 class Gradients(nn.Cell):
-    """Gradients of ScaledLoss by the optimizer's parameters; inputs as there.
+    """Gradients of ScaledLoss with respect to the trained parameters; it has the inputs of ScaledLoss.
 
     Args:
-        loss: Of an objective.
-        parameters: By which to differentiate; the gradients come in their order.
+        loss: Cell of an objective.
+        parameters: Parameters to differentiate by; the gradients have their order.
 
     Outputs:
-        (tuple of gradients, float32 [B] row losses, float32 scalar weight of the rows together).
+        (tuple of gradients, float32 [B] row losses, float32 scalar, how much the rows count together).
     """
 
     def __init__(self, loss: nn.Cell, parameters: ParameterTuple) -> None:
@@ -64,7 +64,7 @@ class Gradients(nn.Cell):
         return gradients, rows, weight
 
 
-# Functions of one tensor: MindSpore compiles a map over many tensors far faster than a loop.
+# Functions of one tensor: MindSpore 2.9 compiles a map over many tensors far faster than a loop.
 _square = ops.MultitypeFuncGraph("square_sum")
 _clip = ops.MultitypeFuncGraph("clip")
 
@@ -80,17 +80,15 @@ def _clip_one(keep_if, factor, applied, gradient):
 
 
 class Update(nn.Cell):
-    """Unscales, clips by the global norm and applies the gradients, unless the norm is unacceptable.
+    """Unscales, clips by the global norm, and applies the gradients, unless the norm is unacceptable.
 
     On a chip that saturates, an overflow leaves large but finite gradients. There the float status is read
-    once everything that the update rests on is computed, and where any device's tells of an overflow the norm
-    is infinite for all.
+    after everything that the update depends on has been computed, and if any device's status reports an
+    overflow, the norm is infinite on all devices.
 
     Args:
-        optimizer: The AdamW.
-        operators: The device's.
         clip_norm: Largest norm that is applied; g *= 1 / max(norm / clip, 1).
-        world: How sums are taken over devices, a cell of parallel.reductions; one device when left out.
+        world: Cell of parallel.reductions that sums over devices; None is one device.
 
     Inputs:
         - **gradients** (tuple[Tensor]) - of scale times the sum of the losses.
@@ -101,8 +99,8 @@ class Update(nn.Cell):
         - **computed** (any) - what else must be computed before the float status is read.
 
     Outputs:
-        (float32 scalar gradient norm before clipping, inf if the float status told of an overflow; bool
-        scalar whether the update was applied).
+        (float32 scalar gradient norm before clipping, inf if the float status reports an overflow; bool
+        scalar, whether the update was applied).
     """
 
     def __init__(
@@ -127,15 +125,16 @@ class Update(nn.Cell):
         self.map = ops.HyperMap()
 
     def norm(self, gradients) -> Tensor:
-        """sqrt of the sum of squares over all tensors; inf or NaN if any element is."""
+        """Square root of the sum of squares over all tensors; inf or NaN if any element is."""
         squares = self.map(ops.partial(_square, self.square_sum), gradients)
         return self.sqrt(self.world.square_sum(squares))
 
     def infinite_if_overflowed(self, norm, computed) -> Tensor:
-        """The norm, or inf if any device's float status tells of an overflow."""
+        """The norm, or inf if any device's float status reports an overflow."""
         if self.float_status is None:
             return norm
-        # After the norm, which all gradients go into; its own sum over devices comes first on all of them.
+        # The status is read after the norm, which depends on all gradients, so the norm's own sum over
+        # devices comes first on all of them.
         overflows = self.world.total(self.float_status((norm, computed)))
         return self.select(self.greater(overflows, 0.0), self.infinite, norm)
 
@@ -144,18 +143,17 @@ class Update(nn.Cell):
         unscale = self.div(1.0, self.mul(scale, self.add(weight, 1e-5)))
         norm = self.infinite_if_overflowed(self.mul(self.norm(gradients), unscale), computed)
         factor = self.div(unscale, self.maximum(self.div(norm, self.clip_norm), 1.0))
-        applied = self.less_equal(norm, largest)  # false for NaN, and for inf since `largest` is finite
+        applied = self.less_equal(norm, largest)  # false for NaN, and for inf because `largest` is finite
         clipped = self.map(ops.partial(_clip, self.keep_if, factor, applied), gradients)
         updated = self.optimizer(clipped, recipe[0], recipe[1], recipe[2], applied)
         return ops.depend(norm, updated), applied
 
 
 class AccumulateStep(nn.Cell):
-    """Adds a micro-batch's gradients and weight to the sums. Inputs of Gradients; outputs the row losses.
+    """Adds a micro-batch's gradients and weight to the sums; has the inputs of Gradients, outputs row losses.
 
     Args:
-        gradients: The differentiated loss.
-        parameters: What is trained; each gets a sum named accumulated.<name>.
+        parameters: Trained parameters; each gets a sum named accumulated.<name>.
     """
 
     def __init__(self, gradients: Gradients, parameters: ParameterTuple) -> None:
@@ -178,10 +176,10 @@ class ApplyStep(nn.Cell):
 
     Args:
         accumulated: Holds the sums.
-        update: Of the same parameters.
+        update: Update of the same parameters.
 
     Inputs:
-        largest, recipe and scale of Update. Outputs as there.
+        largest, recipe and scale of Update; the outputs are those of Update as well.
     """
 
     def __init__(self, accumulated: AccumulateStep, update: Update) -> None:
@@ -205,12 +203,13 @@ class ApplyStep(nn.Cell):
 class OptimizerStep:
     """The step of a process that holds the whole model: gradients, then the update, each a graph of its own.
 
-    What a checkpoint holds is only read until the second begins, so a save can be copied beside the first.
+    Parameters and moments are not changed until the second graph begins, so a save can copy them during the
+    first.
 
     Args:
         gradients: The differentiated loss.
-        update: Of the same parameters.
-        micro_batches: How many a step has.
+        update: Update of the same parameters.
+        micro_batches: Number of micro-batches in a step.
     """
 
     def __init__(self, gradients: Gradients, update: Update, micro_batches: int) -> None:
@@ -233,16 +232,16 @@ class OptimizerStep:
         """Takes one step.
 
         Args:
-            inputs: Of each micro-batch the objective's fields.
+            inputs: The objective's fields of each micro-batch.
             scale, largest, recipe: See Update.
-            before_update: Called when all gradients are there and no parameter or moment has changed.
+            before_update: Called when all gradients are computed, and no parameter or moment has changed yet.
 
         Returns:
-            Each row's loss of all micro-batches, float32; norm and applied of Update.
+            Loss of each row of all micro-batches, float32; norm and applied of Update.
         """
         assert len(inputs) == self.micro_batches
         if self._float_status is not None:
-            self._float_status.clear()  # what ran between the steps, a validation for one, does not count
+            self._float_status.clear()  # overflows between the steps, as in a validation, do not count
         if self.micro_batches > 1:
             rows = [self._accumulate(scale, *fields).asnumpy() for fields in inputs]
             before_update()
@@ -251,5 +250,6 @@ class OptimizerStep:
         gradients, rows, weight = self._gradients(scale, *fields)
         losses = rows.asnumpy()  # waits for the graph
         before_update()
-        # a tuple that is not mutable would be a constant: compiled anew in every step
+        # Without ms.mutable the tuple would be a constant, and MindSpore 2.9 would compile anew in every
+        # step.
         return losses, *self._update(ms.mutable(gradients), weight, scale, largest, recipe)

@@ -30,11 +30,7 @@ _DROPOUT = "dropout_rows"
 
 
 class TokenObjective(Objective):
-    """See Objective.
-
-    Args:
-        config: The run, whose model is a ModelConfig.
-    """
+    """The objective of runs whose model is a ModelConfig; see Objective."""
 
     partitions = True
 
@@ -66,7 +62,7 @@ class TokenObjective(Objective):
         return MicroBatchLoss(TokenLoss(network))
 
     def draw(self, step: int, rows: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Dropout's keys, int32 [B, S]; nothing without dropout."""
+        """Draws dropout's keys, int32 [B, S]; draws nothing if the model has no dropout."""
         model = self.config.model
         if model.dropout == 0.0:
             return {}
@@ -95,7 +91,7 @@ class TokenObjective(Objective):
         )
 
     def measure(self, loss: TokenLoss, batches: Iterable[Batch], world: World) -> dict[str, float | int]:
-        """Mean -log p, its exponential, and how many tokens they are the mean of."""
+        """Mean -log p, its exponential, and the number of tokens averaged over."""
         mean, tokens = mean_loss(loss, batches, world)
         return {
             "validation_loss": mean,

@@ -1,4 +1,4 @@
-"""The loss on held-out batches, dropout off."""
+"""The loss on held-out batches, without dropout."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from pangu_alpha.data.batches import Batch
 from pangu_alpha.parallel.world import World
 from pangu_alpha.training.loss import TokenLoss
 
-_FIELDS = ("input_ids", "labels", "position_ids", "document_ids")  # what a TokenLoss takes
+_FIELDS = ("input_ids", "labels", "position_ids", "document_ids")  # inputs of a TokenLoss
 
 
 def mean_loss(loss: TokenLoss, batches: Iterable[Batch], world: World | None = None) -> tuple[float, int]:
     """Mean -log p in nats over the tokens that count, and their number.
 
     Args:
-        loss: Of the network.
-        batches: All of one shape.
-        world: The ranks that read the other rows; every rank gets the result of all.
+        batches: Batches of this rank, all of one shape.
+        world: The ranks that read the other rows; every rank gets the result over all. None: this one only.
     """
     total, tokens = 0.0, 0
     for batch in batches:

@@ -1,4 +1,4 @@
-"""A launcher's attempts: checked for what they need, started, watched, and repeated after a failure."""
+"""A launcher's attempts: checks what they need, starts and watches them, repeats them after a failure."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ from pangu_alpha.launcher.workers import MsrunWorkers, OwnWorkers, log_of
 from pangu_alpha.processes.belonging import MARK, OUTPUT, Launcher
 from pangu_alpha.processes.signals import Signals
 
-NPU = "/dev/davinci"  # and the device's number
-_NOT_AGAIN = (2, 3)  # wrong input, and a run that stopped itself: another attempt would end the same way
-_PORT_WAIT = 60.0  # seconds a port may take to become free after an attempt
+NPU = "/dev/davinci"  # followed by the number of the device
+_NOT_AGAIN = (2, 3)  # wrong input, or a run that stopped itself: another attempt would end in the same way
+_PORT_WAIT = 60.0  # seconds that a port may take to become free after an attempt
 
 
 def environment_of(options: argparse.Namespace) -> dict[str, str]:
-    """The variables all processes get; the one place where they are set."""
+    """The environment variables that all processes get; they are set only here."""
     return {
         "HCCL_CONNECT_TIMEOUT": str(options.hccl_connect_timeout),
         "HCCL_EXEC_TIMEOUT": str(options.hccl_exec_timeout),
-        "PYTHONUNBUFFERED": "1",  # a log that lags behind hides the last words
+        "PYTHONUNBUFFERED": "1",  # otherwise the last lines before a crash may be missing in the log
         "PANGU_PYTHON": sys.executable,
-        "PATH": os.pathsep.join([str(COMMANDS), os.environ.get("PATH", os.defpath)]),  # "python" is the above
+        "PATH": os.pathsep.join([str(COMMANDS), os.environ.get("PATH", os.defpath)]),  # COMMANDS has "python"
     }
 
 
 def dry(job: Job, log_dir: str) -> str:
-    """Every command of every node and the environment, as shell lines.
+    """Returns the environment and every command of every node, as shell lines.
 
-    A log folder that a real start refuses is named on standard error.
+    It warns on standard error about a log folder that a real start would refuse.
     """
     if job.start == "msrun" and (fault := log_dir_fault(str(Path(log_dir).absolute()))) is not None:
         print(f"warning: {shown(fault)}", file=sys.stderr)
@@ -71,10 +71,10 @@ def dry(job: Job, log_dir: str) -> str:
 
 
 def this_node(job: Job, options: argparse.Namespace) -> Node:
-    """The node this process is on.
+    """Returns the node that this process runs on.
 
     Raises:
-        ValueError: It cannot be told, or is none of the job's.
+        ValueError: The node cannot be determined, or is not one of the job's.
     """
     if options.node_rank is not None:
         if options.node_rank >= len(job.nodes):
@@ -95,17 +95,17 @@ def this_node(job: Job, options: argparse.Namespace) -> Node:
 
 
 def _addresses() -> set[str]:
-    """Names and addresses of this machine, but for loopback ones."""
+    """Names and addresses of this machine, except loopback addresses."""
     found = {address.address for nic in psutil.net_if_addrs().values() for address in nic
              if address.family in (socket.AF_INET, socket.AF_INET6)}  # fmt: skip
     return {address for address in found if not address.startswith("127.")} - {"::1"} | {socket.gethostname()}
 
 
 def check_devices(node: Node) -> None:
-    """Looks for the node's NPUs.
+    """Checks that the node's NPUs exist.
 
     Raises:
-        ValueError: One of them is not there.
+        ValueError: One of them does not exist.
     """
     there = {int(path.removeprefix(NPU)) for path in glob(f"{NPU}[0-9]*")}
     missing = sorted({number for _, number in node.workers} - there)
@@ -117,12 +117,10 @@ def check_devices(node: Node) -> None:
 
 
 def run_attempts(job: Job, here: Node, options: argparse.Namespace) -> int:
-    """Runs the job, again after a failure where that may help.
+    """Runs the job, and runs it again after a failure if that may help.
 
     Args:
-        job: What to start.
-        here: This node.
-        options: Gives log folder, heartbeat and number of restarts.
+        options: Gives log folder, heartbeat, grace period and number of restarts.
 
     Returns:
         Exit code.
@@ -147,10 +145,10 @@ def run_attempts(job: Job, here: Node, options: argparse.Namespace) -> int:
 
 
 def require_startable(job: Job, log_dir: str) -> None:
-    """Refuses what would fail in every worker.
+    """Refuses a job that would fail in every worker.
 
     Raises:
-        ValueError: Something that the commands need is missing, or a path that they cannot take.
+        ValueError: Something that the commands need is missing, or they cannot use a path.
     """
     if job.start == "msrun":
         if find_spec("mindspore") is None:
@@ -170,7 +168,10 @@ def require_startable(job: Job, log_dir: str) -> None:
 
 
 def _of_attempt(job: Job, attempt: int) -> Job:
-    """A restart resumes, and takes a port where no worker can meet the last attempt's scheduler."""
+    """Adapts the job to an attempt: a restart resumes, and uses a new port.
+
+    On the old port, a worker might still meet the scheduler of the last attempt.
+    """
     address, port = job.master
     resume = ("--restarted",) if attempt else ()
     return replace(job, program=(*job.program, *resume), master=(address, port + attempt))
@@ -200,18 +201,18 @@ def _attempt(
 
 
 def _name_of(job: Job) -> str:
-    """Tells a job from others that use the same log folder; all its nodes give it the same one."""
+    """A name that distinguishes jobs with the same log folder, and is the same on all nodes of a job."""
     parts = (job.environment.get(OUTPUT), job.start, job.master[0], [node.workers for node in job.nodes])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
 def new_folder(parent: Path) -> Path:
-    """Makes the next of the folders 001, 002, ... in `parent`; those that are there stay as they are."""
+    """Makes the next of the folders 001, 002, ... in `parent`, and leaves existing ones unchanged."""
     parent.mkdir(parents=True, exist_ok=True)
     while True:
         taken = [int(path.name) for path in parent.iterdir() if re.fullmatch("[0-9]{1,9}", path.name)]
         folder = parent / f"{max(taken, default=0) + 1:03d}"
-        with suppress(FileExistsError):  # another launcher was quicker
+        with suppress(FileExistsError):  # another launcher has just made it
             folder.mkdir()
             return folder
 
@@ -222,10 +223,10 @@ def wait_for_port(
     seconds: float = _PORT_WAIT,
     given_up: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Returns when a port of this machine can be listened on, or when it no longer matters.
+    """Returns when this machine can listen on a port, or when `given_up` returns True.
 
     Raises:
-        ValueError: It stays taken, or the address is not this machine's.
+        ValueError: The port stays in use, or the address does not belong to this machine.
     """
     deadline = time.monotonic() + seconds
     host = address.strip("[]")

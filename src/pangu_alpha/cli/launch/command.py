@@ -1,6 +1,7 @@
-"""Command line of the launchers in run_scripts/: options, topology, attempts, an exit code.
+"""Command line of the launchers in run_scripts/: reads options, finds the topology, and runs attempts.
 
-Called as `launch PROGRAM [options] [words for the program]`, PROGRAM being src/train.py or src/predict.py.
+It is called as `launch PROGRAM [options] [words for the program]`, with src/train.py or src/predict.py as
+PROGRAM.
 """
 
 from __future__ import annotations
@@ -35,20 +36,20 @@ from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.table_fit import unfit
 from pangu_alpha.processes.belonging import OUTPUT, wait_for_orphans
 
-_MOST_DEVICES = 1 << 20  # more are a slip of the keyboard, and would be written out one by one
+_MOST_DEVICES = 1 << 20  # larger numbers are typing errors, and every worker would be listed
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Launches a program on this node, as one of perhaps many.
+    """Launches a program on this node, which may be one of several.
 
     Args:
         arguments: Path of the program, then the words of the command line.
 
     Returns:
-        Exit code: 0, that of the first rank that failed, or 128 + n after a signal n.
+        Exit code: 0, the code of the first rank that failed, or 128 + n after a signal n.
 
     Raises:
-        ValueError: Options that are wrong or do not fit the plan.
+        ValueError: Options are wrong or do not fit the plan.
     """
     if not arguments or arguments[0].startswith("-"):
         raise ValueError("give the program first: src/train.py or src/predict.py, then --help says more")
@@ -76,13 +77,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def require_free(output: str, here: Node, grace: int) -> None:
-    """Refuses a run's folder in which another run works, before a worker is started.
+    """Refuses an output folder in which another run works, before a worker is started.
 
-    What a launcher that was killed has left on this node is waited for: it saves and ends by itself. The
-    node of rank 0 looks for other runs; rank 0 itself then holds the folder for all.
+    It waits for workers that a killed launcher left on this node, because they save and end by themselves.
+    The node of rank 0 looks for other runs; later rank 0 itself locks the folder for all.
 
     Raises:
-        ValueError: Another process works in it, or does not end.
+        ValueError: Another process works in the folder, or does not end.
     """
     wait_for_orphans(output, grace)
     if 0 in here.ranks and os.path.isdir(output):
@@ -96,8 +97,11 @@ def _program_words(options: argparse.Namespace, overrides: Sequence[str]) -> tup
 
 
 def graph_digest(config: TrainConfig) -> str:
-    """Names all that goes into a run's graphs: MindSpore 2.9 itself would take a cached graph whose layer
-    sizes, clipping or plan are of another config, without a word."""
+    """Digest of everything that a run's graphs depend on.
+
+    MindSpore 2.9 itself would silently reuse a cached graph whose layer sizes, clipping or plan are those of
+    another config. This function can go when its cache compares them.
+    """
     parts = to_mapping({name: getattr(config, name) for name in ("model", "optim", "parallel")})
     run = config.run
     parts |= {name: getattr(run, name) for name in ("batch_size", "device", "chip", "attention_dropout")}
@@ -111,11 +115,13 @@ def graph_digest(config: TrainConfig) -> str:
 
 
 def on_ascend(config: TrainConfig, start: str) -> bool:
-    """Whether the workers of a run are on Ascend: as it says, as only there it can run, or as NPUs are here.
+    """Whether the workers of a run use Ascend.
+
+    They do if the config says so; or, for device "auto", if the run is possible only there or NPUs exist
+    here.
 
     Args:
-        config: The run; its workers train on CPU if this is False.
-        start: How they find each other.
+        start: How the workers find each other.
     """
     if config.run.device != "auto":
         return config.run.device == "Ascend"
@@ -124,10 +130,10 @@ def on_ascend(config: TrainConfig, start: str) -> bool:
 
 
 def make_job(program: str, options: argparse.Namespace, overrides: Sequence[str], config: TrainConfig) -> Job:
-    """What the options ask for.
+    """Makes the job that the options ask for.
 
     Raises:
-        ValueError: It differs from the plan, cannot run, or is what every worker would refuse.
+        ValueError: It contradicts the plan, cannot run, or every worker would refuse it.
     """
     plan = config.parallel
     if config.run.device == "CPU" and (plan.tp * plan.pp > 1 or options.start == "rank-table"):

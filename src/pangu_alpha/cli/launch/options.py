@@ -1,4 +1,4 @@
-"""The launchers' options, and which words are left for the program."""
+"""Defines the launchers' options, and separates them from the words for the program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pangu_alpha.config.run import RunConfig
 from pangu_alpha.launcher.commands import address_fault
 from pangu_alpha.launcher.watch import GRACE
 
-_OF_TRAIN = {  # train.py's own, not ours
+_OF_TRAIN = {  # options of train.py, which the launcher does not have
     "--resume": "run.resume=HOW",
     "--initial": "run.initial=PATH",
     "--init-from": "run.initial=PATH",
@@ -24,10 +24,10 @@ _OF_TRAIN = {  # train.py's own, not ours
 
 
 def parse(words: Sequence[str], trains: bool) -> tuple[argparse.Namespace, list[str]]:
-    """Options of the launcher, and the words left for the program.
+    """Returns the options of the launcher, and the words left for the program.
 
     Raises:
-        ValueError: An unknown option, with the nearest one; options that exclude each other.
+        ValueError: An option is unknown (the message suggests a similar one), or options exclude each other.
     """
     parser = _parser(trains)
     options, rest = parser.parse_known_args(words)
@@ -57,7 +57,7 @@ def parse(words: Sequence[str], trains: bool) -> tuple[argparse.Namespace, list[
 def _hint(option: str, parser: argparse.ArgumentParser) -> str:
     if option in _OF_TRAIN:
         return f"here it is written {_OF_TRAIN[option]}"
-    known = {*re.findall(r"--[a-z-]+", parser.format_help())} - {*_OF_TRAIN}  # the help speaks of them, too
+    known = {*re.findall(r"--[a-z-]+", parser.format_help())} - {*_OF_TRAIN}  # which the help mentions too
     near = difflib.get_close_matches(option, sorted(known), 1)
     return f"did you mean {near[0]}?" if near else "options are --words, see --help; the rest key=value"
 
@@ -179,7 +179,7 @@ def _add_environment(parser: argparse.ArgumentParser) -> None:
 
 
 def _adder(group: argparse._ArgumentGroup) -> Callable[..., None]:
-    """Adds options to a group, each with its default in the help."""
+    """Returns a function that adds options to a group, each with its default in the help."""
 
     def add(name: str, help: str, default: object = None, **rest: Any) -> None:
         if default is not None:

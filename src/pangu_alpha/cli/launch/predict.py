@@ -1,4 +1,4 @@
-"""Launches predict.py several times on one node, each worker a whole model and a share of the prompts."""
+"""Launches several predict.py on one node; each worker has the whole model and a share of the prompts."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from pangu_alpha.launcher.commands import Job, plain_nodes
 
 
 def launch_predict(program: str, options: argparse.Namespace, words: Sequence[str]) -> int:
-    """Shares the prompts out, runs the workers and joins what they wrote.
+    """Divides the prompts among workers, runs them, and joins their outputs.
 
     Args:
         program: Path of predict.py.
-        options: The launcher's.
-        words: Those of predict.py.
+        options: Options of the launcher.
+        words: Words for predict.py.
 
     Returns:
         Exit code.
 
     Raises:
-        ValueError: Words that predict.py would refuse, fewer prompts than workers, or a missing device.
+        ValueError: predict.py would refuse the words, there are fewer prompts than workers, or a device is
+            missing.
     """
     source, output = Path(options.prompt_file), Path(options.output)
     size = options.nproc or 1
@@ -62,14 +63,14 @@ def launch_predict(program: str, options: argparse.Namespace, words: Sequence[st
 
 
 def _check_words(words: Sequence[str], prompt_file: str) -> None:
-    """Refuses what every worker would refuse, and what every worker would do once more."""
+    """Refuses words that every worker would refuse, and prompts that every worker would continue again."""
     options, _, _ = checked([*words, "--prompt-file", prompt_file])
     if options.prompt:
         raise ValueError("--prompt: every worker would continue it; write it into the --prompt-file")
 
 
 def _check_output(output: Path) -> None:
-    """Refuses what could not be written when all workers are done."""
+    """Refuses an output file that could not be written when all workers are done."""
     if output.is_dir():
         raise ValueError(f"--output: {shown(output)} is a folder; give the name of a file")
     if not output.absolute().parent.is_dir():
@@ -77,17 +78,17 @@ def _check_output(output: Path) -> None:
 
 
 def _with_shares(job: Job, shares: Path, suffix: str) -> Job:
-    """The job whose workers find their share by their rank, which stands for {rank}."""
+    """Adds to the job the files of each worker's share; {rank} in their names stands for the rank."""
     files = ("--prompt-file", str(shares / ("prompts_{rank}" + suffix)),
              "--output", str(shares / "output_{rank}.jsonl"))  # fmt: skip
     return Job((*job.program, *files), job.nodes, job.start, job.environment, bind_cores=job.bind_cores)
 
 
 def join_outputs(parts: Sequence[Path], output: Path) -> None:
-    """Joins JSON lines of shares, in order, counting their `index` on through all of them."""
+    """Joins the JSON lines of the shares in order, and renumbers their `index` through all of them."""
     before, lines = 0, []
     for part in parts:
-        texts = enumerate(read_text(part).split("\n"), 1)  # splitlines would cut at a text's U+2028
+        texts = enumerate(read_text(part).split("\n"), 1)  # splitlines would also cut at a U+2028 in a text
         rows = [parse_json(text, part, line=number) for number, text in texts if text]
         rows.sort(key=lambda row: row["index"])
         lines += [json_text(row | {"index": row["index"] + before}, indent=None) for row in rows]

@@ -1,4 +1,4 @@
-"""plan.py calibrate: a cluster's constants from the user's own logged steps."""
+"""plan.py calibrate: fits a cluster's constants to the user's own logged steps."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pangu_alpha.planner.calibration.measured_runs import Run, as_rows, read_run
 from pangu_alpha.planner.calibration.published import Row
 from pangu_alpha.planner.cost.hardware import BOUNDS, Cluster, Constants, Level, load_cluster, load_stack
 
-_DIGITS = 4  # of a constant that is written
-_UNEXPLAINED = 4.0  # times; fitted constants come within some percent of a run on these devices
-_LEAVE_OUT = 3  # runs from which on each is also predicted from the others
+_DIGITS = 4  # significant digits of a constant in the output
+_UNEXPLAINED = 4.0  # ratio; fitted constants come within some percent of a run on the stated devices
+_LEAVE_OUT = 3  # smallest number of runs for which each is also predicted from the others
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -46,11 +46,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fits, says how far the model was off before and after, writes the cluster.
+    """Fits the constants, shows the model's errors before and after, and writes the cluster.
 
     Raises:
-        OSError: a log cannot be read.
-        ValueError: a log, a config or the cluster is broken, or they do not fit together.
+        OSError: A log cannot be read.
+        ValueError: A log, a config or the cluster is invalid, or they do not fit together.
     """
     configs = [None] * len(options.metrics) if options.config is None else options.config
     if len(configs) != len(options.metrics):
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Findings:
-    """Constants before and after, which of them were fitted, and the errors of each run. Errors: shares."""
+    """Constants before and after, the names of those that were fitted, and each run's relative errors."""
 
     start: Constants
     fitted: Constants
@@ -96,7 +96,7 @@ def _fit(rows: Sequence[Row], start: Constants) -> _Findings:
 
 
 def _refuse_unexplained(runs: Sequence[Run], found: _Findings, cluster: Cluster) -> None:
-    """A run much slower than any constants within their bounds make it was not on these devices."""
+    """Refuses a run that is much slower than any allowed constants predict: it was not on these devices."""
     for item, error in zip(runs, found.after, strict=True):
         if (1 + error) * _UNEXPLAINED < 1:
             raise ValueError(
@@ -161,7 +161,7 @@ def _as_json(runs: Sequence[Run], found: _Findings) -> dict[str, Any]:
 
 
 def _cluster_yaml(cluster: Cluster, found: _Findings, runs: int) -> str:
-    """The cluster as a YAML that load_cluster reads, each number with its source."""
+    """The cluster as YAML that load_cluster can read, with the source of each number."""
     device = cluster.device
     source = device.sources.get("constants", "defaults")
     names = ", ".join(found.names) or "nothing"

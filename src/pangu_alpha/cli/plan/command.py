@@ -1,4 +1,4 @@
-"""Command line of plan.py: search for parallel plans; dry runs, replays and comparisons of them on a CPU."""
+"""Command line of plan.py: searches for parallel plans, and dry-runs, replays and compares them on a CPU."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pangu_alpha.proof.dry_run.strategy_searches import SEARCHES, TABLE, job_for
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs plan.py; raises ValueError for what the user can mend."""
+    """Runs plan.py; raises ValueError for what the user can fix."""
     options = plan_parser().parse_args(arguments)
     if options.command == "calibrate":
         return calibrate.run(options)
@@ -58,7 +58,7 @@ def _search(options: argparse.Namespace, folder: Path) -> int:
     model, optim = network_of(options)
 
     def verify(best: Candidate, folder: Path, family: str) -> bool:
-        """Whether every stage compiles to what formulas and sharding table say, and all ranks meet."""
+        """Whether every stage compiles as formulas and sharding table predict, and all ranks' calls match."""
         chip: dict[str, Any] = {"chip": family} if family else {}
         job = Job(model, best.plan, optim, best.job.micro_batch, **chip)
         mesh = Mesh.of(job.plan)

@@ -1,4 +1,4 @@
-"""plan.py dry-run: compiles ranks of a plan and shows what they hold and send."""
+"""plan.py dry-run: compiles ranks of a plan, and shows what they hold and send."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from pangu_alpha.proof.dry_run.job import Job
 from pangu_alpha.proof.dry_run.links import Cluster
 from pangu_alpha.proof.dry_run.report import RankSummary, summarise
 
-_COMPILERS = 2  # children at once: each takes a core, and gigabytes for a large model
+_COMPILERS = 2  # child processes at a time; each uses a core, and gigabytes for a large model
 
 
 def run_dry_run(options: argparse.Namespace, folder: Path) -> int:
@@ -45,7 +45,7 @@ def run_dry_run(options: argparse.Namespace, folder: Path) -> int:
     if options.all_stages:
         ranks = [mesh.rank(stage=stage) for stage in range(mesh.pp)]
     for rank in ranks:
-        mesh.coordinates(rank)  # refuses a rank outside the grid
+        mesh.coordinates(rank)  # raises for a rank outside the grid
     summaries = compile_ranks(job, ranks, cluster, folder, options.timeout)
     masks = shared({each.rank: each.dropout for each in summaries}, job.plan)
     found = {
@@ -77,7 +77,7 @@ def run_dry_run(options: argparse.Namespace, folder: Path) -> int:
 def _dry_run_text(
     job: Job, summaries: Sequence[RankSummary], all_ranks: Together | None, masks: Sequence[str]
 ) -> str:
-    """What is shown of the compiled ranks: all of one, or a row for each of several."""
+    """What is shown of the compiled ranks: everything about a single one, or a row for each of several."""
     if len(summaries) == 1 and not all_ranks:
         return f"{rank_text(summaries[0])}\n\n{memory_text(summaries, job)}"
     if all_ranks:
@@ -88,7 +88,7 @@ def _dry_run_text(
 
 
 def _chip_text(job: Job) -> str:
-    """What the chip decides: attention, how overflow is noticed, how MindSpore compiles."""
+    """What depends on the chip: attention, how overflow is noticed, how MindSpore compiles."""
     family = FAMILIES[job.chip]
     attention = "with" if has_flash_attention(job.model, job.chip) else "without"
     told = "the chip's float status" if family.saturates else "inf and NaN"
@@ -107,7 +107,7 @@ def _cluster(options: argparse.Namespace, plan: ParallelPlan) -> Cluster:
 def compile_ranks(
     job: Job, ranks: Sequence[int], cluster: Cluster, folder: Path, timeout: float
 ) -> list[RankSummary]:
-    """Compiles ranks, a few at once."""
+    """Compiles ranks, `_COMPILERS` at a time."""
 
     def one(rank: int) -> RankSummary:
         began = time.perf_counter()
@@ -124,13 +124,13 @@ def compile_ranks(
                 each.result()
                 bar.update()
         except ValueError:
-            pool.shutdown(cancel_futures=True)  # the first refusal is enough
+            pool.shutdown(cancel_futures=True)  # one refusal is enough
             raise
     return [each.result() for each in waiting]
 
 
 def stages_with_traffic(summaries: Sequence[RankSummary], job: Job) -> str:
-    """A row for each stage; the traffic of the first, one between, the last, and the first that is wrong."""
+    """Shows a row for each stage, and the traffic of the first, a middle, the last, and a wrong one."""
     layers = job.plan.stage_layers(job.model.num_layers)
     wrong = [each for each in summaries if not each.agrees][:1]
     typical = (summaries[0], summaries[len(summaries) // 2], summaries[-1])

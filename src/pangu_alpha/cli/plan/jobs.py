@@ -1,4 +1,4 @@
-"""What the options of plan.py ask for: network, plan, job, chip; and the report that commands leave."""
+"""What the options of plan.py ask for (network, plan, job, chip), and the report that its commands write."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from pangu_alpha.proof.dry_run.job import AttentionDropout, Job
 
 
 def plan_of(options: argparse.Namespace) -> ParallelPlan:
-    """The plan of the options; says of a pipeline without micro-batches how many it takes.
+    """Returns the plan of the options; for a pipeline without micro-batches, chooses and prints their number.
 
     Raises:
-        ConfigError: It breaks a rule, or its devices are not those asked for.
+        ConfigError: The plan breaks a rule, or does not have the number of devices asked for.
     """
     values = plan_fields(options.plan) | given_fields(options, ParallelPlan)
     stages = values.get("pp", 1)
@@ -47,7 +47,7 @@ def _devices_problem(devices: int, plan: ParallelPlan) -> str:
 
 
 def job_of(options: argparse.Namespace) -> Job:
-    """What is compiled."""
+    """Returns the job to compile."""
     model, optim = network_of(options)
     return Job(
         model,
@@ -61,25 +61,25 @@ def job_of(options: argparse.Namespace) -> Job:
 
 
 def _attention_dropout(options: argparse.Namespace) -> AttentionDropout:
-    """Who draws the masks of attention weights: as given, or as the YAML of the plan says."""
+    """Who draws the masks of attention weights: the option's value, else that in the YAML of the plan."""
     given = getattr(options, "attention_dropout", None)
     return given or _run_of_plan(options).get("attention_dropout", Job.attention_dropout)
 
 
 def chip_of(options: argparse.Namespace) -> Chip:
-    """The family of chips: as given, or as the YAML of the plan says, or an A2."""
+    """The family of chips: the option's value, else that in the YAML of the plan, else the A2's."""
     chip = getattr(options, "chip", None) or _run_of_plan(options).get("chip", "auto")
     return Job.chip if chip == "auto" else chip
 
 
 def _run_of_plan(options: argparse.Namespace) -> dict[str, Any]:
-    """The section run of the YAML of --plan."""
+    """The section run in the YAML file of --plan."""
     run = read_yaml(options.plan).get("run") if options.plan is not None else None
     return run if isinstance(run, dict) else {}
 
 
 def _batch_size(options: argparse.Namespace) -> int:
-    """Sequences of a micro-batch: as given, or as the YAML of the plan says, or 1."""
+    """Sequences of a micro-batch: the option's value, else that in the YAML of the plan, else 1."""
     if options.batch_size is not None:
         return options.batch_size
     size = _run_of_plan(options).get("batch_size", 1)

@@ -1,4 +1,4 @@
-"""A device's memory as a dry run finds it in the graph, beside the planner's formulas."""
+"""Compares a device's memory in the graph of a dry run with the planner's formulas."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ _STACK = "pangu-alpha"
 
 
 def memory_text(summaries: Sequence[RankSummary], job: Job) -> str:
-    """Rows for each rank: weights and moments to the byte, and what is kept for the backward pass.
+    """Shows rows for each rank: weights and moments to the byte, and what is kept for the backward pass.
 
     Args:
-        summaries: A rank of each stage that is shown.
-        job: What was compiled.
+        summaries: One rank of each stage to show.
     """
     rows = [row for each in summaries for row in _rows(each, job)]
     header = ("stage", "bytes of", "a micro-batch", "in the graph", "by formula", "difference")

@@ -1,4 +1,4 @@
-"""plan.py operators: the best way to split each operator of a block, shown, written as a table, compiled."""
+"""plan.py operators: finds the best split of each operator of a block; shows, writes and compiles it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from pangu_alpha.planner.operators.found_table import found_table
 from pangu_alpha.planner.operators.patterns import operators_text
 from pangu_alpha.planner.operators.strategies import best_block
 
-_SHOWN = (2, 4, 8)  # devices that a picture of a block's ways shows
+_SHOWN = (2, 4, 8)  # numbers of devices in a picture of a block's possible splits
 
 
 def run(options: argparse.Namespace, model: ModelConfig, folder: Path) -> int:
-    """Searches, shows, and writes or compiles what is found if the options ask for it; gives the exit code.
+    """Searches and shows the best split; writes or compiles it if the options ask for that.
 
     Args:
-        options: Of the command.
+        options: Options of the command.
         model: The network whose block is split.
-        folder: Gets the files of --verify.
+        folder: Folder for the files of --verify.
+
+    Returns:
+        Exit code; 1 if the compiled calls differ from the predicted ones.
 
     Raises:
-        ValueError: No way fits, or the found one cannot be written or compiled.
+        ValueError: No split fits, or the best one cannot be written or compiled.
     """
     asked = (model, options.devices, options.batch_size, options.micro_batches, options.limit)
     print(operators_text(*asked))
@@ -43,7 +46,7 @@ def run(options: argparse.Namespace, model: ModelConfig, folder: Path) -> int:
 
 
 def _write_table(options: argparse.Namespace, model: ModelConfig) -> None:
-    """Writes the found way as a table; for MindSpore's rules, which know no matrices in slices."""
+    """Writes the best split as a table, by MindSpore's rules, which do not keep matrices in slices."""
     found = best_block(model, options.devices, options.batch_size, options.micro_batches, options.limit)
     command = (
         f"plan.py operators --model {options.model} --devices {options.devices} --batch-size "
@@ -62,7 +65,7 @@ def _write_table(options: argparse.Namespace, model: ModelConfig) -> None:
 
 
 def block_text(lines: Sequence[compiled.Line]) -> str:
-    """The calls of a block, modelled and compiled."""
+    """Shows the collectives of a block, as modelled and as compiled."""
     return (
         "Collectives of a block, as modelled and as MindSpore compiles them\n"
         f"{compiled.lines_text(list(lines))}"

@@ -46,7 +46,7 @@ do not say, or took too much of the host's memory; 2 wrong options, or a plan th
 
 
 def plan_parser() -> argparse.ArgumentParser:
-    """The parser of plan.py's command line."""
+    """Makes the parser of plan.py's command line."""
     parser = Parser(
         prog="plan.py",
         description="What a parallel plan does, shown on a CPU machine.",
@@ -118,7 +118,7 @@ def _replay_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _search_parsers(commands: argparse._SubParsersAction) -> None:
-    """The commands that compute and compile nothing."""
+    """Adds the commands that neither compute nor compile a network."""
     one = commands.add_parser("search", help="the fastest plans for a model on a cluster")
     _network_options(one)
     search_command.add_options(one)

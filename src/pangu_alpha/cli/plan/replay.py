@@ -1,4 +1,4 @@
-"""plan.py replay: runs the graphs of plans on CPU and compares them with one device."""
+"""plan.py replay: runs the graphs of plans on CPU, and compares them with one device."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run_replays(options: argparse.Namespace, folder: Path) -> int:
 def _replays(options: argparse.Namespace, folder: Path) -> Iterator[ReplayReport]:
     all_work = replayed(options)
     for number, (name, work) in enumerate(all_work.items(), 1):
-        if not sys.stderr.isatty():  # a terminal has a bar
+        if not sys.stderr.isatty():  # a terminal shows a progress bar instead
             print(f"{number} of {len(all_work)}: {name}: compiled, then run", file=sys.stderr, flush=True)
         target = folder / name.replace(" ", "_").replace(",", "")
         if isinstance(work, Change):
@@ -90,7 +90,7 @@ def _of_one_replay(options: argparse.Namespace) -> list[str]:
 
 
 def _float32_shape(name: str) -> dict[str, Any]:
-    """Fields of a model as CPU can replay it."""
+    """Fields of a model in a form that can be replayed on CPU."""
     return to_mapping(load_network(name).model) | {"dropout": 0.0, "compute_dtype": "float32"}
 
 

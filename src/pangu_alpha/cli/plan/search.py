@@ -1,4 +1,4 @@
-"""plan.py search: from a model, a cluster and a batch to the best plans, as files for training."""
+"""plan.py search: finds the best plans for a model, a cluster and a batch, and writes them for training."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from pangu_alpha.planner.search import draw, explain, launching, placing
 from pangu_alpha.planner.search.closest_questions import nearest, problem, shortage
 from pangu_alpha.planner.search.search import FREE, Answer, Candidate, Grid, Question, judge, search
 
-_ALL = 1 << 30  # more grids than there are
+_ALL = 1 << 30  # more than the number of grids
 _GIB = 1 << 30
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's options but the model's and the output's."""
+    """Adds the command's options, except those of the model and the output."""
     add = parser.add_argument
     add("--cluster", required=True, type=path_text, metavar="NAME|YAML|TABLE", help="FAMILY-COUNT such as "
         "910a-2048, a YAML with device, levels, count, or a rank table (.json, with --levels)")  # fmt: skip
@@ -90,16 +90,16 @@ def run(
     folder: Path,
     verify: Callable[[Candidate, Path, str], bool],
 ) -> int:
-    """Searches, explains, writes plan.yaml and what else was asked for.
+    """Searches and explains, and writes plan.yaml and the other files asked for.
 
     Args:
-        options: As parsed.
-        model: The network.
-        folder: For files.
-        verify: Dry-runs every stage of a plan for a family of chips; False if a stage is not as formulas say.
+        options: Options of the command.
+        folder: Folder for files.
+        verify: Dry-runs every stage of a plan for a family of chips; returns False if a stage differs from
+            the formulas.
 
     Returns:
-        Exit code: 0; 1 where there is no plan, or verification found a difference.
+        Exit code: 0, or 1 if there is no plan or verification found a difference.
     """
     given = _given(options)
     question = _question(options, model, _cluster(options, given))
@@ -126,7 +126,7 @@ def run(
 
 
 def _given(options: argparse.Namespace) -> RankTable | None:
-    """The rank table that --cluster may be, checked by the rules of the chip that --levels names."""
+    """Reads the rank table if --cluster is one, and checks it by the rules of the chip in --levels."""
     if not options.cluster.endswith(".json"):
         return None
     chip = placing.chip_of(load_cluster(options.levels, 1)) if options.levels else None
@@ -161,7 +161,7 @@ def _search(question: Question, options: argparse.Namespace) -> Answer:
 
 
 def _impossible(question: Question) -> str:
-    """Why there is no plan, and the nearest questions that have one."""
+    """Explains why there is no plan, and shows the nearest questions that have one."""
     said = problem(question)
     if said is None and not question.fixed:
         said = shortage(question)
@@ -254,7 +254,7 @@ def _changes(answer: Answer) -> str:
 
 
 def _memory(answer: Answer) -> str:
-    """A device's bytes by part, for the first stage, one between, and the last."""
+    """Shows a device's memory by part, for the first, a middle and the last stage."""
     question, best = answer.question, answer.best[0]
     stages = memory(best.job, question.cluster.device, question.software)
     rows = []
@@ -267,7 +267,7 @@ def _memory(answer: Answer) -> str:
 
 
 def _own_plan(path: str, question: Question) -> ParallelPlan:
-    """The plan of --compare; of other numbers of devices there is no rank among the cluster's."""
+    """Reads the plan of --compare; it must have the cluster's number of devices to be ranked."""
     values = read_yaml(path)
     plan = build(ParallelPlan, plan_section(values), "parallel")
     if plan.devices != question.cluster.count:
@@ -282,7 +282,8 @@ def _compared(answer: Answer, plan: ParallelPlan, path: str) -> str:
     question, best = answer.question, answer.best[0]
     model = CostModel(question.cluster, question.software)
     lines = []
-    orders: dict[tuple[str, ...], tuple[str, ...]] = {}  # that differ in more than axes of one device
+    # Orders that differ only in axes of one device are the same.
+    orders: dict[tuple[str, ...], tuple[str, ...]] = {}
     known: tuple[tuple[str, ...], ...] = (RANK_ORDER, ("tp", "pp", "dp"))
     for order in known:
         orders.setdefault(tuple(axis for axis in order if getattr(plan, axis) > 1), order)
@@ -309,7 +310,7 @@ def _front(front: tuple[Candidate, ...]) -> str:
 
 
 def _write(answer: Answer, folder: Path, given: RankTable | None) -> str:
-    """Writes plan.yaml, and the rank table that places it; says how to go on."""
+    """Writes plan.yaml and the rank table that places it; returns text with the next commands."""
     best, cluster = answer.best[0], answer.question.cluster
     job = best.job
     changed = {
@@ -330,7 +331,7 @@ def _write(answer: Answer, folder: Path, given: RankTable | None) -> str:
 
 
 def _draw(answer: Answer, front: tuple[Candidate, ...], folder: Path, given: RankTable | None) -> None:
-    """Pictures of the schedule, the step's parts, memory against time, and the grid on its servers."""
+    """Draws the schedule, the parts of the step, memory against time, and the grid on its servers."""
     question, best = answer.question, answer.best[0]
     draw.draw_timeline(best, question, folder / "timeline.png")
     draw.draw_breakdown(answer.best, question, folder / "parts.png")

@@ -1,4 +1,4 @@
-"""How plan.py shows its findings: aligned tables of plain text."""
+"""Formats the results of plan.py as aligned tables of plain text."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pangu_alpha.proof.dry_run.report import Placement, RankSummary
 from pangu_alpha.proof.dry_run.strategy_searches import Way, side_by_side, strategy_text
 from pangu_alpha.proof.replay.replay import ReplayReport
 
-_FEW = 5  # sentences of one kind that are shown; --output keeps all
+_FEW = 5  # most sentences of one kind to show; --output writes all of them
 
 
 def size(count: float) -> str:
-    """A number of bytes in the unit that reads best; powers of 1000."""
+    """A number of bytes in the most readable unit; units are powers of 1000."""
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= factor:
             return f"{count / factor:.2f} {unit}"
@@ -25,7 +25,7 @@ def size(count: float) -> str:
 
 
 def rank_text(summary: RankSummary) -> str:
-    """All about one rank."""
+    """Shows everything about one rank."""
     held = ", ".join(f"{kind} {size(count)}" for kind, count in summary.bytes.items())
     whole = "" if summary.seconds is None else f" ({summary.seconds:.0f} s with starting and building)"
     return "\n\n".join(
@@ -42,7 +42,7 @@ def rank_text(summary: RankSummary) -> str:
 
 
 def stubs_text(summary: RankSummary) -> str:
-    """Which functions of CANN were answered by stubs; those that nobody has checked are refused before."""
+    """Shows which functions of CANN were answered by stubs; unchecked functions are refused earlier."""
     calls = summary.stub_calls
     if not calls:
         return "no stub of CANN was called"
@@ -53,7 +53,7 @@ def stubs_text(summary: RankSummary) -> str:
 
 
 def host_text(summary: RankSummary) -> str:
-    """The peak of the process's memory, and what it may be, by either of two rules if they differ."""
+    """Shows the peak of the process's memory and its limit, by both of two rules if they differ."""
     peak, took = summary.peak_mb * 2**20, summary.initialize_seconds
     made = "without initial values" if took is None else f"with initial values, made in {took:.1f} s"
     limits = {"1.5 GB": summary.slices_limit}
@@ -70,11 +70,11 @@ def host_text(summary: RankSummary) -> str:
 
 
 def dropout_text(summaries: Sequence[RankSummary], shared: Sequence[str] = ()) -> str:
-    """Which masks the ranks draw for dropout, what that moves, and what is wrong with it.
+    """Shows which masks the ranks draw for dropout, what that moves, and what is wrong with it.
 
     Args:
-        summaries: Of the ranks.
-        shared: What proof.checks.dropout.shared found among them.
+        summaries: The ranks to show.
+        shared: Faults that proof.checks.dropout.shared found among the ranks.
     """
     rows: Counter[tuple[str, ...]] = Counter()
     for summary in summaries:
@@ -94,13 +94,13 @@ def dropout_text(summaries: Sequence[RankSummary], shared: Sequence[str] = ()) -
 
 
 def strategies_text(summary: RankSummary) -> str:
-    """A row for every operator."""
+    """Shows a row for every operator."""
     rows = [(each.operator, strategy_text(each), each.count) for each in summary.strategies]
     return table(("operator", "parts", "times"), rows, right=(2,))
 
 
 def placements_text(placements: Sequence[Placement]) -> str:
-    """A row for every parameter; what differs from the sharding table below them."""
+    """Shows a row for every parameter, and below it what differs from the sharding table."""
     rows = [
         (
             each.name,
@@ -121,8 +121,11 @@ def placements_text(placements: Sequence[Placement]) -> str:
 
 
 def traffic_text(summary: RankSummary) -> str:
-    """A row for every purpose: what the graph sends, and whether the formula says the same; below it what is
-    wrong with how overflow is noticed. A found table's calls have no formula: a block of them is compared."""
+    """Shows a row for every purpose: what the graph sends, and whether the formula predicts the same.
+
+    What is wrong with how overflow is noticed follows below. The calls of a found table have no formula; they
+    are compared by the block (see planner.operators.verify).
+    """
     rows = []
     for line, link in zip(summary.lines, summary.links, strict=True):
         group = f"{line.axis} ({len(line.groups[0])})" if line.groups else line.axis
@@ -150,7 +153,7 @@ def traffic_text(summary: RankSummary) -> str:
 
 
 def wire_text(summary: RankSummary) -> str:
-    """Bytes sent by axis and link, in one line."""
+    """Shows the bytes sent by axis and link, in one line."""
     parts = [
         f"{axis} {link} {size(count)}"
         for (axis, link), count in sorted(summary.wire().items(), key=lambda item: -item[1])
@@ -159,7 +162,7 @@ def wire_text(summary: RankSummary) -> str:
 
 
 def _shown_as(axis: str, mesh: Mesh) -> str:
-    """The column of an axis as Mesh.axis_of names it; groups over several axes are shown under dp, or pp."""
+    """The column for an axis named as in Mesh.axis_of; groups over several axes are shown under dp or pp."""
     first = axis.partition(" ")[0].partition("+")[0]
     if axis in ("world", "other", "dp+tp") or first not in RANK_ORDER:
         return "dp" if mesh.dp > 1 else "pp"
@@ -167,7 +170,7 @@ def _shown_as(axis: str, mesh: Mesh) -> str:
 
 
 def stages_text(summaries: Sequence[RankSummary], mesh: Mesh, layers: Sequence[int]) -> str:
-    """A row for every stage; below it what is wrong with the host's memory and with placements."""
+    """Shows a row for every stage, and below it what is wrong with the host's memory and with placements."""
     rows = []
     for each in summaries:
         sent = dict.fromkeys(RANK_ORDER, 0.0)
@@ -205,7 +208,7 @@ def stages_text(summaries: Sequence[RankSummary], mesh: Mesh, layers: Sequence[i
 
 
 def suite_text(reports: Sequence[ReplayReport]) -> str:
-    """A row for every replayed plan: how long it took, and the whole suite."""
+    """Shows a row for every replayed plan with its time, and a row for the whole suite."""
     spent = [sum(report.seconds.values()) for report in reports]
     rows: list[tuple[object, ...]] = [
         (report.name, report.ranks, "pass" if report.passed else "FAIL", f"{seconds:.0f}")
@@ -219,7 +222,7 @@ def suite_text(reports: Sequence[ReplayReport]) -> str:
 
 
 def ways_text(ways: Sequence[Way]) -> str:
-    """Strategies and traffic of three ways side by side."""
+    """Shows strategies and traffic of several ways side by side."""
     names = [way.name for way in ways]
     lines = [f"{way.name}: refused: {way.refused}" for way in ways if way.refused]
     accepted = [way for way in ways if not way.refused]

@@ -1,4 +1,4 @@
-"""plan.py train-replay: a whole training run of a plan on CPU processes, compared with one process."""
+"""plan.py train-replay: runs a plan's whole training in CPU processes, and compares it with one process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pangu_alpha.proof.replay.training.small_run import small_run
 
 
 def add_replay_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that are not those of a plan."""
+    """Adds the options, except those of a plan."""
     add = parser.add_argument
     add_options(parser, RunConfig, steps=Differs(default=6), batch_size=Differs(default=2))
     add("--model", type=path_text, metavar="NAME|YAML", help="shape of the network (default: a network of "
@@ -42,16 +42,15 @@ def add_replay_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, plan: ParallelPlan, chip: Chip, folder: Path) -> int:
-    """Replays the run of the options.
+    """Replays the training run that the options describe.
 
     Args:
-        options: As parsed.
-        plan: The first plan.
+        plan: The plan that the run begins with.
         chip: Family of the devices.
-        folder: Gets everything.
+        folder: Folder for all files.
 
     Returns:
-        0, or 1 if the ranks computed something else than one process.
+        Exit code: 0, or 1 if the ranks computed something else than one process.
     """
     legs, every = _legs(options, plan)
     config = small_run(folder, every, chip, **_shape(options, plan))
@@ -66,7 +65,7 @@ def run(options: argparse.Namespace, plan: ParallelPlan, chip: Chip, folder: Pat
 
 
 def _legs(options: argparse.Namespace, plan: ParallelPlan) -> tuple[list[Leg], int]:
-    """The parts of the run, and the steps between its checkpoints."""
+    """Returns the parts of the run, and the number of steps between its checkpoints."""
     steps, size = options.steps, options.batch_size
     told = options.kill_rank if options.kill_rank is not None else options.stop_rank
     if told is None and not options.then:
@@ -93,12 +92,12 @@ def _legs(options: argparse.Namespace, plan: ParallelPlan) -> tuple[list[Leg], i
 
 
 def _shape(options: argparse.Namespace, plan: ParallelPlan) -> dict[str, Any]:
-    """Fields of the model; its vocabulary is that of the records."""
+    """Fields of the model, without the vocabulary size, which the records determine."""
     shape = {"num_layers": max(2, plan.pp)}
     if options.model is not None:
         shape = to_mapping(load_network(options.model).model)
         if shape["compute_dtype"] == "auto":
-            shape["compute_dtype"] = "float16"  # what it is on the device
+            shape["compute_dtype"] = "float16"  # the meaning of "auto" on the device
         del shape["vocab_size"]
     given = parse_overrides(options.model_fields)
     allowed = {field.name for field in fields(ModelConfig)} - {"vocab_size"}

@@ -1,4 +1,4 @@
-"""From YAML and command line to frozen dataclasses, with every problem reported at once."""
+"""Turns YAML and command lines into frozen dataclasses, and reports every problem at once."""
 
 from pangu_alpha.config.schema.building import (
     Choice,

@@ -1,6 +1,6 @@
-"""From nested mappings to frozen dataclasses and back, with every problem reported at once.
+"""Turns nested mappings into frozen dataclasses and back, and reports every problem at once.
 
-Knows types, paths of keys and nearest matches; knows nothing about what the keys mean.
+Knows types, paths of keys and similar names; knows nothing about what the keys mean.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Dataclass(Protocol):
 
 
 T = TypeVar("T", bound=Dataclass)
-PathText = Annotated[str, "path"]  # of a field: `~` and $NAME in it are replaced
-_MOST_WHOLE = {int: 2**63, float: 10**300}  # a whole number ends up in 64 bits or in a float
+PathText = Annotated[str, "path"]  # type of a field in whose value `~` and $NAME are replaced
+_MOST_WHOLE = {int: 2**63, float: 10**300}  # a whole number must fit into 64 bits or a float
 
 
 def _elsewhere(name: object, cls: type, where: str = "") -> Iterator[str]:
-    """Dotted paths of the fields of that name in the sections of a dataclass."""
+    """Yields the dotted paths of the fields with that name in the sections of a dataclass."""
     for section, hint in typing.get_type_hints(cls).items():
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             inside = joined(where, section)
@@ -44,7 +44,7 @@ def _elsewhere(name: object, cls: type, where: str = "") -> Iterator[str]:
 
 
 def _unknowns(keys: Iterable[object], cls: type, where: str) -> list[str]:
-    """The errors about keys that are none of a dataclass's fields."""
+    """Returns the errors about keys that are not fields of a dataclass."""
     names = {field.name for field in dataclasses.fields(cls)}
     keys = [key for key in keys if key not in names]
     problems = [_unknown(key, cls, where) for key in itertools.islice(keys, MOST_SHOWN)]
@@ -61,21 +61,21 @@ def _unknown(key: object, cls: type, where: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Dataclasses that may stand in one place of a configuration: a key of the mapping says which.
+    """Several dataclasses that may stand in one place of a configuration; a key of the mapping chooses one.
 
     Args:
         key: The key, such as "family".
-        types: By the key's value. The first is the one that is meant where the key is left out.
+        types: Dataclasses by the key's value. The first is used if the key is left out.
     """
 
     key: str
     types: dict[str, type]
 
     def choose(self, values: Any, where: str) -> tuple[type, Any]:
-        """The dataclass of some values, and the values without a key that the dataclass does not have.
+        """Returns the dataclass for some values, and the values, without a key that it has no field for.
 
         Raises:
-            ConfigError: The key's value is none of those known.
+            ConfigError: The key's value is not known.
         """
         own = next((each for each in self.types.values() if type(values) is each), None)
         usual = next(iter(self.types))
@@ -95,12 +95,11 @@ _CHOICES: dict[type, Choice] = {}
 
 
 def let_choose(cls: type, key: str, types: dict[str, type]) -> None:
-    """Makes `build` take other dataclasses than `cls` in its place; see Choice.
+    """Lets `build` make other dataclasses in the place of `cls`; see Choice.
 
     Args:
-        cls: What the fields of configurations name as their type.
-        key: See Choice.
-        types: See Choice; may grow later.
+        cls: The type that fields of configurations are annotated with.
+        types: See Choice; entries may be added later.
     """
     _CHOICES[cls] = Choice(key, types)
 
@@ -109,13 +108,13 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
     """Makes the dataclass `cls` from a nested mapping.
 
     Args:
-        cls: A frozen dataclass whose fields may be dataclasses themselves; or one in whose place others may
-            stand, see `let_choose`.
+        cls: A frozen dataclass, whose fields may be dataclasses too; or one for which `let_choose` allows
+            others.
         values: The mapping, as read from YAML; or a file's name, if `cls` has a method `of_file` for it.
-        where: Dotted path of the mapping in the whole, for the errors.
+        where: Dotted path of this mapping in the whole, for error messages.
 
     Raises:
-        ConfigError: Unknown, missing, ill-typed or inconsistent keys, all of them in one error.
+        ConfigError: Lists all unknown, missing, ill-typed or inconsistent keys in one error.
     """
     if cls in _CHOICES:
         cls, values = _CHOICES[cls].choose(values, where)
@@ -161,8 +160,10 @@ def _of_file(read: Callable[[str], T], path: str, where: str) -> T:
 def validate(config: Any) -> None:
     """Checks every field's type and the dataclass's own `rules()`; call it from `__post_init__`.
 
+    It also converts values, such as lists to tuples, and stores them in the fields.
+
     Raises:
-        ConfigError: All problems found.
+        ConfigError: Lists all problems found.
     """
     hints = field_types(type(config))
     problems: list[str] = []
@@ -180,17 +181,17 @@ def validate(config: Any) -> None:
 
 
 def field_types(cls: type) -> dict[str, Any]:
-    """Types of the fields of a dataclass, PathText kept apart from str."""
+    """Types of the fields of a dataclass, in which PathText is not replaced by str."""
     return _evaluated_hints(cls)
 
 
-@functools.cache  # to evaluate the names takes longer than all else that a check does
+@functools.cache  # evaluating the annotations takes longer than everything else in a check
 def _evaluated_hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 
 class _Unknown:
-    """Stands for an ill-typed value while the rules of the other fields are checked."""
+    """Stands for a value of the wrong type while the rules of the other fields are checked."""
 
     def _itself(self, *_: Any) -> _Unknown:
         return self
@@ -204,7 +205,7 @@ class _Unknown:
 
 
 def _broken_rules(cls: type, values: Mapping[str, Any], bad: set[str]) -> list[str]:
-    """What the declarations of the fields and the dataclass's own rules refuse."""
+    """Returns what the declarations of the fields and the dataclass's own rules refuse."""
     problems = list(_beyond_bounds(cls, values))
     if not hasattr(cls, "rules"):
         return problems
@@ -231,7 +232,7 @@ def _declarations(cls: type) -> tuple[tuple[str, Option], ...]:
 
 
 def to_mapping(config: Any) -> Any:
-    """The inverse of `build`: plain dicts, lists, numbers and strings, fit for JSON and YAML."""
+    """The inverse of `build`: returns plain dicts, lists, numbers and strings, fit for JSON and YAML."""
     if dataclasses.is_dataclass(config):
         values = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
         saved = {field: value for field, value in values.items() if not _omitted(field, value)}
@@ -270,7 +271,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 
 
 def _convert_plain(value: Any, hint: type, where: str) -> Any:
-    """A number, text or truth value."""
+    """Converts a number, a string or a truth value."""
     if hint is bool and isinstance(value, str) and value in _YES_NO:
         return _YES_NO[value]
     if isinstance(value, int) and not isinstance(value, bool) and hint in (int, float):
@@ -288,7 +289,7 @@ def _convert_plain(value: Any, hint: type, where: str) -> Any:
 def _path(text: str, where: str) -> str:
     try:
         path = expand_path(text)
-        path.encode("utf-8")  # a variable may hold other bytes, and no manifest can
+        path.encode("utf-8")  # an environment variable may hold other bytes, which a manifest cannot store
     except ReadError as error:
         raise ConfigError([f"{where}: {error}"]) from error
     except UnicodeEncodeError as error:
@@ -310,7 +311,7 @@ def _convert_union(value: Any, hint: Any, where: str) -> Any:
     raise ConfigError([f"{where}: expected {_describe(hint)}, found {quoted(value)}"])
 
 
-# YAML 1.1's other words for true and false, which files have; for a text they are text
+# YAML 1.1's other words for true and false, which occur in files. In a field for text they stay text.
 _YES_NO = {
     form: value
     for word, value in (("yes", True), ("on", True), ("no", False), ("off", False))

@@ -1,4 +1,4 @@
-"""Nested mappings from YAML and from words key=value; the error that all configurations raise."""
+"""Nested mappings from YAML and from words key=value, and the error that all configurations raise."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pangu_alpha.files import yaml_text
 from pangu_alpha.files.reading import MOST_DEPTH, ReadError, read_text
 from pangu_alpha.files.shown import quoted, shown
 
-MOST_SHOWN = 30  # problems of one message, and unknown keys of one mapping whose nearest is looked for
+MOST_SHOWN = 30  # most problems in one message, and most unknown keys for which a similar one is looked up
 
 
 class ConfigError(ValueError):
     """One or more problems of a configuration, reported together.
 
     Args:
-        problems: One sentence each: the key, its value, the rule, the remedy.
+        problems: One sentence for each: the key, its value, the rule, the remedy.
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
@@ -34,11 +34,10 @@ def parse_yaml(text: str, where: str) -> Any:
     """Parses YAML 1.2 scalars and mappings; see `pangu_alpha.files.yaml_text`.
 
     Args:
-        text: The YAML text.
-        where: File or option it comes from, for the error.
+        where: File or option that the text comes from, for the error message.
 
     Raises:
-        ConfigError: The text is not YAML, or names a key twice.
+        ConfigError: The text is not YAML, or a key occurs twice.
     """
     try:
         return yaml_text.parse_yaml(text, where)
@@ -50,7 +49,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Reads a YAML file that holds one mapping.
 
     Raises:
-        ConfigError: The file does not exist, is not UTF-8 YAML or is not a mapping.
+        ConfigError: The file does not exist, is not YAML in UTF-8, or does not hold a mapping.
     """
     path = Path(path)
     try:
@@ -67,14 +66,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """Names the known word most like `name`, as the tail of an error message."""
+    """The end of an error message: the known word most similar to `name`, or all known words."""
     known = list(known)
     match = difflib.get_close_matches(str(name)[:80], known, n=1, cutoff=0.5)
     return f"did you mean {match[0]!r}?" if match else f"known are: {', '.join(known)}"
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lays `changes` over `base`, mapping by mapping; neither argument is changed."""
+    """Returns `base` with `changes` applied, mapping by mapping; neither argument is changed."""
     result = dict(base)
     for key, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
@@ -83,10 +82,10 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
-    """Turns `["optim.learning_rate=1e-3", "model=tiny"]` into a nested mapping; the last of two wins.
+    """Turns `["optim.learning_rate=1e-3", "model=tiny"]` into a nested mapping; later words take precedence.
 
     Raises:
-        ConfigError: Words without a key or an equals sign, or whose value is no YAML, all of them named.
+        ConfigError: Lists all words without a key or an equals sign, or whose value is not YAML.
     """
     values: dict[str, Any] = {}
     for change in each_override(words):
@@ -95,10 +94,10 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
 
 
 def each_override(words: Iterable[str]) -> list[dict[str, Any]]:
-    """The nested mapping of every single override, in their order.
+    """Returns a nested mapping for each override, in order.
 
     Raises:
-        ConfigError: As `parse_overrides`.
+        ConfigError: See `parse_overrides`.
     """
     changes: list[dict[str, Any]] = []
     problems: list[str] = []
@@ -128,17 +127,17 @@ def _override(word: str) -> dict[str, Any]:
 
 
 def _commented(text: str, value: Any) -> bool:
-    """Whether a part of an override's value is lost as a comment."""
+    """Whether a part of an override's value would be lost as a comment."""
     if text.lstrip().startswith("#"):
         return True
     try:
         return " #" in text and parse_yaml(text.partition(" #")[0], "") == value
-    except ConfigError:  # the sign stands in quotes
+    except ConfigError:  # the # is inside quotes
         return False
 
 
 def without_keys(base: Mapping[str, Any], changes: Mapping[str, Any], where: str = "") -> Iterator[str]:
-    """Yields why `changes` cannot be laid over `base`: a key is changed inside of what is no mapping."""
+    """Yields why `changes` cannot be applied to `base`: they set keys in a value that is not a mapping."""
     for key, value in changes.items():
         old = base.get(key)
         if isinstance(value, Mapping) and isinstance(old, Mapping):

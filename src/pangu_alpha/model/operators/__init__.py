@@ -1,7 +1,7 @@
-"""Which operators a device computes best: the one place where the device decides, never the mathematics.
+"""Chooses the operators that a device computes best; nothing else in the network depends on the device.
 
-plain.py and dropout.py define every operator by MindSpore's elementary ones; cpu.py and ascend.py hold what
-is faster there. Every variant computes the same function, and a test holds them equal.
+plain.py and dropout.py define every operator by MindSpore's elementary ones; cpu.py and ascend.py have faster
+versions for their devices. Every version computes the same function, and a test compares them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Operators", "dropout", "operators_for"]
 
 @dataclass(frozen=True)
 class Operators:
-    """A device's choice: what makes each operator, and the type it computes in.
+    """A device's choice of operators, and the type in which it computes.
 
     Args:
         compute_dtype: Type of matrix products and the residual stream.
@@ -37,13 +37,13 @@ class Operators:
         split_heads: (heads) -> cell of (x, batch).
         join_heads: (heads) -> cell of (heads).
         attention: (heads, head size, dropout) -> cell of (query, key, value, mask, dropout rows).
-        dropout: (rate, salt) -> cell of (x, dropout rows) for the residual stream; without rows it passes x
-            through, whether the cell is set to training or not.
-        attention_dropout: (rate, salt, heads) -> cell of (weights, dropout rows), as `dropout`.
+        dropout: (rate, salt) -> cell of (x, dropout rows) for the residual stream. Without rows it returns x
+            unchanged, whether or not the cell is set to training.
+        attention_dropout: (rate, salt, heads) -> cell of (weights, dropout rows), otherwise like `dropout`.
         cross_entropy: (vocabulary) -> cell of (x, table, labels).
         square_sum: () -> cell of (x).
         keep_if: () -> cell of (condition, x).
-        float_status: Class of the cell that tells of overflow; None where the results themselves tell.
+        float_status: Class of the cell that reports overflow; None where results show it as inf or NaN.
     """
 
     compute_dtype: ms.Type
@@ -78,10 +78,11 @@ _FAST: dict[str, dict[str, Any]] = {
         "square_sum": cpu.SquareSum,
         "keep_if": cpu.KeepIf,
     },
-    # One row a token: the number of kernels counts, and the plain operators have the fewest.
+    # Decoding has one row for each token, so the number of kernels matters; the plain operators have the
+    # fewest.
     "CPU decoding": {"affine": cpu.DenseAffine},
     "Ascend": {"activation": ascend.Gelu},
-    # for training without dropout in half precision
+    # For training without dropout in half precision.
     "Ascend flash": {
         "activation": ascend.Gelu,
         "mask": ascend.BlockedMask,
@@ -97,19 +98,19 @@ def operators_for(
     chip: str = "auto",
     device_dropout: Sequence[int] | None = None,
 ) -> Operators:
-    """The operators that are fast on a device.
+    """Returns the operators that are fast on a device.
 
     Args:
         config: Gives the activation and the compute type.
-        device: "CPU", "Ascend", or "plain" for the definitions; the current context's when left out.
-        decoding: Whether the model only generates, a token a row at a time.
-        chip: Of an Ascend device, one of config.families.FAMILIES. "auto" is the one that MindSpore finds,
-            and with device "plain" none. One that is not known gets operators that all chips have.
-        device_dropout: Lets the device's kernel draw the masks of the attention weights, from this stream of
-            ascend.AttentionDropout; None: masks by position, as everywhere else.
+        device: "CPU", "Ascend", or "plain" for the defining operators; None is the current context's device.
+        decoding: Whether the model only generates, one token of each row at a time.
+        chip: Chip of an Ascend device, one of config.families.FAMILIES. "auto" is the one that MindSpore
+            finds; with device "plain", no chip. An unknown chip gets the operators that all chips have.
+        device_dropout: If given, the device's kernel draws the masks of the attention weights from this
+            stream (see ascend.AttentionDropout). None makes masks by position, as in all other cells.
 
     Raises:
-        ValueError: The chip does not have the compute type, or no kernel that draws masks by itself.
+        ValueError: The chip does not have the compute type, or the device has no kernel that draws masks.
     """
     device = device or ms.get_context("device_target")
     known = None if chip == "auto" or device == "CPU" else chip
@@ -134,8 +135,8 @@ def operators_for(
 
 
 def _row(config: ModelConfig, device: str, dtype: str, decoding: bool, chip: str | None) -> str:
-    """Which operators of _FAST serve."""
-    if device == "CPU":  # its fast kernels are for float32
+    """Name of the entry in _FAST to use."""
+    if device == "CPU":  # the fast kernels there are for float32 only
         return "plain" if dtype != "float32" else "CPU decoding" if decoding else "CPU"
     if device == "Ascend" and chip and not decoding and has_flash_attention(config, chip):
         return "Ascend flash"

@@ -1,4 +1,4 @@
-"""Operators for which Ascend has a fused kernel. What they compute stands in plain.py."""
+"""Operators for which Ascend has a fused kernel. plain.py defines what they compute."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pangu_alpha.data.hashing import device_seeds
 
 
 class Gelu(nn.Cell):
-    """The tanh form of GELU by the fused kernel; see plain.Gelu."""
+    """The tanh form of GELU, by the fused kernel; see plain.Gelu."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,10 +25,10 @@ class Gelu(nn.Cell):
 
 
 class BlockedMask(nn.Cell):
-    """Turns "may attend" into the kernel's "is blocked".
+    """Turns "may attend" into "is blocked", as the kernel expects it.
 
     Args:
-        num_heads: N; the mask serves all heads.
+        num_heads: Not used; one mask serves all heads.
 
     Inputs:
         - **attention_mask** (Tensor) - [B, S, C], 1 = may attend, any type.
@@ -53,12 +53,10 @@ class FlashAttention(nn.Cell):
     """Attention by FlashAttentionScore, in half precision and without dropout; see plain.AttentionCore.
 
     Args:
-        num_heads: N.
-        head_size: d.
-        dropout: As there; its rate must be 0.
+        dropout: A dropout cell whose rate must be 0, because the kernel is called without dropout.
 
     Inputs:
-        As plain.AttentionCore; **mask** as made by BlockedMask.
+        As plain.AttentionCore, with **mask** as made by BlockedMask.
     """
 
     def __init__(self, num_heads: int, head_size: int, dropout: nn.Cell) -> None:
@@ -73,25 +71,25 @@ class FlashAttention(nn.Cell):
 
 
 class AttentionDropout(nn.Cell):
-    """Dropout of attention weights by the device's own kernel; if rows are given, and only then.
+    """Dropout of attention weights by the device's own kernel, which applies only if rows are given.
 
-    It moves a third of the bytes that dropout.AttentionDropout does, but the stream is the device's: each
-    device draws for the slice it holds, so that other slices get other masks, and so does a resume.
-    MindSpore 2.9 says of the operator that its seeds have no effect on Ascend.
+    It moves a third of the bytes that dropout.AttentionDropout does. But each device draws its own masks for
+    the slice it holds, so another split of the tensor gets other masks, and so does a resume. According to
+    MindSpore 2.9's documentation, the operator's seeds have no effect on Ascend.
 
     Args:
         rate: Probability of a zero.
-        salt: Tells the cells of one network apart.
-        num_heads: N; not needed here.
-        stream: Whole numbers that no device with another slice of the tensor shares: the run's seed, and the
-            device's coordinates on the axes that cut it.
+        salt: Number that distinguishes the dropout cells of one network.
+        num_heads: Not used.
+        stream: Whole numbers that differ between devices with different slices of the tensor: the run's seed,
+            and the device's coordinates on the axes that cut the tensor.
 
     Inputs:
         - **weights** (Tensor) - any shape, floating point.
-        - **rows** (Tensor) - any; its value is not used. None passes the weights through.
+        - **rows** (Tensor) - any; its value is not used. With None, the weights are returned unchanged.
 
     Outputs:
-        Tensor of the shape and type of `weights`, divided by 1 - rate already.
+        Tensor of the shape and type of `weights`, already divided by 1 - rate.
     """
 
     def __init__(self, rate: float, salt: int, num_heads: int, stream: Sequence[int] = ()) -> None:
@@ -109,21 +107,21 @@ class AttentionDropout(nn.Cell):
 
 
 class FloatStatus(nn.Cell):
-    """The register in which a chip that saturates notes that a result was too large, or NaN.
+    """The register in which a saturating chip notes that a result was too large, or NaN.
 
-    Every vector or matrix operator sets it, nothing but `clear` resets it. It is not a value of the graph:
-    the order of the operators is all that says what a reading covers.
+    Every vector or matrix operator can set it, and only `clear` resets it. It is not a value of the graph, so
+    only the order of the operators decides which results a reading covers.
 
     Inputs:
-        - **computed** (any) - what must have been computed before the register is read.
+        - **computed** (any) - what must be computed before the register is read.
 
     Outputs:
-        Tensor, float32 scalar, 0 if no result saturated since the register was cleared, else more.
+        Tensor, float32 scalar: 0 if no result has saturated since the register was cleared, else more.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.unused = Tensor(np.zeros(8, np.int32))  # the operators want an input that has no meaning
+        self.unused = Tensor(np.zeros(8, np.int32))  # the operators require an input, but do not use it
         self.get = NPUGetFloatStatusV2()
         self.not_equal = ops.NotEqual()
         self.cast = ops.Cast()
@@ -135,10 +133,11 @@ class FloatStatus(nn.Cell):
 
     @staticmethod
     def clear() -> None:
-        """Resets the register and waits until that is done; elsewhere than on Ascend there is none.
+        """Resets the register and waits until that is done; does nothing on devices other than Ascend.
 
-        Called before a step's graphs are started. Inside a graph of several stages the clearing could not be
-        put before the first operator: what follows a Receive does not depend on the graph's inputs.
+        Call it before the graphs of a step are started. Inside a graph of several stages it could not be
+        ordered before the first operator, because what follows a Receive does not depend on the graph's
+        inputs.
         """
         if ms.get_context("device_target") == "Ascend":
             NPUClearFloatStatusV2()(Tensor(np.zeros(8, np.int32))).asnumpy()

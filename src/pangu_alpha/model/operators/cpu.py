@@ -1,10 +1,10 @@
-"""Operators written for MindSpore 2.9's CPU kernels. What they compute stands in plain.py.
+"""Operators written for MindSpore 2.9's CPU kernels. plain.py defines what they compute.
 
-Measured there: the kernels BiasAddGrad, LayerNorm, GeLU and their gradients run on one core without vector
-instructions. A kernel that broadcasts (but for a scalar) or transposes keeps an index table of 8 to 16 bytes
-an element of its output for good, and is slow; so shapes are made equal first. Hence the gradients written
-out here, which also keep less between forward and backward. If a later MindSpore brings fast kernels, the
-plain operators win and this file may go.
+Measurements behind this file: the kernels BiasAddGrad, LayerNorm, GeLU and their gradients run on one core
+without vector instructions. A kernel that broadcasts (except a scalar) or transposes is slow, and keeps an
+index table of 8 to 16 bytes for each element of its output forever. So shapes are made equal first, and
+gradients are written out here, which also keeps less between forward and backward. Once a later MindSpore has
+fast kernels, the plain operators win and this file can go.
 Letters: T rows, I inputs, O outputs, H hidden, V vocabulary, B batch, N heads, S queries, C keys,
 d head size.
 """
@@ -23,7 +23,7 @@ from pangu_alpha.model.operators.plain import GELU_CUBIC, GELU_LINEAR
 
 
 class ColumnSum(nn.Cell):
-    """Sum over rows as a matrix product with ones: BiasAddGrad takes twenty times as long.
+    """Sum over rows, as a matrix product with ones; BiasAddGrad takes twenty times as long.
 
     Inputs:
         - **x** (Tensor) - [T, O].
@@ -60,7 +60,7 @@ class Affine(nn.Cell):
 
 
 class DenseAffine(nn.Cell):
-    """x W^T + b in one kernel, for few rows; see plain.Affine. For many rows MatMul is faster."""
+    """x W^T + b in one kernel, for few rows; see plain.Affine. For many rows, MatMul is faster."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,11 +71,7 @@ class DenseAffine(nn.Cell):
 
 
 class _Standardize(nn.Cell):
-    """Layer normalisation by the BatchNorm kernel, each row a channel.
-
-    Args:
-        columns: H.
-        epsilon: Added to the variance.
+    """Layer normalisation by the BatchNorm kernel, which treats each row as a channel.
 
     Inputs:
         As plain.Normalize.
@@ -95,7 +91,7 @@ class _Standardize(nn.Cell):
         self.column_sum = ColumnSum()
 
     def channels(self, x):
-        """[T, H] -> [1, T, H, 1]."""
+        """Reshapes [T, H] to [1, T, H, 1]."""
         return x.reshape((1, -1, self.columns, 1))
 
     def construct(self, x, gamma, beta):
@@ -108,7 +104,7 @@ class _Standardize(nn.Cell):
     def bprop(self, x, gamma, beta, out, dout):
         upstream, standard, inverse = dout[0], out[1], out[2]
         scaled = self.channels(upstream * ops.broadcast_to(gamma, x.shape))
-        # the gradient by rows that are standardised already, so the kernel's own deviation must come out as 1
+        # The rows given here are standardised already, so the deviation that the kernel computes must be 1.
         zeros = ops.zeros(inverse.shape, inverse.dtype)
         variance = zeros + (1.0 - self.epsilon)
         dx = self.norm_gradient(scaled, self.channels(standard), inverse, zeros, variance, variance)[0]
@@ -116,12 +112,7 @@ class _Standardize(nn.Cell):
 
 
 class Normalize(nn.Cell):
-    """See plain.Normalize.
-
-    Args:
-        columns: H.
-        epsilon: Added to the variance.
-    """
+    """See plain.Normalize."""
 
     def __init__(self, columns: int, epsilon: float) -> None:
         super().__init__()
@@ -132,7 +123,7 @@ class Normalize(nn.Cell):
 
 
 class Gelu(nn.Cell):
-    """The tanh form of GELU; see plain.Gelu. Keeps x alone and computes the sigmoid again."""
+    """The tanh form of GELU; see plain.Gelu. It keeps only x, and computes the sigmoid twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,16 +137,13 @@ class Gelu(nn.Cell):
     def bprop(self, x, out, dout):
         square = self.square(x)
         gate = self.sigmoid(x * (2 * GELU_LINEAR + 2 * GELU_CUBIC * square))
-        # x times the derivative of the sigmoid's argument
+        # This is x times the derivative of the sigmoid's argument.
         inner = x * (2 * GELU_LINEAR + 6 * GELU_CUBIC * square)
         return (dout * (gate + self.sigmoid_gradient(gate, inner)),)
 
 
 class ScoreMask(nn.Cell):
-    """plain.ScoreMask, repeated for every head once a step: adding with a broadcast takes thrice as long.
-
-    Args:
-        num_heads: N.
+    """plain.ScoreMask repeated for every head, once a step: a broadcasting sum takes three times as long.
 
     Outputs:
         Tensor [B, N, S, C], float32: 0 or -10000.
@@ -172,11 +160,7 @@ class ScoreMask(nn.Cell):
 
 
 class SplitHeads(nn.Cell):
-    """See plain.SplitHeads; taking apart and stacking, since Transpose keeps an index table.
-
-    Args:
-        num_heads: N.
-    """
+    """See plain.SplitHeads. It unstacks and stacks, because Transpose keeps an index table."""
 
     def __init__(self, num_heads: int) -> None:
         super().__init__()
@@ -189,11 +173,7 @@ class SplitHeads(nn.Cell):
 
 
 class JoinHeads(nn.Cell):
-    """See plain.JoinHeads.
-
-    Args:
-        num_heads: N.
-    """
+    """See plain.JoinHeads."""
 
     def __init__(self, num_heads: int) -> None:
         super().__init__()
@@ -206,7 +186,7 @@ class JoinHeads(nn.Cell):
 
 
 class _Softmax(nn.Cell):
-    """softmax(q k^T / sqrt(d) + mask) v without dropout; keeps q, k, v and computes the weights again."""
+    """softmax(q k^T / sqrt(d) + mask) v without dropout; keeps q, k, v, and computes the weights again."""
 
     def __init__(self, head_size: int) -> None:
         super().__init__()
@@ -218,7 +198,7 @@ class _Softmax(nn.Cell):
         self.matmul = ops.MatMul()
 
     def weights(self, query, key, mask):
-        """[B, N, S, C]."""
+        """The attention weights [B, N, S, C]."""
         return self.softmax(self.transposed_b(query * self.scale, key) + mask)
 
     def construct(self, query, key, value, mask):
@@ -227,8 +207,8 @@ class _Softmax(nn.Cell):
     def bprop(self, query, key, value, mask, out, dout):
         weights = self.weights(query, key, mask)
         dweights = self.transposed_b(dout, value)
-        # Row sums of weights * dweights, not of dout * out, which is the same but for rounding: a row with a
-        # single key must come out as exactly zero, or Adam makes steps of the noise.
+        # The row sums are those of weights * dweights. Those of dout * out are equal except for rounding, but
+        # a row with a single key must give exactly zero, or Adam turns the rounding noise into steps.
         keys = key.shape[2]
         sums = self.matmul((weights * dweights).reshape((-1, keys)), ops.ones((keys, 1), query.dtype))
         sums = ops.broadcast_to(sums, (sums.shape[0], keys)).reshape(weights.shape)
@@ -239,13 +219,7 @@ class _Softmax(nn.Cell):
 
 
 class AttentionCore(nn.Cell):
-    """See plain.AttentionCore, which it falls back to under dropout.
-
-    Args:
-        num_heads: N.
-        head_size: d.
-        dropout: See plain.AttentionCore.
-    """
+    """See plain.AttentionCore, which is used if there is dropout."""
 
     def __init__(self, num_heads: int, head_size: int, dropout: nn.Cell) -> None:
         super().__init__()
@@ -259,7 +233,7 @@ class AttentionCore(nn.Cell):
 
 
 class _OuterProduct(nn.Cell):
-    """Product of keys [..., 1] and columns' numbers [C], their shapes made equal first."""
+    """Product of keys [..., 1] and columns' numbers [C], after their shapes are made equal."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -283,7 +257,7 @@ class AttentionDropout(dropout.AttentionDropout):
 
 
 class _Probabilities(nn.Cell):
-    """-log(softmax(x E^T)[label] + 1e-24) and the probabilities, which its gradient uses again."""
+    """-log(softmax(x E^T)[label] + 1e-24), and the probabilities, which the gradient uses again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -302,7 +276,7 @@ class _Probabilities(nn.Cell):
         return -self.log(chosen + 1e-24), probabilities
 
     def bprop(self, x, table, labels, out, dout):
-        # d nll = p - onehot: the product with p less the label's row, no pass over [T, V]
+        # d nll = p - onehot: subtracting the label's row from the product with p saves a pass over [T, V].
         upstream = ops.broadcast_to(dout[0].reshape((-1, 1)), x.shape)
         dx = (self.product(out[1], table) - self.rows(table, labels, 0)) * upstream
         weighted = x * upstream
@@ -314,7 +288,7 @@ class TiedCrossEntropy(nn.Cell):
     """See plain.TiedCrossEntropy.
 
     Args:
-        vocab_size: V; not needed here, where the table is not padded.
+        vocab_size: Not used, because on CPU the table is not padded.
     """
 
     def __init__(self, vocab_size: int) -> None:
@@ -326,8 +300,9 @@ class TiedCrossEntropy(nn.Cell):
 
 
 class SquareSum(nn.Cell):
-    """See plain.SquareSum; as a matrix product, seven times as fast. The kernel L2Loss would be as fast, but
-    is off by 4e-3 at four million elements.
+    """See plain.SquareSum. As a matrix product it is seven times as fast.
+
+    The kernel L2Loss would be as fast, but is off by 4e-3 for four million elements.
     """
 
     def __init__(self) -> None:
@@ -340,7 +315,7 @@ class SquareSum(nn.Cell):
 
 
 class KeepIf(nn.Cell):
-    """See plain.KeepIf; the mask is of x's shape, since one that broadcasts keeps an index table."""
+    """See plain.KeepIf; the mask gets x's shape, because a mask that broadcasts keeps an index table."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Dropout whose masks are a function of an element's place, whatever devices hold it.
+"""Dropout whose masks depend only on an element's place, whichever devices hold it.
 
 Letters: T rows, H hidden, B batch, N heads, S queries, C keys.
 """
@@ -18,24 +18,24 @@ from pangu_alpha.data.hashing import column_numbers, head_numbers, salted
 class Dropout(nn.Cell):
     """Dropout whose mask is a pure function of each row's key, this cell's salt and the column.
 
-    MindSpore 2.9's own operator draws from a stream that does not repeat: neither on another number of
-    devices nor after a resume. Here an element stays if key * salt * (number of its column), all of them odd
-    32-bit numbers without pattern, reaches the rate in the upper bits of the product modulo 2^32
-    (multiply-shift hashing: Dietzfelbinger, Hagerup, Katajainen, Penttonen, 1997). So few operators are
-    needed: each passes over all elements in memory. Shifts and exclusive ors would mix better than is needed,
-    and Ascend's RightShift runs on its CPU.
+    MindSpore 2.9's own operator draws from a stream that cannot be repeated on another number of devices or
+    after a resume. Here an element stays if the product key * salt * (number of its column) modulo 2^32, read
+    as a signed number, reaches a threshold that follows from the rate; the factors are odd 32-bit numbers
+    without a pattern (multiply-shift hashing: Dietzfelbinger, Hagerup, Katajainen, Penttonen, 1997). This
+    needs few operators, each of which passes over all elements in memory. Shifts and exclusive ors would mix
+    better than necessary, and Ascend's RightShift runs on its CPU.
 
     Args:
         rate: Probability of a zero.
-        salt: Tells the cells of one network apart.
+        salt: Number that distinguishes the dropout cells of one network.
 
     Inputs:
         - **x** (Tensor) - [T, H], floating point.
-        - **rows** (Tensor) - int32 [B, S], the key of each row (training.schedule.dropout_rows); None passes
-          x through.
+        - **rows** (Tensor) - int32 [B, S], the key of each row (training.schedule.dropout_rows). With None, x
+          is returned unchanged.
 
     Outputs:
-        Tensor of the shape and type of `x`; what stays is divided by 1 - rate.
+        Tensor of the shape and type of `x`; the elements that stay are divided by 1 - rate.
     """
 
     product: Callable[[], nn.Cell | ops.Primitive] = ops.Mul  # of keys [..., 1] and columns' numbers [H]
@@ -67,19 +67,20 @@ class Dropout(nn.Cell):
 class AttentionDropout(nn.Cell):
     """Dropout of attention weights, whose mask also depends on the head; see Dropout.
 
-    It leaves rescaling to its caller, who has fewer elements to multiply after the product with the values.
+    It leaves the rescaling to its caller, who has fewer elements to multiply after the product with the
+    values.
 
     Args:
         rate: Probability of a zero.
-        salt: Tells the cells of one network apart.
-        num_heads: N.
+        salt: Number that distinguishes the dropout cells of one network.
 
     Inputs:
         - **weights** (Tensor) - [B, N, S, C], floating point.
-        - **rows** (Tensor) - int32 [B, S], the key of each query; None passes the weights through.
+        - **rows** (Tensor) - int32 [B, S], the key of each query. With None, the weights are returned
+          unchanged.
 
     Outputs:
-        Tensor [B, N, S, C], weights or 0; to be divided by 1 - rate.
+        Tensor [B, N, S, C], the weights or 0; the caller must divide it by 1 - rate.
     """
 
     product: Callable[[], nn.Cell | ops.Primitive] = ops.Mul
@@ -106,17 +107,18 @@ class AttentionDropout(nn.Cell):
             return weights
         batch, length = rows.shape
         keys = self.by_head(self.reshape(rows, (batch, 1, length)), self.heads)
-        # Between products with two constants: MindSpore 2.9 makes one of them where sizes happen to fit.
+        # This stands between products with two constants, because MindSpore 2.9 merges them into one where
+        # their sizes happen to fit. It can move once MindSpore does not.
         keys = self.expand_dims(keys, 3)
         keep = self.reached(self.bits(keys, _columns(weights.shape[3])), self.threshold)
-        # Where the cell is computed again, MindSpore 2.9 would make a dense constant of the gradient of the
-        # bits, zeros of [B, N, S, C] in int32 for each layer, while it compiles.
+        # Without stop_gradient, where the cell is recomputed, MindSpore 2.9 would make a dense constant for
+        # the gradient of the bits while it compiles: zeros [B, N, S, C] in int32 for each layer.
         keep = self.cast(ops.stop_gradient(keep), weights.dtype)
         return self.drop(weights, keep)
 
 
 def _threshold(rate: float) -> int:
-    """What the bits of a product, read as a signed number, must reach for an element to stay."""
+    """The value that the bits of a product, read as a signed number, must reach for an element to stay."""
     return int(rate * 2**32) - 2**31
 
 
@@ -131,15 +133,15 @@ def _salted_columns(count: int, salt: int) -> Tensor:
 
 
 def check_masks(rate: float, float_status: type[nn.Cell] | None = None) -> None:
-    """Refuses a device on which the masks would not be what they are elsewhere.
+    """Refuses a device on which the masks would differ from those of other devices.
 
     Args:
         rate: Probability of a zero.
-        float_status: Of a chip that saturates, Operators.float_status; None elsewhere.
+        float_status: Operators.float_status of a chip that saturates; None for other devices.
 
     Raises:
         ValueError: A product of int32 is not the lower 32 bits of the whole product; or a comparison is
-            wrong, as one by a difference that overflows would be; or the products count as overflow.
+            wrong, as one by an overflowing difference would be; or the products count as overflow.
     """
     numbers, threshold = column_numbers(64), _threshold(rate)
     with np.errstate(over="ignore"):
@@ -148,7 +150,7 @@ def check_masks(rate: float, float_status: type[nn.Cell] | None = None) -> None:
         float_status.clear()
     products = ops.Mul()(Tensor(numbers.reshape(-1, 1)), Tensor(numbers))
     kept = ops.GreaterEqual()(products, Tensor(threshold, ms.int32))
-    bits, answers = products.asnumpy(), kept.asnumpy()  # waits for both
+    bits, answers = products.asnumpy(), kept.asnumpy()  # also waits until both are computed
     overflows = 0.0 if float_status is None else float(float_status()(kept).asnumpy())
     remedy = "train with model.dropout=0 here, and report the chip"
     if wrong := int((bits != expected).sum()):

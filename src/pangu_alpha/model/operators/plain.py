@@ -1,4 +1,4 @@
-"""Every operator in MindSpore's elementary ones: the definitions the faster variants are held to.
+"""Every operator in MindSpore's elementary ones: the definitions with which faster versions are compared.
 
 Letters: T rows, I inputs, O outputs, H hidden, V vocabulary, B batch, N heads, S queries, C keys,
 d head size.
@@ -14,7 +14,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
-MASKED_SCORE = -10000.0  # added to the score of a key that may not be attended (2021 release)
+MASKED_SCORE = -10000.0  # added to the score of a key that may not be attended to (2021 release)
 GELU_LINEAR = math.sqrt(2.0 / math.pi)  # of the tanh form of GELU (Hendrycks & Gimpel, 2016)
 GELU_CUBIC = 0.044715 * GELU_LINEAR
 
@@ -41,11 +41,7 @@ class Affine(nn.Cell):
 
 
 class Normalize(nn.Cell):
-    """(x - mean) / sqrt(variance + epsilon) * gamma + beta over the last axis, biased variance.
-
-    Args:
-        columns: H.
-        epsilon: Added to the variance.
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta over the last axis, with the biased variance.
 
     Inputs:
         - **x** (Tensor) - [T, H], float32.
@@ -66,7 +62,8 @@ class Normalize(nn.Cell):
 class Gelu(nn.Cell):
     """0.5 x (1 + tanh(u)) with u = sqrt(2 / pi) (x + 0.044715 x^3), the tanh form of the 2021 release.
 
-    Computed as x sigmoid(2 u), which is the same: MindSpore 2.9's Tanh kernel is off by up to 1e-4 on CPU.
+    It is computed as x sigmoid(2 u), which is equal, because MindSpore 2.9's Tanh kernel on CPU is off by up
+    to 1e-4. The Tanh form could return once that kernel is exact.
 
     Inputs:
         - **x** (Tensor) - any shape, floating point.
@@ -89,7 +86,7 @@ class Gelu(nn.Cell):
 
 
 class FastGelu(nn.Cell):
-    """x sigmoid(1.702 x), the activation of the 2023 code on Ascend; another function than GELU."""
+    """x sigmoid(1.702 x), the activation of the 2023 code on Ascend; a different function from GELU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,10 +99,10 @@ class FastGelu(nn.Cell):
 
 
 class ScoreMask(nn.Cell):
-    """Turns "may attend" into the number added to a score.
+    """Turns "may attend" into a number to add to a score.
 
     Args:
-        num_heads: N; the plain mask serves all heads by broadcasting.
+        num_heads: Not used; one mask is broadcast to all heads.
 
     Inputs:
         - **attention_mask** (Tensor) - [B, S, C], 1 = may attend, any type.
@@ -127,10 +124,7 @@ class ScoreMask(nn.Cell):
 
 
 class SplitHeads(nn.Cell):
-    """[B*S, H] -> [B, N, S, d]; head h is columns h d to (h + 1) d.
-
-    Args:
-        num_heads: N.
+    """Reshapes [B*S, H] to [B, N, S, d]; head h is columns h d to (h + 1) d.
 
     Inputs:
         - **x** (Tensor) - [B*S, H].
@@ -149,11 +143,7 @@ class SplitHeads(nn.Cell):
 
 
 class JoinHeads(nn.Cell):
-    """[B, N, S, d] -> [B*S, H], the inverse of SplitHeads.
-
-    Args:
-        num_heads: N.
-    """
+    """Reshapes [B, N, S, d] to [B*S, H]; the inverse of SplitHeads."""
 
     def __init__(self, num_heads: int) -> None:
         super().__init__()
@@ -166,12 +156,11 @@ class JoinHeads(nn.Cell):
 
 
 class AttentionCore(nn.Cell):
-    """dropout(softmax(q k^T / sqrt(d) + mask)) v, scores and softmax in float32.
+    """dropout(softmax(q k^T / sqrt(d) + mask)) v, with scores and softmax in float32.
 
     Args:
-        num_heads: N.
         head_size: d.
-        dropout: Cell of (weights, rows); a `factor` of it multiplies what comes out.
+        dropout: Cell of (weights, rows). Its attribute `factor` multiplies the result.
 
     Inputs:
         - **query** (Tensor) - [B, N, S, d].
@@ -207,12 +196,12 @@ class AttentionCore(nn.Cell):
 
 
 class TiedCrossEntropy(nn.Cell):
-    """-log(softmax(x E^T)[label] + 1e-24), the softmax in float32 (2021 release).
+    """-log(softmax(x E^T)[label] + 1e-24), with the softmax in float32 (2021 release).
 
-    Written in operators that can all be split by vocabulary: no softmax or pick across columns.
+    It consists of operators that can all be split by vocabulary: no softmax or selection across columns.
 
     Args:
-        vocab_size: V; further rows of a padded table are never likely.
+        vocab_size: V; the rows beyond it in a padded table get a probability of 0.
 
     Inputs:
         - **x** (Tensor) - [T, H].
@@ -249,7 +238,7 @@ class TiedCrossEntropy(nn.Cell):
         rows = table.shape[0]
         if rows > self.vocab_size:
             scores = self.mask_padding(scores, padding_scores(self.vocab_size, rows))
-        # the largest score only shifts, so it has no gradient
+        # Subtracting the largest score does not change the result, so it needs no gradient.
         powers = self.exp(self.sub(scores, ops.stop_gradient(self.max(scores, -1))))
         chosen = self.sum_picked(self.pick(powers, self.one_hot(labels, rows, self.on, self.off)), -1)
         return self.neg(self.log(self.add(self.div(chosen, self.sum(powers, -1)), 1e-24)))
@@ -257,9 +246,9 @@ class TiedCrossEntropy(nn.Cell):
 
 @constexpr
 def padding_scores(vocab_size: int, rows: int) -> Tensor:
-    """[rows], float32: 0 for each token of the vocabulary, the lowest float16 for a row of padding.
+    """Numbers [rows], float32, to add to scores: 0 for each token, the lowest float16 for a padding row.
 
-    exp of it is 0, and so is the gradient of such a row.
+    exp of that number is 0, and so is the gradient of such a row.
     """
     return Tensor(np.where(np.arange(rows) < vocab_size, 0.0, -65504.0), ms.float32)
 
@@ -284,7 +273,7 @@ class SquareSum(nn.Cell):
 
 
 class KeepIf(nn.Cell):
-    """x, or zeros of its shape, NaN and inf removed with the rest.
+    """x, or zeros of its shape; the zeros also replace NaN and inf.
 
     Inputs:
         - **condition** (Tensor) - bool scalar.

@@ -1,7 +1,7 @@
-"""Bytes of a text in any encoding as UTF-8 bytes; a text that is taken for another encoding is refused.
+"""Converts text in any encoding to UTF-8 bytes, and refuses text that is in another encoding than stated.
 
-A few bad bytes are left as they are, for the reader of documents to replace or to refuse; a stretch of the
-text with more of them is most likely in another encoding, and the error says in which.
+A few bad bytes pass through, for the reader of documents to replace or refuse. A stretch of text with more
+of them is most likely in another encoding, and the error suggests which.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pangu_alpha.config.schema import nearest
 from pangu_alpha.files.shown import quoted, shown
 
 UTF8 = "utf-8"
-# Encodings that are tried on a text that is not what it was taken for, the widest of a family last.
+# Encodings to try on a text that is not in the stated one. Within a family the widest comes last.
 TRIED = ("gb18030", "big5", "cp950", "big5hkscs", "utf-16-le", "utf-16-be", UTF8)
 NAMES = (UTF8, "gb18030", "gbk", "big5", "cp950", "big5hkscs", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
 
@@ -23,10 +23,10 @@ _MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
           (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
 _STRETCH = 1 << 20  # bytes that are judged together
 _SAMPLE = 1 << 16  # bytes that are tried in other encodings
-_CONTINUED = bytes(range(0x80, 0xC0))  # bytes of UTF-8 that begin no character
+_CONTINUED = bytes(range(0x80, 0xC0))  # continuation bytes of UTF-8, which cannot begin a character
 _FEW = 3  # bad places that even the shortest text may have
-_LIKELY = 0.75  # share of usual characters from which a text is taken for Chinese
-_BAD = "\udcff"  # stands for bytes that are no text; becomes the byte 0xff, which UTF-8 never has
+_LIKELY = 0.75  # share of everyday characters from which a text counts as Chinese
+_BAD = "\udcff"  # stands for undecodable bytes; it is written as the byte 0xff, which UTF-8 never contains
 _HAN = re.compile("[\u4e00-\u9fff]")
 _NOT_TEXTS = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"}
 
@@ -40,14 +40,14 @@ codecs.register_error("pangu_alpha.bad", _take_as_bad)
 
 
 def known_encoding(name: str) -> str:
-    """Python's own name of an encoding.
+    """Returns Python's own name of an encoding.
 
     Raises:
-        ValueError: There is none of that name, or it is not one of texts.
+        ValueError: There is no encoding of that name, or it does not encode text.
     """
     try:
         codec = codecs.lookup(name)
-        b"text".decode(codec.name, "ignore")  # not every codec is one of texts
+        b"text".decode(codec.name, "ignore")  # raises for a codec that does not decode bytes to text
     except (LookupError, ValueError) as error:
         raise ValueError(f"no encoding named {quoted(name)}; {nearest(name, NAMES)}") from error
     if codec.name in _NOT_TEXTS:
@@ -56,16 +56,17 @@ def known_encoding(name: str) -> str:
 
 
 def as_utf8(chunks: Iterable[bytes], encoding: str, most: float, where: object) -> Iterator[bytes]:
-    """A text as UTF-8 bytes, in which a bad place of another encoding is the byte 0xff.
+    """Yields a text as UTF-8 bytes; each undecodable place becomes the byte 0xff.
 
     Args:
-        chunks: The bytes of one file in their order.
-        encoding: See `known_encoding`.
-        most: Largest share of bad places among the bytes of a stretch of 1 MiB.
-        where: The file, for errors.
+        chunks: The bytes of one file in order.
+        encoding: A name that `known_encoding` accepts.
+        most: Largest tolerated share of bad places among the bytes of a stretch of 1 MiB.
+        where: The file's name, for error messages.
 
     Raises:
-        ValueError: Too much of the text is not in that encoding; says where it begins and in which it is.
+        ValueError: More of the text is bad than `most` allows; the message gives the place where it begins
+            and the likely encoding.
     """
     judge = Judge(encoding, most, where)
     gathered: list[bytes] = []
@@ -82,27 +83,27 @@ def as_utf8(chunks: Iterable[bytes], encoding: str, most: float, where: object) 
 
 
 class Judge:
-    """Converts the stretches of one text, one after another, and raises for one in another encoding.
+    """Converts the stretches of one text one after another, and raises if the text is in another encoding.
 
     Args:
-        encoding: What the text is taken for.
+        encoding: Stated encoding of the text.
         most: See `as_utf8`.
-        where: The file, for errors.
+        where: The file's name, for error messages.
     """
 
     def __init__(self, encoding: str, most: float, where: object) -> None:
         self._encoding = known_encoding(encoding)
         self._most, self._where = most, where
         self._decoder = codecs.getincrementaldecoder(self._encoding)("pangu_alpha.bad")
-        self._bytes = self._lines = 0  # of the stretches before
-        self._size = self._bad = 0  # of the values since the last stretch
-        self._suspect: tuple[object, bytes, str] | None = None  # the first of them with a bad place
+        self._bytes = self._lines = 0  # counted over the stretches before this one
+        self._size = self._bad = 0  # bytes and bad places of the values since the last `settle`
+        self._suspect: tuple[object, bytes, str] | None = None  # the first of these values with a bad place
 
     def converted(self, raw: bytes, last: bool) -> bytes:
-        """The stretch as UTF-8.
+        """Converts one stretch to UTF-8.
 
         Args:
-            last: Nothing follows it.
+            last: Whether the text ends with this stretch.
 
         Raises:
             ValueError: See `as_utf8`.
@@ -112,7 +113,7 @@ class Judge:
         pending = self._decoder.getstate()[0] if self._encoding == UTF8 else b""
         try:
             text = self._decoder.decode(raw, last)
-        except UnicodeError as error:  # UTF-16 or UTF-32 without a mark that says which of two it is
+        except UnicodeError as error:  # UTF-16 or UTF-32 without a byte order mark
             name = self._encoding
             raise ValueError(
                 f"{shown(self._where)}: {error}; give --encoding {name}-le or {name}-be"
@@ -128,7 +129,7 @@ class Judge:
         return utf8
 
     def converted_value(self, raw: bytes, place: object) -> bytes:
-        """A whole text by itself, of a table, as UTF-8; a MiB of them is judged together, see `settle`."""
+        """Converts one cell of a table to UTF-8; cells are judged by the MiB, not singly (see `settle`)."""
         text = codecs.decode(raw, self._encoding, "pangu_alpha.bad")
         bad = text.count(_BAD)
         if bad and self._suspect is None:
@@ -140,7 +141,7 @@ class Judge:
         return raw if self._encoding == UTF8 else text.encode(UTF8, "surrogateescape")
 
     def settle(self) -> None:
-        """Judges the values since the last time.
+        """Judges the values converted since the last call.
 
         Raises:
             ValueError: See `as_utf8`.
@@ -153,11 +154,11 @@ class Judge:
         self._size, self._bad, self._suspect = 0, 0, None
 
     def _tolerable(self, bad: int, raw: bytes, text: str, size: int) -> bool:
-        # What is left at the end of a long text is judged as a part of a whole stretch.
+        # The short rest at the end of a long text is judged as if it were a whole stretch.
         size = size if not self._bytes else max(size, _STRETCH)
         if bad > max(_FEW, self._most * size):
             return False
-        # The shortest texts: a title in GBK has three bad places and nothing that is UTF-8.
+        # Very short texts need another test: a title in GBK has only three bad places, and no valid UTF-8.
         return self._most >= 1 or bad > _FEW or bool(_HAN.search(text)) or not self._likely(raw, 0)
 
     def _refuse_mark(self, raw: bytes) -> None:
@@ -169,7 +170,7 @@ class Judge:
             )
 
     def _refuse_utf8(self, raw: bytes, text: str) -> None:
-        """A UTF-8 file among those of another encoding often decodes in that one, to nonsense."""
+        """Refuses UTF-8 text: in another encoding it often decodes without an error, to nonsense."""
         if raw.isascii() or _first_bad(raw.lstrip(_CONTINUED)) is not None:
             return
         if _usual(raw.decode(UTF8, "ignore"), UTF8) > _usual(text, self._encoding):
@@ -198,7 +199,7 @@ class Judge:
         )
 
     def _likely(self, raw: bytes, start: int) -> str | None:
-        """The encoding in which what begins with the line of the first bad place is Chinese text, if any."""
+        """The encoding in which the text from the line of the first bad place on is Chinese, or None."""
         line = raw.rfind(b"\n", 0, start) + 1
         best, found = _LIKELY, None
         for name in TRIED:
@@ -221,7 +222,10 @@ def _first_bad(raw: bytes) -> int | None:
 
 
 def _usual(text: str, encoding: str) -> float:
-    """Share of the characters that Chinese text uses every day; ASCII tells nothing where it is one byte."""
+    """Share of the characters that are everyday Chinese ones.
+
+    ASCII is left out where it takes one byte, because it then reads alike in every encoding.
+    """
     looked_at = text if encoding.startswith("utf-16") else [c for c in text if c > "\x7f"]
     usual = _usual_characters()
     return sum(character in usual for character in looked_at) / max(len(looked_at), 1)
@@ -229,7 +233,7 @@ def _usual(text: str, encoding: str) -> float:
 
 @functools.cache
 def _usual_characters() -> frozenset[str]:
-    """Level 1 of GB 2312 and of Big5, some 7,000 of the 21,000 Han, the signs of both, and ASCII text."""
+    """Everyday characters: level 1 of GB 2312 and of Big5 (some 7,000 of 21,000 Han), signs, and ASCII."""
     signs = [*map(chr, range(0x20, 0x7F)), *"\t\r\n\u3000\u2014\u2018\u2019\u201c\u201d\u2026\ufeff"]
     signs += [*map(chr, range(0x3001, 0x3020)), *map(chr, range(0xFF01, 0xFF5F))]
     han = _table("gb2312", range(0xB0, 0xD8)) + _table("big5", range(0xA4, 0xC7))

@@ -1,6 +1,6 @@
-"""Which files a corpus is: named one by one, by folders, by patterns, or by a list in a file.
+"""Finds the files of a corpus: named one by one, by folders, by patterns, or by a list in a file.
 
-A shell hands a program some 2 MB of names at most; what is expanded here has no such bound.
+A shell can pass about 2 MB of file names to a program; folders and patterns expanded here have no such limit.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _MOST_FAULTS = 20
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files of a corpus in their order, and what lay beside them.
+    """The files of a corpus in order.
 
     Args:
-        files: Paths.
-        passed_over: Files of the folders that are of no known kind by their names, and links to folders.
+        passed_over: What was left out of the folders: files whose names are of no known kind, and links to
+            folders.
     """
 
     files: tuple[str, ...]
@@ -33,16 +33,17 @@ class Inputs:
 
 
 def find_inputs(words: Iterable[str], lists: Sequence[str] = ()) -> Inputs:
-    """The files that words name.
+    """Returns the files that the words name.
 
     Args:
-        words: Each a file, a folder (all files of a known kind in it and below, in the order of their names;
-            what begins with a dot is left out), or a pattern (`*`, `?`, `[...]`, and `**` for any folders).
-        lists: Files with one such word a line, "-" for the standard input. Names that `find -print0` writes
-            end with NUL.
+        words: Each word is a file, a folder, or a pattern (`*`, `?`, `[...]`, and `**` for any depth of
+            folders). A folder stands for all files of a known kind in it and below, in the order of their
+            names, except hidden ones.
+        lists: Files that hold one such word per line; "-" is the standard input. Words may also end with NUL,
+            as `find -print0` writes them.
 
     Raises:
-        ValueError: Words that name nothing, all of them.
+        ValueError: Lists all words that name nothing.
         OSError: A list cannot be read.
     """
     files: list[str] = []
@@ -61,7 +62,7 @@ def find_inputs(words: Iterable[str], lists: Sequence[str] = ()) -> Inputs:
 
 
 def few(faults: Sequence[str]) -> list[str]:
-    """The first of many faults, and how many there are besides."""
+    """Returns the first faults, and how many more there are."""
     more = len(faults) - _MOST_FAULTS
     return [*faults[:_MOST_FAULTS], *([f"and {more:,} more like these"] if more > 0 else [])]
 
@@ -86,7 +87,7 @@ def _add_pattern(pattern: str, files: list[str], passed_over: list[str], faults:
     found = sorted(glob.glob(pattern, recursive=True))
     if not found:
         faults.append(f"{shown(pattern)}: no file has such a name")
-    whole = "**" in pattern  # which finds each file of a folder by itself
+    whole = "**" in pattern  # such a pattern already matches each file in the folders it matches
     for name in found:
         if not os.path.isdir(name):
             files.append(name)
@@ -95,11 +96,14 @@ def _add_pattern(pattern: str, files: list[str], passed_over: list[str], faults:
 
 
 def _files_below(folder: str) -> Iterator[str]:
-    """Files in the order of their names, folder by folder, with links to nothing, whose text is missing, and
-    links to folders, which are not followed: they may lead to a folder above."""
+    """Yields the files below a folder in the order of their names.
+
+    Broken links are included, so that a missing text is reported. Links to folders are yielded, but not
+    followed, because they may lead to a parent folder.
+    """
 
     def stop(error: OSError) -> None:
-        raise error  # a folder that cannot be read would be missing unseen
+        raise error  # os.walk would otherwise skip an unreadable folder silently
 
     for here, folders, names in os.walk(folder, onerror=stop):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

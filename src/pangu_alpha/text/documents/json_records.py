@@ -1,7 +1,7 @@
-"""JSON records out of text: one a line, or values of a list or of a stream over any number of lines; and the
-text of a document out of a record.
+"""Reads JSON records from text, and the text of a document from a record.
 
-Memory is bounded by the largest record.
+Records stand one per line, or are the values of a list or of a stream over any number of lines. Memory is
+bounded by the largest record.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 from pangu_alpha.files.shown import quoted
 
-BAD = "\udcff"  # in a record's text: a place that is not UTF-8
+BAD = "\udcff"  # marks undecodable bytes in the text of a record
 _BETWEEN = re.compile("[ \t\r\n\ufeff]*")
-_NEAR_END = 16  # characters: an error that near to what has been read may be of what has not
+_NEAR_END = 16  # characters; an error this near the end of what was read may vanish when more is read
 _TOO_DEEP = "lists and objects in one another, too deep to be read"
 
 
@@ -32,11 +32,10 @@ codecs.register_error("pangu_alpha.marked", _mark)
 
 
 class RecordError(ValueError):
-    """A record that is not JSON, or holds no text where it should.
+    """A record that is not JSON, or that holds no text where it should.
 
     Args:
-        message: What is wrong.
-        missing: The field is not there or null.
+        missing: Whether the field is absent or null, rather than of a wrong type.
     """
 
     def __init__(self, message: str, missing: bool = False) -> None:
@@ -46,25 +45,20 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """One value of a stream.
-
-    Args:
-        source: Its JSON text.
-        value: What it says.
-    """
+    """One value of a stream, and the JSON text it was parsed from."""
 
     source: str
     value: Any
 
 
 def parse(line: str, names: Sequence[str] = ()) -> Any:
-    """The value of one JSON text.
+    """Parses one JSON text.
 
     Args:
-        names: Keys that no object may have twice: Python would keep the last and lose the others.
+        names: Keys that no object may have twice. Python would silently keep only the last value.
 
     Raises:
-        RecordError: It is no JSON, or nests too deep.
+        RecordError: The text is not JSON, or is nested too deeply.
     """
     try:
         value = _loads(line)
@@ -78,14 +72,15 @@ def parse(line: str, names: Sequence[str] = ()) -> Any:
 
 
 def text_of(record: Any, path: Sequence[str]) -> str:
-    """The text of a record: the parts of a list, and of lists in it, stand on lines of their own.
+    """Returns the text of a record; if the text is a list of parts, each part stands on its own line.
 
     Args:
-        record: Value of a JSON text or of a parquet cell.
-        path: Keys from the outermost to the one of the text; a key that itself has dots goes first.
+        record: The value of a JSON text or of a parquet cell.
+        path: Keys that lead to the text, outermost first. A key that itself contains the dots takes
+            precedence.
 
     Raises:
-        RecordError: There is no such field, or it is no text.
+        RecordError: There is no such field, or it does not hold text.
     """
     try:
         return _text_of(record, tuple(path), ".".join(path))
@@ -94,7 +89,7 @@ def text_of(record: Any, path: Sequence[str]) -> str:
 
 
 def is_stream(head: bytes) -> bool:
-    """Whether records are values of a list, or spread over lines, rather than one a line.
+    """Whether records are the values of a list or span several lines, rather than standing one per line.
 
     Args:
         head: The beginning of the file.
@@ -113,11 +108,11 @@ def is_stream(head: bytes) -> bool:
 
 
 class RecordStream:
-    """Values of a stream of JSON: those of a list one by one, others as they are.
+    """Iterates over the values of a JSON stream; a list at the top level yields its values one by one.
 
     Args:
-        chunks: UTF-8; places that are not are BAD in the records' texts.
-        most: Bytes of the largest record.
+        chunks: UTF-8 bytes; undecodable places become BAD in the records' texts.
+        most: Size in bytes of the largest record allowed.
     """
 
     def __init__(self, chunks: Iterable[bytes], most: int) -> None:
@@ -129,17 +124,17 @@ class RecordStream:
         self.byte_order_marks = 0
 
     def __iter__(self) -> Iterator[Record]:
-        """The records.
+        """Yields the records.
 
         Raises:
-            RecordError: What follows cannot be read; see `rest`.
+            RecordError: The text that follows cannot be parsed; `rest` holds what was read of it.
         """
         while self._go_to_value():
             yield self._value()
 
     @property
     def rest(self) -> str:
-        """What has been read and not handed out."""
+        """Text that has been read but not yielded."""
         return self._text[self._place :]
 
     def _go_to_value(self) -> bool:
@@ -161,7 +156,8 @@ class RecordStream:
                 return True
 
     def _value(self) -> Record:
-        wanted = 0  # characters before the next attempt: with twice as many each, all attempts are linear
+        # Each attempt waits for twice as many characters, so that all attempts together take linear time.
+        wanted = 0
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._place)
@@ -182,7 +178,7 @@ class RecordStream:
                 raise RecordError(_TOO_DEEP) from error
 
     def _read_more(self, wanted: int) -> bool:
-        """Reads until there are so many characters, or the stream ends; False if it had ended."""
+        """Reads until `wanted` characters are held or the stream ends; False if it had ended before."""
         read = False
         while self._read_on():
             read = True
@@ -203,7 +199,7 @@ class RecordStream:
 
 
 class TooLargeError(RecordError):
-    """A record larger than allowed."""
+    """A record larger than the limit."""
 
     def __init__(self) -> None:
         super().__init__("too large")
@@ -230,7 +226,7 @@ def _text_of(value: Any, path: tuple[str, ...], whole: str) -> str:
 
 
 def closest(name: str, names: list[str]) -> str:
-    """The most similar name, or those there are, as the tail of an error message."""
+    """The end of an error message: the most similar name, or the names that exist."""
     found = difflib.get_close_matches(name, names, n=1)
     if found:
         return f"; did you mean {quoted(found[0])}?"
@@ -238,7 +234,7 @@ def closest(name: str, names: list[str]) -> str:
 
 
 def _size(text: str, most: int) -> int:
-    """Bytes of a text in UTF-8; not exact where it is surely at most `most`."""
+    """Size in bytes of a text in UTF-8; only a lower bound where it surely does not exceed `most`."""
     return len(text) if 4 * len(text) <= most else len(text.encode("utf-8", "replace"))
 
 
@@ -270,5 +266,5 @@ def _loads(text: str, **options: Any) -> Any:
         raise
     except RecordError:
         raise
-    except ValueError:  # a number of thousands of digits, which need not concern us
+    except ValueError:  # a number of thousands of digits, which Python refuses; we do not need its value
         return json.loads(text, parse_int=_whole_number, **options)

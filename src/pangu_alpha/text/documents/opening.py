@@ -1,6 +1,6 @@
-"""Corpus files as streams of bytes: what kind a file is, by its name or its first bytes, and its unpacking.
+"""Opens corpus files as streams of bytes: detects a file's kind by its name or first bytes, and unpacks it.
 
-Knows nothing about documents. Memory O(_CHUNK), and for .xz and .zst the dictionary, 256 MiB at most.
+Knows nothing about documents. Memory is one chunk, and for .xz and .zst the dictionary, at most 256 MiB.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _XZ_MEMORY = 1 << 28
 
 
 class ArchiveError(ValueError):
-    """A packed file that ends early, fails its check, or is not packed at all."""
+    """A packed file that ends early, fails its checksum, or is not packed at all."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a corpus file is.
+    """The kind of a corpus file.
 
     Args:
         format: One of FORMATS.
-        packing: One of PACKINGS, or "".
+        packing: One of PACKINGS, or "" if the file is not packed.
     """
 
     format: str
@@ -53,7 +53,7 @@ class Kind:
 
 
 def kind_by_name(path: Path) -> Kind | None:
-    """What the name says, if anything."""
+    """Returns the kind that a file's name implies, or None."""
     stem, dot, last = path.name.lower().rpartition(".")
     packing = last if dot and last in PACKINGS else ""
     name = stem if packing else path.name.lower()
@@ -64,14 +64,14 @@ def kind_by_name(path: Path) -> Kind | None:
 
 
 def file_kind(path: Path, format_: str = "auto") -> Kind:
-    """What a file is: what the user says, else what its name says, else JSON records by its first line.
+    """Returns the kind of a file: as stated, else by its name, else JSON if its first line is a record.
 
     Args:
         format_: One of FORMATS, or "auto".
 
     Raises:
-        ValueError: None of these says it, or the content is of another kind.
-        OSError: It cannot be read.
+        ValueError: The kind cannot be determined, or the content is of another kind.
+        OSError: The file cannot be read.
     """
     by_name = kind_by_name(path)
     packing = by_name.packing if by_name else path.suffix.lower()[1:]
@@ -93,10 +93,10 @@ def file_kind(path: Path, format_: str = "auto") -> Kind:
 
 
 def byte_chunks(path: Path, packing: str) -> Iterator[bytes]:
-    """The unpacked bytes of a file.
+    """Yields the unpacked bytes of a file.
 
     Raises:
-        ArchiveError: The archive is damaged; what came before is whole.
+        ArchiveError: The archive is damaged; the bytes yielded before are intact.
         OSError: The file cannot be read.
     """
     with path.open("rb") as file:
@@ -109,7 +109,7 @@ def byte_chunks(path: Path, packing: str) -> Iterator[bytes]:
             yield from reader(file)
         except (EOFError, zlib.error, lzma.LZMAError) as error:
             raise ArchiveError(str(error)) from error
-        except OSError as error:  # of the archive if the system gave no number
+        except OSError as error:  # without a number it comes from the unpacking, not from the system
             if error.errno is not None:
                 raise
             raise ArchiveError(str(error)) from error
@@ -131,7 +131,7 @@ def _bz2(file: BufferedReader) -> Iterator[bytes]:
 
 
 def _xz(file: BufferedReader) -> Iterator[bytes]:
-    """As lzma.LZMAFile, which lets a file ask for any amount of memory."""
+    """Unpacks like lzma.LZMAFile, but with a memory limit: that class lets a file ask for any amount."""
     rest = file.read1(_CHUNK)
     while rest:
         stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)

@@ -1,4 +1,4 @@
-"""How files become documents, as data, and what was met on the way."""
+"""The options for reading files as documents, and the report of what was met while reading."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ReadOptions:
     """How files become documents and what to do with bad input.
 
     Raises:
-        ConfigError: All fields that have the wrong type or break a rule.
+        ConfigError: Lists all fields that have the wrong type or break a rule.
     """
 
     split: str = option(
@@ -72,9 +72,10 @@ class ReadOptions:
             yield f"encoding: {error}"
 
     def changed(self) -> dict[str, object]:
-        """The options that decide what is read; the later four only where they are not the default.
+        """The options that decide what is read, by name.
 
-        So records that were made before there were these are of the same settings.
+        The last four appear only where they differ from the default, so that records written before these
+        options existed still have equal settings.
         """
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         later = {f.name: f.default for f in fields(self)[4:]}
@@ -88,19 +89,19 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class ReadReport:
-    """What was read and every problem met; reports add up with `+`.
+    """What was read, and every problem met; reports add up with `+`.
 
     Args:
-        documents, characters (int): what was handed out.
-        invalid_utf8 (int): documents with bad bytes (replaced or skipped as the options say).
-        skipped_documents (int): documents left out for bad bytes.
-        byte_order_marks, nul_characters, lone_surrogates (int): taken out; surrogates became U+FFFD.
-        empty_documents (int): blank ones, not handed out.
-        broken_records (int): records that are not JSON objects or whose field is no text.
-        missing_fields (int): records without the field, or with a null in it.
-        damaged_archives (int): packed files that end early or fail their check.
-        lost_bytes (int): bytes of the document that such a file cut in two, and of those that are too large.
-        oversized_documents (int): documents larger than allowed, left out.
+        documents, characters: Count what was yielded.
+        invalid_utf8: Documents with bad bytes, which were replaced or skipped as the options say.
+        skipped_documents: Documents left out because of bad bytes.
+        byte_order_marks, nul_characters, lone_surrogates: Characters removed; surrogates became U+FFFD.
+        empty_documents: Blank documents, which are not yielded.
+        broken_records: Records that are not JSON objects, or whose field does not hold text.
+        missing_fields: Records without the field, or with null in it.
+        damaged_archives: Packed files that end early or fail their checksum.
+        lost_bytes: Bytes of documents that a damaged archive cut in two, and of documents that are too large.
+        oversized_documents: Documents left out because they are larger than allowed.
     """
 
     documents: int = 0
@@ -122,5 +123,5 @@ class ReadReport:
 
     @property
     def problems(self) -> dict[str, int]:
-        """The counts that are not zero, documents and characters aside."""
+        """The counts that are not zero, without documents and characters."""
         return {f.name: count for f in fields(self)[2:] if (count := getattr(self, f.name))}

@@ -1,4 +1,4 @@
-"""Documents out of text, JSON and parquet files, packed or not, streamed; problems are counted or raised.
+"""Reads documents from text, JSON and parquet files, packed or not, as a stream; counts or raises problems.
 
 Knows nothing about cleaning or tokens. Memory is bounded by the largest document, not by the file.
 """
@@ -35,15 +35,15 @@ _PARQUET_ROWS = 256  # rows held at a time
 
 
 class DocumentReader:
-    """Iterates over the documents of one file, in order; `report` counts what it met so far.
+    """Iterates over the documents of one file in order; `report` counts what was met so far.
 
     Args:
-        path (str | Path): a file of one of the kinds that `opening.file_kind` knows.
-        options (ReadOptions): see there.
+        path: A file of a kind that `opening.file_kind` knows.
+        options: None is `ReadOptions()`.
 
     Raises:
-        ValueError: the kind is not known; while iterating: bad input, with file and place.
-        FileNotFoundError: there is no such file.
+        ValueError: The kind is not known; during iteration: bad input, with file and place.
+        FileNotFoundError: There is no such file.
     """
 
     def __init__(self, path: str | Path, options: ReadOptions | None = None) -> None:
@@ -62,15 +62,15 @@ class DocumentReader:
 
     @property
     def report(self) -> ReadReport:
-        """Counts so far; final once the iteration has ended."""
+        """The counts so far; they are final once the iteration has ended."""
         return ReadReport(**self._counts)
 
     @property
     def ledger(self) -> CharacterLedger:
-        """What became of the characters of the documents read so far.
+        """Where the characters of the documents read so far went.
 
-        A record that is no JSON, or a document that is too large or cut in two, never became text: the
-        report counts it.
+        Records that are not JSON, and documents that are too large or cut in two, never become text, so only
+        the report counts them.
         """
         dropped = {reason: count for reason, count in self._dropped.items() if count}
         return CharacterLedger(self._given, self._counts["characters"], dropped)
@@ -87,16 +87,17 @@ class DocumentReader:
             yield text
 
     def check_beginning(self) -> None:
-        """Reads the first MiB, to refuse a file in another encoding before hours of work.
+        """Reads the first MiB, so that a file in another encoding is refused before hours of work.
 
         Raises:
-            ValueError: As while iterating.
+            ValueError: As during iteration.
         """
         if self._kind.format != "parquet":
             next(self._chunks(), None)
         self._start()
 
-    # No frame below keeps a name for raw bytes while the caller works on their text: a huge one is held once.
+    # The functions below delete their names for raw bytes early: while the caller works on a huge text, its
+    # bytes would otherwise be held as well.
 
     def _plain_texts(self) -> Iterator[str]:
         for number, raw in enumerate(self._units(self._chunks(), self.options.split, "document"), 1):
@@ -108,7 +109,7 @@ class DocumentReader:
             length = len(text)
             text = text.replace("\r\n", "\n").removesuffix("\n")
             self._dropped["line_ends"] += length - len(text)
-            if text.startswith(_BOM):  # files put together keep the mark of each
+            if text.startswith(_BOM):  # concatenated files keep the byte order mark of each
                 text = text[1:]
                 self._drop("byte_order_marks", 1)
             yield text
@@ -151,7 +152,7 @@ class DocumentReader:
             self._too_large(f"record {number + 1}")(len(stream.rest.encode(UTF8, "replace")))
             self._lose(chunks)
         except RecordError as error:
-            if not self._damage:  # else the archive ends in the middle of a record, and that is said below
+            if not self._damage:  # otherwise the record ends early with its archive, which is reported below
                 self._broken("broken_records", f"record {number + 1}: {error}")
             self._counts["lost_bytes"] += len(stream.rest.encode(UTF8, "replace"))
             self._lose(chunks)
@@ -175,7 +176,7 @@ class DocumentReader:
             return None
 
     def _lose(self, chunks: Iterator[bytes]) -> None:
-        """What follows a record that cannot be told from the next one."""
+        """Counts the remaining bytes as lost: after a broken record, the start of the next is unknown."""
         for chunk in chunks:
             self._counts["lost_bytes"] += len(chunk)
 
@@ -203,7 +204,7 @@ class DocumentReader:
             raise ValueError(_located(self.path, f"not a whole parquet file ({error})")) from error
 
     def _column(self, names: list[str]) -> tuple[str, ...]:
-        """The column of the text and the keys within it."""
+        """The column that holds the text, followed by the keys within its cells."""
         field = self.options.field
         if field in names:
             return (field,)
@@ -226,7 +227,7 @@ class DocumentReader:
         return self._text_of(lambda: text_of(value, path[1:]), place)
 
     def _units(self, chunks: Iterator[bytes], split: str, name: str) -> Iterator[bytes | None]:
-        """Bytes of one document or record after another; None for one that was too large."""
+        """Yields the bytes of one document or record after another; None for one that was too large."""
         number = 1
         splitter = Splitter(
             chunks, self.options.largest_document, lambda: self._too_large(f"{name} {number}")
@@ -247,11 +248,11 @@ class DocumentReader:
         self._broken("damaged_archives", f"damaged archive ({self._damage}); {before}")
 
     def _chunks(self) -> Iterator[bytes]:
-        """The file as UTF-8 with line feeds between its lines."""
+        """Yields the file as UTF-8, with a line feed at the end of each line."""
         options = self.options
         chunks = as_utf8(self._raw_chunks(), options.encoding, options.invalid_share, self.path)
         first = next(chunks, b"")
-        old = b"\r" in first and b"\n" not in first  # as files of the first Macintosh
+        old = b"\r" in first and b"\n" not in first  # line ends of classic Mac OS
         for chunk in chain([first], chunks):
             yield chunk.replace(b"\r", b"\n") if old else chunk
 
@@ -262,7 +263,7 @@ class DocumentReader:
             self._damage = error
 
     def _decoded(self, raw: bytes, place: str) -> str | None:
-        """Text of a document's bytes, or None if bad bytes make it one to skip."""
+        """Decodes a document, or returns None if it has bad bytes and the options skip such documents."""
         try:
             return raw.decode(UTF8)
         except UnicodeDecodeError as error:
@@ -296,7 +297,7 @@ class DocumentReader:
         self._dropped[reason] += characters
 
     def _too_large(self, place: str) -> Callable[[int], None]:
-        """Raises for a document that is too large, or gives what counts its bytes."""
+        """Raises for a document that is too large, or returns a function that counts its bytes as lost."""
         most = self.options.largest_document
         remedy = "a .txt file can be several documents (--split), and --largest-document allows more"
         self._broken("oversized_documents", f"{place}: a document of more than {most:,} bytes; {remedy}")
@@ -313,12 +314,12 @@ class DocumentReader:
 
 
 def _parsed_again(source: str, value: Any, names: tuple[str, ...]) -> Any:
-    """The value of a record, parsed a second time where a key of the path might stand in it twice."""
+    """The value of a record, parsed again with duplicate checks if a key on the path might occur twice."""
     return parse(source, names) if any(source.count(name) > 1 for name in names) else value
 
 
 def _values(column: Any) -> Iterator[object]:
-    """The values of a column one by one; a text that is not UTF-8 as its bytes."""
+    """Yields the values of a column one by one; a text that is not UTF-8 comes as its bytes."""
     for cell in column:
         try:
             value = cell.as_py()

@@ -1,7 +1,7 @@
-"""A stream of bytes cut into documents: the whole, its lines or its paragraphs, each of bounded size.
+"""Splits a stream of bytes into documents of bounded size: the whole stream, its lines or its paragraphs.
 
-A splitter yields the documents that are surely whole, and None for each that was too large; its `tail` then
-holds what follows the last of them, which an archive that ends early may have cut in two.
+A splitter yields the documents that are surely complete, and None for each that was too large. What follows
+the last of them is its `tail`, which may be incomplete if an archive ended early.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator
 
 
 class Splitter:
-    """Cuts one stream.
+    """Splits one stream.
 
     Args:
-        chunks: The stream.
-        most: Bytes of the largest document.
-        too_large: Called as soon as a document is known to be larger, which may raise; what it returns is
-            called with the document's size when that is known.
+        most: Size in bytes of the largest document allowed.
+        too_large: Called as soon as a document is known to be larger; it may raise. The function that it
+            returns is called with the document's size once that is known.
     """
 
     def __init__(
@@ -30,7 +29,7 @@ class Splitter:
         self.tail: bytes | None = b""
 
     def split(self, way: str) -> Iterator[bytes | None]:
-        """The documents; `way` is "file", "blank_line" or "line"."""
+        """Yields the documents; `way` is "file", "blank_line" or "line"."""
         return {"file": self._whole, "blank_line": self._paragraphs, "line": self._lines}[way]()
 
     def _whole(self) -> Iterator[bytes | None]:
@@ -52,7 +51,7 @@ class Splitter:
 
     def _paragraphs(self) -> Iterator[bytes | None]:
         paragraph: list[bytes] = []
-        begun: list[bytes] = []  # of a line
+        begun: list[bytes] = []  # parts of the current line
         for chunk in self._chunks:
             *ends, rest = chunk.split(b"\n")
             for end in ends:
@@ -63,7 +62,7 @@ class Splitter:
                 elif paragraph or self._size:
                     yield self._taken(paragraph, b"\n")
             begun.append(rest)
-            if sum(map(len, begun)) + self._size > self._most:  # gives up the line, not only at its end
+            if sum(map(len, begun)) + self._size > self._most:  # drops a huge line before its end is reached
                 self._add(paragraph, _joined(begun))
         if begun:
             self._add(paragraph, _joined(begun), 1)

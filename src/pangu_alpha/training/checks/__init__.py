@@ -1,3 +1,3 @@
-"""What a run checks while it trains: the rows that ranks read, and copies of weights that must stay equal."""
+"""Checks during training: the rows that ranks read, and copies of weights that must stay equal."""
 
 __all__ = ["replicas", "rows"]

@@ -1,8 +1,8 @@
-"""Whether the ranks that hold copies of a weight or moment still hold the same bits.
+"""Checks that ranks with copies of a weight or moment still hold the same bits.
 
-A copy that drifts (its mask drawn anew, a sum left out, a chip that computes wrongly) makes every later step
-that of no network, and the loss need not show it. The last stage's copy of the tied table is not compared:
-it is sent to it anew in every step.
+When a copy drifts (a mask is drawn anew, a sum is left out, a chip computes wrongly), every later step
+belongs to no network, and the loss need not show it. The last stage's copy of the tied table is not compared,
+because it is sent there anew in every step.
 """
 
 from __future__ import annotations
@@ -26,28 +26,27 @@ from pangu_alpha.training.guard import TrainingHaltedError
 
 logger = logging.getLogger(__name__)
 
-_FINE = (-1, 0, 0, 0)  # what a rank tells that sees no difference
+_FINE = (-1, 0, 0, 0)  # what a rank reports if it finds no difference
 
 
 class Holder(Protocol):
-    """What holds a rank's tensors, as training.engine.Engine."""
+    """Holds a rank's tensors, like training.engine.Engine."""
 
     def values(self, names: Iterable[str]) -> Iterator[np.ndarray]:
-        """The arrays of these names."""
+        """Yields the arrays of these names."""
 
 
 class ReplicasDifferError(TrainingHaltedError):
-    """The run stopped itself: ranks that hold copies of a tensor hold different bits."""
+    """Stops the run: ranks that hold copies of a tensor hold different bits."""
 
 
 class ReplicaCheck:
-    """Compares the copies of one run as one of its ranks sees them.
+    """Compares the copies in one run, as seen by one of its ranks.
 
     Args:
-        config: The run.
-        world: All its ranks.
-        partitioned: Whether each rank holds slices by the plan; else all hold all.
-        frozen: Names of the parameters that are not trained, so that they have no moments.
+        world: All ranks of the run.
+        partitioned: Whether each rank holds slices by the plan; otherwise every rank holds everything.
+        frozen: Names of the parameters that are not trained and therefore have no moments.
     """
 
     def __init__(
@@ -62,7 +61,8 @@ class ReplicaCheck:
         self._stage = Mesh.of(plan).stage_of(world.rank)
         self._names = self._copied[self._stage]
         own = {name: placed[parameter_of(name)] for name in self._names}
-        # layers repeat a few layouts; by name, 13 billion parameters on 2,048 ranks take 18 s
+        # Layers repeat a few layouts, so groups are made once for each layout: doing it for every name would
+        # take 18 s for 13 billion parameters on 2,048 ranks.
         groups = {layout: holders(layout, plan, self._stage) for layout in set(own.values())}
         self._groups = {name: groups[layout] for name, layout in own.items()}
         self._width = max(map(len, self._copied))
@@ -70,15 +70,15 @@ class ReplicaCheck:
         self._first = True
 
     def after_step(self, step: int, engine: Holder, applied: bool = True) -> None:
-        """Compares if it is time: after the first update since the start, every so many steps, and the last.
+        """Compares after the first update since the start, then every so many steps, and after the last step.
 
         Args:
-            step: Steps done.
+            step: Number of steps done.
             engine: Holds this rank's tensors.
             applied: Whether the step changed them.
 
         Raises:
-            ReplicasDifferError: Copies differ; on all ranks alike.
+            ReplicasDifferError: Copies differ; it is raised on all ranks alike.
         """
         first = self._first and applied
         self._first = self._first and not applied
@@ -110,16 +110,16 @@ class ReplicaCheck:
         return rank // (self._world.size // len(self._copied))
 
     def _difference(self, sums: np.ndarray) -> Sequence[int]:
-        """The first tensor of this stage whose copies differ: its place, two ranks, how many such there are.
+        """The first tensor of this stage whose copies differ: its index, two ranks, and the number of such.
 
         Args:
-            sums: Of all ranks, [ranks, tensors].
+            sums: Checksums of all ranks, [ranks, tensors].
         """
         found = []
         for place, name in enumerate(self._names):
             for ranks in self._groups[name]:
                 values = [int(sums[rank, place]) for rank in ranks]
-                usual = Counter(values).most_common(1)[0][0]  # of as many each, the first rank's
+                usual = Counter(values).most_common(1)[0][0]  # in a tie, the first rank's value
                 others = [rank for rank, value in zip(ranks, values, strict=True) if value != usual]
                 if others:
                     found.append((place, others[0], ranks[values.index(usual)]))
@@ -131,7 +131,7 @@ class ReplicaCheck:
 def copied_tensors(
     placed: Mapping[str, Layout], plan: ParallelPlan, frozen: Collection[str] = ()
 ) -> list[list[str]]:
-    """Names of the weights and moments that several ranks of a stage hold, for every stage."""
+    """For every stage, the names of the weights and moments that several of its ranks hold."""
     names: list[list[str]] = [[] for _ in range(plan.pp)]
     for name, layout in placed.items():
         if layout.share(plan) < 1.0:
@@ -141,7 +141,7 @@ def copied_tensors(
 
 
 def holders(layout: Layout, plan: ParallelPlan, stage: int) -> list[tuple[int, ...]]:
-    """The ranks of a stage that hold the same slice of a tensor, for every slice."""
+    """For every slice of a tensor, the ranks of a stage that hold it."""
     groups = defaultdict(list)
     for rank in Mesh.of(plan).stage_ranks(stage):
         groups[layout.start(plan, rank)].append(rank)

@@ -1,7 +1,7 @@
-"""Whether each rank reads the rows it should, found out before the first step: one number for each rank.
+"""Checks before the first step that each rank reads the right rows, by comparing one number for each rank.
 
-Ranks of one data coordinate feed the same rows to their parts of the network; those of different ones feed
-different rows, unless the corpus is so small that the step holds a window twice.
+Ranks with the same data coordinate must read the same rows. Ranks with different ones must read different
+rows, unless the corpus is so small that a step contains a window twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def digest_of(micro_batches: Sequence[Batch]) -> int:
-    """An int64 that only the same rows in the same order give."""
+    """An int64 that is equal only for the same rows in the same order."""
     digest = hashlib.sha256()
     for array in itertools.chain.from_iterable(batch.fields.values() for batch in micro_batches):
         digest.update(np.ascontiguousarray(array).data)
@@ -33,24 +33,23 @@ def digest_of(micro_batches: Sequence[Batch]) -> int:
 
 
 def samples_of(plan: ParallelPlan, batch_size: int, position: int, data: int) -> np.ndarray:
-    """The samples that a data coordinate reads in the step at a position, int64 [M * B]."""
+    """The samples that a data coordinate reads in the step at `position`, int64 [M * B]."""
     return position + row_numbers(plan.micro_batches, data, plan.dp, batch_size).ravel()
 
 
 def check_rows(
     world: World, plan: ParallelPlan, batches: TrainingBatches, position: int, own: Sequence[Batch]
 ) -> None:
-    """Compares the rows of all ranks; all call it with those of the same step.
+    """Compares the rows of all ranks; every rank must call it in the same step.
 
     Args:
         world: All ranks.
-        plan: Theirs.
-        batches: What they were read from.
-        position: Samples read before the step.
-        own: The micro-batches that this rank is about to feed.
+        batches: The stream that the rows were read from.
+        position: Number of samples read before the step.
+        own: The micro-batches that this rank is about to use.
 
     Raises:
-        RanksDifferError: Some rank has other rows than it should.
+        RanksDifferError: Some rank has the wrong rows.
     """
     if world.size == 1:
         return
@@ -71,7 +70,7 @@ def check_rows(
 def _check_equal_rows(
     world: World, plan: ParallelPlan, batches: TrainingBatches, position: int, own: Sequence[Batch]
 ) -> None:
-    """Some data coordinates have equal rows: right if those are the rows of their own samples."""
+    """Checks equal rows of several data coordinates: they are correct if each has its own samples' rows."""
     place = Mesh.of(plan).coordinates(world.rank).data
     samples = samples_of(plan, len(own[0]), position, place)
     expected = batches.rows(samples)

@@ -1,7 +1,7 @@
-"""What happens between steps: hooks, each every so many steps, with its own state in the checkpoint.
+"""Hooks: actions between steps, each every so many steps and with its own state in the checkpoint.
 
-The loop runs hooks in their order and knows none of them by name; training.hooks.standard has those of every
-run: report, comparison of copies, validation, saving.
+The loop runs hooks in their order and does not know any of them by name. training.hooks.standard has the
+hooks of every run: report, comparison of copies, validation, saving.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Place:
     """Where a run stands.
 
     Args:
-        step: Optimizer steps done.
-        samples: Samples read by all devices together.
+        step: Number of optimizer steps done.
+        samples: Number of samples that all devices together have read.
     """
 
     step: int = 0
@@ -37,15 +37,15 @@ class Place:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one optimizer step computed.
+    """The results of one optimizer step.
 
     Args:
-        loss: Mean over what counts: of tokens -log p, nats.
+        loss: Weighted mean of the row losses; for tokens -log p, nats.
         norm: Global gradient norm before clipping.
         applied: Whether the update was applied.
         row_losses: Loss of each row of all micro-batches and ranks, float64.
         row_weights: How much each of those rows counts, float64.
-        row_sources: Source of each of those rows, float64 whole numbers.
+        row_sources: Index of each row's source, float64 whole numbers.
     """
 
     loss: float
@@ -61,10 +61,8 @@ class Done:
     """A step that was just taken.
 
     Args:
-        result: What it computed.
-        loss_scale: That it was taken with.
-        learning_rate: Likewise.
-        seconds: How long it took, its batch's reading included.
+        loss_scale, learning_rate: The values used in the step.
+        seconds: How long it took, including the reading of its batch.
     """
 
     result: StepResult
@@ -77,20 +75,15 @@ class Done:
 class Run:
     """What hooks may use of a run.
 
-    Args:
-        config: Its configuration.
-        world: All its ranks.
-        partitioned: Whether each rank holds slices by the plan; otherwise every rank holds all.
-        objective: What is trained.
-        streams: Its data.
-        engine: Holds the values.
-        guard: Counts skipped updates.
-        checkpoints: Where it saves.
-        report: Where it reports; of rank 0, the other ranks' keep nothing.
-        peak: Operations a second that all devices can do together; None is not known.
-        manifest: What a checkpoint of the present place says about itself.
+    Some types are only named in comments, because importing them would make a circle: an objective has hooks
+    of its own.
 
-    Types stand below only where they do not make a circle: an objective has hooks of its own.
+    Args:
+        world: All ranks of the run.
+        partitioned: Whether each rank holds slices by the plan; otherwise every rank holds everything.
+        report: The reporter; on ranks other than 0 it keeps nothing.
+        peak: Operations per second that all devices together can do; None if unknown.
+        manifest: Makes the manifest of a checkpoint at the present place.
     """
 
     config: TrainConfig
@@ -107,15 +100,15 @@ class Run:
 
 
 class Hook:
-    """Something that a run does every so many steps; each method that is not needed does nothing.
+    """An action that a run takes every so many steps; methods that a hook does not need do nothing.
 
-    A hook is entered before the first step and left when the run ends, whatever ends it.
+    A hook is entered before the first step, and left when the run ends for any reason.
 
     Attributes:
-        name: Under which a checkpoint keeps its state; no two hooks of a run have one.
-        every: Steps between two runs; 0 is never.
-        at_end: Whether it also runs after the last step of the run.
-        when_halted: Whether it also runs after a step whose outcome ends the run.
+        name: Name under which a checkpoint stores its state; unique among the hooks of a run.
+        every: Number of steps between two actions; 0 is never.
+        at_end: Whether it also acts after the last step of the run.
+        when_halted: Whether it also acts after a step whose outcome ends the run.
     """
 
     name = ""
@@ -124,11 +117,11 @@ class Hook:
     when_halted = False
 
     def is_due(self, step: int, last: bool) -> bool:
-        """Whether it runs after a step.
+        """Whether the hook acts after a step.
 
         Args:
-            step: Steps done.
-            last: Whether it was the last one of the run.
+            step: Number of steps done.
+            last: Whether the step was the last one of the run.
         """
         return self.every > 0 and (step % self.every == 0 or (self.at_end and last))
 
@@ -141,60 +134,59 @@ class Hook:
         pass
 
     def begin(self, place: Place) -> None:
-        """Called before the first step, also of a run that goes on; not where no step is left."""
+        """Called before the first step of a new or resumed run; not called if no step is left."""
 
     def before_update(self) -> None:
-        """Called in every step when nothing is left to do but what changes parameters and moments."""
+        """Called in every step, immediately before parameters and moments change."""
 
     def run(self, place: Place, done: Done) -> None:
-        """What it does.
+        """Acts after a step.
 
         Args:
-            place: Of the run after the step.
+            place: Place of the run after the step.
             done: The step.
 
         Raises:
-            TrainingHaltedError: The run must not go on; on all ranks alike.
+            TrainingHaltedError: The run must stop; it is raised on all ranks alike.
         """
 
     def tell(self) -> int | None:
-        """A number for all ranks, asked for before each step; None, always, tells them nothing."""
+        """A number for all ranks, requested before each step; a hook without one always returns None."""
         return None
 
     def hear(self, numbers: np.ndarray) -> None:
-        """Takes what `tell` gave on each rank, int64 [ranks]."""
+        """Receives the numbers that `tell` returned on all ranks, int64 [ranks]."""
 
     def end(self, place: Place, stopped: bool) -> None:
-        """Called when no step follows.
+        """Called when no further step follows.
 
         Args:
-            place: Of the run.
-            stopped: Whether a signal stopped it.
+            stopped: Whether a signal stopped the run.
         """
 
     def state(self) -> Any:
-        """What a checkpoint keeps: plain mappings, lists, finite numbers and texts; None keeps nothing."""
+        """State for a checkpoint: plain mappings, lists, finite numbers and texts; None stores nothing."""
         return None
 
     def restore(self, state: Any) -> None:
-        """Goes on from `state()` of another process.
+        """Continues from the `state()` of another process.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The value is not such a state.
         """
 
 
 def states(hooks: Sequence[Hook]) -> dict[str, Any]:
-    """The states of the hooks that have one, by their names."""
+    """The states of all hooks that have one, by the hooks' names."""
     found = {hook.name: hook.state() for hook in hooks}
     return {name: state for name, state in found.items() if state is not None}
 
 
 def restore(hooks: Sequence[Hook], kept: Mapping[str, Any]) -> None:
-    """Gives each hook the state that is kept under its name; one without goes on as it is.
+    """Restores each hook from the state stored under its name; a hook without one stays as it is.
 
     Raises:
-        ValueError: A state is none of its hook's; says which.
+        ValueError: A state is not valid for its hook; the message names the hook.
     """
     for hook in hooks:
         if hook.name in kept:

@@ -14,10 +14,10 @@ from pangu_alpha.training.hooks.hook import Done, Hook, Place, Run
 
 
 def standard_hooks(run: Run) -> list[Hook]:
-    """The hooks of a run in their order.
+    """Returns the hooks of a run in their order.
 
-    Copies that differ, and what the objective's own hooks refuse, are not saved; all that is measured of a
-    step is in the report before it is.
+    The comparison of copies and the objective's own hooks come before saving, so that what they refuse is not
+    saved. Reports and validation also come before it, so that a saved step is fully reported.
     """
     hooks = [ReportHook(run), ReplicaHook(run), *run.objective.hooks(run)]
     if run.streams.validation is not None:
@@ -26,11 +26,7 @@ def standard_hooks(run: Run) -> list[Hook]:
 
 
 class ReportHook(Hook):
-    """Reports every step, the one that stops the run, too.
-
-    Args:
-        run: What is reported.
-    """
+    """Reports every step, including one that stops the run."""
 
     name = "report"
     every = 1
@@ -71,11 +67,7 @@ class ReportHook(Hook):
 
 
 class ReplicaHook(Hook):
-    """Compares what several ranks hold copies of; see ReplicaCheck, which also knows when.
-
-    Args:
-        run: Whose ranks are compared.
-    """
+    """Compares the copies that several ranks hold; ReplicaCheck also decides when."""
 
     name = "replicas"
     every = 1
@@ -90,11 +82,7 @@ class ReplicaHook(Hook):
 
 
 class ValidationHook(Hook):
-    """Measures the held-out batches.
-
-    Args:
-        run: That has some.
-    """
+    """Measures the held-out batches of a run that has some."""
 
     name = "validation"
     at_end = True
@@ -112,11 +100,7 @@ class ValidationHook(Hook):
 
 
 class SaveHook(Hook):
-    """Saves checkpoints beside the steps that follow, also when a signal stops the run.
-
-    Args:
-        run: That is saved.
-    """
+    """Saves checkpoints in the background of the following steps, and also when a signal stops the run."""
 
     name = "save"
     at_end = True
@@ -126,8 +110,8 @@ class SaveHook(Hook):
         kept = run.config.run.checkpoint
         self.every = kept.every
         self._saver = BackgroundSaver(run.checkpoints.series.save, kept.background)
-        self._saving = -1  # newest step whose saving has begun
-        self._saved = -1  # newest step that this rank has on the disk
+        self._saving = -1  # the newest step that this rank has begun to save
+        self._saved = -1  # the newest step that this rank has on the disk
 
     def __enter__(self) -> SaveHook:
         self._saver.__enter__()
@@ -144,7 +128,7 @@ class SaveHook(Hook):
             self._saver.reserve(self._run.engine.specs())
 
     def before_update(self) -> None:
-        """Waits until the last save has copied what an update changes."""
+        """Waits until the last save has copied everything that an update changes."""
         self._saver.copied()
 
     def run(self, place: Place, done: Done) -> None:
@@ -167,7 +151,7 @@ class SaveHook(Hook):
         self._note(self._saver.wait())
 
     def _save(self, place: Place) -> None:
-        """Begins to save the present place, unless that has been done."""
+        """Begins to save the present place, unless it is being saved already."""
         if not self._run.checkpoints.saves or self._saving == place.step:
             return
         self._saving = place.step

@@ -1,6 +1,6 @@
-"""The engine of a plan whose graph MindSpore splits over Ascend devices; as engine.Engine to the loop.
+"""The engine for a plan whose graph MindSpore splits over Ascend devices; it is used like engine.Engine.
 
-Knows this rank's slices and rows; what the graph computes is partitioned.py's.
+Knows this rank's slices and rows; training.partitioned.step defines what the graph computes.
 """
 
 from __future__ import annotations
@@ -38,14 +38,13 @@ logger = logging.getLogger(__name__)
 class PartitionedEngine(Engine):
     """One rank's share of the training state.
 
-    Args:
-        config: The run.
-        world: All ranks of the plan.
+    It is built without values, so that the host never holds more than this rank's slices.
 
-    Built without values: no more than this rank's slices is ever in the host's memory.
+    Args:
+        world: All ranks of the plan.
     """
 
-    device: str | None = None  # whose operators the step has; None is the device in use
+    device: str | None = None  # device whose operators the step uses; None is the device in use
 
     def __init__(self, config: TrainConfig, world: World) -> None:
         self.config = config
@@ -66,35 +65,36 @@ class PartitionedEngine(Engine):
         self._written = written_slices(layouts(config.model, plan), plan, world.rank)
 
     def _make_step(self) -> PartitionedStep:
-        """The step, not yet compiled, in a process that splits its graphs by the plan."""
+        """Makes the step, not yet compiled, after setting this process to split its graphs by the plan."""
         config, rank = self.config, self.world.rank
         partition(config.parallel, rank, inputs=self._cuts())
         return partitioned_step(self.objective, config.optim, config.parallel, rank, self._operators)
 
     def _cuts(self) -> list[tuple[int, ...]]:
-        """Into how many parts each dimension of each of the step's inputs is cut."""
+        """Number of parts into which each dimension of each of the step's inputs is cut."""
         return [field.cuts(self.config.parallel) for field in self.objective.fields]
 
     @property
     def graph(self) -> PartitionedStep:
-        """The step's cell, for those who read the graph that `compile` made of it."""
+        """The step's cell, for callers that read the graph that `compile` made of it."""
         return self._step
 
     def compile(self) -> None:
-        """Compiles the step, which cuts parameters into this rank's slices; before they get their values.
+        """Compiles the step, which cuts parameters into this rank's slices; values must be set afterwards.
 
-        What a last stage holds of the first's embedding table needs none: each step receives it anew.
+        The last stage's copy of the first stage's embedding table needs no values: each step receives it
+        anew.
         """
         if self.world.rank == 0:
             logger.info(
                 "compiling the training graph of %s parameters", f"{self.config.model.parameter_count:,}"
             )
         rows = self.config.run.batch_size * self.config.parallel.micro_batches
-        keep_arrays_apart()  # slices of zeros, most of which are written before they are ever read
+        keep_arrays_apart()  # for the slices of zeros, most of which are overwritten before they are read
         kinds = [((rows, *field.shape), field.dtype) for field in self.objective.fields]
         zeros = {kind: Tensor(np.zeros(*kind)) for kind in kinds}
         self._step.compile(*(zeros[kind] for kind in kinds))
-        give_back()  # the compiler has freed hundreds of megabytes, which initial values take again
+        give_back()  # the compiler has freed hundreds of megabytes, which the initial values need
 
     def step(
         self,
@@ -103,7 +103,7 @@ class PartitionedEngine(Engine):
         guard: Guard,
         before_update: Callable[[], None] = lambda: None,
     ) -> StepResult:
-        """One optimizer step; see Engine.step. Row losses stay on the devices, so there are none."""
+        """Takes an optimizer step; see Engine.step. Row losses are empty, as they stay on the devices."""
         own = sum(batch.weights.sum(dtype=np.float64) for batch in micro_batches)
         controls = step_controls(step, self.config.optim, guard, own, self._nominal_weight)
         self._step.controls.set_data(Tensor(controls))
@@ -127,7 +127,7 @@ class PartitionedEngine(Engine):
         return graph_inputs(self.objective.fields, Batch.joined(micro_batches), drawn)
 
     def slices(self) -> dict[str, dict[str, Any]]:
-        """Where the tensors lie in the wholes, as Manifest.slices."""
+        """Where this rank's tensors lie in the whole ones, as Manifest.slices."""
         places: dict[str, dict[str, Any]] = {}
         for group, parameters in self._groups().items():
             for name in parameters:
@@ -137,7 +137,7 @@ class PartitionedEngine(Engine):
         return places
 
     def _stem(self, stem: str, name: str) -> str | None:
-        """A slice is saved by one of the ranks that hold it; on node-local storage the others keep copies."""
+        """One of the ranks that hold a slice saves it; on node-local storage the others save copies."""
         if parameter_of(name) in self._written:
             return stem
         return stem + COPIES if self.config.run.checkpoint.storage == "local" else None
@@ -146,5 +146,5 @@ class PartitionedEngine(Engine):
         return self._boxes[parameter_of(name)]
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float | int]:
-        """Not on a plan: the step's graph is the only one compiled; see config.run.unrunnable."""
+        """Not possible under a plan, because only the step's graph is compiled; see config.run.unrunnable."""
         raise NotImplementedError

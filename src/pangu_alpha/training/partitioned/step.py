@@ -1,6 +1,6 @@
 """The optimizer step as one graph that MindSpore splits over devices: micro-batches, their sum, the update.
 
-Loss, optimizer and clipping are those of step.py; here is only how micro-batches pass through one graph.
+training.step has loss scaling, clipping and update; this module only passes micro-batches through one graph.
 Letters: M micro-batches, B rows of one micro-batch on all devices.
 """
 
@@ -29,24 +29,24 @@ _clear = ops.MultitypeFuncGraph("clear")
 
 @_clear.register("Tensor")
 def _clear_one(total):
-    # x < x is 0 for NaN, too. MindSpore 2.9 folds ZerosLike(x) and x * 0 into dense constants, gigabytes of
-    # them for a large model; x - x would keep the NaN of an overflow for ever.
+    # x < x is 0 also for NaN. MindSpore 2.9 folds ZerosLike(x) and x * 0 into dense constants, which take
+    # gigabytes for a large model, and x - x would keep the NaN of an overflow forever.
     return ops.assign(total, ops.cast(ops.less(total, total), ms.float32))
 
 
 class PartitionedStep(nn.Cell):
-    """A whole optimizer step of a plan.
+    """A whole optimizer step under a plan.
+
+    Values that change from step to step, apart from the batch, are in the parameter `controls`, float32 [6]:
+    weight of this device's rows, scale, largest, learning rate, epsilon, decay (see step.Update). They are
+    not inputs, and the weight is not summed here, because MindSpore 2.9 takes every input of a partitioned
+    graph for rows of the batch, and does not find the pipeline if an input is used outside the network.
 
     Args:
-        loss: The micro-batch's loss, Objective.partitioned_loss, its operators split by `apply_plan`.
-        parameters: All of the network's, those that this rank's stage trains first.
-        update: Of the latter, with the sums of parallel.reductions.Partitioned.
-        plan: Micro-batches, stages, optimizer parallelism.
-
-    What changes from step to step besides the batch is in the parameter `controls`, float32 [6]: how much
-    this device's rows count, scale, largest, learning rate, epsilon, decay (see step.Update). They
-    are no inputs, and the weight not summed here, since MindSpore 2.9 takes every input of a partitioned
-    graph for rows of the batch, and finds no pipeline if one of them is used outside the network.
+        loss: The loss of a micro-batch, Objective.partitioned_loss, with its operators split by `apply_plan`.
+        parameters: All parameters of the network, first those that this rank's stage trains.
+        update: The update of the latter, with the sums of parallel.reductions.Partitioned.
+        plan: Gives micro-batches, stages and optimizer parallelism.
 
     Inputs:
         - **batch** (Tensor) - the objective's fields of all micro-batches, [M * B, ...] each.
@@ -59,7 +59,7 @@ class PartitionedStep(nn.Cell):
     def __init__(self, loss: nn.Cell, parameters: ParameterTuple, update: Update, plan: ParallelPlan) -> None:
         super().__init__(auto_prefix=False)
         self.accumulates = plan.micro_batches > 1
-        # MindSpore finds the sums by this prefix; it leaves the result in them, or in the gradients where
+        # MindSpore 2.9 finds the sums by this prefix. It leaves the result in them, or in the gradients if
         # the optimizer is sharded.
         self.sums = parameters.clone(prefix="accu_grads", init="zeros") if self.accumulates else ()
         self.sums_hold_result = plan.optimizer_parallel == "none"
@@ -80,9 +80,10 @@ class PartitionedStep(nn.Cell):
         recipe = self.controls[3:]
         loss = self.network(*batch)
         gradients = self.differentiate(self.network, self.parameters)(*batch, scale)
-        # All devices sum the tokens together. Without this edge each compiler is free to run that sum before
-        # or after the transfers between stages, and two stages that choose differently wait for ever. The
-        # gradient that the last stage sends to the first is among these, though no update uses it here.
+        # All devices sum the tokens together. Without this edge, each compiler may run that sum before or
+        # after the transfers between stages, and two stages that choose differently wait for each other
+        # forever. The gradient that the last stage sends to the first is among these gradients, although no
+        # update here uses it.
         tokens = ops.depend(tokens, gradients)
         if not self.accumulates:
             norm, applied = self.update(
@@ -103,20 +104,21 @@ def partitioned_step(
     operators: Operators,
     by_table: bool = True,
 ) -> PartitionedStep:
-    """The step of a plan without values, for the context set by parallel.context.partition.
+    """Makes the step of a plan without values, in the context set by parallel.context.partition.
 
-    MindSpore 2.9 gives a parameter its memory when the step is compiled: zeros of this rank's slice, and none
-    for what only other stages hold.
+    MindSpore 2.9 allocates a parameter when the step is compiled: zeros for this rank's slice, and nothing
+    for parameters of other stages.
 
     Args:
-        objective: What is trained; one that MindSpore can split.
-        optim: Recipe.
+        objective: An objective that MindSpore can split.
+        optim: Recipe of the optimizer.
         plan: A plan that fits the network.
-        rank: Of this process; each compiles its own stage's graph.
-        operators: The device's.
-        by_table: Whether the plan's table says how operators are split; else MindSpore's own search does.
+        rank: Rank of this process; each rank compiles the graph of its own stage.
+        operators: The device's operators.
+        by_table: Whether operators are split by the plan's table; otherwise MindSpore searches for splits.
     """
-    assert objective.partitions and not objective.frozen  # what it holds it trains, and saves with moments
+    # Every parameter that is held must be trained, because it is saved together with its moments.
+    assert objective.partitions and not objective.frozen
     model = objective.network(operators)
     placed = layouts(objective.config.model, plan)
     loss = objective.partitioned_loss(model)

@@ -1,3 +1,3 @@
-"""What a run shows: its console lines, metrics.jsonl, TensorBoard and the loss curve."""
+"""What a run reports: console lines, metrics.jsonl, TensorBoard events, and the loss curve."""
 
 __all__ = ["output_folder", "peak", "report", "units"]

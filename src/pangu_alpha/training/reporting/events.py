@@ -1,7 +1,7 @@
-"""TensorBoard's copy of a run's metrics, whose loss never stops or ends the run.
+"""Writes a run's metrics for TensorBoard; losing them never delays or ends the run.
 
-tensorboardX 2.6 writes in a thread and says nothing when an error has ended it; once its queue is full,
-whoever adds to it waits for ever.
+tensorboardX 2.6 writes in a thread and does not report an error that has ended it; once its queue is full,
+a caller that adds to it waits forever. This module can shrink when a later version reports such errors.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_QUEUE = 1000  # scalars; room for those that are added before the thread's end is noticed
+_QUEUE = 1000  # scalars; room for those that are added before the end of the thread is noticed
 
 
 class Events:
     """Writes scalars for TensorBoard.
 
     Args:
-        folder: Of the event files.
-        step: Steps done before; TensorBoard hides what a process that was killed wrote beyond it.
+        folder: Folder of the event files.
+        step: Number of steps done before; TensorBoard hides later values, which a killed process wrote.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        from tensorboardX import SummaryWriter  # after mindspore: both bring a protobuf
+        from tensorboardX import SummaryWriter  # imported after mindspore, because both bring a protobuf
 
         self._folder = folder
         self._writer = SummaryWriter(str(folder), purge_step=step + 1, max_queue=_QUEUE)
-        self._thread = self._writer.file_writer.event_writer._worker  # nothing public tells that it lives
+        self._thread = self._writer.file_writer.event_writer._worker  # no public attribute shows if it lives
 
     def add(self, name: str, value: float, step: int) -> None:
-        """Adds a scalar; a warning instead if the disk has not taken earlier ones."""
+        """Adds a scalar, or logs a warning if the disk did not take earlier ones."""
         if self._writer is None:
             return
         if self._thread.is_alive():
@@ -39,7 +39,7 @@ class Events:
             self._lose("the disk did not take them")
 
     def close(self) -> None:
-        """Writes the rest."""
+        """Writes the remaining scalars."""
         if self._writer is None or not self._thread.is_alive():
             return
         try:

@@ -1,6 +1,6 @@
-"""What a run puts into its folder before it trains: its configuration, and files such as its vocabulary.
+"""Writes a run's configuration, and files such as its vocabulary, into its output folder before training.
 
-What a user put there stays: a file written by hand gets another name, what a link points to is not touched.
+A user's own files are kept: a file written by hand is renamed, and the target of a link is not touched.
 """
 
 from __future__ import annotations
@@ -25,12 +25,10 @@ def prepare_folder(folder: Path, config: TrainConfig, files: Mapping[str, Path])
     """Makes a run's folder with its config.yaml and copies of the files that it needs later.
 
     Args:
-        folder: To be made.
-        config: The run.
-        files: By the names of the copies.
+        files: Files to copy, by the names of the copies.
 
     Raises:
-        OSError: The disk does not take them, or a file cannot be read.
+        OSError: Something cannot be written, or a file cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, file in files.items():
@@ -44,7 +42,7 @@ def prepare_folder(folder: Path, config: TrainConfig, files: Mapping[str, Path])
 
 
 def _put(path: Path, content: bytes) -> None:
-    if path.is_file() and path.read_bytes() == content:  # perhaps the very file that it was read from
+    if path.is_file() and path.read_bytes() == content:  # it may be the very file that was read
         return
     if path.is_symlink():
         path.unlink()
@@ -52,7 +50,7 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def _is_written_by_a_run(config: Path) -> bool:
-    """Whether it is as `yaml_text` writes it: without a comment, so nothing is lost if it is replaced."""
+    """Whether it is exactly as `yaml_text` writes it, hence without comments: replacing it loses nothing."""
     try:
         text = read_text(config)
     except ReadError:
@@ -60,4 +58,4 @@ def _is_written_by_a_run(config: Path) -> bool:
     try:
         return yaml_text(parse_yaml(text, config)) == text
     except ReadError:
-        return r"\uDC" in text  # in a path whose bytes are not UTF-8; no YAML can be read with it
+        return r"\uDC" in text  # in a path whose bytes are not UTF-8, which makes the YAML unreadable

@@ -1,4 +1,4 @@
-"""The rate that a run's utilisation is a share of."""
+"""The peak rate of the devices, for a run's utilisation."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 
 def peak_flops(peak_tflops: float | None, device: str, devices: int) -> float | None:
-    """Peak of all devices in operations a second: as given, or measured on CPU, or None.
+    """Peak of all devices in operations per second: as given, or measured on CPU; None if unknown.
 
     Args:
-        peak_tflops: Of one device, as given. Unit: 10^12 operations a second.
+        peak_tflops: Peak of one device as given. Unit: 10^12 operations per second.
         device: "CPU" or "Ascend".
-        devices: Their number.
+        devices: Number of devices.
     """
     if peak_tflops is not None:
         return peak_tflops * 1e12 * devices
@@ -21,7 +21,7 @@ def peak_flops(peak_tflops: float | None, device: str, devices: int) -> float | 
 
 
 def _measured_cpu_peak(size: int = 2048, rounds: int = 5) -> float:
-    """Best of a few float32 products of square matrices by MindSpore, in operations a second."""
+    """The best of a few float32 products of square matrices in MindSpore, in operations per second."""
     from mindspore import Tensor, ops
 
     matrix = Tensor(np.ones((size, size), np.float32))

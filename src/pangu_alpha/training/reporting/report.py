@@ -1,4 +1,4 @@
-"""What a run says: one line a step on the console, in metrics.jsonl and in TensorBoard, and loss.png.
+"""Reports a run: one line a step on the console, in metrics.jsonl and in TensorBoard, and loss.png.
 
 Knows numbers and files; knows nothing of MindSpore.
 """
@@ -30,25 +30,25 @@ NOT_FINITE = "not_finite"
 
 
 class ReportError(ValueError):
-    """The disk does not take what a run reports."""
+    """The disk does not accept what a run reports."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The entries of a metrics.jsonl; lines that are none, as a last one cut by a kill, are left out.
+    """Returns the entries of a metrics.jsonl; invalid lines, such as a last one cut by a kill, are left out.
 
-    A number that was not finite is None, and its key stands in the entry's list "not_finite"; files of
-    older versions hold NaN and Infinity instead, which come as such.
+    A number that was not finite is None, and its key is in the entry's list "not_finite"; files of older
+    versions hold NaN and Infinity instead, which are returned as such.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     return [entry for _, entry in read_json_lines(path, numbers_only=False) if isinstance(entry, dict)]
 
 
 def metrics_line(entry: dict[str, Any]) -> str:
-    """An entry as a line of metrics.jsonl: JSON, which has no NaN and no Infinity, so they are null.
+    """Formats an entry as a line of metrics.jsonl.
 
-    The list "not_finite" names their keys.
+    JSON has no NaN and no Infinity, so these become null, and the list "not_finite" names their keys.
     """
     wrong = [key for key, value in entry.items() if isinstance(value, float) and not math.isfinite(value)]
     return json_text(entry | ({NOT_FINITE: wrong} if wrong else {}), indent=None) + "\n"
@@ -58,13 +58,13 @@ class Report:
     """Writes a run's metrics.
 
     Args:
-        folder: The run's output.
-        step: Steps done before; entries beyond it, of a process that was killed, are dropped, for they
-            will come again.
-        steps: Of the whole run, for the progress bar.
-        log_every: Steps between two console lines.
-        tensorboard: Write events into `folder`/events.
-        units: Of the numbers.
+        folder: The run's output folder.
+        step: Number of steps done before. Later entries, written by a process that was killed, are dropped,
+            because they will be written again.
+        steps: Number of steps of the whole run, for the progress bar.
+        log_every: Number of steps between two console lines.
+        tensorboard: Whether to write events into `folder`/events.
+        units: Units of the numbers.
     """
 
     def __init__(
@@ -75,7 +75,8 @@ class Report:
         self._log_every = log_every
         self._steps = steps
         self._path = _rewound(folder / METRICS, step)
-        # without a buffer, so that a line that the disk does not take is not tried again at the end
+        # The file has no buffer, so that a line that the disk refused is not tried again when the file is
+        # closed.
         self._file = self._path.open("ab", buffering=0)
         self._events = Events(folder / "events", step) if tensorboard else None
         self._bar = tqdm(
@@ -83,7 +84,7 @@ class Report:
         )
 
     def step(self, entry: dict[str, Any]) -> None:
-        """One optimizer step; `entry` holds step, loss, grad_norm, loss_scale, lr, mfu, the speed, ..."""
+        """Reports a step; `entry` holds step, loss, grad_norm, loss_scale, lr, mfu, the speed, ..."""
         self._write("train", entry)
         self._bar.update(1)
         self._bar.set_postfix(loss=f"{entry['loss']:.3f}", refresh=False)
@@ -91,17 +92,17 @@ class Report:
             self.say(format_step(entry, self._steps, self._units))
 
     def validation(self, entry: dict[str, Any], text: str) -> None:
-        """One validation.
+        """Reports a validation.
 
         Args:
-            entry: Holds step, and what was measured.
-            text: The latter for people.
+            entry: Holds the step and what was measured.
+            text: The measurements for the console.
         """
         self._write("validation", entry)
         self.say(f"step {entry['step']:>6}/{self._steps}  {text}")
 
     def say(self, text: str) -> None:
-        """A line on the console that does not break the progress bar."""
+        """Writes a line on the console without breaking the progress bar."""
         self._bar.write(text, file=sys.stdout)
 
     def close(self) -> None:
@@ -112,7 +113,7 @@ class Report:
             self._events.close()
         try:
             draw_curve(read_metrics(self._path), self._folder / CURVE, self._units)
-        except OSError as error:  # the run itself is done, or ends with an error of its own
+        except OSError as error:  # no reason to fail: the run is done, or ends with an error of its own
             logger.warning("%s: not drawn: %s", self._folder / CURVE, error.strerror)
 
     def _write(self, kind: str, entry: dict[str, Any]) -> None:
@@ -131,7 +132,7 @@ class Report:
 
 
 class SilentReport:
-    """Takes what Report takes and keeps nothing: for the ranks beside the one that reports."""
+    """Accepts the same calls as Report and keeps nothing; for the ranks that do not report."""
 
     def step(self, entry: dict[str, Any]) -> None:
         """See Report."""
@@ -140,7 +141,7 @@ class SilentReport:
         """See Report."""
 
     def say(self, text: str) -> None:
-        """A line in this rank's own log."""
+        """Writes a line into this rank's own log."""
         print(text, flush=True)
 
     def close(self) -> None:
@@ -148,7 +149,7 @@ class SilentReport:
 
 
 def format_step(entry: dict[str, Any], steps: int, units: Units) -> str:
-    """The console's line of one step."""
+    """Formats the console's line of one step."""
     parts = [
         f"step {entry['step']:>6}/{steps}",
         f"loss {entry['loss']:.4f}",
@@ -168,9 +169,9 @@ def draw_curve(entries: Iterable[dict[str, Any]], path: Path, units: Units) -> N
     """Draws training and validation loss over steps.
 
     Args:
-        entries: Of metrics.jsonl.
-        path: PNG to write.
-        units: Of the numbers.
+        entries: Entries of metrics.jsonl.
+        path: PNG file to write.
+        units: Units of the numbers.
     """
     import matplotlib
 
@@ -194,7 +195,7 @@ def draw_curve(entries: Iterable[dict[str, Any]], path: Path, units: Units) -> N
 
 
 def _points(entries: Iterable[dict[str, Any]], key: str) -> Iterator[tuple[int, float]]:
-    """(step, value) of the entries that have the value, and a finite one."""
+    """Yields (step, value) of the entries in which the value exists and is finite."""
     for entry in entries:
         value = entry.get(key)
         if isinstance(value, int | float) and math.isfinite(value) and isinstance(entry.get("step"), int):
@@ -202,13 +203,13 @@ def _points(entries: Iterable[dict[str, Any]], key: str) -> Iterator[tuple[int, 
 
 
 def _rewound(path: Path, step: int) -> Path:
-    """Takes away entries beyond a step, and what is no entry; all others stay."""
+    """Removes entries beyond a step, and invalid lines; all others stay."""
     if not path.exists():
         return path
     require_file(path)
     lines = [*read_json_lines(path, numbers_only=False)]  # older versions wrote NaN
     broken = [number for number, entry in lines if not isinstance(entry, dict)]
-    if broken and broken != [lines[-1][0]]:  # more than the end that a kill cuts
+    if broken and broken != [lines[-1][0]]:  # more is broken than a last line that a kill cut off
         copy = free_name(path.with_name(f"{path.name}.damaged"))
         shutil.copyfile(path, copy)
         logger.warning(

@@ -1,4 +1,4 @@
-"""What the numbers of a run are called and counted in."""
+"""Names and units of the numbers of a run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Units:
-    """What the numbers of a run are called and counted in.
+    """Names and units of the numbers of a run.
 
     Args:
-        title: Of the drawn curve.
-        loss: Of the loss, such as "nats per token".
+        title: Title of the loss curve.
+        loss: Unit of the loss, such as "nats per token".
         counted: What a sample is counted in, such as "tokens".
-        per_sample: How many of them a sample has.
+        per_sample: Number of these in a sample.
         operations: Floating-point operations that training on one of them takes, for the utilisation.
     """
 
@@ -25,10 +25,10 @@ class Units:
 
     @property
     def rate_key(self) -> str:
-        """Key of the speed in metrics.jsonl: "tokens_per_s"."""
+        """Key of the speed in metrics.jsonl, such as "tokens_per_s"."""
         return f"{self.counted.replace(' ', '_')}_per_s"
 
     @property
     def rate(self) -> str:
-        """The speed's unit for people: "tokens/s"."""
+        """Unit of the speed for display, such as "tokens/s"."""
         return f"{self.counted}/s"

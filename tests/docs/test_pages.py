@@ -273,7 +273,8 @@ def test_both_languages_have_the_same_commands(name):
 def test_both_languages_show_the_same_output(name):
     """Blocks of text whose twin has no Chinese in it: what a program printed."""
     blocks = [
-        re.findall(r"^```te?xt\n(.*?)^```", Read(each).text, re.M | re.S) for each in (_original(name), name)
+        re.findall(r"^```(?:text|txt)\n(.*?)^```", Read(each).text, re.M | re.S)
+        for each in (_original(name), name)
     ]
     pairs = list(zip(*blocks, strict=True))
     assert [ours for ours, theirs in pairs if ours != theirs and not re.search(r"[一-鿿]", theirs)] == []

@@ -15,7 +15,7 @@ from pangu_alpha.cli.plan.text import (
 )
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.config.schema import ConfigError, parse_overrides, to_mapping
+from pangu_alpha.config.schema import ConfigError, nearest, parse_overrides, to_mapping
 from pangu_alpha.config.zoo import load_network
 from pangu_alpha.proof.dry_run.job import Job
 from pangu_alpha.proof.replay.continued import replay_change
@@ -68,9 +68,11 @@ def replayed(options: argparse.Namespace) -> Mapping[str, Job | Change]:
         if getattr(plan, field.name) != getattr(defaults, field.name)
     ]
     known = parse_overrides(options.model_fields)
-    unknown = set(known) - {field.name for field in fields(ModelConfig)}
-    if unknown:
-        raise ConfigError([f"{name}: not a field of a model" for name in sorted(unknown)])
+    names = [field.name for field in fields(ModelConfig)]
+    if unknown := set(known) - {*names}:
+        raise ConfigError(
+            [f"{name}: not a field of a model; {nearest(name, names)}" for name in sorted(unknown)]
+        )
     if options.dropout is not None:
         if "dropout" in known:
             raise ValueError("replay: --dropout and dropout= both give the rate; leave one out")

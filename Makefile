@@ -17,7 +17,7 @@ lint: ## only the checks: linter, formatter, spelling, scripts, types
 	$(TESTS) --checks
 
 format: ## formats the code and mends what the linter can mend
-	$(TOOLS) ruff check --fix .; ruff format .; shfmt --write --indent 4 run_scripts/*.sh .ci/run
+	$(TOOLS) ruff check --fix .; ruff format .; shfmt --write --indent 4 run_scripts/*.sh .ci/run src/pangu_alpha/*/bin/*
 
 test: ## the checks and all tests but those marked long: what CI runs
 	$(TESTS)

@@ -58,7 +58,7 @@ def test_a_module_runs_as_a_program(name):
     done = run("-m", f"pangu_alpha.cli.{name}", "--help")
     assert done.returncode == 0 and done.stdout.startswith("usage: ")
     wrong = run("-m", f"pangu_alpha.cli.{name}", "--no-such-option")
-    assert wrong.returncode == 2 and "no-such-option" in wrong.stderr or "required" in wrong.stderr
+    assert wrong.returncode == 2 and ("no-such-option" in wrong.stderr or "required" in wrong.stderr)
 
 
 @pytest.mark.parametrize("name", PARTS)

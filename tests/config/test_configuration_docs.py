@@ -132,9 +132,6 @@ def test_keys_on_a_terminal(capsys):
         main(["run.checkpont"])
 
 
-# codespell:ignore
-
-
 def test_the_page_is_written_in_place(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(PAGE.replace("| `1000` |", "| `7` |"), "utf-8")

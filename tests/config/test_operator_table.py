@@ -76,8 +76,14 @@ def test_a_run_names_the_file(tmp_path):
     assert load_train_config(str(run)).parallel.table == table()
     with pytest.raises(ConfigError, match="parallel.table: was found for 4 devices, but tp is 2; give tp 4"):
         load_train_config(str(run), ["parallel.tp=2"])
-    with pytest.raises(ConfigError, match="none.yaml: .*give the path of a YAML file"):
-        load_train_config(str(run), ["parallel.table=none.yaml"])
+    for value, said in (
+        ("none.yaml", "parallel.table: none.yaml: .*give the path of a YAML file"),
+        ("$NO_SUCH_VARIABLE_HERE", "parallel.table: .*has no value"),
+        ("3", "parallel.table: expected a path or a mapping of keys, found 3"),
+        (str(run), "parallel.table: .*run.yaml: data: unknown key; known are: model, block"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load_train_config(str(run), [f"parallel.table={value}"])
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def test_round_trip():
         ({"inner": {"size": 3}, "flag": 1}, "flag: expected true or false, found 1"),
         ({"inner": {"size": 3}, "names": ["a", 2]}, "names[1]: expected a text, found 2"),
         ({"inner": {"size": 3}, "table": {"x": {"size": 1.5}}}, "table.x.size: expected a whole number"),
+        ({"inner": {"size": 3}, "names": "a"}, "names: expected a list of texts, found 'a'"),
         ({"inner": 5}, "inner: expected a mapping of keys, found 5"),
         ([1], "Outer: expected a mapping of keys"),
     ],
@@ -232,3 +233,26 @@ def test_a_path_of_a_variable_is_utf8(monkeypatch):
     monkeypatch.setenv("FOLDER", os.fsdecode("数据".encode("gbk")))
     with pytest.raises(ConfigError, match=r"run.output: .* is not UTF-8; give a path with another name"):
         build(RunConfig, {"output": "${FOLDER}/run", "steps": 1}, "run")
+
+
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        (tuple[int, ...], "a list of whole numbers"),
+        (tuple[PathText, ...] | None, "a list of paths"),
+        (tuple[tuple[str | None, ...], ...], "a list of lists of texts or nulls"),
+        (tuple[bool, ...], "a list of true or false"),
+    ],
+)
+def test_lists_are_described_in_the_plural(hint, words):
+    @dataclass(frozen=True)
+    class Listed:
+        values: object
+
+        def __post_init__(self):
+            validate(self)
+
+    Listed.__annotations__["values"] = hint
+    with pytest.raises(ConfigError) as error:
+        Listed(3)
+    assert error.value.problems == (f"values: expected {words}, found 3",)

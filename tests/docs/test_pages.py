@@ -267,3 +267,14 @@ def test_both_languages_have_the_same_commands(name):
     texts = [[step.text for step in Read(each).steps()] for each in (_original(name), name)]
     plain = [[re.sub(r"#[^\n]*", "", text) for text in each] for each in texts]
     assert plain[0] == plain[1]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if _original(name) != name])
+def test_both_languages_show_the_same_output(name):
+    """Blocks of text whose twin has no Chinese in it: what a program printed."""
+    blocks = [
+        re.findall(r"^```(?:text|txt)\n(.*?)^```", Read(each).text, re.M | re.S)
+        for each in (_original(name), name)
+    ]
+    pairs = list(zip(*blocks, strict=True))
+    assert [ours for ours, theirs in pairs if ours != theirs and not re.search(r"[一-鿿]", theirs)] == []

@@ -80,8 +80,12 @@ def test_a_compiled_graph_is_only_for_its_own_config(config, capsys):
         return line
 
     assert folder() == folder("run.output=elsewhere", "run.steps=9")
-    others = ("optim.clip_norm=0.5", "model.dropout=0.2", "run.batch_size=4", "parallel.micro_batches=3")
+    others = ("optim.clip_norm=0.5", "model.dropout=0.2", "run.batch_size=4", "parallel.micro_batches=3",
+              "run.chip=910A", "run.chip=910B", "run.attention_dropout=device")  # fmt: skip
     assert len({folder(), *map(folder, others)}) == 1 + len(others)
+    assert folder() == folder("run.seed=2")  # keys of masks are an input of the graph
+    seeds = [folder("run.attention_dropout=device", f"run.seed={seed}") for seed in (1, 2)]
+    assert seeds[0] == folder("run.attention_dropout=device") != seeds[1]
 
 
 def test_dry_of_a_rank_table_prints_every_process(config, table, capsys):

@@ -64,11 +64,6 @@ def port(text: str) -> int:
     return whole(text, 1, 65535)
 
 
-def positives(text: str) -> tuple[int, ...]:
-    """Reads whole numbers of at least 1 with commas between them: 3,4,4."""
-    return tuple(positive(word) for word in text.split(","))
-
-
 def naturals(text: str) -> tuple[int, ...]:
     """Reads different whole numbers of at least 0 with commas between them: 0,1,3.
 
@@ -109,14 +104,6 @@ def nonnegative_number(text: str) -> float:
     value = number(text)
     if value < 0.0:
         raise ArgumentTypeError(f"{quoted(text)} is not a number of at least 0")
-    return value
-
-
-def fraction(text: str) -> float:
-    """Reads a share: above 0, at most 1."""
-    value = number(text)
-    if not 0.0 < value <= 1.0:
-        raise ArgumentTypeError(f"{quoted(text)} is not a share above 0 and of at most 1")
     return value
 
 

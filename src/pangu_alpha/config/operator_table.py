@@ -106,8 +106,12 @@ class FoundTable:
         try:
             path = expand_path(path)
         except ReadError as error:
-            raise ConfigError([f"table: {error}"]) from error
-        return build(cls, read_yaml(path), path)
+            raise ConfigError([str(error)]) from error
+        values = read_yaml(path)
+        try:
+            return build(cls, values)
+        except ConfigError as error:
+            raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from error
 
     of_file = read  # what a configuration takes a name for
 

@@ -159,7 +159,7 @@ def test_one_run_tells_one_constant(logs, capsys):
     assert command("--from", logs[2], "--cluster", CLUSTER) == 0
     text = capsys.readouterr().out
     assert "matmul: 0." in text and "link_inner: 0." not in text
-    assert "kept, for these runs cannot tell them" in text and "in-sample" in text
+    assert "kept, because these runs do not determine them" in text and "in-sample" in text
 
 
 def test_a_cpu_run_fits_the_user_s_own_device(tmp_path, capsys):

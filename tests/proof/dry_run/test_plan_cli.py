@@ -317,8 +317,10 @@ def test_a_replay_that_fails_ends_with_1(passed, code, monkeypatch, capsys):
     ("words", "message"),
     [
         ("", "a plan of one device is what others are compared with"),
-        ("--dp 2 hiden_size=8", "hiden_size: not a field of a model"),
+        ("--dp 2 hiden_size=8", "hiden_size: not a field of a model; did you mean 'hidden_size'"),
         ("--suite quick --dp 2", "--suite has plans of its own"),
+        ("--suite quick --model tiny --dropout 0.1", "networks of its own; leave out --model, --dropout$"),
+        ("vocab_size=63 --suite full --chip 910A --num-layers 3", "--num-layers, --chip, vocab_size=63$"),
     ],
 )
 def test_replays_that_make_no_sense_are_refused(words, message):

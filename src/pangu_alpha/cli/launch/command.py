@@ -103,11 +103,11 @@ def graph_digest(config: TrainConfig) -> str:
     another config. This function can go when its cache compares them.
     """
     parts = to_mapping({name: getattr(config, name) for name in ("model", "optim", "parallel")})
-    parts |= {
-        "batch_size": config.run.batch_size,
-        "device": config.run.device,
-        "mindspore": version("mindspore"),
-    }
+    run = config.run
+    parts |= {name: getattr(run, name) for name in ("batch_size", "device", "chip", "attention_dropout")}
+    parts["mindspore"] = version("mindspore")
+    if run.attention_dropout == "device":  # its kernel's seeds are constants of the graph
+        parts["seed"] = run.seed
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for path in sorted(Path(pangu_alpha.__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())

@@ -136,7 +136,7 @@ def _as_text(runs: Sequence[Run], found: _Findings) -> str:
         stuck = " (at its bound: check the device's figures)" if value in BOUNDS[name] else ""
         text.append(f"{name}: {getattr(found.start, name):.4g} -> {value:.4g}{stuck}")
     kept = [name for name in calibrate.FITTED if name not in found.names]
-    text.append(f"kept, for these runs cannot tell them: {', '.join(kept) or 'none'}")
+    text.append(f"kept, because these runs do not determine them: {', '.join(kept) or 'none'}")
     if not found.left_out:
         text.append(f"after: in-sample; give {_LEAVE_OUT} runs or more to see each predicted from the others")
     else:

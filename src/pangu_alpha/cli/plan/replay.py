@@ -15,7 +15,7 @@ from pangu_alpha.cli.plan.text import (
 )
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
-from pangu_alpha.config.schema import ConfigError, parse_overrides, to_mapping
+from pangu_alpha.config.schema import ConfigError, nearest, parse_overrides, to_mapping
 from pangu_alpha.config.zoo import load_network
 from pangu_alpha.proof.dry_run.job import Job
 from pangu_alpha.proof.replay.continued import replay_change
@@ -53,6 +53,8 @@ def replayed(options: argparse.Namespace) -> Mapping[str, Job | Change]:
     if options.suite:
         if plan != ParallelPlan():
             raise ValueError("replay: --suite has plans of its own; leave out the options of a plan")
+        if ignored := _of_one_replay(options):
+            raise ValueError(f"replay: --suite has networks of its own; leave out {', '.join(ignored)}")
         suites: dict[str, Callable[[], Any]] = {"quick": quick, "full": suite, "continued": continued}
         return suites[options.suite]()
     if plan.devices == 1:
@@ -66,9 +68,11 @@ def replayed(options: argparse.Namespace) -> Mapping[str, Job | Change]:
         if getattr(plan, field.name) != getattr(defaults, field.name)
     ]
     known = parse_overrides(options.model_fields)
-    unknown = set(known) - {field.name for field in fields(ModelConfig)}
-    if unknown:
-        raise ConfigError([f"{name}: not a field of a model" for name in sorted(unknown)])
+    names = [field.name for field in fields(ModelConfig)]
+    if unknown := set(known) - {*names}:
+        raise ConfigError(
+            [f"{name}: not a field of a model; {nearest(name, names)}" for name in sorted(unknown)]
+        )
     if options.dropout is not None:
         if "dropout" in known:
             raise ValueError("replay: --dropout and dropout= both give the rate; leave one out")
@@ -78,6 +82,13 @@ def replayed(options: argparse.Namespace) -> Mapping[str, Job | Change]:
     layers = layers if options.num_layers is None else options.num_layers
     job = replace(small_job(plan, layers, **shape | known), chip=chip_of(options))
     return {", ".join(differing): job}
+
+
+def _of_one_replay(options: argparse.Namespace) -> list[str]:
+    """Options and words on the command line that say what one plan is replayed with."""
+    names = ("model", "num_layers", "dropout", "chip")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+    return [*given, *options.model_fields]
 
 
 def _float32_shape(name: str) -> dict[str, Any]:

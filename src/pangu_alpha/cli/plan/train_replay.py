@@ -14,7 +14,7 @@ from pangu_alpha.config.families import Chip
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import RunConfig
-from pangu_alpha.config.schema import ConfigError, build, parse_overrides, to_mapping
+from pangu_alpha.config.schema import ConfigError, build, nearest, parse_overrides, to_mapping
 from pangu_alpha.config.zoo import load_network
 from pangu_alpha.files.writing import json_text, write_text
 from pangu_alpha.proof.replay.training.legs import Interruption
@@ -100,9 +100,11 @@ def _shape(options: argparse.Namespace, plan: ParallelPlan) -> dict[str, Any]:
             shape["compute_dtype"] = "float16"  # the meaning of "auto" on the device
         del shape["vocab_size"]
     given = parse_overrides(options.model_fields)
-    allowed = {field.name for field in fields(ModelConfig)} - {"vocab_size"}
-    if unknown := set(given) - allowed:
-        raise ConfigError([f"{name}: not a field that can be given" for name in sorted(unknown)])
+    allowed = [field.name for field in fields(ModelConfig) if field.name != "vocab_size"]
+    if unknown := set(given) - {*allowed}:
+        raise ConfigError(
+            [f"{name}: not a field that can be given; {nearest(name, allowed)}" for name in sorted(unknown)]
+        )
     layers = {} if options.num_layers is None else {"num_layers": options.num_layers}
     return shape | layers | given
 

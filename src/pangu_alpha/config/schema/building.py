@@ -11,7 +11,7 @@ import itertools
 import math
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 from pangu_alpha.config.option import Option, option_of
@@ -120,10 +120,12 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
         cls, values = _CHOICES[cls].choose(values, where)
     if isinstance(values, cls):
         return values
-    if isinstance(values, str) and (read := getattr(cls, "of_file", None)):
-        return read(values)
+    read = getattr(cls, "of_file", None)
+    if read is not None and isinstance(values, str):
+        return _of_file(read, values, where)
     if not isinstance(values, Mapping):
-        raise ConfigError([f"{where or cls.__name__}: expected a mapping of keys, found {quoted(values)}"])
+        wanted = "a mapping of keys" if read is None else "a path or a mapping of keys"
+        raise ConfigError([f"{where or cls.__name__}: expected {wanted}, found {quoted(values)}"])
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = field_types(cls)
     problems = _unknowns(values, cls, where)
@@ -144,6 +146,15 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
     if problems:
         raise ConfigError(problems)
     return cls(**arguments)
+
+
+def _of_file(read: Callable[[str], T], path: str, where: str) -> T:
+    """What a file holds; the errors also name the key that names the file."""
+    try:
+        return read(path)
+    except ConfigError as error:
+        key = f"{where}: " if where else ""
+        raise ConfigError([f"{key}{problem}" for problem in error.problems]) from error
 
 
 def validate(config: Any) -> None:
@@ -314,6 +325,7 @@ _PLAIN = {
     PathText: "a path",
     type(None): "null",
 }
+_PLURAL = {int: "whole numbers", float: "numbers", str: "texts", PathText: "paths", type(None): "nulls"}
 
 
 def _describe(hint: Any) -> str:
@@ -325,7 +337,19 @@ def _describe(hint: Any) -> str:
     if origin is typing.Literal:
         return "one of " + ", ".join(map(repr, arguments))
     if origin is tuple:
-        return f"a list of {_describe(arguments[0])}"
+        return f"a list of {_describe_several(arguments[0])}"
     if origin is dict or dataclasses.is_dataclass(hint):
         return "a mapping"
     return getattr(hint, "__name__", str(hint))
+
+
+def _describe_several(hint: Any) -> str:
+    """What the elements of a list are."""
+    if hint in _PLURAL:
+        return _PLURAL[hint]
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        return f"lists of {_describe_several(arguments[0])}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_describe_several, arguments))
+    return _describe(hint)

@@ -231,7 +231,7 @@ def graph_inputs(
 
 def parameters_of(network: nn.Cell, shapes: Mapping[str, Sequence[int]]) -> list[Parameter]:
     """Returns the parameters of a network in its order, checked against the table of parameters."""
-    found = [parameter for parameter in network.get_parameters() if parameter.name in shapes]
+    found = list(network.get_parameters())
     have = {parameter.name: tuple(parameter.shape) for parameter in found}
     want = {name: tuple(shape) for name, shape in shapes.items()}
     assert have == want, f"not as in network.parameters: {dict(have.items() ^ want.items())}"
@@ -241,6 +241,9 @@ def parameters_of(network: nn.Cell, shapes: Mapping[str, Sequence[int]]) -> list
 def split_off_frozen(parameters: Sequence[Parameter], trained: Sequence[str]) -> list[Parameter]:
     """Returns the parameters that are trained, and marks the others as needing no gradient."""
     names = set(trained)
+    unknown = sorted(names - {parameter.name for parameter in parameters})
+    assert names, "Objective.trained: names no parameter, so there is nothing to train"
+    assert not unknown, f"Objective.trained: not among the network's parameters: {', '.join(unknown)}"
     for parameter in parameters:
         parameter.requires_grad = parameter.name in names
     return [parameter for parameter in parameters if parameter.name in names]

@@ -123,7 +123,7 @@ class Trainer:
         self.world = world or World()
         plan = config.parallel
         self.objective = objective_of(config)
-        self.partitioned = device == "Ascend" and plan.devices > 1 and self.objective.partitions
+        self.partitioned = device == "Ascend" and plan.devices > 1 and self.objective.splits
         problems = [*unrunnable(config, self.partitioned), *_unsplit(self.objective)]
         problems += (f"parallel.{each}" for each in unfit(plan, config.model, run.batch_size))
         if problems:
@@ -339,7 +339,7 @@ class Trainer:
 def _unsplit(objective: Objective) -> Iterator[str]:
     """Yields why a plan is impossible for a network that every device holds whole."""
     plan = objective.config.parallel
-    if not objective.partitions and Mesh.of(plan).row_holders > 1:
+    if not objective.splits and Mesh.of(plan).row_holders > 1:
         yield (
             f"parallel: tp {plan.tp} and pp {plan.pp} would split networks of the family "
             f"{family_of(objective.config.model)!r}, which every device holds whole; use dp alone"

@@ -104,6 +104,11 @@ class Objective(ABC):
         """Names of the parameters that are not trained."""
         return frozenset(parameter_shapes(self.config.model)) - frozenset(self.trained)
 
+    @property
+    def splits(self) -> bool:
+        """Whether a plan may split the network: MindSpore can, and every parameter has moments to save."""
+        return self.partitions and not self.frozen
+
     @abstractmethod
     def network(self, operators: Operators) -> nn.Cell:
         """Makes the network without values; its parameters are those of network.parameters."""

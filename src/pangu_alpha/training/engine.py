@@ -149,6 +149,25 @@ class Engine:
         """Where this rank's boxes lie in the tensors, as Manifest.slices; empty, because they are whole."""
         return {}
 
+    def begin_from(self, source: Source) -> None:
+        """Sets all parameters for a new run from the weights of a checkpoint; call `compile` first.
+
+        What the objective's initial network lacks gets the seed's initial values.
+
+        Raises:
+            CheckpointError: See `load`.
+        """
+        there = parameter_shapes(self.objective.initial_model)
+        if there == self._shapes:
+            return self.load(source, ["model"], verify=True)
+        group = self._groups()["model"]
+        shared = {name: group[name] for name in group if name in there}
+        other = [name for name in shared if there[name] != self._shapes[name]]
+        assert shared and not other, f"Objective.initial_model: has other parameters: {other or [*there]}"
+        _compare_shapes("model", there, source)
+        self.initialize()
+        self._read("model", shared, source, verify=True)
+
     def load(self, source: Source, stems: Sequence[str], verify: bool) -> None:
         """Loads values from a checkpoint of any plan.
 
@@ -163,15 +182,16 @@ class Engine:
         """
         groups = {stem: self._groups()[stem] for stem in stems}
         for stem, group in groups.items():
-            expected = {name: (shape, None) for name, shape in self._expected(stem, group, source).items()}
-            found = {name: (stored.shape, None) for name, stored in source.tensors[stem].items()}
-            compare_tensors(expected, found, f"{source.path}, {stem}")
+            _compare_shapes(stem, self._expected(stem, group, source), source)
         for stem, group in groups.items():
-            for name, parameter in group.items():
-                box = self._box(name)
-                assert box.shape == tuple(parameter.shape), (name, box, parameter.shape)
-                stored = source.tensors[stem][name]
-                parameter.set_data(Tensor(read_box(stored, box, np.float32, verify, name)))
+            self._read(stem, group, source, verify)
+
+    def _read(self, stem: str, group: Mapping[str, Parameter], source: Source, verify: bool) -> None:
+        for name, parameter in group.items():
+            box = self._box(name)
+            assert box.shape == tuple(parameter.shape), (name, box, parameter.shape)
+            stored = source.tensors[stem][name]
+            parameter.set_data(Tensor(read_box(stored, box, np.float32, verify, name)))
 
     def _expected(
         self, stem: str, group: Mapping[str, Parameter], source: Source
@@ -207,6 +227,12 @@ class Engine:
         drawn = [self.objective.draw(step, rows) for rows in numbers]
         fields = self.objective.fields
         return [graph_inputs(fields, batch, each) for batch, each in zip(micro_batches, drawn, strict=True)]
+
+
+def _compare_shapes(stem: str, shapes: Mapping[str, tuple[int, ...]], source: Source) -> None:
+    expected = {name: (shape, None) for name, shape in shapes.items()}
+    found = {name: (stored.shape, None) for name, stored in source.tensors[stem].items()}
+    compare_tensors(expected, found, f"{source.path}, {stem}")
 
 
 def _float(value: float | Sequence[float]) -> Tensor:

@@ -134,7 +134,9 @@ class Trainer:
             logger.warning("%s", note)
         self.config = config
         self.folder = Path(run.output)
-        self.checkpoints = RunCheckpoints(config, self.world, self.partitioned, restarted)
+        self.checkpoints = RunCheckpoints(
+            config, self.world, self.partitioned, restarted, self.objective.initial_model
+        )
         self._start = self.checkpoints.find()  # fails most often, so it comes before the slow parts
         rank = Mesh.of(plan).coordinates(self.world.rank).data
         self.streams = self.objective.open_data(rank, plan.dp)
@@ -301,9 +303,10 @@ class Trainer:
 
     def _restore(self, start: Start) -> None:
         source, manifest = start.source, start.source.manifest
-        check_fits(source, self.config, self.streams.identity)
+        model = self.config.model if start.resumed else self.objective.initial_model
+        check_fits(source, model, self.streams.identity)
         if not start.resumed:
-            self.engine.load(source, ["model"], verify=True)
+            self.engine.begin_from(source)
             logger.info("new run from the weights of %s", source.path)
             return
         check_trained(source, self.objective.frozen)

@@ -24,6 +24,7 @@ from pangu_alpha.checkpoint.tensors import whole
 from pangu_alpha.cli import checkpoint, merge_checkpoint, train
 from pangu_alpha.config.run import build_train_config
 from pangu_alpha.config.schema import to_mapping
+from pangu_alpha.config.zoo import load_model_config
 from pangu_alpha.inference.load import load_for_inference
 from pangu_alpha.model.initialization import initial_values
 from pangu_alpha.network.parameters import parameter_shapes, parameter_table, register_rows
@@ -229,6 +230,19 @@ def test_a_run_that_trains_other_parameters_does_not_go_on(config, tmp_path, mon
         "seeing.bias",
         "seeing.weight",
     ]
+
+
+def test_a_checkpoint_of_another_program_is_of_pangu_alpha(config, tmp_path):
+    model = load_model_config("tiny")
+    weights = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(model).items()}
+    manifest = Manifest(
+        step=0, samples=0, config={"model": to_mapping(model)}, tokenizer=None, kind="weights"
+    )
+    write_checkpoint(tmp_path / "own", {"model": weights}, manifest)
+    port = str(tmp_path / "port")
+    assert checkpoint.main(["export", str(tmp_path / "own"), port, "--to", "huggingface"]) == 0
+    with pytest.raises(ValueError, match="model.family: 'toy': the reader of this form of checkpoint knows"):
+        train.main(["--config", config, "--initial", port])
 
 
 @dataclasses.dataclass(frozen=True)

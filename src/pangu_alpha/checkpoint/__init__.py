@@ -1,4 +1,7 @@
-"""Checkpoints that describe themselves, are whole or absent, and say which byte is wrong; no MindSpore."""
+"""Checkpoints that describe themselves, are complete or absent, and report which bytes are damaged.
+
+Needs no MindSpore.
+"""
 
 __all__ = [
     "foreign",

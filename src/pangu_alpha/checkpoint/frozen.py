@@ -1,4 +1,4 @@
-"""Which parameters of a checkpoint are kept without being trained, so that they have no moments."""
+"""Which parameters of a checkpoint are kept but not trained, and therefore have no moments."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pangu_alpha.checkpoint.naming import MOMENTS
 from pangu_alpha.checkpoint.native.format import Manifest
 from pangu_alpha.files.shown import quoted
 
-STATE = "frozen"  # of Manifest.state: their names, sorted; left out where everything is trained
+STATE = "frozen"  # key of Manifest.state with their sorted names; absent if everything is trained
 
 Shape = tuple[int, ...]
 
 
 def frozen_of(manifest: Manifest, where: Path) -> frozenset[str]:
-    """Names of the parameters that a run keeps and does not train.
+    """Returns the names of the parameters that a run keeps but does not train.
 
     Args:
-        manifest: Of its checkpoint.
+        manifest: The manifest of the run's checkpoint.
         where: The checkpoint, for the error.
 
     Raises:
-        CheckpointError: The manifest does not hold names there.
+        CheckpointError: The manifest's entry is not a list of names.
     """
     names = manifest.state.get(STATE, [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -32,15 +32,15 @@ def frozen_of(manifest: Manifest, where: Path) -> frozenset[str]:
 
 
 def moment_shapes(shapes: Mapping[str, Shape], manifest: Manifest, where: Path) -> dict[str, Shape]:
-    """Shape of every moment that a checkpoint with optimizer state has.
+    """Returns the shape of every moment in a checkpoint with optimizer state.
 
     Args:
-        shapes: Of all parameters.
-        manifest: See `frozen_of`; likewise below.
-        where: The checkpoint.
+        shapes: Shapes of all parameters, frozen ones included.
+        manifest: Names the frozen parameters.
+        where: The checkpoint, for the error.
 
     Raises:
-        CheckpointError: See `frozen_of`.
+        CheckpointError: The manifest's entry is not a list of names.
     """
     frozen = frozen_of(manifest, where)
     trained = {name: shape for name, shape in shapes.items() if name not in frozen}

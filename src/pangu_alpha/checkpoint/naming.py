@@ -1,6 +1,6 @@
-"""Which PanGu-alpha a set of tensors is, by their names and shapes: official ones of 2021 and 2023, or ours.
+"""Recognises a PanGu-alpha by its tensors' names and shapes: the official ones of 2021 and 2023, or ours.
 
-Turns tensors stored under any of these names into a Source by ours. Opens no tensor.
+Turns tensors stored under any of these names into a Source under our names. Reads no tensor's values.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pangu_alpha.network.parameters import (
 )
 
 VOCABULARY = "vocab.model"
-MOST_PADDING = 1 << 10  # rows of a table; it is padded for the devices that share it
+MOST_PADDING = 1 << 10  # rows of an embedding table, which is padded for the devices that share it
 MOMENTS = ("adam_m.", "adam_v.")
 
 _TABLES_2023 = {
@@ -48,29 +48,29 @@ _OUTSIDE = {
 _INSIDE = {theirs: (ours, flip) for ours, (theirs, flip) in LAYER.items()}
 _OFFICIAL = re.compile(r"backbone\.(?:blocks\.(?P<index>[0-9]{1,9})|(?P<top>top_query_layer))\.(?P<rest>.+)")
 _OURS = re.compile("(?:" + layers_expression("(?P<index>[0-9]{1,9})") + r")\.(?P<rest>.+)")
-_CACHES = re.compile(r".*\.(?:key_past|value_past)")  # of the 2023 code's incremental decoding: no weights
+_CACHES = re.compile(r".*\.(?:key_past|value_past)")  # of the 2023 code's incremental decoding; not weights
 _PREFIXES = {moment: moment for moment in MOMENTS} | {"moment1.": MOMENTS[0], "moment2.": MOMENTS[1]}
-_DEEPEST = 8  # parts of a name before the network's own, at most
+_DEEPEST = 8  # most parts of a name in front of the network's own
 _WEIGHTS = re.compile(r"(?:adam_[mv]\.)?(?:backbone\.|blocks\.|query_layer\.|final_norm\.|\w*embedding)")
 
 
 def parameter_of(name: str) -> str:
-    """The parameter that a tensor belongs to: itself, or that of a moment."""
+    """Returns the parameter that a tensor belongs to: a weight itself, or the weight of a moment."""
     prefix = next((prefix for prefix in MOMENTS if name.startswith(prefix)), "")
     return name.removeprefix(prefix)
 
 
 @dataclass(frozen=True)
 class Names:
-    """How tensors are called.
+    """The meaning of a checkpoint's tensor names.
 
     Args:
-        ours: (stem, our name) -> (name found, whether it is stored as our transpose).
-        layers: Number of layers found, the query layer included.
-        norm_order: What the official class of these names computes; None where the names do not tell.
-        year: 2021 or 2023, whose code has such names; None for our own.
-        aside: Names of tensors that are no weights or moments.
-        front: What stands before all names, put there by a cell around the network.
+        ours: (stem, our name) -> (stored name, whether the stored tensor is the transpose of ours).
+        layers: Number of layers, including the query layer.
+        norm_order: What the official class with these names computes; None if the names do not determine it.
+        year: 2021 or 2023, the version of the official code that uses these names; None for our own names.
+        aside: Names of tensors that are neither weights nor moments.
+        front: Common prefix of all names, added by a cell around the network.
     """
 
     ours: Mapping[tuple[str, str], tuple[str, bool]]
@@ -82,18 +82,18 @@ class Names:
 
 
 def read_names(names: Iterable[str], where: object) -> Names:
-    """Tells whose names these are and what they mean.
+    """Recognises whose names a checkpoint uses and what they mean.
 
     Args:
-        names: Of all tensors of a checkpoint, moments included.
-        where: Where they were found, for errors.
+        names: Names of all tensors of the checkpoint, including moments.
+        where: The checkpoint, for errors.
 
     Raises:
-        CheckpointError: They are not of a PanGu-alpha, or some look like weights and are unknown.
+        CheckpointError: They are not the names of a PanGu-alpha, or some look like weights and are unknown.
     """
     names = list(names)
     front = _front(names, where)
-    found: dict[str, str] = {}  # by the names without what is around the network
+    found: dict[str, str] = {}  # by the names without the network's prefix
     for name in names:
         plain = _plain(name, front)
         if plain in found:
@@ -106,7 +106,7 @@ def read_names(names: Iterable[str], where: object) -> Names:
 
 
 def _front(names: Iterable[str], where: object) -> str:
-    """What stands before the network's own names: a cell that holds it as `network` puts "network." there.
+    """Returns the prefix of the network's names: a cell with the network as `network` adds "network.".
 
     Raises:
         CheckpointError: There are several networks.
@@ -128,12 +128,12 @@ def _front(names: Iterable[str], where: object) -> str:
 
 
 def _prefix(name: str) -> str:
-    """How MindSpore's optimizers call a moment; empty for a weight."""
+    """Returns the prefix by which MindSpore's optimizers name a moment; empty for a weight."""
     return next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
 
 
 def _plain(name: str, front: str) -> str:
-    """A name as the network itself would have it, moments under our prefixes."""
+    """Returns a name without the network's prefix; moments get our prefixes."""
     prefix = _prefix(name)
     base = name.removeprefix(prefix)
     if front and not base.startswith(front):
@@ -142,7 +142,7 @@ def _plain(name: str, front: str) -> str:
 
 
 def _is_known(base: str) -> bool:
-    """Whether it is the name of a parameter of the network, ours or official."""
+    """Whether this is the name of one of the network's parameters, ours or official."""
     if base in _OUTSIDE or find_row(base):
         return True
     official = _OFFICIAL.fullmatch(base)
@@ -150,7 +150,7 @@ def _is_known(base: str) -> bool:
 
 
 def _read_plain(names: Sequence[str], where: object) -> Names:
-    """As `read_names`, of names without what is around the network."""
+    """Recognises names from which the network's prefix has been removed; see `read_names`."""
     theirs = next((name for name in names if name.startswith("backbone.")), None)
     official = theirs is not None
     own = next((name for name in names if _OURS.fullmatch(name)), None)
@@ -195,12 +195,12 @@ def _read_plain(names: Sequence[str], where: object) -> Names:
 
 
 def _place(name: str, official: bool, last: int | None) -> tuple[str, str, bool] | None:
-    """Stem, our name and transposition of a tensor; None for one that is unknown.
+    """Returns stem, our name and transposition of a tensor, or None if it is unknown.
 
     Args:
-        name: As found.
-        official: Whether it is one of the official code's.
-        last: Number of the block that is the query layer; None where that has a name of its own.
+        name: The stored name.
+        official: Whether the name is the official code's.
+        last: Number of the block that is the query layer; None if that layer has a name of its own.
     """
     base = parameter_of(name)
     prefix = name.removesuffix(base)
@@ -219,14 +219,13 @@ def _place(name: str, official: bool, last: int | None) -> tuple[str, str, bool]
 
 
 def check_axes(names: Names, found: Mapping[str, tuple[Sequence[int], Path]]) -> None:
-    """Makes sure that vectors are vectors and matrices matrices, before their sizes are asked for.
+    """Checks that vectors and matrices have the right number of dimensions before their sizes are used.
 
     Args:
-        names: How the tensors are called.
-        found: Shape and file by the name found.
+        found: Shape and file by stored name.
 
     Raises:
-        CheckpointError: One has another number of dimensions; names tensor, shape and file.
+        CheckpointError: A tensor has another number of dimensions; the message names tensor, shape and file.
     """
     for (_, ours), (theirs, _flip) in names.ours.items():
         (shape, file), expected = found[theirs], len(row_of(parameter_of(ours)).sizes)
@@ -243,20 +242,19 @@ def find_config(
     where: Path,
     sliced: bool = False,
 ) -> tuple[ModelConfig, tuple[str, ...]]:
-    """The network's shape, from what the user says and what the tensors say.
+    """Derives the network's shape from the user's options and the tensors.
 
     Args:
-        names: How the tensors are called.
-        shapes: Shape by the name found.
-        options: What the user says.
-        where: Where they were found, for errors.
-        sliced: The shapes are those of slices.
+        shapes: Shape by stored name.
+        options: The user's options, which go before what the tensors show.
+        where: The checkpoint, for errors.
+        sliced: Whether the shapes are those of slices.
 
     Returns:
         The shape, and a sentence for everything that was assumed.
 
     Raises:
-        CheckpointError: Neither says which model it is.
+        CheckpointError: Neither the options nor the tensors determine the model.
         ConfigError: The model that the user names does not exist.
     """
     notes = []
@@ -284,7 +282,7 @@ def find_config(
 
 
 def given_model(model: str | ModelConfig) -> ModelConfig:
-    """A shape as it is, or by a shipped model's name or a YAML's path; see `load_network`.
+    """Returns a given shape, or that of a shipped model's name or a YAML's path; see `load_network`.
 
     Raises:
         ConfigError: There is no such model or file, or it breaks a rule.
@@ -296,7 +294,7 @@ def _guess(names: Names, shapes: Mapping[str, Sequence[int]], where: Path, slice
     query = names.ours.get(("model", f"{QUERY_LAYER.name}.attention.query.weight"))
     if query is None:
         raise CheckpointError(f"{where}: the query layer's attention.dense1.weight is missing")
-    hidden = shapes[query[0]][1]  # never cut over its inputs
+    hidden = shapes[query[0]][1]  # this matrix is never cut along its inputs
     known = {config.hidden_size: config for config in map(load_model_config, MODEL_NAMES)}
     if hidden not in known:
         raise UnclearError(
@@ -313,7 +311,7 @@ def _guess(names: Names, shapes: Mapping[str, Sequence[int]], where: Path, slice
 
 
 def _rows(names: Names, shapes: Mapping[str, Sequence[int]], table: str, expected: int, sliced: bool) -> int:
-    """Rows of a table; those of the shipped model where those of the slice may be a part of them."""
+    """Returns the rows of an embedding table; those of the shipped model if a slice can be a part of it."""
     if ("model", table) not in names.ours:
         return expected
     rows = shapes[names.ours["model", table][0]][0]
@@ -328,15 +326,14 @@ def as_source(
     info: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> Source:
-    """Tensors under foreign names as a Source by ours.
+    """Returns tensors under stored names as a Source under our names.
 
     Args:
         path: What was opened.
-        form: What it is.
-        stored: The tensors by the names found.
-        options: What the user says about them.
-        info: Numbers stored beside them; "step_num" is the step.
-        notes: What the user should know.
+        form: Description of the form, to be shown to the user.
+        stored: The tensors by stored name.
+        info: Numbers stored beside the tensors; "step_num" is the step.
+        notes: Sentences to be shown to the user.
 
     Raises:
         CheckpointError: Tensors are missing, unknown or of another shape than the model's; all are listed.
@@ -368,17 +365,17 @@ def as_source(
 
 
 def vocabulary_digest(path: Path) -> str | None:
-    """Digest of the vocabulary beside or in a checkpoint; None where there is none.
+    """Returns the digest of the vocabulary beside or in a checkpoint, or None if there is none.
 
     Raises:
-        CheckpointError: It is a git-LFS pointer.
+        CheckpointError: The vocabulary is a git-LFS pointer.
     """
     file = (path if path.is_dir() else path.parent) / VOCABULARY
     return hashlib.sha256(read_bytes(file)).hexdigest() if file.is_file() else None
 
 
 def _is_padded(rows: int, vocabulary: int) -> bool:
-    """Whether rows beyond the vocabulary may be padding: those of another vocabulary are never cut off."""
+    """Whether rows beyond the vocabulary may be padding: rows of another vocabulary are never cut off."""
     return vocabulary < rows < vocabulary + MOST_PADDING
 
 
@@ -395,7 +392,7 @@ def _without_padding(tensors: Mapping[str, Mapping[str, Stored]], rows: int) -> 
 
 
 def _check_weights(path: Path, config: ModelConfig, names: Names, found: Mapping[str, Stored]) -> None:
-    """Compares by the names the user knows: those found, else the official ones."""
+    """Compares the weights with the model's; errors use the stored names, otherwise the official ones."""
     official = released_names(config) if names.year is not None else {}
     known = {
         ours: names.ours.get(("model", ours), official.get(ours, (ours, False)))[0]
@@ -408,7 +405,7 @@ def _check_weights(path: Path, config: ModelConfig, names: Names, found: Mapping
 
 
 def _check_moments(config: ModelConfig, tensors: dict[str, dict[str, Stored]]) -> list[str]:
-    """Keeps the optimizer's tensors only if all are there; says so if not."""
+    """Keeps the moments only if all are present; otherwise returns a note that they are left out."""
     moments = tensors["optimizer"]
     expected = {
         prefix + name: shape for prefix in MOMENTS for name, shape in parameter_shapes(config).items()

@@ -1,6 +1,6 @@
-"""Opens a checkpoint of any known form: ours here, others by the modules in READERS.
+"""Opens a checkpoint of any known form: our own here, other forms by the modules in READERS.
 
-Opening looks at names, shapes and headers. Bytes are compared with their checksums when they are read.
+Opening examines names, shapes and headers. Checksums are compared when the bytes are read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from pangu_alpha.parallel.layout import layouts, slice_writers
 STEMS = ("model", "optimizer")
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
-_MOST_RANKS = 1 << 20  # a damaged plan must not ask for more memory than there is
+_MOST_RANKS = 1 << 20  # a damaged plan must not make us allocate more memory than there is
 Section = TypeVar("Section", ModelConfig, ParallelPlan)
 
 _LOOKED_FOR = (
@@ -49,20 +49,20 @@ _LOOKED_FOR = (
 
 
 class Reader(Protocol):
-    """A module that reads one form of others."""
+    """A module that reads one of the other forms."""
 
     def recognises(self, path: Path) -> bool:
-        """Whether a path looks like its form; raises nothing."""
+        """Whether a path looks like the form; never raises."""
 
     def open_(self, path: Path, options: OpenOptions) -> Source:
-        """Opens it."""
+        """Opens a checkpoint of the form."""
 
 
 # Asked in this order.
 READERS: tuple[Reader, ...] = (
     released_folder, mindspore_slices, mindformers_folder, ckpt_file, huggingface, megatron,
 )  # fmt: skip
-_PLACED = (released_folder, mindspore_slices)  # those that a strategy file is for
+_PLACED = (released_folder, mindspore_slices)  # readers that use a strategy file
 
 
 class _Part(NamedTuple):
@@ -76,19 +76,20 @@ def open_source(
     options: OpenOptions | None = None,
     boxes: Mapping[str, Box] | None = None,
 ) -> Source:
-    """Opens what lies at a path, whatever form it has.
+    """Opens the checkpoint at a path, whatever its form.
 
     Args:
-        path: A checkpoint; a run's output folder or its `checkpoints`, of which the newest whole one is
-            taken; or several folders, of nodes that each hold some ranks' parts.
-        options: What it may not say itself. What it does say itself may be given if it is the same.
-        boxes: What is going to be read of each parameter and its moments. Of a checkpoint of many ranks only
-            the parts that hold some of that are opened, and the pieces found in them given: a rank among
-            thousands need not open the parts of all others. None is everything.
+        path: A checkpoint; a run's output folder or its `checkpoints`, whose newest complete one is taken; or
+            several folders, of nodes that each hold some ranks' parts.
+        options: Facts that the checkpoint may lack. An option that repeats a fact it has is accepted.
+        boxes: The box of each parameter, and of its moments, that is going to be read; None means everything.
+            Of a checkpoint of many ranks only the parts that overlap these boxes are opened: a rank among
+            thousands need not open the parts of all others.
 
     Raises:
-        CheckpointError: There is none, its form is unknown, or it is damaged, unfinished or incomplete; an
-            option contradicts it or is of no use for it; or its tensors are no floating point numbers.
+        CheckpointError: There is no checkpoint, its form is unknown, or it is damaged, unfinished or
+            incomplete; an option contradicts it or does not apply to it; or its tensors are not floating
+            point.
         ConfigError: The model that the user names does not exist.
     """
     options = options or OpenOptions()
@@ -121,10 +122,10 @@ def _open_foreign(path: Path, options: OpenOptions) -> Source:
 
 
 def _refuse_others(source: Source, options: OpenOptions) -> None:
-    """Makes sure that options do not contradict what a checkpoint of ours says itself.
+    """Checks that the options do not contradict what a checkpoint of our form records.
 
     Raises:
-        CheckpointError: They do.
+        CheckpointError: An option contradicts the checkpoint.
         ConfigError: The model given does not exist.
     """
     refuse_strategy(source.path, source.form, options)
@@ -142,12 +143,12 @@ def _refuse_others(source: Source, options: OpenOptions) -> None:
 
 
 def other_network(own: Mapping[str, Any], model: ModelConfig, where: str) -> str | None:
-    """Why the weights of one network cannot be those of another; None if they can.
+    """Returns why the weights of one network cannot be used for another, or None if they can.
 
     Args:
-        own: What a checkpoint says of its network, by field of ModelConfig.
-        model: The other one.
-        where: Who asks for that.
+        own: The checkpoint's network, by field of ModelConfig.
+        model: The network that is asked for.
+        where: The option or file that asks for it.
     """
     if (theirs := family_of(own)) != family_of(model):
         own_family = f"{family_of(model)!r} in {where}"
@@ -164,10 +165,10 @@ def other_network(own: Mapping[str, Any], model: ModelConfig, where: str) -> str
 
 
 def _compare_with_config(source: Source) -> None:
-    """Makes sure that a checkpoint of ours holds a network of the sizes that its manifest says.
+    """Checks that a checkpoint of our form has a network of the sizes in its manifest.
 
     Raises:
-        CheckpointError: It does not; every difference is named.
+        CheckpointError: Sizes differ; every difference is named.
     """
     where, tensors = source.path / MANIFEST, source.tensors.get("model")
     if not tensors:
@@ -187,10 +188,10 @@ def _compare_with_config(source: Source) -> None:
 
 
 def _refuse_integers(source: Source) -> None:
-    """Refuses what a quantised file holds: integers, whose scales are not read.
+    """Refuses integer tensors, as quantised files have them, because their scales are not read.
 
     Raises:
-        CheckpointError: There are some; they are named.
+        CheckpointError: There are integer tensors; they are named.
     """
     names = [
         f"{name} is {piece.dtype}"
@@ -211,7 +212,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _candidates(path: Path) -> Iterator[Path]:
-    """Folders in which a checkpoint of ours may be, the newest first."""
+    """Yields folders that may hold a checkpoint of our form, the newest first."""
     if (path / MARKER).is_file() or any(_part_folders(path)):
         yield path
         return
@@ -226,7 +227,7 @@ def _part_folders(path: Path) -> Iterator[Path]:
 
 
 def _open_ours(paths: Sequence[Path], boxes: Mapping[str, Box] | None) -> Source:
-    """The newest checkpoint that is whole, with notes about those passed over."""
+    """Opens the newest complete checkpoint, with notes about those that were skipped."""
     found = {path: [*_candidates(path)] for path in paths}
     for path in paths:
         if not found[path]:
@@ -265,7 +266,7 @@ def _open_folders(folders: Sequence[Path], boxes: Mapping[str, Box] | None) -> S
 
 def _open_whole(path: Path, boxes: Mapping[str, Box] | None) -> Source:
     manifest = read_checkpoint(path, verify=False, parts=()).manifest
-    # Never a path: what lies elsewhere is no part of the checkpoint.
+    # Never a path: files elsewhere do not belong to the checkpoint.
     if strange := [name for name in manifest.parts if rank_of(name) is None]:
         raise CheckpointError(
             f"{path / MANIFEST}: malformed: a part is called {quoted(strange[0])}, not rank_00000"
@@ -291,7 +292,7 @@ def _open_whole(path: Path, boxes: Mapping[str, Box] | None) -> Source:
 def _tensors_for(
     boxes: Mapping[str, Box], path: Path, manifest: Manifest
 ) -> dict[str, dict[str, Stored]] | None:
-    """All tensors, with the pieces that the parts of the boxes' writers hold; None if that is not enough."""
+    """Returns all tensors, with the pieces of the ranks that hold the boxes; None if those are too few."""
     model = _built(path, manifest, ModelConfig, "model")
     plan = _built(path, manifest, ParallelPlan, "parallel")
     if plan.devices != len(manifest.parts):
@@ -320,7 +321,7 @@ def _tensors_for(
 
 
 def _open_part(path: Path, expected: str) -> _Part:
-    """A rank's part, whose manifest has the checksum `expected`."""
+    """Opens a rank's part, whose manifest has the checksum `expected`."""
     if not path.is_dir():
         raise CheckpointError(f"{path}: missing: a rank's part of a checkpoint that was whole")
     found = checksum(read_bytes(path / MANIFEST)) if (path / MANIFEST).is_file() else "none"
@@ -332,7 +333,7 @@ def _open_part(path: Path, expected: str) -> _Part:
 
 
 def _put_together(path: Path, where: str, parts: Mapping[str, _Part]) -> Source:
-    """A checkpoint of parts that no marker holds together: those of nodes without shared storage."""
+    """Combines parts without a common marker, as nodes without shared storage write them."""
     first = parts[min(parts)].manifest
     plan = _built(parts[min(parts)].path, first, ParallelPlan, "parallel")
     if plan.devices > _MOST_RANKS:
@@ -357,13 +358,13 @@ def _put_together(path: Path, where: str, parts: Mapping[str, _Part]) -> Source:
 
 
 def _built(path: Path, manifest: Manifest, kind: type[Section], key: str) -> Section:
-    """A section of the configuration that a manifest keeps.
+    """Builds a section of the configuration from a manifest.
 
     Raises:
-        CheckpointError: It is missing or breaks a rule.
+        CheckpointError: The section is missing or breaks a rule.
     """
     values = manifest.config.get(key, {})
-    if isinstance(values.get("table"), str):  # a plan's table of operators, of which a run saves the content
+    if isinstance(values.get("table"), str):  # a path; a run saves the operator table's content instead
         raise CheckpointError(
             f"{path / MANIFEST}: {key}.table: names a file; a checkpoint holds the table's content"
         )
@@ -379,7 +380,7 @@ def _built(path: Path, manifest: Manifest, kind: type[Section], key: str) -> Sec
 
 
 def _tensors(parts: Iterable[_Part]) -> dict[str, dict[str, Stored]]:
-    """Every tensor of some parts, in which each element lies once."""
+    """Returns every tensor of some parts; each element is in exactly one piece."""
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     pieces: dict[str, dict[str, list[Piece]]] = {}
     for part in parts:

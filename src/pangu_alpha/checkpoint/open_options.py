@@ -1,4 +1,4 @@
-"""What a user says of a checkpoint that does not say it itself."""
+"""Facts about a checkpoint that it does not record itself and the user has to add."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pangu_alpha.config.model import ModelConfig, NormOrder
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """What the user adds where a checkpoint does not say it itself.
+    """Facts that the user adds to a checkpoint.
 
     Args:
-        model: Its shape: a shipped model's name, a YAML, or the shape.
+        model: A shipped model's name, a YAML, or the shape itself.
         strategy: MindSpore's strategy file.
-        norm_order: As in ModelConfig.
-        shared: Whether this is said of several checkpoints, as when two are compared: a strategy that one of
-            them has no use for is then left aside.
+        norm_order: Order of the layer norms, as in ModelConfig.
+        shared: Whether the options apply to several checkpoints, as in a comparison: a checkpoint that has no
+            use for the strategy then ignores it.
     """
 
     model: str | ModelConfig | None = None

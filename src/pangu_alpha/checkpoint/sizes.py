@@ -1,6 +1,6 @@
-"""The sizes of a network as its tensors show them and as files and options beside them say them: all one?
+"""Checks that tensors, files and options agree on the sizes of a network.
 
-A checkpoint that lost a layer opens as a smaller model if nobody compares them.
+Without this check a checkpoint that has lost a layer would open as a smaller model.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.files.shown import quoted
 from pangu_alpha.network.parameters import BLOCKS, QUERY_LAYER, row_by_length
 
-# Sizes by our names; the last two are no fields of ModelConfig: its networks have them by definition.
+# Sizes by our names. The last two are not fields of ModelConfig, whose networks fix them.
 FIELDS = ("vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length")
 FEED_FORWARD, TIED = "ffn_size", "tied_head"
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What one place says of the sizes.
+    """The sizes that one file or option states.
 
     Args:
-        where: The place, for errors: "config.json", "--model".
-        sizes: By our names; what it does not say is not in it.
-        names: Its own name of a size, where that is another.
+        where: The file or option, for errors: "config.json", "--model".
+        sizes: By our names; sizes that are not stated are absent.
+        names: Its own name of a size, if that differs from ours.
     """
 
     where: str
@@ -39,18 +39,18 @@ class Statement:
 
 
 def stated(where: str, values: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> list[Statement]:
-    """What a file says of the sizes, under one or more names of each.
+    """Returns the sizes that a file states, each under one or more possible names.
 
     Args:
         where: The file, for errors.
-        values: Of the file.
-        names: Our name -> its names for the same. A value of null says nothing.
+        values: The file's entries.
+        names: Our name -> names by which the file may call it. A value of null states nothing.
 
     Returns:
-        One statement, or more where it says a size under several names.
+        One statement, or several if a size is stated under several names.
 
     Raises:
-        CheckpointError: A size is no whole number above 0.
+        CheckpointError: A size is not a whole number above 0.
     """
     found: list[Statement] = []
     for ours, theirs in names.items():
@@ -68,20 +68,20 @@ def stated(where: str, values: Mapping[str, Any], names: Mapping[str, Sequence[s
 
 
 def model_statement(model: ModelConfig, where: str) -> Statement:
-    """The sizes that a whole configuration says."""
+    """Returns the sizes of a whole configuration as a statement."""
     return Statement(where, {name: getattr(model, name) for name in FIELDS}, {})
 
 
 def refuse_contradictions(shown_by_tensors: Mapping[str, Any], said: Iterable[Statement], path: Path) -> None:
-    """Makes sure that all places say the same, and that the tensors show it.
+    """Checks that all statements agree with each other and with the tensors.
 
     Args:
-        shown_by_tensors: Sizes that no place needs to say.
-        said: What the places say.
-        path: What is opened, for the error.
+        shown_by_tensors: Sizes that follow from the tensors, which need not be stated.
+        said: The statements of files and options.
+        path: The checkpoint, for the error.
 
     Raises:
-        CheckpointError: They do not; every difference is named.
+        CheckpointError: Sizes differ; every difference is named.
     """
     first = {name: (value, "the tensors show") for name, value in shown_by_tensors.items()}
     first[TIED] = (True, "PanGu-alpha has")
@@ -107,15 +107,15 @@ def refuse_contradictions(shown_by_tensors: Mapping[str, Any], said: Iterable[St
 
 
 def layer_count(found: Iterable[str], layer: str, where: Path) -> int:
-    """Number of layers, whose numbers must be 0, 1, 2, ...
+    """Returns the number of layers, whose numbers must be 0, 1, 2, ...
 
     Args:
         found: Names of the tensors.
-        layer: What stands before the number, as in "transformer.h.".
-        where: What is opened, for the error.
+        layer: The text before the number, as in "transformer.h.".
+        where: The checkpoint, for the error.
 
     Raises:
-        CheckpointError: Some are missing between others, or there are more than any network has; says which.
+        CheckpointError: Layers are missing between others, or there are more than any network has.
     """
     pattern = re.compile(re.escape(layer) + r"([0-9]{1,9})\..+")
     numbers = sorted({int(match[1]) for name in found if (match := pattern.fullmatch(name))})
@@ -135,10 +135,10 @@ def layer_count(found: Iterable[str], layer: str, where: Path) -> int:
 
 
 def sizes_of_ours(found: Mapping[str, Stored], where: Path) -> dict[str, int]:
-    """The sizes that tensors by our names show, as far as they are there.
+    """Returns the sizes that tensors under our names show; sizes of missing tensors are left out.
 
     Raises:
-        CheckpointError: There are gaps between the layers, or a table is no matrix.
+        CheckpointError: There are gaps between the layers, or a table is not a matrix.
     """
     query = any(name.startswith(f"{QUERY_LAYER.name}.") for name in found)
     layers = layer_count(found, BLOCKS.name.removesuffix("*"), where) + query
@@ -150,10 +150,10 @@ def sizes_of_ours(found: Mapping[str, Stored], where: Path) -> dict[str, int]:
 
 
 def matrix(found: Mapping[str, Stored], name: str, where: Path) -> tuple[int, int]:
-    """Rows and columns of a table.
+    """Returns rows and columns of a table.
 
     Raises:
-        CheckpointError: It is missing or no matrix; names the tensor, its shape and its file.
+        CheckpointError: The table is missing or not a matrix; the message names tensor, shape and file.
     """
     if name not in found:
         raise CheckpointError(f"{where}: missing: {name}")
@@ -170,7 +170,8 @@ def shipped_layers(layers: int, shipped: ModelConfig, where: Path) -> None:
     """Refuses to take the number of heads from a shipped model of which some layers seem to be lost.
 
     Raises:
-        UnclearError: More than half of its layers are there, but not all: they would make a smaller model.
+        UnclearError: More than half of its layers are present, but not all, so that the checkpoint looks like
+            a smaller model.
     """
     if shipped.num_layers / 2 < layers < shipped.num_layers:
         raise UnclearError(

@@ -1,4 +1,4 @@
-"""What a checkpoint of any form is, in a few figures. Opens no tensor."""
+"""Summarises a checkpoint of any form in a few figures. Reads no tensor's values."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from pangu_alpha.config.zoo import MODEL_NAMES, load_model_config
 from pangu_alpha.files.shown import shown_name
 from pangu_alpha.network.parameters import find_row
 
-_GROUPS = ("embeddings", "attention", "feed-forward", "norms")  # in this order, others behind them
+_GROUPS = ("embeddings", "attention", "feed-forward", "norms")  # in this order, other groups after them
 _KEPT = ("vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length")
 
 
 @dataclass(frozen=True)
 class Group:
-    """Tensors of a kind.
+    """A group of tensors of one kind.
 
     Args:
         stem: "model" or "optimizer".
-        name: Of the kind.
-        tensors: Their number.
-        elements: Of all of them.
-        bytes: As stored.
-        dtypes: Types found.
+        name: Name of the kind, such as "attention".
+        tensors: Number of tensors.
+        elements: Total number of elements.
+        bytes: Size as stored.
+        dtypes: Types that occur.
     """
 
     stem: str
@@ -49,19 +49,17 @@ class Summary:
 
     Args:
         path: What was opened.
-        form: What it is.
-        model: Its shape.
-        shipped: The shipped model of this shape, if there is one.
+        form: Description of the form.
+        shipped: Name of the shipped model of this shape, if there is one.
         parameters: Number of trained scalars.
-        plan: Parallel plan that it is cut for; None where it is not said.
+        plan: Parallel plan for which the checkpoint is cut; None if it is not recorded.
         step: Optimizer steps done.
         samples: Windows of data consumed.
         tokenizer: Digest of the vocabulary.
         files: Number of files with tensors.
-        bytes: Of all tensors as stored.
-        groups: See Group.
-        notes: What was assumed or left aside.
-        tensors: Shape, types, number of pieces by stem and name.
+        bytes: Size of all tensors as stored.
+        notes: Assumptions that were made, and things that were left out.
+        tensors: Shape, types and number of pieces by stem and name.
     """
 
     path: str
@@ -81,11 +79,11 @@ class Summary:
 
 
 def summarize(source: Source) -> Summary:
-    """The figures of a checkpoint that was opened.
+    """Returns the figures of an opened checkpoint.
 
     Raises:
-        CheckpointError: It does not say which model it is of.
-        ConfigError: What it says of the model breaks a rule.
+        CheckpointError: The checkpoint does not record its model.
+        ConfigError: The recorded model breaks a rule.
     """
     manifest = source.manifest
     if "model" not in manifest.config:
@@ -113,7 +111,7 @@ def summarize(source: Source) -> Summary:
 
 
 def shipped_name(model: ModelConfig) -> str | None:
-    """Name of the shipped model of this shape, if there is one."""
+    """Returns the name of the shipped model of this shape, if there is one."""
     for name in MODEL_NAMES if family_of(model) == PANGU else ():
         other = load_model_config(name)
         if all(getattr(model, key) == getattr(other, key) for key in _KEPT):
@@ -122,7 +120,7 @@ def shipped_name(model: ModelConfig) -> str | None:
 
 
 def size_text(size: int) -> str:
-    """A number of bytes for people, in decimal units."""
+    """Returns a number of bytes as text in decimal units."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6)):
         if size >= factor:
             return f"{size / factor:.2f} {unit}"
@@ -130,18 +128,18 @@ def size_text(size: int) -> str:
 
 
 def stored_bytes(stored: Stored) -> int:
-    """Bytes that a tensor takes in its files."""
+    """Returns the number of bytes that a tensor takes in its files."""
     return sum(length for piece in stored.pieces for _, length in piece.extents)
 
 
 def summary_json(summary: Summary, tensors: bool) -> dict[str, Any]:
-    """Plain data for JSON; the single tensors only where asked for."""
+    """Returns the summary as plain data for JSON; `tensors` adds the single tensors."""
     values = to_mapping(summary)
     return values if tensors else {key: value for key, value in values.items() if key != "tensors"}
 
 
 def summary_lines(summary: Summary, tensors: bool) -> Iterator[str]:
-    """The same for people."""
+    """Yields the summary as lines of text; `tensors` adds the single tensors."""
     model, plan = summary.model, summary.plan
     known = f"{summary.shipped}: " if summary.shipped else ""
     yield summary.path

@@ -1,6 +1,7 @@
-"""Tensors as boxes of bytes: which part of which whole lies where in which file. Opens no file.
+"""Boxes and pieces: which part of which tensor lies where in which file. Opens no file.
 
-What every reader of checkpoints gives and every writer is given, so that any form turns into any other.
+Every reader of checkpoints returns these descriptions and every writer takes them, so that any form can be
+converted into any other.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class Box(NamedTuple):
     """A rectangular part of a tensor.
 
     Args:
-        start: First index along each dimension; there is at least one.
+        start: First index along each dimension; there is at least one dimension.
         shape: Length along each dimension.
     """
 
@@ -27,7 +28,7 @@ class Box(NamedTuple):
 
     @property
     def stop(self) -> tuple[int, ...]:
-        """The index behind the last one along each dimension."""
+        """The index after the last one along each dimension."""
         return tuple(start + size for start, size in zip(self.start, self.shape, strict=True))
 
     @property
@@ -41,13 +42,13 @@ class Box(NamedTuple):
         return Box(self.start[::-1], self.shape[::-1])
 
     def intersect(self, other: Box) -> Box | None:
-        """What two boxes of one tensor share; None where they share nothing."""
+        """Returns the overlap of two boxes of one tensor, or None if they do not overlap."""
         start = tuple(map(max, self.start, other.start))
         shape = tuple(map(_length, start, self.start, self.shape, other.start, other.shape))
         return Box(start, shape) if min(shape) > 0 else None
 
     def within(self, outer: Box) -> tuple[slice, ...]:
-        """Index of this box in an array that holds `outer`."""
+        """Returns the index of this box in an array that holds `outer`."""
         return tuple(
             slice(begin - base, end - base)
             for begin, end, base in zip(self.start, self.stop, outer.start, strict=True)
@@ -55,7 +56,7 @@ class Box(NamedTuple):
 
 
 def whole(shape: Sequence[int]) -> Box:
-    """The box of a whole tensor."""
+    """Returns the box of a whole tensor."""
     return Box((0,) * len(shape), tuple(shape))
 
 
@@ -64,7 +65,7 @@ def _length(begin: int, first: int, size: int, second: int, other: int) -> int:
 
 
 def spans(extents: Sequence[tuple[int, int]], start: int, length: int) -> Iterator[tuple[int, int, int]]:
-    """Where bytes `start` to `start + length` of a piece lie: place in the file, first byte, length."""
+    """Locates bytes `start` to `start + length` of a piece: file offset, first byte, length of each run."""
     passed, end = 0, start + length
     for offset, size in extents:
         first, last = max(start, passed), min(end, passed + size)
@@ -80,13 +81,13 @@ class Piece:
     """A box of a tensor, stored row-major in a file.
 
     Args:
-        box: Which part. It may reach beyond the whole: what lies there is padding of the table.
-        file: Where.
+        box: The part of the tensor. It may extend beyond the tensor into the table's padding.
+        file: The file that holds the bytes.
         extents: Offset and length of its bytes in the file, in order. Unit: bytes.
-        dtype: numpy's name of its type, or "bfloat16".
+        dtype: numpy's name of the type, or "bfloat16".
         transposed: Whether the file holds the box's transpose (of two dimensions).
-        checksum: xxh3_128 of its bytes, where that is known.
-        label: What to call it in an error, such as "rank_00003".
+        checksum: xxh3_128 of the bytes, if known.
+        label: What errors call the piece, such as "rank_00003".
     """
 
     box: Box
@@ -113,17 +114,17 @@ class Stored:
     """A tensor as a checkpoint holds it, or is to hold it.
 
     Args:
-        shape: Of the whole, without padding.
-        pieces: Of a checkpoint that is read they cover every element exactly once, or those that it was
-            opened for, and all or none are transposed. Those to be written may be of any kind, and repeat
-            each other.
+        shape: Shape of the whole tensor without padding.
+        pieces: For reading, they cover every element exactly once, or every element of the boxes for which
+            the checkpoint was opened, and all or none are transposed. For writing, they may overlap and mix
+            both.
     """
 
     shape: tuple[int, ...]
     pieces: tuple[Piece, ...]
 
     def missing(self, box: Box) -> int:
-        """How many elements of a box are in no piece, where none is in two; padding never misses."""
+        """Returns how many elements of a box are in no piece, if none is in two; padding is never missing."""
         inside = whole(self.shape).intersect(box)
         if inside is None:
             return 0
@@ -132,20 +133,21 @@ class Stored:
 
     @property
     def flipped(self) -> Stored:
-        """Its transpose, of the same bytes."""
+        """The transpose, stored in the same bytes."""
         return Stored(self.shape[::-1], tuple(piece.flipped for piece in self.pieces))
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint of any form, by our names of the tensors.
+    """A checkpoint of any form, with its tensors under our names.
 
     Args:
         path: What was opened.
-        form: What it is, for the reader's eyes: "slices of 32 ranks", "released 2.6B, 512 slices", ...
-        manifest: What it says about itself, or what is known of its form; its config has at least "model".
+        form: Description for the user: "slices of 32 ranks", "released 2.6B, 512 slices", ...
+        manifest: What the checkpoint records about itself, or what is known of its form; its config has at
+            least "model".
         tensors: By stem ("model", "optimizer") and name.
-        notes: What the user should know: what was guessed, what was left aside.
+        notes: Sentences for the user: what was guessed, what was left out.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""Why a path opens as no form: what is wrong with its files, or what they hold instead."""
+"""Explains why a path cannot be opened as any form: what is wrong with its files, or what they are."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pangu_alpha.checkpoint.foreign.torch.ports import tensors_of
 from pangu_alpha.checkpoint.untrusted import check_file, few, files_below, read_mapping
 
 _INDICES = (".index.json", NAME_MAP)
-_MOST = 8  # files that are looked at
+_MOST = 8  # files that are examined
 _QUERIES = re.compile("query_?embedding", re.I)
 _BLOCK = re.compile(r"(^|\.)(h|layers?|blocks)\.[0-9]+\.")
 
-# What is asked of a file, by its ending: the names of what is in it.
+# By a file's ending, how the names of its content are read.
 _ASKED: dict[str, Callable[[Path], Iterable[str]]] = {
     ".safetensors": tensors_of,
     ".bin": tensors_of,
@@ -30,7 +30,7 @@ _ASKED: dict[str, Callable[[Path], Iterable[str]]] = {
 
 
 def unknown_form(path: Path, looked_for: str) -> CheckpointError:
-    """The error for a path that no reader takes for its own.
+    """Returns the error for a path that no reader recognises.
 
     Args:
         path: A file or folder that exists.
@@ -53,7 +53,7 @@ def unknown_form(path: Path, looked_for: str) -> CheckpointError:
 
 
 def _files(path: Path) -> list[Path]:
-    """The files at a path that may hold weights, or say where they are."""
+    """Returns the files at a path that may hold weights, or say where weights are."""
     if not path.is_dir():
         return [path] if path.suffix in _ASKED else []
     files = (file for file in path.iterdir() if file.suffix in _ASKED)

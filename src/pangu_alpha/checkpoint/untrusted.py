@@ -1,4 +1,4 @@
-"""What all readers ask of a stranger's file before they trust it: its kind, its JSON, its shapes, its place.
+"""Checks that all readers make before they trust a file: its kind, JSON, shapes and location.
 
 Knows no form of checkpoint. Every refusal is a CheckpointError that names the file.
 """
@@ -16,17 +16,19 @@ from pangu_alpha.files.reading import POINTER_BYTES, ReadError, parse_json, refu
 from pangu_alpha.files.reading import read_bytes as read_within_bounds
 from pangu_alpha.files.shown import quoted, shown_name
 
-MOST_AXES = 32  # numpy's; a shape of thousands of dimensions takes for ever to multiply
-MOST_LAYERS = 2_000  # of a network; its names are listed before they are compared with those that are there
-_MOST_ELEMENTS = 1 << 63  # numpy's
+MOST_AXES = 32  # numpy's limit; multiplying thousands of sizes would take for ever
+MOST_LAYERS = 2_000  # of a network; bounds the list of names that is compared with the stored ones
+_MOST_ELEMENTS = 1 << 63  # numpy's limit
 
 
 def check_file(path: Path) -> Path:
-    """The path of a file that may be opened: a pipe would wait for ever, a git-LFS pointer is another file.
+    """Returns the path of a file that may be opened.
+
+    Opening a pipe would wait for ever, and a git-LFS pointer is not the file itself.
 
     Raises:
-        CheckpointError: It is a folder, a pipe, a socket, a device, or a git-LFS pointer.
-        OSError: It does not exist or cannot be read.
+        CheckpointError: The path is a folder, a pipe, a socket, a device, or a git-LFS pointer.
+        OSError: The file does not exist or cannot be read.
     """
     try:
         with open(require_file(path), "rb", buffering=0) as file:
@@ -37,7 +39,7 @@ def check_file(path: Path) -> Path:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All bytes of a small file; errors as `check_file`, and for a file that is not small."""
+    """Reads all bytes of a small file; raises the errors of `check_file`, and refuses a large file."""
     try:
         return read_within_bounds(check_file(path))
     except ReadError as error:
@@ -45,20 +47,20 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The object of a JSON file; errors as `read_bytes`, and for what is no object of JSON."""
+    """Reads the object of a JSON file; raises the errors of `read_bytes`, and refuses anything else."""
     return mapping_of(read_bytes(path), path)
 
 
 def mapping_of(text: str | bytes, where: object, *, halves: bool = False) -> dict[str, Any]:
-    """The object of a JSON text.
+    """Parses a JSON object.
 
     Args:
-        text: UTF-8 if bytes. NaN and Infinity are read, which older programs wrote.
-        where: File it is from, for errors.
-        halves: See `parse_json`.
+        text: UTF-8 if bytes. NaN and Infinity, which older programs wrote, are accepted.
+        where: File that the text comes from, for errors.
+        halves: Accept unpaired surrogates; see `parse_json`.
 
     Raises:
-        CheckpointError: It is not JSON or no object; see `parse_json`.
+        CheckpointError: The text is not JSON or not an object; see `parse_json`.
     """
     try:
         values = parse_json(text, where, numbers_only=False, halves=halves)
@@ -77,7 +79,7 @@ def are_sizes(values: Any) -> bool:
 
 
 def is_shape(values: Any) -> bool:
-    """Whether values are the shape of an array that some machine could hold."""
+    """Whether values are the shape of an array that a machine could hold."""
     return (
         isinstance(values, list | tuple)
         and len(values) <= MOST_AXES
@@ -87,22 +89,22 @@ def is_shape(values: Any) -> bool:
 
 
 def shape_text(values: Any) -> str:
-    """A shape in an error: short, whatever it is."""
+    """Returns a shape as text for an error: short, whatever the value is."""
     if isinstance(values, list | tuple):
         return f"{len(values):,} dimensions" if len(values) > MOST_AXES else quoted(list(values), 100)
     return quoted(values, 100)
 
 
 def files_below(folder: Path, index: Path, files: Mapping[str, Any]) -> list[Path]:
-    """The files that an index names, each once; whether they exist is left to the caller.
+    """Returns the files that an index names, each once, without checking whether they exist.
 
     Args:
-        folder: Where the names begin.
+        folder: Folder to which the names are relative.
         index: The file that names them, for errors.
         files: Name of the file by name of the tensor.
 
     Raises:
-        CheckpointError: A name is no text or leads out of the folder, by itself or as a link; says whose.
+        CheckpointError: A name is not text, or leads out of the folder, by itself or through a link.
     """
     found: dict[str, Path] = {}
     for tensor, name in files.items():
@@ -121,7 +123,7 @@ def files_below(folder: Path, index: Path, files: Mapping[str, Any]) -> list[Pat
 
 
 def few(names: Iterable[object], most: int = 5) -> str:
-    """The first of some names, each cut, and how many more there are."""
+    """Returns the first of some names, each cut, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(shown_name, names[:most])) + more
@@ -132,7 +134,7 @@ def _is_below(name: str) -> bool:
 
 
 def _stays(folder: Path, file: Path) -> bool:
-    """Whether a file lies in a folder, links followed; or where Hugging Face's cache keeps its files."""
+    """Whether a file lies inside a folder after following links, or in Hugging Face's cache beside it."""
     inside = folder.resolve()
     target = file.resolve()
     if target.is_relative_to(inside):

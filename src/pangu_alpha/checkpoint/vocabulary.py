@@ -1,4 +1,4 @@
-"""The vocabulary of a checkpoint: where it lies, whether it is the right one, and as a file to copy along."""
+"""Finds a checkpoint's vocabulary, checks that it is the right one, and prepares a copy of it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pangu_alpha.checkpoint.naming import VOCABULARY
 from pangu_alpha.checkpoint.tensors import Source
 from pangu_alpha.files.reading import read_bytes
 
-_MOST = 256 << 20  # bytes; the released one has half a megabyte
+_MOST = 256 << 20  # bytes; the released vocabulary has half a megabyte
 
 
 @dataclass(frozen=True)
 class FoundVocabulary:
-    """What was found of a checkpoint's vocabulary.
+    """The result of the search for a checkpoint's vocabulary.
 
     Args:
-        path: The file; None where there is none, or none that is the right one.
-        content: Its bytes.
-        said: A sentence for the user, about what a copy of the checkpoint has of it.
+        path: None if there is no vocabulary, or none is the right one.
+        content: Bytes of the file.
+        said: A sentence for the user about the vocabulary of a copied checkpoint.
     """
 
     path: Path | None
@@ -30,18 +30,18 @@ class FoundVocabulary:
     said: str
 
     def target_files(self) -> list[TargetFile]:
-        """The file as a part of the folder that is made; nothing where there is none."""
+        """Returns the vocabulary as a file of the folder to be made; nothing if there is none."""
         if self.path is None:
             return []
         return [TargetFile(Path(VOCABULARY), len(self.content), ((0, self.content),), ())]
 
 
 def find_vocabulary(source: Source) -> FoundVocabulary:
-    """Looks in a checkpoint, beside it and in the two folders around it, as predict.py does.
+    """Looks for the vocabulary in a checkpoint, beside it and in the two folders above, as predict.py does.
 
     Raises:
         OSError: A file cannot be read.
-        ReadError: It is no vocabulary by its size.
+        ReadError: A file is too large to be a vocabulary.
     """
     expected, others = source.manifest.tokenizer, []
     for path in vocabulary_places(source.path):

@@ -1,4 +1,4 @@
-"""Which machine is which rank: rank tables, where the axes of a plan lie, whether all ranks agree."""
+"""Which machine holds which rank: rank tables, placement of a plan's axes, and a check of all ranks."""
 
 __all__ = [
     "chips",

@@ -1,4 +1,4 @@
-"""Ascend servers: how many NPUs they have, and which of them a job may take. Knows no rank table."""
+"""Ascend servers: how many NPUs each kind has, and which of them a job may take. Knows no rank table."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Chip:
-    """What a server of this chip holds.
+    """A kind of Ascend server, named after its chip.
 
     Args:
-        devices: NPUs (910C: dies) of a server.
-        group: NPUs that are linked directly with each other; a job takes NPUs of one such group, or all.
+        devices: NPUs of a server; for 910C, dies.
+        group: NPUs that are directly linked with each other; a job takes NPUs of one such group, or all NPUs.
         mirrored: A job may also take more NPUs than a group has: the same ones of every group.
-        package: Dies that a job takes together, unless it takes a single one.
-        powers: A job takes a power of two of NPUs.
+        package: Dies that a job must take together, unless it takes a single one.
+        powers: The number of NPUs that a job takes must be a power of two.
     """
 
     devices: int
@@ -37,11 +37,11 @@ CHIPS = {
 
 
 def likely_chip(servers: Iterable[set[int]], super_pods: bool = False) -> str:
-    """The chip of a cluster that nobody named: what its servers can only be, else the strictest.
+    """Returns the name of a chip that fits a cluster's servers; the strictest one if several fit.
 
     Args:
         servers: Ids of each server's devices.
-        super_pods: There are super pods.
+        super_pods: Whether the cluster has super pods, as only 910C has.
     """
     if super_pods:
         return "910C"
@@ -50,11 +50,11 @@ def likely_chip(servers: Iterable[set[int]], super_pods: bool = False) -> str:
 
 
 def wrong_devices(ids: set[int], name: str) -> tuple[str, str] | None:
-    """What is wrong with the devices that a job takes of a server, and what it may take; None if nothing is.
+    """Returns what is wrong with the devices that a job takes of a server and what it may take, or None.
 
     Args:
-        ids: Those that the server has.
-        name: Of the chip, one of CHIPS.
+        ids: Devices that the job takes of the server.
+        name: A key of CHIPS.
     """
     chip = CHIPS[name]
     groups = {i // chip.group for i in ids}

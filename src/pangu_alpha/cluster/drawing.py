@@ -1,4 +1,4 @@
-"""Draws the grid a rank table realises: racks of servers, their devices coloured by pipeline stage."""
+"""Draws the grid that a rank table realises: racks of servers, their devices coloured by pipeline stage."""
 
 from __future__ import annotations
 
@@ -24,19 +24,18 @@ _ROW = 4  # devices side by side: a group of four of Ascend 910A
 
 
 def draw(table: RankTable, mesh: Mesh, path: str | Path, servers_per_rack: int | None = None) -> None:
-    """Draws a table as a PNG.
+    """Draws a rank table as a PNG.
 
-    Up to 128 devices each shows its rank and (stage, data, tensor); beyond that each server shows what its
+    Up to 128 devices each shows its rank and (stage, data, tensor); with more, each server shows what its
     devices have in common.
 
     Args:
-        table: A table without problems, its servers listed rack by rack.
-        mesh: The grid; its size is that of the table.
-        path: PNG to write.
-        servers_per_rack: Servers of a rack; by default all are in one.
+        table: A table without problems that lists its servers rack by rack.
+        mesh: A grid of as many ranks as the table has.
+        servers_per_rack: By default all servers are in one rack.
 
     Raises:
-        ValueError: the sizes of table and grid differ.
+        ValueError: The sizes of table and grid differ.
     """
     import matplotlib
 
@@ -64,15 +63,14 @@ def draw(table: RankTable, mesh: Mesh, path: str | Path, servers_per_rack: int |
 
 
 def save_figure(figure: Figure, path: str | Path, **how: Any) -> None:
-    """Puts a picture in the place of what a file held, whole or not at all, and closes the figure.
+    """Saves a figure so that the file is replaced wholly or not at all, and closes the figure.
 
     Args:
-        figure: The picture.
-        path: File to write; its ending names the format, PNG where it has none.
+        path: File to write; its ending names the format, PNG if it has none.
         how: Arguments of matplotlib's savefig.
 
     Raises:
-        OSError: The disk does not take it; the old picture is still there.
+        OSError: The file cannot be written; an earlier picture is still there.
         ValueError: Matplotlib cannot write the format.
     """
     from matplotlib import pyplot
@@ -95,7 +93,7 @@ def _title(mesh: Mesh, table: RankTable, racks: int) -> str:
 
 
 class _Picture:
-    """Boxes of racks, servers and devices, in units of a device's width, y downwards."""
+    """Places racks, servers and devices; lengths are in units of a device's width, y points downwards."""
 
     def __init__(self, mesh: Mesh, racks: list[tuple[Server, ...]]) -> None:
         self.mesh, self.racks = mesh, racks
@@ -118,7 +116,7 @@ class _Picture:
 
     @property
     def size(self) -> tuple[float, float]:
-        """Width and height of the whole."""
+        """Width and height of the picture."""
         rows = math.ceil(len(self.racks) / self.rack_columns)
         return (
             self.rack_columns * (self.rack_width + _RACK_GAP) - _RACK_GAP,
@@ -170,7 +168,7 @@ class _Picture:
         return place.stage, place.data, place.tensor
 
     def _shared(self, ranks: list[int] | tuple[int, ...]) -> str:
-        """The coordinates that all the ranks have in common, and the range of the others."""
+        """Returns the coordinates that all the ranks have in common, and the ranges of the others."""
         places = [self.mesh.coordinates(rank) for rank in ranks]
         parts = []
         for axis in AXES:
@@ -186,7 +184,7 @@ class _Picture:
 
     @property
     def key(self) -> str:
-        """What the labels mean."""
+        """The legend: what the labels mean."""
         return (
             "rank, and (stage, data, tensor) below it" if self.labelled else "a row: the devices of a server"
         )
@@ -205,7 +203,7 @@ def _box(axes: Axes, x: float, y: float, width: float, height: float, face: Any,
 
 
 def _colour(stage: int, stages: int) -> tuple[float, ...]:
-    """From dark blue to yellow in the order of the stages: readable in grey, and by the colour-blind."""
+    """Returns a stage's colour, from dark blue to yellow: it is readable in grey and for the colour-blind."""
     from matplotlib import colormaps
 
     return colormaps["viridis"](0.12 + 0.83 * stage / max(stages - 1, 1))

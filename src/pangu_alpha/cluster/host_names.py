@@ -1,4 +1,4 @@
-"""Names of servers as host lists of ssh, Slurm and MPI write them, to ids as a rank table has them."""
+"""Expands server names as ssh, Slurm and MPI host lists write them into the ids of a rank table."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import re
 
 from pangu_alpha.files.shown import quoted
 
-MOST_SERVERS = 16384  # of a list; more than any cluster has, and as many as are checked in seconds
+MOST_SERVERS = 16384  # of a list: more than any cluster has, and few enough to be checked in seconds
 _PORT = re.compile(r"[^:]*:[0-9]+")
 _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 
 def server_ids(text: str) -> tuple[str, ...]:
-    """The servers that a word names.
+    """Returns the servers that a word of a host list names.
 
     Args:
-        text: A name or an address; `user@` in front is left out, `node[01-04,07]` stands for five servers,
-            and commas join several.
+        text: A name or an address. A leading `user@` is dropped, `node[01-04,07]` stands for five servers,
+            and commas separate several names.
 
     Raises:
-        ValueError: There is a port, or brackets hold something else; says what to write.
+        ValueError: The word has a port, or brackets that hold something else; the message says what to write.
     """
     names = [name for word in _words(text) for name in _expanded(word)]
     if len(names) > MOST_SERVERS:
@@ -30,7 +30,7 @@ def server_ids(text: str) -> tuple[str, ...]:
 
 
 def _words(text: str) -> list[str]:
-    """What stands between the commas outside of brackets; the time grows with the length alone."""
+    """Splits at the commas outside of brackets, in time linear in the length of the text."""
     words: list[list[str]] = [[]]
     for part in re.findall(r"\[[^\[\]]*\]|,|[^\[,]+|\[", text):
         if part == ",":
@@ -53,7 +53,7 @@ def _expanded(word: str) -> list[str]:
         )
     if not name or not name.isprintable() or re.search(r"\s", name):
         raise ValueError(f"{quoted(word)} is no name of a server; write its address or host name")
-    parts = re.split(r"\[([^\[\]]*)\]", name)  # at odd places what stands in brackets
+    parts = re.split(r"\[([^\[\]]*)\]", name)  # odd elements are the contents of brackets
     if any("[" in part or "]" in part for part in parts):
         raise ValueError(f"{quoted(word)}: a bracket is not closed; write node[01-04] or node[1,3]")
     choices = [_numbers(part, word) if place % 2 else [part] for place, part in enumerate(parts)]
@@ -66,7 +66,7 @@ def _expanded(word: str) -> list[str]:
 
 
 def _numbers(text: str, word: str) -> list[str]:
-    """The numbers of "01-04,07", each with as many digits as the first of its range."""
+    """Expands "01-04,07", each number with as many digits as the first of its range."""
     numbers: list[str] = []
     for part in text.split(","):
         found = _RANGE.fullmatch(part)

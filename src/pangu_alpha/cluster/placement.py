@@ -1,6 +1,7 @@
-"""Where each axis of the grid runs: over racks, over servers of a rack, or over devices of a server.
+"""Places each axis of the grid on a level of the cluster: racks, servers of a rack, devices of a server.
 
-Ranks follow MindSpore's order, so a placement is reached by giving ranks to devices: by a rank table.
+MindSpore fixes the order of ranks along the axes, so a placement is realised by the rank table, which gives
+ranks to devices.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ _WORDS = {word: axis for axis, word in COORDINATE_OF.items()} | {"pipeline": "pp
 
 @dataclass(frozen=True)
 class Placement:
-    """Axes of the grid on the levels of a cluster, on each level the outermost first.
+    """Assigns the axes of the grid to the levels of a cluster; on each level the outermost axis comes first.
 
-    PanGu-alpha's (Zeng et al., 2021, figure 5) is rack=dp, server=pp, device=tp: tensor parallel groups in a
-    server, pipelines in a rack, data parallel groups across racks. An axis on two neighbouring levels, as dp
-    in rack=dp server=dp,pp device=tp, is spread over both, as their sizes demand.
+    PanGu-alpha's own (Zeng et al., 2021, figure 5) is rack=dp, server=pp, device=tp: tensor parallel groups
+    inside a server, pipelines inside a rack, data parallel groups across racks. An axis on two neighbouring
+    levels, as dp in rack=dp server=dp,pp device=tp, is divided between them as their sizes require.
 
     Args:
         rack: Axes across racks.
@@ -46,10 +47,10 @@ class Placement:
 
     @classmethod
     def parse(cls, text: str) -> Placement:
-        """The placement of "rack=dp server=pp device=tp"; also data, stage, tensor instead of dp, pp, tp.
+        """Parses "rack=dp server=pp device=tp"; data, stage and tensor are synonyms of dp, pp and tp.
 
         Raises:
-            ValueError: a level or an axis is unknown.
+            ValueError: A level or an axis is unknown.
         """
         levels: dict[str, tuple[str, ...]] = dict.fromkeys(LEVELS, ())
         for part in text.split():
@@ -72,24 +73,22 @@ class Placement:
         return " ".join(f"{level}={','.join(getattr(self, level))}" for level in LEVELS)
 
     def rank_at(self, mesh: Mesh, position: int) -> int:
-        """The rank of the device at a position: devices counted by rack, then server, then device."""
+        """Returns the rank of the device at a position, counted by rack, then server, then device."""
         return _rank_at(mesh, self.order[::-1], position)
 
 
 def permute(table: RankTable, mesh: Mesh, placement: Placement, servers_per_rack: int) -> RankTable:
-    """Gives ranks to the devices of a table so that the grid's axes run where a placement wants them.
+    """Gives ranks to the devices of a table so that the grid's axes lie where a placement puts them.
 
     Args:
-        table: A table that lists servers rack by rack; which ranks it has does not matter.
-        mesh: The grid.
-        placement: Axes on levels.
-        servers_per_rack: Servers of a rack; the last rack too is full.
+        table: A table that lists servers rack by rack; its present ranks do not matter.
+        servers_per_rack: Servers of every rack; the last rack must be full as well.
 
     Returns:
         The table in the same order, with new ranks.
 
     Raises:
-        ValueError: sizes of the grid and of the cluster do not fit.
+        ValueError: The sizes of the grid and of the cluster do not fit.
     """
     per_server = _fits(table, mesh, servers_per_rack)
     if problem := misplacement(placement, mesh, per_server, servers_per_rack):
@@ -98,18 +97,17 @@ def permute(table: RankTable, mesh: Mesh, placement: Placement, servers_per_rack
 
 
 def in_order(table: RankTable, mesh: Mesh, order: Sequence[str]) -> RankTable:
-    """Gives ranks to devices so that the axes run one after the other, whatever servers they are on.
+    """Gives ranks to devices so that the axes follow one another, regardless of servers and racks.
 
     Args:
-        table: A table that lists servers rack by rack; which ranks it has does not matter.
-        mesh: The grid.
-        order: All axes, from neighbouring devices outwards.
+        table: A table that lists servers rack by rack; its present ranks do not matter.
+        order: All axes, the one along neighbouring devices first.
 
     Returns:
         The table in the same order, with new ranks.
 
     Raises:
-        ValueError: the sizes of table and grid differ, or the order does not name every axis once.
+        ValueError: The sizes of table and grid differ, or the order does not name every axis once.
     """
     if sorted(order) != sorted(AXES):
         raise ValueError(f"order: {','.join(order)} must name {', '.join(RANK_ORDER)} once each")
@@ -119,7 +117,7 @@ def in_order(table: RankTable, mesh: Mesh, order: Sequence[str]) -> RankTable:
 
 
 def _rank_at(mesh: Mesh, order: Sequence[str], position: int) -> int:
-    """The rank of a device, counted in the order of the table; axes from neighbouring devices outwards."""
+    """Returns the rank of the device at a position in the table; `order` begins with the innermost axis."""
     place = dict.fromkeys(AXES, 0)
     for axis in order:
         position, place[axis] = divmod(position, mesh.degree(axis))
@@ -131,13 +129,10 @@ def _other_size(table: RankTable, mesh: Mesh) -> str:
 
 
 def misplacement(placement: Placement, mesh: Mesh, per_server: int, servers_per_rack: int) -> str | None:
-    """Why a placement cannot be reached on racks of like servers; None if it can.
+    """Returns why a placement is impossible on racks of equal servers, or None if it is possible.
 
     Args:
-        placement: Axes on levels.
-        mesh: The grid.
         per_server: Devices of a server.
-        servers_per_rack: Servers of a rack.
     """
     for axis in AXES:
         if axis not in placement.order and mesh.degree(axis) > 1:
@@ -148,7 +143,7 @@ def misplacement(placement: Placement, mesh: Mesh, per_server: int, servers_per_
 
 
 def _fits(table: RankTable, mesh: Mesh, servers_per_rack: int) -> int:
-    """The number of devices of every server, once the whole cluster is regular and as large as the grid."""
+    """Returns the number of devices of a server, if the cluster is regular and as large as the grid."""
     if table.size != mesh.size:
         raise ValueError(_other_size(table, mesh))
     counts = {len(server.devices): server.server_id for server in table.servers}
@@ -161,7 +156,7 @@ def _fits(table: RankTable, mesh: Mesh, servers_per_rack: int) -> int:
 
 
 def _boundary(placement: Placement, mesh: Mesh, level: str, size: int) -> str | None:
-    """What is wrong where the axes up to `level`, from inside, do not make up exactly `size` devices."""
+    """Returns what is wrong if the axes of `level` and inside it do not make up `size` devices, or None."""
     inner = LEVELS[LEVELS.index(level) :]
     outer = [axis for name in LEVELS[: LEVELS.index(level)] for axis in getattr(placement, name)]
     axes = dict.fromkeys(axis for name in inner for axis in getattr(placement, name))

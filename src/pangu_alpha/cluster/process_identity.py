@@ -1,6 +1,6 @@
-"""What one process of a run knows of itself: program, configuration, machine and device, in 80 bytes.
+"""Describes one process of a run in 80 bytes: program, configuration, machine and device.
 
-The bytes of all ranks are compared by world_check; here nothing is judged.
+Judges nothing; world_check compares the bytes of all ranks.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.config.schema import to_mapping
 
 UNKNOWN = -1
-UNREADABLE = -2  # in `server`: there is a rank table, but this process cannot use it
+UNREADABLE = -2  # value of `server` if this process cannot use the rank table
 
-_OWN_NUMBERS = "ASCEND_VISIBLE_DEVICES"  # Ascend Docker Runtime's; such a container numbers its NPUs from 0
+_OWN_NUMBERS = "ASCEND_VISIBLE_DEVICES"  # Ascend Docker Runtime's; its containers number NPUs from 0
 
-# One rank; even in size, since World.gather sends pieces of 16 bits.
+# One rank's record. Its size must be even, since World.gather sends units of 16 bits.
 RECORD = np.dtype(
     [
-        ("host", "S32"),  # name of the host, cut
-        ("machine", "u8"),  # digest that no other machine has, whatever its containers are called
-        ("place", "u8"),  # of machine, host name and namespaces: device numbers are unique in it
-        ("rank", "i4"),  # as the environment says, UNKNOWN if nothing
+        ("host", "S32"),  # name of the host, truncated
+        ("machine", "u8"),  # digest that differs between machines, whatever their containers are called
+        ("place", "u8"),  # digest of machine, host name and namespaces: device numbers are unique within it
+        ("rank", "i4"),  # from the environment, UNKNOWN if not set there
         ("device", "i2"),  # number of the NPU in the machine, UNKNOWN on CPU
-        ("table_device", "i2"),  # what the rank table says of it
-        ("server", "i2"),  # place of this rank's server in the rank table
-        ("host_server", "i2"),  # the server of the table whose address or name this host has
+        ("table_device", "i2"),  # number of the NPU in the rank table
+        ("server", "i2"),  # index of this rank's server in the rank table
+        ("host_server", "i2"),  # index of the table's server whose address or name this host has
         ("table", "u4"),  # digest of the rank table's file, 0 without one
         ("source", "u4"),  # digest of this package's source
         ("versions", "u4"),  # digest of `versions()`
@@ -60,7 +60,7 @@ PATHS = (
     "run.output",
     "run.resume",
     "run.initial",
-    "data.train.*.records",  # of every source
+    "data.train.*.records",  # of every data source
     "data.validation",
     "data.vocabulary",
 )
@@ -68,12 +68,12 @@ PATHS = (
 
 @dataclass(frozen=True)
 class Identity:
-    """One process of a run.
+    """The description of one process of a run.
 
     Args:
-        record: What is sent, one element of the type RECORD.
-        config: The run as this process was told.
-        table: Its rank table, if it has one that can be used.
+        record: What is sent to the other ranks, one element of the type RECORD.
+        config: The configuration as this process has read it.
+        table: The rank table; None if there is none or this process cannot use it.
     """
 
     record: np.ndarray
@@ -84,13 +84,12 @@ class Identity:
 def identify(
     rank: int, config: TrainConfig, device: int | None, environment: Mapping[str, str] = os.environ
 ) -> Identity:
-    """The identity of this process.
+    """Describes this process.
 
     Args:
-        rank: As MindSpore numbers it.
-        config: The run.
-        device: The NPU in use as MindSpore numbers it; None on CPU.
-        environment: Of the process.
+        rank: Global rank in MindSpore.
+        device: MindSpore's number of the NPU in use; None on CPU.
+        environment: Environment variables of the process.
     """
     record = np.zeros((), RECORD)
     host = socket.gethostname()
@@ -108,17 +107,17 @@ def identify(
             record["rank"] = int(environment["RANK_ID"][:9])
         table = _place_in_table(record, Path(path), rank)
         if _OWN_NUMBERS in environment:
-            record["table_device"] = UNKNOWN  # the table has the host's numbers
+            record["table_device"] = UNKNOWN  # the table uses the host's numbers, not the container's
     return Identity(record, config, table)
 
 
 def _place_in_table(record: np.ndarray, path: Path, rank: int) -> RankTable | None:
-    """Reads the rank table and notes where it has this rank, and which of its servers this host is."""
+    """Reads the rank table, and records where it lists this rank and which of its servers this host is."""
     try:
         record["table"] = zlib.crc32(path.read_bytes()) or 1
         table = rank_table.read(path)
         server, device = table.find(rank)
-    except (OSError, ValueError):  # all ranks are told, and stop; this one must not stop alone
+    except (OSError, ValueError):  # reported to all ranks, which stop together
         record["server"] = UNREADABLE
         return None
     record["server"], record["table_device"] = table.servers.index(server), device.device_id
@@ -131,7 +130,7 @@ def _place_in_table(record: np.ndarray, path: Path, rank: int) -> RankTable | No
 
 @cache
 def versions() -> str:
-    """What this process runs on."""
+    """Returns the versions of the software and the hardware that this process runs on, as one text."""
     python = ".".join(platform.python_version_tuple()[:2])
     libraries = ", ".join(f"{name} {version(name)}" for name in ("mindspore", "numpy"))
     return f"pangu_alpha {pangu_alpha.__version__}, {libraries}, Python {python}"
@@ -139,7 +138,7 @@ def versions() -> str:
 
 @cache
 def source_digest() -> int:
-    """crc32 of all modules of this package, names and contents."""
+    """Returns the crc32 of the names and contents of all modules of this package."""
     root, digest = Path(pangu_alpha.__file__).parent, 0
     for path in sorted(root.rglob("*.py")):
         digest = zlib.crc32(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes(), digest)
@@ -147,16 +146,16 @@ def source_digest() -> int:
 
 
 def short_digest(value: Any) -> int:
-    """crc32 of plain values."""
+    """Returns the crc32 of plain values."""
     return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def without_paths(value: Any, place: str = "") -> Any:
-    """A configuration as nested mappings, without the keys whose values are paths.
+    """Returns a configuration as nested mappings, without the keys whose values are paths.
 
     Args:
-        value: The whole, or what stands at
-        place: this dotted key of it, in which "*" is the name of any source.
+        value: The configuration, or the part of it at `place`.
+        place: Dotted key of that part, in which "*" stands for the name of any data source.
     """
     if not isinstance(value, Mapping):
         return value
@@ -169,7 +168,7 @@ def without_paths(value: Any, place: str = "") -> Any:
 
 
 def compared_keys(config: TrainConfig) -> dict[str, int]:
-    """Digest of every key that must be equal on all ranks, "section.key"; the same keys in all runs."""
+    """Returns a digest of every key that must be equal on all ranks; the keys are the same in all runs."""
     sections = without_paths(to_mapping(config))
     return {
         f"{section}.{key}": short_digest(value)
@@ -179,7 +178,7 @@ def compared_keys(config: TrainConfig) -> dict[str, int]:
 
 
 def _physical(device: int | None, environment: Mapping[str, str]) -> int:
-    """Number of an NPU in its machine; MindSpore counts those that ASCEND_RT_VISIBLE_DEVICES leaves."""
+    """Returns an NPU's number in its machine; MindSpore numbers only those in ASCEND_RT_VISIBLE_DEVICES."""
     if device is None:
         return UNKNOWN
     visible = environment.get("ASCEND_RT_VISIBLE_DEVICES", "").split(",")
@@ -189,7 +188,7 @@ def _physical(device: int | None, environment: Mapping[str, str]) -> int:
 
 
 def _boot() -> str:
-    """Differs between machines, is the same in all containers of one."""
+    """Returns an identity that differs between machines and is the same in all containers of one machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:
@@ -197,7 +196,10 @@ def _boot() -> str:
 
 
 def _namespaces() -> list[str]:
-    """Differ between containers: no two share the mounts, though they may share processes and host name."""
+    """Returns identities of this process's namespaces.
+
+    Containers never share the mount namespace, though they may share processes and host name.
+    """
     found = []
     for kind in ("pid", "mnt"):
         with suppress(OSError):
@@ -210,7 +212,7 @@ def _digest(*words: str) -> int:
 
 
 def _own_names() -> set[str]:
-    """Names and addresses by which a rank table may mean this host; not those that every host has."""
+    """Returns names and addresses by which a rank table may mean this host, without those of every host."""
     host = socket.gethostname()
     names = {host, host.partition(".")[0]}
     for addresses in psutil.net_if_addrs().values():
@@ -218,7 +220,7 @@ def _own_names() -> set[str]:
             text = each.address.partition("%")[0]
             try:
                 address = ipaddress.ip_address(text)
-            except ValueError:  # of the network card itself
+            except ValueError:  # the card's hardware address, not an IP address
                 continue
             if not (address.is_loopback or address.is_link_local):
                 names.add(text)

@@ -1,7 +1,7 @@
-"""All ranks of a run compared in its first second: one program, one configuration, devices as planned.
+"""Compares all ranks in the first second of a run: same program, same configuration, devices as planned.
 
-A group over the wrong machines would train, slowly or not at all; two programs would train to nothing. So
-every difference stops all ranks, by one sentence that all of them say.
+A group over the wrong machines would train slowly or not at all; two different programs would train
+nothing useful. So any difference stops all ranks, with one message that is the same on all of them.
 """
 
 from __future__ import annotations
@@ -31,43 +31,41 @@ from pangu_alpha.parallel.mesh import COORDINATE_OF, RANK_ORDER, Mesh
 logger = logging.getLogger(__name__)
 
 _SHOWN = 8  # members of a group that the log names
-_TEXT = 96  # bytes of a text that ranks tell each other
+_TEXT = 96  # bytes of a text that ranks exchange
 
 
 class RanksDifferError(ValueError):
-    """The ranks of a run do not fit together; all of them raise it at once, of what they gathered."""
+    """The ranks of a run do not fit together. All ranks raise it at once, from the records they gathered."""
 
 
 class Ranks(Protocol):
-    """The ranks of a run, as parallel.world.World."""
+    """The ranks of a run; parallel.world.World is one."""
 
     rank: int
     size: int
 
     def gather(self, array: np.ndarray) -> np.ndarray:
-        """The arrays of all ranks, by rank."""
+        """Returns the arrays of all ranks, by rank."""
 
 
 def check_world(world: Ranks, config: TrainConfig, device: int | None) -> None:
-    """Compares this process with the others; call it when all have joined, before anything slow.
+    """Compares this process with the others; call it when all ranks have joined, before anything slow.
 
     Args:
-        world: All ranks.
-        config: The run.
-        device: The NPU in use as MindSpore numbers it; None on CPU.
+        device: MindSpore's number of the NPU in use; None on CPU.
 
     Raises:
-        RanksDifferError: Anything differs that must be equal, or a rank is not where the plan has it.
+        RanksDifferError: Something differs that must be equal, or a rank is not where the plan puts it.
     """
     if world.size > 1:
         compare_ranks(world, identify(world.rank, config, device))
 
 
 def compare_ranks(world: Ranks, own: Identity) -> None:
-    """As `check_world`, of identities that are there.
+    """Compares the identities of all ranks; `check_world` with this process's identity given.
 
     Raises:
-        RanksDifferError: Anything differs.
+        RanksDifferError: Something differs that must be equal, or a rank is not where the plan puts it.
     """
     records = world.gather(own.record)
     for field, explain in _EXPLANATIONS.items():
@@ -84,13 +82,13 @@ def compare_ranks(world: Ranks, own: Identity) -> None:
 
 
 def _minority(values: np.ndarray) -> list[int]:
-    """Ranks whose value is not that of most; of as many each, not that of the first rank."""
+    """Returns the ranks whose value is not the most frequent one; on a tie, not that of the first rank."""
     usual = Counter(values.tolist()).most_common(1)[0][0]
     return [rank for rank, value in enumerate(values.tolist()) if value != usual]
 
 
 def _against(records: np.ndarray, others: Sequence[int]) -> str:
-    """Who differs, and from whom, as in "rank 3 (node02) against rank 0 (node01)"."""
+    """Returns which ranks differ from which other one, as in "rank 3 (node02) against rank 0 (node01)"."""
     usual = next(rank for rank in range(len(records)) if rank not in set(others))
     noun = "rank" if len(others) == 1 else "ranks"
     hosts = sorted({_host(records, rank) for rank in others})
@@ -151,14 +149,13 @@ def _gather_text(world: Ranks, text: str) -> list[str]:
 
 
 def misplacements(records: np.ndarray, table: RankTable | None, plan: ParallelPlan) -> Iterator[str]:
-    """Yields a sentence for every rank that is not where rank table and plan have it.
+    """Yields a sentence for every rank that is not where rank table and plan put it.
 
-    Only what is known is held against a rank: in a container the addresses of its host may not be seen.
+    Unknown facts are never held against a rank: inside a container the host's addresses may be invisible.
 
     Args:
-        records: Of all ranks, type RECORD.
-        table: The rank table all have, if the run has one.
-        plan: How the run is spread.
+        records: One of the type RECORD for each rank.
+        table: The rank table of all ranks, if the run has one.
     """
     unread = np.flatnonzero(records["server"] == UNREADABLE).tolist()
     if unread:
@@ -187,7 +184,7 @@ def _doubled_devices(records: np.ndarray) -> Iterator[str]:
 
 
 def _other_places(records: np.ndarray, table: RankTable) -> Iterator[str]:
-    """Ranks whose number, device or address is not the rank table's."""
+    """Yields ranks whose number, device or address differs from the rank table."""
     names = [plain_id(server.server_id) for server in table.servers]
     for rank, each in enumerate(records):
         where = f"rank {rank} ({_host(records, rank)})"
@@ -210,7 +207,7 @@ def _other_places(records: np.ndarray, table: RankTable) -> Iterator[str]:
 
 
 def _other_machines(records: np.ndarray, table: RankTable, mesh: Mesh) -> Iterator[str]:
-    """Servers of the table that are several machines, and machines that are several servers of it."""
+    """Yields servers of the table that are several machines, and machines that are several servers of it."""
     names = [plain_id(server.server_id) for server in table.servers]
     remedy = "start every node with the ranks that the table gives it (--node-rank), or correct the table"
     first_of_server: dict[int, int] = {}
@@ -234,12 +231,11 @@ def _other_machines(records: np.ndarray, table: RankTable, mesh: Mesh) -> Iterat
 
 
 def group_lines(records: np.ndarray, table: RankTable | None, plan: ParallelPlan) -> Iterator[str]:
-    """The first and the last group of each axis, with rank, server and device of their members.
+    """Yields the first and the last group of each axis, with rank, server and device of their members.
 
     Args:
-        records: Of all ranks, type RECORD.
-        table: Names the servers; without one, the hosts do.
-        plan: Gives the groups.
+        records: One of the type RECORD for each rank.
+        table: Gives the names of servers; without it, the hosts' names are used.
     """
     mesh = Mesh.of(plan)
     for axis in (axis for axis in RANK_ORDER if mesh.degree(axis) > 1):
@@ -267,7 +263,7 @@ def _member(records: np.ndarray, table: RankTable | None, rank: int) -> str:
 
 
 def _spread_note(records: np.ndarray, plan: ParallelPlan) -> str | None:
-    """That tensor parallel groups which would fit into machines are spread over them; else None."""
+    """Returns a note if tensor parallel groups that fit into one machine are spread over several."""
     per_machine = set(Counter(records["machine"].tolist()).values())
     if plan.tp == 1 or any(number % plan.tp for number in per_machine):
         return None

@@ -74,7 +74,7 @@ class FoundTable:
         devices: Number of devices that share a block, which is tp of a plan.
         batch_size: Rows of the micro-batch that the table was found for.
         axes: Size of each axis, outermost first; their product is tp.
-        cells: The split of each operator of each cell.
+        cells: Cell -> operator -> the axes of its inputs and output, for all operators of a block.
 
     Raises:
         ConfigError: Lists all fields that have the wrong type or break a rule.

@@ -39,7 +39,7 @@ class Permutation:
 
     Args:
         size: Number of windows.
-        seed: Seed of the run.
+        seed: `run.seed`, which all sources share.
         name: Name of the source. Each source has its own order, which does not change when other sources
             join or leave the mixture.
         shuffle: False gives the written order in every epoch.

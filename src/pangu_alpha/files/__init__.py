@@ -1,6 +1,6 @@
-"""Files of any kind: read within bounds and refused in words, written whole or not at all.
+"""Reading files within bounds, writing them whole or not at all, and error texts that are safe to print.
 
-Knows no form of ours and no MindSpore.
+Knows neither the formats of this project nor MindSpore.
 """
 
 __all__ = ["lock", "paths", "reading", "shown", "writing", "yaml_text"]

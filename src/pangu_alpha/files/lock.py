@@ -1,9 +1,9 @@
-"""One process at a time in a folder: the second is refused in words; the lock of a dead one does not stay.
+"""Lets one process at a time work in a folder, and recovers the lock of a process that has died.
 
-A file in the folder says who holds it. Three things decide whether the holder still lives, the surest first:
-flock, which the system itself takes from a process that ends in any way; for a process of this host, whether
-it runs; for one of another host, which flock may not reach on shared storage, whether the file was touched
-within SILENCE seconds (its holder does so every _BEAT seconds). Only what is dead by these is taken over.
+A file in the folder names the holder. Three checks decide whether the holder still lives, the most reliable
+first: flock, which the system releases however a process ends; for a process of this host, whether it runs;
+for one of another host, which flock may not reach on shared storage, whether its holder, which touches the
+file every _BEAT seconds, has done so within SILENCE seconds. Only a dead holder's lock is taken over.
 """
 
 from __future__ import annotations
@@ -28,29 +28,27 @@ from pangu_alpha.files.writing import write_all_at
 logger = logging.getLogger(__name__)
 
 LOCK_NAME = ".in-use.json"
-SILENCE = 1800  # seconds without a touch until a process of another host counts as dead
+SILENCE = 1800  # seconds after which a process of another host that did not touch its file counts as dead
 _BEAT = 60
 _MOST_BYTES = 4096
 _ATTEMPTS = 20
 
 
 class FolderInUseError(ValueError):
-    """Another process works in the folder; says which, since when, and what to do."""
+    """Another process works in the folder; the message names it, says since when, and what to do."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a folder, as its lock file says.
+    """The process that holds a folder, as its lock file describes it.
 
     Args:
-        doing: What it does there, for people.
-        host: Its host's name.
-        boot: Identity of that host since its last start; containers on one host share it.
-        processes: The host's table of processes in which `pid` counts; containers have their own.
-        pid: Its process.
-        birth: Start of the process, see `process_birth`.
-        since: When it took the folder, UTC.
-        token: Belongs to this one taking of the folder.
+        doing: What the process does in the folder, to be shown to people.
+        boot: Identity of the host since its last start; containers on one host share it.
+        processes: The host's process id namespace, in which `pid` counts; containers have their own.
+        birth: Start time of the process, see `process_birth`.
+        since: Time at which it took the folder, UTC.
+        token: A random identity of this lock.
     """
 
     doing: str
@@ -65,18 +63,18 @@ class Holder:
 
 @contextmanager
 def hold_folder(folder: str | Path, doing: str) -> Iterator[None]:
-    """Keeps a folder for this process while the block runs. The folder is made if there is none.
+    """Reserves a folder for this process while the block runs. The folder is made if it does not exist.
 
-    The lock lies in the folder as LOCK_NAME and is gone when the block ends. It ends with the process, too,
-    however that ends: the next one on this host takes over what it left without a question.
+    The lock is the file LOCK_NAME in the folder and is removed when the block ends. If the process dies, the
+    system releases the lock, and the next process on this host takes over without asking.
 
     Args:
-        folder: The folder to be worked in.
-        doing: What this process does there, such as "training"; the next one shows it.
+        doing: What this process does there, such as "training"; a process that finds the folder in use shows
+            it.
 
     Raises:
-        FolderInUseError: Another process holds it, or may hold it.
-        OSError: What lies there is no folder, or it cannot be written.
+        FolderInUseError: Another process holds the folder, or may hold it.
+        OSError: The path is not a folder, or cannot be written.
     """
     folder = Path(folder)
     try:
@@ -95,14 +93,14 @@ def hold_folder(folder: str | Path, doing: str) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        if os.getpid() == holder.pid:  # a forked child that leaves this block ends nothing
+        if os.getpid() == holder.pid:  # a forked child must not release its parent's lock
             beat.join()
             _remove_ours(path, descriptor)
         os.close(descriptor)
 
 
 def holder_of(folder: str | Path) -> Holder | None:
-    """Who holds a folder, or held it and left no other trace; None if its lock file names nobody."""
+    """Returns the process that a folder's lock file names, dead or alive; None if it names none."""
     try:
         return _parsed((Path(folder) / LOCK_NAME).read_bytes()[:_MOST_BYTES])
     except OSError:
@@ -110,15 +108,16 @@ def holder_of(folder: str | Path) -> Holder | None:
 
 
 def process_birth(pid: int) -> str | None:
-    """Start of a living process in clock ticks since boot (field 22 of /proc/PID/stat, see proc(5)).
+    """Returns the start of a living process in clock ticks since boot (field 22 of /proc/PID/stat).
 
-    A process is known by its number and its birth: numbers are handed out again.
+    Together with the process id it identifies a process, because the system reuses ids; see proc(5). Returns
+    None for a process that has ended, and without /proc.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
     except OSError:
         return None
-    state, *rest = stat.rpartition(")")[2].split()  # the name before ")" may hold blanks
+    state, *rest = stat.rpartition(")")[2].split()  # the program's name before ")" may contain blanks
     return None if state in "ZX" else rest[18]
 
 
@@ -144,33 +143,33 @@ def _processes() -> str:
 
 
 def _taken(path: Path, holder: Holder) -> int:
-    """The descriptor of the lock file, which now names this process."""
+    """Returns the descriptor of the lock file after writing `holder` into it."""
     for _ in range(_ATTEMPTS):
         descriptor, made = _opened(path)
         try:
             if _take(path, descriptor, made, holder):
                 return descriptor
         except BaseException as error:
-            if made and isinstance(error, OSError):  # a full disk; an empty one would be left
+            if made and isinstance(error, OSError):  # a full disk: do not leave an empty lock file
                 _remove_ours(path, descriptor)
             os.close(descriptor)
             if isinstance(error, OSError) and error.filename is None:
                 raise OSError(error.errno, error.strerror, str(path)) from error
             raise
-        os.close(descriptor)  # its last holder has just removed it
+        os.close(descriptor)  # its last holder has just removed the file
     raise FolderInUseError(
         f"{shown(path.parent)}: taken and left again by other processes all the time; try later"
     )
 
 
 def _opened(path: Path) -> tuple[int, bool]:
-    """The lock file's descriptor, and whether it was made just now."""
+    """Returns the lock file's descriptor, and whether this call created the file."""
     while True:
         with suppress(FileExistsError):
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), True
         try:
             return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK), False
-        except FileNotFoundError:  # its holder has just removed it
+        except FileNotFoundError:  # its holder has just removed the file
             continue
         except PermissionError as error:
             raise FolderInUseError(
@@ -180,14 +179,14 @@ def _opened(path: Path) -> tuple[int, bool]:
 
 
 def _take(path: Path, descriptor: int, made: bool, holder: Holder) -> bool:
-    """Names this process in the file; False if the file is no longer the one of that name."""
+    """Writes `holder` into the file; returns False if the path no longer refers to this file."""
     locked = _locked(path, descriptor)
     if not _is_at(path, descriptor):
         return False
     if not made:
         before = _read(descriptor)
         _require_dead(path, descriptor, before, locked)
-        if not locked:  # nothing keeps a second one from taking over at this moment but a name's uniqueness
+        if not locked:  # only a rename, which succeeds once, keeps a second process from taking over, too
             return _set_aside(path, descriptor)
     content = json.dumps(asdict(holder), ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
     os.ftruncate(descriptor, 0)
@@ -196,7 +195,7 @@ def _take(path: Path, descriptor: int, made: bool, holder: Holder) -> bool:
 
 
 def _locked(path: Path, descriptor: int) -> bool:
-    """Whether flock was taken; False on a file system without it."""
+    """Returns whether flock was acquired; False on a file system that has no flock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -207,13 +206,13 @@ def _locked(path: Path, descriptor: int) -> bool:
 
 
 def _require_dead(path: Path, descriptor: int, before: Holder | None, locked: bool) -> None:
-    """Raises FolderInUseError unless the process that the file names is known to be gone."""
+    """Raises FolderInUseError unless the process that the file names is known to have ended."""
     if before is not None and (before.boot, before.processes) == (_boot(), _processes()) and before.birth:
         if process_birth(before.pid) != before.birth:
             return
-        raise FolderInUseError(_in_use(path, before))  # some file systems only pretend to lock
+        raise FolderInUseError(_in_use(path, before))  # some file systems accept flock but do not enforce it
     if locked and (before is None or before.boot == _boot() != ""):
-        return  # the system would have kept flock for it; a file without a name is of one that died at once
+        return  # a living holder would have flock; a file that names nobody is left by one that died at once
     silent = _now_there(path) - os.fstat(descriptor).st_mtime
     if silent <= SILENCE:
         raise FolderInUseError(_in_use(path, before, silent))
@@ -249,7 +248,7 @@ def _in_use(path: Path, holder: Holder | None, silent: float | None = None) -> s
 
 
 def _now_there(path: Path) -> float:
-    """The present by the clock of the file system, which on shared storage is not this host's."""
+    """Returns the time by the clock of the file system, which on shared storage is not this host's."""
     probe = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -261,11 +260,11 @@ def _now_there(path: Path) -> float:
 
 
 def _set_aside(path: Path, descriptor: int) -> bool:
-    """Takes a dead process's lock file away where there is no flock; the next attempt makes a new one."""
+    """Renames a dead process's lock file where flock is missing; the next attempt creates a new one."""
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     with suppress(FileNotFoundError):
         os.rename(path, aside)
-        if not _is_at(aside, descriptor):  # another one took over in between, and this is its lock
+        if not _is_at(aside, descriptor):  # another process took over in between, and this is its lock
             with suppress(FileExistsError):
                 os.link(aside, path)
         aside.unlink()
@@ -298,11 +297,11 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 def _touch_until(descriptor: int, ended: threading.Event) -> None:
     while not ended.wait(_BEAT):
-        with suppress(OSError):  # a server that is away for a while
+        with suppress(OSError):  # a storage server may be unreachable for a while
             os.utime(descriptor)
 
 
 def _remove_ours(path: Path, descriptor: int) -> None:
-    with suppress(OSError):  # a folder that was removed or became read-only keeps nothing from ending
+    with suppress(OSError):  # a folder that was removed or became read-only must not hide the block's end
         if _is_at(path, descriptor):
             path.unlink()

@@ -1,7 +1,7 @@
-"""Paths as a user writes them: `~`, `~user`, `$NAME` and `${NAME}` mean what they mean to a shell.
+"""Expands paths as a shell does (`~`, `~user`, `$NAME`, `${NAME}`) and finds free names.
 
-A shell leaves them as they are in `--output='~/x'`, `--output=~/x`, `run.output=~/x` and in a YAML file;
-taken literally they would make a folder named `~`. And what lies at a path, where a link must not count.
+A shell does not expand `--output='~/x'`, `--output=~/x`, `run.output=~/x` or a value in a YAML file; taken
+literally, such a value would create a folder named `~`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([^{}]*)\})")
 
 
 def expand_path(text: str) -> str:
-    """A path with `~` at its front and all variables of the environment replaced.
+    """Returns a path with a leading `~` and all environment variables replaced.
 
-    A `~` further in the path stays, and so does a `$` that no name follows. An existing file whose own name
-    looks like an unknown variable or user is taken as it is.
+    A `~` further inside the path stays, and so does a `$` that no name follows. If a file exists whose name
+    looks like an unknown variable or user, the path is returned unchanged.
 
     Raises:
-        ReadError: There is no such variable or user, says which; or no file can have such a name.
+        ReadError: A variable or user does not exist, or the result cannot be the name of a file.
     """
     if "\0" in text:
         raise ReadError(f"{quoted(text)}: a path cannot hold a NUL character; write it without")
-    # an empty one would turn ${DATA}/train into /train
+    # an empty variable would turn ${DATA}/train into /train
     unknown = [found[0] for found in _VARIABLE.finditer(text) if not os.environ.get(found[1] or found[2])]
     home = os.path.expanduser(text)
     nobody = text.startswith("~") and home == text
@@ -48,7 +48,7 @@ def expand_path(text: str) -> str:
 
 
 def free_name(path: Path) -> Path:
-    """A path at which nothing lies: this one, else NAME-2, NAME-3, ..."""
+    """Returns the first of `path`, NAME-2, NAME-3, ... that does not exist."""
     number, free = 1, path
     while os.path.lexists(free):
         number += 1
@@ -57,7 +57,7 @@ def free_name(path: Path) -> Path:
 
 
 def is_real_folder(path: Path) -> bool:
-    """Whether a folder itself lies at a path, not a link to one."""
+    """Whether a path is a folder itself and not a link to one."""
     try:
         return stat.S_ISDIR(os.lstat(path).st_mode)
     except OSError:

@@ -1,7 +1,7 @@
-"""Small files of strangers: read within bounds, refused in a sentence that names the file.
+"""Reads small files that users provide, within bounds, and refuses bad ones by an error that names the file.
 
-Python's own readers end in a traceback for a text nested 100,000 deep, wait for ever for a pipe that nobody
-writes, name no file when one is not UTF-8, and keep the last of two values of one key.
+Python's own readers raise a traceback for a text nested 100,000 deep, wait for ever for a pipe without a
+writer, do not name the file that is not UTF-8, and silently keep the last of two values of one key.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import Any
 
 from pangu_alpha.files.shown import quoted, shown
 
-MOST_BYTES = 1 << 30  # of a file that is read whole; no manifest, table or configuration comes near
-MOST_DEPTH = 100  # of mappings and lists in one another; our own files have at most 8
+MOST_BYTES = 1 << 30  # of a file that is read whole; manifests, tables and configurations are far smaller
+MOST_DEPTH = 100  # of nested mappings and lists; our own files nest at most 8 deep
 POINTER_BYTES = 1024  # a pointer of git-LFS is shorter, by its specification
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class ReadError(ValueError):
-    """A file that is not what it is taken for; says which, where in it, and what to do."""
+    """A file is not what it should be; the message names the file, the place in it, and what to do."""
 
 
 def require_file(path: str | Path) -> Path:
-    """The path of a regular file: opening a pipe that nobody writes would wait for ever.
+    """Returns the path of a regular file. Opening, for example, a pipe without a writer would wait for ever.
 
     Raises:
-        FileNotFoundError: There is none.
-        ReadError: It is a folder, a pipe, a socket or a device.
+        FileNotFoundError: Nothing exists at the path.
+        ReadError: The path is a folder, a pipe, a socket or a device.
     """
     path = Path(path)
     mode = os.stat(path).st_mode
@@ -44,11 +44,11 @@ def require_file(path: str | Path) -> Path:
 
 
 def read_bytes(path: str | Path, *, most: int = MOST_BYTES) -> bytes:
-    """All bytes of a file or of a pipe that the user named.
+    """Reads all bytes of a regular file, or of a pipe that the user named.
 
     Raises:
-        OSError: It cannot be read.
-        ReadError: It is a folder, or has more than `most` bytes.
+        OSError: The file cannot be read.
+        ReadError: The path is a folder, or the file has more than `most` bytes.
     """
     path = Path(path)
     if path.is_dir():
@@ -62,14 +62,14 @@ def read_bytes(path: str | Path, *, most: int = MOST_BYTES) -> bytes:
 
 
 def refuse_pointer(head: bytes, where: object) -> None:
-    """Refuses what git leaves in the place of a large file that was not fetched.
+    """Refuses a git-LFS pointer, which git leaves in the place of a large file that was not fetched.
 
     Args:
         head: The first POINTER_BYTES of the file.
         where: The file, for the error.
 
     Raises:
-        ReadError: It is such a pointer; says how large the file itself is.
+        ReadError: The file is such a pointer; the message gives the size of the actual file.
     """
     if head.startswith(_POINTER):
         size = re.search(rb"^size (\d{1,18})$", head, re.MULTILINE)
@@ -80,17 +80,17 @@ def refuse_pointer(head: bytes, where: object) -> None:
 
 
 def read_text(path: str | Path, *, most: int = MOST_BYTES) -> str:
-    r"""The text of a UTF-8 file without its byte order mark; \r\n and \r end a line as \n does.
+    r"""Reads a UTF-8 file without its byte order mark; \r\n and \r become \n.
 
     Raises:
-        OSError: It cannot be read.
-        ReadError: It is not UTF-8; says where.
+        OSError: The file cannot be read.
+        ReadError: The file is not UTF-8; the message gives the position.
     """
     return decode(read_bytes(path, most=most), path).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def decode(content: bytes, where: object) -> str:
-    """UTF-8 bytes as text, without a byte order mark; errors as `read_text`."""
+    """Decodes UTF-8 bytes without a byte order mark; raises the same errors as `read_text`."""
     try:
         return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -103,11 +103,11 @@ def decode(content: bytes, where: object) -> str:
 
 
 def read_json(path: str | Path, *, most: int = MOST_BYTES, numbers_only: bool = True) -> Any:
-    """The value of a JSON file; see `parse_json`.
+    """Reads a JSON file as `parse_json` does.
 
     Raises:
-        OSError: It cannot be read.
-        ReadError: It is not UTF-8, not JSON, or not to be trusted.
+        OSError: The file cannot be read.
+        ReadError: The file is not UTF-8, not JSON, or breaks a rule of `parse_json`.
     """
     return parse_json(read_text(path, most=most), path, numbers_only=numbers_only)
 
@@ -120,18 +120,18 @@ def parse_json(
     line: int | None = None,
     halves: bool = False,
 ) -> Any:
-    """The value of a JSON text.
+    """Parses a JSON text.
 
     Args:
         text: UTF-8 if bytes.
-        where: File or option it comes from, for errors.
-        numbers_only: Refuse NaN and Infinity, which are no JSON.
-        line: Number of the line that the text is, in a file of one value a line.
-        halves: Let halves of surrogate pairs pass, as which Python has the bytes of paths that are no UTF-8.
+        where: File or option that the text comes from, for errors.
+        numbers_only: Refuse NaN and Infinity, which are not JSON.
+        line: Line number of the text in a file with one value a line, for errors.
+        halves: Accept unpaired surrogates, by which Python represents the bytes of paths that are not UTF-8.
 
     Raises:
         ReadError: The text is not JSON, names a key twice in one object, nests more than MOST_DEPTH deep,
-            holds a number of thousands of digits, or half of a surrogate pair.
+            or contains a number of thousands of digits or an unpaired surrogate.
     """
     if isinstance(text, bytes):
         text = decode(text, where)
@@ -145,7 +145,7 @@ def parse_json(
         raise ReadError(f"{where}, {place}: not JSON: {error.msg}") from error
     except RecursionError as error:
         raise ReadError(f"{where}: {_TOO_DEEP}") from error
-    except ValueError as error:  # of the hooks, or Python's for a number of more than 4,300 digits
+    except ValueError as error:  # raised by the hooks, or by Python for a number of more than 4,300 digits
         reason = "a number of thousands of digits" if "digits" in str(error) else str(error)
         raise ReadError(f"{where}: {reason}; such a file is not read") from error
     if (fault := nesting_fault(value)) is not None:
@@ -156,19 +156,19 @@ def parse_json(
 
 
 def read_json_lines(path: str | Path, *, numbers_only: bool = True) -> Iterator[tuple[int, Any]]:
-    """The values of a file with one on each line, as each is reached; blank lines are left out.
+    """Reads a file with one JSON value on each line, one value at a time; blank lines are left out.
 
     Args:
-        path: Of a regular file.
-        numbers_only: See `parse_json`.
+        numbers_only: Refuse NaN and Infinity, which are not JSON.
 
     Yields:
-        Numbers of lines from 1, and values; for a line that is none, such as one that a kill has cut, the
-        ReadError that says why.
+        Line number, counted from 1, and value. A line that cannot be parsed, such as one that was cut off
+            when
+        its writer was killed, gives the ReadError itself as its value.
 
     Raises:
-        OSError: It cannot be read.
-        ReadError: It is no regular file.
+        OSError: The file cannot be read.
+        ReadError: The path is not a regular file.
     """
     with require_file(path).open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -185,9 +185,9 @@ _TOO_DEEP = f"mappings and lists in one another more than {MOST_DEPTH} deep; suc
 
 
 def nesting_fault(value: Any, most: int = MOST_DEPTH) -> str | None:
-    """What is wrong with a value that nests too deep for functions that call themselves; None if nothing is.
+    """Returns what is wrong with a value that nests too deep for recursive functions, or None.
 
-    A part that stands in several places (YAML's aliases) is looked at once, so that references to
+    A part that occurs in several places (through YAML's aliases) is visited once, so that references to
     references cost nothing.
     """
     level, seen, depth = [value] if isinstance(value, _NESTING) else [], set(), 0
@@ -206,7 +206,7 @@ def nesting_fault(value: Any, most: int = MOST_DEPTH) -> str | None:
 
 def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
-    if len(values) < len(pairs):  # Python would keep the last
+    if len(values) < len(pairs):  # Python would keep the last of equal keys
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         both = " and ".join(quoted(value, 40) for name, value in pairs if name == twice)
         raise ValueError(f"key {quoted(twice)} twice in one object: {both}")
@@ -218,10 +218,10 @@ def _no_number(word: str) -> Any:
 
 
 def refuse_halves(value: Any, where: object) -> None:
-    """Refuses text that no file can hold in UTF-8: a surrogate without its other half.
+    """Refuses text with an unpaired surrogate, which cannot be written as UTF-8.
 
     Raises:
-        ReadError: A text of the value holds one.
+        ReadError: A text anywhere in the value contains one.
     """
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")

@@ -1,4 +1,4 @@
-"""Texts of strangers as a terminal may show them."""
+"""Makes untrusted text safe to print on a terminal."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u20
 
 
 def shown(text: object, most: int | None = None) -> str:
-    r"""A text with its control, direction and half characters written as \x1b or \u202e.
+    r"""Returns a text with control, direction and unpaired surrogate characters escaped, as \x1b or \u202e.
 
-    Tabs and line feeds stay: an error has several lines. They are escaped by `quoted`.
+    Tabs and line feeds stay, because an error message may have several lines; `quoted` escapes them as well.
 
     Args:
         most: Longest result in characters; a longer one is cut in the middle.
@@ -23,12 +23,12 @@ def shown(text: object, most: int | None = None) -> str:
 
 
 def shown_name(name: object, most: int = 200) -> str:
-    """A name in a line of its own or of a table: as `shown`, on one line, and cut."""
+    """Returns a name escaped as by `shown`, on one line and cut to `most` characters, as lists need it."""
     return shown(str(name).replace("\t", "\\t").replace("\n", "\\n"), most)
 
 
 def shown_json(text: str) -> str:
-    r"""A text of JSON with the same characters written as JSON writes them, so that it is read as before."""
+    r"""Returns a JSON text with the same characters escaped in JSON's own way; its value does not change."""
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -38,20 +38,16 @@ class _Formatter(logging.Formatter):
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
-    """Lets a command's log messages go to standard error, as a terminal may show them.
-
-    Args:
-        level: Least important one to be shown.
-    """
+    """Sends log messages of at least `level` to standard error, escaped as by `shown`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
 
 
 def quoted(value: object, most: int = 80) -> str:
-    """A name or value of a file as it stands in a message: its repr, escaped and cut.
+    """Returns the repr of a name or value for an error message, escaped and cut to `most` characters.
 
-    The text of a nested value is never made longer than a small multiple of `most`, whatever its size.
+    The repr of a nested value is never built longer than a small multiple of `most`, however large the value.
     """
     return shown(_short_repr(value, most), most)
 

@@ -1,4 +1,4 @@
-"""Files that a kill, a power cut or a full disk leaves either whole or as they were."""
+"""Writes files so that a kill, a power cut or a full disk leaves either the whole new file or the old one."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 @contextmanager
 def durable_file(path: Path) -> Iterator[int]:
-    """Opens a new file and flushes it to the disk when the block ends.
+    """Opens a new file and flushes it to disk when the block ends.
 
     Yields:
         The file descriptor, to be written with `write_all`.
 
     Raises:
-        OSError: The file exists, or the disk does not take it.
+        OSError: The file exists, or cannot be written.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -36,14 +36,14 @@ def durable_file(path: Path) -> Iterator[int]:
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Writes every byte; a single write may take fewer (Linux stops at 2 GiB, a filling disk earlier)."""
+    """Writes every byte; a single write(2) may take fewer (2 GiB on Linux, less on a nearly full disk)."""
     rest = memoryview(data).cast("B")
     while rest:
         rest = rest[_taken(os.write(descriptor, rest)) :]
 
 
 def write_all_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
-    """Writes every byte at a place in the file, as `write_all`; the file's position does not move."""
+    """Writes every byte at an offset of the file, as `write_all` does; the file's position does not move."""
     rest = memoryview(data).cast("B")
     while rest:
         count = _taken(os.pwrite(descriptor, rest, offset))
@@ -51,13 +51,13 @@ def write_all_at(descriptor: int, data: bytes | memoryview, offset: int) -> None
 
 
 def _taken(count: int) -> int:
-    if count < 1:  # trying again would have no end
+    if count < 1:  # the disk takes nothing: trying again would never end
         raise OSError(errno.EIO, "the disk takes no more bytes")
     return count
 
 
 def sync_folder(path: Path) -> None:
-    """Flushes a folder's list of names, without which a new or renamed file may be gone after a power cut."""
+    """Flushes a folder's entries, without which a new or renamed file may be missing after a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -67,16 +67,16 @@ def sync_folder(path: Path) -> None:
 
 @contextmanager
 def replacing_file(path: str | Path, binary: bool = False) -> Iterator[IO[Any]]:
-    """Writes a file that takes the place of `path` when the block succeeds; else all stays as it was.
+    """Writes a file that replaces `path` when the block succeeds; if the block fails, nothing changes.
 
-    A link is followed, so that its target is replaced; an existing file keeps its permissions. What is no
-    regular file (/dev/stdout, a pipe) is written as it is.
+    A link is followed, so that its target is replaced; an existing file keeps its permissions. Anything that
+    is not a regular file (/dev/stdout, a pipe) is written directly.
 
     Yields:
-        A UTF-8 text stream, or one of bytes.
+        A UTF-8 text stream, or a binary stream if `binary`.
 
     Raises:
-        OSError: The disk does not take it; names `path`. The draft is gone.
+        OSError: The file cannot be written; the error names `path`. The draft has been removed.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -95,11 +95,11 @@ def replacing_file(path: str | Path, binary: bool = False) -> Iterator[IO[Any]]:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
-        draft.unlink(missing_ok=True)  # ours: its name is of this call alone
+        draft.unlink(missing_ok=True)  # safe: no other call uses this name
 
 
 def _finish(stream: IO[Any], target: Path) -> None:
-    """Flushes a draft to the disk, with the permissions of the file that it is to replace."""
+    """Flushes a draft to disk and gives it the permissions of the file that it is to replace."""
     stream.flush()
     with suppress(FileNotFoundError):
         os.fchmod(stream.fileno(), stat.S_IMODE(target.stat().st_mode))
@@ -112,7 +112,7 @@ def _publish(draft: Path, target: Path) -> None:
 
 
 def _new_draft(target: Path, binary: bool) -> tuple[Path, IO[Any]]:
-    """A file beside `target` that no other call has, on any host: numbers of processes come again."""
+    """Creates a draft beside `target` with a random name: process ids repeat, above all on shared storage."""
     draft = target.with_name(f".{target.name[:50]}.{os.getpid()}-{uuid.uuid4().hex[:16]}.draft")
     try:
         return draft, _open(draft, "x", binary)
@@ -122,17 +122,17 @@ def _new_draft(target: Path, binary: bool) -> tuple[Path, IO[Any]]:
 
 @contextmanager
 def gathering_file(path: str | Path) -> Iterator[IO[str]]:
-    """Writes a text file that grows for hours: into NAME.partial, which takes the place of `path` at the end.
+    """Writes a text file that grows for hours: NAME.partial is written, and replaces `path` at the end.
 
-    A block that fails leaves the old file, and in NAME.partial what it wrote, which nothing overwrites. What
-    is no regular file (/dev/stdout, a pipe) is written as it is.
+    If the block fails, the old file stays and what was written stays in NAME.partial, which no later call
+    overwrites. Anything that is not a regular file (/dev/stdout, a pipe) is written directly.
 
     Yields:
-        A UTF-8 text stream; each line is flushed.
+        A UTF-8 text stream that flushes every line.
 
     Raises:
-        FileExistsError: There is a NAME.partial.
-        OSError: The disk does not take it; names the file.
+        FileExistsError: NAME.partial exists.
+        OSError: The file cannot be written; the error names it.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -163,7 +163,7 @@ def gathering_file(path: str | Path) -> Iterator[IO[str]]:
 
 
 def partial_file(path: str | Path) -> Path:
-    """Where `gathering_file` writes until all is there."""
+    """Returns the path that `gathering_file` writes until the file is complete."""
     target = Path(os.path.realpath(path))
     return target.with_name(target.name + ".partial")
 
@@ -173,33 +173,33 @@ def _open(path: Path, mode: str, binary: bool) -> IO[Any]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Puts a text in the place of what a file held, whole or not at all; see `replacing_file`."""
+    """Replaces a file's content by a text, wholly or not at all; see `replacing_file`."""
     with replacing_file(path) as stream:
         stream.write(text)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Puts bytes in the place of what a file held, whole or not at all; see `replacing_file`."""
+    """Replaces a file's content by bytes, wholly or not at all; see `replacing_file`."""
     with replacing_file(path, binary=True) as stream:
         stream.write(content)
 
 
 def json_text(value: Any, indent: int | None = 1) -> str:
-    """A value as strict JSON: a float that is not finite, which JSON does not have, is null.
+    """Returns a value as strict JSON; NaN and infinities, which JSON does not have, become null.
 
-    Half of a surrogate pair, as which Python has the bytes of paths that are no UTF-8, is escaped.
+    Unpaired surrogates, by which Python represents the bytes of paths that are not UTF-8, are escaped.
     """
     text = json.dumps(finite(value), ensure_ascii=False, indent=indent, allow_nan=False)
     return _HALF.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Puts a value in the place of what a file held, as strict JSON, whole or not at all."""
+    """Replaces a file's content by a value as strict JSON, wholly or not at all; see `json_text`."""
     write_text(path, json_text(value) + "\n")
 
 
 def finite(value: Any) -> Any:
-    """The value with null in the place of every NaN and infinity."""
+    """Returns the value with None in the place of every NaN and infinity."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
-"""YAML of strangers to plain values: bounded, each key once, and no value read as what it does not look like.
+"""Reads YAML from users within bounds: each key once, and plain scalars as YAML 1.2 defines them.
 
-Reads YAML 1.2's plain scalars. What older readers take for something else stays text (yes, 1:30, 2026-11-26,
-010); 1_000 and 0b11 are still numbers. Keys are always text. Merge keys (<<) work.
+Text that older YAML versions take for another type stays text (yes, 1:30, 2026-11-26, 010); 1_000 and 0b11
+are still numbers. Keys are always text. Merge keys (<<) work.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pangu_alpha.files.shown import quoted, shown
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MOST_LETTERS = 1 << 24 if yaml.__with_libyaml__ else 1 << 18  # PyYAML without libyaml is ten times slower
-_MOST_COPIES = 100_000  # values that references repeat: references to references would grow without end
-_MOST_DIGITS = 300  # of a whole number; a float holds no more
+_MOST_COPIES = 100_000  # values repeated by references, whose number can grow exponentially
+_MOST_DIGITS = 300  # of a whole number; a float has no larger exponent
 _MOST_PROBLEMS = 20
 _TOO_DEEP = f"mappings and lists in one another more than {MOST_DEPTH} deep; such YAML is not read"
 
@@ -34,7 +34,7 @@ _NO_KEY, _MERGE = object(), object()
 
 
 class YamlError(ReadError):
-    """A text that is no YAML, or not to be trusted.
+    """A text is not valid YAML, or breaks a rule of `parse_yaml`.
 
     Args:
         problems: One sentence each, with file and line.
@@ -46,19 +46,19 @@ class YamlError(ReadError):
 
 
 def parse_yaml(text: str, where: object) -> Any:
-    """The value of a YAML text: mappings, lists, text, numbers, true, false and null.
+    """Returns the value of a YAML text: mappings, lists, text, numbers, true, false and null.
 
     Args:
-        text: One document.
-        where: File or option it comes from, for errors.
+        text: A single document.
+        where: File or option that the text comes from, for errors.
 
     Raises:
-        YamlError: The text is not YAML; a key stands twice in a mapping; a tag, number or nesting is none
-            that is read here.
+        YamlError: The text is not YAML, a mapping has a key twice, or a tag, number or nesting depth is not
+            supported.
     """
     if len(text) > MOST_LETTERS:
         raise YamlError([f"{shown(where)}: more than {MOST_LETTERS:,} characters; such YAML is not read"])
-    if text.count("\n%TAG") > _MOST_PROBLEMS:  # libyaml compares each with all above it
+    if text.count("\n%TAG") > _MOST_PROBLEMS:  # libyaml's time is quadratic in their number
         raise YamlError([f"{shown(where)}: names many tags by %TAG; no tag is read here, leave them out"])
     try:
         text.encode("utf-8")
@@ -79,15 +79,15 @@ def parse_yaml(text: str, where: object) -> Any:
 
 @dataclass
 class _Open:
-    """A mapping or list whose end is not yet read.
+    """A mapping or list whose end has not been read yet.
 
     Args:
-        value: What it holds so far.
-        anchor: Its name for references.
-        before: Values of the whole text before it.
-        key: Of a mapping, whose value comes next.
-        lines: Where each key stands.
-        merged: What its merge key adds.
+        value: The entries read so far.
+        anchor: Name by which later references may mean it.
+        before: Number of values read before it, from which its size follows at its end.
+        key: In a mapping, the key whose value comes next.
+        lines: Line of each key.
+        merged: Entries that its merge key adds.
     """
 
     value: dict[str, Any] | list[Any]
@@ -99,23 +99,23 @@ class _Open:
 
 
 def _line(event: yaml.Event) -> int:
-    assert event.start_mark is not None  # the parser knows it of every event
+    assert event.start_mark is not None  # the parser sets it for every event
     return event.start_mark.line + 1
 
 
 class _Reading:
-    """Values made from the parser's events, without a function that calls itself."""
+    """Builds values from the parser's events without recursion: deep nesting cannot overflow the stack."""
 
     def __init__(self, where: str) -> None:
         self.where = where
         self.value: Any = None
         self.problems: list[str] = []
         self._open: list[_Open] = []
-        self._anchors: dict[str, tuple[Any, int]] = {}  # the value, and how many values it consists of
+        self._anchors: dict[str, tuple[Any, int]] = {}  # the value, and the number of values in it
         self._values = self._copies = self._documents = 0
 
     def take(self, event: yaml.Event) -> None:
-        """Goes on by one event of yaml.parse."""
+        """Processes the next event of yaml.parse."""
         if isinstance(event, yaml.ScalarEvent):
             self._scalar(event)
         elif isinstance(event, yaml.CollectionStartEvent):
@@ -130,7 +130,7 @@ class _Reading:
                 self._stop(event, "a second document begins; give one")
 
     def not_yaml(self, error: yaml.YAMLError) -> str:
-        """The parser's own complaint as a sentence."""
+        """Returns the parser's error as a sentence with its place."""
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         if mark is None or problem is None:
             return f"{self.where}: not valid YAML: {shown(' '.join(str(error).split()), 200)}"
@@ -179,7 +179,7 @@ class _Reading:
             self._anchors[event.anchor] = (event.value, 1)
 
     def _path(self, key: str) -> str:
-        """A key with those above it."""
+        """Returns a key with the keys above it, joined by dots."""
         above = (
             each.key if isinstance(each.value, dict) else str(len(each.value)) for each in self._open[:-1]
         )
@@ -220,7 +220,7 @@ class _Reading:
         self._add(event, value)
 
     def _add(self, event: yaml.Event, value: Any) -> None:
-        """Puts a whole value where it belongs."""
+        """Puts a complete value into the mapping or list that is open."""
         if not self._open:
             self.value = value
             return
@@ -244,7 +244,7 @@ class _Reading:
 
 
 def _plain(text: str) -> Any:
-    """What a word without quotes means in YAML 1.2."""
+    """Returns the value of an unquoted scalar by YAML 1.2."""
     if text in _NULL:
         return None
     if text in _BOOL:
@@ -255,7 +255,7 @@ def _plain(text: str) -> Any:
 
 
 def _number(text: str) -> Any:
-    """The number that a word is, or the word."""
+    """Returns the number that a scalar denotes, or the text itself if it is not a number."""
     if (whole := _WHOLE.fullmatch(text)) is not None:
         return _whole(text, whole)
     if (special := _SPECIAL.fullmatch(text)) is not None:
@@ -280,7 +280,7 @@ def _whole(text: str, found: re.Match[str]) -> int:
 
 
 def _tagged(text: str, tag: str | None) -> Any:
-    """A word in quotes, or one whose type is stated, as in `!!str 5`."""
+    """Returns the value of a quoted scalar, or of one with an explicit type, as in `!!str 5`."""
     if tag in (None, "!", f"{_TAG}str"):
         return text
     name = tag.removeprefix(_TAG)
@@ -302,10 +302,10 @@ def _no_tag(tag: str) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes a text that `parse_yaml` would take for a number, too."""
+    """A dumper that also quotes text which `parse_yaml` would take for a number."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Whether a value is written out, though it stood before: always."""
+        """Always true: a value that occurs twice is written out twice."""
         return True
 
 
@@ -316,5 +316,5 @@ for _pattern in (_FLOAT, re.compile("0o[0-7]+")):
 
 
 def yaml_text(value: Any) -> str:
-    """A value as YAML that `parse_yaml` and other programs read as the same; keys stay in order."""
+    """Returns a value as YAML that `parse_yaml` and other programs read back unchanged, keys in order."""
     return yaml.dump(value, Dumper=_Dumper, allow_unicode=True, sort_keys=False)

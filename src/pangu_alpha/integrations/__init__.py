@@ -1,1 +1,1 @@
-"""Other programs' ways into PanGu-alpha; each module is imported only by those who want it."""
+"""Adapters by which other programs use PanGu-alpha; each module is imported only where it is needed."""

@@ -1,4 +1,4 @@
-"""PanGu-alpha for MindFormers 1.9: importing this module registers its config, model and tokenizer there.
+"""Registers PanGu-alpha's config, model and tokenizer with MindFormers 1.9 when it is imported.
 
 Adds no mathematics: the model is a PanguAlpha, the tokenizer a PanguTokenizer. Only this module imports
 mindformers, whose import takes seconds and writes logs to ./output (or to LOG_MF_PATH).
@@ -33,19 +33,20 @@ from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.text.tokenizer import CONTROL_NAMES, UNKNOWN, PanguTokenizer
 
 _SHAPE = dataclasses.asdict(load_model_config("2_6b"))
-_LIKENESS = 0.85  # of difflib; from here on an unknown key is taken for a misspelt field of ModelConfig
+_LIKENESS = 0.85  # ratio of difflib from which an unknown key is taken for a misspelt field of ModelConfig
 
 
 @MindFormerRegister.register(MindFormerModuleType.CONFIG)
 class PanguAlphaConfig(PretrainedConfig):
-    """ModelConfig in MindFormers' form.
+    """A ModelConfig in MindFormers' form.
 
     Args:
-        **kwargs: Fields of ModelConfig, those of the 2.6B where left out; pad_token_id and eos_token_id, the
-            ids of <pad> and of the end of a document; anything else a MindFormers config takes.
+        **kwargs: Fields of ModelConfig, each with the 2.6B model's value as default; pad_token_id and
+            eos_token_id, the ids of <pad> and of the end of a document; and any other key of a MindFormers
+            config.
 
     Raises:
-        ConfigError: All fields that are misspelt, of the wrong type or break a rule.
+        ConfigError: Fields are misspelt, have the wrong type or break a rule; the message lists all of them.
     """
 
     model_type = MODEL_TYPE
@@ -55,15 +56,16 @@ class PanguAlphaConfig(PretrainedConfig):
         _refuse_misspelt(kwargs)
         for name, value in dataclasses.asdict(build(ModelConfig, shape)).items():
             setattr(self, name, value)
-        self.is_dynamic = kwargs.pop("is_dynamic", False)  # MindFormers' generate reads it without a default
+        self.is_dynamic = kwargs.pop("is_dynamic", False)  # MindFormers 1.9's generate requires the attribute
         super().__init__(**kwargs)
 
     @property
     def model_config(self) -> ModelConfig:
-        """The shape as our ModelConfig, validated again because attributes may have been set since.
+        """The shape as a ModelConfig, validated again because attributes may have been set since.
 
         Raises:
-            ConfigError: All fields that have the wrong type or break a rule, and a `use_past` that is on.
+            ConfigError: Fields have the wrong type or break a rule, or `use_past` is on; the message lists
+                all.
         """
         if getattr(self, "use_past", False):
             raise ConfigError(
@@ -80,25 +82,25 @@ class PanguAlphaForCausalLM(PreTrainedModel):
     """A PanguAlpha that MindFormers can load, save, call and generate with.
 
     Args:
-        config: Its shape; its `checkpoint_name_or_path`, where set, is loaded.
-        network: A PanguAlpha to take over, whose parameters get the prefix "network."; a new one of random
-            weights when left out.
+        config: The shape; if its `checkpoint_name_or_path` is set, that file is loaded.
+        network: An existing PanguAlpha to wrap, whose parameters get the prefix "network."; by default a new
+            one with random weights.
 
     Inputs:
         - **input_ids** (Tensor) - int32 [B, S].
         - **labels** (Tensor) - int32 [B, S], the token that follows each input, already shifted; a negative
-          one does not count, nor does the label of an input that is <pad>. None: logits are returned.
-        - **position_ids** (Tensor) - int32 [B, S]; 0 to S-1 when left out.
+          label does not count, nor does the label of an input that is <pad>. None: logits are returned.
+        - **position_ids** (Tensor) - int32 [B, S]; 0 to S-1 by default.
         - **attention_mask** (Tensor) - [B, S, S], 1 = may attend, or [B, S], 1 = no padding (causal then);
-          causal when left out.
-        - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row; None: no dropout.
+          causal by default.
+        - **dropout_rows** (Tensor) - int32 [B, S], the dropout key of each row; None: no dropout.
 
     Outputs:
         Tensor [B, S, V], logits in the compute type; with labels a float32 scalar,
-        sum(nll * counts) / (sum(counts) + 1e-5), nats a token (2021 code).
+        sum(nll * counts) / (sum(counts) + 1e-5), nats per token (2021 code).
 
     Raises:
-        CheckpointError: The checkpoint of `config` lacks parameters or holds others.
+        CheckpointError: The checkpoint named by `config` lacks parameters or has unknown ones.
     """
 
     config_class = PanguAlphaConfig
@@ -106,8 +108,8 @@ class PanguAlphaForCausalLM(PreTrainedModel):
 
     def __init__(self, config: PanguAlphaConfig, network: PanguAlpha | None = None) -> None:
         super().__init__(config)
-        self.argmax = ops.argmax  # MindFormers' generate takes mint.argmax, which MindSpore 2.9 lacks on CPU
-        seed = None if config.checkpoint_name_or_path else 0  # what is loaded needs no values first
+        self.argmax = ops.argmax  # the base's is mint.argmax, which MindSpore 2.9 lacks on CPU
+        seed = None if config.checkpoint_name_or_path else 0  # what is loaded needs no initial values
         self.network = PanguAlpha(config.model_config, seed) if network is None else network
         self.pad_token_id = -1 if config.pad_token_id is None else config.pad_token_id
         self.cross_entropy = self.network.operators.cross_entropy(self.network.config.vocab_size)
@@ -128,7 +130,7 @@ class PanguAlphaForCausalLM(PreTrainedModel):
         return (nll * counts).sum() / (counts.sum() + 1e-5)
 
     def full_mask(self, input_ids, attention_mask=None):
-        """[B, S, S] from any form of mask; see the class's inputs."""
+        """Returns the mask [B, S, S] for any form of attention_mask; see the inputs of the class."""
         if attention_mask is not None and attention_mask.ndim == 3:
             return attention_mask
         batch, length = input_ids.shape
@@ -138,7 +140,7 @@ class PanguAlphaForCausalLM(PreTrainedModel):
         return causal * self.cast(attention_mask, ms.float32).reshape((batch, 1, length))
 
     def load_checkpoint(self, config: PanguAlphaConfig) -> None:
-        """Loads the file `config.checkpoint_name_or_path`; MindFormers' own lets missing parameters pass."""
+        """Loads the file `config.checkpoint_name_or_path`; MindFormers' method ignores missing parameters."""
         file = config.checkpoint_name_or_path
         missing, unexpected = ms.load_param_into_net(self, ms.load_checkpoint(file))
         _refuse_unfit(file, missing, unexpected)
@@ -150,17 +152,17 @@ class PanguAlphaForCausalLM(PreTrainedModel):
         state_dict: Mapping[str, ms.Parameter] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Writes config.json and the weights; what `save_pretrained(folder, save_json=True)` calls."""
-        # MindFormers 1.9 gives bare tensors by default, which MindSpore 2.9's save_checkpoint fails on.
+        """Writes config.json and the weights; `save_pretrained(folder, save_json=True)` calls this method."""
+        # By default MindFormers 1.9 passes plain tensors, on which MindSpore 2.9's save_checkpoint fails.
         if state_dict is None:
             state_dict = {parameter.name: parameter for parameter in self.get_parameters()}
         super().save_pretrained_experimental_mode(save_directory, *args, state_dict=state_dict, **kwargs)
 
     def chat(self, *_: Any, **__: Any) -> NoReturn:
-        """Refused: MindFormers' method would run, and return a history of texts that nobody answered.
+        """Always refuses: MindFormers' method would run, but return texts that do not answer anything.
 
         Raises:
-            ValueError: Always.
+            ValueError: On every call.
         """
         raise ValueError(
             "chat: PanGu-alpha is a base model, which continues texts and has no chat template; call "
@@ -174,7 +176,7 @@ class PanguAlphaForCausalLM(PreTrainedModel):
         """Loads a folder as MindFormers does, but refuses one that would leave weights random.
 
         Raises:
-            CheckpointError: Parameters are missing, or there are others.
+            CheckpointError: Parameters are missing, or unknown ones are present.
         """
         model, info = super().from_pretrained_experimental_mode(
             pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
@@ -195,13 +197,12 @@ def _count_not_finite_in(gradient):
 class PanguAlphaTrainOneStepCell(MFTrainOneStepCell):
     """MindFormers' training step for any device: `runner_wrapper: {type: PanguAlphaTrainOneStepCell}`.
 
-    MindFormers' own asks Ascend's registers whether a gradient overflowed, which fails on a CPU. This one
-    looks at the gradients there. An update with a gradient that is not finite is left out.
+    The base class of MindFormers 1.9 reads Ascend's overflow registers, which fails on a CPU. There this cell
+    examines the gradients themselves. An update with a gradient that is not finite is skipped.
 
     Args:
-        network: Gives the loss, such as PanguAlphaForCausalLM.
-        optimizer: Updates its parameters.
-        **kwargs: As MFTrainOneStepCell takes them: use_clip_grad, max_grad_norm, scale_sense, ...
+        network: A cell that returns the loss, such as PanguAlphaForCausalLM.
+        **kwargs: Arguments of MFTrainOneStepCell: use_clip_grad, max_grad_norm, scale_sense, ...
     """
 
     def __init__(self, network: nn.Cell, optimizer: nn.Optimizer, **kwargs: Any) -> None:
@@ -210,7 +211,7 @@ class PanguAlphaTrainOneStepCell(MFTrainOneStepCell):
         self.count_not_finite = ops.HyperMap()
 
     def get_overflow_status(self, status, compute_output):
-        """Whether a gradient is not finite, as a bool scalar."""
+        """Returns a bool scalar, true if a gradient is not finite."""
         if not self.looks_at_gradients:
             return super().get_overflow_status(status, compute_output)
         return ops.addn(self.count_not_finite(_count_not_finite, compute_output)) > 0
@@ -218,15 +219,15 @@ class PanguAlphaTrainOneStepCell(MFTrainOneStepCell):
 
 @MindFormerRegister.register(MindFormerModuleType.TOKENIZER)
 class PanguAlphaTokenizer(PreTrainedTokenizer):
-    """A PanguTokenizer in MindFormers' form: same ids, no token added at either end.
+    """A PanguTokenizer in MindFormers' form: the same ids, and no token added at either end.
 
-    Names of control ids in a text are text, as everywhere in this project; MindFormers' own tokenizers make
-    control ids of them.
+    A control id's name inside a text is treated as text, as everywhere in this project; MindFormers' own
+    tokenizers turn it into the control id.
 
     Args:
-        vocab_file: The vocabulary.
+        vocab_file: The vocabulary; in effect required.
         eos_token: Name of the piece that ends a document.
-        **kwargs: What every MindFormers tokenizer takes.
+        **kwargs: Arguments of any MindFormers tokenizer.
 
     Raises:
         ValueError: There is no vocabulary, or it is not one for PanGu-alpha.
@@ -239,7 +240,7 @@ class PanguAlphaTokenizer(PreTrainedTokenizer):
         if vocab_file is None:
             where = kwargs.get("name_or_path", "the folder")
             raise ValueError(f"{where}: has no {VOCABULARY}; write it with save_for_mindformers")
-        # Before the base's __init__, which asks for the vocabulary.
+        # Set before the base's __init__, which asks for the vocabulary.
         self.pangu = PanguTokenizer(vocab_file)
         self._ids = {self.pangu.piece_of(number): number for number in range(self.pangu.vocab_size)}
         roles = {"unk_token": UNKNOWN, "sep_token": "<sep>", "pad_token": "<pad>", "mask_token": "<mask>"}
@@ -249,29 +250,29 @@ class PanguAlphaTokenizer(PreTrainedTokenizer):
 
     @property
     def vocab_size(self) -> int:
-        """Number of pieces, controls included."""
+        """Number of pieces, including control pieces."""
         return self.pangu.vocab_size
 
     def __len__(self) -> int:
         return len(self.get_vocab())
 
     def get_vocab(self) -> dict[str, int]:
-        """Piece -> id, with tokens added by the user."""
+        """Returns the id of every piece, including tokens added by the user."""
         return {**self._ids, **self.added_tokens_encoder}
 
     def tokenize(self, text: str, *_: Any, **__: Any) -> list[str]:
-        """Pieces of a text; the base's own would look for control names in it first."""
+        """Splits a text into pieces; the base class would first search it for names of control pieces."""
         return [self.pangu.piece_of(number) for number in self.pangu.encode(text)]
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """Text of pieces."""
+        """Joins pieces to a text."""
         return self.pangu.decode(self.convert_tokens_to_ids(tokens))
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str]:
         """Copies the vocabulary into a folder.
 
         Returns:
-            The file written, alone in a tuple.
+            The path of the copy, in a tuple of one.
         """
         name = VOCABULARY if filename_prefix is None else f"{filename_prefix}-{VOCABULARY}"
         target = Path(save_directory) / name
@@ -297,19 +298,19 @@ def save_for_mindformers(
     """Writes what MindFormers' Auto classes read: config.json, weights, tokenizer_config.json, vocab.model.
 
     Args:
-        source: A training run's output folder or one checkpoint.
-        folder: The folder to make; it appears whole or not at all.
-        tokenizer: The vocabulary, where it does not lie beside the checkpoint.
+        source: A training run's output folder, or one checkpoint.
+        folder: The folder to create; it appears complete or not at all.
+        tokenizer: The vocabulary, if it does not lie beside the checkpoint.
 
     Returns:
         The model that was written.
 
     Raises:
-        ValueError: There is no whole checkpoint or no vocabulary, or the folder exists.
-        OSError: The disk does not take it.
+        ValueError: There is no complete checkpoint or no vocabulary, or the folder exists.
+        OSError: The disk does not accept the files.
     """
     folder = Path(folder)
-    if os.path.lexists(folder):  # a link to nothing is something, too
+    if os.path.lexists(folder):  # a broken link counts as existing
         raise ValueError(f"{folder}: exists already; give the name of a new folder")
     loaded = load_for_inference(source, tokenizer)
     words = loaded.tokenizer
@@ -325,7 +326,7 @@ def save_for_mindformers(
 
 
 def _refuse_misspelt(keys: Mapping[str, Any]) -> None:
-    """MindFormers takes any key into a config; one that is nearly a field of ours is a slip of the pen."""
+    """Refuses unknown keys that resemble a field of ModelConfig, because MindFormers accepts any key."""
     known = {**vars(PretrainedConfig()), **vars(GenerationConfig())}
     problems = []
     for key in keys.keys() - known.keys():

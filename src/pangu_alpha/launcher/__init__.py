@@ -1,3 +1,3 @@
-"""Starts the workers of a node and watches over them."""
+"""Starts the worker processes of a node and watches them."""
 
 __all__ = ["commands", "watch", "workers"]

@@ -1,7 +1,7 @@
-"""What a launch starts: which ranks on which node, by which commands, with which environment.
+"""Plans a launch: which ranks run on which node, by which commands, in which environment.
 
-Pure: reads nothing, starts nothing. MindSpore's own ways of starting are used: msrun, a rank table, or, for
-processes that need not know each other, neither.
+Pure functions: they read nothing and start nothing. Workers are started by MindSpore's own means: msrun, a
+rank table, or neither for processes that do not communicate.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pangu_alpha.files.shown import quoted, shown_name
 from pangu_alpha.parallel.mesh import AXES, Mesh
 
 Start = Literal["msrun", "rank-table", "alone"]
-COMMANDS = Path(__file__).with_name("bin")  # "python" and "msrun" of the interpreter that was given
-_SHOWN = 16  # lines of a topology that are shown where not all are asked for
+COMMANDS = Path(__file__).with_name("bin")  # "python" and "msrun" of the chosen interpreter
+_SHOWN = 16  # lines of a topology that are shown unless all are asked for
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Node:
     """A machine and its workers.
 
     Args:
-        place: Place among the nodes, from 0.
-        name: What people call it.
-        workers: (rank, device) of each worker, in the order of their local ranks.
+        place: Index among the nodes, from 0.
+        name: The name shown to people.
+        workers: (rank, device) of each worker, in the order of the local ranks.
     """
 
     place: int
@@ -42,7 +42,7 @@ class Node:
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """Ranks of its workers."""
+        """Global ranks of the node's workers."""
         return tuple(rank for rank, _ in self.workers)
 
 
@@ -51,15 +51,14 @@ class Job:
     """What is to be started on every node.
 
     Args:
-        program: Words of the command every worker runs after `python`; "{rank}" in them stands for the
-            rank where msrun does not start them.
-        nodes: All machines.
-        start: How workers find each other; "alone": they do not.
-        environment: Variables every process gets.
+        program: Words of every worker's command after `python`. Where msrun does not start the workers,
+            "{rank}" in them is replaced by the rank.
+        start: How the workers find each other; "alone" means that they do not.
+        environment: Variables that every process gets.
         master: Address and port of msrun's scheduler.
         rank_table: Path of the rank table.
-        cluster_timeout: Seconds msrun waits for all workers to appear.
-        bind_cores: Give every worker its own share of the cores.
+        cluster_timeout: Seconds that msrun waits for all workers to appear.
+        bind_cores: Whether every worker gets its own share of the cores.
     """
 
     program: tuple[str, ...]
@@ -79,12 +78,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Command:
-    """A process of a node.
+    """The command of one process of a node.
 
     Args:
-        words: The command line.
-        environment: Variables beside those of the job.
-        rank: Whose process it is; None for msrun, which starts all workers of its node.
+        environment: Variables in addition to the job's.
+        rank: Rank of the process; None for msrun, which starts all workers of its node.
     """
 
     words: tuple[str, ...]
@@ -96,12 +94,12 @@ class Command:
                          *map(shell_word, self.words)])  # fmt: skip
 
 
-# All but tab and line feed; and bytes that are not UTF-8, as Python has them.
+# All control characters but tab and line feed, and surrogates, Python's form of bytes that are not UTF-8.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\udc80-\udcff]")
 
 
 def shell_word(text: str) -> str:
-    """A word as bash reads it back, without a control character that a terminal would obey."""
+    """Quotes a word for bash, with control characters escaped so that a terminal does not act on them."""
     if not _CONTROL.search(text):
         return shlex.quote(text)
     return "$'" + "".join(map(_in_bash, text)) + "'"
@@ -122,7 +120,7 @@ _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
 
 
 def address_fault(text: str) -> str | None:
-    """What is wrong with a host's name or address as an option gives it; None if nothing is."""
+    """Returns what is wrong with a host name or address that an option gives, or None."""
     inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     with suppress(ValueError):
         ipaddress.ip_address(inner)
@@ -144,7 +142,10 @@ _ACTIVE = re.compile(r"[;&|<>()$`\\\"'\x00-\x1f\x7f]")
 
 
 def log_dir_fault(path: str) -> str | None:
-    """Why msrun must not get a log folder: MindSpore 2.9 puts its path into a shell's command as it is."""
+    """Returns why msrun cannot use a log folder, or None.
+
+    MindSpore 2.9 puts the path into a shell command without quoting it; this check can go once it quotes.
+    """
     found = sorted(set(_ACTIVE.findall(path)))
     if not found:
         return None
@@ -155,7 +156,7 @@ def log_dir_fault(path: str) -> str | None:
 
 
 def plain_nodes(nnodes: int, nproc: int) -> tuple[Node, ...]:
-    """Nodes of equally many workers, ranks in their order, as msrun numbers them."""
+    """Returns nodes with equal numbers of workers and consecutive ranks, as msrun assigns them."""
     return tuple(
         Node(place, f"node {place}", tuple((place * nproc + local, local) for local in range(nproc)))
         for place in range(nnodes)
@@ -163,7 +164,7 @@ def plain_nodes(nnodes: int, nproc: int) -> tuple[Node, ...]:
 
 
 def table_nodes(table: RankTable) -> tuple[Node, ...]:
-    """Nodes of a rank table, in its order, with its ranks."""
+    """Returns the nodes of a rank table, in the table's order and with its ranks."""
     return tuple(
         Node(place, server.server_id, tuple((device.rank_id, device.device_id) for device in server.devices))
         for place, server in enumerate(table.servers)
@@ -173,7 +174,7 @@ def table_nodes(table: RankTable) -> tuple[Node, ...]:
 def refusals(
     nodes: Sequence[Node], plan: ParallelPlan, nnodes: int | None, nproc: int | None
 ) -> Iterator[str]:
-    """Yields one sentence for every way in which nodes differ from the plan or from what was asked for."""
+    """Yields one sentence for each way in which the nodes contradict the plan or the numbers asked for."""
     total = sum(len(node.workers) for node in nodes)
     if total != plan.devices:
         yield (
@@ -197,13 +198,11 @@ def _counts(nodes: Sequence[Node]) -> str:
 
 
 def topology(nodes: Sequence[Node], plan: ParallelPlan, here: int | None = None, full: bool = False) -> str:
-    """The table of nodes, their ranks and the parts of the grid they are.
+    """Returns a text table of the nodes, their ranks and their coordinates in the plan's grid.
 
     Args:
-        nodes: All nodes.
-        plan: Gives the grid.
-        here: Place of this node, which is marked.
-        full: Show every node; else a long table is cut in the middle.
+        here: Index of this node, which is marked.
+        full: Show every node; otherwise a long table is cut in the middle.
     """
     mesh = Mesh.of(plan)
     total = sum(len(node.workers) for node in nodes)
@@ -225,13 +224,11 @@ def topology(nodes: Sequence[Node], plan: ParallelPlan, here: int | None = None,
 
 
 def commands(job: Job, node: Node, log_dir: Path, cores: int) -> tuple[Command, ...]:
-    """The processes of one node.
+    """Returns the commands of one node's processes.
 
     Args:
-        job: What is started.
-        node: Where.
         log_dir: Folder of the logs, for msrun, which writes them itself.
-        cores: Of the node, to share out where they are bound.
+        cores: Number of the node's cores, which are shared out if the job binds cores.
     """
     if job.start == "msrun":
         return (Command(_msrun(job, node, log_dir)),)
@@ -255,14 +252,14 @@ def _msrun(job: Job, node: Node, log_dir: Path) -> tuple[str, ...]:
         f"--log_dir={log_dir}",
         f"--cluster_time_out={job.cluster_timeout}",
         f"--bind_core={job.bind_cores}",
-        f"--tail_worker_log={job.size}",  # no such worker: the launcher follows the logs itself
+        f"--tail_worker_log={job.size}",  # no such rank: the launcher follows the logs itself
         "--join=True",
         *job.program,
     )
 
 
 def _identity(job: Job, rank: int, device: int) -> dict[str, str]:
-    """What tells a worker who it is, where msrun does not."""
+    """Returns the variables that give a worker its rank and device where msrun does not set them."""
     if job.start == "alone":
         return {"ASCEND_RT_VISIBLE_DEVICES": str(device)}
     assert job.rank_table is not None

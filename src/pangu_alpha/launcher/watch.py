@@ -1,6 +1,6 @@
-"""Watches the workers of a node: shows one log, names the first rank that fails, stops the others.
+"""Watches the workers of a node: shows one log, names the first rank that fails, and stops the others.
 
-Launchers of other nodes are told by a file in the log folder, where they share it.
+Launchers of other nodes are notified through a file in the log folder, if they share it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pangu_alpha.processes.signals import Signals, signal_name
 
 _POLL = 0.1  # seconds
 _LAST_LINES = 20
-_LAST_BYTES = 1 << 20  # of a log, in which its last lines are looked for
-GRACE = 1800  # seconds: a save that is under way, a step, a save; 200B's take minutes each on slow storage
+_LAST_BYTES = 1 << 20  # at the end of a log, in which its last lines are searched
+GRACE = 1800  # seconds for a save under way, a step and a save; each takes minutes for 200B on slow storage
 _MOST_NEWS = 1 << 16  # bytes
 _CHATTER = re.compile(r"\[INFO\] DISTRIBUTED")  # MindSpore 2.9 logs it at any level
 _NOISE = re.compile(rf"{_CHATTER.pattern}|^-*$|Call Stack: \(For framework|^mindspore/ccsrc/")
-_HINTS = {  # what HCCL's codes mean, told where they stand in a failing rank's log
+_HINTS = {  # advice on HCCL's codes, shown where a failed rank's log contains them
     "EI0002": "HCCL: a rank did not arrive in time; another one is slow or dead (--hccl-exec-timeout)",
     "EI0006": "HCCL: no connection between two ranks in time (--hccl-connect-timeout; check device IPs)",
     "out of memory": "memory: more tp, pp or recompute, or a smaller run.batch_size",
@@ -35,13 +35,13 @@ _HINTS = {  # what HCCL's codes mean, told where they stand in a failing rank's 
 
 @dataclass(frozen=True)
 class Failure:
-    """The first rank of an attempt that failed.
+    """The first rank that failed in an attempt.
 
     Args:
-        rank: Its rank; None where msrun itself failed.
+        rank: None if msrun itself failed.
         code: Exit code, -n after a signal n.
-        node: Where.
-        log: Its log.
+        node: Name of the node on which it ran.
+        log: Path of the failed process's log.
     """
 
     rank: int | None
@@ -51,7 +51,7 @@ class Failure:
 
     @property
     def exit_code(self) -> int:
-        """As a shell gives it: 128 + n after a signal n; 1 for a number that no process can end with."""
+        """The code as a shell gives it: 128 + n after a signal n; 1 for a number that is not an exit code."""
         code = 128 - self.code if self.code < 0 else self.code
         return code if 0 < code < 256 else 1
 
@@ -67,7 +67,7 @@ class Console:
     """Shows the log of one worker as it grows, and a heartbeat while its first step compiles.
 
     Args:
-        log: The log; need not exist yet.
+        log: The file, which need not exist yet.
         heartbeat: Seconds between two heartbeats; 0 for none.
     """
 
@@ -79,7 +79,7 @@ class Console:
         self._last_beat = 0.0
 
     def update(self) -> None:
-        """Shows what has come since."""
+        """Shows what the log has gained since the last call."""
         lines = [line for line in self._read().splitlines() if not _CHATTER.search(line)]
         if lines:
             print(*lines, sep="\n", flush=True)
@@ -100,20 +100,23 @@ class Console:
             with self._log.open("rb") as file:
                 file.seek(self._offset)
                 whole = file.read().rpartition(b"\n")
-        except OSError:  # not there yet, or on storage that is away for a while
+        except OSError:  # does not exist yet, or lies on storage that is unreachable for a while
             return ""
         self._offset += len(whole[0]) + len(whole[1])
         return (whole[0] + whole[1]).decode("utf-8", errors="replace")
 
 
 class Bulletin:
-    """The file that tells launchers on other nodes of a failure; one from before this launch is ignored.
+    """The file by which launchers on several nodes notify each other of a failure.
+
+    A file that is older than this launch is ignored.
 
     Args:
-        root: Log folder of the job, perhaps shared by all nodes.
-        marker: Folder just made on the same storage, whose clock is the one that counts.
-        attempt: Number of the attempt, from 0, which is the same on all nodes: late news is not of the next.
-        job: Tells the job from others with the same log folder; the same on all its nodes.
+        root: Log folder of the job, which the nodes may share.
+        marker: A folder just made on the same storage; its time stamp is compared with the file's, because
+            the storage's clock may differ from this host's.
+        attempt: Number of the attempt, from 0, the same on all nodes; news of another attempt is ignored.
+        job: Distinguishes the job from others with the same log folder; the same on all its nodes.
     """
 
     def __init__(self, root: Path, marker: Path, attempt: int = 0, job: str = "") -> None:
@@ -122,7 +125,10 @@ class Bulletin:
         self._complained = False
 
     def read(self) -> Failure | None:
-        """The failure another node has seen; a file that is no such news is named once and passed over."""
+        """Returns the failure that another node has reported, if any.
+
+        A file that is no such report is mentioned once and ignored.
+        """
         try:
             if self._file.stat().st_mtime_ns <= self._since:
                 return None
@@ -136,11 +142,11 @@ class Bulletin:
             return None
 
     def write(self, failure: Failure) -> None:
-        """Tells the others, unless one was faster."""
+        """Reports a failure to the other nodes, unless another launcher has already reported one."""
         if self.read() is not None:
             return
         try:
-            # escaped: the log folder's name may not be UTF-8, which others would refuse to read
+            # Escaped: with a log folder's name that is not UTF-8, other nodes would refuse to read the file.
             write_json(self._file, asdict(replace(failure, log=shown(failure.log), node=shown(failure.node))))
         except OSError as error:
             print(f"warning: {shown(error)}: the other nodes are not told of the failure", file=sys.stderr)
@@ -165,24 +171,22 @@ def watch(
     folder: Path,
     grace: float = GRACE,
 ) -> Failure | None:
-    """Waits until all workers have ended well or one has failed; no worker runs when it returns.
+    """Waits until all workers have succeeded or one has failed; no worker runs when it returns.
 
     Args:
-        workers: Of this node.
-        console: Shows a log.
-        signals: The first is passed on as SIGTERM; workers then save and stop. A second one ends them.
-        bulletin: News from and for other nodes; None where there are none.
-        node: Name of this node.
-        folder: Of the workers' logs.
-        grace: Seconds workers get to save after a signal.
+        signals: The first signal is passed on as SIGTERM, after which the workers save and stop. A second one
+            kills them.
+        bulletin: Exchanges failures with other nodes; None if there are none.
+        folder: Folder of the workers' logs.
+        grace: Seconds that workers get to save after a signal.
 
     Returns:
-        None when all ended well or were told to stop.
+        None if all workers succeeded or a signal stopped them.
     """
     deadline = None
     try:
         while True:
-            done = workers.finished()  # before the codes: what ends in between is seen by them
+            done = workers.finished()  # before the codes, which then include workers that end in between
             codes = workers.codes()
             console.update()
             if signals.number:
@@ -207,7 +211,7 @@ def watch(
 
 
 def _announced(number: int, grace: float) -> float:
-    """Says what the signal leads to; the time at which the workers' time is up."""
+    """Announces what a signal leads to, and returns the time at which workers that still run are killed."""
     print(
         f"signal {number}: the workers save and stop; what still runs in {grace:g} s (--grace) is killed, "
         "and all of it at once after a second signal",
@@ -217,7 +221,7 @@ def _announced(number: int, grace: float) -> float:
 
 
 def _enough(again: int, deadline: float, codes: Mapping[int, int | None]) -> bool:
-    """Whether workers that still run are to be killed, which is said."""
+    """Returns whether workers that still run are to be killed, and announces it."""
     late = time.monotonic() > deadline
     if again or late:
         ranks = ", ".join(str(rank) for rank, code in sorted(codes.items()) if code is None)
@@ -243,8 +247,10 @@ def _failed(
 
 
 def last_lines(log: Path) -> list[str]:
-    """The end of a failing rank's log without MindSpore's chatter, from its last traceback on if there is
-    one, and what to do about the codes in it."""
+    """Returns the end of a failed rank's log without MindSpore's chatter, and advice on error codes in it.
+
+    The lines begin at the last traceback, if there is one.
+    """
     try:
         with require_file(log).open("rb") as file:
             file.seek(max(log.stat().st_size - _LAST_BYTES, 0))

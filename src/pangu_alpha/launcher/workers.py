@@ -1,4 +1,4 @@
-"""The running processes of one node: started, asked for their exit codes, stopped. Linux only.
+"""The worker processes of one node: starts them, reads their exit codes, stops them. Linux only.
 
 A worker's log is worker_<rank>.log in the folder of its attempt.
 """
@@ -23,7 +23,7 @@ _MSRUN_ERROR = re.compile(r"Worker process (\d+) exit with exception. Error code
 
 
 def log_of(folder: Path, rank: int) -> Path:
-    """A worker's log."""
+    """Returns the path of a worker's log."""
     return folder / f"worker_{rank}.log"
 
 
@@ -34,7 +34,7 @@ def _start(command: Command, environment: Mapping[str, str], log: Path) -> subpr
             env={**os.environ, **environment, **command.environment},
             stdout=file,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # signals of the terminal are for the launcher, which passes them on
+            start_new_session=True,  # the terminal's signals go to the launcher only, which passes them on
         )
 
 
@@ -44,7 +44,7 @@ def _signal_group(pid: int, number: int) -> None:
 
 
 def _kill_started(environment: Mapping[str, str]) -> None:
-    """Ends what else this launcher has started: a scheduler without its msrun, children of workers."""
+    """Kills whatever else this launcher started: a scheduler without its msrun, children of workers."""
     if (mark := environment.get(MARK)) is not None:
         kill_marked(mark)
 
@@ -54,8 +54,8 @@ class OwnWorkers:
 
     Args:
         commands: One for each worker.
-        environment: Variables all get.
-        folder: Of their logs.
+        environment: Variables that all workers get.
+        folder: Folder of their logs.
     """
 
     def __init__(self, commands: Sequence[Command], environment: Mapping[str, str], folder: Path) -> None:
@@ -65,34 +65,34 @@ class OwnWorkers:
         try:
             for command in commands:
                 rank = command.rank
-                assert rank is not None  # of a worker, not of msrun
+                assert rank is not None  # a worker's command has one, only msrun's has none
                 self._processes[rank] = _start(command, environment, log_of(folder, rank))
         except OSError:
             self.kill()
             raise
 
     def codes(self) -> dict[int, int | None]:
-        """Exit code of every rank, None while it runs, -n after a signal n."""
+        """Returns the exit code of every rank: None while it runs, -n after a signal n."""
         return {rank: process.poll() for rank, process in self._processes.items()}
 
     def finished(self) -> int | None:
-        """0 when all have ended well; None as long as one runs; else one's exit code."""
+        """Returns 0 when all workers have succeeded, None while one runs, else a failed one's exit code."""
         codes = self.codes().values()
         return None if None in codes else next((code for code in codes if code), 0)
 
     def first(self, ranks: Sequence[int]) -> int:
-        """Of ranks seen to have ended between two looks, the one to name."""
+        """Returns, of ranks that have ended since the last check, the one to report."""
         return ranks[0]
 
     def terminate(self) -> None:
-        """Asks all to save and stop; again, those that had not been asked."""
+        """Asks the workers that have not been asked before to save and stop."""
         for process in self._processes.values():
             if process.pid not in self._asked and process.poll() is None:
                 self._asked.add(process.pid)
                 process.terminate()
 
     def kill(self) -> None:
-        """Ends all at once."""
+        """Kills all workers at once."""
         for process in self._processes.values():
             if process.poll() is None:
                 _signal_group(process.pid, signal.SIGKILL)
@@ -101,13 +101,13 @@ class OwnWorkers:
 
 
 class MsrunWorkers:
-    """Workers started by msrun, which are its children and not ours.
+    """Workers that msrun has started; they are msrun's children, not this process's.
 
     Args:
-        command: msrun's, with --join=True.
-        environment: Variables all get.
-        folder: Of msrun's log; the workers' are where its --log_dir says.
-        size: Workers of this node.
+        command: The msrun command, with --join=True.
+        environment: Variables that all workers get.
+        folder: Folder of msrun's own log; the workers' logs go to its --log_dir.
+        size: Number of workers on this node.
     """
 
     def __init__(self, command: Command, environment: Mapping[str, str], folder: Path, size: int) -> None:
@@ -121,7 +121,7 @@ class MsrunWorkers:
         self._asked: set[int] = set()
 
     def codes(self) -> dict[int, int | None]:
-        """Exit code of every rank seen so far, None while it runs, -n after a signal n."""
+        """Returns the exit code of every rank seen so far: None while it runs, -n after a signal n."""
         if len(self._ranks) < self._size:
             self._find()
         for pid in self._ranks:
@@ -130,11 +130,11 @@ class MsrunWorkers:
         return {rank: self._codes.get(pid) for pid, rank in self._ranks.items()}
 
     def finished(self) -> int | None:
-        """msrun's own exit code, None while it runs."""
+        """Returns msrun's own exit code, or None while it runs."""
         return self._msrun.poll()
 
     def terminate(self) -> None:
-        """Asks all workers to save and stop; again, those that had not been asked."""
+        """Asks the workers that have not been asked before to save and stop."""
         for pid in self._alive(self._ranks):
             if pid not in self._asked:
                 self._asked.add(pid)
@@ -142,7 +142,7 @@ class MsrunWorkers:
                     os.kill(pid, signal.SIGTERM)  # the worker alone: its data readers must go on
 
     def kill(self) -> None:
-        """Ends the workers, the scheduler (which else waits half a minute for a dead worker) and msrun."""
+        """Kills the workers, msrun, and the scheduler, which would wait half a minute for a dead worker."""
         self._find()
         for pid in self._alive(self._ranks):
             _signal_group(pid, signal.SIGKILL)
@@ -152,7 +152,7 @@ class MsrunWorkers:
         _kill_started(self._environment)
 
     def first(self, ranks: Sequence[int]) -> int:
-        """Of ranks seen to have ended between two looks, the one msrun saw end first."""
+        """Returns, of ranks that have ended since the last check, the one that msrun saw end first."""
         logged = [self._ranks[pid] for pid, _ in self._logged() if pid in self._ranks]
         return next((rank for rank in logged if rank in ranks), ranks[0])
 
@@ -164,7 +164,7 @@ class MsrunWorkers:
         for child in children:
             try:
                 environment = child.environ()
-            except (psutil.Error, OSError):  # ended, or not yet what it is to become
+            except (psutil.Error, OSError):  # it has ended, or does not yet run the worker's program
                 continue
             rank = environment.get("RANK_ID", "")
             if (
@@ -179,16 +179,18 @@ class MsrunWorkers:
         return [pid for pid in pids if pid not in self._codes and self._exit_code(pid) is None]
 
     def _exit_code(self, pid: int) -> int | None:
-        """Of a process that is not our child: the kernel tells it until msrun has asked for it, msrun's log
-        after that."""
+        """Returns the exit code of a process that is not a child of this one.
+
+        The kernel knows it until msrun has collected it; after that msrun's log does.
+        """
         try:
             stat = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
         except OSError:
             return dict(self._logged()).get(pid, 0)
         fields = stat.rpartition(")")[2].split()
         if fields[0] in "ZX":
-            return os.waitstatus_to_exitcode(int(fields[-1]))  # proc(5): the last field, as of waitpid
-        if self._births.get(pid) not in (None, fields[19]):  # its number was handed out again
+            return os.waitstatus_to_exitcode(int(fields[-1]))  # proc(5): the last field, as of waitpid(2)
+        if self._births.get(pid) not in (None, fields[19]):  # the system has reused the process id
             return dict(self._logged()).get(pid, 0)
         return None
 

@@ -101,7 +101,6 @@ def slice_writers(
 
     Args:
         placed: Layouts of all parameters, because the turns depend on all of them.
-        plan: Their plan.
         names: Parameters to return; None is all.
     """
     writers: dict[str, dict[tuple[int, ...], int]] = {}

@@ -1,3 +1,3 @@
-"""This machine's processes: signals, which processes belong to a launcher, the memory of the host."""
+"""Processes of this machine: stop signals, the processes that belong to a launcher, and host memory."""
 
 __all__ = ["belonging", "host_memory", "signals"]

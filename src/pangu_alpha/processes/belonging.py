@@ -1,7 +1,7 @@
-"""Which processes a launcher has started, through msrun or not, and what becomes of them when it ends.
+"""Finds the processes that a launcher started, directly or through msrun, and ends them when it is gone.
 
-All of them carry the launcher's mark in their environment. A process is known by its number and its birth,
-for numbers are handed out again. Of processes that end while they are looked at, nothing is said. Linux only.
+Every such process carries the launcher's mark in its environment. Because the system reuses process ids, a
+process is identified by its id and its start time. Processes that end during a scan are skipped. Linux only.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ from pangu_alpha.files.lock import process_birth
 from pangu_alpha.files.shown import shown
 
 MARK = "PANGU_LAUNCHER"
-OUTPUT = "PANGU_OUTPUT"  # folder of the run, so that the next start finds what is left of the last one
+OUTPUT = "PANGU_OUTPUT"  # output folder, by which the next start finds processes left by the last one
 _POLL = 0.5  # seconds
-_KILLED_WITHIN = 30.0  # seconds; a process in the midst of a write to a slow disk takes its time
+_KILLED_WITHIN = 30.0  # seconds; a process that is writing to a slow disk ends only after the write
 
 
 @dataclass(frozen=True)
 class Launcher:
-    """A launcher as its workers know it.
+    """A launcher, as its workers identify it.
 
     Args:
-        pid: Its process.
-        birth: Start of that process.
-        grace: Seconds that workers get to save when they are to stop.
+        birth: Start time of the process `pid`, see `process_birth`.
+        grace: Seconds that workers get to save a checkpoint after they are asked to stop.
     """
 
     pid: int
@@ -40,12 +39,12 @@ class Launcher:
 
     @classmethod
     def this(cls, grace: int) -> Launcher:
-        """This process as a launcher."""
+        """Returns this process as a launcher."""
         return cls(os.getpid(), process_birth(os.getpid()) or "0", grace)
 
     @classmethod
     def parse(cls, mark: str | None) -> Launcher | None:
-        """The launcher that a mark names; None if it names none."""
+        """Returns the launcher that a mark describes, or None if the text is no mark."""
         try:
             pid, birth, grace = (mark or "").split()
             return cls(int(pid), birth, int(grace))
@@ -54,27 +53,27 @@ class Launcher:
 
     @property
     def mark(self) -> str:
-        """Value of MARK in the environment of all it starts."""
+        """The value of the variable MARK in the environment of every process that this launcher starts."""
         return f"{self.pid} {self.birth} {self.grace}"
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether the launcher's process is still running."""
         return process_birth(self.pid) == self.birth
 
 
 def launcher_of_this_process() -> Launcher | None:
-    """The launcher that started this process; None if it was started otherwise."""
+    """Returns the launcher that started this process, or None if no launcher did."""
     return Launcher.parse(os.environ.get(MARK))
 
 
 def marked(mark: str) -> list[int]:
-    """The processes that carry a mark."""
+    """Returns the ids of the processes that carry a mark."""
     return [pid for pid, environment in _environments() if environment.get(MARK) == mark]
 
 
 def orphans(output: str) -> list[int]:
-    """The processes that work for a run's folder and whose launcher is gone."""
+    """Returns the ids of the processes that work for an output folder and whose launcher has ended."""
     found = []
     for pid, environment in _environments():
         launcher = Launcher.parse(environment.get(MARK))
@@ -84,14 +83,14 @@ def orphans(output: str) -> list[int]:
 
 
 def wait_for_orphans(output: str, grace: float) -> None:
-    """Returns when no process whose launcher is gone works for a run's folder: they end by themselves.
+    """Waits until no process of an ended launcher works for an output folder; they end by themselves.
 
     Args:
-        output: The folder, without links.
-        grace: Seconds they get; they may have been started with another number.
+        output: The run's output folder with symbolic links resolved.
+        grace: Seconds to wait, besides _KILLED_WITHIN. The earlier launch may have used another value.
 
     Raises:
-        ValueError: Some are still there.
+        ValueError: Some of these processes are still running after that time.
     """
     deadline = time.monotonic() + grace + _KILLED_WITHIN
     said = False
@@ -113,7 +112,7 @@ def wait_for_orphans(output: str, grace: float) -> None:
 
 
 def kill_marked(mark: str) -> None:
-    """Ends all processes that carry a mark, and returns when they are gone."""
+    """Kills all processes that carry a mark; returns when they have ended or _KILLED_WITHIN has passed."""
     deadline = time.monotonic() + _KILLED_WITHIN
     while (left := marked(mark)) and time.monotonic() < deadline:
         for pid in left:
@@ -123,11 +122,12 @@ def kill_marked(mark: str) -> None:
 
 
 def end_with_launcher() -> None:
-    """Makes this process end when its launcher does, if it has one: by SIGTERM, so that a training saves.
+    """Sends this process SIGTERM when its launcher ends, so that a training run saves before it stops.
 
-    What still runs after the launcher's grace is killed with its process group. The launcher may be gone
-    already; that is seen at the first look. Call it before there are threads: MindSpore's scheduler, which
-    has to stay until the workers have saved, is watched by a forked process.
+    If the process still runs after the launcher's grace time, its process group is killed. Nothing happens in
+    a process that no launcher started. The launcher may already have ended; the first check notices this.
+    Call this before any thread is started, because MindSpore's scheduler, which has to keep running until the
+    workers have saved, is watched by a forked process.
     """
     launcher = launcher_of_this_process()
     if launcher is None or process_birth(os.getpid()) is None:
@@ -136,7 +136,7 @@ def end_with_launcher() -> None:
         threading.Thread(target=_end_worker, args=(launcher,), daemon=True).start()
         return
     scheduler = os.getpid()
-    if os.fork() == 0:  # MindSpore 2.9's scheduler keeps Python's lock: no thread would run
+    if os.fork() == 0:  # MindSpore 2.9's scheduler never releases Python's GIL: no thread would run
         try:
             _end_scheduler(launcher, scheduler)
         finally:
@@ -161,7 +161,7 @@ def _end_scheduler(launcher: Launcher, scheduler: int) -> None:
     deadline = time.monotonic() + launcher.grace
     while os.getppid() == scheduler:
         if time.monotonic() > deadline or not _workers(launcher.mark):
-            os.killpg(0, signal.SIGKILL)  # msrun is of this group, too
+            os.killpg(0, signal.SIGKILL)  # msrun belongs to this group as well
         time.sleep(_POLL)
 
 
@@ -171,13 +171,13 @@ def _workers(mark: str) -> list[int]:
 
 
 def _environments() -> Iterator[tuple[int, Mapping[str, str]]]:
-    """Number and environment of every living process of this user."""
+    """Yields the id and the environment of each of this user's living processes that carries a mark."""
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if not name.isdecimal() or int(name) == os.getpid():
             continue
         try:
             content = Path("/proc", name, "environ").read_bytes()
-        except OSError:  # another user's, or gone
+        except OSError:  # a process of another user, or one that has just ended
             continue
         if MARK.encode() not in content or process_birth(int(name)) is None:
             continue

@@ -1,4 +1,4 @@
-"""How a process is told to stop: the first signal asks, a second one insists."""
+"""Handles stop signals: the first signal asks the process to stop, a second one stops it at once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-TOGETHER = 1.0  # seconds within which signals are one wish: timeout(1) and shells send theirs twice
+TOGETHER = 1.0  # seconds within which signals count as one: timeout(1) and shells send each signal twice
 
 
 def signal_name(number: int) -> str:
-    """What people call a signal; Python knows no names of most realtime signals."""
+    """Returns a signal's usual name; Python itself has no names for most realtime signals."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -26,16 +26,16 @@ def signal_name(number: int) -> str:
 
 
 class Signals:
-    """Takes SIGTERM, SIGINT and, unless it is ignored (nohup), SIGHUP while it is entered.
+    """A context manager that catches SIGTERM, SIGINT and, unless it is ignored (nohup), SIGHUP.
 
-    `number` is the first signal that came, 0 before. `again` is the SIGTERM or SIGINT that came more than
-    TOGETHER seconds after the first one, 0 before. While it is entered, output that can no longer be written
-    is lost without an error: the terminal goes before its SIGHUP has been acted on. A pipe that nobody reads
-    any more counts as SIGPIPE.
+    `number` is the first signal that arrived, or 0. `again` is the first SIGTERM or SIGINT that arrived more
+    than TOGETHER seconds after it, or 0. Inside the block, output that can no longer be written is dropped
+    without an error, because a terminal disappears before the process has reacted to its SIGHUP. Writing to a
+    pipe whose reader has gone counts as SIGPIPE.
 
     Args:
-        at_second: Called with its number when a second signal comes, by a thread, so that it happens even
-            while the main thread is in a kernel for minutes.
+        at_second: Called with the number of the second signal. A thread calls it, so that it also runs while
+            the main thread is inside a kernel for minutes.
     """
 
     def __init__(self, at_second: Callable[[int], None] | None = None) -> None:
@@ -63,7 +63,7 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup)
-        os.close(self._writing)  # the listener's end
+        os.close(self._writing)  # ends the listener's loop
         self._listener.join()
         os.close(self._reading)
 
@@ -71,7 +71,7 @@ class Signals:
         self.number = self.number or number
 
     def _listen(self, taken: frozenset[int]) -> None:
-        """Counts signals as they come; Python's own handlers wait until the main thread is back in Python."""
+        """Counts signals as they arrive; Python's handlers wait until the main thread runs Python code."""
         first = None
         while byte := os.read(self._reading, 1):
             number = byte[0]
@@ -90,11 +90,10 @@ class Signals:
 
 
 class _Forgiving:
-    """A stream that drops what cannot be written.
+    """A wrapper of a text stream that drops what cannot be written.
 
     Args:
-        stream: Where it is written.
-        unread: Called when it is a pipe that nobody reads.
+        unread: Called when the stream is a pipe whose reader has gone.
     """
 
     def __init__(self, stream: Any, unread: Callable[[], None]) -> None:
@@ -102,12 +101,12 @@ class _Forgiving:
         self._on_unread = unread
 
     def write(self, text: str) -> int:
-        """Writes what can be written."""
+        """Writes the text, or drops it if the stream fails."""
         self._try(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """Flushes what can be flushed."""
+        """Flushes the stream, and ignores a failure."""
         self._try(self._stream.flush)
 
     def __getattr__(self, name: str) -> Any:
@@ -119,16 +118,14 @@ class _Forgiving:
         except OSError as error:
             if error.errno == errno.EPIPE:
                 self._on_unread()
-            if error.errno in (
-                errno.EPIPE,
-                errno.EIO,
-            ):  # gone for good
+            # The reader or terminal does not come back: later output goes to /dev/null.
+            if error.errno in (errno.EPIPE, errno.EIO):
                 with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
                     os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 def stop_at_once(number: int) -> None:
-    """Ends this process after a second signal, wherever its main thread is; saves nothing."""
+    """Ends this process after a second signal, whatever its main thread is doing, without saving anything."""
     with suppress(OSError):
         os.write(2, f"signal {number} again: stopped at once, the last whole checkpoint stands\n".encode())
     os._exit(128 + number)

@@ -93,7 +93,7 @@ def fetch(name: str, directory: str | Path | None = None) -> Path:
     """Returns the file of a corpus, and downloads it first if it is not there.
 
     Args:
-        name: A name in the table.
+        name: One of those in corpora.yaml.
         directory: Folder in which the file is looked up and stored; None is `default_directory()`.
 
     Returns:

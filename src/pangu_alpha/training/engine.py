@@ -44,7 +44,6 @@ class Engine:
     All parameters are zero until first `compile` and then either `initialize` or `load` have been called.
 
     Args:
-        config: The run.
         world: The ranks that read the other rows; None for a single process.
     """
 

@@ -127,7 +127,7 @@ class Objective(ABC):
         """Makes a cell whose construct takes the fields and returns the loss of a micro-batch.
 
         Args:
-            network: From `network`.
+            network: What `network` returned; the validation loss has the same cell, and so its values.
 
         Returns:
             A cell with three float32 outputs: the sum of the losses, a scalar; the loss of each row, [B]; and

@@ -100,7 +100,7 @@ def dropout_rows(seed: int, step: int, rows: Sequence[int] | np.ndarray, length:
     """The keys from which the masks of a step's rows are made; see model.operators.dropout.Dropout.
 
     Args:
-        seed: Seed of the run.
+        seed: `run.seed`.
         step: Number of steps done before.
         rows: Number of each row in the step, over all micro-batches and devices: its sample's number minus
             that of the step's first sample.

@@ -1,3 +1,3 @@
-"""Other programs' checkpoints, read without those programs."""
+"""Reads and writes the checkpoints of other programs without those programs."""
 
 __all__ = ["mindspore", "torch"]

@@ -1,6 +1,6 @@
-"""What processes that were killed left beside checkpoints: found, described, and removed where that is safe.
+"""Finds what killed processes left beside checkpoints, describes it, and removes it where that is safe.
 
-Knows names of scratch folders, not what is in them. Links are neither followed nor removed, and nothing is
+Knows names of scratch folders, not their content. Links are neither followed nor removed, and nothing is
 removed that a user named or that a living process may still write.
 """
 
@@ -32,7 +32,7 @@ from pangu_alpha.files.paths import is_real_folder
 _SIGN = re.compile(r"\.shared-(?P<writer>.+)")
 _MERGING = re.compile(re.escape(MERGING) + r"(?P<name>.+)")
 _MERGED = re.compile(re.escape(MERGED) + r"(?P<name>.+)-[0-9a-f]{16}")
-# As files.writing calls them, and in earlier versions called them.
+# Names that files.writing gives them, and gave them in earlier versions.
 _DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]+)(-[0-9a-f]{16})?\.draft")
 _DAMAGED = re.compile(r"(?P<name>.+)\.damaged-[0-9]+")
 
@@ -41,17 +41,16 @@ State = Literal["gone", "alive", "elsewhere", "interrupted", "kept"]
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something that a save, a merge or an export left.
+    """A file or folder that an interrupted save, merge or export left behind.
 
     Args:
-        path: Where it lies.
-        what: What it is, in words.
-        host: Of its writer; empty where its name does not say that.
-        state: "gone" if nobody writes it any more; "alive" if its writer runs on this host; "elsewhere" if it
-            is another host's, whose processes cannot be seen from here; "interrupted" if it is work that the
-            same command goes on with; "kept" if it was put aside for the user to look at.
-        bytes: On the disk, without what links in it point to.
-        written: When the newest file in it was changed last. Unit: seconds since 1970.
+        what: Description in words.
+        host: Host of its writer; empty if its name does not tell.
+        state: "gone": nobody writes it any more; "alive": its writer runs on this host; "elsewhere": its
+            writer belongs to another host, whose processes cannot be seen from here; "interrupted": work that
+            the same command would resume; "kept": set aside for the user to examine.
+        bytes: Size on disk, without the targets of links in it.
+        written: Time of the last change of its newest file. Unit: seconds since 1970.
     """
 
     path: Path
@@ -68,7 +67,7 @@ class Leftover:
 
 
 def leftovers(path: Path) -> list[Leftover]:
-    """What lies in a run's folder, in its checkpoints and beside a merge's target, by path.
+    """Returns the leftovers in a run's folder, in its checkpoints and beside a merge's target, by path.
 
     Args:
         path: A run's output folder or its `checkpoints`, a folder in which merges or exports were made, or
@@ -86,17 +85,17 @@ def leftovers(path: Path) -> list[Leftover]:
 
 
 def remove(found: Sequence[Leftover], hosts: Sequence[str] = ()) -> Iterator[tuple[Leftover, str]]:
-    """Removes what nobody needs.
+    """Removes the leftovers that nobody needs.
 
     Args:
-        found: As `leftovers` gives it.
-        hosts: Other hosts of which the user says that none of their processes writes any more.
+        found: The result of `leftovers`.
+        hosts: Other hosts of which the user asserts that none of their processes is still writing.
 
     Yields:
-        What was to be removed, and why it could not be; an empty text where it is gone.
+        A leftover, and why it could not be removed; the text is empty if it was removed.
 
     Raises:
-        CheckpointError: Nothing is of one of the hosts, or it is this one.
+        CheckpointError: No leftover belongs to one of the hosts, or a host is this one.
     """
     others = {one.host for one in found if one.state == "elsewhere"}
     for host in hosts:
@@ -111,7 +110,7 @@ def remove(found: Sequence[Leftover], hosts: Sequence[str] = ()) -> Iterator[tup
 
 
 def _removed(path: Path) -> str:
-    """Removes one; says why not."""
+    """Removes one leftover; returns why that failed, or an empty text."""
     try:
         if _MERGED.fullmatch(path.name):
             remove_own_folder(path, MADE_NAMES)
@@ -126,7 +125,7 @@ def _removed(path: Path) -> str:
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    """The folder, its checkpoints, and the folders of steps in both, in which nodes leave parts."""
+    """Yields the folder, its checkpoints, and the steps' folders in both, which may hold parts of nodes."""
     for root in (path, path / "checkpoints"):
         if root.is_dir():
             yield root
@@ -141,7 +140,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _name_of(path: Path) -> str | None:
-    """What a scratch folder was to become; None for any other."""
+    """Returns what a scratch folder was to become, or None for any other name."""
     if (writer := writer_of(path.name)) is not None:
         return writer.name
     match = _MERGING.fullmatch(path.name) or _MERGED.fullmatch(path.name)
@@ -149,7 +148,7 @@ def _name_of(path: Path) -> str | None:
 
 
 def _described(path: Path) -> Leftover | None:
-    """What a thing is; None where it is nothing that this project left."""
+    """Describes a path as a leftover; None if this project did not leave it."""
     if path.is_symlink():
         return None
     name, is_folder = path.name, is_real_folder(path)
@@ -190,15 +189,15 @@ def _leftover(path: Path, what: str, host: str, state: State) -> Leftover:
     size, written = 0, os.lstat(path).st_mtime
     for folder, _, files in os.walk(path):
         for name in files:
-            with suppress(OSError):  # it may be gone meanwhile
+            with suppress(OSError):  # it may have been removed meanwhile
                 status = os.lstat(Path(folder, name))
-                size += min(status.st_size, status.st_blocks * 512)  # a file made in its size may have holes
+                size += min(status.st_size, status.st_blocks * 512)  # it may be a sparse file
                 written = max(written, status.st_mtime)
     return Leftover(path, what, host, state, size, written)
 
 
 def _progress(path: Path) -> str:
-    """How far the journal says that a merge has come."""
+    """Returns how far a merge has come according to its journal."""
     try:
         descriptor = os.open(path / JOURNAL, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
@@ -209,7 +208,7 @@ def _progress(path: Path) -> str:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether a process works on a merge; one on a file system without locks is not seen."""
+    """Whether a process works on a merge; on a file system without locks this cannot be seen."""
     try:
         descriptor = open_own_folder(path)
     except OSError:

@@ -1,6 +1,6 @@
-"""Two checkpoints side by side, and one beside its checksums; any forms, in bounded memory.
+"""Compares two checkpoints of any form, or one with its checksums, in bounded memory.
 
-Reads by names and boxes; knows nothing of how a form is stored.
+Reads by names and boxes; does not know how a form is stored.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from pangu_alpha.checkpoint.native.tensor_file import CheckpointError, find_dama
 from pangu_alpha.checkpoint.tensors import Box, Piece, Source, Stored, whole
 
 _ROWS = 4 << 20  # elements compared at a time
-_TURNED = 32 << 20  # the same where one side is stored transposed and is read whole for every part
-_EXACT = ("float32", "float16", "bfloat16")  # types whose numbers float32 holds
+_TURNED = 32 << 20  # the same if one side is stored transposed and must be read whole for every part
+_EXACT = ("float32", "float16", "bfloat16")  # types whose values float32 represents exactly
 _READ = 2 << 20  # elements read at a time to verify
 
 Progress = Callable[[int], object]
@@ -36,16 +36,15 @@ Progress = Callable[[int], object]
 
 @dataclass(frozen=True)
 class Difference:
-    """What is not the same of a tensor.
+    """A difference between two checkpoints in one tensor.
 
     Args:
         stem: "model" or "optimizer".
-        name: The tensor's, by our names.
-        kind: "missing" in the second, "extra" in it, or else "shape" or "values"; where a side has nothing of
-            a stem, one difference stands for all of it and has no name.
-        detail: What there is on the sides, in words.
+        name: Our name of the tensor; empty if one checkpoint has no tensors of the stem at all.
+        kind: "missing" or "extra" in the second checkpoint, "shape" or "values".
+        detail: Description of both sides in words.
         largest: Largest absolute difference of values; infinite where only one side is finite.
-        place: Index where it is.
+        place: Index of that element.
     """
 
     stem: str
@@ -62,13 +61,12 @@ def compare(
     """Yields every difference, tensor by tensor.
 
     Args:
-        first: A checkpoint.
-        second: Another, of any form.
-        tolerance: Absolute difference that is let pass. Two NaN at one place are equal.
-        progress: Told the number of elements compared.
+        second: The checkpoint to compare with, of any form.
+        tolerance: Absolute difference that is accepted. Two NaN at the same place are equal.
+        progress: Called with the number of elements compared.
 
     Raises:
-        CheckpointError: A file is cut or cannot be read.
+        CheckpointError: A file is truncated or cannot be read.
     """
     for stem in (*first.tensors, *(stem for stem in second.tensors if stem not in first.tensors)):
         ours, theirs = first.tensors.get(stem, {}), second.tensors.get(stem, {})
@@ -90,11 +88,11 @@ def compare(
 
 
 def damage(source: Source, progress: Progress = lambda _: None) -> Iterator[str]:
-    """Reads a checkpoint whole and yields a sentence for everything that its checksums refute.
+    """Reads a whole checkpoint and yields a sentence for everything that contradicts its checksums.
 
     Args:
-        source: As it was opened: headers, manifests and sizes have been compared then.
-        progress: Told the number of bytes read.
+        source: An opened checkpoint; opening has already compared headers, manifests and sizes.
+        progress: Called with the number of bytes read.
     """
     pieces: list[tuple[str, Piece]] = []
     for group in source.tensors.values():
@@ -115,7 +113,7 @@ def damage(source: Source, progress: Progress = lambda _: None) -> Iterator[str]
 
 
 def _damaged_copies(step: Path) -> Iterator[str]:
-    """What is wrong with the slices that node-local parts hold besides: other ranks wrote them, too."""
+    """Yields what is wrong with the copies of other ranks' slices in node-local parts."""
     for part in sorted(step.glob("rank_*")):
         if (part / MARKER).is_file():
             files = read_manifest(part).files
@@ -125,7 +123,7 @@ def _damaged_copies(step: Path) -> Iterator[str]:
 
 
 def unchecked(source: Source) -> list[Path]:
-    """Files of a checkpoint whose tensors have no checksum that `damage` could compare."""
+    """Returns the files of a checkpoint whose tensors have no checksum that `damage` could compare."""
     files = {
         piece.file
         for group in source.tensors.values()
@@ -146,7 +144,7 @@ def _read(name: str, piece: Piece, files: Files, progress: Progress) -> None:
 def _compare_values(
     name: str, one: Stored, other: Stored, tolerance: float, progress: Progress
 ) -> tuple[str, float, tuple[int, ...]] | None:
-    """Words, size and place of the largest difference above the tolerance."""
+    """Returns description, size and index of the largest difference above the tolerance."""
     exact = all(piece.dtype in _EXACT for stored in (one, other) for piece in stored.pieces)
     largest, count = -1.0, 0
     place: tuple[int, ...] = ()
@@ -169,7 +167,7 @@ def _compare_values(
 
 
 def _distance(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """|left - right|; 0 for two NaN and for equal infinities, infinite where only one is finite."""
+    """Returns |left - right|: 0 for two NaN and equal infinities, infinite where only one side is finite."""
     with np.errstate(invalid="ignore"):
         distance = np.abs(left.astype(np.float64) - right)
     distance[(left == right) | (np.isnan(left) & np.isnan(right))] = 0.0
@@ -178,7 +176,7 @@ def _distance(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def _boxes(one: Stored, other: Stored) -> Iterator[Box]:
-    """Parts that both sides can read without reading much else."""
+    """Yields boxes that both sides can read without reading much else."""
     turned = [is_transposed(stored) for stored in (one, other)]
     if all(turned):
         yield from (box.flipped for box in row_boxes(whole(one.shape).flipped, _ROWS))

@@ -1,6 +1,6 @@
-"""Makes files of any layout out of a source's tensors: in bounded memory, verified, and again after a kill.
+"""Writes files of any layout from a source's tensors: in bounded memory, verified, resumable after a kill.
 
-Knows no form of checkpoint: files are described by `TargetFile`, tensors by their pieces.
+Knows no form of checkpoint: a `TargetFile` describes a file, pieces describe the tensors.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from pangu_alpha.checkpoint.tensors import Box, Piece, Source
 from pangu_alpha.files.paths import is_real_folder
 from pangu_alpha.files.writing import durable_file, sync_folder, write_all_at
 
-_FLUSH = 256 << 20  # bytes written between two flushes to the disk, each a point to go on from
-_PROCESS = 128 << 20  # bytes that interpreter and libraries take
-_PIECE = 1200  # bytes that the description of a piece takes, twice what was measured
-_MARGIN = 1 << 20  # bytes on the disk for manifests and the file system's own tables
+_FLUSH = 256 << 20  # bytes written between two flushes to disk, after each of which a copy can resume
+_PROCESS = 128 << 20  # bytes that the interpreter and libraries need
+_PIECE = 1200  # bytes for the description of a piece, twice the measured size
+_MARGIN = 1 << 20  # bytes on disk for manifests and the file system's own tables
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where a box of a tensor goes in a file.
+    """The place of a tensor's box in a file to be written.
 
     Args:
         stem: "model" or "optimizer".
-        name: The tensor's in the source.
-        box: Which part; what of it lies beyond the tensor is written as zeros.
+        name: The tensor's name in the source.
+        box: The part of the tensor; whatever lies beyond the tensor is written as zeros.
         extents: Offset and length of its bytes in the file, in order. Unit: bytes.
         dtype: numpy's name of the type to write.
         transposed: Whether the box's transpose is written.
-        label: Its name in the file.
+        label: The tensor's name in the file.
     """
 
     stem: str
@@ -69,7 +69,7 @@ class Slot:
 
     @property
     def bytes(self) -> int:
-        """Of the array in the file."""
+        """Number of bytes of the array in the file."""
         return self.box.size * np.dtype(self.dtype).itemsize
 
 
@@ -81,7 +81,7 @@ class TargetFile:
         path: Relative to the target's folder.
         size: Unit: bytes.
         literals: Bytes that are known beforehand, with their offsets.
-        slots: The rest.
+        slots: The tensors that make up the rest of the file.
     """
 
     path: Path
@@ -92,12 +92,12 @@ class TargetFile:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a copy may use.
+    """The resources that a copy may use.
 
     Args:
         budget: Memory of the whole process. Unit: bytes.
-        workers: Threads, each at a tensor of its own.
-        progress: Whether a bar is shown.
+        workers: Number of threads, each of which copies a tensor.
+        progress: Whether a progress bar is shown.
     """
 
     budget: int = 2_000_000_000
@@ -109,7 +109,7 @@ Sums = Mapping[Path, Sequence[str]]  # xxh3_128 of a file's slots, in their orde
 
 
 def safetensors_file(path: Path, slots: Iterable[Slot]) -> TargetFile:
-    """The safetensors file of some slots under their labels; their extents are filled in."""
+    """Lays out a safetensors file of slots under their labels, and fills in their extents."""
     slots = tuple(slots)
     header, begins = header_of({slot.label: (slot.stored_shape, slot.dtype) for slot in slots})
     placed = tuple(dataclasses.replace(slot, extents=((begins[slot.label], slot.bytes),)) for slot in slots)
@@ -117,7 +117,7 @@ def safetensors_file(path: Path, slots: Iterable[Slot]) -> TargetFile:
 
 
 def file_record(file: TargetFile, sums: Sequence[str]) -> FileRecord:
-    """What a manifest says of a safetensors file, given its slots' checksums."""
+    """Returns a manifest's record of a safetensors file from the checksums of its slots."""
     tensors = {
         slot.label: TensorRecord(slot.stored_shape, slot.dtype, found)
         for slot, found in zip(file.slots, sums, strict=True)
@@ -133,21 +133,20 @@ def copy_into(
     limits: Limits | None = None,
     only: str | None = None,
 ) -> None:
-    """Makes a checkpoint of files out of a source's tensors; killed and run again, it goes on.
+    """Makes a checkpoint of files from a source's tensors; after a kill, the same call resumes.
 
     Args:
-        path: What to make; beside it lies .merging-NAME until it is done.
-        source: Where the tensors are from.
-        files: What to write.
-        finish: Writes what else belongs into the folder, such as manifests, flushed to the disk.
-        limits: Memory and threads.
-        only: The one file of the folder that becomes `path`; None makes a folder.
+        path: What to make; .merging-NAME lies beside it until it is complete.
+        files: The files to write.
+        finish: Writes the other files of the folder, such as manifests, and flushes them to disk. Gets the
+            folder and the slots' checksums.
+        only: The one file of the folder that becomes `path`; None makes `path` a folder.
 
     Raises:
         CheckpointError: The source is damaged or incomplete, the target exists or is being written, the disk
-            is full or does not take it, or the budget is too small. There is no `path` then; what was done
-            stays beside it for the next time.
-        KeyboardInterrupt: The user ended it, likewise; it says how to go on.
+            is full or fails, or the budget is too small. `path` does not exist then; what was done stays
+            beside it for the next call.
+        KeyboardInterrupt: The user stopped the copy; the message says how to resume.
     """
     limits = limits or Limits()
     tasks = _tasks(source, files)
@@ -175,13 +174,10 @@ def copy_into(
 
 
 class _Task:
-    """One tensor, from the source into all its slots.
+    """The copy of one tensor from the source into all its slots.
 
     Args:
-        stem: Of its file.
-        name: Its name.
-        source: Where it is from.
-        slots: File and number of the slot in it.
+        slots: For each slot its file and its number in the file.
     """
 
     def __init__(self, stem: str, name: str, source: Source, slots: Sequence[tuple[TargetFile, int]]) -> None:
@@ -195,13 +191,13 @@ class _Task:
 
 
 class _Copier:
-    """Copies tensors, each in one thread; flushes and records finished ones in batches, beside the copying.
+    """Copies tensors, one per thread; finished ones are flushed and recorded in batches during the copying.
 
     Args:
-        folder: Where.
-        workers: Threads.
-        room: Bytes of a tensor that a thread holds where it has to be turned.
-        bar: Told of the bytes done.
+        folder: The scratch folder with its journal.
+        workers: Number of threads.
+        room: Bytes of a tensor that a thread may hold in order to transpose it.
+        bar: Shows the bytes done.
     """
 
     def __init__(self, folder: ResumableFolder, workers: int, room: int, bar: tqdm) -> None:
@@ -214,11 +210,11 @@ class _Copier:
         self._waiting, self._lost = 0, False
 
     def run(self, tasks: Sequence[_Task]) -> None:
-        """Copies what is not done yet; the first error ends it, and what was finished is recorded."""
+        """Copies the tensors that are not done yet. The first error ends it; finished ones are recorded."""
         left = [task for task in tasks if task.key not in self._folder.done]
         self._bar.update(sum(task.route.bytes for task in tasks) - sum(task.route.bytes for task in left))
         with self._sources, self._targets, self._flusher, self._pool:
-            # The largest first, so that all threads are busy to the end.
+            # The largest tensors first, so that all threads are busy until the end.
             jobs = [
                 self._pool.submit(self._one, task)
                 for task in sorted(left, key=lambda task: -task.route.bytes)
@@ -239,7 +235,7 @@ class _Copier:
         try:
             sums = stream(task.route, self._sources, self._targets, self._buffer(task.route), self._moved)
         except (CheckpointError, OSError):
-            self._stop.set()  # the other threads need not end their tensors
+            self._stop.set()  # the other threads need not finish their tensors
             raise
         with self._lock:
             self._batch.append((task, sums))
@@ -248,11 +244,11 @@ class _Copier:
                 self._flush_later()
 
     def _buffer(self, route: Route) -> np.ndarray:
-        """This thread's own memory, as large as the largest tensor so far asks for."""
+        """Returns this thread's buffer, which grows to the size that its largest tensor needs."""
         wanted = min(route.bytes, max(self._room, CHUNK)) if route.turns else CHUNK
         kept = getattr(self._own, "buffer", None)
         if kept is None or kept.nbytes < wanted:
-            self._own.buffer = kept = None  # frees the old before the new is made
+            self._own.buffer = kept = None  # frees the old buffer before the new one is made
             self._own.buffer = kept = np.empty(wanted, np.uint8)
         return kept[:wanted]
 
@@ -261,7 +257,7 @@ class _Copier:
             raise _Stopped
         for flush in self._flushes[-1:]:
             if flush.done():
-                flush.result()  # a disk that refuses ends the copy now
+                flush.result()  # a failed flush ends the copy now
         with self._lock:
             self._bar.update(count)
 
@@ -272,26 +268,26 @@ class _Copier:
 
     def _flush(self, batch: Sequence[tuple[_Task, list[str]]]) -> None:
         if self._lost:
-            return  # a system tells once that bytes were lost: a later flush that succeeds proves nothing
+            return  # the system reports lost bytes once: a later successful flush proves nothing
         self._lost = True
         for path in sorted({path for task, _ in batch for path, _ in task.places}):
             with self._targets.use(path) as descriptor:
                 os.fsync(descriptor)
-                # Nobody reads it soon: room for what is read and written next. 10 to 30 % faster, measured.
+                # Frees page cache that is not needed soon. Measured: 10 to 30 % faster.
                 advise(descriptor, 0, 0, "DONTNEED")
         self._folder.record({task.key: sums for task, sums in batch})
         self._lost = False
 
 
 class _Stopped(Exception):  # noqa: N818
-    """Another thread failed, or the user ended the program."""
+    """Another thread has failed, or the user has stopped the program."""
 
 
 def _tasks(source: Source, files: Sequence[TargetFile]) -> list[_Task]:
-    """One task for each tensor that the files hold, in the order of the source.
+    """Returns one task for each tensor that the files hold, in the order of the source.
 
     Raises:
-        CheckpointError: The source lacks a tensor or a part of one, or holds a part twice.
+        CheckpointError: The source lacks a tensor or a part of one, or has a part twice.
     """
     slots: dict[tuple[str, str], list[tuple[TargetFile, int]]] = {}
     for file in files:
@@ -308,7 +304,10 @@ def _tasks(source: Source, files: Sequence[TargetFile]) -> list[_Task]:
 
 
 def _room(tasks: Sequence[_Task], limits: Limits) -> int:
-    """Bytes of a tensor that a thread may hold; turning holds it twice, and reading a chunk beside it."""
+    """Returns the bytes of a tensor that a thread may hold.
+
+    A transposition holds them twice, and a chunk is read beside them.
+    """
     if limits.workers < 1:
         raise CheckpointError(f"workers: {limits.workers} must be at least 1")
     pieces = sum(len(task.route.stored.pieces) + len(task.route.targets) for task in tasks)
@@ -324,10 +323,10 @@ def _room(tasks: Sequence[_Task], limits: Limits) -> int:
 
 
 def _digest(source: Source, files: Sequence[TargetFile]) -> str:
-    """Tells this copy from any other: what decides a byte of it is in here.
+    """Returns a digest of everything that determines a byte of this copy.
 
-    That is the source's files as they are now, what lies where in them (another strategy reads the same files
-    in another way), and what is made of which.
+    That is the state of the source's files, the place of each tensor in them (another strategy reads the same
+    files differently), and the content of every target file.
     """
     digest = xxhash.xxh3_128(repr(source.manifest).encode())
     numbers: dict[Path, int] = {}
@@ -351,12 +350,12 @@ def _digest(source: Source, files: Sequence[TargetFile]) -> str:
 
 
 def _lay_out(folder: ResumableFolder, files: Sequence[TargetFile], begun: bool) -> None:
-    """Makes the files in their sizes with what is known of them, or finds them made."""
+    """Creates the files at their final sizes with their literals, or checks that an earlier run did so."""
     content = folder.content
     if begun:
         known = {content / file.path for file in files}
         for path in [path for path in content.rglob("*") if path.is_file() and path not in known]:
-            path.unlink()  # of a finish that was killed
+            path.unlink()  # left by a `finish` that was killed
         if not all(_is_real_file(content, file.path) for file in files):
             raise CheckpointError(f"{folder.scratch}: files are missing in it; remove it and run again")
         return
@@ -376,7 +375,7 @@ def _lay_out(folder: ResumableFolder, files: Sequence[TargetFile], begun: bool) 
 
 
 def _is_real_file(content: Path, path: Path) -> bool:
-    """Whether a file lies there, and no link to a file or to a folder on the way."""
+    """Whether a regular file lies at a path, with no link on the way."""
     around = (content / parent for parent in path.parents)
     return all(map(is_real_folder, around)) and stat.S_ISREG(os.lstat(content / path).st_mode)
 
@@ -393,5 +392,5 @@ def _explain(error: OSError, folder: ResumableFolder) -> str:
     said = f"{error.strerror} ({error.filename or folder.path.parent})"
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return said
-    free = shutil.disk_usage(folder.path.parent).free  # the scratch folder may be gone already
+    free = shutil.disk_usage(folder.path.parent).free  # its parent, since the scratch folder may be gone
     return f"{said}, {free:,} free; make room and run the same command again: what was done is kept"

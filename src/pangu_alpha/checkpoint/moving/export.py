@@ -1,6 +1,6 @@
-"""Writes a checkpoint of any form as another world's: Hugging Face, Megatron-style, MindSpore's.
+"""Exports a checkpoint of any form to the forms of other programs: Hugging Face, Megatron-LM, MindSpore.
 
-Weights only, but for MindSpore's slices and unified safetensors, which take the optimizer along.
+Writes only weights, except to MindSpore's slices and unified safetensors, which include the optimizer.
 """
 
 from __future__ import annotations
@@ -38,13 +38,12 @@ DTYPES = ("float32", "float16")
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
-    """How to write.
+    """The options of an export.
 
     Args:
-        dtype: Of the weights, where the form leaves a choice.
-        plan: For "mindspore": the plan to cut for; None writes what one device holds.
-        official: For MindSpore's forms: official names instead of ours.
-        limits: Memory, threads, progress bar.
+        dtype: Type of the weights, if the form leaves a choice.
+        plan: For "mindspore", the plan to cut for; None writes the files of a single device.
+        official: For MindSpore's forms, official names instead of ours.
     """
 
     dtype: str = "float32"
@@ -54,20 +53,18 @@ class ExportOptions:
 
 
 def export_huggingface(source: Source, path: Path, options: ExportOptions) -> None:
-    """Makes a folder with model.safetensors in the port's names, config.json and the vocabulary, if found.
+    """Writes a folder with model.safetensors in the port's names, config.json and, if found, the vocabulary.
 
     Args:
-        source: What to write.
         path: Folder to make.
-        options: See ExportOptions.
 
     Raises:
-        CheckpointError: The norm order is not the port's, or it cannot be written.
+        CheckpointError: The norm order is not the port's, or the folder cannot be written.
     """
     config = _port_model(source, "the Hugging Face port")
     names = HUGGINGFACE.names(config.num_layers)
     slots = _slots(config, names, options.dtype)
-    # Tied, yet written twice: not every version of transformers ties what is not there.
+    # The head is tied to the table, yet written: some versions of transformers do not tie a missing head.
     slots += _slots(config, {TIED_TABLE.name: HEAD}, options.dtype)
     vocabulary = find_vocabulary(source)
     values = port_json(config, options.dtype, _end_of_text(source, vocabulary.path))
@@ -78,21 +75,19 @@ def export_huggingface(source: Source, path: Path, options: ExportOptions) -> No
 
 
 def _end_of_text(source: Source, vocabulary: Path | None) -> int | None:
-    """Id of the piece between the documents of its training; None where that is not said."""
+    """Returns the id of the piece between the documents of the training; None if it is not recorded."""
     name = stated_end_of_document(source)
     return PanguTokenizer(vocabulary).id_of(name) if name and vocabulary else None
 
 
 def export_megatron(source: Source, path: Path, options: ExportOptions) -> None:
-    """Makes one safetensors file in the names of the lab's Megatron-LM, uncut and without padding.
+    """Writes one safetensors file in the names of the lab's Megatron-LM, uncut and without padding.
 
     Args:
-        source: What to write.
         path: File to make.
-        options: See ExportOptions.
 
     Raises:
-        CheckpointError: The norm order is not the port's, or it cannot be written.
+        CheckpointError: The norm order is not the port's, or the file cannot be written.
     """
     config = _port_model(source, "PanGu-alpha for Megatron-LM")
     names = MEGATRON.names(config.num_layers)
@@ -117,7 +112,7 @@ def _export_unified(source: Source, path: Path, options: ExportOptions) -> None:
     export_unified(source, path, "official" if options.official else "ours", options.limits)
 
 
-# What --to takes, what it makes, and how.
+# The values of --to, with a description and the function that writes the form.
 FORMS: Mapping[str, tuple[str, Callable[[Source, Path, ExportOptions], None]]] = {
     "huggingface": (
         "folder of the Hugging Face port: model.safetensors, config.json, vocab.model",
@@ -130,22 +125,20 @@ FORMS: Mapping[str, tuple[str, Callable[[Source, Path, ExportOptions], None]]] =
     "unified": ("MindSpore's unified safetensors, vocab.model", _export_unified),
 }
 
-# Forms of one file, and how its name must end: by it what opens checkpoints tells the form.
+# Forms that are one file, and the ending of its name, by which the form is recognised.
 _SUFFIXES = {"megatron": ".safetensors", "ckpt": ".ckpt"}
 
 
 def export(source: Source, path: str | Path, form: str, options: ExportOptions | None = None) -> None:
-    """Writes a checkpoint in another form, streaming, again after a kill.
+    """Writes a checkpoint in another form in bounded memory; after a kill, the same call resumes.
 
     Args:
-        source: What to write.
         path: File or folder to make.
-        form: One of FORMS.
-        options: See ExportOptions.
+        form: A key of FORMS.
 
     Raises:
         CheckpointError: The form is unknown, cannot hold this model or type, or cannot be written; or the
-            file's name does not end as its form asks.
+            file's name does not have the form's ending.
     """
     options = options or ExportOptions()
     if form not in FORMS:
@@ -160,7 +153,7 @@ def export(source: Source, path: str | Path, form: str, options: ExportOptions |
 
 
 def vocabulary_note(source: Source, form: str) -> str:
-    """What the user should know of the vocabulary after an export."""
+    """Returns what the user should know about the vocabulary after an export."""
     found = find_vocabulary(source)
     if form in _SUFFIXES and found.path is not None:
         return f"{found.path.name}: has no place in one file; put a copy of {found.path} beside it"
@@ -185,7 +178,7 @@ def _slots(config: ModelConfig, names: Mapping[str, str], dtype: str) -> list[Sl
 
 
 def _with_metadata(file: TargetFile, config: ModelConfig) -> TargetFile:
-    """The same safetensors file with the model's shape in its header."""
+    """Returns the safetensors file with the model's shape added to its header."""
     ((_, old),) = file.literals
     text = json.dumps(
         {"__metadata__": model_metadata(config), **json.loads(old[8:])}, separators=(",", ":")

@@ -1,6 +1,6 @@
-"""Reads tensors, or any box of one, out of their stored pieces, in bounded memory and verified on the way.
+"""Reads tensors, or any box of one, from their stored pieces, in bounded memory and with checksums compared.
 
-Knows pieces and bytes, no form of checkpoint.
+Knows pieces and bytes, but no form of checkpoint.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
 from pangu_alpha.checkpoint.tensors import Box, Piece, Stored, spans, whole
 
 _CHUNK = 8 << 20  # bytes read at a time
-_OPEN_FILES = 256  # at once, where the system allows a process 1024 and more
+_OPEN_FILES = 256  # at once, if the system allows a process 1024 or more
 
 
 class Files:
-    """Files opened once and kept open while there is room, for any number of threads.
+    """Opens each file once and keeps it open while there is room, for any number of threads.
 
     Args:
-        flags: Of os.open.
-        root: Where relative paths begin.
+        flags: Flags of os.open.
+        root: Folder to which relative paths refer.
     """
 
     def __init__(self, flags: int = os.O_RDONLY, root: Path = Path()) -> None:
@@ -51,7 +51,7 @@ class Files:
         """Yields the file's descriptor.
 
         Raises:
-            CheckpointError: It cannot be opened.
+            CheckpointError: The file cannot be opened.
         """
         with self._lock:
             if path not in self._open:
@@ -78,25 +78,24 @@ class Files:
 
 
 def advise(descriptor: int, offset: int, length: int, what: str) -> None:
-    """Tells the system what is read soon ("WILLNEED") or no more ("DONTNEED"); macOS does not listen."""
+    """Tells the system which bytes are read soon ("WILLNEED") or no more ("DONTNEED"), except on macOS."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, offset, length, getattr(os, f"POSIX_FADV_{what}"))
 
 
 def _most_open() -> int:
-    """A quarter of what the process may open (256 on macOS): a copy reads and writes, and is not alone."""
+    """Returns a quarter of the open files a process may have: a copy also writes, and is not alone."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _OPEN_FILES if allowed == resource.RLIM_INFINITY else min(_OPEN_FILES, allowed // 4)
 
 
 class PieceReader:
-    """Reads the rows of one piece as they are stored, hashing them when they are read in order.
+    """Reads the rows of one piece in their stored type, and hashes them if they are read in order.
 
     Args:
-        name: The tensor's, for errors.
-        piece: Not transposed.
-        files: Where its file is opened.
-        check: Whether all of it is going to be read, in order, to be compared with its checksum.
+        name: The tensor's name, for errors.
+        piece: A piece that is not transposed.
+        check: Whether all rows will be read in order, so that the checksum can be compared.
     """
 
     def __init__(self, name: str, piece: Piece, files: Files, check: bool) -> None:
@@ -108,7 +107,7 @@ class PieceReader:
         assert sum(length for _, length in piece.extents) == piece.box.shape[0] * self._row_bytes, piece
 
     def expect(self) -> None:
-        """Lets the system fetch the whole piece beside other work."""
+        """Lets the system fetch the whole piece in the background."""
         with self._files.use(self.piece.file) as descriptor:
             for offset, length in self.piece.extents:
                 advise(descriptor, offset, length, "WILLNEED")
@@ -117,11 +116,12 @@ class PieceReader:
         """Reads whole rows.
 
         Args:
-            box: Some of the piece's rows, in all their length.
-            into: Contiguous memory of that shape and of the stored type; None makes some.
+            box: Some of the piece's rows at full length.
+            into: Contiguous memory of that shape and of the stored type; by default it is allocated.
 
         Raises:
-            CheckpointError: The file is too short, cannot be read, or (after the last row) damaged.
+            CheckpointError: The file is too short, cannot be read, or (noticed after the last row) is
+                damaged.
         """
         values = np.empty(box.shape, self._dtype) if into is None else into
         data = values.reshape(-1).view(np.uint8).data
@@ -156,22 +156,21 @@ class PieceReader:
 def read_box(
     stored: Stored, box: Box, dtype: Any = np.float32, verify: bool = True, name: str = "tensor"
 ) -> np.ndarray:
-    """Reads a part of a tensor, whatever pieces it is stored in.
+    """Reads a box of a tensor, whatever pieces the tensor is stored in.
 
     Args:
-        stored: The tensor.
-        box: The part; `pieces.whole(stored.shape)` is all. What lies beyond the tensor's shape is zero.
-        dtype: To make of the stored numbers.
-        verify: Read the whole of every piece that has a share in it, and compare the checksums. Otherwise
-            only the rows that matter are read.
-        name: The tensor's, for errors.
+        box: The part to read; `tensors.whole(stored.shape)` is all. Elements beyond the tensor are zero.
+        dtype: Type of the result.
+        verify: Read every piece that overlaps the box completely, and compare the checksums. Otherwise only
+            the rows that are needed are read.
+        name: The tensor's name, for errors.
 
     Returns:
-        A contiguous array of the box's shape. Beside it no more than some 8 MB are held.
+        A contiguous array of the box's shape. No more than about 8 MB are held beside it.
 
     Raises:
-        CheckpointError: A file is cut, damaged or cannot be read, no piece holds an element, or a number is
-            too large for the type.
+        CheckpointError: A file is truncated, damaged or cannot be read, no piece has an element, or a number
+            is too large for the type.
     """
     if missing := stored.missing(box):
         raise CheckpointError(
@@ -197,12 +196,12 @@ def read_box(
 
 
 def _place(stored: Stored) -> str:
-    """Where a tensor is stored, for errors about what is not: the folder around its pieces."""
+    """Returns the folder around a tensor's pieces, for errors about missing elements."""
     return f"{stored.pieces[0].file.parent}: " if stored.pieces else ""
 
 
 def row_boxes(box: Box, elements: int) -> Iterator[Box]:
-    """Cuts a box into runs of rows, in order, of about so many elements each."""
+    """Cuts a box into consecutive runs of rows of about the given number of elements each."""
     step = max(1, elements // max(1, math.prod(box.shape[1:])))
     for first in range(box.start[0], box.stop[0], step):
         count = min(step, box.stop[0] - first)
@@ -217,24 +216,24 @@ def is_transposed(stored: Stored) -> bool:
 
 
 def stored_dtype(name: str) -> np.dtype:
-    """numpy's type of the bytes of a stored type; bfloat16, which numpy lacks, comes as uint16."""
+    """Returns numpy's type for the bytes of a stored type; uint16 for bfloat16, which numpy lacks."""
     return np.dtype("uint16" if name == "bfloat16" else name)
 
 
 def convert(values: np.ndarray, stored: str, dtype: Any, name: str = "tensor") -> np.ndarray:
-    """Makes numbers of one type of those of another.
+    """Converts numbers to another type.
 
     Args:
-        values: As read, of `stored_dtype(stored)`.
-        stored: Name of their type.
-        dtype: numpy's type wanted.
-        name: The tensor's, for errors.
+        values: Numbers as read, of type `stored_dtype(stored)`.
+        stored: Name of the stored type.
+        dtype: numpy's type to convert to.
+        name: The tensor's name, for errors.
 
     Raises:
-        CheckpointError: A finite number is beyond the largest of the type.
+        CheckpointError: A finite number is beyond the largest one of the type.
     """
     dtype = np.dtype(dtype)
-    if stored == "bfloat16":  # the upper half of a float32
+    if stored == "bfloat16":  # bfloat16 is the upper half of a float32
         values = (values.astype(np.uint32) << 16).view(np.float32)
     if values.dtype == dtype:
         return values
@@ -249,7 +248,7 @@ def convert(values: np.ndarray, stored: str, dtype: Any, name: str = "tensor") -
 
 
 def coverage_problems(name: str, stored: Stored) -> list[str]:
-    """What of a tensor no piece holds, or more than one does; empty if all is well."""
+    """Returns which elements of a tensor are in no piece or in several; empty if each is in exactly one."""
     boxes = [box for piece in stored.pieces if (box := piece.box.intersect(whole(stored.shape)))]
     axes = []
     for axis, size in enumerate(stored.shape):
@@ -260,7 +259,7 @@ def coverage_problems(name: str, stored: Stored) -> list[str]:
 
 
 def _count(boxes: Sequence[Box], axes: Sequence[Sequence[int]]) -> np.ndarray:
-    """How many boxes lie over each cell of the grid that their edges make."""
+    """Returns how many boxes cover each cell of the grid that their edges form."""
     place = [{edge: index for index, edge in enumerate(edges)} for edges in axes]
     counts = np.zeros([len(edges) - 1 for edges in axes], np.int64)
     for box in boxes:
@@ -285,5 +284,5 @@ def _describe_cells(
 
 
 def _full_rows(box: Box, wanted: Box) -> Box:
-    """The rows of a box that a part of it touches, in all their length."""
+    """Returns the rows of a box that a part of it touches, at full length."""
     return Box((wanted.start[0], *box.start[1:]), (wanted.shape[0], *box.shape[1:]))

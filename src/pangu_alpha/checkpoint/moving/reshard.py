@@ -1,6 +1,6 @@
-"""Makes a checkpoint of another plan, or of no plan, out of any source.
+"""Writes a checkpoint for another parallel plan, or for one process, from any source.
 
-Weights, moments, position, guard state, vocabulary and configuration travel; its plan becomes the new one.
+Weights, moments, position, guard state, vocabulary and configuration are kept; only the plan changes.
 """
 
 from __future__ import annotations
@@ -41,18 +41,16 @@ def reshard(
     weights_only: bool = False,
     limits: Limits | None = None,
 ) -> None:
-    """Writes a source as a checkpoint that a run under a plan resumes from, its vocabulary beside it.
+    """Writes a source as a checkpoint from which a run under a plan resumes, with its vocabulary beside it.
 
     Args:
-        source: Of any form.
         path: The folder to make.
-        plan: How the new checkpoint is cut; None makes that of one process.
-        weights_only: Leaves the optimizer out.
-        limits: Memory and threads.
+        plan: How the new checkpoint is cut; None makes the checkpoint of a single process.
+        weights_only: Leave the optimizer out.
 
     Raises:
         ConfigError: The plan does not fit the model.
-        CheckpointError: The source is damaged, or its tensors are not the model's; or see `copy_into`.
+        CheckpointError: The source is damaged, or its tensors are not the model's; see also `copy_into`.
     """
     model = build(ModelConfig, source.manifest.config["model"], "model")
     if problems := [*misfits(plan or ParallelPlan(), model)]:
@@ -78,7 +76,7 @@ def reshard(
 
 
 def _check_names(source: Source, model: ModelConfig, stems: Sequence[str]) -> dict[str, list[str]]:
-    """Makes sure that a source has exactly the model's tensors; names them by stem."""
+    """Checks that a source has exactly the model's tensors, and returns their names by stem."""
     shapes = parameter_shapes(model)
     expected = {"model": shapes}
     if "optimizer" in stems:
@@ -125,7 +123,7 @@ def _finish_whole(folder: Path, sums: Sums, files: Sequence[TargetFile], manifes
 def _finish_parts(
     folder: Path, sums: Sums, files: Sequence[TargetFile], manifest: Manifest, plan: ParallelPlan
 ) -> None:
-    """Seals every rank's part, then the whole."""
+    """Seals every rank's part, and then the checkpoint."""
     shapes = parameter_shapes(build(ModelConfig, manifest.config["model"], "model"))
     owned: dict[str, list[TargetFile]] = {part_name(rank): [] for rank in range(plan.devices)}
     for file in files:
@@ -133,7 +131,7 @@ def _finish_parts(
     checksums = {}
     for name, own in owned.items():
         part = folder / name
-        part.mkdir(exist_ok=True)  # that of a rank that writes nothing
+        part.mkdir(exist_ok=True)  # a rank that writes nothing has a part as well
         records = {file.path.stem: file_record(file, sums[file.path]) for file in own}
         slices = {file.path.stem: dict(_slices(file, shapes)) for file in own}
         said = dataclasses.replace(manifest, kind="part", files=records, slices=slices)

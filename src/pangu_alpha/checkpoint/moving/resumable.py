@@ -1,9 +1,9 @@
-"""A folder that long work fills: what was done survives a kill, and the work run again goes on from there.
+"""A folder for long work that survives a kill: finished steps are kept, and the work resumes after them.
 
-Beside DST lies .merging-DST with the folder `content` and a journal of the steps whose bytes are on the disk.
-`content` becomes DST by rename; then .merging-DST becomes .merged-DST-DIGEST, whose name alone says what was
-done, until it is gone, too. Unlike other scratch folders these are never removed as abandoned.
-Links in the place of any of these are not followed, and nothing but `content` and the journal is removed.
+Beside DST lies .merging-DST with the folder `content` and a journal of the steps whose bytes are on disk.
+`content` is renamed to DST; then .merging-DST becomes .merged-DST-DIGEST, whose name alone records what was
+done, until it is removed as well. Unlike other scratch folders these are never removed as abandoned. Links
+in the place of any of these are not followed, and only `content` and the journal are ever removed.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
 from pangu_alpha.files.paths import is_real_folder
 from pangu_alpha.files.writing import durable_file, sync_folder, write_all
 
-MERGING, MERGED = ".merging-", ".merged-"  # begin the names of scratch folders, before and after the rename
+MERGING, MERGED = ".merging-", ".merged-"  # prefixes of scratch folders, before and after the rename
 JOURNAL = "journal.jsonl"
 _CONTENT = "content"
 MADE_NAMES = (_CONTENT, JOURNAL)
-_SILLY = ".nfs"  # begins the names that NFS gives to removed files that are still open
+_SILLY = ".nfs"  # prefix of the names that NFS gives to removed files that are still open
 
 
 class ResumableFolder:
-    """One piece of work in its folder.
+    """One piece of work in its scratch folder.
 
     Args:
-        path: What is to appear.
-        digest: Of the work. What other work left half-done under the same name is removed.
-        only: The one file of the folder that becomes `path`; None makes the whole folder that.
+        path: The file or folder to make.
+        digest: Identifies the work. Half-done work with another digest under the same name is removed.
+        only: The one file of the folder that becomes `path`; None makes the whole folder `path`.
     """
 
     def __init__(self, path: Path, digest: str, only: str | None = None) -> None:
@@ -50,15 +50,15 @@ class ResumableFolder:
         self._tidied = self.path.with_name(f"{MERGED}{path.name}-{digest[:16]}")
         self._digest, self._only = digest, only
         self._journal = self.scratch / JOURNAL
-        self.done: dict[str, list[str]] = {}  # step -> what was recorded of it
+        self.done: dict[str, list[str]] = {}  # step -> its recorded checksums
 
     def is_finished(self) -> bool:
-        """Whether this very work was done, but for the removal of its scratch folder.
+        """Whether this work was completed, except for the removal of its scratch folder.
 
         Raises:
             CheckpointError: Something else lies at `path`.
         """
-        if not os.path.lexists(self.path):  # a link to nothing is something, too
+        if not os.path.lexists(self.path):  # a broken link counts as existing
             return False
         renamed = self._read_journal() is not None and not self._made.exists()
         if renamed or is_real_folder(self._tidied):
@@ -68,7 +68,7 @@ class ResumableFolder:
 
     @contextmanager
     def open(self) -> Iterator[bool]:
-        """Locks the folder for the block; yields whether half-done work of this digest is in it.
+        """Locks the folder for the block; yields whether it holds half-done work of this digest.
 
         Raises:
             CheckpointError: Another process works on it, `path` has appeared, or the folder cannot be made.
@@ -76,9 +76,9 @@ class ResumableFolder:
         descriptor = self._locked()
         try:
             self._refuse_strangers(descriptor)
-            if os.path.lexists(self.path):  # made before the lock was ours
+            if os.path.lexists(self.path):  # made by another process before we had the lock
                 raise self._exists()
-            remove_own_folder(self._tidied, MADE_NAMES)  # what was made then has been removed since
+            remove_own_folder(self._tidied, MADE_NAMES)  # the result of that work has been removed since
             done = self._read_journal()
             if done is None:
                 remove_names(descriptor, MADE_NAMES)
@@ -87,19 +87,19 @@ class ResumableFolder:
             self.done = done or {}
             yield done is not None
         finally:
-            if self._is_scratch(descriptor) and not self._journal.exists():  # nothing to go on from
+            if self._is_scratch(descriptor) and not self._journal.exists():  # nothing to resume
                 remove_own_folder(self.scratch, MADE_NAMES)
             os.close(descriptor)
 
     def begin(self) -> None:
-        """Starts the journal, once all that a later run relies on is on the disk."""
+        """Starts the journal. Everything that a later run relies on must be on disk."""
         sync_folder(self.scratch)
         with durable_file(self._journal) as descriptor:
             write_all(descriptor, json.dumps({"digest": self._digest}).encode() + b"\n")
         sync_folder(self.scratch)
 
     def record(self, steps: Mapping[str, list[str]]) -> None:
-        """Adds finished steps, whose bytes must be on the disk already, to the journal."""
+        """Adds finished steps to the journal. Their bytes must already be on disk."""
         text = "".join(json.dumps([step, values]) + "\n" for step, values in steps.items())
         descriptor = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
         try:
@@ -110,10 +110,10 @@ class ResumableFolder:
         self.done.update(steps)
 
     def publish(self) -> None:
-        """Gives the finished content its name and removes the rest."""
+        """Gives the finished content its final name and removes the rest."""
         for folder in (self.content, *(each for each in self.content.rglob("*") if each.is_dir())):
             sync_folder(folder)
-        if os.path.lexists(self.path):  # made meanwhile; a rename would take the place of a file
+        if os.path.lexists(self.path):  # made meanwhile; a rename would replace a file
             raise CheckpointError(f"{self.path}: exists already; the work done lies in {self.content}")
         os.rename(self._made, self.path)
         sync_folder(self.path.parent)
@@ -124,30 +124,30 @@ class ResumableFolder:
 
     @property
     def _made(self) -> Path:
-        """What becomes `path`."""
+        """Path of the content that becomes `path`."""
         return self.content / self._only if self._only else self.content
 
     def _tidy(self, renames: bool) -> None:
-        """Removes the scratch folder, as another process that finds the work done may do at the same time.
+        """Removes the scratch folder; another process that finds the work done may do so at the same time.
 
-        An error is none of the user's: the work is done, and by what remains the same command knows it.
+        An error here is not reported: the work is done, and the same command recognises that by the remains.
         """
         if renames:
             try:
                 os.rename(self.scratch, self._tidied)
-            except OSError:  # something else has that name
+            except OSError:  # another entry has that name
                 remove_own_folder(self.scratch, MADE_NAMES)
         remove_own_folder(self._tidied, MADE_NAMES)
 
     def _locked(self) -> int:
-        """Makes the scratch folder and locks it; gives its descriptor."""
+        """Makes the scratch folder, locks it, and returns its descriptor."""
         while True:
             try:
                 self.scratch.parent.mkdir(parents=True, exist_ok=True)
                 with suppress(FileExistsError):
-                    self.scratch.mkdir(0o700)  # nobody else can put a link into it
+                    self.scratch.mkdir(0o700)  # no other user can put a link into it
                 descriptor = self._opened()
-                with suppress(OSError):  # one of an older version may be open to others
+                with suppress(OSError):  # an older version may have made it accessible to others
                     os.fchmod(descriptor, 0o700)
             except OSError as error:
                 vanished = isinstance(error, FileNotFoundError)
@@ -162,7 +162,7 @@ class ResumableFolder:
                 raise
             if self._is_scratch(descriptor):
                 return descriptor
-            os.close(descriptor)  # its last owner has just renamed or removed it
+            os.close(descriptor)  # its last owner has just renamed or removed the folder
 
     def _opened(self) -> int:
         try:
@@ -171,7 +171,7 @@ class ResumableFolder:
             raise self._refused(str(error)) from error
 
     def _refuse_strangers(self, descriptor: int) -> None:
-        """Makes sure that all in the scratch folder is of a merge or an export, and no link."""
+        """Checks that everything in the scratch folder belongs to a merge or an export, and is not a link."""
         for name in sorted(os.listdir(descriptor)):
             kind = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
             known = {_CONTENT: stat.S_ISDIR, JOURNAL: stat.S_ISREG}.get(name)
@@ -201,11 +201,11 @@ class ResumableFolder:
             return False
 
     def _read_journal(self) -> dict[str, list[str]] | None:
-        """The finished steps of this work; None where there is no journal of it."""
+        """Returns the finished steps of this work, or None if it has no journal."""
         if not is_real_folder(self.scratch):
             return None
         try:
-            if not stat.S_ISREG(os.lstat(self._journal).st_mode):  # a pipe would be waited for
+            if not stat.S_ISREG(os.lstat(self._journal).st_mode):  # opening a pipe would wait
                 return None
             head, *lines = self._journal.read_bytes().split(b"\n")
         except FileNotFoundError:
@@ -215,7 +215,7 @@ class ResumableFolder:
         return dict(filter(None, map(_step_of, lines)))
 
     def _end_journal(self) -> None:
-        """Takes away what follows the last whole line, so that the next line begins a line."""
+        """Removes what follows the last complete line, so that the next entry begins a line."""
         descriptor = os.open(self._journal, os.O_RDWR)
         try:
             whole = self._journal.read_bytes().rfind(b"\n") + 1
@@ -226,10 +226,13 @@ class ResumableFolder:
 
 
 def _step_of(line: bytes) -> tuple[str, list[str]] | None:
-    """A line of the journal; None of one that a kill or a full disk cut, whose step is then done again."""
+    """Parses a line of the journal.
+
+    None for a line that a kill or a full disk cut off, whose step is then repeated.
+    """
     try:
         step, values = json.loads(line)
-    except (ValueError, TypeError):  # no JSON, or none of two parts
+    except (ValueError, TypeError):  # not JSON, or not of two parts
         return None
     whole = isinstance(step, str) and isinstance(values, list) and all(isinstance(v, str) for v in values)
     return (step, values) if whole else None

@@ -1,6 +1,6 @@
-"""Moves one tensor from its stored pieces to its new ones: runs of rows, read once, hashed on both sides.
+"""Copies one tensor from its stored pieces to its new ones: runs of rows, read once, hashed on both sides.
 
-Knows pieces and bytes; files, threads and what is done already are copying.py's.
+Knows pieces and bytes; copying.py handles files, threads and what is already done.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from pangu_alpha.checkpoint.moving.reading import (
 from pangu_alpha.checkpoint.tensors import Box, Piece, Stored, spans, whole
 from pangu_alpha.files.writing import write_all_at
 
-CHUNK = 8 << 20  # bytes of a tensor handled at a time, where nothing has to be turned
-_AHEAD = 256 << 20  # bytes of a tensor whose pieces are asked for beforehand; those of larger ones are long
-_TILE = 64  # rows and columns turned at a time: a tile of both arrays stays in the cache
+CHUNK = 8 << 20  # bytes of a tensor handled at a time, if it need not be transposed
+_AHEAD = 256 << 20  # largest tensor whose pieces are prefetched; larger ones have long pieces anyway
+_TILE = 64  # rows and columns transposed at a time, so that a tile of both arrays stays in the cache
 
 
 class Route:
-    """From where to where a tensor goes, seen so that the source's files hold it as it is, not transposed.
+    """The pieces of one tensor in source and target, oriented so that the source is not transposed.
 
     Args:
-        name: The tensor's, for errors.
-        stored: The source's.
+        name: The tensor's name, for errors.
+        stored: The tensor in the source.
         targets: The pieces to write, of any boxes.
     """
 
@@ -43,16 +43,15 @@ class Route:
         self.name, self.stored, self.targets = name, stored, wanted.pieces
         pieces = (*stored.pieces, *self.targets)
         kinds = {piece.dtype for piece in pieces}
-        self.kind = (
-            kinds.pop() if len(kinds) == 1 else "float32"
-        )  # of the numbers between reading and writing
+        # Type of the numbers between reading and writing: float32 if they have to be converted.
+        self.kind = kinds.pop() if len(kinds) == 1 else "float32"
         self.dtype = stored_dtype(self.kind)
         stops = zip(stored.shape, *(piece.box.stop for piece in pieces), strict=True)
         self.bounds = whole([max(sizes) for sizes in stops])
 
     @property
     def bytes(self) -> int:
-        """Of the tensor in memory, with padding."""
+        """Size of the tensor in memory, with padding."""
         return self.bounds.size * self.dtype.itemsize
 
     @property
@@ -67,18 +66,19 @@ def stream(
     """Copies a tensor.
 
     Args:
-        route: From where to where; the targets' files exist.
+        route: Source and target; the target's files exist.
         sources: Opens the source's files.
-        targets: Opens the targets' files, to read and to write.
-        buffer: Bytes to work in: the longest run of rows that is held at a time, if at least one row.
-        moved: Told the bytes of each run that is done; may raise to end the copy.
+        targets: Opens the target's files, to read and to write.
+        buffer: Memory for the longest run of rows held at a time, which is at least one row.
+        moved: Called with the bytes of each finished run; may raise to end the copy.
 
     Returns:
         The xxh3_128 of every target piece.
 
     Raises:
-        CheckpointError: The source is damaged, cut, cannot be read, or has numbers beyond the target's type.
-        OSError: The disk does not take the target.
+        CheckpointError: The source is damaged, truncated, cannot be read, or has numbers beyond the target's
+            type.
+        OSError: The target cannot be written.
     """
     readers = [PieceReader(route.name, piece, sources, check=True) for piece in route.stored.pieces]
     if route.bytes <= _AHEAD:
@@ -101,11 +101,11 @@ def stream(
 
 
 class PieceWriter:
-    """Writes one piece of a tensor, given the tensor's rows in order, and hashes it.
+    """Writes one piece of a tensor from the tensor's rows, which come in order, and hashes it.
 
     Args:
-        name: The tensor's, for errors.
-        piece: Where to.
+        name: The tensor's name, for errors.
+        piece: The place to write to.
         files: Opens its file, to read and to write.
     """
 
@@ -116,12 +116,12 @@ class PieceWriter:
         self._item = stored_dtype(piece.dtype).itemsize
 
     def write(self, values: np.ndarray, kind: str, rows: Box) -> None:
-        """Writes what a run of the tensor's rows has of the piece.
+        """Writes the part of a run of the tensor's rows that belongs to the piece.
 
         Args:
-            values: The rows.
+            values: The values of the rows.
             kind: Name of their type.
-            rows: Which they are.
+            rows: The box of the run in the tensor.
         """
         box = self.piece.box
         common = box.intersect(rows)
@@ -134,13 +134,13 @@ class PieceWriter:
             self._put(part, first * math.prod(box.shape[1:]) * self._item)
         elif common.shape[0] == box.shape[0]:
             self._put(_turned(part), 0)
-        else:  # too large to be turned at once: a run of its rows is a strip of each row in the file
+        else:  # too large to be transposed at once: a run of rows is a strip of each row in the file
             self._in_strips = True
             for number, strip in enumerate(_turned(part)):
                 self._put_at(strip, (number * box.shape[0] + first) * self._item)
 
     def checksum(self) -> str:
-        """The xxh3_128 of the piece's bytes; one that was written in strips is read again for it."""
+        """Returns the xxh3_128 of the piece's bytes; a piece written in strips is read again for it."""
         if self._in_strips:
             flat = Piece(
                 whole((self.piece.box.size * self._item,)), self.piece.file, self.piece.extents, "uint8"
@@ -163,10 +163,10 @@ class PieceWriter:
 
 
 def _gather(reader: PieceReader, rows: Box, values: np.ndarray, route: Route) -> None:
-    """Reads what a piece has of a run of rows."""
+    """Reads the part of a run of rows that a piece holds."""
     box, kind = reader.piece.box, reader.piece.dtype
     common = box.intersect(rows)
-    assert common is not None  # of the pieces that have a share in these rows
+    assert common is not None  # because the piece overlaps these rows
     target = values[common.within(rows)]
     if kind == route.kind and target.flags.c_contiguous:
         reader.rows(common, into=target)
@@ -179,7 +179,7 @@ def _gather(reader: PieceReader, rows: Box, values: np.ndarray, route: Route) ->
 
 
 def _by_run(runs: Sequence[Box], boxes: Sequence[Box]) -> list[list[int]]:
-    """Which boxes have a share in each of the runs of rows, all runs but the last being of one length."""
+    """Returns, for each run of rows, the boxes that overlap it; all runs but the last have one length."""
     found: list[list[int]] = [[] for _ in runs]
     for index, box in enumerate(boxes):
         if box.size:
@@ -191,7 +191,7 @@ def _by_run(runs: Sequence[Box], boxes: Sequence[Box]) -> list[list[int]]:
 
 def _room(buffer: np.ndarray, rows: Box, dtype: np.dtype) -> np.ndarray:
     size = rows.size * dtype.itemsize
-    if size > buffer.nbytes:  # a single row that is longer
+    if size > buffer.nbytes:  # a single row is longer than the buffer
         return np.empty(rows.shape, dtype)
     return buffer[:size].view(dtype).reshape(rows.shape)
 
@@ -203,7 +203,7 @@ def _clear_padding(values: np.ndarray, rows: Box, shape: Sequence[int]) -> None:
 
 
 def _turned(values: np.ndarray) -> np.ndarray:
-    """The transpose, contiguous."""
+    """Returns the transpose as a contiguous array."""
     made = np.empty(values.shape[::-1], values.dtype)
     for first in range(0, values.shape[0], _TILE):
         for second in range(0, values.shape[1], _TILE):

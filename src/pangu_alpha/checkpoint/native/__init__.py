@@ -1,3 +1,3 @@
-"""Our own form of a checkpoint: safe against a kill at any moment, checksummed, of one process or many."""
+"""The project's own checkpoint form: survives a kill at any moment, checksummed, of one or many processes."""
 
 __all__ = ["background", "distributed", "durable", "folders", "format", "store", "tensor_file"]

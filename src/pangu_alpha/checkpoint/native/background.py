@@ -1,6 +1,6 @@
-"""Saving beside the training: the arrays are copied, which is all an update waits for; a thread writes them.
+"""Saves beside the training: an update waits only until the arrays are copied; a thread writes the copies.
 
-Knows arrays and a function that writes them; nothing of folders or models.
+Knows arrays and a function that writes them, but neither folders nor models.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pangu_alpha.checkpoint.native.format import Manifest
 
 logger = logging.getLogger(__name__)
 
-_COPIERS = 4  # threads; one does not take all of a server's memory bandwidth
+_COPIERS = 4  # threads; a single one cannot use a server's whole memory bandwidth
 Entry = tuple[str, str, np.ndarray]  # stem, name, values
 Spec = tuple[str, str, tuple[int, ...], Any]  # stem, name, shape, numpy type
 Write = Callable[[Mapping[str, Mapping[str, np.ndarray]], Manifest], Path]
@@ -31,10 +31,10 @@ class Saved:
     """A finished save.
 
     Args:
-        path: What `write` returned.
-        step: Of the training.
-        held: How long the training stood still for it. Unit: seconds.
-        took: From its beginning to the last byte on the disk. Unit: seconds.
+        path: The value that `write` returned.
+        step: Training step of the checkpoint.
+        held: Time for which the training stood still. Unit: seconds.
+        took: Time from the beginning to the last byte on disk. Unit: seconds.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Saved:
 
 
 class BackgroundSaver:
-    """Saves one checkpoint at a time; to be used in a `with` block, whose end waits for the last one.
+    """Saves one checkpoint at a time. A `with` block waits at its end for the last save.
 
     Args:
         write: Writes arrays by stem and name and a manifest, such as CheckpointStore.save; runs in a thread.
@@ -71,31 +71,31 @@ class BackgroundSaver:
         except Exception as failure:
             if error is None:
                 raise
-            logger.error("the checkpoint under way failed, too: %s", failure)  # not instead of the first
+            logger.error("the checkpoint under way failed, too: %s", failure)  # the first one is raised
         finally:
             self._thread.shutdown()
             self._copiers.shutdown()
 
     def reserve(self, specs: Iterable[Spec]) -> None:
-        """Makes room for copies of such arrays, in the thread; without it the first save does.
+        """Allocates the copies of such arrays in the thread; otherwise the first save does.
 
-        A page that is written for the first time costs many times a page that is written again.
+        Writing a memory page for the first time takes many times as long as writing it again.
         """
         if self._background:
             self._reserving = self._thread.submit(self._reserve, [*specs])
 
     def save(self, arrays: Iterable[Entry], manifest: Manifest) -> Saved | None:
-        """Begins a save, or does it all where there is no background; waits for one that is under way.
+        """Begins a save, or completes it if there is no background; first waits for a save under way.
 
         Args:
             arrays: What to save; their values must not change before `copied` has returned.
-            manifest: What to say about them.
 
         Returns:
-            The save before, where nobody has asked for it yet.
+            The previous save, unless `finished` or `wait` has already returned it.
 
         Raises:
-            CheckpointError: The save before failed. That of this one comes from `finished` or `wait`.
+            CheckpointError: The previous save failed. A failure of this one is raised by `finished` or
+                `wait`.
         """
         began = time.perf_counter()
         if self._running is not None and not self._running.done():
@@ -112,7 +112,7 @@ class BackgroundSaver:
         return before
 
     def copied(self) -> None:
-        """Returns when nothing more is read from the arrays of the last save."""
+        """Waits until the arrays of the last save have been copied and may change."""
         began = time.perf_counter()
         for copy in self._copies:
             copy.result()
@@ -120,18 +120,18 @@ class BackgroundSaver:
         self._held += time.perf_counter() - began
 
     def finished(self) -> Saved | None:
-        """The save that was under way, if it has ended since.
+        """Returns the save that was under way if it has ended since, otherwise None.
 
         Raises:
-            CheckpointError: It failed.
+            CheckpointError: The save failed.
         """
         return self.wait() if self._running is not None and self._running.done() else None
 
     def wait(self) -> Saved | None:
-        """The save that is under way, when it has ended; None where there is none.
+        """Waits for the save that is under way and returns it; None if there is none.
 
         Raises:
-            CheckpointError: It failed.
+            CheckpointError: The save failed.
         """
         running, self._running = self._running, None
         if running is None:
@@ -166,7 +166,7 @@ class BackgroundSaver:
                 buffer = buffers[name] = np.empty(array.shape, array.dtype)
             pairs.append((buffer, array))
             copies.setdefault(stem, {})[name] = buffer
-        queue = iter(pairs)  # shared: handing over each pair would take longer than copying most of them
+        queue = iter(pairs)  # shared: submitting each pair would take longer than copying most of them
         self._copies = [self._copiers.submit(_copy_all, queue) for _ in range(_copiers())]
         return copies
 

@@ -1,7 +1,8 @@
-"""Saving by many ranks: each writes its own part, and the checkpoint is whole when all parts are there.
+"""Saves a checkpoint by many ranks: each writes its own part, and all parts together are the checkpoint.
 
-Ranks meet in files only, so all of this may run in threads beside the training. On storage that all share,
-rank 0 publishes the step's folder; on storage of each node there are only parts, and ranks agree on resuming.
+Ranks exchange data only through files, so saving can run in threads beside the training. On storage that
+all ranks share, rank 0 publishes the step's folder; on node-local storage there are only parts, and the
+ranks agree on one when they resume.
 """
 
 from __future__ import annotations
@@ -39,30 +40,30 @@ from pangu_alpha.checkpoint.tensors import Box, Piece, Source, Stored, whole
 
 logger = logging.getLogger(__name__)
 
-COPIES = "_copies"  # ends the stems of a node-local part that hold what other ranks write, too
+COPIES = "_copies"  # suffix of a node-local part's stems with slices that other ranks also write
 _PATIENCE = 1800.0  # seconds that rank 0 waits for the last part after its own
-_POLL = (0.02, 1.0)  # seconds between two looks, at first and at most
-_OTHER_PLAN = -1  # in the place of a fingerprint, which is positive
-_NAME_BYTES = 512  # of a writer's name as it travels between ranks
+_POLL = (0.02, 1.0)  # seconds between two checks, at first and at most
+_OTHER_PLAN = -1  # sent instead of a fingerprint, which is positive
+_NAME_BYTES = 512  # of a writer's name as ranks exchange it
 
 
 def agree_on_attempt(group: Group) -> str:
-    """One name for this start of the job, the same on all ranks: that of rank 0's process."""
+    """Returns one name for this start of the job, the same on all ranks: the name of rank 0's process."""
     mine = np.frombuffer(writer_name().encode()[:_NAME_BYTES].ljust(_NAME_BYTES, b"\0"), np.uint8)
     return group.gather(mine)[0].tobytes().rstrip(b"\0").decode()
 
 
 def check_shared(root: Path, attempt: str, group: Group) -> None:
-    """Makes sure that all ranks see the same folder, so that no run starts anew beside its checkpoints.
+    """Checks that all ranks see the same folder, so that no run starts anew beside its checkpoints.
 
     Raises:
-        CheckpointError: Some do not see what rank 0 wrote.
+        CheckpointError: Some ranks do not see the file that rank 0 wrote.
     """
     sign = root / f".shared-{attempt}"
     if group.rank == 0:
         root.mkdir(parents=True, exist_ok=True)
         sign.touch()
-    group.gather(np.zeros(1, np.int64))  # all wait for rank 0
+    group.gather(np.zeros(1, np.int64))  # a barrier: all ranks wait for rank 0
     seen = group.gather(np.array(sign.exists(), np.int64))
     if group.rank == 0:
         sign.unlink()
@@ -74,10 +75,10 @@ def check_shared(root: Path, attempt: str, group: Group) -> None:
 
 
 def open_part(path: Path) -> Source:
-    """Describes what one rank holds: its part of node-local storage, copies of others' slices included.
+    """Describes the tensors of one rank's part in node-local storage, its copies of others' slices included.
 
     Raises:
-        CheckpointError: It is unfinished or damaged; tensors are not read.
+        CheckpointError: The part is unfinished or damaged; tensors are not read.
     """
     manifest = read_checkpoint(path, verify=False).manifest
     tensors: dict[str, dict[str, Stored]] = {}
@@ -91,13 +92,12 @@ def open_part(path: Path) -> Source:
 def part_pieces(
     path: Path, manifest: Manifest, stem: str, label: str
 ) -> Iterator[tuple[str, tuple[int, ...], Piece]]:
-    """The tensors of one file of a checkpoint or of a rank's part: name, shape of the whole, piece.
+    """Yields the tensors of one file of a checkpoint or of a rank's part: name, shape of the whole, piece.
 
     Args:
-        path: Its folder.
-        manifest: What it says.
-        stem: The file's.
-        label: What to call it in an error.
+        path: Folder of the checkpoint or part.
+        stem: The file's name without its ending.
+        label: What errors call the piece.
 
     Raises:
         CheckpointError: The manifest does not fit the file.
@@ -119,15 +119,14 @@ def part_pieces(
 class SharedParts:
     """Saves to storage that all ranks share.
 
-    Until all parts are there they lie in a scratch folder of this start of the job, so parts of other starts
-    and of other plans are never among them.
+    Until all parts are complete they lie in a scratch folder of this start of the job, so that parts of other
+    starts or other plans are never mixed in.
 
     Args:
-        store: The run's checkpoints.
-        rank: Of this process.
+        rank: Rank of this process.
         ranks: Number of ranks.
         attempt: See `agree_on_attempt`.
-        patience: How long rank 0 waits for the last part. Unit: seconds.
+        patience: Time that rank 0 waits for the last part. Unit: seconds.
     """
 
     store: CheckpointStore
@@ -137,18 +136,18 @@ class SharedParts:
     patience: float = _PATIENCE
 
     def save(self, tensors: Mapping[str, Tensors], manifest: Manifest) -> Path:
-        """Writes this rank's part; rank 0 then waits for the others' and publishes the whole.
+        """Writes this rank's part; rank 0 then waits for the other parts and publishes the checkpoint.
 
         Args:
-            tensors: By stem and name, the slices that this rank writes; may be empty.
-            manifest: Of the part, `slices` filled in.
+            tensors: The slices that this rank writes, by stem and name; may be empty.
+            manifest: The part's manifest with `slices` filled in.
 
         Returns:
-            The step's folder, which stands already on rank 0.
+            The step's folder. On rank 0 it already exists; on other ranks it may not yet.
 
         Raises:
-            CheckpointError: It could not be written, or parts of other ranks are late; what was whole is
-                still there.
+            CheckpointError: The part could not be written, or other ranks' parts are late; earlier complete
+                checkpoints are still there.
         """
         if self.rank == 0:
             self.store.tidy()
@@ -189,18 +188,19 @@ class SharedParts:
 
 @dataclass
 class LocalParts:
-    """Saves to storage that only the ranks of a node share.
+    """Saves to storage that only the ranks of one node share.
 
-    Nobody sees all parts there, so a step's folder has no marker. A part holds all slices of its rank, those
-    that others write, too, in files of their own: the rank resumes from its own part.
+    No process sees all parts, so a step's folder has no marker. A part holds all slices of its rank,
+    including those that other ranks also write, which are in files of their own: a rank resumes from its own
+    part alone.
 
     Args:
         store: The run's checkpoints as this node sees them.
-        rank: Of this process.
+        rank: Rank of this process.
         attempt: See `agree_on_attempt`.
-        plan: The plan as a plain mapping; parts of another are refused.
-        settled: The newest step that all ranks are known to have saved, to be kept up to date. Parts that
-            are newer do not count as kept, since another rank may have nothing newer than this step.
+        plan: The parallel plan as a plain mapping; parts of another plan are refused.
+        settled: The newest step that all ranks are known to have saved; the caller updates it. Newer parts do
+            not count as kept, since another rank may have nothing newer than this step.
     """
 
     store: CheckpointStore
@@ -210,14 +210,14 @@ class LocalParts:
     settled: int = -1
 
     def save(self, tensors: Mapping[str, Tensors], manifest: Manifest) -> Path:
-        """Writes this rank's part, then removes those of older steps that the rule lets go.
+        """Writes this rank's part, then removes parts of older steps that the retention rule does not keep.
 
         Args:
-            tensors: By stem and name; the stems that end in COPIES hold what other ranks write, too.
-            manifest: Of the part, `slices` filled in.
+            tensors: By stem and name; stems that end in COPIES hold slices that other ranks also write.
+            manifest: The part's manifest with `slices` filled in.
 
         Raises:
-            CheckpointError: It could not be written; earlier parts are still there.
+            CheckpointError: The part could not be written; earlier parts are still there.
         """
         self._tidy()
         manifest = dataclasses.replace(manifest, kind="part", attempt=self.attempt)
@@ -230,14 +230,16 @@ class LocalParts:
         return part
 
     def part(self, step: int) -> Path:
-        """Folder of this rank's part of a step."""
+        """Returns the folder of this rank's part of a step."""
         return self.store.path(step) / part_name(self.rank)
 
     def newest(self, group: Group) -> Path | None:
-        """This rank's part of the newest step of which every rank has a whole part of one start of the job.
+        """Returns this rank's part of the newest step of which all ranks have complete parts.
+
+        All these parts are of one start of the job. None if there is no such step.
 
         Raises:
-            CheckpointError: On all ranks, where one of them has a part of another plan.
+            CheckpointError: A rank has a part of another plan; raised on all ranks.
         """
         self._tidy()
         refused: list[Exception] = []
@@ -246,11 +248,11 @@ class LocalParts:
         return None if step is None else self.part(step)
 
     def verified(self, part: Path, group: Group) -> Path:
-        """A part by its path, when every rank has verified its own of the same start of the job.
+        """Returns a part, given by path, once every rank has verified its own of the same start of the job.
 
         Raises:
-            CheckpointError: On all ranks, where one of them finds its part damaged or of another plan, or
-                they are of different starts.
+            CheckpointError: A rank's part is damaged or of another plan, or parts are of different starts;
+                raised on all ranks.
         """
         mine, refused = 0, []
         try:
@@ -305,22 +307,22 @@ class LocalParts:
 
     def _prune(self) -> None:
         for step in self.store.outdated(step for step in self._steps() if step <= self.settled):
-            if self.store.path(step).is_symlink():  # the part lies somewhere else, with other ranks'
+            if self.store.path(step).is_symlink():  # the parts of all ranks lie elsewhere
                 logger.warning("%s: a link, left with all in it; remove it by hand", self.store.path(step))
                 continue
             remove_quietly(self.part(step))
             try:
                 self.store.path(step).rmdir()
-            except OSError:  # other ranks of the node still have theirs
+            except OSError:  # not empty: other ranks of the node still have parts in it
                 continue
 
 
 def _raise_together(where: Path, group: Group, refused: Sequence[Exception]) -> None:
-    """Ends all ranks where one cannot go on, so that none waits for it.
+    """Raises an error on all ranks if one rank cannot go on, so that none waits for it.
 
     Raises:
-        CheckpointError: This rank's own reason, or that there is one on other ranks.
-        OSError: Likewise.
+        CheckpointError: This rank's own reason, or the fact that other ranks have one.
+        OSError: This rank's own reason.
     """
     ranks = np.flatnonzero(group.gather(np.array(len(refused), np.int64)))
     if refused:

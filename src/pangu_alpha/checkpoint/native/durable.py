@@ -1,7 +1,7 @@
-"""Files and folders that a kill or a power cut leaves either whole or absent.
+"""Folders that appear complete or not at all, whatever kills the process or cuts the power.
 
-A folder is filled under a scratch name beside its place, flushed to the disk and renamed. The scratch
-name tells which process wrote it, so that what a dead one left behind can be known from a live one's work.
+A folder is filled under a scratch name beside its destination, flushed to disk and renamed. The scratch name
+identifies the process that writes it, so that a dead process's leftovers can be told from a live one's work.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _SCRATCH = re.compile(r"\.tmp-(?P<name>.+)-(?P<pid>[0-9]+)-(?P<birth>[0-9]+)@(?P
 
 
 class ForeignFolderError(OSError):
-    """What lies in the place of a folder that this user made before is none."""
+    """The path should be a folder that this user made earlier, but is something else."""
 
 
 @contextmanager
 def appearing_folder(path: Path, aside: Path | None = None) -> Iterator[Path]:
-    """Makes `path` appear whole: yields a scratch folder, renamed to `path` when the block succeeds.
+    """Yields a scratch folder that is renamed to `path` when the block succeeds.
 
     Args:
         path: The folder to make.
-        aside: New name of the folder that lies at `path` until then; None where none does.
+        aside: New name for the folder that exists at `path`; None if there is none.
 
     Raises:
-        OSError: The disk does not take it. Nothing is left behind.
+        OSError: The disk does not accept the files. Nothing is left behind.
     """
     scratch = scratch_path(path)
     scratch.mkdir()
@@ -49,10 +49,10 @@ def appearing_folder(path: Path, aside: Path | None = None) -> Iterator[Path]:
 
 
 def publish_folder(scratch: Path, path: Path, aside: Path | None = None) -> None:
-    """Gives a finished scratch folder its name; see `appearing_folder`.
+    """Renames a finished scratch folder to its final path; see `appearing_folder`.
 
     Raises:
-        OSError: The disk does not take it; then `scratch` is still there.
+        OSError: The rename failed; `scratch` is still there.
     """
     sync_folder(scratch)
     if aside is not None:
@@ -62,12 +62,12 @@ def publish_folder(scratch: Path, path: Path, aside: Path | None = None) -> None
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder so that a kill half-way leaves a recognised scratch folder, never half of `path`.
+    """Removes a folder so that a kill half-way leaves a recognisable scratch folder, never half of `path`.
 
-    Of a link only the link is removed, never what it points to.
+    If the path is a link, only the link is removed, never its target.
 
     Raises:
-        OSError: It cannot be renamed or removed.
+        OSError: The folder cannot be renamed or removed.
     """
     if path.is_symlink():
         path.unlink()
@@ -82,17 +82,17 @@ def remove_folder(path: Path) -> None:
 
 
 def scratch_folders(root: Path) -> list[Path]:
-    """The scratch folders in `root`, of live and dead processes; no links, nothing a user named himself."""
+    """Returns the scratch folders in `root`, of living and dead processes; no links, no user's folders."""
     if not root.is_dir():
         return []
     return sorted(path for path in root.iterdir() if _SCRATCH.fullmatch(path.name) and is_real_folder(path))
 
 
 def is_abandoned(scratch: Path) -> bool:
-    """Whether the process that made a scratch folder is known to be gone.
+    """Whether the process that made a scratch folder is known to have ended.
 
-    A process is known by its number and its birth, because a container started again hands out the same
-    numbers. That of another machine, or of a system without /proc, is never known to be gone.
+    A process is identified by its id and start time, because a restarted container reuses ids. A process of
+    another machine, or of a system without /proc, is never known to have ended.
     """
     writer = writer_of(scratch.name)
     assert writer is not None, f"{scratch} is not a scratch folder"
@@ -101,13 +101,13 @@ def is_abandoned(scratch: Path) -> bool:
 
 @dataclass(frozen=True)
 class Writer:
-    """What the name of a scratch folder says.
+    """The parts of a scratch folder's name.
 
     Args:
-        name: Of the folder that it was to become.
-        pid: Number of the process that made it.
-        birth: Its start, see `process_birth`; "0" on a system without /proc.
-        host: Where it ran.
+        name: Name of the folder that it was to become.
+        pid: Id of the process that made it.
+        birth: Start time of that process, see `process_birth`; "0" on a system without /proc.
+        host: Host on which the process ran.
     """
 
     name: str
@@ -117,43 +117,43 @@ class Writer:
 
     @property
     def is_gone(self) -> bool:
-        """Whether it is known to have ended; see `is_abandoned`."""
+        """Whether the process is known to have ended; see `is_abandoned`."""
         if self.host != socket.gethostname() or process_birth(os.getpid()) is None:
             return False
         return process_birth(self.pid) != self.birth
 
 
 def writer_of(name: str) -> Writer | None:
-    """Who made a scratch folder, by its name; None for any other name."""
+    """Parses the name of a scratch folder; None for any other name."""
     match = _SCRATCH.fullmatch(name)
     return Writer(match["name"], int(match["pid"]), match["birth"], match["host"]) if match else None
 
 
 def writer_name() -> str:
-    """What this process is called in the names of its scratch folders; no other process is called so."""
+    """Returns the name of this process in its scratch folders' names, which no other process shares."""
     pid = os.getpid()
     return f"{pid}-{process_birth(pid) or 0}@{socket.gethostname()}"
 
 
 def scratch_path(path: Path, writer: str | None = None) -> Path:
-    """Where a process fills the folder that is to be `path`.
+    """Returns the scratch folder in which a process fills the folder that is to become `path`.
 
     Args:
         path: The folder to make.
-        writer: Its `writer_name`; this process's when left out.
+        writer: The process's `writer_name`; by default this process's.
     """
     return path.with_name(f".tmp-{path.name}-{writer or writer_name()}")
 
 
 def open_own_folder(path: Path) -> int:
-    """Opens a folder that this user made; a link is not followed.
+    """Opens a folder that this user made, without following a link.
 
     Returns:
-        Its descriptor.
+        A file descriptor.
 
     Raises:
-        ForeignFolderError: It is a link, a file, or another user's; says which.
-        OSError: There is nothing, or it cannot be opened.
+        ForeignFolderError: The path is a link, a file, or another user's folder.
+        OSError: The path does not exist, or cannot be opened.
     """
     if not stat.S_ISDIR(os.lstat(path).st_mode):
         raise ForeignFolderError("is a link" if path.is_symlink() else "is no folder")
@@ -165,7 +165,7 @@ def open_own_folder(path: Path) -> int:
 
 
 def _is_own(owner: int, parent: Path) -> bool:
-    """Whether what this process makes in a folder gets that owner: a server may write root's as nobody's."""
+    """Whether files that this process makes in a folder get that owner: a server may map root to nobody."""
     if owner == os.geteuid():
         return True
     with suppress(OSError), tempfile.TemporaryDirectory(prefix=".tmp-owner-", dir=parent) as probe:
@@ -174,9 +174,9 @@ def _is_own(owner: int, parent: Path) -> bool:
 
 
 def remove_own_folder(path: Path, names: Collection[str]) -> None:
-    """Removes the folders and files of these names from a folder of this user's, and it, if it is empty then.
+    """Removes the named entries of a folder that this user made, and then the folder itself if it is empty.
 
-    Never raises: what cannot be removed, what is a link or another user's, and what has another name stays.
+    Never raises. Whatever cannot be removed, is a link or another user's, or has another name stays.
     """
     with suppress(OSError):
         descriptor = open_own_folder(path)
@@ -188,7 +188,7 @@ def remove_own_folder(path: Path, names: Collection[str]) -> None:
 
 
 def remove_names(descriptor: int, names: Collection[str]) -> None:
-    """Removes the folders, with all in them, and files of these names from an open folder; nothing else."""
+    """Removes the named files and folders, with all their content, from an open folder; nothing else."""
     for name in sorted({*os.listdir(descriptor)} & {*names}):
         if stat.S_ISDIR(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
             _remove_tree(name, descriptor)
@@ -197,7 +197,7 @@ def remove_names(descriptor: int, names: Collection[str]) -> None:
 
 
 def _remove_tree(name: str, descriptor: int) -> None:
-    """As shutil.rmtree with dir_fd, which Python 3.10 does not have. Links are removed, not followed."""
+    """Does what shutil.rmtree does with dir_fd, which Python 3.10 lacks. Links are removed, not followed."""
     for _, folders, files, inside in os.fwalk(name, topdown=False, onerror=_raise, dir_fd=descriptor):
         for file in files:
             os.unlink(file, dir_fd=inside)

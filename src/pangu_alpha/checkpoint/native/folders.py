@@ -1,6 +1,6 @@
-"""Names of the folders of a run's checkpoints: how they are written, and what tells them from all others.
+"""Names of the folders in a run's checkpoints, and how they are told from all other names.
 
-A number has at least so many digits, and more where it needs them; a name that is not written so is nobody's.
+A number has a minimum of digits, and more only if it needs them; a name in any other spelling is not ours.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ _ASIDE = re.compile(r"(?P<name>.+)\.aside-[0-9]+")
 
 
 def step_name(step: int) -> str:
-    """Folder of a step's checkpoint."""
+    """Returns the name of the folder of a step's checkpoint."""
     return f"step_{step:08d}"
 
 
 def step_of(name: str) -> int | None:
-    """The step of a checkpoint's folder; None for any other name, such as one with zeros too many."""
+    """Returns the step of a checkpoint's folder; None for any other name, such as one with too many zeros."""
     match = _STEP.fullmatch(name)
     return int(match[1]) if match and step_name(int(match[1])) == name else None
 
 
 def part_name(rank: int) -> str:
-    """Folder of a rank's part in that of the step."""
+    """Returns the name of a rank's part, a folder inside the step's folder."""
     return f"rank_{rank:05d}"
 
 
 def rank_of(name: str) -> int | None:
-    """The rank of a part's folder; None for any other name."""
+    """Returns the rank of a part's folder, or None for any other name."""
     match = _PART.fullmatch(name)
     return int(match[1]) if match and part_name(int(match[1])) == name else None
 
 
 def replaced_name(name: str) -> str | None:
-    """Of the folder of a step that was set aside, the name it had; None for any other name."""
+    """Returns the former name of a step's folder that was set aside, or None for any other name."""
     match = _ASIDE.fullmatch(name)
     return match["name"] if match and step_of(match["name"]) is not None else None
 
 
 def newest_first(names: Iterable[str]) -> list[str]:
-    """Names of steps by their numbers; other names come last."""
+    """Sorts names of steps by descending step; other names come last."""
 
     def place(name: str) -> tuple[int, str]:
         step = step_of(name)

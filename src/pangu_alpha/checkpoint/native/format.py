@@ -1,7 +1,7 @@
-"""One checkpoint: a folder of safetensors files, manifest.json and the marker COMPLETE, whole or absent.
+"""One checkpoint: a folder of safetensors files, manifest.json and the marker COMPLETE, complete or absent.
 
-Knows how one folder is written, verified and read, and nothing of the others in a run (see store.py).
-Every byte is covered: tensors and headers by the manifest, the manifest by the marker.
+Writes, verifies and reads one folder, and does not know the others of a run (see store.py). Checksums cover
+every byte: the manifest covers tensors and headers, the marker covers the manifest.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from pangu_alpha.files.writing import durable_file, finite, sync_folder, write_a
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 MARKER = "COMPLETE"
-_MARGIN = 1 << 20  # bytes; manifest, marker and the file system's own tables
+_MARGIN = 1 << 20  # bytes for manifest, marker and the file system's own tables
 
-# What JSON gives of each field of Manifest.
+# Python type of each field of Manifest after JSON.
 _KINDS: Mapping[str, Any] = {
     "step": int, "samples": int, "config": dict, "tokenizer": str | None, "state": dict, "kind": str,
     "files": dict, "slices": dict, "parts": dict, "attempt": str, "version": int,
@@ -50,24 +50,24 @@ Spec = tuple[Sequence[int], Any]
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint says about itself, so that no other file is needed to use it.
+    """A checkpoint's description of itself, so that no other file is needed to use it.
 
     Args:
         step: Optimizer steps done.
-        samples: Position in the data: windows consumed, whatever the batch size was.
+        samples: Position in the data: number of windows consumed, whatever the batch size was.
         config: The whole configuration of the run, as nested plain mappings.
-        tokenizer: Digest of the vocabulary; None where the run has none.
+        tokenizer: Digest of the vocabulary; None if the run has none.
         state: The rest of the training state (loss scale, counters, running means): plain mappings, lists,
-            finite numbers and texts. Numbers come back bit for bit.
-        kind: What the files together are: "training" one process's weights and optimizer, "weights" the
-            model alone, "slices" the parts of all ranks of a plan, "part" those of one of them.
-        files: Stem of each file and what is in it; filled in by `write_checkpoint`.
-        slices: In a part, by stem and name: where the slice begins in the whole, and the whole's shape
-            without padding, {"start": [...], "shape": [...]}.
-        parts: In "slices", the folder of each rank's part and the checksum of its manifest.
-        attempt: Which start of the job wrote it, where several processes do: parts of different starts are
-            never put together.
-        version: Of the format.
+            finite numbers and texts. Numbers are restored bit for bit.
+        kind: "training": weights and optimizer of one process; "weights": the model alone; "slices": the
+            parts of all ranks of a plan; "part": the part of one rank.
+        files: Content of each file by stem; filled in by `write_checkpoint`.
+        slices: In a part, by stem and name: where the slice begins in the whole tensor, and the shape of the
+            whole without padding, {"start": [...], "shape": [...]}.
+        parts: In "slices": each part's folder and the checksum of its manifest.
+        attempt: The start of the job that wrote the checkpoint, if several processes did: parts of different
+            starts are never combined.
+        version: Version of the format.
     """
 
     step: int
@@ -85,18 +85,13 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was found whole.
-
-    Args:
-        path: Its folder.
-        manifest: What it says about itself.
-    """
+    """A checkpoint that was found to be complete."""
 
     path: Path
     manifest: Manifest
 
     def load(self, stem: str) -> dict[str, np.ndarray]:
-        """Maps the tensors of one file; pages are read when they are used, writes stay in the process.
+        """Maps the tensors of a file into memory; pages are read when used, writes stay in this process.
 
         Args:
             stem: The file's name without its ending, such as "model" or "optimizer".
@@ -108,7 +103,7 @@ class Checkpoint:
         return map_tensors(self.path / f"{stem}.safetensors")
 
     def specs(self, stem: str) -> dict[str, Spec]:
-        """Shape and type of every tensor of one file, from the manifest alone; see `compare_tensors`."""
+        """Returns shape and type of every tensor of a file, from the manifest only; see `compare_tensors`."""
         return {name: (entry.shape, entry.dtype) for name, entry in self._record(stem).tensors.items()}
 
     def _record(self, stem: str) -> FileRecord:
@@ -122,20 +117,20 @@ class Checkpoint:
 def write_checkpoint(
     path: str | Path, tensors: Mapping[str, Tensors], manifest: Manifest, aside: Path | None = None
 ) -> Manifest:
-    """Writes a checkpoint so that a kill at any moment leaves the whole of it or none of it.
+    """Writes a checkpoint so that a kill at any moment leaves either all of it or none of it.
 
     Args:
         path: The folder to make.
-        tensors: Arrays by name for every file's stem, say {"model": ..., "optimizer": ...}.
-        manifest: What to say about them; its `files` are filled in.
-        aside: New name of the folder that lies at `path`, given just before the new one takes its place.
+        tensors: Arrays by name for every file's stem, for example {"model": ..., "optimizer": ...}.
+        manifest: Describes the checkpoint; its `files` are filled in.
+        aside: New name for the folder that exists at `path`, given to it just before it is replaced.
 
-    Outputs:
+    Returns:
         The manifest as written.
 
     Raises:
         CheckpointError: The folder exists and `aside` is None, a type cannot be stored, or the disk is full
-            or does not take it. Nothing is left behind.
+            or refuses the data. Nothing is left behind.
     """
     path = Path(path)
     needed = sum(file_bytes(group) for group in tensors.values()) + _MARGIN
@@ -153,32 +148,31 @@ def write_checkpoint(
 
 
 def seal_folder(folder: Path, manifest: Manifest) -> None:
-    """Writes the manifest and, when all else is on the disk, the marker that makes the folder a checkpoint.
+    """Writes the manifest and, once everything else is on disk, the marker that completes a checkpoint.
 
     Raises:
-        OSError: The disk does not take them.
+        OSError: The disk does not accept the files.
     """
-    # in ASCII, for a configuration's paths may hold bytes that are no UTF-8; a NaN in it is null
+    # ASCII, because paths in a configuration may not be UTF-8; NaN becomes null
     text = json.dumps(finite(dataclasses.asdict(manifest)), indent=1, allow_nan=False).encode()
     _write_text(folder / MANIFEST, text)
-    sync_folder(folder)  # on a file system that reorders, the marker must not be there before the rest
+    sync_folder(folder)  # a file system may reorder writes: the marker must not appear before the rest
     _write_text(folder / MARKER, _marker(text))
 
 
 def read_checkpoint(
     path: str | Path, verify: bool = True, parts: Collection[str] | None = None
 ) -> Checkpoint:
-    """Opens a checkpoint after making sure that it is whole.
+    """Opens a checkpoint after checking that it is complete.
 
     Args:
-        path: Its folder.
-        verify: Read every byte and compare the checksums. Otherwise the marker, the manifest, the sizes and
-            the headers of the files are compared: enough where every byte has been verified just before.
-        parts: Of the ranks' parts look at these alone, as other processes look at the others; None at all.
+        verify: Read every byte and compare the checksums. Otherwise only the marker, the manifest, and the
+            sizes and headers of the files are compared: enough if every byte has just been verified.
+        parts: Check only these ranks' parts, because other processes check the others; None checks all.
 
     Raises:
-        CheckpointError: It is missing, unfinished, of a newer format, cut or flipped; all damage is listed
-            as file, tensor, expected and found.
+        CheckpointError: The checkpoint is missing, unfinished, of a newer format, truncated or corrupted; all
+            damage is listed with file, tensor, expected and actual value.
     """
     path = Path(path)
     manifest = read_manifest(path)
@@ -192,10 +186,10 @@ def read_checkpoint(
 
 
 def read_manifest(path: Path) -> Manifest:
-    """What a finished checkpoint, or a rank's finished part, says about itself; its files are not looked at.
+    """Reads the manifest of a finished checkpoint or of a rank's finished part; looks at no other file.
 
     Raises:
-        CheckpointError: It is missing, unfinished, damaged or of a newer format.
+        CheckpointError: The manifest is missing, unfinished, damaged or of a newer format.
     """
     if not path.is_dir():
         raise CheckpointError(f"{path}: there is no such folder; give that of a checkpoint")
@@ -213,15 +207,15 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def compare_tensors(expected: Mapping[str, Spec], found: Mapping[str, Spec], where: str) -> None:
-    """Makes sure that the tensors found are exactly those a model needs.
+    """Checks that the tensors found are exactly those that a model needs.
 
     Args:
         expected: Shape and type by name; a type of None accepts every type.
-        found: The same of what there is.
-        where: Where it was found, for the error.
+        found: Shape and type by name of the tensors that exist.
+        where: The checkpoint, for the error.
 
     Raises:
-        CheckpointError: Lists every missing, extra, mis-shaped and mistyped tensor.
+        CheckpointError: Lists every missing and extra tensor, and every one of another shape or type.
     """
     lines = [f"missing: {_tensor(name, expected)}" for name in expected if name not in found]
     lines += [f"extra: {_tensor(name, found)}" for name in found if name not in expected]
@@ -249,7 +243,7 @@ def _damage(path: Path, manifest: Manifest, verify: bool) -> Iterator[str]:
 
 
 def _part_damage(part: Path, expected: str, verify: bool) -> Iterator[str]:
-    """What is wrong with a rank's part, whose manifest has the checksum `expected`."""
+    """Yields what is wrong with a rank's part, whose manifest has the checksum `expected`."""
     if not part.is_dir():
         yield f"{part.name}: missing"
         return
@@ -285,7 +279,7 @@ def _hint(path: Path) -> str:
 
 def _parse_manifest(path: Path, text: bytes) -> Manifest:
     values = mapping_of(text, path / MANIFEST, halves=True)
-    if b"\\u" in text:  # a configuration's paths may hold halves, see `seal_folder`; nothing else does
+    if b"\\u" in text:  # only a configuration's paths may have unpaired surrogates, see `seal_folder`
         try:
             refuse_halves(
                 {name: value for name, value in values.items() if name != "config"}, path / MANIFEST
@@ -310,14 +304,14 @@ def _parse_manifest(path: Path, text: bytes) -> Manifest:
 
 
 def _wrong_entries(values: Mapping[str, Any]) -> list[str]:
-    """Names of a manifest's entries that are missing, unknown or of another form; `files` only as a whole."""
+    """Returns the names of missing, unknown or malformed entries of a manifest; `files` only as a whole."""
     wrong = [*(values.keys() - _KINDS.keys()), *(_NEEDED - values.keys())]
     wrong += [name for name in values.keys() & _KINDS.keys() if not isinstance(values[name], _KINDS[name])]
     if wrong:
         return sorted(shown_name(name, 80) for name in wrong)
     wrong += [name for name in ("step", "samples") if not are_sizes([values[name]])]
     slices, config, parts = values.get("slices", {}), values["config"], values.get("parts", {})
-    # Names of files and folders: none leads out of the checkpoint.
+    # Names of files and folders must not lead out of the checkpoint.
     names = (*values["files"], *parts)
     wrong += [quoted(name) for name in names if Path(name).name != name or name == ".." or "\0" in name]
     wrong += [
@@ -338,7 +332,7 @@ def _is_slice(value: Any) -> bool:
 
 
 def _check_plain(values: Mapping[str, Any]) -> None:
-    # repr also tells -0.0 from 0.0, a tuple from a list, and 1 from "1" as a key
+    # repr also distinguishes -0.0 from 0.0, tuples from lists, and the key 1 from "1"
     assert repr(json.loads(json.dumps(values))) == repr(values), f"not plain JSON data: {values}"
     state = values["state"]
     assert repr(finite(state)) == repr(state), f"not plain JSON data, which has no NaN: {state}"
@@ -366,5 +360,5 @@ def _tensor(name: str, specs: Mapping[str, Spec], key: str | None = None) -> str
 
 
 def _type(dtype: Any) -> str:
-    """numpy's name of a type; bfloat16 it does not know."""
+    """Returns numpy's name of a type, or "bfloat16", which numpy lacks."""
     return dtype if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype).name

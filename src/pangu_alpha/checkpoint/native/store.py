@@ -1,7 +1,7 @@
-"""The series of checkpoints of one run: which are there, which is the newest whole one, which may go.
+"""The checkpoints of one run: which exist, which is the newest complete one, and which may be removed.
 
-Knows folders called step_00001000; what is inside is format.py's. Deletes only older whole checkpoints
-that the rule lets go, and what dead processes left half-written; anything else stays and is named.
+Knows folders with names such as step_00001000; format.py knows their content. Removes only older complete
+checkpoints that the retention rule does not keep, and what dead processes left half-written.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class Group(Protocol):
     size: int
 
     def gather(self, array: np.ndarray) -> np.ndarray:
-        """The arrays of all, by rank."""
+        """Returns the arrays of all processes, by rank."""
 
 
 class Alone:
-    """A group of one."""
+    """A group of one process."""
 
     rank = 0
     size = 1
 
     def gather(self, array: np.ndarray) -> np.ndarray:
-        """The array, as that of the only rank."""
+        """Returns the array as that of the only rank."""
         return array[None]
 
 
@@ -58,8 +58,8 @@ class CheckpointStore:
 
     Args:
         root: Their folder; made by the first save.
-        keep_last: How many of the newest whole ones stay.
-        keep_every: Those whose step is a multiple of this stay for ever; None keeps none so.
+        keep_last: Number of newest complete checkpoints that are kept.
+        keep_every: Checkpoints whose step is a multiple of this are kept for ever; None keeps no others.
     """
 
     root: Path
@@ -67,29 +67,29 @@ class CheckpointStore:
     keep_every: int | None = None
 
     def path(self, step: int) -> Path:
-        """Folder of a step's checkpoint, whether it is there or not."""
+        """Returns the folder of a step's checkpoint, whether it exists or not."""
         return Path(self.root) / step_name(step)
 
     def steps(self) -> list[int]:
-        """Steps that have a folder, whole or not, in ascending order."""
+        """Returns the steps that have a folder, complete or not, in ascending order."""
         root = Path(self.root)
         found = (step_of(path.name) for path in (root.iterdir() if root.is_dir() else ()))
         return sorted(step for step in found if step is not None)
 
     def save(self, tensors: Mapping[str, Tensors], manifest: Manifest) -> Path:
-        """Writes the checkpoint of `manifest.step`, then removes those the rule lets go.
+        """Writes the checkpoint of `manifest.step`, then removes those that the retention rule does not keep.
 
-        One of the same step gives way once the new one stands; a damaged one is set aside, not removed.
+        An existing checkpoint of the same step is replaced when the new one is complete; if it is damaged, it
+        is renamed and not removed.
 
         Args:
-            tensors: Arrays by name for every file's stem, say {"model": ..., "optimizer": ...}.
-            manifest: What to say about them.
+            tensors: Arrays by name for every file's stem, for example {"model": ..., "optimizer": ...}.
 
-        Outputs:
+        Returns:
             The checkpoint's folder.
 
         Raises:
-            CheckpointError: It could not be written; all earlier checkpoints are still there.
+            CheckpointError: The checkpoint could not be written; all earlier ones are still there.
         """
         path = self.path(manifest.step)
         self.tidy()
@@ -99,10 +99,10 @@ class CheckpointStore:
         return path
 
     def publish(self, scratch: Path, step: int) -> Path:
-        """Makes a finished scratch folder the checkpoint of a step; then as `save`.
+        """Makes a finished scratch folder the checkpoint of a step, and then does the same as `save`.
 
         Raises:
-            OSError: The disk does not take it; then `scratch` is still there.
+            OSError: The rename failed; `scratch` is still there.
         """
         path = self.path(step)
         aside = _free_name(path, "aside") if os.path.lexists(path) else None
@@ -111,7 +111,7 @@ class CheckpointStore:
         return path
 
     def tidy(self) -> None:
-        """Ends what processes that are gone began: half-written folders go, folders set aside come back."""
+        """Removes folders that dead processes left half-written, and restores those that they set aside."""
         for scratch in scratch_folders(Path(self.root)):
             if is_abandoned(scratch):
                 logger.warning("%s: removed: its writer is gone and never finished it", scratch)
@@ -119,12 +119,12 @@ class CheckpointStore:
         self._undo_replacements()
 
     def newest(self, group: Group | None = None) -> Path | None:
-        """The newest whole checkpoint, every byte of it verified; None where there is none.
+        """Returns the newest complete checkpoint after verifying every byte of it, or None if there is none.
 
-        Logs a warning for every newer one that is damaged or unfinished.
+        Logs a warning for every newer checkpoint that is damaged or unfinished.
 
         Args:
-            group: Processes that all call this and share the reading; they get the same answer.
+            group: Processes that all call this method and share the reading; all get the same result.
         """
         group = group or Alone()
         if group.rank == 0:
@@ -135,7 +135,7 @@ class CheckpointStore:
         return None if step is None else self.path(step)
 
     def _fingerprint(self, step: int, group: Group) -> int:
-        """What tells a step's whole checkpoint from any other; 0, and a warning, if it is not whole."""
+        """Returns a fingerprint of a step's complete checkpoint; 0, and a warning, if it is incomplete."""
         path = self.path(step)
         try:
             found = verify_share(path, group).step
@@ -152,7 +152,7 @@ class CheckpointStore:
         self._prune(step)
 
     def _undo_replacements(self) -> None:
-        """Gives back its name to what was set aside by a save killed before the new one took its place."""
+        """Restores a folder's name if the save that set it aside died before the new one took its place."""
         root = Path(self.root)
         for aside in sorted(root.iterdir() if root.is_dir() else (), reverse=True):
             name = replaced_name(aside.name)
@@ -161,7 +161,10 @@ class CheckpointStore:
                 aside.rename(path)
 
     def _prune(self, saved: int) -> None:
-        """Removes whole checkpoints before `saved` beyond the rule; later ones are of another course."""
+        """Removes complete checkpoints before `saved` that the rule does not keep.
+
+        Later steps stay: they belong to another course of the run, which was resumed from an earlier step.
+        """
         whole = []
         for step in (step for step in self.steps() if step < saved):
             try:
@@ -173,7 +176,7 @@ class CheckpointStore:
             remove_quietly(self.path(step))
 
     def outdated(self, whole: Iterable[int]) -> list[int]:
-        """Of the steps whose checkpoints are whole, those that the rule lets go."""
+        """Returns, of the steps with complete checkpoints, those that the retention rule does not keep."""
         return [
             step
             for step in sorted(whole)[: -self.keep_last]
@@ -182,12 +185,12 @@ class CheckpointStore:
 
 
 def agree_on_newest(group: Group, steps: Iterable[int], print_of: Callable[[int], int]) -> int | None:
-    """The newest step whose checkpoint all processes of a group find whole, and the same; None without one.
+    """Returns the newest step whose checkpoint all processes find complete and identical, or None.
 
     Args:
-        group: All of them call this.
-        steps: Those that this process knows.
-        print_of: Verifies this process's share of a step; gives its fingerprint, 0 where it is not whole.
+        group: Processes that all call this function.
+        steps: Steps that this process knows.
+        print_of: Verifies this process's share of a step and returns its fingerprint, or 0 if incomplete.
     """
     limit = 1 << 62
     while True:
@@ -201,7 +204,7 @@ def agree_on_newest(group: Group, steps: Iterable[int], print_of: Callable[[int]
 
 
 def fingerprint(data: bytes) -> int:
-    """A positive number of 60 bits that tells contents apart."""
+    """Returns a positive number of 60 bits that identifies the data."""
     return int(checksum(data)[:15], 16) + 1
 
 
@@ -209,7 +212,7 @@ def verify_share(path: Path, group: Group) -> Manifest:
     """Verifies every byte of a checkpoint, each process of a group its share of the files.
 
     Raises:
-        CheckpointError: This process's share is not whole; see `read_checkpoint`.
+        CheckpointError: This process's share is damaged or incomplete; see `read_checkpoint`.
     """
     manifest = read_manifest(path)
     verify = group.rank == 0 or bool(manifest.parts)
@@ -221,19 +224,20 @@ def resolve_resume(resume: str, store: CheckpointStore, group: Group | None = No
     """Decides where a run begins.
 
     Args:
-        resume: "never" starts anew and refuses where a checkpoint lies; "auto" continues from the newest
-            whole checkpoint, or starts anew where none lies; anything else is a checkpoint's path.
-        store: The run's own checkpoints.
+        resume: "never" starts anew, and is refused if a checkpoint exists; "auto" continues from the newest
+            complete checkpoint, or starts anew if there is none; anything else is a checkpoint's path.
+        store: The run's own checkpoints, to which "never" and "auto" refer.
         group: See `CheckpointStore.newest`.
 
-    Outputs:
-        A whole checkpoint, every byte of it verified; a path of another form, as it is; or None to start
-        anew.
+    Returns:
+        A complete checkpoint, every byte of it verified; or a path with a checkpoint of another form, which
+            is
+        not verified; or None to start anew.
 
     Raises:
-        CheckpointError: "never", and a checkpoint lies there; "auto", and none that lie there is whole; or
-            the path's checkpoint is missing, unfinished, of a newer format, cut or flipped, with the exact
-            reason.
+        CheckpointError: With "never", a checkpoint exists; with "auto", none of the existing ones is
+            complete; with a path, the checkpoint is missing, unfinished, of a newer format, truncated or
+            corrupted.
     """
     if resume == "auto":
         newest = store.newest(group)
@@ -254,7 +258,7 @@ def resolve_resume(resume: str, store: CheckpointStore, group: Group | None = No
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether what lies at a path is none of our checkpoints, whole or not."""
+    """Whether a path exists and is not a checkpoint of our form, not even an incomplete one."""
     return path.exists() and not ((path / MARKER).exists() or (path / MANIFEST).exists())
 
 
@@ -286,23 +290,23 @@ def _free_name(path: Path, word: str) -> Path:
 
 
 def _dispose(aside: Path, path: Path) -> None:
-    """Removes what `path` was before its replacement; if damaged, keeps it under a name that says so."""
+    """Removes the checkpoint that was replaced; if it is damaged, keeps it under a name that says so."""
     try:
         read_checkpoint(aside)
     except CheckpointError as error:
         damaged = _free_name(path, "damaged")
         aside.rename(damaged)
-        reason = str(error).replace(str(aside), damaged.name)  # its name until now
+        reason = str(error).replace(str(aside), damaged.name)  # replaces its temporary name
         logger.warning("replaced, kept as %s, remove it by hand: %s", damaged.name, reason)
     else:
         remove_quietly(aside)
 
 
 def remove_quietly(path: Path) -> None:
-    """Removes a folder, or logs a warning that it could not be; of a link, only the link."""
+    """Removes a folder, or logs a warning that this failed; of a link, only the link is removed."""
     if path.is_symlink():
         logger.warning("%s: a link, removed; what it points to, %s, stays", path, os.readlink(path))
     try:
         remove_folder(path)
-    except OSError as error:  # the new checkpoint stands: the run goes on
+    except OSError as error:  # the new checkpoint is complete, so the run goes on
         logger.warning("%s: could not be removed (%s); remove it by hand", path, error.strerror or error)

@@ -1,7 +1,7 @@
-"""One safetensors file: written through to the disk, checksummed on the way, mapped back without a copy.
+"""One safetensors file: written and flushed with checksums computed on the way, and mapped without a copy.
 
-Knows names, shapes, types and bytes; nothing of models or folders. The file is laid down here and not by the
-library's writer, so that hashing, writing and flushing are one pass over the memory.
+Knows names, shapes, types and bytes, but neither models nor folders. The file is written here and not by the
+safetensors library, so that hashing, writing and flushing take a single pass over the memory.
 """
 
 from __future__ import annotations
@@ -40,23 +40,22 @@ _CODES = {
     }.items()
 }  # fmt: skip
 _DTYPES = {code: dtype for dtype, code in _CODES.items()}
-_METADATA = "__metadata__"  # the one key of a header that is no tensor's name
+_METADATA = "__metadata__"  # the only key of a header that is not a tensor's name
 _NAMES = {code: dtype.name for code, dtype in _DTYPES.items()} | {"BF16": "bfloat16"}
 _WIDTHS = {code: dtype.itemsize for code, dtype in _DTYPES.items()} | {"BF16": 2}
-# Bytes of a header, by the limit of the safetensors library (MAX_HEADER_SIZE): one flipped bit in its length
-# must not ask for the memory of the whole file.
+# Bytes of a header; the safetensors library's MAX_HEADER_SIZE. A single flipped bit in the stored length
+# must not make us allocate the memory of the whole file.
 _MOST_HEADER = 100_000_000
-_CHUNK = 4 << 20  # bytes; small enough to be still in the cache when written after hashing
+_CHUNK = 4 << 20  # bytes; small enough to stay in the cache between hashing and writing
 
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """What is known of one stored tensor.
+    """A manifest's record of one stored tensor.
 
     Args:
-        shape: Of the tensor.
-        dtype: numpy's name of its type.
-        checksum: xxh3_128 of its bytes, hexadecimal.
+        dtype: numpy's name of the type.
+        checksum: xxh3_128 of the bytes, hexadecimal.
     """
 
     shape: tuple[int, ...]
@@ -66,12 +65,12 @@ class TensorRecord:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What is known of one file.
+    """A manifest's record of one file.
 
     Args:
-        bytes: Its size.
-        header: xxh3_128 of its header, the length in front included; hexadecimal.
-        tensors: By name.
+        bytes: Size of the file.
+        header: xxh3_128 of the header, including the length in front of it; hexadecimal.
+        tensors: Records by tensor name.
     """
 
     bytes: int
@@ -83,7 +82,7 @@ class FileRecord:
         """Makes a record from its JSON form, that of `dataclasses.asdict`.
 
         Raises:
-            CheckpointError: It is not of that form.
+            CheckpointError: The mapping does not have that form.
         """
         if not _is_record(values):
             raise CheckpointError(f"no record of a file: {quoted(values, 200)}")
@@ -95,13 +94,12 @@ class FileRecord:
 
 
 class Extent(NamedTuple):
-    """Where a stored tensor lies.
+    """Where a stored tensor lies in its file.
 
     Args:
-        shape: Of the tensor.
-        dtype: numpy's name of its type, or "bfloat16", which numpy lacks.
-        offset: Its first byte, from the start of the file.
-        bytes: Their number.
+        dtype: numpy's name of the type, or "bfloat16", which numpy lacks.
+        offset: Position of the first byte, from the start of the file.
+        bytes: Number of bytes.
     """
 
     shape: tuple[int, ...]
@@ -111,21 +109,21 @@ class Extent(NamedTuple):
 
 
 def checksum(data: bytes) -> str:
-    """The hexadecimal xxh3_128 of `data`."""
+    """Returns the hexadecimal xxh3_128 of `data`."""
     return xxhash.xxh3_128_hexdigest(data)
 
 
 def file_bytes(tensors: Tensors) -> int:
-    """Size of the file that `write_tensors` would write. Unit: bytes."""
+    """Returns the size of the file that `write_tensors` would write. Unit: bytes."""
     return len(_header(tensors)) + sum(array.nbytes for array in tensors.values())
 
 
 def write_tensors(path: Path, tensors: Tensors) -> FileRecord:
-    """Writes a new safetensors file and flushes it; no more than one strided tensor is ever copied.
+    """Writes a new safetensors file and flushes it; at most one strided tensor is copied at a time.
 
     Raises:
-        CheckpointError: A tensor has a type the format does not know.
-        OSError: The file exists, or the disk does not take it.
+        CheckpointError: The format has no name for a tensor's type.
+        OSError: The file exists, or the disk does not accept it.
     """
     header = _header(tensors)
     records = {}
@@ -144,12 +142,12 @@ def write_tensors(path: Path, tensors: Tensors) -> FileRecord:
 def map_tensors(path: Path) -> dict[str, np.ndarray]:
     """Maps every tensor of a safetensors file into memory; pages are read when they are used.
 
-    Outputs:
-        Arrays over the file; writing into one changes the process's own copy, never the file.
+    Returns:
+        Arrays over the file; writing into one changes the process's private copy, never the file.
 
     Raises:
-        CheckpointError: The file is cut, is no safetensors, or holds a type numpy does not know.
-        OSError: It cannot be read.
+        CheckpointError: The file is truncated, is not safetensors, or has a type that numpy lacks.
+        OSError: The file cannot be read.
     """
     extents = locate_tensors(path)
     data = np.memmap(path, np.uint8, mode="c").view(np.ndarray)
@@ -162,12 +160,12 @@ def map_tensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def locate_tensors(path: Path) -> dict[str, Extent]:
-    """Where every tensor of a safetensors file lies, by the header alone; also of types numpy lacks.
+    """Finds where every tensor of a safetensors file lies, from the header alone; includes types numpy lacks.
 
     Raises:
-        CheckpointError: The file is cut, is no safetensors, holds a type that is not known, or says of two
-            tensors that they lie at the same bytes.
-        OSError: It cannot be read.
+        CheckpointError: The file is truncated, is not safetensors, has an unknown type, or assigns the same
+            bytes to two tensors.
+        OSError: The file cannot be read.
     """
     with open(check_file(path), "rb", buffering=0) as file:
         raw = _read_header(file)
@@ -189,11 +187,11 @@ def locate_tensors(path: Path) -> dict[str, Extent]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The texts that the header of a safetensors file carries beside its tensors.
+    """Reads the metadata texts in the header of a safetensors file.
 
     Raises:
-        CheckpointError: The file is cut or no safetensors.
-        OSError: It cannot be read.
+        CheckpointError: The file is truncated or not safetensors.
+        OSError: The file cannot be read.
     """
     with open(check_file(path), "rb", buffering=0) as file:
         found = _load_header(path, _read_header(file)).get(_METADATA)
@@ -201,13 +199,13 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def header_of(specs: Mapping[str, tuple[Sequence[int], Any]]) -> tuple[bytes, dict[str, int]]:
-    """The first bytes of the file of tensors that are not made yet.
+    """Returns the header of a file whose tensors need not exist yet.
 
     Args:
         specs: Shape and type by name.
 
     Returns:
-        The header, and where in the file each tensor begins.
+        The header's bytes, and the offset in the file at which each tensor begins.
     """
     blank = {name: np.broadcast_to(np.empty((), dtype), shape) for name, (shape, dtype) in specs.items()}
     header, begins = _header(blank), {}
@@ -222,12 +220,11 @@ def find_damage(path: Path, record: FileRecord, deep: bool) -> Iterator[str]:
     """Compares a file with its record, reading each byte at most once.
 
     Args:
-        path: The safetensors file.
-        record: What `write_tensors` returned for it.
-        deep: Also read and hash the tensors; otherwise size and header only.
+        record: What `write_tensors` returned for the file.
+        deep: Also read and hash the tensors; otherwise only size and header are compared.
 
     Yields:
-        One sentence for every difference: file, tensor, expected, found.
+        One sentence for every difference: file, tensor, expected and actual value.
     """
     try:
         size = check_file(path).stat().st_size
@@ -251,7 +248,7 @@ def find_damage(path: Path, record: FileRecord, deep: bool) -> Iterator[str]:
 
 
 def _find_flips(file: Any, where: str, entries: Mapping[str, Any], record: FileRecord) -> Iterator[str]:
-    # Read, not mapped: a bad sector then raises OSError, where a mapping would kill the process (SIGBUS).
+    # Read, not mapped: a bad sector then raises OSError, whereas a mapping would kill the process (SIGBUS).
     buffer = memoryview(bytearray(_CHUNK))
     for name in sorted(entries, key=lambda name: entries[name]["data_offsets"]):
         start, end = entries[name]["data_offsets"]
@@ -265,12 +262,12 @@ def _find_flips(file: Any, where: str, entries: Mapping[str, Any], record: FileR
 
 
 def _order(tensors: Tensors) -> list[str]:
-    """Widest types first, so that every tensor starts at a multiple of its item's size."""
+    """Returns names with the widest types first, so that every tensor is aligned to its item size."""
     return sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
 
 
 def _header(tensors: Tensors) -> bytes:
-    """The file's start: header length (uint64, little-endian), then JSON padded with blanks to 8 bytes."""
+    """Returns the header length (uint64, little-endian), then JSON padded with blanks to 8 bytes."""
     entries, start = {}, 0
     for name in _order(tensors):
         array = tensors[name]
@@ -295,14 +292,14 @@ def _chunks(array: np.ndarray) -> Iterator[memoryview]:
 
 
 def _read_header(file: Any) -> bytes:
-    """The length of the header and the header; the length alone if it is beyond the limit."""
+    """Reads the header with the length in front of it; the length alone if it exceeds the limit."""
     raw = file.read(8)
     length, rest = int.from_bytes(raw, "little"), os.fstat(file.fileno()).st_size - 8
     return raw + (file.read(max(0, min(length, rest))) if length <= _MOST_HEADER else b"")
 
 
 def _load_header(path: Path, raw: bytes) -> dict[str, Any]:
-    """The header's JSON as it is, metadata and all."""
+    """Parses the header's JSON, including metadata."""
     length = int.from_bytes(raw[:8], "little")
     if length > _MOST_HEADER:
         raise _foreign(path, f"its header of {length:,} bytes is beyond the format's {_MOST_HEADER:,}")
@@ -323,7 +320,7 @@ def _foreign(path: Path, reason: str) -> CheckpointError:
 
 
 def _parse_header(path: Path, raw: bytes) -> dict[str, Any]:
-    """The tensors' entries."""
+    """Returns the header's entries of tensors."""
     entries = _load_header(path, raw)
     entries.pop(_METADATA, None)
     for name, entry in entries.items():
@@ -344,7 +341,7 @@ def _refuse_overlaps(path: Path, extents: Mapping[str, Extent]) -> None:
 
 
 def _is_entry(entry: Any) -> bool:
-    """Whether an entry of a header has the form that the format asks for."""
+    """Whether an entry of a header has the form that the format requires."""
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         return False
     places: Any = entry.get("data_offsets")
@@ -352,7 +349,7 @@ def _is_entry(entry: Any) -> bool:
 
 
 def _is_record(values: Any) -> bool:
-    """Whether a file's record has the form of `FileRecord`."""
+    """Whether a mapping has the form of `FileRecord`."""
     if not isinstance(values, dict) or not isinstance(values.get("tensors"), dict):
         return False
     entries = values["tensors"].values()

@@ -120,7 +120,6 @@ def run_attempts(job: Job, here: Node, options: argparse.Namespace) -> int:
     """Runs the job, and runs it again after a failure if that may help.
 
     Args:
-        here: This node.
         options: Gives log folder, heartbeat, grace period and number of restarts.
 
     Returns:

@@ -94,7 +94,6 @@ def run(
 
     Args:
         options: Options of the command.
-        model: The network.
         folder: Folder for files.
         verify: Dry-runs every stage of a plan for a family of chips; returns False if a stage differs from
             the formulas.

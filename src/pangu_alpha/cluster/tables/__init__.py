@@ -1,3 +1,3 @@
-"""HCCL rank tables: read, checked, built, merged and written."""
+"""HCCL rank tables: built, read, checked, merged and written."""
 
 __all__ = ["build", "check", "other_forms", "problem", "rank_table"]

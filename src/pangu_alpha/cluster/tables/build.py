@@ -1,6 +1,6 @@
-"""Rank tables from what a cluster's operator has: a list of hosts, hccn.conf files, or rules for addresses.
+"""Builds rank tables from a list of hosts, hccn.conf files, or rules for addresses.
 
-Ranks follow the list: first server, first device first.
+Ranks follow the order of the list: first server first, and within it first device first.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from pangu_alpha.files.reading import read_text
 from pangu_alpha.files.shown import quoted, shown
 
 _HOST_KEYS = ("server", "devices", "device_ips", "hccn_conf", "super_pod", "super_device_ids")
-_HOST_NAMES = ("server", "super_pod")  # texts; to YAML 1.10 without quotes is the number 1.1
+_HOST_NAMES = ("server", "super_pod")  # must be texts: YAML reads an unquoted 1.10 as the number 1.1
 _PLACEHOLDER = re.compile(r"\{(server|device)((?:(?:\+|//|%)[0-9]{1,9})*)\}")
-_MOST_DEVICES = 1024  # of a server; a number beyond is a slip that would fill the memory
+_MOST_DEVICES = 1024  # of a server; a larger number is a typing error that would fill the memory
 
 
 @dataclass(frozen=True)
 class Host:
-    """A server as its operator describes it.
+    """A server as the cluster's operator describes it.
 
     Args:
-        server: Its id, by custom its IP address.
-        devices: Its NPUs that take part.
-        device_ips: Their addresses in the same order; empty for a job on one server.
-        super_pod: Its super pod (910C).
-        super_device_ids: The devices' numbers in the super pod, in the same order.
+        server: Its id, by convention its IP address.
+        devices: Ids of the NPUs that take part.
+        device_ips: Addresses of the NPUs in the same order; empty for a job on one server.
+        super_pod: Id of its super pod (910C).
+        super_device_ids: Numbers of the NPUs in the super pod, in the same order.
     """
 
     server: str
@@ -47,16 +47,15 @@ class Host:
 def build(
     hosts: Sequence[Host], version: str = "1.0", first_rank: int = 0, ip_rule: str | None = None
 ) -> RankTable:
-    """A table of hosts, ranks in their order.
+    """Builds a table of hosts, whose ranks follow the order of the hosts.
 
     Args:
-        hosts: The servers.
         version: "1.0" or "1.2".
         first_rank: Rank of the first device; more than 0 for a part that is merged later.
-        ip_rule: Rule for addresses of devices whose host gives none; see `by_rule`.
+        ip_rule: Rule for the device addresses of hosts that give none; see `by_rule`.
 
     Raises:
-        ValueError: a host gives another number of addresses or super device ids than devices.
+        ValueError: A host's number of addresses or super device ids differs from its number of devices.
     """
     servers, rank = [], first_rank
     for number, host in enumerate(hosts):
@@ -78,16 +77,14 @@ def build(
 
 
 def by_rule(rule: str, server: int, device: int = 0) -> str:
-    """The address a rule gives.
+    """Returns the address that a rule gives for a server and a device, both numbered from 0.
 
     Args:
-        rule: An address with {server} and {device} in it, each a number from 0 with +, // and % by whole
-            numbers, applied from the left: "10.{device%4}.{server}.{device+1}".
-        server: Number of the server.
-        device: Number of the device.
+        rule: An address with {server} and {device} in it, each optionally followed by +, // and % with whole
+            numbers, applied from left to right: "10.{device%4}.{server}.{device+1}".
 
     Raises:
-        ValueError: a placeholder is none of these.
+        ValueError: A placeholder has another form.
     """
 
     def value(found: re.Match[str]) -> str:
@@ -108,10 +105,10 @@ def by_rule(rule: str, server: int, device: int = 0) -> str:
 
 
 def hosts_by_rule(count: int, server_rule: str, devices: Sequence[int]) -> list[Host]:
-    """Like servers whose addresses follow a rule: servers 0 to count - 1, all with the same devices.
+    """Returns servers 0 to count - 1 with the same devices and with addresses that follow a rule.
 
     Raises:
-        ValueError: there are more servers than any cluster has, or the rule is none.
+        ValueError: There are more servers than any cluster has, or the rule is invalid.
     """
     if count > MOST_SERVERS:
         raise ValueError(f"{count:,} servers are more than the {MOST_SERVERS:,} that a table may have")
@@ -123,13 +120,13 @@ def read_hosts(path: str | Path) -> list[Host]:
 
     Args:
         path: A text file with one server a line: its id (see host_names for other spellings), then its
-            devices (a number of them, slots=8, or ids such as 0-3 or 0,2; 8 where left out), then their
-            addresses with commas between or the path of its hccn.conf; # starts a comment. Or a YAML file
-            with `hosts:`, a list of mappings with the keys server, devices, device_ips, hccn_conf, super_pod,
+            devices (a number of them, slots=8, or ids such as 0-3 or 0,2; by default 8), then their addresses
+            separated by commas, or the path of its hccn.conf; # starts a comment. Or a YAML file with
+            `hosts:`, a list of mappings with the keys server, devices, device_ips, hccn_conf, super_pod,
             super_device_ids. Paths are relative to the file.
 
     Raises:
-        ValueError: names the file, the entry and what it breaks.
+        ValueError: An entry is invalid; the message names the file, the entry and the rule.
     """
     path = Path(path)
     read_entries = _yaml_entries if path.suffix in (".yaml", ".yml") else _text_entries
@@ -230,10 +227,10 @@ def _host(where: str, entry: Mapping[str, Any], folder: Path) -> Host:
 
 
 def device_ids(value: Any) -> tuple[int, ...]:
-    """Device ids of a number of devices (8, "8": the first 8), a list of ids, or ids as text ("0-3", "0,2").
+    """Returns device ids from a number (8 or "8": the first 8), a list of ids, or a text ("0-3", "0,2").
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: The value has none of these forms.
     """
     if isinstance(value, list | tuple) and value and all(type(i) is int and i >= 0 for i in value):
         return tuple(value)
@@ -252,10 +249,10 @@ def device_ids(value: Any) -> tuple[int, ...]:
 
 
 def read_hccn_conf(path: str | Path) -> dict[int, str]:
-    """Device ids and addresses of an hccn.conf, by its address_N= lines; other settings are not looked at.
+    """Reads the address_N= lines of an hccn.conf into device ids and addresses; other settings are ignored.
 
     Raises:
-        ValueError: there is no such line, one is given twice, or one is misspelt.
+        ValueError: There is no such line, one is given twice, or one is misspelt.
     """
     addresses: dict[int, str] = {}
     text, path = read_text(path), shown(path)

@@ -1,7 +1,7 @@
-"""What makes a rank table wrong: every broken rule of an HCCL rank table at once, with place and remedy.
+"""Lists all rules that an HCCL rank table breaks, each with its place and a remedy.
 
-Works on the parsed JSON as it stands, so that a table too broken to read is still judged whole. The rules are
-those of the rank table chapters of Huawei's HCCL guide, versions "1.0" and "1.2" (super pods).
+Works on the parsed JSON, so that a table that is too broken to be loaded is still checked completely. The
+rules are those of the rank table chapters of Huawei's HCCL guide, versions "1.0" and "1.2" (super pods).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pangu_alpha.files.shown import quoted, shown
 from pangu_alpha.parallel.mesh import Mesh
 
 VERSIONS = ("1.0", "1.2")
-_LISTED = 10  # entries that a problem names
+_LISTED = 10  # entries that a problem lists at most
 
 
 @dataclass(frozen=True)
 class _Device:
-    """What a device says about itself; None where it says nothing or nothing usable."""
+    """The usable values of a device's entry; None for a value that is missing or unusable."""
 
-    server: int  # place in server_list: server ids may be missing or doubled
+    server: int  # index in server_list, because server ids may be missing or repeated
     where: str
     device_id: int | None
     rank: int | None
@@ -43,15 +43,18 @@ def check_document(
     """Lists all that is wrong with a parsed rank table.
 
     Args:
-        document: The JSON document.
-        mesh: The grid it is for: then the number of devices must be its size, and a tensor parallel group
-            must lie in one server (version 1.2: one super pod), or all of them alike on several.
+        document: The parsed JSON.
+        mesh: The grid that the table is for: the number of devices must then be its size, and each tensor
+            parallel group must lie in one server (version 1.2: one super pod), or all of them must be divided
+            alike between several.
         chip: One of `CHIPS`; by default "910C" for version 1.2. For 1.0, "910B-Box16" where a server has more
-            than 8 devices or those of its second ring (then also for "910B"), else "910A", the strictest.
-        partial: The table is of some servers of a cluster: its ranks need not start at 0 or be whole.
+            than 8 devices or those of its second ring (then also for "910B"), otherwise "910A", the
+            strictest.
+        partial: Whether the table covers only some servers of a cluster, so that its ranks need not start at
+            0 and may have gaps.
 
     Returns:
-        The problems, format first; empty for a good table.
+        The problems, those of the format first; empty for a valid table.
     """
     if not isinstance(document, Mapping):
         return [Problem("the table", "is not a JSON object", "start it with { and give it server_list")]
@@ -73,11 +76,11 @@ def check_document(
 
 
 def spread(document: Mapping, mesh: Mesh) -> str | None:
-    """What is worth knowing about a table without problems: tensor parallel groups that cross servers.
+    """Returns a note on tensor parallel groups that cross servers, or None if there are none.
 
     Args:
-        document: The JSON document, without problems for this grid.
-        mesh: The grid.
+        document: The parsed JSON of a table without problems for this grid.
+        mesh: The grid that the table is for.
 
     Returns:
         A sentence; None if every group lies in one server (version 1.2: super pod).
@@ -94,7 +97,7 @@ def spread(document: Mapping, mesh: Mesh) -> str | None:
 
 
 def _chip(devices: Sequence[_Device], pods: bool, named: str | None) -> str:
-    """The chip by whose rules a table is judged; a 910B may be in servers of one ring or of two."""
+    """Returns the chip whose rules apply; 910B servers have one or two rings."""
     ids: dict[int, set[int]] = defaultdict(set)
     for device in devices:
         if device.device_id is not None:
@@ -104,7 +107,7 @@ def _chip(devices: Sequence[_Device], pods: bool, named: str | None) -> str:
 
 
 def _together(problems: Iterable[Problem]) -> list[Problem]:
-    """The problems, with one for all devices of a server that have the same."""
+    """Merges equal problems of all devices of a server into one."""
     places: dict[tuple[str, str, str], list[int]] = {}
     for number, problem in enumerate(problems := list(problems)):
         head, device, place = problem.where.rpartition(", device ")
@@ -169,7 +172,7 @@ def _ranks(devices: list[_Device], partial: bool) -> Iterator[Problem]:
             yield Problem(holders[1].where, f"rank_id {rank} is already that of {holders[0].where}",
                           "give every device a rank_id of its own")  # fmt: skip
     missing = set(range(len(devices))) - owners.keys()
-    told = any(device.rank is None for device in devices)  # a rank that cannot be read is a problem by itself
+    told = any(device.rank is None for device in devices)  # an unreadable rank is a problem of its own
     if missing and not partial and not told:
         beyond = [rank for rank in owners if rank >= len(devices)]
         found = f", but there is {ranges(beyond)}" if beyond else ""
@@ -180,7 +183,7 @@ def _ranks(devices: list[_Device], partial: bool) -> Iterator[Problem]:
 
 def _addresses(devices: list[_Device], servers: int) -> Iterator[Problem]:
     for ip, holders in _by(devices, "ip").items():
-        if len(holders) == 1 or not usable_address(ip):  # an address that is none is named for that
+        if len(holders) == 1 or not usable_address(ip):  # an invalid address is reported as such
             continue
         for holder in holders[1:]:
             yield Problem(holder.where, f"device_ip {ip} is already that of {holders[0].where}",
@@ -215,7 +218,7 @@ def _super_pods(document: Mapping, servers: list[Mapping], devices: list[_Device
 
 
 def _members(pods: list[Mapping]) -> dict[str | None, list[str | None]]:
-    """Super pods that name each server."""
+    """Returns, for each server, the super pods that list it."""
     members = defaultdict(list)
     for pod in pods:
         for server in list_of(pod, "server_list"):
@@ -244,7 +247,7 @@ def _grid(document: Mapping, servers: list[Mapping], devices: list[_Device], mes
         return
     homes, names = _homes(document, servers, devices)
     if len(homes) != mesh.size or set(homes) != set(range(mesh.size)):
-        return  # ranks that are missing or doubled are problems of their own
+        return  # missing or repeated ranks are problems of their own
     _, broken = runs_of(_members_at(homes, mesh))
     for number in np.flatnonzero(broken):
         group = range(int(number) * mesh.tp, (int(number) + 1) * mesh.tp)  # tp is the innermost axis
@@ -259,14 +262,14 @@ def _grid(document: Mapping, servers: list[Mapping], devices: list[_Device], mes
 
 
 def _units(document: Mapping) -> str:
-    """What tensor parallel groups belong in."""
+    """Returns the word for what a tensor parallel group should lie in: server or super pod."""
     return "super pods" if document.get("version") == "1.2" else "servers"
 
 
 def _homes(
     document: Mapping, servers: Sequence[Mapping], devices: Sequence[_Device]
 ) -> tuple[dict[int, int], list[str]]:
-    """The number of the server (version 1.2: super pod) that each rank is in, and the names of these."""
+    """Returns the index of the server (version 1.2: super pod) of each rank, and the names of these."""
     if document.get("version") != "1.2":
         names = [server_name(server, number) for number, server in enumerate(servers)]
         return {d.rank: d.server for d in devices if d.rank is not None}, names
@@ -278,7 +281,7 @@ def _homes(
 
 
 def _members_at(homes: Mapping[int, int], mesh: Mesh) -> np.ndarray:
-    """Numbers of the homes of the members of all tensor parallel groups. Shape: (groups, tp)."""
+    """Returns the indices, as in `_homes`, of all tensor parallel groups' members. Shape: (groups, tp)."""
     return np.array([homes[rank] for rank in range(mesh.size)]).reshape(-1, mesh.tp)
 
 
@@ -310,6 +313,6 @@ def _times(number: int) -> str:
 
 
 def _name(value: Any, key: str) -> str | None:
-    """The id of a server or super pod; None where it has no usable one."""
+    """Returns the id of a server or super pod, or None if it has no usable one."""
     found = value.get(key) if isinstance(value, Mapping) else None
     return found if isinstance(found, str) else None

@@ -1,4 +1,4 @@
-"""Keys and types of a rank table's objects: the rules that look at one value at a time."""
+"""Checks the keys and value types of a rank table's objects, each value by itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ID_LENGTH = 63  # the guide: fewer than 64 characters
 
 
 def wrong_format(document: Mapping, pods: bool) -> Iterator[Problem]:
-    """Keys and types of every object of the table."""
+    """Yields the problems with keys and types of every object of the table."""
     required, optional = _TABLE
     yield from _object(document, "the table", (required | ({"super_pod_list"} if pods else set()), optional))
     required, optional = _DEVICE
@@ -59,7 +59,7 @@ def _object(value: Any, where: str, keys: _Keys) -> Iterator[Problem]:
         yield Problem(where, f"{key} is missing", f"add {key}")
     known = required | optional
     unknown = [key for key in value if key not in known]
-    for key in unknown[:_UNKNOWN]:  # looking for what each may mean takes its time
+    for key in unknown[:_UNKNOWN]:  # the search for similar known keys is slow
         yield _unknown(key, where, known)
     if len(unknown) > _UNKNOWN:
         yield Problem(where, f"{len(unknown) - _UNKNOWN} more unknown keys", "is this a rank table?")
@@ -77,7 +77,7 @@ def _unknown(key: str, where: str, known: set[str]) -> Problem:
 
 
 def _wrong_value(key: str, value: Any) -> tuple[str, str] | None:
-    """Rule and remedy for a value that is of the wrong type or form."""
+    """Returns the rule that a value's type or form breaks and the remedy, or None."""
     if key in _LISTS:
         if isinstance(value, list) and value:
             return None
@@ -108,7 +108,7 @@ def list_of(value: Any, key: str) -> list[Any]:
 
 
 def whole_number(text: Any) -> int | None:
-    """The value of a number from 0 in its one spelling."""
+    """Returns the value of a whole number from 0 in its canonical spelling; None for any other text."""
     return int(text) if isinstance(text, str) and re.fullmatch(r"0|[1-9][0-9]{0,8}", text) else None
 
 

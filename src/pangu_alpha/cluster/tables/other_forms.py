@@ -1,7 +1,7 @@
-"""Rank tables of other forms than HCCL's 1.0 and 1.2: told in a sentence, converted where they say all.
+"""Recognises rank tables of other forms than HCCL's 1.0 and 1.2, and converts them where that is possible.
 
-ModelArts and CANN's template 2 list instances (pods) in groups, and leave the ranks to the order in which the
-devices are listed. Version 2.0, of chips after the 910C, lists ranks without their servers.
+ModelArts and CANN's template 2 list instances (pods) in groups, and imply the ranks by the order of the
+devices. Version 2.0, of chips after the 910C, lists ranks without their servers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pangu_alpha.files.shown import quoted, shown
 
 
 def other_form(document: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What a table of another form is, and what to do about it; None for one of HCCL's own."""
+    """Returns which other form a table has and what to do about it, or None for HCCL's own forms."""
     if "server_list" in document:
         return None
     if "group_list" in document:
@@ -36,14 +36,14 @@ def other_form(document: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def converted(document: Any, where: object) -> dict[str, Any]:
-    """A document of group_list's form as one of version 1.0, unchecked; ranks as the devices are listed.
+    """Converts a table with group_list to version 1.0, unchecked; ranks follow the order of the devices.
 
     Args:
-        document: Parsed JSON.
-        where: File it comes from, for errors.
+        document: The parsed JSON.
+        where: File that the table comes from, for errors.
 
     Raises:
-        ValueError: It is of no form that can be converted, contradicts itself, or does not say all.
+        ValueError: The form cannot be converted, or the table contradicts itself or is incomplete.
     """
     where = shown(where)
     if isinstance(document, Mapping) and "server_list" in document:
@@ -76,7 +76,7 @@ def _only_group(document: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 
 def _members(group: Mapping[str, Any], where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Server and device of every rank."""
+    """Yields the server id and the device entry of every rank."""
     instances = _entries(group, "instance_list", where)
     _same_number(group, "instance_count", len(instances), where)
     total = 0

@@ -1,4 +1,4 @@
-"""What is said of a broken rank table: where, what, and what to do; names of servers and devices in it."""
+"""Problems of a rank table: place, broken rule and remedy, with short names of servers and devices."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Problem:
     """One broken rule.
 
     Args:
-        where: "the table", or the server and, where it is one, the device.
-        what: What stands there, and the rule it breaks.
-        remedy: What to do about it.
+        where: "the table", or the server and, if the problem is a device's, the device.
+        what: The value found, and the rule that it breaks.
+        remedy: What the user can do about it.
     """
 
     where: str
@@ -27,15 +27,14 @@ class Problem:
         return shown(f"{self.where}: {self.what}; {self.remedy}")
 
 
-_SHOWN = 50  # problems that an error lists
+_SHOWN = 50  # problems that an error lists at most
 
 
 class RankTableError(ValueError):
-    """A rank table that breaks rules.
+    """A rank table breaks rules; the message lists the problems.
 
     Args:
-        path: The file, or what the table is called.
-        problems: All of them.
+        path: The file, or another name of the table.
     """
 
     def __init__(self, path: object, problems: Iterable[Problem]) -> None:
@@ -48,7 +47,7 @@ class RankTableError(ValueError):
 
 
 def plain_id(name: object) -> str:
-    """An id as it stands in a message."""
+    """Returns an id in the form in which messages show it."""
     return quoted(name)[1:-1] if isinstance(name, str) else quoted(name)
 
 
@@ -63,7 +62,7 @@ def device_name(device: Any, place: int) -> str:
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Numbers in short: "0-3, 7"."""
+    """Returns numbers as short text: "0-3, 7"."""
     runs: list[list[int]] = []
     for number in sorted(set(numbers)):
         if runs and number == runs[-1][1] + 1:

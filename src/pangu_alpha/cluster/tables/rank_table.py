@@ -1,4 +1,4 @@
-"""HCCL rank tables: which device of which server has which rank; read, written, checked, merged.
+"""HCCL rank tables, which give ranks to the devices of servers: read, written, checked and merged.
 
 Versions "1.0" and "1.2" (super pods). A table that breaks a rule is never returned and never written.
 """
@@ -28,10 +28,9 @@ class Device:
 
     Args:
         device_id: Number of the NPU in its server.
-        rank_id: Its rank.
-        device_ip: Address of its network card; None where the job stays in one server.
+        device_ip: Address of its network card; None for a job that stays in one server.
         super_device_id: Number in its super pod (version 1.2).
-        other: Optional keys and values, kept as they are: device_port, backup_device_ip, ...
+        other: Optional keys and values, kept unchanged: device_port, backup_device_ip, ...
     """
 
     device_id: int
@@ -46,10 +45,9 @@ class Server:
     """A server and those of its NPUs that take part.
 
     Args:
-        server_id: Its name in the table, by custom its IP address.
-        devices: Its devices.
-        super_pod: The super pod it is in (version 1.2).
-        other: Optional keys and values, kept as they are: host_ip, container_ip, ...
+        server_id: Its name in the table, by convention its IP address.
+        super_pod: Id of its super pod (version 1.2).
+        other: Optional keys and values, kept unchanged: host_ip, container_ip, ...
     """
 
     server_id: str
@@ -59,16 +57,15 @@ class Server:
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """Ranks of its devices, as listed."""
+        """Ranks of its devices, in the order of the table."""
         return tuple(device.rank_id for device in self.devices)
 
 
 @dataclass(frozen=True)
 class RankTable:
-    """A rank table. The order of its servers is where they stand: rack by rack (see `placement`).
+    """A rank table, whose servers are listed rack by rack (see `placement`).
 
     Args:
-        servers: The servers.
         version: "1.0", or "1.2" with super pods.
     """
 
@@ -81,10 +78,10 @@ class RankTable:
         return sum(len(server.devices) for server in self.servers)
 
     def find(self, rank: int) -> tuple[Server, Device]:
-        """Server and device of a rank.
+        """Returns the server and the device of a rank.
 
         Raises:
-            ValueError: no device has this rank.
+            ValueError: No device has this rank.
         """
         for server in self.servers:
             for device in server.devices:
@@ -93,7 +90,7 @@ class RankTable:
         raise ValueError(f"rank {rank}: no device of the table's {self.size} has it")
 
     def with_ranks(self, ranks: Sequence[int]) -> RankTable:
-        """The same devices with new ranks.
+        """Returns a table of the same devices with new ranks.
 
         Args:
             ranks: The new rank of every device, in the order of the table.
@@ -106,7 +103,7 @@ class RankTable:
         return replace(self, servers=servers)
 
     def to_document(self) -> dict[str, Any]:
-        """The table as HCCL reads it: a JSON object whose values are strings."""
+        """Returns the table in the form that HCCL reads: a JSON object whose values are strings."""
         document = {
             "version": self.version,
             "server_count": str(len(self.servers)),
@@ -136,7 +133,7 @@ def _server_document(server: Server) -> dict[str, Any]:
 def check(
     table: RankTable, mesh: Mesh | None = None, chip: str | None = None, partial: bool = False
 ) -> list[Problem]:
-    """Lists all that is wrong with a table; see `rank_table_check.check_document`."""
+    """Lists all that is wrong with a table; see `check.check_document`."""
     return check_document(table.to_document(), mesh, chip, partial)
 
 
@@ -144,14 +141,13 @@ def parse(text: str, name: str) -> Any:
     """Parses the text of a rank table as strict JSON.
 
     Args:
-        text: The text.
-        name: What to call it in errors.
+        name: What errors call the table.
 
     Returns:
         The document, unchecked.
 
     Raises:
-        ReadError: it holds a comment or a key twice, or is no JSON; gives the line.
+        ReadError: The text is not JSON, or contains a comment or a key twice; the message gives the line.
     """
     try:
         return parse_json(text, name)
@@ -168,7 +164,10 @@ def parse(text: str, name: str) -> Any:
 
 
 def _fault_of_hand(text: str, place: int) -> tuple[int, str] | None:
-    """A comment, or a comma behind the last entry, where a parser stops at a place."""
+    """Returns position and description of a comment or trailing comma where the parser stopped.
+
+    Such mistakes come from editing by hand. None for any other error.
+    """
     if found := _COMMENT.match(text, place):
         return found.start(1), f"a comment ({found[1]})"
     comma = place if text[place : place + 1] == "," else len(text[:place].rstrip()) - 1
@@ -178,7 +177,7 @@ def _fault_of_hand(text: str, place: int) -> tuple[int, str] | None:
 
 
 def from_document(document: Mapping[str, Any]) -> RankTable:
-    """The table of a document without problems."""
+    """Returns the table of a document that has no problems."""
     pods = {
         server["server_id"]: pod["super_pod_id"]
         for pod in document.get("super_pod_list", ())
@@ -207,18 +206,15 @@ def _server(document: Mapping[str, Any], pod: str | None) -> Server:
 def read(
     path: str | Path, mesh: Mesh | None = None, chip: str | None = None, partial: bool = False
 ) -> RankTable:
-    """Reads a table and checks all of it.
+    """Reads a table and checks all rules.
 
     Args:
-        path: The JSON file.
-        mesh: The grid it is for; see `check_document`, also for the others.
-        chip: Chip of the servers.
-        partial: The file is of some servers of a cluster.
+        mesh, chip, partial: See `check_document`.
 
     Raises:
-        OSError: the file cannot be read.
-        ReadError: it is not UTF-8 or not strict JSON; a ValueError.
-        RankTableError: the table breaks rules; a ValueError that lists them.
+        OSError: The file cannot be read.
+        ReadError: The file is not UTF-8 or not strict JSON; a ValueError.
+        RankTableError: The table breaks rules; a ValueError that lists them.
     """
     document = parse(read_text(path), str(path))
     if problems := check_document(document, mesh, chip, partial):
@@ -230,8 +226,8 @@ def write(table: RankTable, path: str | Path, chip: str | None = None, partial: 
     """Checks a table and writes it.
 
     Raises:
-        OSError: the disk does not take it; what the file held before is still there.
-        RankTableError: the table breaks rules; nothing is written.
+        OSError: The file cannot be written; its earlier content is still there.
+        RankTableError: The table breaks rules; nothing is written.
     """
     if problems := check(table, chip=chip, partial=partial):
         raise RankTableError(path, problems)
@@ -239,26 +235,26 @@ def write(table: RankTable, path: str | Path, chip: str | None = None, partial: 
 
 
 def to_text(document: Mapping[str, Any]) -> str:
-    """A document as JSON, one device a line."""
+    """Returns a document as JSON with one device a line."""
     text = json.dumps(document, indent=2, ensure_ascii=False)
-    flat = re.compile(r"\{\s+((?:\"[^{}\[\]]*?)\s*)\}")  # the innermost objects: devices, servers of a pod
+    flat = re.compile(r"\{\s+((?:\"[^{}\[\]]*?)\s*)\}")  # innermost objects: devices, or servers of a pod
     return flat.sub(lambda found: "{" + re.sub(r"\s*\n\s*", " ", found.group(1)).strip() + "}", text) + "\n"
 
 
 def merge(tables: Sequence[tuple[str, RankTable]], renumber: bool = False) -> RankTable:
-    """One table of several, each of other servers; every device keeps its rank.
+    """Merges tables of different servers into one; every device keeps its rank.
 
     Args:
-        tables: Names (for errors) and tables.
-        renumber: Give out ranks anew instead, in the order of the tables and of their devices.
+        tables: Names, for errors, and tables.
+        renumber: Give new ranks instead, in the order of the tables and of their devices.
 
     Returns:
-        The table of all servers: those of the lowest ranks first, or in the order given when renumbered.
+        The table of all servers: those of the lowest ranks first, or in the given order if renumbered.
 
     Raises:
-        ValueError: there is none, or versions differ.
-        RankTableError: a rank or a server is in two of them. What else may be wrong with the whole, ranks
-            missing or addresses doubled, is for `check`, and `write` refuses it.
+        ValueError: There is no table, or versions differ.
+        RankTableError: A rank or a server occurs in two tables. Other problems of the merged table, such as
+            missing ranks or repeated addresses, are found by `check` and refused by `write`.
     """
     if len({table.version for _, table in tables}) != 1:
         found = ", ".join(f"{name} {table.version}" for name, table in tables) or "none"
@@ -272,7 +268,7 @@ def merge(tables: Sequence[tuple[str, RankTable]], renumber: bool = False) -> Ra
 
 
 def _refuse_clashes(tables: Iterable[tuple[str, RankTable]], renumber: bool) -> None:
-    """Names the files that clash, which the check of the merged table no longer could."""
+    """Refuses clashes and names the files concerned, which a check of the merged table could no longer do."""
     tables = list(tables)
     owners: dict[tuple[str, Any], int] = {}
     clashes: dict[tuple[str, int, int], list[Any]] = {}

@@ -59,7 +59,7 @@ def found_table(strategy: BlockStrategy, model: ModelConfig, name: str) -> Found
     Args:
         strategy: A way for MindSpore's rules, without slices.
         model: The shape for which the way was found.
-        name: Name of the model in the table.
+        name: What the file calls the model: the name of a shipped one, or the YAML that was given.
 
     Raises:
         ValueError: If a table cannot express the way.

@@ -27,7 +27,7 @@ def graphs_of(name: str, compiled: Sequence[RankReport], plan: ParallelPlan) -> 
 
     Args:
         name: Name of the plan in messages.
-        compiled: Reports of all ranks.
+        compiled: Dry-run reports, one for each rank.
         plan: The plan that was compiled.
 
     Raises:

@@ -292,9 +292,6 @@ def misplaced(compiled: Sequence[RankReport], job: Job) -> Iterator[str]:
 
     MindSpore preserves a network's meaning whatever its strategies are, so a wrong row of the table may
     change no number; it only changes what a device holds and sends.
-
-    Args:
-        compiled: Reports of all ranks.
     """
     expected = layouts(job.model, job.plan)
     for report in compiled:

@@ -73,7 +73,6 @@ def gather(shape: Sequence[int], pieces: Iterable[Piece]) -> Gathered:
     """Assembles a tensor.
 
     Args:
-        shape: Shape of the whole.
         pieces: Pieces in ascending order of their ranks.
 
     Raises:

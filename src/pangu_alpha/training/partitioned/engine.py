@@ -41,7 +41,6 @@ class PartitionedEngine(Engine):
     It is built without values, so that the host never holds more than this rank's slices.
 
     Args:
-        config: The run.
         world: All ranks of the plan.
     """
 

@@ -1,4 +1,4 @@
-"""What MindSpore, MindFormers and the releases of 2021 and 2023 wrote."""
+"""The forms of checkpoints that MindSpore, MindFormers and the releases of 2021 and 2023 write."""
 
 __all__ = [
     "ckpt_file",

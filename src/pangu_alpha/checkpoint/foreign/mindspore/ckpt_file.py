@@ -1,6 +1,7 @@
-"""MindSpore's .ckpt files (checkpoint.proto), read by offsets and written, without MindSpore or pickles.
+"""MindSpore's .ckpt files (checkpoint.proto), located by offsets and written, without MindSpore or pickles.
 
-A file is a row of messages: a name, dimensions, a type and bytes; a tensor of more than 512 MB takes several.
+A file is a sequence of messages, each with a name, dimensions, a type and bytes; a tensor of more than
+512 MB takes several messages.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ _TYPES = {
 _NAMES = {ours: theirs for theirs, ours in _TYPES.items()}
 _TEXT = "str"  # stored as UTF-32, little-endian
 _CRC_MARK, _CRC_BYTES = b"crc_num", 17  # what save_checkpoint(crc_check=True) appends: the mark and 10 bytes
-_ENCRYPTED = bytes.fromhex("d85e3a7f")  # begins what save_checkpoint(enc_key=...) writes
-_LONGEST = 512 << 20  # bytes of a tensor in one message, as MindSpore 2.9 cuts it
+_ENCRYPTED = bytes.fromhex("d85e3a7f")  # first bytes of what save_checkpoint(enc_key=...) writes
+_LONGEST = 512 << 20  # most bytes of a tensor in one message; MindSpore 2.9 cuts there
 _CHUNK = 4 << 20
 
 Info = int | float | bool | str
@@ -53,8 +54,7 @@ class FileTensor:
     """A tensor in a file.
 
     Args:
-        shape: Its dimensions.
-        dtype: numpy's name of its type, or "bfloat16".
+        dtype: numpy's name of the type, or "bfloat16".
         extents: Offset and length of its bytes, in order. Unit: bytes.
     """
 
@@ -64,19 +64,18 @@ class FileTensor:
 
     @property
     def stored(self) -> int:
-        """Bytes the file has of it."""
+        """Number of bytes that the file has of the tensor."""
         return sum(length for _, length in self.extents)
 
 
 @dataclass(frozen=True)
 class CkptFile:
-    """What a .ckpt file holds.
+    """The content of a .ckpt file.
 
     Args:
-        path: The file.
-        tensors: By name, in the order they are stored.
+        tensors: By name, in the order in which they are stored.
         info: Numbers and texts stored beside them (MindSpore's append_dict): "epoch_num", "step_num", ...
-        aside: Names of what is neither: map tensors, types numpy has not.
+        aside: Names of other entries: map tensors, types that numpy lacks.
     """
 
     path: Path
@@ -86,13 +85,13 @@ class CkptFile:
 
 
 def read_ckpt(path: Path) -> CkptFile:
-    """Finds every tensor of a .ckpt file without reading its values.
+    """Locates every tensor of a .ckpt file without reading its values.
 
-    A checksum at the end, which MindSpore writes on demand, is compared: that reads the whole file.
+    If the file ends with a checksum, which MindSpore writes on request, the whole file is read to compare it.
 
     Raises:
-        CheckpointError: The file is cut, damaged, encrypted, a pickle, or something else altogether.
-        OSError: It cannot be read.
+        CheckpointError: The file is truncated, damaged, encrypted, a pickle, or something else altogether.
+        OSError: The file cannot be read.
     """
     with open(check_file(path), "rb", buffering=0) as file:
         data = FileBytes(file.fileno())
@@ -141,7 +140,7 @@ def _refuse_foreign(path: Path, data: FileBytes) -> None:
 
 
 def _without_crc(path: Path, data: FileBytes, descriptor: int) -> int:
-    """Where the messages end, after comparing the checksum behind them, if there is one."""
+    """Returns the end of the messages, after comparing the checksum that follows them, if there is one."""
     trailer = data.read(max(0, data.size - _CRC_BYTES), data.size)
     if not trailer.startswith(_CRC_MARK):
         return data.size
@@ -155,10 +154,11 @@ def _without_crc(path: Path, data: FileBytes, descriptor: int) -> int:
 
 
 def _value(data: FileBytes, start: int, stop: int) -> _Value:
-    """One tensor's message.
+    """Parses one tensor's message.
 
     Raises:
-        WireError: It has no name. MindSpore writes none without; millions of empty ones fill a small file.
+        WireError: The message has no name. MindSpore always writes one, whereas millions of empty messages
+            would fit into a small malicious file.
     """
     value = _Value()
     for one in data.fields(start, stop):
@@ -210,7 +210,7 @@ def _collect(path: Path, data: FileBytes, values: Iterable[_Value]) -> CkptFile:
         last = value.tag
     tensors = {name: dataclasses.replace(one, extents=tuple(extents[name])) for name, one in tensors.items()}
     for name in [name for name, tensor in tensors.items() if tensor.shape in ((), (0,))]:
-        tensor = tensors.pop(name)  # a number of the training state; MindSpore stores some as [0]
+        tensor = tensors.pop(name)  # a number of the training state; MindSpore 2.9 stores some with shape [0]
         info[name] = _number(path, data, name, tensor)
     _check_sizes(path, tensors)
     return CkptFile(path, tensors, info, tuple(aside))
@@ -237,11 +237,11 @@ def _check_sizes(path: Path, tensors: Mapping[str, FileTensor]) -> None:
 
 
 def ckpt_target(path: Path, slots: Iterable[Slot], step: int = 0) -> TargetFile:
-    """The .ckpt file of some slots under their labels; their extents are filled in.
+    """Lays out a .ckpt file of slots under their labels, and fills in their extents.
 
     Args:
         path: Relative to the target's folder.
-        slots: In the order wanted.
+        slots: In the order in which they are to be stored.
         step: Stored as "step_num" unless it is 0.
     """
     literals, placed, end = [], [], 0
@@ -262,7 +262,7 @@ def ckpt_target(path: Path, slots: Iterable[Slot], step: int = 0) -> TargetFile:
 
 
 def _head(name: str, shape: Iterable[int], dtype: str, length: int) -> bytes:
-    """What stands before the bytes of a tensor, or of a part of one."""
+    """Returns what precedes the bytes of a tensor, or of a part of one, in the file."""
     dims = b"".join(number_field(1, size) for size in shape)
     tensor = dims + length_field(2, _NAMES[dtype].encode()) + length_head(3, length)
     value = length_field(1, name.encode()) + length_head(2, len(tensor) + length)
@@ -270,7 +270,7 @@ def _head(name: str, shape: Iterable[int], dtype: str, length: int) -> bytes:
 
 
 def recognises(path: Path) -> bool:
-    """Whether it is a .ckpt file, or a folder with exactly one."""
+    """Whether a path is a .ckpt file, or a folder with exactly one."""
     return _only_file(path) is not None
 
 
@@ -278,7 +278,7 @@ def open_(path: Path, options: OpenOptions) -> Source:
     """Opens a merged checkpoint in one .ckpt file, embeddings included.
 
     Raises:
-        CheckpointError: It is damaged, not what it seems, or not a whole PanGu-alpha.
+        CheckpointError: The file is damaged, not what it seems, or not a complete PanGu-alpha.
         ConfigError: The model that the user names does not exist.
     """
     file = read_ckpt(_only_file(path) or path)

@@ -1,6 +1,6 @@
 """Exports to the forms of MindSpore and the release: one .ckpt, 512 slices, rank folders, unified files.
 
-All are files for the streaming copy: nothing is loaded whole.
+All of them only describe files for the streaming copy, so nothing is loaded whole.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from pangu_alpha.parallel.mesh import Mesh
 NameStyle = Literal["ours", "official"]
 
 STRATEGY_FILE = "ckpt_strategy.ckpt"
-_UNIFIED_FILE = 3 << 30  # bytes; as MindSpore 2.9's unified_safetensors splits
+_UNIFIED_FILE = 3 << 30  # bytes; MindSpore 2.9's unified_safetensors splits files at this size
 
 
 @dataclass(frozen=True)
 class _Export:
-    """A tensor under the name it gets.
+    """A tensor under the name that it gets in the export.
 
     Args:
         stem: "model" or "optimizer".
         ours: Its name in the source.
         flip: Whether its transpose is written.
-        shape: As it is written, whole.
+        shape: Shape of the whole tensor as it is written.
     """
 
     stem: str
@@ -57,12 +57,12 @@ class _Export:
     shape: tuple[int, ...]
 
     def slot(self, label: str, dtype: str) -> Slot:
-        """The whole tensor."""
+        """Returns the slot of the whole tensor."""
         box = whole(self.shape)
         return Slot(self.stem, self.ours, box.flipped if self.flip else box, (), dtype, self.flip, label)
 
     def slice(self, label: str, cut: Cut, place: int) -> Slot:
-        """What a device of a stage holds of it."""
+        """Returns the slot of the slice that a device of a stage holds."""
         first, *rest = (size // parts for size, parts in zip(self.shape, cut.parts, strict=True))
         box = cut.box(place, (first // cut.optimizer_parts, *rest))
         return Slot(self.stem, self.ours, box.flipped if self.flip else box, (), "float32", self.flip, label)
@@ -72,13 +72,11 @@ def export_ckpt(source: Source, path: Path, dtype: str = "float32", limits: Limi
     """Writes the weights into one .ckpt file under the official names, embeddings included.
 
     Args:
-        source: Where they are from.
         path: The file to make.
-        dtype: "float32", or "float16" as the released merged files are.
-        limits: Memory and threads.
+        dtype: "float32", or "float16" as in the released merged files.
 
     Raises:
-        CheckpointError: The source is not whole, or the file exists or cannot be written.
+        CheckpointError: The source is incomplete, or the file exists or cannot be written.
     """
     path = Path(path)
     exports = _exports(source, "official", ("model",))
@@ -90,17 +88,15 @@ def export_ckpt(source: Source, path: Path, dtype: str = "float32", limits: Limi
 def export_released(
     source: Source, folder: Path, dp: int = 64, mp: int = 8, limits: Limits | None = None
 ) -> None:
-    """Writes the weights as the release has them: dp * mp slices, three .npy tables, and the strategy file.
+    """Writes the weights in the release's form: dp * mp slices, three .npy tables, and the strategy file.
 
     Args:
-        source: Where they are from.
         folder: The folder to make.
-        dp: Data parallel devices, over which the slices are cut once more.
-        mp: Devices that share a matrix product.
-        limits: Memory and threads.
+        dp: Number of data parallel devices, which share out the rows of each slice.
+        mp: Number of devices that share a matrix product.
 
     Raises:
-        CheckpointError: The sizes do not divide, the source is not whole, or the folder exists or cannot be
+        CheckpointError: The sizes do not divide, the source is incomplete, or the folder exists or cannot be
             written.
     """
     exports = _exports(source, "official", ("model",))
@@ -131,18 +127,17 @@ def export_slices(
     form: Literal["ckpt", "safetensors"] = "ckpt",
     limits: Limits | None = None,
 ) -> None:
-    """Writes what every rank of a plan holds, with the strategy file, as MindSpore's tools take it.
+    """Writes what every rank of a plan holds, with the strategy file, in the form MindSpore's tools take.
 
     Args:
-        source: Where the tensors are from; moments go along.
+        source: Moments are written as well, if it has any.
         folder: The folder to make: rank_0, rank_1, ... and ckpt_strategy.ckpt.
-        plan: The plan. Under official names the optimizer's sharding cuts their rows, not ours.
+        plan: How to cut. The optimizer's sharding cuts the rows under official names, but not under ours.
         names: "ours" or "official".
-        form: Of the ranks' files.
-        limits: Memory and threads.
+        form: Form of the ranks' files.
 
     Raises:
-        CheckpointError: The plan does not fit, the source is not whole, or the folder exists or cannot be
+        CheckpointError: The plan does not fit, the source is incomplete, or the folder exists or cannot be
             written.
     """
     config = _config(source)
@@ -180,15 +175,14 @@ def export_unified(
     """Writes whole tensors as MindSpore's unified_safetensors does: files of some 3 GB and a map of names.
 
     Args:
-        source: Where the tensors are from; moments go along.
+        source: Moments are written as well, if it has any.
         folder: The folder to make.
         names: "ours" or "official".
-        limits: Memory and threads.
-        plan: One that is to load it: under our names the table gets the rows of its padding, as MindSpore
-            2.9 cuts only what divides.
+        plan: The plan that is to load it: under our names the table then gets its padding rows, because
+            MindSpore 2.9 cuts only what divides evenly.
 
     Raises:
-        CheckpointError: The source is not whole, or the folder exists or cannot be written.
+        CheckpointError: The source is incomplete, or the folder exists or cannot be written.
     """
     exports = _exports(source, names, ("model", "optimizer"))
     if plan is not None and names == "ours":
@@ -212,7 +206,7 @@ def _config(source: Source) -> ModelConfig:
 
 
 def _exports(source: Source, names: NameStyle, stems: Sequence[str]) -> dict[str, _Export]:
-    """Every tensor by the name it gets; moments are named and turned as their parameters."""
+    """Returns every tensor by its exported name; moments are named and transposed like their parameters."""
     config, found = _config(source), {}
     official = released_names(config)
     shapes = parameter_shapes(config)
@@ -229,7 +223,7 @@ def _exports(source: Source, names: NameStyle, stems: Sequence[str]) -> dict[str
 def _our_cuts(
     exports: Mapping[str, _Export], plan: ParallelPlan, config: ModelConfig
 ) -> tuple[dict[str, _Export], Strategy]:
-    """The plan's own layouts; the table gets the rows of its padding."""
+    """Returns the plan's own layouts; the table gets its padding rows."""
     placed = layouts(config, plan)
     by_name = {label: placed[parameter_of(label)] for label in exports}
     padded = {
@@ -241,7 +235,9 @@ def _our_cuts(
 def _official_cuts(
     exports: Mapping[str, _Export], plan: ParallelPlan, config: ModelConfig, sharded: bool
 ) -> Strategy:
-    """The official code's cuts: over mp as ours, and what is cut so by rows over dp if `sharded`.
+    """Returns the official code's cuts, which are over mp like ours.
+
+    If `sharded`, the rows of every tensor that mp cuts are divided over dp as well.
 
     Raises:
         CheckpointError: A size does not divide.
@@ -270,7 +266,7 @@ def _strategy_file(strategy: Strategy) -> TargetFile:
 
 
 def _with_step(path: Path, slots: Sequence[Slot], step: int) -> TargetFile:
-    """A safetensors file with the number "step_num", as MindSpore's ModelCheckpoint stores it."""
+    """Returns a safetensors file with the number "step_num", as MindSpore's ModelCheckpoint stores it."""
     specs = {slot.label: (slot.stored_shape, slot.dtype) for slot in slots}
     header, begins = header_of({**specs, STEP: ((), "int64")})
     placed = tuple(dataclasses.replace(slot, extents=((begins[slot.label], slot.bytes),)) for slot in slots)

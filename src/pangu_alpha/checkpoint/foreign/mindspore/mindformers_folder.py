@@ -20,14 +20,14 @@ from pangu_alpha.config.schema import build
 from pangu_alpha.files.reading import read_json
 from pangu_alpha.files.shown import quoted
 
-MODEL_TYPE = "pangu_alpha"  # as our integration registers it there
+MODEL_TYPE = "pangu_alpha"  # the name under which our integration registers it
 WEIGHTS = "mindspore_model.ckpt"
 _CONFIG, _TOKENIZER, _INDEX = "config.json", "tokenizer_config.json", f"{WEIGHTS}.index.json"
 _MOST = 64 << 20  # bytes of config.json or of the index
 
 
 def recognises(path: Path) -> bool:
-    """Whether a folder's config.json is of our model in MindFormers, and weights lie beside it."""
+    """Whether a folder's config.json describes our model in MindFormers, and weights lie beside it."""
     if not ((path / WEIGHTS).is_file() or (path / _INDEX).is_file()) or not (path / _CONFIG).is_file():
         return False
     try:
@@ -38,12 +38,12 @@ def recognises(path: Path) -> bool:
 
 
 def open_(path: Path, options: OpenOptions) -> Source:
-    """Opens the folder; the network's shape is that of its config.json.
+    """Opens the folder; config.json gives the network's shape.
 
     Raises:
-        CheckpointError: A file is missing or damaged, its tensors are not those of its config.json, or an
-            option contradicts that.
-        ConfigError: Its config.json breaks a rule of ours.
+        CheckpointError: A file is missing or damaged, its tensors do not match config.json, or an option
+            contradicts config.json.
+        ConfigError: config.json breaks a rule of ModelConfig.
     """
     config = _config(path, options)
     files, stored = _files(path), {}
@@ -62,7 +62,10 @@ def open_(path: Path, options: OpenOptions) -> Source:
 
 
 def _state(path: Path) -> dict[str, str]:
-    """What ends a document: the end of a sequence of its tokenizer, which is not the same in all runs."""
+    """Returns the entry of Manifest.state for the piece that ends a document, or nothing if it is unknown.
+
+    The piece is the end of sequence of the folder's tokenizer, which differs between runs.
+    """
     if not (path / _TOKENIZER).is_file():
         return {}
     said = read_json(path / _TOKENIZER, most=_MOST)
@@ -86,7 +89,7 @@ def _config(path: Path, options: OpenOptions) -> ModelConfig:
 
 
 def _files(path: Path) -> list[Path]:
-    """The one file, or those that the index names; none of them leads out of the folder."""
+    """Returns the single weights file, or those that the index names; none of them is outside the folder."""
     if not (path / _INDEX).is_file():
         return [path / WEIGHTS]
     index = read_json(path / _INDEX, most=_MOST)

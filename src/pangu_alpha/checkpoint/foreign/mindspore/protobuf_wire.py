@@ -1,6 +1,6 @@
-"""The wire format of protocol buffers, as much of it as MindSpore's files need; numbers and lengths only.
+"""The part of the protocol buffers' wire format that MindSpore's files use: numbers and lengths.
 
-Reads fields where they lie in a file, without loading what they hold, and encodes them.
+Locates fields in a file without loading their content, and encodes fields.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ from typing import NamedTuple
 # https://protobuf.dev/programming-guides/encoding/
 VARINT, LENGTH = 0, 2
 _FIXED = {1: 8, 5: 4}  # wire type -> bytes
-_WINDOW = 4096  # bytes read at once: the head of one message of a checkpoint, rarely more
+_WINDOW = 4096  # bytes read at once; the head of a checkpoint's message rarely takes more
 
 
 class WireError(ValueError):
-    """Bytes that are no protocol buffer: where, and what is wrong."""
+    """Bytes are not a protocol buffer; the message says where, and what is wrong."""
 
 
 class Field(NamedTuple):
     """One field of a message.
 
     Args:
-        number: Of the field.
-        value: Of a number; None where the field has a length.
-        start: Where its content begins in the file. Unit: bytes.
-        stop: The byte behind it.
+        value: Value of a number; None for a field with a length.
+        start: Offset of its content in the file. Unit: bytes.
+        stop: Offset after its last byte.
     """
 
     number: int
@@ -36,11 +35,7 @@ class Field(NamedTuple):
 
 
 class FileBytes:
-    """The bytes of an open file, read by small windows.
-
-    Args:
-        descriptor: Of the file.
-    """
+    """The bytes of an open file, read in small windows."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -48,17 +43,17 @@ class FileBytes:
         self.size = os.fstat(descriptor).st_size
 
     def read(self, start: int, stop: int) -> bytes:
-        """The bytes from `start` to before `stop`, fewer at the file's end."""
+        """Returns the bytes from `start` to before `stop`, fewer at the end of the file."""
         if start < self._base or stop > self._base + len(self._window):
             self._window = os.pread(self._descriptor, max(stop - start, _WINDOW), start)
             self._base = start
         return self._window[start - self._base : stop - self._base]
 
     def fields(self, start: int, stop: int) -> Iterator[Field]:
-        """The fields of the message between two offsets, in the order they are stored.
+        """Yields the fields of the message between two offsets, in the order in which they are stored.
 
         Raises:
-            WireError: It is no message, or ends in the middle of one.
+            WireError: The bytes are not a message, or end in the middle of one.
         """
         while start < stop:
             at = start
@@ -79,20 +74,20 @@ class FileBytes:
             start += length
 
     def varints(self, start: int, stop: int) -> Iterator[int]:
-        """The numbers of a packed field.
+        """Yields the numbers of a packed field.
 
         Raises:
-            WireError: The last one is cut.
+            WireError: The last number is truncated.
         """
         while start < stop:
             value, start = self._varint(start, stop)
             yield value
 
     def _varint(self, start: int, stop: int) -> tuple[int, int]:
-        """A number and the byte behind it."""
+        """Returns a number and the offset after it."""
         at = start - self._base
         if start < stop and 0 <= at < len(self._window) and self._window[at] < 0x80:
-            return self._window[at], start + 1  # most are one byte
+            return self._window[at], start + 1  # most numbers are one byte
         value = 0
         for index, byte in enumerate(self.read(start, min(start + 10, stop))):
             value |= (byte & 0x7F) << (7 * index)
@@ -102,7 +97,7 @@ class FileBytes:
 
 
 def signed(value: int) -> int:
-    """A number that was stored as int32 or int64: two's complement of 64 bits."""
+    """Converts a number that was stored as int32 or int64, in two's complement of 64 bits."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
@@ -127,5 +122,5 @@ def length_field(number: int, content: bytes) -> bytes:
 
 
 def length_head(number: int, length: int) -> bytes:
-    """What stands before the content of a field with a length, for content that is written elsewhere."""
+    """Encodes what precedes the content of a field with a length, for content that is written separately."""
     return varint(number << 3 | LENGTH) + varint(length)

@@ -1,6 +1,6 @@
 """Folders rank_0, rank_1, ... as MindSpore's ModelCheckpoint fills them: which files make up one save.
 
-Knows names of files, not what is in them.
+Knows names of files, not their content.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _SAVED = re.compile(r"(?P<prefix>.*)-(?P<epoch>\d{1,18})_(?P<step>\d{1,18})")
 
 
 class Save(NamedTuple):
-    """What the names of one save's files say.
+    """The parts of the file names of one save.
 
     Args:
-        prefix: With {rank} in the place of the rank's number, where it is in it, as in the official code's.
-        epoch: Its number.
-        step: Its number, in the epoch.
+        prefix: With {rank} in the place of the rank's number if the name contains it, as in the official
+            code.
+        step: Step within the epoch.
     """
 
     prefix: str
@@ -32,7 +32,7 @@ class Save(NamedTuple):
 
 
 def rank_folders(path: Path) -> dict[int, Path]:
-    """The folders of ranks at a path; none where it is no folder."""
+    """Returns the ranks' folders at a path; nothing if the path is not a folder."""
     if not path.is_dir():
         return {}
     matches = ((_RANK.fullmatch(one.name), one) for one in path.iterdir())
@@ -40,7 +40,7 @@ def rank_folders(path: Path) -> dict[int, Path]:
 
 
 def saved_files(folder: Path) -> list[Path]:
-    """The checkpoints that a rank's folder holds."""
+    """Returns the checkpoints in a rank's folder."""
     return sorted(
         one
         for one in folder.iterdir()
@@ -51,18 +51,18 @@ def saved_files(folder: Path) -> list[Path]:
 
 
 def choose_save(path: Path, folders: Mapping[int, Path]) -> tuple[dict[int, Path], list[str]]:
-    """The newest save that every rank has.
+    """Returns the newest save that every rank has.
 
     Args:
-        path: Where the folders are, for errors.
+        path: The folder around the ranks' folders, for errors.
         folders: By rank.
 
     Returns:
-        The ranks' files, and what the user should know.
+        The ranks' files, and sentences for the user.
 
     Raises:
-        CheckpointError: A rank has none, they have none in common, or a rank has that epoch and step under
-            several names.
+        CheckpointError: A rank has no save, the ranks have none in common, or a rank has that epoch and step
+            under several names.
     """
     found = {rank: saved_files(folder) for rank, folder in folders.items()}
     if empty := [rank for rank, files in found.items() if not files]:
@@ -83,7 +83,7 @@ def choose_save(path: Path, folders: Mapping[int, Path]) -> tuple[dict[int, Path
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Numbers in words: 3, 7 to 9."""
+    """Returns numbers as text: "3, 7 to 9"."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and runs[-1][-1] == number - 1:
@@ -94,7 +94,7 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def _saves(rank: int, files: Sequence[Path]) -> Iterator[tuple[Save, Path]]:
-    """What each name may say: any number in a prefix that is the rank's may stand for the rank."""
+    """Yields the possible meanings of each name: any number in a prefix that equals the rank may be it."""
     for file in files:
         if match := _SAVED.fullmatch(file.stem):
             prefix, numbers = match["prefix"], (int(match["epoch"]), int(match["step"]))
@@ -105,7 +105,7 @@ def _saves(rank: int, files: Sequence[Path]) -> Iterator[tuple[Save, Path]]:
 
 
 def _refuse_doubles(path: Path, save: Save, found: Mapping[int, Sequence[Path]]) -> None:
-    """One epoch and step under two names is of two starts, and nothing tells which of them is wanted."""
+    """Refuses an epoch and step under two names: they are of two starts, and either may be wanted."""
     for rank, files in sorted(found.items()):
         matches = ((_SAVED.fullmatch(file.stem), file.name) for file in files)
         same = [

@@ -1,4 +1,4 @@
-"""The released weights' names and layouts, and ours.
+"""Maps the released weights' names and layouts to ours.
 
 Knows both official graphs (2.6B and 13B: class PANGUALPHA; 200B: class PANGUALPHAPipeline).
 """
@@ -56,13 +56,13 @@ SHARED = {
 
 
 def released_names(config: ModelConfig) -> dict[str, tuple[str, bool]]:
-    """Official name of every parameter.
+    """Returns the official name of every parameter.
 
     Args:
-        config: Its `norm_order` chooses the official class.
+        config: Its `norm_order` selects the official class.
 
     Returns:
-        Our name -> (official name of 2021, whether the official array is our transpose).
+        Our name -> (official name of 2021, whether the official array is the transpose of ours).
     """
     names = {ours: (theirs, False) for ours, theirs in (TABLES[config.norm_order] | SHARED).items()}
     last = config.num_layers - 1
@@ -74,14 +74,14 @@ def released_names(config: ModelConfig) -> dict[str, tuple[str, bool]]:
 
 
 def load_released(model: PanguAlpha, arrays: Mapping[str, np.ndarray]) -> None:
-    """Gives a model the values of a released checkpoint.
+    """Loads the values of a released checkpoint into a model.
 
     Args:
         model: A PanguAlpha of the same shape and norm order.
         arrays: Official name of 2021 -> array of any floating type; weights only, no moments.
 
     Raises:
-        CheckpointError: Any missing, extra or mis-shaped array; all are listed, and nothing is loaded.
+        CheckpointError: Arrays are missing, extra or of another shape; all are listed, and nothing is loaded.
     """
     from mindspore import Tensor
 

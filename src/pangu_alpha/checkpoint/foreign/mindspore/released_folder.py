@@ -1,7 +1,7 @@
 """The released PanGu-alpha weights as users have them: 512 slices, three .npy tables, a vocabulary.
 
-Finds the slices under any of the spellings of their names, in the folder and below, and with or without the
-strategy file. Names every slice that is missing, there twice, or not what it should be.
+Finds the slices under any spelling of their names, in the folder and below, with or without the strategy
+file. Names every slice that is missing, present twice, or not what it should be.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.checkpoint.tensors import Piece, Source, Stored, whole
 from pangu_alpha.checkpoint.untrusted import check_file, is_shape, shape_text
 
-# The archive has the first spelling, the README's text the other two.
+# The archive uses the first spelling, the README's text the other two.
 _SLICE = re.compile(r"(?:filerted|filtered|filitered)_(?P<number>\d{1,6})\.ckpt")
 TABLE_FILES = {
     "word_embedding": "word_embedding.table",
@@ -41,14 +41,14 @@ TABLE_FILES = {
 }
 _OFFICIAL = TABLES["norm_then_query"] | SHARED
 _DEPTH = 3  # folders: the four archives unpacked side by side, each with a folder of its own
-# What numpy raises for a damaged head of a .npy: its parser, tokenizer and evaluator of literals.
+# Raised by numpy for a damaged .npy header, from its parser, tokenizer and evaluator of literals.
 _NPY_ERRORS = (
     ValueError, KeyError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError,
 )  # fmt: skip
 
 
 def recognises(path: Path) -> bool:
-    """Whether a folder, or one in it, holds slices by the names of the release."""
+    """Whether a folder, or one inside it, has slices under the release's names."""
     return path.is_dir() and any(True for _ in _walk(path, lambda name: bool(_SLICE.fullmatch(name))))
 
 
@@ -56,8 +56,8 @@ def open_(path: Path, options: OpenOptions) -> Source:
     """Opens the folder of the released weights.
 
     Raises:
-        CheckpointError: Slices are missing, there twice, damaged or of another model, or a table is missing;
-            all are named.
+        CheckpointError: Slices are missing, present twice, damaged or of another model, or a table is
+            missing; all are named.
         ConfigError: The model that the user names does not exist.
     """
     paths, problems = _find_slices(path)
@@ -72,7 +72,7 @@ def open_(path: Path, options: OpenOptions) -> Source:
         found = assemble(files, strategy, options, path)
         copies = _copies(files, found.stored)
         refuse(path, "slices to be fetched again", [] if copies else found.strangers)
-    refuse(path, "slices to be fetched again", copies + found.strangers)  # copies are so under any placement
+    refuse(path, "slices to be fetched again", copies + found.strangers)  # wrong wherever they are placed
     with blaming(strategy, read):
         notes = found.notes
         if left := [name for name in tables if name in found.stored]:
@@ -81,7 +81,7 @@ def open_(path: Path, options: OpenOptions) -> Source:
 
 
 def _walk(path: Path, wanted: Callable[[str], object]) -> list[Path]:
-    """Files by name in a folder and those below, not deeper than _DEPTH."""
+    """Returns the wanted files in a folder and below, not deeper than _DEPTH."""
     found = []
     for folder, below, names in os.walk(path, followlinks=True):
         if len(Path(folder).relative_to(path).parts) >= _DEPTH:
@@ -95,7 +95,7 @@ def _find_slices(path: Path) -> tuple[dict[int, Path], list[str]]:
     found: dict[int, list[Path]] = defaultdict(list)
     for file in _walk(path, _SLICE.fullmatch):
         name = _SLICE.fullmatch(file.name)
-        assert name  # _walk has just looked
+        assert name  # _walk has just matched it
         found[int(name["number"])].append(file)
     problems = [
         f"slice {number} is there twice: {files[0].relative_to(path)}, {files[1].relative_to(path)}"
@@ -106,7 +106,7 @@ def _find_slices(path: Path) -> tuple[dict[int, Path], list[str]]:
 
 
 def _odd_slices(files: Mapping[int, SliceFile]) -> list[str]:
-    """The slices whose tensors are not those of most others."""
+    """Returns the slices whose tensors differ in name, shape or type from those of most others."""
     if not files:
         return []
     kinds = Counter(one.kinds for one in files.values()).most_common(1)[0][0]
@@ -128,12 +128,12 @@ def _odd_slices(files: Mapping[int, SliceFile]) -> list[str]:
 
 
 def _copies(files: Mapping[int, SliceFile], stored: Mapping[str, Stored]) -> list[str]:
-    """Slices with the values of another, by samples of the tensor that is cut most."""
+    """Returns slices with the same values as another one, by samples of the tensor with the most slices."""
     cut = max(stored, key=lambda name: (len(stored[name].pieces), len(stored[name].shape)))
     same: dict[bytes, list[int]] = defaultdict(list)
     for number, file in files.items():
         sample = file.replica(cut).sample()
-        if sample.strip(sample[:4]):  # a tensor of equal numbers, as of a new model, tells nothing
+        if sample.strip(sample[:4]):  # a tensor of equal numbers, as in a new model, proves nothing
             same[sample].append(number)
     return [
         f"slices {ranges(numbers)} hold the same values: copies of one of them"
@@ -143,7 +143,7 @@ def _copies(files: Mapping[int, SliceFile], stored: Mapping[str, Stored]) -> lis
 
 
 def _tables(path: Path) -> dict[str, Stored]:
-    """The embedding tables, by their official names."""
+    """Returns the embedding tables by their official names."""
     tables = {}
     for stem, ours in TABLE_FILES.items():
         files = _walk(path, f"{stem}.npy".__eq__)
@@ -155,7 +155,7 @@ def _tables(path: Path) -> dict[str, Stored]:
 
 
 def _npy(path: Path) -> Stored:
-    """Finds the array of a .npy file, by numpy's own reading of its head."""
+    """Locates the array of a .npy file; numpy itself reads the header."""
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     try:
         with open(check_file(path), "rb") as file:

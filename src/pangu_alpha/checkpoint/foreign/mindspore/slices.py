@@ -1,7 +1,7 @@
 """MindSpore's own checkpoints: slices in rank_N folders with strategy files, and unified safetensors.
 
-The names in them may be official or ours. Without a strategy file slices are placed by the official rule,
-which their shapes confirm.
+Their tensors may have official names or ours. Without a strategy file the slices are placed by the official
+code's rule, which their shapes confirm.
 """
 
 from __future__ import annotations
@@ -36,23 +36,21 @@ from pangu_alpha.files.shown import quoted
 from pangu_alpha.network.parameters import QUERY_LAYER, parameter_table, row_of
 
 NAME_MAP = "param_name_map.json"
-HYPER = "hyper_param.safetensors"  # where unified_safetensors puts what is no parameter
-STEP = "step_num"  # as MindSpore's ModelCheckpoint calls the optimizer steps done
+HYPER = "hyper_param.safetensors"  # file in which unified_safetensors stores what is not a parameter
+STEP = "step_num"  # the name that MindSpore's ModelCheckpoint gives to the optimizer steps done
 
-_SAMPLES = 8  # tensors of a stage that are compared between the ranks that hold the same of them
+_SAMPLES = 8  # tensors of a stage whose copies are compared between ranks
 
 _FEED_FORWARD = tuple(f"{QUERY_LAYER.name}.feed_forward.{name}.weight" for name in ("up", "down"))
 
 
 @dataclass(frozen=True)
 class SliceFile:
-    """What one rank saved.
+    """The file that one rank saved.
 
     Args:
-        rank: Whose.
-        path: The file.
-        tensors: Its slices by name.
-        info: Numbers beside them.
+        tensors: The rank's slices by name.
+        info: Numbers stored beside the slices.
     """
 
     rank: int
@@ -61,21 +59,21 @@ class SliceFile:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def replica(self, name: str) -> Replica:
-        """The rank's slice of a tensor."""
+        """Returns the rank's slice of a tensor."""
         return Replica(self.path, self.tensors[name].extents)
 
     @property
     def kinds(self) -> tuple[tuple[str, tuple[int, ...], str], ...]:
-        """Name, shape and type of every slice."""
+        """Returns name, shape and type of every slice."""
         return tuple((name, one.shape, one.dtype) for name, one in sorted(self.tensors.items()))
 
 
 class Assembled(NamedTuple):
-    """What the slices of all ranks make.
+    """The tensors that the slices of all ranks make up.
 
     Args:
-        stored: The tensors by the names found.
-        notes: What the user should know.
+        stored: The tensors by stored name.
+        notes: Sentences for the user.
         strangers: A sentence for every file that seems to be of another save than the others.
     """
 
@@ -85,10 +83,10 @@ class Assembled(NamedTuple):
 
 
 def recognises(path: Path) -> bool:
-    """Whether there are rank folders with checkpoints, or safetensors with names of PanGu-alpha."""
+    """Whether a path has rank folders with checkpoints, or safetensors with names of PanGu-alpha."""
     if path.is_dir() and any(saved_files(folder) for folder in rank_folders(path).values()):
         return True
-    if (path / NAME_MAP).exists():  # no other form's; what is wrong with it is said when it is opened
+    if (path / NAME_MAP).exists():  # certainly this form; opening it reports what is wrong
         return True
     try:
         return any(map(_is_known, _unified_files(path)))
@@ -123,20 +121,20 @@ def open_(path: Path, options: OpenOptions) -> Source:
 
 
 def _beside(path: Path) -> list[Path]:
-    """The folders `strategy` beside a path as it is written, and beside what it is a link to."""
+    """Returns the folders `strategy` beside a path as it is written, and beside the target of a link."""
     arounds = (Path(os.path.abspath(path)).parent, path.resolve().parent)
     return [around / "strategy" for around in arounds]
 
 
 @contextmanager
 def blaming(strategy: Strategy | None, read: str) -> Iterator[None]:
-    """Names the strategy in errors about slices that do not fit: it may be that of others."""
+    """Adds the strategy to errors about slices that do not fit: it may belong to other slices."""
     try:
         yield
-    except UnclearError:  # the user has to say more; another placement would not help
+    except UnclearError:  # the user must add an option; another placement would not help
         raise
     except CheckpointError as error:
-        if strategy is None or isinstance(error, UnclearError):  # such as an unknown number of heads
+        if strategy is None or isinstance(error, UnclearError):  # for example an unknown number of heads
             raise
         raise CheckpointError(
             f"{error}\n  - the slices were {read}: does it belong to these slices?"
@@ -144,13 +142,13 @@ def blaming(strategy: Strategy | None, read: str) -> Iterator[None]:
 
 
 def find_strategy(folders: Iterable[Path], options: OpenOptions) -> tuple[Strategy | None, str]:
-    """The strategy that the user names or that lies in one of some folders.
+    """Finds the strategy that the user names or that lies in one of some folders.
 
     Returns:
-        The strategy, or None; and words about it.
+        The strategy, or None; and a description of where it is from.
 
     Raises:
-        CheckpointError: The files are no strategy files, or contradict each other.
+        CheckpointError: The files are not strategy files, or contradict each other.
     """
     if options.strategy is not None:
         given = Path(options.strategy)
@@ -172,10 +170,10 @@ def _strategies(folder: Path) -> list[Path]:
 
 
 def read_slices(paths: Mapping[int, Path]) -> tuple[dict[int, SliceFile], list[str]]:
-    """Finds the tensors of every rank's file.
+    """Locates the tensors of every rank's file.
 
     Returns:
-        The files by rank, and a sentence for each that is damaged or foreign.
+        The files by rank, and a sentence for each that is damaged or of another form.
     """
     files, problems = {}, []
     for rank, path in sorted(paths.items()):
@@ -187,7 +185,7 @@ def read_slices(paths: Mapping[int, Path]) -> tuple[dict[int, SliceFile], list[s
 
 
 def _other_steps(files: Mapping[int, SliceFile]) -> list[str]:
-    """The files that say another number of epochs or steps than most others; not all files say them."""
+    """Returns the files whose number of epochs or steps differs from most others; not all files have one."""
     problems = []
     for key in ("epoch_num", STEP):
         said = [(file.path, file.info[key]) for file in files.values() if key in file.info]
@@ -202,10 +200,10 @@ def _other_steps(files: Mapping[int, SliceFile]) -> list[str]:
 
 
 def refuse(where: Path, what: str, problems: Sequence[str], most: int = 20) -> None:
-    """Raises an error that lists the problems; does nothing where there are none.
+    """Raises an error that lists the problems, or does nothing if there are none.
 
     Raises:
-        CheckpointError: There are some.
+        CheckpointError: There are problems.
     """
     if problems:
         rest = [f"and {len(problems) - most} more"] if len(problems) > most else []
@@ -228,7 +226,7 @@ def _located(path: Path) -> dict[str, FileTensor]:
 
 
 def _step(path: Path) -> dict[str, int]:
-    """The number of steps in a safetensors file, if it is there."""
+    """Returns the number of steps in a safetensors file, if it is there."""
     one = locate_tensors(path).get(STEP)
     if one is None or one.shape or one.dtype not in ("int32", "int64"):
         return {}
@@ -240,13 +238,12 @@ def _step(path: Path) -> dict[str, int]:
 def assemble(
     files: Mapping[int, SliceFile], strategy: Strategy | None, options: OpenOptions, where: Path
 ) -> Assembled:
-    """Puts the slices of all ranks together.
+    """Assembles the tensors from the slices of all ranks.
 
     Args:
         files: By rank.
-        strategy: How parameters are cut; None for the official rule.
-        options: What the user says.
-        where: Where they are, for errors.
+        strategy: How parameters are cut; None for the official code's rule.
+        where: The checkpoint, for errors.
 
     Raises:
         CheckpointError: Ranks are missing, slices do not fit together, or the strategy knows none of their
@@ -279,7 +276,11 @@ def assemble(
 
 
 def _unmentioned(strategy: Strategy, known: Sequence[str], where: Path) -> list[str]:
-    """A note about weights and moments of which the strategy does not say how they are cut."""
+    """Returns a note about weights and moments that the strategy does not contain.
+
+    Raises:
+        CheckpointError: The strategy contains none of them.
+    """
     mentioned = {name for cuts in strategy.values() for name in cuts}
     lacking = [name for name in known if name not in mentioned]
     if known and len(lacking) == len(known):
@@ -295,7 +296,7 @@ def _unmentioned(strategy: Strategy, known: Sequence[str], where: Path) -> list[
 def _replicas(
     stages: Mapping[int, Sequence[SliceFile]], strategy: Strategy, known: Collection[str]
 ) -> Iterator[tuple[str, list[Replica]]]:
-    """Of some tensors, the copies of each slice that several ranks hold."""
+    """Yields, for some tensors, the copies of each slice that several ranks hold."""
     held = {stage: {name for file in own for name in file.tensors} for stage, own in stages.items()}
     cuts = {
         stage: {name: cut for name, cut in strategy[stage].items() if name in known and name in held[stage]}
@@ -313,7 +314,7 @@ def _replicas(
 
 
 def _samples(strategy: Strategy) -> dict[str, None]:
-    """Some of each stage's least cut tensors, which most ranks hold alike, and all of several stages."""
+    """Returns some of each stage's least cut tensors, which most ranks share, and all of several stages."""
     chosen: dict[str, None] = {}
     stages = Counter(name for cuts in strategy.values() for name in cuts)
     for cuts in strategy.values():
@@ -376,7 +377,7 @@ def _boxes(cut: Cut, shape: tuple[int, ...]) -> list[Box]:
 def _pieces(
     name: str, holders: Sequence[SliceFile], cut: Cut, shape: tuple[int, ...]
 ) -> tuple[Stored, list[str]]:
-    """The tensor, each of its slices from the lowest rank that holds it, and what is wrong with it."""
+    """Returns a tensor with each slice from the lowest rank that holds it, and what is wrong with them."""
     boxes, found = _boxes(cut, shape), {}
     for file in holders:
         box = boxes[file.rank % cut.devices]
@@ -392,7 +393,7 @@ def _pieces(
 
 
 def _by_rule(names: Names, files: Mapping[int, SliceFile], options: OpenOptions, where: Path) -> Strategy:
-    """The cuts of the official code, whose sizes the slices' shapes tell."""
+    """Returns the official code's cuts, whose sizes follow from the slices' shapes."""
     found = {name: (one.shape, file.path) for file in files.values() for name, one in file.tensors.items()}
     check_axes(names, found)
     shapes = {name: shape for name, (shape, _) in found.items()}
@@ -409,7 +410,7 @@ def _by_rule(names: Names, files: Mapping[int, SliceFile], options: OpenOptions,
 def _tensor_parallel(
     names: Names, config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], where: Path
 ) -> int:
-    """Devices that share a product, by the columns of the feed-forward matrix that is cut along them."""
+    """Returns the number of devices that share a product, from the columns of the feed-forward matrix."""
     for ours in _FEED_FORWARD:
         theirs, flip = names.ours.get(("model", ours), ("", False))
         if theirs and row_of(ours).axes[:: -1 if flip else 1][1] == "tp":
@@ -446,7 +447,7 @@ def _rule_cuts(
 
 
 def _stage_size(files: Mapping[int, SliceFile], least: int, where: Path) -> int:
-    """Devices of a stage: as many consecutive ranks as hold tensors of the same names."""
+    """Returns the number of devices of a stage: consecutive ranks that hold tensors of the same names."""
     names = {rank: frozenset(file.tensors) for rank, file in files.items()}
     for size in range(-(-(max(files) + 1) // least) * least, 0, -least):
         groups: dict[int, set[frozenset[str]]] = {}
@@ -460,7 +461,7 @@ def _stage_size(files: Mapping[int, SliceFile], least: int, where: Path) -> int:
 
 
 def _unified_files(path: Path) -> list[Path]:
-    """Files of a folder of unified safetensors, or the one file given."""
+    """Returns the files of a folder of unified safetensors, or the single file given."""
     if path.is_file():
         return [path] if path.suffix == ".safetensors" else []
     if not path.is_dir():

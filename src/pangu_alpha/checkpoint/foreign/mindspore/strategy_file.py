@@ -1,6 +1,6 @@
 """MindSpore's strategy files: how each parameter is cut over the devices of a pipeline stage.
 
-Reads the protobuf (node_strategy.proto) and the JSON form and writes the protobuf, without MindSpore.
+Reads the protobuf (node_strategy.proto) and the JSON form, and writes the protobuf, without MindSpore.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from pangu_alpha.files.shown import quoted
 from pangu_alpha.parallel.axes import grid, single
 from pangu_alpha.parallel.layout import Layout
 
-_MOST_DEVICES = 1 << 20  # of a stage; a damaged number must not ask for more than memory has
-_MERGED = re.compile(r"(?P<stage>\d{1,6})-(?P<name>.+)")  # a name in a file that merges those of all stages
+_MOST_DEVICES = 1 << 20  # of a stage; a damaged number must not make us allocate more memory than there is
+_MERGED = re.compile(r"(?P<stage>\d{1,6})-(?P<name>.+)")  # a name in a file with all stages merged
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Cut:
     """How a parameter is cut over the devices of its stage.
 
     Args:
-        matrix: Shape of the grid of devices, the last axis varying fastest.
-        axes: For every dimension the axes that cut it, outermost first, counted from the grid's last as
-            MindSpore counts; none where it is whole.
-        optimizer_parts: Into how many parts the optimizer's sharding cuts the rows of such a slice.
+        matrix: Shape of the grid of devices; the last axis varies fastest.
+        axes: For every dimension the grid axes that cut it, outermost first, counted from the grid's last
+            axis as MindSpore does; empty for a dimension that is whole.
+        optimizer_parts: Number of parts into which the optimizer's sharding cuts the rows of such a slice.
     """
 
     matrix: tuple[int, ...]
@@ -57,7 +57,7 @@ class Cut:
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """Into how many parts each dimension is cut, the optimizer's sharding not counted."""
+        """Number of parts of each dimension, without the optimizer's sharding."""
         return tuple(math.prod(self.matrix[-1 - axis] for axis in axes) for axes in self.axes)
 
     @property
@@ -66,15 +66,15 @@ class Cut:
         return math.prod(self.parts) * self.optimizer_parts
 
     def whole(self, piece: Sequence[int]) -> tuple[int, ...]:
-        """Shape of the whole by that of a slice."""
+        """Returns the shape of the whole tensor from that of a slice."""
         first, *rest = (size * parts for size, parts in zip(piece, self.parts, strict=True))
         return (first * self.optimizer_parts, *rest)
 
     def box(self, place: int, piece: Sequence[int]) -> Box:
-        """What a device holds.
+        """Returns the box that a device holds.
 
         Args:
-            place: Of the device among those of its stage.
+            place: Index of the device among those of its stage.
             piece: Shape of a slice.
         """
         coordinates = [int(one) for one in np.unravel_index(place, self.matrix)]
@@ -102,8 +102,8 @@ def read_strategy(paths: Iterable[Path]) -> Strategy:
     """Reads one strategy file for all stages, or one or more for each.
 
     Raises:
-        CheckpointError: A file is damaged or none, or two contradict each other.
-        OSError: One cannot be read.
+        CheckpointError: A file is damaged or not a strategy file, or two contradict each other.
+        OSError: A file cannot be read.
     """
     stages: dict[int, dict[str, Cut]] = {}
     paths = list(paths)
@@ -124,10 +124,10 @@ def read_strategy(paths: Iterable[Path]) -> Strategy:
 
 
 def refuse_strategy(where: Path, form: str, options: OpenOptions) -> None:
-    """Refuses a strategy for a checkpoint that none places, unless the options are for several checkpoints.
+    """Refuses a strategy for a form that needs none, unless the options apply to several checkpoints.
 
     Raises:
-        UnclearError: There is one.
+        UnclearError: The options have a strategy.
     """
     if options.strategy is not None and not options.shared:
         raise UnclearError(
@@ -136,11 +136,10 @@ def refuse_strategy(where: Path, form: str, options: OpenOptions) -> None:
 
 
 def strategy_of(layouts: Mapping[str, Layout], plan: ParallelPlan) -> Strategy:
-    """The strategy of a plan.
+    """Returns the strategy of a plan.
 
     Args:
-        layouts: Of its parameters by the names they shall have.
-        plan: The plan.
+        layouts: Layouts of the parameters by the names that they get.
     """
     stages: dict[int, dict[str, Cut]] = {stage: {} for stage in range(plan.pp)}
     sizes = grid(plan)
@@ -155,11 +154,11 @@ def strategy_of(layouts: Mapping[str, Layout], plan: ParallelPlan) -> Strategy:
 
 
 def strategy_bytes(strategy: Strategy) -> bytes:
-    """The file that MindSpore 2.9's tools take as src_strategy_file, all stages merged."""
+    """Encodes the file that MindSpore 2.9's tools take as src_strategy_file, with all stages merged."""
     merged = len(strategy) > 1
     content = [number_field(1, 1)]  # current_stage
     for stage, cuts in strategy.items():
-        # MindSpore takes the stage from the first operator, so that there must be one
+        # MindSpore 2.9 takes the stage from the first operator, so that there must be one
         operator = length_field(1, f"stage{stage}".encode()) + length_field(2, number_field(1, stage))
         content.append(length_field(2, operator))
         for name, cut in cuts.items():
@@ -169,7 +168,7 @@ def strategy_bytes(strategy: Strategy) -> bytes:
 
 
 def _layout(cut: Cut) -> bytes:
-    """ParallelLayouts: grid, map, split shape and offset (both empty), field, step and size of sharding."""
+    """Encodes ParallelLayouts: grid, map, split shape, offset (both empty), field, step, size of sharding."""
     if all(len(axes) < 2 for axes in cut.axes):
         maps = [[axes[0] if axes else -1 for axes in cut.axes]]
     else:
@@ -206,7 +205,7 @@ def _strategy_map(path: Path, data: FileBytes) -> dict[tuple[int, str], Cut]:
     own, items = None, []
     for item in data.fields(0, data.size):
         inner = {one.number: one for one in data.fields(item.start, item.stop)} if item.value is None else {}
-        if item.number == 2 and own is None and 2 in inner:  # an operator, which knows the file's stage
+        if item.number == 2 and own is None and 2 in inner:  # an operator, which contains the file's stage
             numbers = data.fields(inner[2].start, inner[2].stop)
             own = next((one.value for one in numbers if one.number == 1), None)
         elif item.number == 3:
@@ -238,7 +237,7 @@ def _read_dims(data: FileBytes, start: int, stop: int) -> list[int]:
     for one in data.fields(start, stop):
         if one.value is not None:
             dims.append(signed(one.value))
-        else:  # packed: numbers in a row
+        else:  # packed: consecutive numbers
             dims += [signed(value) for value in data.varints(one.start, one.stop)]
         if len(dims) > MOST_AXES:
             raise WireError(f"byte {one.start}: more than {MOST_AXES} dimensions")
@@ -272,10 +271,10 @@ def _read_json(path: Path) -> dict[tuple[int, str], Cut]:
 
 
 def _number(value: Any) -> int:
-    """The value, if it is a whole number.
+    """Returns the value if it is a whole number.
 
     Raises:
-        TypeError: It is something else.
+        TypeError: The value is not a whole number.
     """
     if type(value) is not int:
         raise TypeError(f"{quoted(value)} in the place of a number")
@@ -285,11 +284,11 @@ def _number(value: Any) -> int:
 
 
 def _list(value: Any) -> list[Any]:
-    """The value, if it is a list of at most as many entries as a tensor has dimensions.
+    """Returns the value if it is a list of at most as many entries as a tensor has dimensions.
 
     Raises:
-        TypeError: It is something else.
-        ValueError: It is longer.
+        TypeError: The value is not a list.
+        ValueError: The list is longer.
     """
     if not isinstance(value, list):
         raise TypeError(f"{quoted(value)} in the place of a list")

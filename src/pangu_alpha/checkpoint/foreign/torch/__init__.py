@@ -1,3 +1,3 @@
-"""What the ports of PanGu-alpha to PyTorch wrote: Hugging Face's form and Megatron's."""
+"""The forms of PanGu-alpha's ports to PyTorch: Hugging Face's and Megatron-LM's."""
 
 __all__ = ["huggingface", "megatron", "ports", "torch_file"]

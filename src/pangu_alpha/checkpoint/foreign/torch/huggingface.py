@@ -1,6 +1,6 @@
 """The Hugging Face port (GPTPanguForCausalLM): safetensors or pytorch_model.bin, and config.json.
 
-Its graph is that of the released 2.6B and 13B. Nothing here runs code of a checkpoint or needs torch.
+Its graph is that of the released 2.6B and 13B. Neither runs a checkpoint's code nor needs torch.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ PORT = Port(
 
 _FILES = ("model.safetensors", "pytorch_model.bin")  # each single, or several with an index
 _ANCHORS = (_QUERIES, _QUERIES.removeprefix("transformer."))
-_MASKS = re.compile(r"transformer\.h\.\d+\.attn\.(masked_)?bias")  # of causal attention: no weights
+_MASKS = re.compile(r"transformer\.h\.\d+\.attn\.(masked_)?bias")  # of causal attention; not weights
 _OLDER = re.compile(r"(transformer\.h\.\d+\.attn\.)out_proj(\..+)")  # the port's first name of c_proj
 # transformers' activations -> ours. Its "gelu" is that of the error function.
 _ACTIVATIONS = {
@@ -79,7 +79,7 @@ _SIZES = {
     FEED_FORWARD: ("intermediate_size", "n_inner"),
     TIED: ("tie_word_embeddings",),
 }
-_BASE = "transformer."  # before all names but the head's; the base model's own files go without
+_BASE = "transformer."  # prefix of all names but the head's; files of the base model lack it
 _COMPARED = 1 << 20  # numbers of the head and of the table that are compared at a time
 
 
@@ -89,7 +89,7 @@ def recognises(path: Path) -> bool:
         for name in _FILES:
             if (path / f"{name}.index.json").exists():
                 return _QUERIES in _base_names(unwrapped(_index(path / f"{name}.index.json"), _ANCHORS)[0])
-        if (path / _FILES[1]).exists():  # no other form's; what is wrong with it is said when it is opened
+        if (path / _FILES[1]).exists():  # certainly this form; opening it reports what is wrong
             return True
         if _is_the_ports(path / CONFIG):
             return True
@@ -99,7 +99,7 @@ def recognises(path: Path) -> bool:
 
 
 def _is_the_ports(config: Path) -> bool:
-    """Whether a config.json names the port; one that cannot be read tells nothing here."""
+    """Whether a config.json names the port; false if it cannot be read."""
     try:
         return config.is_file() and _MODEL_TYPE.encode() in read_bytes(config)
     except (OSError, CheckpointError):
@@ -111,11 +111,11 @@ def open_(path: Path, options: OpenOptions) -> Source:
 
     Args:
         path: A folder with model.safetensors or pytorch_model.bin, single or with an index, or such a file.
-        options: `model` where config.json is missing and the hidden size is none of the shipped models'.
+        options: `model` is needed if config.json is missing and no shipped model has this hidden size.
 
     Raises:
-        CheckpointError: A file is missing or damaged, names code, or tensors are missing (they are listed),
-            too many or of another shape; or the head is not the table's copy.
+        CheckpointError: A file is missing or damaged or names code; tensors are missing (they are listed),
+            extra or of another shape; or the head is not a copy of the table.
         ConfigError: config.json or the model given breaks a rule.
     """
     weights = _weights_of(path)
@@ -134,15 +134,14 @@ def open_(path: Path, options: OpenOptions) -> Source:
 
 
 def port_json(config: ModelConfig, dtype: str, end_of_text: int | None = None) -> dict[str, Any]:
-    """The config.json of an export.
+    """Returns the config.json of an export.
 
     Field names are those of the port's GPTPanguConfig. The activation is named as transformers computes it
     ("gelu_new" is the tanh form); `auto_map` points to the port's own files, which its users have.
 
     Args:
-        config: The network's shape.
-        dtype: Of the stored weights.
-        end_of_text: Id where a text begins and ends; None is the port's own.
+        dtype: Type of the stored weights.
+        end_of_text: Id with which a text begins and ends; None is the port's own default.
     """
     ends = _END_OF_TEXT if end_of_text is None else end_of_text
     activation = {"gelu": "gelu_new", "fast_gelu": "quick_gelu"}[config.activation]
@@ -175,7 +174,7 @@ def port_json(config: ModelConfig, dtype: str, end_of_text: int | None = None) -
 
 
 def _weights_of(path: Path) -> list[Path]:
-    """The files that hold the weights at a path."""
+    """Returns the files that hold the weights at a path."""
     if path.is_file():
         return [path]
     for name in _FILES:
@@ -185,13 +184,13 @@ def _weights_of(path: Path) -> list[Path]:
             if missing := [file.name for file in files if not file.exists()]:
                 raise CheckpointError(f"{path}: {index.name} names files that are missing: {few(missing)}")
             return files
-        if (path / name).exists():  # what is no file is refused when it is opened
+        if (path / name).exists():  # opening it refuses what is not a file
             return [path / name]
     raise CheckpointError(f"{path}: neither {' nor '.join(_FILES)}, nor an index of such files")
 
 
 def _index(file: Path) -> dict[str, Any]:
-    """File of every tensor."""
+    """Reads the file name of every tensor from an index."""
     found = read_mapping(file).get("weight_map")
     if not isinstance(found, dict):
         raise CheckpointError(f"{file}: no index: it has no weight_map")
@@ -199,7 +198,7 @@ def _index(file: Path) -> dict[str, Any]:
 
 
 def _locate(files: list[Path], where: Path) -> tuple[dict[str, Stored], list[str]]:
-    """All tensors of some files, under the port's newer names; and what was taken off them."""
+    """Returns all tensors of some files under the port's newer names, and notes about removed prefixes."""
     found: dict[str, Stored] = {}
     for file in files:
         for name, stored in tensors_of(file).items():
@@ -223,14 +222,14 @@ def _locate(files: list[Path], where: Path) -> tuple[dict[str, Stored], list[str
 
 
 def _base_names(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The tensors by the names of the whole model, if they are by those of its base."""
+    """Returns the tensors under the whole model's names, if they have those of its base model."""
     if _QUERIES in found or _QUERIES.removeprefix(_BASE) not in found:
         return dict(found)
     return {name if name == HEAD else _BASE + name: each for name, each in found.items()}
 
 
 def _said(path: Path, files: list[Path]) -> tuple[dict[str, Any], list[Statement], list[str]]:
-    """What the header of one of our exports, else config.json, says of the model; its sizes; and remarks."""
+    """Returns what an export's header, or else config.json, states: fields of the model, sizes, notes."""
     said: dict[str, Any] = {}
     statements: list[Statement] = []
     if files[0].suffix == ".safetensors" and (said := exported_model(files[0])):
@@ -249,7 +248,7 @@ def _said(path: Path, files: list[Path]) -> tuple[dict[str, Any], list[Statement
 
 
 def _network(file: Path, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What config.json says of the network beside its sizes; and remarks."""
+    """Returns the fields that config.json states besides the sizes, and notes."""
     said = {ours: values[theirs] for theirs, ours in _FIELDS.items() if theirs in values}
     for theirs in (name for name in _FIELDS if name in values):
         if type(values[theirs]) not in (int, float) or not 0 <= values[theirs] < 1:
@@ -268,10 +267,10 @@ def _network(file: Path, values: Mapping[str, Any]) -> tuple[dict[str, Any], lis
 
 
 def _sizes(found: Mapping[str, Stored], where: Path) -> dict[str, int]:
-    """Fields of ModelConfig that shapes show.
+    """Returns fields of ModelConfig that follow from shapes.
 
     Raises:
-        CheckpointError: A table is missing or no matrix, or there are gaps between the layers.
+        CheckpointError: A table is missing or not a matrix, or there are gaps between the layers.
     """
     word, position = (PORT.name_of(row_by_length(size)) for size in ("vocab_size", "seq_length"))
     if missing := [name for name in (word, position) if name not in found]:
@@ -292,7 +291,7 @@ def _sizes(found: Mapping[str, Stored], where: Path) -> dict[str, int]:
 
 
 def _check_head(head: Stored, table: Stored, where: Path) -> None:
-    """Makes sure that the head is the table, as it is here."""
+    """Checks that the head equals the table, because our models tie the two."""
     if head.shape == table.shape and _same_numbers(head, table):
         return
     raise CheckpointError(
@@ -302,7 +301,7 @@ def _check_head(head: Stored, table: Stored, where: Path) -> None:
 
 
 def _same_numbers(one: Stored, other: Stored) -> bool:
-    """Whether two tensors of one shape hold the same numbers, of whatever types."""
+    """Whether two tensors of one shape hold the same numbers, whatever their types."""
     first, second = one.pieces[0], other.pieces[0]
     if (first.file, first.extents, first.dtype) == (second.file, second.extents, second.dtype):
         return True

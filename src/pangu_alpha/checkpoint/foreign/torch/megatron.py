@@ -1,7 +1,7 @@
 """PanGu-alpha for Megatron-LM, as its lab published it: mp_rank_XX/model_optim_rng.pt, or our export of it.
 
-Cut over model-parallel ranks as Megatron-LM cuts: columns by rows of the stored [out, in], rows by columns.
-The optimizer of these files is left aside: Megatron-LM stores it flat, without names.
+Tensors are cut over model-parallel ranks as in Megatron-LM: column-parallel ones by rows of the stored
+[out, in], row-parallel ones by columns. The optimizer is left out: Megatron-LM stores it flat, without names.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from pangu_alpha.files.shown import quoted
 from pangu_alpha.network.parameters import TIED_TABLE, row_by_length, rows_of
 
 _NORM = ("gamma", "beta")
-_SAMPLE = 4096  # numbers of a tensor that tell it from that of another save
+_SAMPLE = 4096  # numbers of a tensor that suffice to distinguish two saves
 _DRIFT = 0.1  # share of the largest number by which copies of one save may differ
 
 PORT = Port(
@@ -82,8 +82,8 @@ _ARGUMENTS = {
 
 _TABLE = PORT.name_of(TIED_TABLE)
 _QUERIES, _POSITIONS = PORT.outside["query_embedding.table"], PORT.name_of(row_by_length("seq_length"))
-# Dimension over which ranks share a tensor, by the end of its name; what is not here is the same on all.
-# Megatron-LM cuts as we do, and the queries' table, too.
+# Dimension along which ranks share a tensor, by the end of its name; others are the same on all ranks.
+# The same dimensions as in our plans, and the query table as well.
 _CUT = {
     PORT.name_of(row): next(place for place, axis in enumerate(row.axes) if axis)
     for row in rows_of(ModelConfig)
@@ -98,7 +98,7 @@ _PIECES = 40000  # of the released vocabulary; rows of the table beyond them are
 
 
 def recognises(path: Path) -> bool:
-    """Whether a path holds model-parallel ranks, is a file of torch.save, or has tensors named like these."""
+    """Whether a path has model-parallel ranks, is a file of torch.save, or has tensors with these names."""
     try:
         if path.is_dir():
             return any(_RANK.fullmatch(entry.name) for entry in _iteration(path).iterdir())
@@ -115,12 +115,12 @@ def open_(path: Path, options: OpenOptions) -> Source:
     Args:
         path: A folder with mp_rank_00 ... or one around it (iter_0001000, release), one such file, or a
             safetensors file of our export.
-        options: `model` where rows of the table cannot be told from padding, or the number of heads is
-            said nowhere.
+        options: `model` is needed if rows of the table cannot be told from padding, or the number of heads is
+            not recorded.
 
     Raises:
-        CheckpointError: A rank is missing or of another save, a file is damaged or names code, or tensors are
-            missing (they are listed), too many or of another shape.
+        CheckpointError: A rank is missing or of another save; a file is damaged or names code; or tensors are
+            missing (they are listed), extra or of another shape.
         ConfigError: The model given breaks a rule.
     """
     if path.suffix == ".safetensors":
@@ -148,10 +148,10 @@ def open_(path: Path, options: OpenOptions) -> Source:
 
 
 def _rank_files(path: Path) -> list[Path]:
-    """The file of every rank, in order.
+    """Returns the file of every rank, in order.
 
     Raises:
-        CheckpointError: One is missing between others.
+        CheckpointError: A rank is missing between others.
     """
     found: dict[int, Path] = {}
     for entry in _iteration(path).iterdir():
@@ -166,7 +166,7 @@ def _rank_files(path: Path) -> list[Path]:
 
 
 def _iteration(path: Path) -> Path:
-    """The folder of the iteration that latest_checkpointed_iteration.txt names, if there is one."""
+    """Returns the folder of the iteration that latest_checkpointed_iteration.txt names, if there is one."""
     if (path / _LATEST).is_file():
         word = read_text(path / _LATEST, most=1000).strip()
         name = f"iter_{int(word):07d}" if _NUMBER.fullmatch(word) else word
@@ -176,7 +176,7 @@ def _iteration(path: Path) -> Path:
 
 
 def _weights(value: Any, file: Path) -> tuple[dict[str, Stored], list[str]]:
-    """The language model's tensors of one rank's file, by names without what is around them; and notes."""
+    """Returns the language model's tensors of one rank's file, without prefixes of their names; and notes."""
     root = value
     for key in (*_ROOTS, "language_model"):
         root = root.get(key, root) if isinstance(root, dict) else root
@@ -193,7 +193,7 @@ def _weights(value: Any, file: Path) -> tuple[dict[str, Stored], list[str]]:
 
 
 def _bare(found: Mapping[str, Stored], where: Path) -> tuple[dict[str, Stored], list[str]]:
-    """Tensors by their names without a known front; and notes."""
+    """Returns tensors by their names without a known prefix; and notes."""
     try:
         tensors, notes = unwrapped(found, [_QUERIES], ["language_model."])
     except CheckpointError as error:
@@ -202,7 +202,7 @@ def _bare(found: Mapping[str, Stored], where: Path) -> tuple[dict[str, Stored], 
 
 
 def _statements(value: Any, file: Path) -> list[Statement]:
-    """The sizes that the program's arguments in a rank's file say."""
+    """Returns the sizes that the program's arguments in a rank's file state."""
     arguments = value.get("args") if isinstance(value, dict) else None
     if not isinstance(arguments, Inert) or not isinstance(arguments.state, dict):
         return []
@@ -215,7 +215,7 @@ def _statements(value: Any, file: Path) -> list[Statement]:
 
 
 def _said(value: Any) -> tuple[dict[str, Any], int]:
-    """Heads and iteration that a rank's file says."""
+    """Returns the number of heads and the iteration that a rank's file states."""
     arguments = value.get("args") if isinstance(value, dict) else None
     state = arguments.state if isinstance(arguments, Inert) and isinstance(arguments.state, dict) else {}
     heads, step = state.get("num_attention_heads"), value.get("iteration", 0)
@@ -224,10 +224,10 @@ def _said(value: Any) -> tuple[dict[str, Any], int]:
 
 
 def _all_say(values: Sequence[Any], files: Sequence[Path], where: Path) -> tuple[dict[str, Any], int]:
-    """Heads and iteration, which all ranks must say alike.
+    """Returns the number of heads and the iteration, which all ranks must state alike.
 
     Raises:
-        CheckpointError: One says something else than rank 0.
+        CheckpointError: A rank differs from rank 0.
     """
     first, *others = map(_said, values)
     for file, said in zip(files[1:], others, strict=True):
@@ -244,10 +244,10 @@ def _words(said: Mapping[str, Any], step: int) -> str:
 
 
 def _join(ranks: Sequence[Mapping[str, Stored]], where: Path) -> tuple[dict[str, Stored], tuple[str, ...]]:
-    """Every tensor, of the slices of all ranks; and what else should be known.
+    """Joins every tensor from the slices of all ranks; returns them and notes for the user.
 
     Raises:
-        CheckpointError: The ranks hold different tensors, or something else of what all hold.
+        CheckpointError: The ranks hold different tensors, or differ in one that all of them hold whole.
     """
     for number, rank in enumerate(ranks):
         if unlike := sorted(set(rank) ^ set(ranks[0])):
@@ -260,7 +260,7 @@ def _join(ranks: Sequence[Mapping[str, Stored]], where: Path) -> tuple[dict[str,
     for name in ranks[0]:
         axis = next((axis for end, axis in _CUT.items() if name.endswith(end)), None)
         if name == _QUERIES and positions is not None:
-            # Cut in some versions of the port, whole in others; its rows are as many as the positions'.
+            # Cut in some versions of the port, whole in others; it has as many rows as the position table.
             axis = axis if ranks[0][name].shape != positions.shape else None
         slices = [rank[name] for rank in ranks]
         if (axis or 0) >= len(slices[0].shape):
@@ -284,10 +284,10 @@ def _join(ranks: Sequence[Mapping[str, Stored]], where: Path) -> tuple[dict[str,
 
 
 def _distance(copies: Sequence[Stored], name: str) -> tuple[float, int]:
-    """Largest difference of the ranks' copies from rank 0's as a share of its largest number, and whose.
+    """Returns the largest difference of the ranks' copies from rank 0's, and the rank that has it.
 
-    The first rows are compared. Megatron-LM updates such tensors on every rank for itself, so that they may
-    drift apart by rounding.
+    The difference is a share of the copy's largest number; only the first rows are compared. Megatron-LM
+    updates such tensors on every rank separately, so that they may drift apart by rounding.
     """
     shape = copies[0].shape
     rows = max(1, min(shape[0], _SAMPLE // math.prod(shape[1:])))
@@ -309,9 +309,9 @@ def _concatenate(slices: Sequence[Stored], axis: int) -> Stored:
 def _vocabulary(
     found: Mapping[str, Stored], said: Mapping[str, Any], options: OpenOptions, where: Path
 ) -> tuple[int, tuple[str, ...]]:
-    """Rows of the table that are pieces of the vocabulary, and a sentence where that is assumed."""
+    """Returns how many rows of the table are pieces of the vocabulary, and a note if that is assumed."""
     rows = matrix(found, _TABLE, where)[0]
-    if "vocab_size" in said:  # by our own export, which has no padding
+    if "vocab_size" in said:  # stated by our own export, which has no padding
         return rows, ()
     if options.model is not None:
         vocabulary = given_model(options.model).vocab_size

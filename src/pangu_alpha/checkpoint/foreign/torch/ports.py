@@ -1,6 +1,6 @@
-"""What the two PyTorch ports of PanGu-alpha share: our names to theirs, the model's shape, a Source of it.
+"""The common part of the two PyTorch ports of PanGu-alpha: names, the model's shape, and a Source.
 
-Both store linear weights as [out, in], as we do. Knows no file.
+Both store linear weights as [out, in], as we do. Does not know which files make up a checkpoint.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from pangu_alpha.files.shown import quoted
 from pangu_alpha.network.parameters import QUERY_LAYER, layer_names, parameter_shapes
 from pangu_alpha.network.rows import Row
 
-END_OF_DOCUMENT = "end_of_document"  # key of a manifest's state: name of the piece between documents
+END_OF_DOCUMENT = "end_of_document"  # key of Manifest.state: name of the piece between documents
 METADATA = "pangu_alpha.model"  # key of a safetensors header under which our exports keep the shape
 
 
 @dataclass(frozen=True)
 class Port:
-    """How a port calls the tensors.
+    """The names that a port gives to tensors.
 
     Args:
-        outside: Our name -> theirs, of what is in no layer.
-        inside: The same within a layer.
-        layer: Theirs of a layer, with {} for its number.
-        query_layer: Theirs of the query layer, with {} for the number of layers below it.
+        outside: Our name -> the port's name, for tensors outside the layers.
+        inside: The same for tensors within a layer.
+        layer: The port's prefix of a layer, with {} for its number.
+        query_layer: The port's prefix of the query layer, with {} for the number of layers below it.
     """
 
     outside: Mapping[str, str]
@@ -55,10 +55,10 @@ class Port:
     query_layer: str
 
     def names(self, num_layers: int) -> dict[str, str]:
-        """Their name of every parameter.
+        """Returns the port's name of every parameter.
 
         Args:
-            num_layers: The query layer included.
+            num_layers: Including the query layer.
         """
         names = dict(self.outside)
         for number, ours in enumerate(layer_names(num_layers)):
@@ -67,12 +67,12 @@ class Port:
         return names
 
     def name_of(self, row: Row) -> str:
-        """Theirs of a row of the table of parameters, within a layer where it is in one."""
+        """Returns the port's name of a row of the parameter table, relative to its layer if it is in one."""
         return self.inside[row.part] if row.layers else self.outside[row.name]
 
 
 def both(ours: str, theirs: str, last: tuple[str, str] = ("weight", "bias")) -> dict[str, str]:
-    """Weight and bias of a linear layer or, with gamma and beta, of a norm."""
+    """Maps weight and bias of a linear layer or, with gamma and beta, of a norm."""
     return {f"{ours}.{own}": f"{theirs}.{name}" for own, name in zip(last, ("weight", "bias"), strict=True)}
 
 
@@ -83,21 +83,21 @@ def port_config(
     options: OpenOptions,
     where: Path,
 ) -> tuple[ModelConfig, tuple[str, ...]]:
-    """The network's shape.
+    """Derives the network's shape from tensors, files and options.
 
     Args:
-        sizes: Sizes that the tensors show; see `sizes.refuse_contradictions`.
-        said: Fields of ModelConfig that a file beside them says.
-        statements: What files say of the sizes.
-        options: What the user says, which comes first.
-        where: Where the tensors are, for errors.
+        sizes: Sizes that follow from the tensors; see `sizes.refuse_contradictions`.
+        said: Fields of ModelConfig that a file beside the tensors states.
+        statements: Sizes that files state.
+        options: The user's options, which take precedence.
+        where: The checkpoint, for errors.
 
     Returns:
         The shape, and a sentence for everything that was assumed.
 
     Raises:
-        CheckpointError: The number of heads, which no shape shows, is said nowhere; or what is said
-            contradicts the tensors or what another place says.
+        CheckpointError: The number of heads, which no shape shows, is not stated; or a statement contradicts
+            the tensors or another statement.
         ConfigError: The model that the user names does not exist, or a field breaks a rule.
     """
     own = {name: sizes[name] for name in FIELDS if name in sizes}
@@ -123,7 +123,7 @@ def port_config(
 def _heads(
     sizes: Mapping[str, Any], statements: Sequence[Statement], where: Path
 ) -> tuple[int, tuple[str, ...]]:
-    """The number of heads that is stated, or that of the shipped model of this width; and a note."""
+    """Returns the stated number of heads, or that of the shipped model of this width; and a note."""
     shipped = {config.hidden_size: config for config in map(load_model_config, MODEL_NAMES)}
     hidden = sizes["hidden_size"]
     usual = shipped.get(hidden)
@@ -154,19 +154,18 @@ def port_source(
     notes: Sequence[str] = (),
     step: int = 0,
 ) -> Source:
-    """Tensors under a port's names as a Source by ours.
+    """Returns tensors under a port's names as a Source under our names.
 
     Args:
         path: What was opened.
-        form: What it is.
-        config: The network's shape.
-        names: Our name -> theirs.
-        found: The tensors by their names, and no others.
-        notes: What the user should know.
-        step: Optimizer steps done, as far as known.
+        form: Description of the form, to be shown to the user.
+        names: Our name -> the port's name.
+        found: The model's tensors by the port's names, and no others.
+        notes: Sentences to be shown to the user.
+        step: Optimizer steps done, if known.
 
     Raises:
-        CheckpointError: Tensors are missing, too many or of another shape; all are listed.
+        CheckpointError: Tensors are missing, extra or of another shape; all are listed.
     """
     expected = {names[ours]: (shape, None) for ours, shape in parameter_shapes(config).items()}
     compare_tensors(expected, {name: (stored.shape, None) for name, stored in found.items()}, str(path))
@@ -182,10 +181,10 @@ def port_source(
 
 
 def stated_end_of_document(source: Source) -> str | None:
-    """Name of the piece between documents as a checkpoint says it; None where it does not.
+    """Returns the name of the piece between documents that a checkpoint records, or None.
 
     Raises:
-        CheckpointError: What it says is no text.
+        CheckpointError: The record is not text.
     """
     name = source.manifest.state.get(END_OF_DOCUMENT)
     if name is not None and not isinstance(name, str):
@@ -197,29 +196,29 @@ def stated_end_of_document(source: Source) -> str | None:
 
 
 def vocabulary_places(path: Path) -> list[Path]:
-    """Where the vocabulary of a checkpoint may lie: in it or beside it, or in the two folders around it."""
+    """Returns where a checkpoint's vocabulary may lie: in it, beside it, or in the two folders above."""
     return [folder / VOCABULARY for folder in (path, *path.absolute().parents[:2])]
 
 
 def model_metadata(config: ModelConfig) -> dict[str, str]:
-    """What our exports put into a safetensors header, so that they come back without questions."""
+    """Returns what our exports store in a safetensors header, so that they can be opened without options."""
     return {METADATA: json.dumps(to_mapping(config)), "format": "pt"}
 
 
 def exported_model(file: Path) -> dict[str, Any]:
-    """Fields of ModelConfig from the header of one of our exports; none from any other safetensors file.
+    """Returns fields of ModelConfig from the header of one of our exports; none for other safetensors files.
 
     Raises:
-        CheckpointError: It is none, cut or damaged.
+        CheckpointError: The file is not safetensors, truncated or damaged.
     """
     return mapping_of(read_metadata(file).get(METADATA, "{}"), f"{file}: what its header says of the model")
 
 
 def tensors_of(file: Path) -> dict[str, Stored]:
-    """Tensors of a safetensors or torch file, by name.
+    """Returns the tensors of a safetensors or torch file, by name.
 
     Raises:
-        CheckpointError: It is neither, or damaged, or names code.
+        CheckpointError: The file is neither, or is damaged, or names code.
     """
     if is_torch_file(file):
         return {name: tensor.stored(file.name) for name, tensor in flatten(read_torch_file(file)).items()}

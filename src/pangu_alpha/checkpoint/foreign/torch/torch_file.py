@@ -1,6 +1,6 @@
-"""A file of torch.save without torch: which tensor lies at which bytes. Runs no code that the file names.
+"""Reads files of torch.save without torch: which tensor lies at which bytes. Runs no code that a file names.
 
-The pickle inside is read by an Unpickler that knows a fixed list of names and gives inert objects for them.
+An Unpickler that knows a fixed list of names reads the pickle inside, and makes inert objects for them.
 """
 
 from __future__ import annotations
@@ -40,35 +40,33 @@ _INERT = {
 }  # fmt: skip
 # The magic number 0x1950A86A20F9469CFC6C as a pickle, the first bytes of files of torch before 1.6.
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-# What zipfile raises for damaged, encrypted and unknown archives.
+# Raised by zipfile for damaged, encrypted and unknown archives.
 _ZIP_ERRORS = (
     OSError, zipfile.BadZipFile, RuntimeError, ValueError, OverflowError, EOFError, zlib.error, struct.error,
 )  # fmt: skip
-# What pickle's interpreter, in Python, raises for bytes that are no pickle.
+# Raised by pickle's Python interpreter for bytes that are not a pickle.
 _PICKLE_ERRORS = (
     pickle.UnpicklingError, LookupError, AttributeError, TypeError, ValueError, EOFError, AssertionError,
     struct.error, ArithmeticError, NameError, MemoryError, RecursionError,
 )  # fmt: skip
-# Python's objects take up to some 80 bytes for one of the pickle's, which may lie in the zip a thousand
-# times smaller. So it is held to a share of the file beyond what any small one needs, and to a largest size.
+# Python's objects take up to some 80 bytes for one byte of the pickle, which the zip may have compressed a
+# thousandfold. So the pickle's size is limited, absolutely and by a share of the file's size.
 _SMALL_PICKLE, _SHARE, _MOST_PICKLE = 1 << 20, 64, 16 << 20  # bytes; a checkpoint's has some 200 a tensor
 _DEEPEST = 50  # mappings in mappings
 _MOST_LETTERS = 4 << 20  # of all names together, joined by dots
-# Numbers below which no two keys have the same hash, by which a mapping would become a list to be searched.
+# Whole numbers below it have different hashes; equal ones would turn a mapping into a linear search.
 _MOST_KEY = 1 << 60
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile inflates the others without a bound
-_MOST_ARGUMENTS = 1 << 20  # of all calls; one tuple of them may be given to as many calls as there are bytes
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile decompresses the others without a bound
+_MOST_ARGUMENTS = 1 << 20  # of all calls; one tuple may be passed to as many calls as there are bytes
 
 
 class TorchTensor(NamedTuple):
     """A tensor of a torch file.
 
     Args:
-        file: The file.
-        shape: Its shape.
-        dtype: numpy's name of its type, or "bfloat16".
-        offset: Of its first byte in the file.
-        bytes: Their number.
+        dtype: numpy's name of the type, or "bfloat16".
+        offset: Position of its first byte in the file.
+        bytes: Number of bytes.
     """
 
     file: Path
@@ -78,13 +76,16 @@ class TorchTensor(NamedTuple):
     bytes: int
 
     def stored(self, label: str = "") -> Stored:
-        """The tensor as a whole of one piece."""
+        """Returns the tensor as a single piece."""
         where = ((self.offset, self.bytes),)
         return Stored(self.shape, (Piece(whole(self.shape), self.file, where, self.dtype, label=label),))
 
 
 class _Mapping(dict):
-    """Stands for OrderedDict; copies no other and has no attributes: it is as large as the pickle says."""
+    """Replaces OrderedDict.
+
+    Cannot copy another mapping and has no attributes, so that its size is bounded by the pickle's.
+    """
 
     __slots__ = ()
 
@@ -92,11 +93,11 @@ class _Mapping(dict):
         super().__init__()
 
     def __setstate__(self, _: Any) -> None:
-        """Leaves a module's _metadata aside."""
+        """Ignores a module's _metadata."""
 
 
 class Inert:
-    """Stands for an object of the file that is no tensor; keeps what it was made of, does nothing."""
+    """Replaces an object of the file that is not a tensor; keeps its arguments and does nothing."""
 
     arguments: tuple[Any, ...]
     state: Any
@@ -110,11 +111,11 @@ class Inert:
         self.state = state
 
     def extend(self, _: Any) -> None:
-        """Where pickle appends to it as to a list."""
+        """Ignores items that pickle appends to it as to a list."""
 
 
 def is_torch_file(path: Path) -> bool:
-    """Whether a file is one of torch.save, of the zip form or of the older one."""
+    """Whether torch.save wrote a file, in the zip form or the older one."""
     try:
         with open(check_file(path), "rb") as file:
             if file.read(len(_LEGACY)) == _LEGACY:
@@ -125,13 +126,14 @@ def is_torch_file(path: Path) -> bool:
 
 
 def read_torch_file(path: Path) -> Any:
-    """What torch.load would give, with TorchTensor for tensors and Inert for all but plain values.
+    """Returns what torch.load would, with TorchTensor for tensors and Inert for all but plain values.
 
-    It takes time and memory of some times the file's size at most, whatever is in it.
+    Time and memory are bounded by a small multiple of the file's size, whatever the file contains.
 
     Raises:
-        CheckpointError: It is not such a file, of the form before torch 1.6, damaged, names something that
-            is not on the list, holds a tensor that is not contiguous, or mappings without end.
+        CheckpointError: The file is not of torch.save, is of the form before torch 1.6, or is damaged; or it
+            names something that is not on the list, or has a tensor that is not contiguous, or endless
+            mappings.
     """
     path = Path(path)
     with open(check_file(path), "rb") as file:
@@ -150,13 +152,13 @@ def read_torch_file(path: Path) -> Any:
 
 
 def damaged_entries(path: Path) -> Iterator[str]:
-    """Reads a torch file whole and yields a sentence for the first entry that its zip checksum refutes."""
+    """Reads a whole torch file and yields a sentence for the first entry that contradicts its checksum."""
     try:
         with zipfile.ZipFile(path) as archive:
             said, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
             if strange := _strange_entry(archive):
                 yield f"{path.name}: {strange}"
-            elif said > size + _MOST_PICKLE:  # of entries that share bytes, or inflate without end
+            elif said > size + _MOST_PICKLE:  # entries overlap, or decompress without end
                 yield f"{path.name}: its entries of {said:,} bytes do not fit a file of {size:,}"
             elif bad := archive.testzip():
                 yield f"{path.name}: {bad}: the zip's CRC-32 does not fit its bytes"
@@ -165,7 +167,7 @@ def damaged_entries(path: Path) -> Iterator[str]:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, TorchTensor]:
-    """Tensors of nested mappings, of what `read_torch_file` gave, under their keys joined by dots."""
+    """Returns the tensors of nested mappings from `read_torch_file`, with their keys joined by dots."""
     if isinstance(value, TorchTensor):
         return {prefix: value}
     found: dict[str, TorchTensor] = {}
@@ -176,7 +178,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, TorchTensor]:
 
 
 class _Archive:
-    """The zip around a pickle and the storages it refers to."""
+    """The zip file around a pickle and the storages to which it refers."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, file: Any) -> None:
         self._path, self._archive, self._file = path, archive, file
@@ -190,7 +192,7 @@ class _Archive:
         self._places: dict[str, tuple[int, int]] = {}
 
     def load(self) -> Any:
-        """The value of the pickle."""
+        """Returns the value of the pickle."""
         order = self._folder + "byteorder"
         if order in self._archive.namelist() and self._archive.open(order).read(9) != b"little":
             raise self.refuse("its numbers are big-endian; write it on a little-endian machine")
@@ -198,7 +200,7 @@ class _Archive:
         if size > min(_MOST_PICKLE, _SMALL_PICKLE + os.fstat(self._file.fileno()).st_size // _SHARE):
             raise self.refuse(f"its pickle of {size:,} bytes is beyond any weights'; save the weights alone")
         with self._archive.open(self._pickle) as entry:
-            data = entry.read(size)  # no more than it says: `read` of all would inflate whatever there is
+            data = entry.read(size)  # a bare `read` would decompress more than the stated size
         try:
             value = _Unpickler(io.BytesIO(data), self).load()
         except CheckpointError:
@@ -209,7 +211,7 @@ class _Archive:
         return value
 
     def _check_names(self, value: Any) -> None:
-        """Makes sure that `flatten` ends soon: a mapping may hold itself, or another one many times."""
+        """Checks that `flatten` ends soon: a mapping may contain itself, or another one many times."""
         level, letters = [(value, 0)], 0
         for _ in range(_DEEPEST):
             below = []
@@ -226,11 +228,11 @@ class _Archive:
             )
 
     def refuse(self, said: str) -> CheckpointError:
-        """An error about this file."""
+        """Returns an error about this file."""
         return CheckpointError(f"{self._path}: {said}")
 
     def tensor(self, storage: Any, first: int, shape: Any, strides: Any) -> TorchTensor:
-        """A view of a storage, as torch's functions rebuild it."""
+        """Returns a view of a storage, as torch's functions rebuild it."""
         if not isinstance(storage, _Storage):
             raise self.refuse("a tensor of something that is no storage")
         shape, strides = tuple(shape), tuple(strides)
@@ -249,7 +251,7 @@ class _Archive:
         return TorchTensor(self._path, shape, storage.dtype, begin + offset, count)
 
     def _place(self, key: str) -> tuple[int, int]:
-        """Offset and length of a storage's bytes in the file."""
+        """Returns offset and length of a storage's bytes in the file."""
         if key not in self._places:
             try:
                 info = self._archive.getinfo(f"{self._folder}data/{key}")
@@ -258,7 +260,7 @@ class _Archive:
             if info.compress_type != zipfile.ZIP_STORED:
                 raise self.refuse(f"{info.filename} is compressed; torch stores its tensors as they are")
             self._file.seek(info.header_offset)
-            head = self._file.read(30)  # of a zip's entry; name and extra field follow (APPNOTE 4.3.7)
+            head = self._file.read(30)  # a zip entry's header; name and extra field follow (APPNOTE 4.3.7)
             names = int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
             begin = info.header_offset + 30 + names
             if begin + info.file_size > os.fstat(self._file.fileno()).st_size:
@@ -267,7 +269,7 @@ class _Archive:
         return self._places[key]
 
 
-# Named tuples, because a pickle can set the attributes of any object that has a __dict__.
+# Named tuples, because a pickle can set attributes of any object that has a __dict__.
 class _Storage(NamedTuple):
     key: str
     dtype: str
@@ -287,7 +289,7 @@ class _Unpickler(_PythonUnpickler):
     def __init__(self, data: io.BytesIO, archive: _Archive) -> None:
         super().__init__(data)
         self._archive = archive
-        self._arguments = 0  # given to calls until now
+        self._arguments = 0  # passed to calls so far
         self._inert: dict[str, type[Inert]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
@@ -321,7 +323,7 @@ class _Unpickler(_PythonUnpickler):
         return self._archive.tensor(storage, first, shape, strides)
 
     def _refuse_keys(self, keys: list[Any]) -> None:
-        # The hash of a tuple walks all it holds: of tuples in each other, for ever or beyond the C stack.
+        # The hash of a tuple visits all it contains: nested tuples could take for ever or overflow the stack.
         if any(isinstance(key, tuple) for key in keys):
             raise pickle.UnpicklingError("a key that is a tuple")
         if any(isinstance(key, int) and abs(key) >= _MOST_KEY for key in keys):
@@ -398,12 +400,12 @@ def _contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
 
 
 def _words(error: BaseException) -> str:
-    """An error's kind and text; of what it holds no more than can be written soon."""
+    """Returns an error's kind and text, shortened so that huge values in it are never written out."""
     return f"{type(error).__name__}: {quoted(error.args[0] if error.args else '', 150)}"
 
 
 def _strange_entry(archive: zipfile.ZipFile) -> str | None:
-    """The entry of a zip that is compressed in a way torch does not use."""
+    """Returns the first entry of a zip that is compressed in a way torch does not use."""
     for entry in archive.infolist():
         if entry.compress_type not in _METHODS:
             names = getattr(zipfile, "compressor_names", {})  # not documented

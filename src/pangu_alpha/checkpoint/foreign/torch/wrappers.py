@@ -1,6 +1,6 @@
-"""What other programs put in front of a network's names, and keep beside its tensors: taken off, and said.
+"""Removes what other programs put in front of a network's names, and tells which entries are not tensors.
 
-Knows names only. Of what is not known nothing is taken off: a reader then shows the names it found.
+Knows only names. An unknown prefix is left, so that a reader reports the names as they are stored.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from pangu_alpha.files.shown import quoted
 Tensor = TypeVar("Tensor")
 
 # DistributedDataParallel and DeepSpeed; torch.compile; Lightning; PEFT; FSDP; training scripts; MindSpore's
-# cells around a network; Megatron-LM. Several may stand in one another.
+# cells around a network; Megatron-LM. Several may be nested.
 _FRONTS = (
     "module", "_orig_mod", "state_dict", "model", "_forward_module", "base_model", "_fsdp_wrapped_module",
     "model_state_dict", "net", "network", "_network", "_backbone", "language_model",
 )  # fmt: skip
 _FRONT = re.compile(rf"(?:(?:{'|'.join(_FRONTS)})\.)*")
-# Keys beside the weights in files of training scripts, of which nothing is wanted here.
+# Keys beside the weights in files of training scripts; they are not needed here.
 _ASIDE = re.compile(r"(?:optimizer|optim|lr_?sched|scheduler|rng|random|cuda_rng|torch_rng|grad_scaler|amp)")
 
 
 def unwrapped(
     found: Mapping[str, Tensor], anchors: Iterable[str], usual: Iterable[str] = ("",)
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors by their names without a known front.
+    """Returns the tensors by their names without a known prefix.
 
     Args:
-        found: By the names found.
-        anchors: Names that a network of the form always has one of.
-        usual: Fronts that belong to the form, of which nothing is said.
+        found: By stored name.
+        anchors: Names of which a network of the form always has one.
+        usual: Prefixes that belong to the form and need no note.
 
     Returns:
-        The tensors, and what the user should know.
+        The tensors, and notes for the user.
 
     Raises:
-        CheckpointError: The weights are there several times, behind different fronts.
+        CheckpointError: The weights occur several times, behind different prefixes.
     """
     fronts: dict[str, str] = {}
     for anchor in anchors:

@@ -128,7 +128,6 @@ def run_leg(
     """Trains with one process for each rank of a plan.
 
     Args:
-        config: The run, with the plan.
         graphs: Folder of the graphs of all ranks; see ReplayedEngine.
         folder: Folder that gets rank_NNNNN/ with the records of each rank.
         interruption: A signal to send on the way.

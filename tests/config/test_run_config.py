@@ -113,6 +113,14 @@ def test_plan_keys_without_effect_are_named():
     config = build_train_config({**RUN, "model": "tiny", "parallel": plan})
     assert unused(config, partitioned=False) == ["parallel.optimizer_parallel", "parallel.recompute"]
     assert unused(config, partitioned=True) == []
+    shape = {"hidden_size": 192, "num_heads": 4, "ffn_size": 768, "seq_length": 128}
+    table = {"model": "m", "block": shape, "devices": 2, "batch_size": 1, "axes": {"tp0": 2}, "cells": {}}
+    split = {"tp": 2, "table": table, "vocab_parallel": False, "layers_per_stage": [4]}
+    config = build_train_config({**RUN, "model": "tiny", "parallel": split})
+    assert unused(config, partitioned=False) == [
+        "parallel.layers_per_stage", "parallel.vocab_parallel", "parallel.table"
+    ]  # fmt: skip
+    assert unused(config, partitioned=True) == []
 
 
 def test_a_key_outside_its_section_is_found():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -11,19 +12,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from pangu_alpha.checkpoint.moving.reading import read_box
-from pangu_alpha.checkpoint.native.format import read_checkpoint
+from pangu_alpha.checkpoint.native.format import Manifest, read_checkpoint, write_checkpoint
 from pangu_alpha.checkpoint.open import open_source
 from pangu_alpha.checkpoint.tensors import whole
 from pangu_alpha.cli import checkpoint, merge_checkpoint, train
 from pangu_alpha.config.run import build_train_config
+from pangu_alpha.config.schema import to_mapping
+from pangu_alpha.config.zoo import load_model_config
 from pangu_alpha.inference.load import load_for_inference
 from pangu_alpha.model.initialization import initial_values
-from pangu_alpha.network.parameters import parameter_table
+from pangu_alpha.network.parameters import parameter_shapes, parameter_table, register_rows
 from pangu_alpha.training.reporting.report import read_metrics
 
 TOY = Path(__file__).with_name("toy.py")
@@ -228,11 +232,57 @@ def test_a_run_that_trains_other_parameters_does_not_go_on(config, tmp_path, mon
     ]
 
 
+def test_a_checkpoint_of_another_program_is_of_pangu_alpha(config, tmp_path):
+    model = load_model_config("tiny")
+    weights = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(model).items()}
+    manifest = Manifest(
+        step=0, samples=0, config={"model": to_mapping(model)}, tokenizer=None, kind="weights"
+    )
+    write_checkpoint(tmp_path / "own", {"model": weights}, manifest)
+    port = str(tmp_path / "port")
+    assert checkpoint.main(["export", str(tmp_path / "own"), port, "--to", "huggingface"]) == 0
+    with pytest.raises(ValueError, match="model.family: 'toy': the reader of this form of checkpoint knows"):
+        train.main(["--config", config, "--initial", port])
+
+
+@dataclasses.dataclass(frozen=True)
+class EyeConfig:
+    """The toy's seeing tower alone, as another family."""
+
+    columns: int
+    width: int = 8
+    family: str = "eye"
+
+    meaning: ClassVar = {"width": "its tower has that many rows"}
+
+
+def test_a_new_run_begins_from_the_checkpoint_of_another_network(toy, config, tmp_path, monkeypatch):
+    """As an adapter on a network that was trained without it: what it lacks has the seed's values."""
+    from pangu_alpha.config.model_families import FAMILIES, register_family
+    from pangu_alpha.training import objectives
+
+    register_family("eye", EyeConfig)
+    register_rows(EyeConfig, toy.ROWS[:2], {"W": "width", "C": "columns"})
+    random = np.random.default_rng(7)
+    eye = EyeConfig(COLUMNS)
+    weights = {name: np.float32(random.random(shape)) for name, shape in parameter_shapes(eye).items()}
+    manifest = Manifest(step=3, samples=9, config={"model": to_mapping(eye)}, tokenizer=None, kind="weights")
+    write_checkpoint(tmp_path / "eye", {"model": weights}, manifest)
+    words = ["--config", config, "--initial", str(tmp_path / "eye"), "run.steps=1"]
+    with pytest.raises(ValueError, match="'eye' there, 'toy' in this run: they are different kinds"):
+        train.main(words)
+    kind = objectives._MAKERS[FAMILIES["toy"]]
+    monkeypatch.setattr(kind, "initial_model", property(lambda self: EyeConfig(self.config.model.columns)))
+    assert train.main([*words, "optim.learning_rate=1e-30", "optim.end_learning_rate=0"]) == 0
+    (_, tensors), table = state_of(tmp_path / "run", 1), parameter_table(toy.ToyConfig(COLUMNS))
+    for name in FROZEN | TRAINED:
+        expected = weights[name] if name in weights else initial_values(table[name], 1)
+        np.testing.assert_array_equal(tensors["model", name], expected, err_msg=name)
+    assert weights.keys() == FROZEN
+    assert train.main(["--config", config, "run.steps=2"]) == 0  # its own checkpoint is the whole network's
+
+
 def test_a_hook_refuses_a_state_that_is_none_of_its_own(config, tmp_path, monkeypatch):
-    import dataclasses
-
-    from pangu_alpha.checkpoint.native.format import write_checkpoint
-
     assert train.main(["--config", config, "run.steps=1"]) == 0
     path = tmp_path / "run" / "checkpoints" / "step_00000001"
     saved = read_checkpoint(path)

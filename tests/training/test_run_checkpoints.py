@@ -125,10 +125,10 @@ def test_a_new_run_from_weights_gives_way_to_its_own_checkpoints(ranks, config, 
 def test_what_does_not_fit_is_refused(config, caplog):
     run = config()
     start = Manifest(1, 8, config={"model": to_mapping(run.model)}, tokenizer="ab")
-    check_fits(Source("there", "ours", start, {}), run, "ab")
+    check_fits(Source("there", "ours", start, {}), run.model, "ab")
     with pytest.raises(ValueError, match="trained with the tokenizer ab, the records are of cd"):
-        check_fits(Source("there", "ours", start, {}), run, "cd")
-    check_fits(Source("there", "theirs", dataclasses.replace(start, tokenizer=None), {}), run, "cd")
+        check_fits(Source("there", "ours", start, {}), run.model, "cd")
+    check_fits(Source("there", "theirs", dataclasses.replace(start, tokenizer=None), {}), run.model, "cd")
     assert "does not say its vocabulary" in caplog.text
     other = {"model": to_mapping(run.model) | {"norm_order": "query_then_norm", "num_layers": 7}}
     with pytest.raises(
@@ -136,7 +136,7 @@ def test_what_does_not_fit_is_refused(config, caplog):
         match="^there: model.num_layers is 7 there, 3 in this run: .*; model.norm_order is 'query_then_norm' "
         "there, 'norm_then_query' in this run: .*; set model.num_layers=7 model.norm_order=query_then_norm$",
     ):
-        check_fits(Source("there", "ours", dataclasses.replace(start, config=other), {}), run, "ab")
+        check_fits(Source("there", "ours", dataclasses.replace(start, config=other), {}), run.model, "ab")
 
 
 def test_a_place_that_cannot_be_is_refused():

@@ -28,7 +28,7 @@ from pangu_alpha.checkpoint.tensors import Box, Piece, Source, Stored
 from pangu_alpha.checkpoint.unknown import unknown_form
 from pangu_alpha.checkpoint.untrusted import MOST_LAYERS, check_file, few, read_bytes
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.model_families import KEY, PANGU, family_of
+from pangu_alpha.config.model_families import KEY, PANGU, family_of, not_pangu
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import ConfigError, build
 from pangu_alpha.files.shown import quoted, shown
@@ -112,6 +112,8 @@ def open_source(
 def _open_foreign(path: Path, options: OpenOptions) -> Source:
     for reader in READERS:
         if reader.recognises(path):
+            for problem in not_pangu(options.model, "the reader of this form of checkpoint"):
+                raise UnclearError(f"{path}: {problem}")
             source = reader.open_(path, options)
             if reader not in _PLACED:
                 refuse_strategy(path, source.form, options)

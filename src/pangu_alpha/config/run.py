@@ -280,7 +280,8 @@ def unrunnable(config: TrainConfig, partitioned: bool) -> Iterator[str]:
 
 def unused(config: TrainConfig, partitioned: bool) -> list[str]:
     """Keys of the plan that are set but have no effect; `partitioned` as in `unrunnable`."""
-    names = ("optimizer_parallel", "recompute", "sequence_parallel", "gradient_fusion")
+    split = ("layers_per_stage", "sequence_parallel", "vocab_parallel", "table")
+    names = ("optimizer_parallel", "recompute", "gradient_fusion", *split)
     default = ParallelPlan()
     changed = (name for name in names if getattr(config.parallel, name) != getattr(default, name))
     return [] if partitioned else [f"parallel.{name}" for name in changed]

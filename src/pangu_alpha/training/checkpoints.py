@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +63,7 @@ class RunCheckpoints:
     Args:
         world: All ranks of the run.
         partitioned: Whether each rank holds slices; otherwise every rank holds everything, and rank 0 saves.
+        initial_model: See Objective.initial_model; None is the run's own network.
         restarted: Whether an earlier attempt of this start may have saved. If so, the run's own checkpoints
             take precedence over the one that `run.resume` names.
 
@@ -69,9 +71,17 @@ class RunCheckpoints:
         CheckpointError: The ranks do not share the storage, although the configuration says so.
     """
 
-    def __init__(self, config: TrainConfig, world: Group, partitioned: bool, restarted: bool = False) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        world: Group,
+        partitioned: bool,
+        restarted: bool = False,
+        initial_model: Any = None,
+    ) -> None:
         run = config.run
         self._config, self._world = config, world
+        self._initial_model = config.model if initial_model is None else initial_model
         self._wishes = ("auto", run.resume) if restarted and run.resume != "auto" else (run.resume,)
         kept = run.checkpoint
         self.store = CheckpointStore(Path(run.output) / "checkpoints", kept.keep_last, kept.keep_every)
@@ -102,8 +112,8 @@ class RunCheckpoints:
         if path is None:
             if run.initial is None:
                 return None
-            return Start(self._open(Path(run.initial)), resumed=False, verified=False)
-        source = open_part(path) if self._is_own_part(path) else self._open(path)
+            return Start(self._open(Path(run.initial), self._initial_model), resumed=False, verified=False)
+        source = open_part(path) if self._is_own_part(path) else self._open(path, self._config.model)
         if not source.tensors.get("optimizer"):
             raise CheckpointError(
                 f"{path}: {source.form}: holds no optimizer state, so no run goes on from it; to start a new "
@@ -128,8 +138,9 @@ class RunCheckpoints:
     def _is_own_part(self, path: Path) -> bool:
         return isinstance(self.series, LocalParts) and path.name == self.series.part(0).name
 
-    def _open(self, path: Path) -> Source:
-        source = open_source(path, OpenOptions(model=self._config.model), self._boxes)
+    def _open(self, path: Path, model: Any) -> Source:
+        boxes = self._boxes if model == self._config.model else None  # which are of the run's own network
+        source = open_source(path, OpenOptions(model=model), boxes)
         logger.info("%s: %s", source.path, source.form)
         for note in source.notes:
             logger.warning("  %s", note)
@@ -142,11 +153,12 @@ def boxes_of_rank(model: ModelConfig, plan: ParallelPlan, rank: int) -> dict[str
     return {name: Box(*held) for name, held in slices_of_rank(placed, plan, rank).items()}
 
 
-def check_fits(source: Source, config: TrainConfig, tokenizer: str | None) -> None:
+def check_fits(source: Source, model: Any, tokenizer: str | None) -> None:
     """Makes sure that a checkpoint's numbers have the same meaning in this run.
 
     Args:
         source: The checkpoint; its tensors are compared later, when they are loaded.
+        model: Configuration of the network that it must be of.
         tokenizer: Digest of the vocabulary of the run's records; None if they have none.
 
     Raises:
@@ -161,7 +173,7 @@ def check_fits(source: Source, config: TrainConfig, tokenizer: str | None) -> No
             "with records of the same vocab.model"
         )
     own = source.manifest.config.get("model", {})
-    if (said := other_network(own, config.model, "this run")) is not None:
+    if (said := other_network(own, model, "this run")) is not None:
         raise ValueError(f"{source.path}: {said}")
 
 

@@ -148,6 +148,25 @@ class Engine:
         """Where this rank's boxes lie in the tensors, as Manifest.slices; empty, because they are whole."""
         return {}
 
+    def begin_from(self, source: Source) -> None:
+        """Sets all parameters for a new run from the weights of a checkpoint; call `compile` first.
+
+        What the objective's initial network lacks gets the seed's initial values.
+
+        Raises:
+            CheckpointError: See `load`.
+        """
+        there = parameter_shapes(self.objective.initial_model)
+        if there == self._shapes:
+            return self.load(source, ["model"], verify=True)
+        group = self._groups()["model"]
+        shared = {name: group[name] for name in group if name in there}
+        other = [name for name in shared if there[name] != self._shapes[name]]
+        assert shared and not other, f"Objective.initial_model: has other parameters: {other or [*there]}"
+        _compare_shapes("model", there, source)
+        self.initialize()
+        self._read("model", shared, source, verify=True)
+
     def load(self, source: Source, stems: Sequence[str], verify: bool) -> None:
         """Loads values from a checkpoint of any plan.
 
@@ -162,15 +181,16 @@ class Engine:
         """
         groups = {stem: self._groups()[stem] for stem in stems}
         for stem, group in groups.items():
-            expected = {name: (shape, None) for name, shape in self._expected(stem, group, source).items()}
-            found = {name: (stored.shape, None) for name, stored in source.tensors[stem].items()}
-            compare_tensors(expected, found, f"{source.path}, {stem}")
+            _compare_shapes(stem, self._expected(stem, group, source), source)
         for stem, group in groups.items():
-            for name, parameter in group.items():
-                box = self._box(name)
-                assert box.shape == tuple(parameter.shape), (name, box, parameter.shape)
-                stored = source.tensors[stem][name]
-                parameter.set_data(Tensor(read_box(stored, box, np.float32, verify, name)))
+            self._read(stem, group, source, verify)
+
+    def _read(self, stem: str, group: Mapping[str, Parameter], source: Source, verify: bool) -> None:
+        for name, parameter in group.items():
+            box = self._box(name)
+            assert box.shape == tuple(parameter.shape), (name, box, parameter.shape)
+            stored = source.tensors[stem][name]
+            parameter.set_data(Tensor(read_box(stored, box, np.float32, verify, name)))
 
     def _expected(
         self, stem: str, group: Mapping[str, Parameter], source: Source
@@ -208,6 +228,12 @@ class Engine:
         return [graph_inputs(fields, batch, each) for batch, each in zip(micro_batches, drawn, strict=True)]
 
 
+def _compare_shapes(stem: str, shapes: Mapping[str, tuple[int, ...]], source: Source) -> None:
+    expected = {name: (shape, None) for name, shape in shapes.items()}
+    found = {name: (stored.shape, None) for name, stored in source.tensors[stem].items()}
+    compare_tensors(expected, found, f"{source.path}, {stem}")
+
+
 def _float(value: float | Sequence[float]) -> Tensor:
     return Tensor(np.asarray(value, np.float32))
 
@@ -230,7 +256,7 @@ def graph_inputs(
 
 def parameters_of(network: nn.Cell, shapes: Mapping[str, Sequence[int]]) -> list[Parameter]:
     """Returns the parameters of a network in its order, checked against the table of parameters."""
-    found = [parameter for parameter in network.get_parameters() if parameter.name in shapes]
+    found = list(network.get_parameters())
     have = {parameter.name: tuple(parameter.shape) for parameter in found}
     want = {name: tuple(shape) for name, shape in shapes.items()}
     assert have == want, f"not as in network.parameters: {dict(have.items() ^ want.items())}"
@@ -240,6 +266,9 @@ def parameters_of(network: nn.Cell, shapes: Mapping[str, Sequence[int]]) -> list
 def split_off_frozen(parameters: Sequence[Parameter], trained: Sequence[str]) -> list[Parameter]:
     """Returns the parameters that are trained, and marks the others as needing no gradient."""
     names = set(trained)
+    unknown = sorted(names - {parameter.name for parameter in parameters})
+    assert names, "Objective.trained: names no parameter, so there is nothing to train"
+    assert not unknown, f"Objective.trained: not among the network's parameters: {', '.join(unknown)}"
     for parameter in parameters:
         parameter.requires_grad = parameter.name in names
     return [parameter for parameter in parameters if parameter.name in names]

@@ -123,7 +123,7 @@ class Trainer:
         self.world = world or World()
         plan = config.parallel
         self.objective = objective_of(config)
-        self.partitioned = device == "Ascend" and plan.devices > 1 and self.objective.partitions
+        self.partitioned = device == "Ascend" and plan.devices > 1 and self.objective.splits
         problems = [*unrunnable(config, self.partitioned), *_unsplit(self.objective)]
         problems += (f"parallel.{each}" for each in unfit(plan, config.model, run.batch_size))
         if problems:
@@ -134,7 +134,9 @@ class Trainer:
             logger.warning("%s", note)
         self.config = config
         self.folder = Path(run.output)
-        self.checkpoints = RunCheckpoints(config, self.world, self.partitioned, restarted)
+        self.checkpoints = RunCheckpoints(
+            config, self.world, self.partitioned, restarted, self.objective.initial_model
+        )
         self._start = self.checkpoints.find()  # fails most often, so it comes before the slow parts
         rank = Mesh.of(plan).coordinates(self.world.rank).data
         self.streams = self.objective.open_data(rank, plan.dp)
@@ -301,9 +303,10 @@ class Trainer:
 
     def _restore(self, start: Start) -> None:
         source, manifest = start.source, start.source.manifest
-        check_fits(source, self.config, self.streams.identity)
+        model = self.config.model if start.resumed else self.objective.initial_model
+        check_fits(source, model, self.streams.identity)
         if not start.resumed:
-            self.engine.load(source, ["model"], verify=True)
+            self.engine.begin_from(source)
             logger.info("new run from the weights of %s", source.path)
             return
         check_trained(source, self.objective.frozen)
@@ -339,7 +342,7 @@ class Trainer:
 def _unsplit(objective: Objective) -> Iterator[str]:
     """Yields why a plan is impossible for a network that every device holds whole."""
     plan = objective.config.parallel
-    if not objective.partitions and Mesh.of(plan).row_holders > 1:
+    if not objective.splits and Mesh.of(plan).row_holders > 1:
         yield (
             f"parallel: tp {plan.tp} and pp {plan.pp} would split networks of the family "
             f"{family_of(objective.config.model)!r}, which every device holds whole; use dp alone"

@@ -104,6 +104,20 @@ class Objective(ABC):
         """Names of the parameters that are not trained."""
         return frozenset(parameter_shapes(self.config.model)) - frozenset(self.trained)
 
+    @property
+    def initial_model(self) -> Any:
+        """Configuration of the network whose checkpoints run.initial may name; by default the run's own.
+
+        Parameters that both networks have, by name, get the checkpoint's values, all others the seed's: so an
+        adapter is put on a network that was trained without it.
+        """
+        return self.config.model
+
+    @property
+    def splits(self) -> bool:
+        """Whether a plan may split the network: MindSpore can, and every parameter has moments to save."""
+        return self.partitions and not self.frozen
+
     @abstractmethod
     def network(self, operators: Operators) -> nn.Cell:
         """Makes the network without values; its parameters are those of network.parameters."""

@@ -6,6 +6,7 @@ hooks of every run: report, comparison of copies, validation, saving.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -179,7 +180,8 @@ class Hook:
 def states(hooks: Sequence[Hook]) -> dict[str, Any]:
     """The states of all hooks that have one, by the hooks' names."""
     found = {hook.name: hook.state() for hook in hooks}
-    return {name: state for name, state in found.items() if state is not None}
+    # Copied, because a checkpoint is written beside the next steps, which may change what a hook returned.
+    return {name: copy.deepcopy(state) for name, state in found.items() if state is not None}
 
 
 def restore(hooks: Sequence[Hook], kept: Mapping[str, Any]) -> None:

@@ -22,7 +22,10 @@ def standard_hooks(run: Run) -> list[Hook]:
     hooks = [ReportHook(run), ReplicaHook(run), *run.objective.hooks(run)]
     if run.streams.validation is not None:
         hooks.append(ValidationHook(run))
-    return [*hooks, SaveHook(run)]
+    hooks.append(SaveHook(run))
+    names = [hook.name for hook in hooks]
+    assert len({*names}) == len(names), f"each hook keeps its state under a name of its own: {names}"
+    return hooks
 
 
 class ReportHook(Hook):

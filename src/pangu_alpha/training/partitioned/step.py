@@ -117,8 +117,7 @@ def partitioned_step(
         operators: The device's operators.
         by_table: Whether operators are split by the plan's table; otherwise MindSpore searches for splits.
     """
-    # Every parameter that is held must be trained, because it is saved together with its moments.
-    assert objective.partitions and not objective.frozen
+    assert objective.splits
     model = objective.network(operators)
     placed = layouts(objective.config.model, plan)
     loss = objective.partitioned_loss(model)

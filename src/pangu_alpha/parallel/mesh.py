@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from pangu_alpha.config.parallel import ParallelPlan
@@ -69,12 +70,12 @@ class Mesh:
         tensor = () if plan.table is None else tuple(plan.table.axes.items())
         return cls(**{axis: getattr(plan, axis) for axis in AXES}, tensor=tensor)
 
-    @property
+    @cached_property  # asked for each rank of thousands
     def size(self) -> int:
         """Number of ranks."""
         return math.prod(map(self.degree, AXES))
 
-    @property
+    @cached_property
     def stage_size(self) -> int:
         """Number of ranks in a stage."""
         return math.prod(map(self.degree, STAGE_AXES))
@@ -105,11 +106,15 @@ class Mesh:
         Raises:
             ValueError: The rank lies outside the grid.
         """
-        self.coordinates(rank)
+        self._check(rank)
         found = {}
-        for axis, size in reversed(self.axes.items()):
+        for axis, size in self._innermost_first:
             rank, found[axis] = divmod(rank, size)
         return found
+
+    @cached_property
+    def _innermost_first(self) -> tuple[tuple[str, int], ...]:
+        return tuple(reversed(self.axes.items()))
 
     def rank(self, data: int = 0, stage: int = 0, tensor: int = 0) -> int:
         """The rank at the given coordinates.
@@ -130,11 +135,14 @@ class Mesh:
         Raises:
             ValueError: The rank lies outside the grid.
         """
-        if not 0 <= rank < self.size:
-            raise ValueError(f"rank {rank} lies outside 0..{self.size - 1} of {self}")
+        self._check(rank)
         line, tensor = divmod(rank, self.tp)
         stage, data = divmod(line, self.dp)
         return Coordinates(data, stage, tensor)
+
+    def _check(self, rank: int) -> None:
+        if not 0 <= rank < self.size:
+            raise ValueError(f"rank {rank} lies outside 0..{self.size - 1} of {self}")
 
     def group(self, axis: str, rank: int) -> tuple[int, ...]:
         """The ranks of the line through `rank` along an axis, in the order of their coordinates.

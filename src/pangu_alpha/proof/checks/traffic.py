@@ -8,6 +8,7 @@ micro-batches, L layers of the stage.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import NamedTuple
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.network.parameters import ParameterSpec, parameter_table
+from pangu_alpha.network.rows import Axes
 from pangu_alpha.parallel.axes import single
 from pangu_alpha.parallel.layout import Layout, layouts
 from pangu_alpha.parallel.mesh import AXES, Mesh
@@ -322,7 +324,14 @@ def axis_name(mesh: Mesh, axes: Iterable[str]) -> str:
 
 def holders(layout: Layout, plan: ParallelPlan) -> str:
     """The name that Mesh.axis_of gives to the devices of a stage with the same slice; "" for one device."""
-    cutting = set(itertools.chain.from_iterable(single(axis, plan) for axis in layout.axes))
+    return _holders(layout.axes, plan)
+
+
+@functools.lru_cache(
+    1 << 10
+)  # a plan's parameters are cut in a few ways, and its stages have thousands of ranks
+def _holders(axes: Axes, plan: ParallelPlan) -> str:
+    cutting = set(itertools.chain.from_iterable(single(axis, plan) for axis in axes))
     mesh = Mesh.of(plan)
     group = [rank for rank in mesh.stage_ranks(0) if not any(mesh.digits(rank)[axis] for axis in cutting)]
     return mesh.axis_of(group) if len(group) > 1 else ""

@@ -111,6 +111,7 @@ def test_the_table_names_pages_that_are_there():
 @pages
 def test_every_command_parses(read):
     """Also those that are not run."""
+    faults = []
     for step in read.steps():
         if step.kind != "command":
             continue
@@ -120,7 +121,8 @@ def test_every_command_parses(read):
                 try:
                     parsed(call)
                 except AssertionError as error:
-                    raise AssertionError(f"{read.name}:{step.line}: {step.text}\n{error}") from None
+                    faults.append(f"{read.name}:{step.line}: {step.text}\n{error}")
+    assert not faults, "\n".join(faults)
 
 
 @pages
@@ -192,9 +194,10 @@ def _free_port() -> str:
         return str(server.getsockname()[1])
 
 
-def _walk(read: Read, folder: Folder, ways: tuple[str, ...]) -> None:
-    """Does what a page says, step by step."""
+def _walk(read: Read, folder: Folder, ways: tuple[str, ...]) -> int:
+    """Does what a page says, step by step; returns how many commands and programs ran as the page says."""
     _start(read, folder, ways[-1])
+    checked = 0
     printed: dict[int, str] = {}  # by block
     programs: list[str] = []  # blocks of Python without a command between them are one program
     for step, following in zip_longest(read.steps(), read.steps()[1:]):
@@ -205,13 +208,16 @@ def _walk(read: Read, folder: Folder, ways: tuple[str, ...]) -> None:
             programs.append(small(step.text, "", row.replaced))
             if following is None or following.kind == "command":
                 _check(read, step, row, folder.run_python("\n".join(programs), _TIMEOUT[row.way]))
+                checked += 1
                 programs.clear()
         elif row.way in ways:
             command = small(step.text, row.words.replace("FREE_PORT", _free_port()), row.replaced)
             done = folder.run(command, _TIMEOUT[row.way])
             printed[step.block] = printed.get(step.block, "") + done.text
             _check(read, step, row, Done(done.code, printed[step.block]))
+            checked += 1
     folder.remove()
+    return checked
 
 
 def _check(read: Read, step: Step, row: Row, done: Done) -> None:
@@ -236,13 +242,13 @@ def shelf(tmp_path_factory):
 
 @pytest.mark.parametrize("name", _with("ci"))
 def test_the_quick_commands_of_a_page_run(name, shelf, tmp_path):
-    _walk(Read(name), Folder(tmp_path / "checkout", shelf), ("ci",))
+    assert _walk(Read(name), Folder(tmp_path / "checkout", shelf), ("ci",)) > 0
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", _with("long"))
 def test_all_commands_of_a_page_run(name, shelf, tmp_path):
-    _walk(Read(name), Folder(tmp_path / "checkout", shelf), ("ci", "long"))
+    assert _walk(Read(name), Folder(tmp_path / "checkout", shelf), ("ci", "long")) > 0
 
 
 @pages

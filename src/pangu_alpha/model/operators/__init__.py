@@ -20,6 +20,8 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.model.chip import find_chip, soc_version
 from pangu_alpha.model.operators import ascend, cpu, plain
 from pangu_alpha.model.operators import dropout as positional
+from pangu_alpha.model.operators.native import training as kernels
+from pangu_alpha.model.operators.native.library import library
 
 __all__ = ["Operators", "dropout", "operators_for"]
 
@@ -43,6 +45,8 @@ class Operators:
         cross_entropy: (vocabulary) -> cell of (x, table, labels).
         square_sum: () -> cell of (x).
         keep_if: () -> cell of (condition, x).
+        adamw: () -> primitive that clips and updates one parameter in place (see native.training.adamw); None
+            for separate operators.
         float_status: Class of the cell that reports overflow; None where results show it as inf or NaN.
     """
 
@@ -59,6 +63,7 @@ class Operators:
     cross_entropy: Callable[[int], nn.Cell] = plain.TiedCrossEntropy
     square_sum: Callable[[], nn.Cell] = plain.SquareSum
     keep_if: Callable[[], nn.Cell] = plain.KeepIf
+    adamw: Callable[[], Any] | None = None
     float_status: type[ascend.FloatStatus] | None = None
 
 
@@ -77,6 +82,20 @@ _FAST: dict[str, dict[str, Any]] = {
         "cross_entropy": cpu.TiedCrossEntropy,
         "square_sum": cpu.SquareSum,
         "keep_if": cpu.KeepIf,
+    },
+    "CPU kernels": {
+        "affine": kernels.Affine,
+        "layer_norm": kernels.Normalize,
+        "activation": kernels.Gelu,
+        "mask": kernels.AllowedKeys,
+        "split_heads": kernels.KeepColumns,
+        "join_heads": kernels.KeepColumns,
+        "attention": kernels.AttentionCore,
+        "dropout": kernels.Dropout,
+        "attention_dropout": kernels.AttentionDropout,
+        "cross_entropy": kernels.TiedCrossEntropy,
+        "square_sum": kernels.SquareSum,
+        "adamw": kernels.adamw,
     },
     # Decoding has one row for each token, so the number of kernels matters; the plain operators have the
     # fewest.
@@ -137,7 +156,9 @@ def operators_for(
 def _row(config: ModelConfig, device: str, dtype: str, decoding: bool, chip: str | None) -> str:
     """Name of the entry in _FAST to use."""
     if device == "CPU":  # the fast kernels there are for float32 only
-        return "plain" if dtype != "float32" else "CPU decoding" if decoding else "CPU"
+        if dtype != "float32":
+            return "plain"
+        return "CPU decoding" if decoding else "CPU kernels" if library() else "CPU"
     if device == "Ascend" and chip and not decoding and has_flash_attention(config, chip):
         return "Ascend flash"
     return device

@@ -45,7 +45,7 @@ class Dropout(nn.Cell):
         self.off = rate == 0.0
         self.factor = 1.0 / (1.0 - rate)
         self.salt = salt
-        self.threshold = Tensor(_threshold(rate), ms.int32)
+        self.threshold = Tensor(mask_threshold(rate), ms.int32)
         self.reshape = ops.Reshape()
         self.bits = self.product()
         self.reached = ops.GreaterEqual()
@@ -91,7 +91,7 @@ class AttentionDropout(nn.Cell):
         self.factor = 1.0 / (1.0 - rate)
         heads = salted(head_numbers(num_heads), salt)
         self.heads = Tensor(heads.reshape(1, -1, 1), ms.int32)
-        self.threshold = Tensor(_threshold(rate), ms.int32)
+        self.threshold = Tensor(mask_threshold(rate), ms.int32)
         self.reshape = ops.Reshape()
         self.by_head = ops.Mul()
         self.expand_dims = ops.ExpandDims()
@@ -117,7 +117,7 @@ class AttentionDropout(nn.Cell):
         return self.drop(weights, keep)
 
 
-def _threshold(rate: float) -> int:
+def mask_threshold(rate: float) -> int:
     """The value that the bits of a product, read as a signed number, must reach for an element to stay."""
     return int(rate * 2**32) - 2**31
 
@@ -143,7 +143,7 @@ def check_masks(rate: float, float_status: type[nn.Cell] | None = None) -> None:
         ValueError: A product of int32 is not the lower 32 bits of the whole product; or a comparison is
             wrong, as one by an overflowing difference would be; or the products count as overflow.
     """
-    numbers, threshold = column_numbers(64), _threshold(rate)
+    numbers, threshold = column_numbers(64), mask_threshold(rate)
     with np.errstate(over="ignore"):
         expected = numbers.reshape(-1, 1) * numbers
     if float_status is not None:

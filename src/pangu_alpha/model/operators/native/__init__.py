@@ -1,0 +1,4 @@
+"""Operators by C++ kernels of our own, for processors of x86-64; plain.py defines what they compute.
+
+library.py compiles the sources once for each machine; training.py has the cells.
+"""

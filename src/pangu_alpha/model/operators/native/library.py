@@ -1,0 +1,116 @@
+"""Compiles the kernels in `source` once for this machine, and keeps the library for later processes.
+
+The library has each loop for several kinds of x86-64 processors and chooses when it is loaded. Where there is
+no compiler, or no oneDNN, there are no kernels, and MindSpore's operators do the work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+import mindspore
+
+SOURCES = Path(__file__).parent / "source"
+FLAGS = ("-O3", "-std=c++20", "-fPIC", "-shared", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math")
+_X86 = ("-mprefer-vector-width=512",)
+_SWITCH = "PANGU_KERNELS"
+
+
+class NoKernelsError(Exception):
+    """This machine has no kernels; the message says why."""
+
+
+@functools.cache
+def library() -> Path | None:
+    """Returns the compiled library; None, with a warning that says why, where kernels cannot be used.
+
+    The environment variable PANGU_KERNELS=off also gives None, without a warning.
+
+    Raises:
+        ValueError: PANGU_KERNELS is neither "on" nor "off".
+    """
+    wish = os.environ.get(_SWITCH, "on")
+    if wish not in ("on", "off"):
+        raise ValueError(f"{_SWITCH}={wish}: say on or off")
+    if wish == "off":
+        return None
+    try:
+        found = build(Path.home() / ".cache" / "pangu_alpha" / "kernels")
+        check(found)
+    except NoKernelsError as error:
+        warnings.warn(f"no kernels of our own, so MindSpore's operators compute: {error}", stacklevel=3)
+        return None
+    return found
+
+
+def build(cache: Path, flags: tuple[str, ...] = ()) -> Path:
+    """Returns the library in the cache, after compiling it if it is not there.
+
+    Args:
+        cache: Folder for libraries, one for each combination of sources, compiler and flags.
+        flags: Further flags of the compiler.
+
+    Raises:
+        NoKernelsError: There is no compiler, it fails, or the folder cannot be written.
+    """
+    compiler = os.environ.get("CXX") or "g++"
+    if shutil.which(compiler) is None:
+        raise NoKernelsError(f"the compiler {compiler} is not installed (another one can be named in CXX)")
+    sources = sorted(SOURCES.glob("*.cc"))
+    words = [*FLAGS, *(_X86 if platform.machine() == "x86_64" else ()), *flags]
+    target = cache / _digest(compiler, words) / "libpangu_kernels.so"
+    if target.exists():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            built = Path(folder) / target.name
+            _compile([compiler, *words, *map(str, sources), "-o", str(built), "-ldl", "-lpthread"])
+            built.replace(target)  # at once, so that another process never sees half a library
+    except OSError as error:
+        raise NoKernelsError(f"cannot write {target.parent}: {error.strerror}") from error
+    return target
+
+
+def check(path: Path) -> None:
+    """Loads a library, and computes one product with it.
+
+    Raises:
+        NoKernelsError: It does not load, or has no oneDNN.
+    """
+    try:
+        # The kernels look for oneDNN among what is loaded, by its name.
+        ctypes.CDLL(str(Path(mindspore.__file__).parent / "lib" / "libdnnl.so.3"))
+        ready = ctypes.CDLL(str(path)).pangu_kernels_ready
+    except (OSError, AttributeError) as error:
+        raise NoKernelsError(f"{error}") from error
+    if ready():
+        raise NoKernelsError("the oneDNN library of this MindSpore has no dnnl_sgemm")
+
+
+def _compile(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = (
+            [line for line in done.stderr.splitlines() if "error" in line]
+            or done.stderr.splitlines()
+            or ["?"]
+        )
+        raise NoKernelsError(f"{command[0]} failed: {lines[0]}")
+
+
+def _digest(compiler: str, words: list[str]) -> str:
+    version = subprocess.run([compiler, "-v"], capture_output=True, text=True).stderr
+    digest = hashlib.sha256("\0".join([platform.machine(), version, *words]).encode())
+    for path in sorted(SOURCES.iterdir()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]

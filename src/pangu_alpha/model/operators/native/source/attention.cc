@@ -1,0 +1,208 @@
+// softmax(q k^T / sqrt(d) + mask) v by blocks of queries, with dropout by position, and its gradients.
+//
+// Head h is columns h d to (h + 1) d of [T, H], so heads are neither split off nor joined. No [B, N, S, C] is kept:
+// the gradients compute the weights again. Keys before the first and after the last one to which any query of a
+// block may attend are left out; their weight would be exp(-10000), which is 0.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "elementary.h"
+#include "product.h"
+
+namespace pangu {
+namespace {
+
+constexpr int64_t kQueries = 64;  // queries of a block
+constexpr float kMasked = -10000.0f;
+
+FOR_EACH_PROCESSOR void softmax(float* row, const float* mask, int64_t count) {
+    float largest = -INFINITY;
+#pragma omp simd reduction(max : largest)
+    for (int64_t j = 0; j < count; ++j) {
+        row[j] += (1.0f - mask[j]) * kMasked;
+        largest = largest > row[j] ? largest : row[j];
+    }
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < count; ++j) {
+        row[j] = exponential(row[j] - largest);
+        sum += row[j];
+    }
+    const float factor = 1.0f / sum;
+    for (int64_t j = 0; j < count; ++j) row[j] *= factor;
+}
+
+FOR_EACH_PROCESSOR void drop(const float* x, uint32_t key, const int32_t* numbers, int32_t threshold, float factor,
+                             int64_t count, float* y) {
+    for (int64_t j = 0; j < count; ++j) {
+        const int32_t bits = static_cast<int32_t>(key * static_cast<uint32_t>(numbers[j]));
+        y[j] = bits >= threshold ? x[j] * factor : x[j] * 0.0f;
+    }
+}
+
+// Turns the gradients of a row's weights into those of its scores. The row sum is that of w dw; that of out dout
+// is equal except for rounding, but a query with a single key must get exactly 0.
+FOR_EACH_PROCESSOR void scores_gradient(const float* weights, float* dweights, float scale, int64_t count) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < count; ++j) sum += weights[j] * dweights[j];
+    for (int64_t j = 0; j < count; ++j) dweights[j] = weights[j] * (dweights[j] - sum) * scale;
+}
+
+// The keys [first, end) that any query of a block may attend to; all keys if a query may attend to none.
+struct Range {
+    int64_t first, end;
+};
+
+Range visible(const float* mask, int64_t queries, int64_t keys) {
+    Range all{keys, 0};
+    for (int64_t i = 0; i < queries; ++i) {
+        const float* row = mask + i * keys;
+        int64_t first = 0, end = keys;
+        while (first < keys && row[first] == 0.0f) ++first;
+        if (first == keys) return {0, keys};
+        while (row[end - 1] == 0.0f) --end;
+        all = {std::min(all.first, first), std::max(all.end, end)};
+    }
+    return all;
+}
+
+float* scratch(int which, int64_t size) {
+    static thread_local std::vector<float> kept[2];
+    if (static_cast<int64_t>(kept[which].size()) < size) kept[which].resize(size);
+    return kept[which].data();
+}
+
+// One call of a kernel: the tensors and sizes that all heads and blocks share.
+struct Setting {
+    const float *query, *key, *value, *mask;
+    const int32_t *heads, *rows, *numbers;  // for dropout; rows is null without it
+    int32_t threshold;
+    float factor;
+    int64_t batch, queries, keys, hidden, num_heads, head_size, blocks;
+    std::vector<Range> ranges;
+
+    // Inputs: query, key, value [T, H], mask [B, S, C], heads int32 [N], and with dropout rows int32 [B, S],
+    // numbers int32 [C], threshold int32 [1], factor [1], from number `extra` on.
+    Setting(const Arguments& given, int extra, bool drops)
+        : query(given.floats(0)), key(given.floats(1)), value(given.floats(2)), mask(given.floats(3)),
+          heads(given.ints(4)), rows(drops ? given.ints(extra) : nullptr),
+          numbers(drops ? given.ints(extra + 1) : nullptr), threshold(drops ? *given.ints(extra + 2) : 0),
+          factor(drops ? *given.floats(extra + 3) : 1), batch(given.size(3, 0)), queries(given.size(3, 1)),
+          keys(given.size(3, 2)), hidden(given.size(0, 1)), num_heads(given.size(4, 0)),
+          head_size(hidden / num_heads), blocks(pieces(queries, kQueries)), ranges(batch * blocks) {
+        for_each(batch * blocks, [this](int64_t i) {
+            const int64_t first = i % blocks * kQueries;
+            ranges[i] = visible(mask + (i / blocks * queries + first) * keys, height(first), keys);
+        });
+    }
+
+    int64_t height(int64_t first) const { return std::min(kQueries, queries - first); }
+
+    float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_size)); }
+
+    // Element of a [B * places, H] tensor at which a head begins.
+    int64_t at(int64_t row, int64_t place, int64_t places, int64_t head) const {
+        return (row * places + place) * hidden + head * head_size;
+    }
+
+    // Weights [height, width] of a block, before dropout.
+    bool weights(int64_t row, int64_t first, int64_t head, Range seen, float* result) const {
+        const int64_t width = seen.end - seen.first;
+        const bool good = multiply(height(first), width, head_size, scale(), {query + at(row, first, queries, head), hidden},
+                                   {key + at(row, seen.first, keys, head), hidden, true}, 0, result, width);
+        for (int64_t i = 0; i < height(first); ++i)
+            softmax(result + i * width, mask + (row * queries + first + i) * keys + seen.first, width);
+        return good;
+    }
+
+    // Applies the dropout of a block to x [height, width], which may be y.
+    void dropped(int64_t row, int64_t first, int64_t head, Range seen, const float* x, float* y) const {
+        const int64_t width = seen.end - seen.first;
+        for (int64_t i = 0; i < height(first); ++i) {
+            const uint32_t number = static_cast<uint32_t>(rows[row * queries + first + i]);
+            drop(x + i * width, number * static_cast<uint32_t>(heads[head]), numbers + seen.first, threshold, factor,
+                 width, y + i * width);
+        }
+    }
+};
+
+bool forward(const Setting& all, int64_t row, int64_t head, int64_t block, float* out) {
+    const int64_t first = block * kQueries;
+    const Range seen = all.ranges[row * all.blocks + block];
+    const int64_t width = seen.end - seen.first;
+    float* const weights = scratch(0, kQueries * all.keys);
+    const bool good = all.weights(row, first, head, seen, weights);
+    if (all.rows) all.dropped(row, first, head, seen, weights, weights);
+    return multiply(all.height(first), all.head_size, width, 1, {weights, width},
+                    {all.value + all.at(row, seen.first, all.keys, head), all.hidden}, 0,
+                    out + all.at(row, first, all.queries, head), all.hidden) && good;
+}
+
+void clear(float* x, int64_t rows, int64_t columns, int64_t stride) {
+    for (int64_t i = 0; i < rows; ++i) std::fill_n(x + i * stride, columns, 0.0f);
+}
+
+// The gradients of one head of one row of the batch.
+bool backward(const Setting& all, int64_t row, int64_t head, const float* dout, float* dquery, float* dkey,
+              float* dvalue) {
+    const int64_t hidden = all.hidden, size = all.head_size, start = all.at(row, 0, all.keys, head);
+    clear(dkey + start, all.keys, size, hidden);
+    clear(dvalue + start, all.keys, size, hidden);
+    float* const weights = scratch(0, 2 * kQueries * all.keys);
+    float* const kept = weights + kQueries * all.keys;  // weights after dropout
+    float* const dweights = scratch(1, kQueries * all.keys);
+    bool good = true;
+    for (int64_t block = 0; block < all.blocks; ++block) {
+        const int64_t first = block * kQueries, height = all.height(first);
+        const Range seen = all.ranges[row * all.blocks + block];
+        const int64_t width = seen.end - seen.first, keys_at = all.at(row, seen.first, all.keys, head);
+        const int64_t queries_at = all.at(row, first, all.queries, head);
+        good = all.weights(row, first, head, seen, weights) && good;
+        if (all.rows) all.dropped(row, first, head, seen, weights, kept);
+        const Matrix out_gradient{dout + queries_at, hidden};
+        good = multiply(width, size, height, 1, {all.rows ? kept : weights, width, true}, out_gradient, 1,
+                        dvalue + keys_at, hidden) && good;
+        good = multiply(height, width, size, 1, out_gradient, {all.value + keys_at, hidden, true}, 0, dweights, width) && good;
+        if (all.rows) all.dropped(row, first, head, seen, dweights, dweights);
+        for (int64_t i = 0; i < height; ++i)
+            scores_gradient(weights + i * width, dweights + i * width, all.scale(), width);
+        good = multiply(height, size, width, 1, {dweights, width}, {all.key + keys_at, hidden}, 0, dquery + queries_at,
+                        hidden) && good;
+        good = multiply(width, size, height, 1, {dweights, width, true}, {all.query + queries_at, hidden}, 1,
+                        dkey + keys_at, hidden) && good;
+    }
+    return good;
+}
+
+}  // namespace
+
+// (query, key, value, mask, heads, and with dropout rows, numbers, threshold, factor) -> [T, H]
+KERNEL(Attention) {
+    ARGUMENTS;
+    const Setting all(given, 5, count == 10);
+    float* const out = given.floats(count - 1);
+    std::atomic<bool> good{true};
+    for_each(all.batch * all.num_heads * all.blocks, [&](int64_t i) {
+        const int64_t item = i / all.blocks;
+        if (!forward(all, item / all.num_heads, item % all.num_heads, i % all.blocks, out)) good = false;
+    });
+    return !good;
+}
+
+// (query, key, value, mask, heads, dout, and with dropout as above) -> dquery, dkey, dvalue
+KERNEL(AttentionGradient) {
+    ARGUMENTS;
+    const Setting all(given, 6, count == 13);
+    const float* dout = given.floats(5);
+    std::atomic<bool> good{true};
+    for_each(all.batch * all.num_heads, [&](int64_t i) {
+        if (!backward(all, i / all.num_heads, i % all.num_heads, dout, given.floats(count - 3), given.floats(count - 2),
+                      given.floats(count - 1)))
+            good = false;
+    });
+    return !good;
+}
+
+}  // namespace pangu

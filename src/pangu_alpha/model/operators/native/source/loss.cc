@@ -1,0 +1,81 @@
+// -log(softmax(x E^T)[label] + 1e-24) over a vocabulary, and its gradients.
+#include <cmath>
+#include <vector>
+
+#include "elementary.h"
+#include "product.h"
+
+namespace pangu {
+namespace {
+
+FOR_EACH_PROCESSOR void softmax(float* row, int64_t count) {
+    float largest = row[0];
+#pragma omp simd reduction(max : largest)
+    for (int64_t j = 0; j < count; ++j) largest = largest > row[j] ? largest : row[j];
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < count; ++j) {
+        row[j] = exponential(row[j] - largest);
+        sum += row[j];
+    }
+    const float factor = 1.0f / sum;
+    for (int64_t j = 0; j < count; ++j) row[j] *= factor;
+}
+
+FOR_EACH_PROCESSOR void scale(const float* x, float factor, int64_t count, float* y) {
+    for (int64_t j = 0; j < count; ++j) y[j] = x[j] * factor;
+}
+
+// y = (y - x) * factor
+FOR_EACH_PROCESSOR void subtract_and_scale(float* y, const float* x, float factor, int64_t count) {
+    for (int64_t j = 0; j < count; ++j) y[j] = (y[j] - x[j]) * factor;
+}
+
+}  // namespace
+
+// (x [T, H], E [V, H], labels int32 [T]) -> nats [T], probabilities [T, V]
+KERNEL(CrossEntropy) {
+    ARGUMENTS;
+    const int64_t rows = given.size(0, 0), hidden = given.size(0, 1), words = given.size(1, 0);
+    const int32_t* labels = given.ints(2);
+    float *nats = given.floats(3), *probabilities = given.floats(4);
+    const Product scores{rows, words, hidden, {given.floats(0), hidden}, {given.floats(1), hidden, true}, probabilities};
+    const bool good = multiply_tiles(scores, [](int64_t, int64_t, int64_t, int64_t) {});
+    for_each(rows, [=](int64_t i) {
+        float* const row = probabilities + i * words;
+        softmax(row, words);
+        const bool known = labels[i] >= 0 && labels[i] < words;
+        nats[i] = known ? -std::log(row[labels[i]] + 1e-24f) : NAN;
+    });
+    return !good;
+}
+
+// (x [T, H], E [V, H], labels int32 [T], probabilities [T, V], dnats [T]) -> dx [T, H], dE [V, H]
+KERNEL(CrossEntropyGradient) {
+    ARGUMENTS;
+    const int64_t rows = given.size(0, 0), hidden = given.size(0, 1), words = given.size(1, 0);
+    const float *x = given.floats(0), *table = given.floats(1), *probabilities = given.floats(3);
+    const int32_t* labels = given.ints(2);
+    const float* upstream = given.floats(4);
+    float *dx = given.floats(5), *dtable = given.floats(6);
+    // The gradient of the scores is p - onehot: the label's row is subtracted from the products with p.
+    const Product by_x{rows, hidden, words, {probabilities, words}, {table, hidden}, dx};
+    bool good = multiply_tiles(by_x, [=](int64_t row, int64_t height, int64_t column, int64_t width) {
+        for (int64_t i = row; i < row + height; ++i)
+            subtract_and_scale(dx + i * hidden + column, table + labels[i] * hidden + column, upstream[i], width);
+    });
+    std::vector<float> scaled(rows * hidden);
+    float* const weighted = scaled.data();
+    for_each(rows, [=](int64_t i) { scale(x + i * hidden, upstream[i], hidden, weighted + i * hidden); });
+    const Product by_table{words, hidden, rows, {probabilities, words, true}, {weighted, hidden}, dtable};
+    good = multiply_tiles(by_table, [](int64_t, int64_t, int64_t, int64_t) {}) && good;
+    constexpr int64_t kColumns = 64;
+    for_each(pieces(hidden, kColumns), [=](int64_t piece) {
+        const int64_t begin = piece * kColumns, end = std::min(hidden, begin + kColumns);
+        for (int64_t i = 0; i < rows; ++i)
+            for (int64_t j = begin; j < end; ++j) dtable[labels[i] * hidden + j] -= weighted[i * hidden + j];
+    });
+    return !good;
+}
+
+}  // namespace pangu

@@ -1,0 +1,21 @@
+// Runs the pieces of a kernel on all threads of the process.
+//
+// What a piece computes must not depend on the thread, nor on how many threads there are: then a kernel's result
+// is the same, bit for bit, with any number of threads.
+#pragma once
+#include <cstdint>
+#include <functional>
+
+namespace pangu {
+
+// Calls piece(0) ... piece(count - 1), each once, and returns when all are done. A call from within a piece, or
+// while another kernel uses the threads, computes its pieces in the calling thread.
+void for_each(int64_t count, const std::function<void(int64_t)>& piece);
+
+// Number of threads that for_each uses, the calling one included.
+int64_t thread_count();
+
+// Number of pieces of `size` that cover `count`.
+inline int64_t pieces(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
+}  // namespace pangu

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -137,16 +139,22 @@ def small(**shape):
     return ModelConfig(vocab_size=64, hidden_size=8, num_layers=2, num_heads=2, seq_length=16, **shape)
 
 
-def test_which_operators_serve_which_use(cpu):
+@pytest.mark.parametrize("room", ["cpu", "native.training"])
+def test_which_operators_serve_which_use(cpu, monkeypatch, room):
+    compiled = None if room == "cpu" else "a compiled library"
+    monkeypatch.setattr(operators_module, "library", lambda: compiled)
+    fast = sys.modules[f"pangu_alpha.model.operators.{room}"]
+
     def chosen(device, decoding=False, **shape):
         return operators_for(small(**shape), device, decoding, chip="910B" if device == "Ascend" else "auto")
 
     whole, token = chosen("CPU"), chosen("CPU", decoding=True)
-    assert (whole.affine, token.affine) == (cpu_operators.Affine, cpu_operators.DenseAffine)
+    assert (whole.affine, token.affine) == (fast.Affine, cpu_operators.DenseAffine)
     for name in ("layer_norm", "activation", "mask", "split_heads", "join_heads", "attention"):
-        assert getattr(whole, name).__module__.endswith("operators.cpu"), name
+        assert getattr(whole, name).__module__ == fast.__name__, name
         assert getattr(token, name).__module__.endswith("operators.plain"), name
-    assert whole.cross_entropy is cpu_operators.TiedCrossEntropy
+    assert whole.cross_entropy is fast.TiedCrossEntropy
+    assert whole.adamw is (None if compiled is None else fast.adamw) and token.adamw is None
     assert chosen("CPU", compute_dtype="float16").affine is plain.Affine
     assert chosen("Ascend", dropout=0.0).attention is ascend.FlashAttention
     assert chosen("Ascend", decoding=True, dropout=0.0).attention is plain.AttentionCore

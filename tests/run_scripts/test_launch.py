@@ -88,6 +88,22 @@ def test_a_compiled_graph_is_only_for_its_own_config(config, capsys):
     assert seeds[0] == folder("run.attention_dropout=device") != seeds[1]
 
 
+def test_a_compiled_graph_is_only_for_its_own_kernels(config, tmp_path, capsys, monkeypatch):
+    def folder(device):
+        words = (f"run.device={device}", "data.validation=null")
+        output = dry(capsys, "--config", config, "--compile-cache", "/cache", *words)
+        (line,) = [line for line in output.splitlines() if "MS_COMPILER_CACHE_PATH=/cache/" in line]
+        return line
+
+    first, ascend = folder("CPU"), folder("Ascend")
+    for name, value in (("PANGU_KERNELS", "off"), ("CXX", "another-compiler"), ("HOME", str(tmp_path))):
+        with monkeypatch.context() as changed:
+            changed.setenv(name, value)
+            assert folder("CPU") != first and folder("Ascend") == ascend, name
+    monkeypatch.setenv("PANGU_KERNELS", "on")
+    assert folder("CPU") == first
+
+
 def test_dry_of_a_rank_table_prints_every_process(config, table, capsys):
     words = ("--config", config, "--start", "rank-table", "--rank-table", table, "parallel.tp=2",
              "data.validation=null")  # fmt: skip

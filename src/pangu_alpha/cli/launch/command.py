@@ -10,6 +10,8 @@ import argparse
 import hashlib
 import json
 import os
+import shlex
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from glob import glob
@@ -61,7 +63,9 @@ def main(arguments: Sequence[str]) -> int:
     config = load_train_config(options.config, _program_words(options, rest)[2:])
     job = make_job(program, options, rest, config)
     if options.compile_cache is not None:
-        cache = str(Path(options.compile_cache).absolute() / graph_digest(config))
+        cache = str(
+            Path(options.compile_cache).absolute() / graph_digest(config, on_ascend(config, options.start))
+        )
         variables = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": cache}
         job = replace(job, environment={**job.environment, **variables})
     if options.dry:
@@ -96,7 +100,7 @@ def _program_words(options: argparse.Namespace, overrides: Sequence[str]) -> tup
     return ("--config", options.config, *overrides, *device)
 
 
-def graph_digest(config: TrainConfig) -> str:
+def graph_digest(config: TrainConfig, ascend: bool) -> str:
     """Digest of everything that a run's graphs depend on.
 
     MindSpore 2.9 itself would silently reuse a cached graph whose layer sizes, clipping or plan are those of
@@ -106,12 +110,23 @@ def graph_digest(config: TrainConfig) -> str:
     run = config.run
     parts |= {name: getattr(run, name) for name in ("batch_size", "device", "chip", "attention_dropout")}
     parts["mindspore"] = version("mindspore")
+    if not ascend:  # the graph names the file of the kernels, or has none: model.operators.native.library
+        parts["kernels"] = [os.environ.get("PANGU_KERNELS", "on"), *compiler_of_kernels(), str(Path.home())]
     if run.attention_dropout == "device":  # its kernel's seeds are constants of the graph
         parts["seed"] = run.seed
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-    for path in sorted(Path(pangu_alpha.__file__).parent.rglob("*.py")):
+    package = Path(pangu_alpha.__file__).parent
+    for path in sorted(each for each in package.rglob("*") if each.suffix in (".py", ".cc", ".h")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def compiler_of_kernels() -> list[str]:
+    """The words of CXX, or g++; and of a compiler that is there, its file and when that was changed."""
+    words = shlex.split(os.environ.get("CXX", "")) or ["g++"]
+    if (found := shutil.which(words[0])) is None:
+        return words
+    return [*words, found, str(os.stat(found).st_mtime_ns)]
 
 
 def on_ascend(config: TrainConfig, start: str) -> bool:

@@ -2,3 +2,7 @@
 
 library.py compiles the sources once for each machine; training.py has the cells.
 """
+
+from pangu_alpha.model.operators.native import library, training
+
+__all__ = ["library", "training"]

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -62,9 +63,9 @@ def build(cache: Path, flags: tuple[str, ...] = ()) -> Path:
     Raises:
         NoKernelsError: There is no compiler, it fails, or the folder cannot be written.
     """
-    compiler = os.environ.get("CXX") or "g++"
-    if shutil.which(compiler) is None:
-        raise NoKernelsError(f"the compiler {compiler} is not installed (another one can be named in CXX)")
+    compiler = shlex.split(os.environ.get("CXX", "")) or ["g++"]
+    if shutil.which(compiler[0]) is None:
+        raise NoKernelsError(f"the compiler {compiler[0]} is not installed (another one can be named in CXX)")
     sources = sorted(SOURCES.glob("*.cc"))
     words = [*FLAGS, *(_X86 if platform.machine() == "x86_64" else ()), *flags]
     target = cache / _digest(compiler, words) / "libpangu_kernels.so"
@@ -74,7 +75,7 @@ def build(cache: Path, flags: tuple[str, ...] = ()) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             built = Path(folder) / target.name
-            _compile([compiler, *words, *map(str, sources), "-o", str(built), "-ldl", "-lpthread"])
+            _compile([*compiler, *words, *map(str, sources), "-o", str(built), "-ldl", "-lpthread"])
             built.replace(target)  # at once, so that another process never sees half a library
     except OSError as error:
         raise NoKernelsError(f"cannot write {target.parent}: {error.strerror}") from error
@@ -98,7 +99,7 @@ def check(path: Path) -> None:
 
 
 def _compile(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = _run(command)
     if done.returncode:
         lines = (
             [line for line in done.stderr.splitlines() if "error" in line]
@@ -108,9 +109,14 @@ def _compile(command: list[str]) -> None:
         raise NoKernelsError(f"{command[0]} failed: {lines[0]}")
 
 
-def _digest(compiler: str, words: list[str]) -> str:
-    version = subprocess.run([compiler, "-v"], capture_output=True, text=True).stderr
-    digest = hashlib.sha256("\0".join([platform.machine(), version, *words]).encode())
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    # In English: _compile looks for the word "error", and one compiler has one digest.
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+
+
+def _digest(compiler: list[str], words: list[str]) -> str:
+    version = _run([*compiler, "-v"]).stderr
+    digest = hashlib.sha256("\0".join([platform.machine(), version, *compiler, *words]).encode())
     for path in sorted(SOURCES.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -187,7 +187,7 @@ class AttentionCore(nn.Cell):
 
     Args:
         head_size: Not used; it is H / N.
-        dropout: An AttentionDropout.
+        dropout: Has the threshold, the factor and the numbers of the heads.
 
     Inputs:
         - **query** (Tensor) - [B*S, H], float32.
@@ -304,7 +304,7 @@ class SquareSum(nn.Cell):
 def adamw() -> Primitive:
     """The update of one parameter in place, clipping and masking included.
 
-    Its inputs are parameter, moment1, moment2, gradient, and float32 scalars: the factor of the gradient; 0 to
+    Its inputs are parameter, moment1, moment2, gradient, and float32 scalars: the gradient's factor; 0 to
     leave everything unchanged, else 1; learning rate, beta1, beta2, epsilon, decay. It gives a float32 [1] on
     which other operators can depend.
     """

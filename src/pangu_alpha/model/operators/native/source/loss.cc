@@ -1,4 +1,5 @@
 // -log(softmax(x E^T)[label] + 1e-24) over a vocabulary, and its gradients.
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -58,11 +59,16 @@ KERNEL(CrossEntropyGradient) {
     const int32_t* labels = given.ints(2);
     const float* upstream = given.floats(4);
     float *dx = given.floats(5), *dtable = given.floats(6);
-    // The gradient of the scores is p - onehot: the label's row is subtracted from the products with p.
+    const auto known = [=](int64_t i) { return labels[i] >= 0 && labels[i] < words; };
+    // The gradient of the scores is p - onehot: the label's row is subtracted from the products with p. Where there
+    // is no such label the loss is NaN, and so is the gradient.
     const Product by_x{rows, hidden, words, {probabilities, words}, {table, hidden}, dx};
     bool good = multiply_tiles(by_x, [=](int64_t row, int64_t height, int64_t column, int64_t width) {
-        for (int64_t i = row; i < row + height; ++i)
-            subtract_and_scale(dx + i * hidden + column, table + labels[i] * hidden + column, upstream[i], width);
+        for (int64_t i = row; i < row + height; ++i) {
+            float* const part = dx + i * hidden + column;
+            if (known(i)) subtract_and_scale(part, table + labels[i] * hidden + column, upstream[i], width);
+            else std::fill_n(part, width, NAN);
+        }
     });
     std::vector<float> scaled(rows * hidden);
     float* const weighted = scaled.data();
@@ -72,8 +78,10 @@ KERNEL(CrossEntropyGradient) {
     constexpr int64_t kColumns = 64;
     for_each(pieces(hidden, kColumns), [=](int64_t piece) {
         const int64_t begin = piece * kColumns, end = std::min(hidden, begin + kColumns);
-        for (int64_t i = 0; i < rows; ++i)
+        for (int64_t i = 0; i < rows; ++i) {
+            if (!known(i)) continue;
             for (int64_t j = begin; j < end; ++j) dtable[labels[i] * hidden + j] -= weighted[i * hidden + j];
+        }
     });
     return !good;
 }

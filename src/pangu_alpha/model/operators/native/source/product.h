@@ -25,15 +25,14 @@ struct Matrix {
 bool multiply(int64_t rows, int64_t columns, int64_t inner, float a, Matrix A, Matrix B, float b, float* C,
               int64_t stride);
 
-// Rows and columns of the tiles in which all threads compute a product. oneDNN adds up an element of C in the
-// same order in a tile of any size, so the result does not depend on the number of threads; a test holds this.
+// Rows and columns of the tiles in which all threads compute a product. They follow from the sizes of C alone, not
+// from the number of threads: in what order oneDNN adds up an element of C depends on the sizes of its tile.
 struct Tile {
+    static constexpr int64_t kEnough = 16;  // tiles, so that this many threads have work
     int64_t rows = 256, columns = 512;
 
     Tile(int64_t all_rows, int64_t all_columns) {
-        const auto few = [&] {
-            return pieces(all_rows, rows) * pieces(all_columns, columns) < 2 * thread_count();
-        };
+        const auto few = [&] { return pieces(all_rows, rows) * pieces(all_columns, columns) < kEnough; };
         while (few() && columns > 128) columns /= 2;
         while (few() && rows > 64) rows /= 2;
     }

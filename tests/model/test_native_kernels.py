@@ -1,0 +1,409 @@
+"""The C++ kernels equal the plain definitions, whatever the number of threads, and touch no other memory."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor, nn, ops
+
+from pangu_alpha.model.operators import dropout as positional
+from pangu_alpha.model.operators import plain
+from pangu_alpha.model.operators.native import library as library_module
+from pangu_alpha.model.operators.native import training as kernels
+from pangu_alpha.model.operators.native.library import NoKernelsError, build, check, library
+
+CALLS = Path(__file__).parent / "kernel_calls.py"
+ONEDNN = Path(importlib.util.find_spec("mindspore").origin).parent / "lib" / "libdnnl.so.3"
+RATE, SALT = 0.25, 5
+
+
+def normal(*shape, seed=0, scale=1.0):
+    return Tensor((np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32))
+
+
+def keys(*shape):
+    """The dropout's key of each row, odd as those of training."""
+    words = np.random.default_rng(8).integers(-(2**31), 2**31 - 1, shape)
+    return Tensor(words.astype(np.int32) | np.int32(1))
+
+
+@pytest.fixture(scope="module")
+def native(cpu):
+    """The compiled library."""
+    if library() is None:
+        pytest.skip("no kernels on this machine")
+    return library()
+
+
+class WeightedSum(nn.Cell):
+    """A scalar whose gradient by the operator's output is different everywhere."""
+
+    def __init__(self, operator):
+        super().__init__()
+        self.operator = operator
+
+    def construct(self, *inputs):
+        out = self.operator(*inputs)
+        return (out * ops.sin(ops.range(0, out.size, 1).astype(out.dtype)).reshape(out.shape)).sum()
+
+
+def assert_equal(found, expected, tolerance):
+    found, expected = found.asnumpy(), expected.asnumpy()
+    assert found.shape == expected.shape
+    np.testing.assert_array_less(np.abs(found - expected), tolerance * np.abs(expected).max() + 1e-30)
+
+
+def assert_same_function(found, expected, inputs, differentiated):
+    assert_equal(found(*inputs), expected(*inputs), 1e-5)
+    places = tuple(range(differentiated))
+    for one, other in zip(
+        ops.grad(WeightedSum(found), places)(*inputs),
+        ops.grad(WeightedSum(expected), places)(*inputs),
+        strict=True,
+    ):
+        assert_equal(one, other, 1e-4)
+
+
+@pytest.mark.parametrize(
+    "rows, inputs, outputs", [*((t, 3, 5) for t in range(1, 10)), (37, 100, 3), (65, 64, 129)]
+)
+def test_affine(native, rows, inputs, outputs):
+    given = [normal(rows, inputs), normal(outputs, inputs, seed=1), normal(outputs, seed=2)]
+    assert_same_function(kernels.Affine(), plain.Affine(), given, 3)
+
+
+@pytest.mark.parametrize("rows, columns", [(1, 3), (9, 3), (37, 100), (33, 24)])
+def test_normalize(native, rows, columns):
+    given = [normal(rows, columns, scale=3.0), normal(columns, seed=1), normal(columns, seed=2)]
+    assert_same_function(kernels.Normalize(columns, 1e-5), plain.Normalize(columns, 1e-5), given, 3)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (37, 100), (170, 100)])
+def test_gelu_and_dropout(native, shape):
+    given = [normal(*shape, scale=3.0)]
+    found, expected = kernels.Gelu(), plain.Gelu()
+    assert_equal(found(*given), expected(*given), 1e-5)
+    assert_equal(ops.grad(WeightedSum(found))(*given), ops.grad(WeightedSum(expected))(*given), 1e-4)
+    given.append(keys(1, shape[0]))
+    found, expected = kernels.Dropout(RATE, SALT), positional.Dropout(RATE, SALT)
+    np.testing.assert_array_equal(found(*given).asnumpy(), expected(*given).asnumpy())
+    np.testing.assert_array_equal(found(given[0]).asnumpy(), given[0].asnumpy())
+    one, other = (ops.grad(WeightedSum(each), 0)(*given).asnumpy() for each in (found, expected))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_gelu_is_the_tanh_form(native):
+    x = np.linspace(-8, 8, 4001)
+    expected = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    assert np.abs(kernels.Gelu()(Tensor(x.astype(np.float32))).asnumpy() - expected).max() <= 2e-6
+
+
+class Attention(nn.Cell):
+    """Attention of [B*S, H], from the mask to the joined heads."""
+
+    def __init__(self, of, heads, size, dropout):
+        super().__init__()
+        self.mask, self.core = of.mask(heads), of.core(heads, size, dropout)
+        self.split, self.join = of.split(heads), of.join(heads)
+
+    def construct(self, query, key, value, may_attend, rows=None):
+        batch = may_attend.shape[0]
+        parts = self.split(query, batch), self.split(key, batch), self.split(value, batch)
+        return self.join(self.core(*parts, self.mask(may_attend), rows))
+
+
+class Plain:
+    mask, core, split, join = plain.ScoreMask, plain.AttentionCore, plain.SplitHeads, plain.JoinHeads
+    dropout = positional.AttentionDropout
+
+
+class Native:
+    mask, core = kernels.AllowedKeys, kernels.AttentionCore
+    split, join, dropout = kernels.KeepColumns, kernels.KeepColumns, kernels.AttentionDropout
+
+
+def packed(batch, length):
+    """Documents of 50 tokens; a query of the second row and one of the third block may attend to nothing."""
+    places = np.arange(length)
+    mask = np.tril(np.ones((batch, length, length))) * (places[:, None] // 50 == places // 50)
+    mask[1:, length // 2] = mask[:, 140:141] = 0
+    return Tensor(mask.astype(np.float32))
+
+
+@pytest.mark.parametrize("rate", [0.0, RATE])
+@pytest.mark.parametrize("batch, heads, length, size", [(1, 1, 1, 4), (2, 3, 16, 8), (2, 2, 150, 12)])
+def test_attention(native, rate, batch, heads, length, size):
+    given = [*(normal(batch * length, heads * size, seed=i) for i in range(3)), packed(batch, length)]
+    if rate:
+        given.append(keys(batch, length))
+    found, expected = (Attention(of, heads, size, of.dropout(rate, SALT, heads)) for of in (Native, Plain))
+    if length > 1:
+        return assert_same_function(found, expected, given, 3)
+    assert_equal(found(*given), expected(*given), 1e-5)  # a query with one key: only the value matters
+    dquery, dkey, dvalue = ops.grad(WeightedSum(found), (0, 1, 2))(*given)
+    assert not dquery.asnumpy().any() and not dkey.asnumpy().any()
+    assert_equal(dvalue, ops.grad(WeightedSum(expected), (0, 1, 2))(*given)[2], 1e-4)
+
+
+@pytest.mark.parametrize("rate", [0.0, RATE])
+def test_a_query_with_one_key_has_no_gradient(native, rate):
+    given = [*(normal(32, 24, seed=i) for i in range(3)), Tensor(np.tril(np.ones((2, 16, 16), np.float32)))]
+    given += [keys(2, 16)] if rate else []
+    cell = Attention(Native, 3, 8, Native.dropout(rate, SALT, 3))
+    gradient = ops.grad(WeightedSum(cell), 0)(*given).asnumpy().reshape(2, 16, 24)
+    assert (gradient[:, 0] == 0.0).all() and (gradient[:, 1] != 0.0).any()
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_attention_drops_the_same_weights(native, heads):
+    """With values that are unit vectors the output is the weights."""
+    length = 9
+    query, key = normal(length, heads * length), normal(length, heads * length, seed=1)
+    given = [query, key, Tensor(np.tile(np.eye(length, dtype=np.float32), (1, heads)))]
+    given += [Tensor(np.ones((1, length, length), np.float32)), keys(1, length)]
+    found, expected = (
+        Attention(of, heads, length, of.dropout(RATE, SALT, heads))(*given).asnumpy()
+        for of in (Native, Plain)
+    )
+    assert ((found == 0) == (expected == 0)).all() and 0 < (found == 0).mean() < 0.5
+
+
+@pytest.mark.parametrize("rows, hidden, words", [(1, 5, 3), (32, 24, 50), (65, 40, 600)])
+def test_cross_entropy(native, rows, hidden, words):
+    labels = Tensor(np.random.default_rng(1).integers(0, words, rows).astype(np.int32))
+    given = [normal(rows, hidden), normal(words, hidden, seed=1), labels]
+    assert_same_function(kernels.TiedCrossEntropy(words), plain.TiedCrossEntropy(words), given, 2)
+
+
+@pytest.mark.parametrize("label", [-1, 50, 2**31 - 1])
+def test_a_label_that_is_no_word_gives_nan_and_leaves_the_rest(native, label):
+    x, table, labels = normal(32, 24), normal(50, 24, seed=1), np.arange(32, dtype=np.int32)
+    labels[3] = label
+    cell = kernels.TiedCrossEntropy(50)
+    nats = cell(x, table, Tensor(labels)).asnumpy()
+    assert np.isnan(nats[3]) and np.isfinite(np.delete(nats, 3)).all()
+    dx, dtable = ops.grad(WeightedSum(cell), (0, 1))(x, table, Tensor(labels))
+    assert np.isnan(dx.asnumpy()[3]).all() and np.isfinite(np.delete(dx.asnumpy(), 3, 0)).all()
+    assert dtable.shape == (50, 24)
+
+
+@pytest.mark.parametrize("count", [1, 3, 3700, 65537])
+def test_square_sum(native, count):
+    x = normal(count)
+    exact = float((x.asnumpy().astype(np.float64) ** 2).sum())
+    assert kernels.SquareSum()(x).asnumpy() == pytest.approx(exact, rel=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_passes_through(native, bad):
+    """Each kernel's result must show it, because the norm's check sees nothing else."""
+    x = normal(37, 100).asnumpy()
+    x[5, 7] = bad
+    x, weight, bias = Tensor(x), normal(100, 100, seed=1), normal(100, seed=2)
+    assert not np.isfinite(kernels.SquareSum()(x).asnumpy())
+    for cell, given, places in (
+        (kernels.Affine(), [x, weight, bias], (0, 1, 2)),
+        (kernels.Normalize(100, 1e-5), [x, bias, bias], (0, 1, 2)),
+        (kernels.TiedCrossEntropy(100), [x, weight, Tensor(np.arange(37, dtype=np.int32))], (0, 1)),
+        (kernels.Dropout(RATE, SALT), [x, keys(1, 37)], (0,)),
+    ):
+        name = type(cell).__name__
+        out = cell(*given).asnumpy()
+        assert not np.isfinite(out[5]).all() and np.isfinite(np.delete(out, 5, 0)).all(), name
+        if name != "Dropout":  # it is linear
+            gradients = ops.grad(WeightedSum(cell), places)(*given)
+            assert any(not np.isfinite(each.asnumpy()).all() for each in gradients), name
+    gelu = kernels.Gelu()(x).asnumpy()
+    assert (gelu[5, 7] == 0) if bad == -np.inf else not np.isfinite(gelu[5, 7])
+    mask = Tensor(np.tril(np.ones((1, 37, 37), np.float32)))
+    attention = Attention(Native, 4, 25, Native.dropout(0.0, SALT, 4))
+    for place in range(3):
+        given = [normal(37, 100, seed=3)] * place + [x] + [normal(37, 100, seed=4)] * (2 - place)
+        assert not np.isfinite(attention(*given, mask).asnumpy()).all(), place
+
+
+class Update(nn.Cell):
+    """An update of one parameter by the kernel."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.state = [Parameter(normal(count, seed=i), name=f"p{i}") for i in range(2)]
+        self.state.append(Parameter(Tensor(np.abs(normal(count, seed=2).asnumpy())), name="p2"))
+        self.first, self.second, self.third = self.state
+        self.update = kernels.adamw()
+
+    def construct(self, gradient, factor, applied, rate, beta1, beta2, epsilon, decay):
+        return self.update(self.first, self.second, self.third, gradient, factor, applied, rate, beta1, beta2,
+                           epsilon, decay)  # fmt: skip
+
+
+def scalars(applied):
+    return [Tensor(each, ms.float32) for each in (0.7, applied, 1e-2, 0.9, 0.95, 1e-8, 0.1)]
+
+
+@pytest.mark.parametrize("count", [1, 37, 65537])
+def test_adamw(native, count):
+    cell, gradient = Update(count), normal(count, seed=9)
+    p, m, v = (each.asnumpy().astype(np.float64) for each in cell.state)
+    g = gradient.asnumpy() * 0.7
+    m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g
+    p = p - 1e-2 * (m / (np.sqrt(v) + 1e-8) + 0.1 * p)
+    cell(gradient, *scalars(1.0))
+    for found, expected in zip(cell.state, (p, m, v), strict=True):
+        assert_equal(found, Tensor(expected.astype(np.float32)), 1e-5)
+
+
+@pytest.mark.parametrize("bad", [0.5, np.nan, np.inf])
+def test_adamw_that_is_not_applied_changes_no_bit(native, bad):
+    cell = Update(1000)
+    before = [each.asnumpy().tobytes() for each in cell.state]
+    gradient = np.full(1000, bad, np.float32)
+    given = scalars(0.0)
+    given[0] = Tensor(bad, ms.float32)
+    cell(Tensor(gradient), *given)
+    assert [each.asnumpy().tobytes() for each in cell.state] == before
+
+
+def call_all(path, **variables):
+    """What kernel_calls.py prints in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, str(CALLS), str(path), str(ONEDNN)],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("instructions", ["ALL", "AVX2"])
+def test_the_number_of_threads_changes_no_bit(native, instructions):
+    """oneDNN adds up in another order in products of other sizes, so tiles must not depend on the threads."""
+    first, *others = (
+        call_all(native, OMP_NUM_THREADS=threads, ONEDNN_MAX_CPU_ISA=instructions) for threads in "1238"
+    )
+    assert len(first) > 100 and len(set(first)) == len(first)
+    for other in others:
+        assert other == first
+
+
+@pytest.mark.slow
+def test_no_kernel_touches_memory_that_is_not_its_own(native, tmp_path):
+    compiler = os.environ.get("CXX") or "g++"
+    checker = subprocess.run(
+        [compiler, "-print-file-name=libasan.so"], capture_output=True, text=True
+    ).stdout.strip()
+    if not os.path.isabs(checker):
+        pytest.skip("this compiler has no address sanitizer")
+    path = build(tmp_path, ("-fsanitize=address", "-g"))
+    given = {"LD_PRELOAD": checker, "ASAN_OPTIONS": "detect_leaks=0", "OMP_NUM_THREADS": "2"}
+    assert [line.split(":")[0] for line in call_all(path, **given)] == [
+        line.split(":")[0] for line in call_all(native)
+    ]
+
+
+def why_none(monkeypatch):
+    """The one warning of a machine that has no kernels."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert library_module.library.__wrapped__() is None
+    (warning,) = caught
+    return str(warning.message)
+
+
+@pytest.fixture
+def home(monkeypatch, tmp_path):
+    """A home without a library."""
+    monkeypatch.delenv("PANGU_KERNELS", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_no_compiler_is_one_warning_that_names_it(home, monkeypatch):
+    monkeypatch.setenv("CXX", "/nonexistent/c++ -m64")
+    assert "MindSpore's operators compute: the compiler /nonexistent/c++ is not installed" in why_none(
+        monkeypatch
+    )
+
+
+def test_an_error_of_the_compiler_is_named(home, monkeypatch, tmp_path):
+    sources = tmp_path / "source"
+    sources.mkdir()
+    (sources / "wrong.cc").write_text("int number = nonsense;\n")
+    monkeypatch.setattr(library_module, "SOURCES", sources)
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert "g++ failed: " in (message := why_none(monkeypatch)) and "error: 'nonsense' was not" in message
+
+
+def test_a_library_without_kernels_is_named(home, monkeypatch, tmp_path):
+    sources = tmp_path / "source"
+    sources.mkdir()
+    (sources / "empty.cc").write_text("int number = 1;\n")
+    monkeypatch.setattr(library_module, "SOURCES", sources)
+    assert "undefined symbol: pangu_kernels_ready" in why_none(monkeypatch)
+
+
+def test_a_cache_that_cannot_be_written_is_named(home, monkeypatch):
+    (home / ".cache").write_text("a file, not a folder")
+    assert f"cannot write {home}/.cache/pangu_alpha/kernels/" in why_none(monkeypatch)
+
+
+def test_the_switch(home, monkeypatch):
+    monkeypatch.setenv("PANGU_KERNELS", "off")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert library_module.library.__wrapped__() is None
+    monkeypatch.setenv("PANGU_KERNELS", "yes")
+    with pytest.raises(ValueError, match="PANGU_KERNELS=yes: say on or off"):
+        library_module.library.__wrapped__()
+
+
+@pytest.fixture
+def small_sources(monkeypatch, tmp_path):
+    """Sources that compile in no time."""
+    sources = tmp_path / "source"
+    sources.mkdir()
+    (sources / "one.cc").write_text('extern "C" int pangu_kernels_ready() { return 0; }\n')
+    monkeypatch.setattr(library_module, "SOURCES", sources)
+    return sources
+
+
+def test_a_library_is_compiled_once(small_sources, monkeypatch, tmp_path):
+    path = build(tmp_path)
+    check(path)
+    before = path.stat().st_mtime_ns
+    monkeypatch.setattr(library_module, "_compile", lambda command: pytest.fail("compiles again"))
+    assert build(tmp_path) == path and path.stat().st_mtime_ns == before
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_other_sources_and_flags_are_other_libraries(small_sources, tmp_path):
+    first = build(tmp_path)
+    other = build(tmp_path, ("-DANOTHER",))
+    with (small_sources / "one.cc").open("a") as file:
+        file.write("int more = 1;\n")
+    assert len({first, other, build(tmp_path)}) == 3
+
+
+def test_several_can_build_at_once(small_sources, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        paths = [*pool.map(lambda _: build(tmp_path), range(4))]
+    assert len({*paths}) == 1 and [each.name for each in paths[0].parent.iterdir()] == [paths[0].name]
+    check(paths[0])
+
+
+def test_a_compiler_that_fails_leaves_no_library(small_sources, tmp_path):
+    (small_sources / "one.cc").write_text("nonsense")
+    with pytest.raises(NoKernelsError, match="failed: .*error"):
+        build(tmp_path)
+    assert not [*tmp_path.rglob("*.so")]

@@ -222,8 +222,7 @@ def test_what_is_not_finite_passes_through(native, bad):
         if name != "Dropout":  # it is linear
             gradients = ops.grad(WeightedSum(cell), places)(*given)
             assert any(not np.isfinite(each.asnumpy()).all() for each in gradients), name
-    gelu = kernels.Gelu()(x).asnumpy()
-    assert (gelu[5, 7] == 0) if bad == -np.inf else not np.isfinite(gelu[5, 7])
+    assert not np.isfinite(kernels.Gelu()(x).asnumpy()[5, 7])
     mask = Tensor(np.tril(np.ones((1, 37, 37), np.float32)))
     attention = Attention(Native, 4, 25, Native.dropout(0.0, SALT, 4))
     for place in range(3):

@@ -90,6 +90,7 @@ def affine(call: Caller):
             call.normal(rows, outputs),
         )
         name = f"{rows} x {inputs} x {outputs}"
+        yield f"Linear {name}", call("Linear", [x, weight], [dy.shape])
         yield f"Affine {name}", call("Affine", [x, weight, bias], [dy.shape])
         yield (
             f"AffineGradient {name}",
@@ -138,6 +139,16 @@ def attention(call: Caller):
             yield f"AttentionGradient {name}", call("AttentionGradient", [*given, dout, *more], shapes)
 
 
+def store(call: Caller):
+    for batch, heads, length, slots, hidden in [(1, 1, 1, 1, 3), (3, 2, 4, 9, 24)]:
+        cache, new = call.normal(batch, slots, hidden), call.normal(batch * length, hidden)
+        places = np.zeros((batch, heads, length, 3), np.int32)
+        places[..., 2] = np.arange(slots - length, slots)
+        done = call("StoreInCache", [cache, new, call.array(places)], [(1,)])
+        assert (cache[:, slots - length :] == new.reshape(batch, length, hidden)).all()
+        yield f"StoreInCache {slots} x {hidden}", [cache, *done]
+
+
 def cross_entropy(call: Caller):
     for rows, hidden, words in LOSS:
         x, table = call.normal(rows, hidden), call.normal(words, hidden)
@@ -162,7 +173,7 @@ def update(call: Caller):
         yield f"AdamW {count}", [*state, *done]
 
 
-KERNELS = (affine, layer_norm, pointwise, attention, cross_entropy, update)
+KERNELS = (affine, layer_norm, pointwise, attention, store, cross_entropy, update)
 
 
 def main(library: str, onednn: str) -> None:

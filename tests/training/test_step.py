@@ -11,6 +11,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from pangu_alpha.checkpoint.foreign.mindspore.released import load_released, released_names
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.optim import OptimConfig
+from pangu_alpha.model import operators
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.network.parameters import decayed
 from pangu_alpha.parallel.reductions import OneDevice
@@ -41,7 +42,8 @@ class Case:
         self.model = PanguAlpha(ModelConfig(1000, 64, 3, 4, seq_length=32))
         self.parameters = ParameterTuple(self.model.trainable_params())
         self.gradients = Gradients(BatchLoss(TokenLoss(self.model)), self.parameters)
-        self.optimizer = AdamW(self.parameters, RECIPE, decayed(self.model.config))
+        fused = self.model.operators.adamw
+        self.optimizer = AdamW(self.parameters, RECIPE, decayed(self.model.config), fused)
         self.update = Update(self.optimizer, self.model.operators, RECIPE.clip_norm)
         self.one = OptimizerStep(self.gradients, self.update, micro_batches=1)
         self.two = OptimizerStep(self.gradients, self.update, micro_batches=2)
@@ -76,9 +78,14 @@ class Case:
         return {tensor.name: tensor.asnumpy().copy() for tensor in tensors}
 
 
-@pytest.fixture(scope="module")
-def shared_case(cpu, oracle):
-    return Case(oracle)
+@pytest.fixture(scope="module", params=["kernels", "without kernels"])
+def shared_case(cpu, oracle, request):
+    if request.param == "kernels" and operators.library() is None:
+        pytest.skip("no kernels on this machine")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "without kernels":
+            patch.setattr(operators, "library", lambda: None)
+        return Case(oracle)
 
 
 @pytest.fixture

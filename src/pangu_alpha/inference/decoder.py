@@ -13,7 +13,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from pangu_alpha.model.cache import KeyValueCache, places_of
+from pangu_alpha.model.cache import places_of
 from pangu_alpha.model.pangu import PanguAlpha
 
 SMALLEST_BUCKET = 64
@@ -165,7 +165,7 @@ class Decoder:
             if attention.cached:
                 raise ValueError("the model has a cache already: close the decoder that holds it first")
             for part in ("key_cache", "value_cache"):
-                cache = KeyValueCache(*shape, self.model.compute_dtype)
+                cache = self.model.operators.cache(*shape, self.model.compute_dtype)
                 setattr(attention, part, cache)
                 cache.table.name = f"{name}.{part}"
             attention.cached = True

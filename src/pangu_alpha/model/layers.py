@@ -118,11 +118,11 @@ class Logits(nn.Cell):
         Tensor [T, V], `compute_dtype`.
     """
 
-    def __init__(self, compute_dtype: ms.Type) -> None:
+    def __init__(self, operators: Operators) -> None:
         super().__init__()
-        self.compute_dtype = compute_dtype
+        self.compute_dtype = operators.compute_dtype
         self.cast = ops.Cast()
-        self.matmul = ops.MatMul(transpose_b=True)
+        self.matmul = operators.linear()
 
     def construct(self, x: Tensor, table: Tensor) -> Tensor:
         return self.matmul(x, self.cast(table, self.compute_dtype))

@@ -80,7 +80,7 @@ class PanguAlpha(nn.Cell):
         self.blocks = nn.CellList([Block(config, operators, i) for i in range(config.num_layers - 1)])
         self.query_layer = Block(config, operators, config.num_layers - 1, asks_itself=False)
         self.final_norm = LayerNorm(config, operators)
-        self.logits = Logits(operators.compute_dtype)
+        self.logits = Logits(operators)
         self.add = ops.Add()
         self.cast = ops.Cast()
         self.compute_dtype = operators.compute_dtype

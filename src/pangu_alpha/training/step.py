@@ -145,9 +145,7 @@ class Update(nn.Cell):
         factor = self.div(unscale, self.maximum(self.div(norm, self.clip_norm), 1.0))
         applied = self.less_equal(norm, largest)  # false for NaN, and for inf because `largest` is finite
         if self.optimizer.fused:
-            updated = self.optimizer.clip_and_update(
-                gradients, factor, recipe[0], recipe[1], recipe[2], applied
-            )
+            updated = self.optimizer.clip_and_update(gradients, factor, recipe, applied)
             return ops.depend(norm, updated), applied
         clipped = self.map(ops.partial(_clip, self.keep_if, factor, applied), gradients)
         updated = self.optimizer(clipped, recipe[0], recipe[1], recipe[2], applied)

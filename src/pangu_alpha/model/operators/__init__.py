@@ -17,6 +17,7 @@ from mindspore import nn
 
 from pangu_alpha.config.families import FAMILIES, has_flash_attention, unsupported
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.model.cache import KeyValueCache
 from pangu_alpha.model.chip import find_chip, soc_version
 from pangu_alpha.model.operators import ascend, cpu, plain
 from pangu_alpha.model.operators import dropout as positional
@@ -45,6 +46,8 @@ class Operators:
         cross_entropy: (vocabulary) -> cell of (x, table, labels).
         square_sum: () -> cell of (x).
         keep_if: () -> cell of (condition, x).
+        linear: () -> operator of (x, weight), x times the transposed weight; it need not have gradients.
+        cache: (batch, heads, slots, head size, type) -> cell of (new keys or values, places).
         adamw: () -> primitive that clips and updates one parameter in place (see native.training.adamw); None
             for separate operators.
         float_status: Class of the cell that reports overflow; None where results show it as inf or NaN.
@@ -63,6 +66,8 @@ class Operators:
     cross_entropy: Callable[[int], nn.Cell] = plain.TiedCrossEntropy
     square_sum: Callable[[], nn.Cell] = plain.SquareSum
     keep_if: Callable[[], nn.Cell] = plain.KeepIf
+    linear: Callable[[], Any] = plain.linear
+    cache: Callable[..., nn.Cell] = KeyValueCache
     adamw: Callable[[], Any] | None = None
     float_status: type[ascend.FloatStatus] | None = None
 
@@ -95,6 +100,8 @@ _FAST: dict[str, dict[str, Any]] = {
         "attention_dropout": kernels.AttentionDropout,
         "cross_entropy": kernels.TiedCrossEntropy,
         "square_sum": kernels.SquareSum,
+        "linear": kernels.linear,
+        "cache": kernels.KeyValueCache,
         "adamw": kernels.adamw,
     },
     # Decoding has one row for each token, so the number of kernels matters; the plain operators have the
@@ -158,7 +165,7 @@ def _row(config: ModelConfig, device: str, dtype: str, decoding: bool, chip: str
     if device == "CPU":  # the fast kernels there are for float32 only
         if dtype != "float32":
             return "plain"
-        return "CPU decoding" if decoding else "CPU kernels" if library() else "CPU"
+        return "CPU kernels" if library() else "CPU decoding" if decoding else "CPU"
     if device == "Ascend" and chip and not decoding and has_flash_attention(config, chip):
         return "Ascend flash"
     return device

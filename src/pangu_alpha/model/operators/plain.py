@@ -40,6 +40,11 @@ class Affine(nn.Cell):
         return self.add(self.matmul(x, weight), bias)
 
 
+def linear() -> ops.Primitive:
+    """The operator x W^T."""
+    return ops.MatMul(transpose_b=True)
+
+
 class Normalize(nn.Cell):
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta over the last axis, with the biased variance.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 from mindspore.ops import signature
 from mindspore.ops.primitive import Primitive
 
@@ -48,6 +48,11 @@ class Affine(nn.Cell):
     def bprop(self, x, weight, bias, out, dout):
         gradients = self.gradient(x, weight, dout)
         return gradients[0], gradients[1], gradients[2]
+
+
+def linear() -> Primitive:
+    """x W^T; see ops.MatMul with transpose_b. It has no gradient."""
+    return kernel("Linear", lambda x, weight: [x[0], weight[0]])
 
 
 class _Standardize(nn.Cell):
@@ -304,13 +309,39 @@ class SquareSum(nn.Cell):
 def adamw() -> Primitive:
     """The update of one parameter in place, clipping and masking included.
 
-    Its inputs are parameter, moment1, moment2, gradient, and float32 scalars: the gradient's factor; 0 to
-    leave everything unchanged, else 1; learning rate, beta1, beta2, epsilon, decay. It gives a float32 [1] on
-    which other operators can depend.
+    Its inputs are parameter, moment1, moment2, gradient, and float32 scalars: the factor of the gradient; 0
+    to leave everything unchanged, else 1; learning rate, beta1, beta2, epsilon, decay. It gives a float32 [1]
+    on which other operators can depend.
     """
-    update = kernel("AdamW", lambda *shapes: [1])
-    written, read = signature.sig_rw.RW_WRITE, signature.sig_rw.RW_READ
-    ways = [written] * 3 + [read] * 8
-    update.set_signatures([signature.make_sig(f"input{i}", way) for i, way in enumerate(ways)])
-    update.add_prim_attr("side_effect_mem", True)
-    return update
+    return _writes_in_place(kernel("AdamW", lambda *shapes: [1]), written=3, read=8)
+
+
+def _writes_in_place(operator: Primitive, written: int, read: int) -> Primitive:
+    """Declares that an operator changes its first inputs, which must be parameters."""
+    ways = [signature.sig_rw.RW_WRITE] * written + [signature.sig_rw.RW_READ] * read
+    operator.set_signatures([signature.make_sig(f"input{i}", way) for i, way in enumerate(ways)])
+    operator.add_prim_attr("side_effect_mem", True)
+    return operator
+
+
+class KeyValueCache(nn.Cell):
+    """See model.cache.KeyValueCache; here the heads of a slot lie side by side, as AttentionCore takes them.
+
+    Inputs:
+        - **new** (Tensor) - [B*S, H].
+        - **places** (Tensor) - int32 [B, N, S, 3], row, head and slot of each new entry.
+
+    Outputs:
+        Tensor [B*C, H]: the whole cache after the update.
+    """
+
+    def __init__(self, batch_size: int, num_heads: int, length: int, head_size: int, dtype: ms.Type) -> None:
+        super().__init__()
+        self.rows = (-1, num_heads * head_size)
+        shape = (batch_size, length, num_heads * head_size)
+        self.table = Parameter(ops.zeros(shape, dtype), requires_grad=False)
+        self.store = _writes_in_place(kernel("StoreInCache", lambda *shapes: [1]), written=1, read=2)
+
+    def construct(self, new, places):
+        stored = self.store(self.table, new, places)
+        return ops.depend(self.table, stored).reshape(self.rows)

@@ -1,6 +1,7 @@
 // x W^T + b, and its gradients.
 #include <vector>
 
+#include "few_rows.h"
 #include "kernel.h"
 #include "product.h"
 
@@ -24,10 +25,28 @@ KERNEL(Affine) {
     const int64_t rows = given.size(0, 0), inputs = given.size(0, 1), outputs = given.size(1, 0);
     const float *x = given.floats(0), *weight = given.floats(1), *bias = given.floats(2);
     float* const y = given.floats(3);
+    if (rows <= kFewRows) {
+        multiply_few(x, rows, inputs, weight, outputs, bias, y);
+        return 0;
+    }
     const Product product{rows, outputs, inputs, {x, inputs}, {weight, inputs, true}, y};
     return !multiply_tiles(product, [=](int64_t row, int64_t height, int64_t column, int64_t width) {
         for (int64_t i = row; i < row + height; ++i) add(y + i * outputs + column, bias + column, width);
     });
+}
+
+// (x [T, I], W [O, I]) -> [T, O]
+KERNEL(Linear) {
+    ARGUMENTS;
+    const int64_t rows = given.size(0, 0), inputs = given.size(0, 1), outputs = given.size(1, 0);
+    const float *x = given.floats(0), *weight = given.floats(1);
+    float* const y = given.floats(2);
+    if (rows <= kFewRows) {
+        multiply_few(x, rows, inputs, weight, outputs, nullptr, y);
+        return 0;
+    }
+    return !multiply_tiles({rows, outputs, inputs, {x, inputs}, {weight, inputs, true}, y},
+                           [](int64_t, int64_t, int64_t, int64_t) {});
 }
 
 // (x [T, I], W [O, I], dy [T, O]) -> dx [T, I], dW [O, I], db [O]

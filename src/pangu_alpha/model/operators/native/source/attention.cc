@@ -50,6 +50,24 @@ FOR_EACH_PROCESSOR void scores_gradient(const float* weights, float* dweights, f
     for (int64_t j = 0; j < count; ++j) dweights[j] = weights[j] * (dweights[j] - sum) * scale;
 }
 
+// The scores and the result of one query, without the preparations of a matrix product.
+FOR_EACH_PROCESSOR void dots(const float* query, const float* key, int64_t stride, int64_t size, float scale,
+                             int64_t keys, float* scores) {
+    for (int64_t j = 0; j < keys; ++j) {
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t c = 0; c < size; ++c) sum += query[c] * key[j * stride + c];
+        scores[j] = sum * scale;
+    }
+}
+
+FOR_EACH_PROCESSOR void mix(const float* weights, const float* value, int64_t stride, int64_t size, int64_t keys,
+                            float* out) {
+    for (int64_t c = 0; c < size; ++c) out[c] = 0;
+    for (int64_t j = 0; j < keys; ++j)
+        for (int64_t c = 0; c < size; ++c) out[c] += weights[j] * value[j * stride + c];
+}
+
 // The keys [first, end) that any query of a block may attend to; all keys if a query may attend to none.
 struct Range {
     int64_t first, end;
@@ -110,8 +128,13 @@ struct Setting {
     // Weights [height, width] of a block, before dropout.
     bool weights(int64_t row, int64_t first, int64_t head, Range seen, float* result) const {
         const int64_t width = seen.end - seen.first;
-        const bool good = multiply(height(first), width, head_size, scale(), {query + at(row, first, queries, head), hidden},
-                                   {key + at(row, seen.first, keys, head), hidden, true}, 0, result, width);
+        const float* const q = query + at(row, first, queries, head);
+        const float* const k = key + at(row, seen.first, keys, head);
+        bool good = true;
+        if (queries == 1)
+            dots(q, k, hidden, head_size, scale(), width, result);
+        else
+            good = multiply(height(first), width, head_size, scale(), {q, hidden}, {k, hidden, true}, 0, result, width);
         for (int64_t i = 0; i < height(first); ++i)
             softmax(result + i * width, mask + (row * queries + first + i) * keys + seen.first, width);
         return good;
@@ -135,9 +158,14 @@ bool forward(const Setting& all, int64_t row, int64_t head, int64_t block, float
     float* const weights = scratch(0, kQueries * all.keys);
     const bool good = all.weights(row, first, head, seen, weights);
     if (all.rows) all.dropped(row, first, head, seen, weights, weights);
-    return multiply(all.height(first), all.head_size, width, 1, {weights, width},
-                    {all.value + all.at(row, seen.first, all.keys, head), all.hidden}, 0,
-                    out + all.at(row, first, all.queries, head), all.hidden) && good;
+    const float* const value = all.value + all.at(row, seen.first, all.keys, head);
+    float* const result = out + all.at(row, first, all.queries, head);
+    if (all.queries == 1) {
+        mix(weights, value, all.hidden, all.head_size, width, result);
+        return good;
+    }
+    return multiply(all.height(first), all.head_size, width, 1, {weights, width}, {value, all.hidden}, 0, result,
+                    all.hidden) && good;
 }
 
 void clear(float* x, int64_t rows, int64_t columns, int64_t stride) {
@@ -203,6 +231,24 @@ KERNEL(AttentionGradient) {
             good = false;
     });
     return !good;
+}
+
+// (cache [B, C, H], new [B*S, H], places int32 [B, N, S, 3] of row, head and slot) -> [1]. It stores the new rows
+// in their slots, in place.
+KERNEL(StoreInCache) {
+    ARGUMENTS;
+    const int64_t slots = given.size(0, 1), hidden = given.size(0, 2), batch = given.size(2, 0);
+    const int64_t heads = given.size(2, 1), length = given.size(2, 2);
+    float* const cache = given.floats(0);
+    const float* fresh = given.floats(1);
+    for (int64_t i = 0; i < batch * length; ++i) {
+        const int64_t row = i / length;
+        const int64_t slot = given.ints(2)[(row * heads * length + i % length) * 3 + 2];
+        if (slot < 0 || slot >= slots) return 1;
+        std::copy_n(fresh + i * hidden, hidden, cache + (row * slots + slot) * hidden);
+    }
+    *given.floats(3) = 0;
+    return 0;
 }
 
 }  // namespace pangu

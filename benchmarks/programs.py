@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 Round = Callable[[], dict[str, float]]
@@ -37,6 +37,7 @@ class Program:
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         )
         if self._process.stdout.readline().strip() != "ready":
+            self._process.wait()
             raise RuntimeError(f"{name} did not start; see its messages above")
         self._process.send_signal(signal.SIGSTOP)
 
@@ -54,6 +55,25 @@ class Program:
         self._process.send_signal(signal.SIGCONT)
         self._process.stdin.close()
         self._process.wait()
+
+
+def start_all(
+    script: str, names: Iterable[str], optional: Collection[str], threads: int, *arguments: str
+) -> list[Program]:
+    """Starts programs; one that is optional may fail to start, which a line says.
+
+    Raises:
+        RuntimeError: One that is not optional did not start.
+    """
+    programs = []
+    for name in names:
+        try:
+            programs.append(Program(script, name, threads, *arguments))
+        except RuntimeError as error:
+            if name not in optional:
+                raise
+            print(f"without {name}: {error}", flush=True)
+    return programs
 
 
 def serve(make_round: Callable[..., Round], *arguments: Any) -> None:

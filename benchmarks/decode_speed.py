@@ -9,8 +9,9 @@ static cache, where that runs.
 
 The limit is the time in which the same number of threads can read what a token needs: every weight, but of
 the position tables a row, and the keys and values of the tokens before it (work.py), at the best rate of
-reading that any method reached between the rounds (machine.py). A program faster than that ends the benchmark
-with an error.
+reading that any method reached (machine.py). Each round is compared with the measurements before and after
+it, because the memory of a shared machine is not always equally fast; share_of_best_limit takes the best one
+of the whole run. A program faster than that ends the benchmark with an error.
 
 --profile says instead where a token's time goes. host: everything outside the graph, sampling included.
 launches: what the graph takes for a network of as many layers but with almost no numbers. kernels: the rest.
@@ -33,7 +34,7 @@ from typing import Any
 import machine
 import work
 from programs import Program, Round, serve, start_all
-from rounds import Summary, report, summarize, verdict
+from rounds import compare_with_limit, report, summarize, verdict
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.zoo import load_model_config
@@ -41,7 +42,7 @@ from pangu_alpha.network.parameters import parameter_shapes
 
 PROMPT_LENGTH = 64
 TABLES = ("position_embedding.table", "query_embedding.table")
-LIMIT_EVERY = 2  # rounds between two measurements of the limit
+LIMIT_EVERY = 1  # rounds between two measurements of the limit
 SMALL_HIDDEN, SMALL_VOCABULARY = 64, 1000  # of the network that measures launches
 
 
@@ -175,7 +176,7 @@ def bytes_a_token(new_tokens: int) -> float:
     return work.weight_bytes(parameter_shapes(config), TABLES) + cache
 
 
-def measure(programs: list[Program], rounds: int, limits: machine.Limits | None = None) -> dict[str, Summary]:
+def measure(programs: list[Program], rounds: int, limits: machine.Limits | None = None) -> None:
     """Rounds in turn, with the limit before, between and after them."""
     for number in range(rounds):
         if limits and number % LIMIT_EVERY == 0:
@@ -184,11 +185,9 @@ def measure(programs: list[Program], rounds: int, limits: machine.Limits | None 
         print(f"round {number + 1}: ms a token: {', '.join(words)}", flush=True)
     if limits:
         limits.round()
-    for each in (*programs, *([limits] if limits else [])):
+        limits.close()
+    for each in programs:
         each.close()
-    found = {each.name: summarize([one["seconds"] for one in each.rounds]) for each in programs}
-    report(found)
-    return found
 
 
 def compared(options: argparse.Namespace) -> dict[str, Any]:
@@ -201,28 +200,30 @@ def compared(options: argparse.Namespace) -> dict[str, Any]:
     names = [name for name in COMPARED if not (options.no_compile and name in OPTIONAL)]
     programs = start_all(__file__, names, OPTIONAL, options.threads, str(options.new_tokens))
     limits = machine.Limits(machine.READS, options.threads, int(needed))
-    found = measure(programs, options.rounds, limits)
-    rate = limits.report()
+    measure(programs, options.rounds, limits)
+    limits.report()
+    found = {program.name: program.summary() for program in programs}
+    limit = compare_with_limit([needed / rate for rate in limits.rates()], LIMIT_EVERY, found)
+    report(found, limit)
     typical = {name: summary.median for name, summary in found.items()}
-    shares = work.shares_of_limit(needed / rate, {name: s.fastest for name, s in found.items()}, typical)
     peers = [name for name in found if name != "ours"]
     return {
         "ratio": round(typical["gpt2"] / typical["ours"], 3),
         **{f"ratio_to_{name}": round(typical[name] / typical["ours"], 3) for name in peers[1:]},
         "tokens_per_second": round(1 / typical["ours"], 3),
         **{f"{name}_tokens_per_second": round(1 / typical[name], 3) for name in peers},
-        "share_of_limit": {name: round(share, 3) for name, share in shares.items()},
-        "limit_milliseconds": round(needed / rate * 1e3, 2),
-        "read_gb_per_second": round(rate / 1e9, 1),
+        **verdict(found, limit),
+        "best_read_gb_per_second": round(max(limits.rates()) / 1e9, 1),
         "megabytes_a_token": round(needed / 1e6, 1),
-        **verdict(found),
     }
 
 
 def profiled(options: argparse.Namespace) -> dict[str, Any]:
     """Splits the time of ours; fields of the JSON line, ms a token."""
     programs = start_all(__file__, PROFILED, (), options.threads, str(options.new_tokens))
-    found = measure(programs, options.rounds)
+    measure(programs, options.rounds)
+    found = {program.name: program.summary() for program in programs}
+    report(found)
     graph = {each.name: summarize([one["graph"] for one in each.rounds]).median for each in programs}
     parts = {
         "kernels": graph["timed"] - graph["small"],

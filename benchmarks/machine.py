@@ -34,7 +34,7 @@ INSTRUCTIONS = (
     "asimd", "sve", "bf16",
 )  # fmt: skip
 LARGE = ((2048, 2048, 2048), (2048, 1024, 4096), (4096, 4096, 1024))  # rows, inner dimension, columns
-REPEATS = 3  # of each product and read in a round; the best counts
+REPEATS = 2  # of each product and read in a round; the best counts
 STREAMS, AHEAD, PINNED = (1, 4, 8), (0, 16), (0, 1)  # ways to read, see read_speed.cpp
 ALIGNMENT = 64 * 16  # bytes: a cache line of each of the most streams
 COLUMNS = 1024  # of the matrix-vector product that reads memory
@@ -110,18 +110,22 @@ class Limits:
         """Of each worker, the most per second that it reached (FLOP or bytes) and by what."""
         return {program.name: best(program.rounds) for program in self.programs}
 
-    def report(self) -> float:
-        """Prints the best of each worker and returns the best of all, FLOP/s or bytes/s."""
+    def rates(self) -> list[float]:
+        """The best of all workers in each measurement, FLOP/s or bytes/s."""
+        return [best(rounds)[0] for rounds in zip(*(each.rounds for each in self.programs), strict=True)]
+
+    def report(self) -> None:
+        """Prints the best of each worker."""
         unit = "GFLOP/s" if self.kind == PRODUCTS else "GB/s"
         found = self.by_worker
         words = [f"{name} {value / 1e9:.1f} ({way})" for name, (value, way) in found.items()]
-        print(f"best {self.kind}, {unit}: {', '.join(words)}", flush=True)
-        return max(value for value, _ in found.values())
+        rates = ", ".join(f"{rate / 1e9:.0f}" for rate in self.rates())
+        print(f"best {self.kind}, {unit}: {', '.join(words)}; in the order of time: {rates}", flush=True)
 
 
 def best(rounds: Sequence[Mapping[str, float]]) -> tuple[float, str]:
     """The largest figure of some rounds, and its name."""
-    return max((value, name) for each in rounds for name, value in each.items())
+    return max((value, name) for each in rounds for name, value in each.items() if name != "others")
 
 
 def fastest(work: Callable[[], Any]) -> float:
@@ -239,7 +243,7 @@ def stream_round(size: int) -> Round:
     """A round of reading by several streams a thread, bytes/s of each way."""
     threads = int(os.environ["OMP_NUM_THREADS"])
     size -= size % (ALIGNMENT * threads)
-    array = np.ones(size + 64, np.uint8)
+    array = np.random.default_rng(0).random(size // 4 + 16, np.float32)
     place = -array.ctypes.data % 64 + array.ctypes.data
     with tempfile.TemporaryDirectory() as folder:
         read = compile_reader(folder)
@@ -250,8 +254,9 @@ def stream_round(size: int) -> Round:
             name = f"{streams} streams{', prefetch' * bool(ahead)}{', pinned' * pinned}"
             seconds = min(read(place, size, threads, streams, ahead, pinned) for _ in range(REPEATS))
             found[name] = size / seconds
-        return found if array[0] else {}  # keeps the array alive
+        return found
 
+    run.array = array  # which `place` does not keep alive
     return run
 
 
@@ -260,7 +265,7 @@ def sum_round(size: int) -> Round:
     from concurrent.futures import ThreadPoolExecutor
 
     threads = int(os.environ["OMP_NUM_THREADS"])
-    parts = np.array_split(np.ones(size // 4, np.float32), threads)
+    parts = np.array_split(np.random.default_rng(0).random(size // 4, np.float32), threads)
     pool = ThreadPoolExecutor(threads)
     return lambda: {"sums": size / fastest(lambda: list(pool.map(np.sum, parts)))}
 

@@ -8,7 +8,8 @@ medians of the rounds that nothing disturbed are compared (rounds.py).
 
 Between the rounds, the best float32 product of MindSpore, torch and numpy is measured on the same threads
 (machine.py). share_of_limit is the time in which the step's matrix products (work.py) could be done at that
-speed, over the step's time. 1 would mean that everything else took no time at all.
+speed, over the step's time. 1 would mean that everything else took no time at all. Each round is compared
+with the measurements before and after it; share_of_best_limit takes the best one of the whole run.
 
 Needs torch. The last line is JSON: the processor, tokens/s of ours and of torch, their ratio, the ratio of
 peak memories, and the shares.
@@ -28,7 +29,7 @@ import machine
 import numpy as np
 import work
 from programs import Program, Round, peak_memory, serve, start_all
-from rounds import Summary, report, summarize, verdict
+from rounds import Limit, Summary, compare_with_limit, report, verdict
 
 LAYERS, HIDDEN, HEADS, VOCABULARY, ROWS, LENGTH = 6, 512, 8, 8000, 4, 256
 TOKENS = ROWS * LENGTH
@@ -38,7 +39,7 @@ PRODUCTS = (  # of the step: forward, gradient of the input, gradient of the wei
     *((TOKENS, columns, HIDDEN) for columns in COLUMNS[1:]),
     *((columns, TOKENS, HIDDEN) for columns in COLUMNS),
 )
-LIMIT_EVERY = 5  # rounds between two measurements of the limit
+LIMIT_EVERY = 3  # rounds between two measurements of the limit
 
 
 def windows(step: int) -> np.ndarray:
@@ -162,7 +163,7 @@ PROGRAMS = {"ours": make_ours, "torch": make_torch, "torch_compile": partial(mak
 OPTIONAL = ("torch_compile",)
 
 
-def measure(programs: list[Program], limits: machine.Limits, rounds: int) -> dict[str, Summary]:
+def measure(programs: list[Program], limits: machine.Limits, rounds: int) -> None:
     """Rounds in turn, with the limit before, between and after them."""
     for number in range(rounds):
         if number % LIMIT_EVERY == 0:
@@ -172,39 +173,32 @@ def measure(programs: list[Program], limits: machine.Limits, rounds: int) -> dic
     limits.round()
     for each in (*programs, limits):
         each.close()
-    found = {each.name: summarize([one["seconds"] for one in each.rounds]) for each in programs}
-    report(found)
-    return found
 
 
-def figures(programs: list[Program], found: dict[str, Summary], best: float) -> dict[str, Any]:
-    """Fields of the JSON line.
-
-    Args:
-        best: FLOP/s of the best product.
-
-    Raises:
-        ValueError: A program was faster than the limit.
-    """
-    limit = work.training_flops(LAYERS, HIDDEN, VOCABULARY, ROWS, LENGTH) / best
-    shares = work.shares_of_limit(
-        limit, {name: s.fastest for name, s in found.items()}, {name: s.median for name, s in found.items()}
-    )
+def figures(programs: list[Program], found: dict[str, Summary]) -> dict[str, Any]:
+    """Speed and memory; fields of the JSON line."""
     memory = {program.name: program.rounds[-1]["memory"] for program in programs}
     speed = {name: TOKENS / summary.median for name, summary in found.items()}
     peers = [name for name in found if name != "ours"]
     return {
         "ratio": round(speed["ours"] / speed["torch"], 3),
+        **{f"ratio_to_{name}": round(speed["ours"] / speed[name], 3) for name in peers[1:]},
         "tokens_per_second": round(speed["ours"], 1),
         **{f"{name}_tokens_per_second": round(speed[name], 1) for name in peers},
-        **{f"ratio_to_{name}": round(speed["ours"] / speed[name], 3) for name in peers[1:]},
         "memory_ratio": round(memory["ours"] / memory["torch"], 3),
         "memory_mb": round(memory["ours"]),
         "torch_memory_mb": round(memory["torch"]),
-        "share_of_limit": {name: round(share, 3) for name, share in shares.items()},
-        "limit_milliseconds": round(limit * 1e3, 1),
-        "best_gflops": round(best / 1e9, 1),
     }
+
+
+def limit_of(limits: machine.Limits, found: dict[str, Summary]) -> Limit:
+    """Compares the steps with the products' limit.
+
+    Raises:
+        ValueError: A program was faster than the limit.
+    """
+    flops = work.training_flops(LAYERS, HIDDEN, VOCABULARY, ROWS, LENGTH)
+    return compare_with_limit([flops / rate for rate in limits.rates()], LIMIT_EVERY, found)
 
 
 def main() -> None:
@@ -220,12 +214,17 @@ def main() -> None:
     names = [name for name in PROGRAMS if not (options.no_compile and name in OPTIONAL)]
     programs = start_all(__file__, names, OPTIONAL, options.threads)
     limits = machine.Limits(machine.PRODUCTS, options.threads, PRODUCTS)
-    summaries = measure(programs, limits, options.rounds)
+    measure(programs, limits, options.rounds)
+    limits.report()
+    summaries = {program.name: program.summary() for program in programs}
     try:
-        found |= figures(programs, summaries, limits.report())
+        limit = limit_of(limits, summaries)
     except ValueError as error:
         raise SystemExit(f"train_speed: {error}") from None
-    print(json.dumps({**found, **verdict(summaries), "rounds": options.rounds}))
+    report(summaries, limit)
+    found |= figures(programs, summaries) | verdict(summaries, limit)
+    best = round(max(limits.rates()) / 1e9, 1)
+    print(json.dumps({**found, "best_gflops": best, "rounds": options.rounds}))
 
 
 if __name__ == "__main__":

@@ -53,25 +53,3 @@ def cache_bytes(layers: int, hidden: int, prompt: int, new_tokens: int) -> float
     """
     filled = range(prompt, prompt + new_tokens - 1)
     return 2 * layers * hidden * FLOAT * sum(filled) / len(filled)
-
-
-def shares_of_limit(
-    limit: float, fastest: Mapping[str, float], typical: Mapping[str, float]
-) -> dict[str, float]:
-    """Parts of a machine's limit that programs reach.
-
-    Args:
-        limit: Seconds in which the work could be done.
-        fastest: Seconds of each program's fastest round.
-        typical: Seconds of each program to be compared with the limit.
-
-    Raises:
-        ValueError: A program was faster than the limit, which therefore is none.
-    """
-    if below := [f"{name} ({each * 1e3:.1f} ms)" for name, each in fastest.items() if each < limit]:
-        raise ValueError(
-            f"the limit, {limit * 1e3:.1f} ms, is above the fastest round of {', '.join(below)}: what was "
-            "measured is not the best that this machine can do. Run again when the machine is idle; if the "
-            "error stays, machine.py needs a better method for this processor"
-        )
-    return {name: limit / each for name, each in typical.items()}

@@ -207,3 +207,40 @@ def test_a_program_is_stopped_between_rounds_and_says_what_others_used(tmp_path)
     assert found[0].summary().seconds == (0.05, 0.05)
     with pytest.raises(RuntimeError, match="broken did not start"):
         programs.start_all(str(script), ["broken"], [], 1)
+
+
+def test_times_of_parts_leave_out_the_parts_inside_them(monkeypatch):
+    start_up = module("start_up")
+    now = iter([0.0, 1.0, 4.0, 10.0, 20.0, 25.0])  # outer begins, inner 1 to 4, outer ends; inner alone
+    monkeypatch.setattr(start_up.time, "perf_counter", lambda: next(now))
+    parts = start_up.Parts()
+    inner = parts.timed("compiling", lambda value: value + 1)
+    outer = parts.timed("building", lambda: inner(1))
+    assert outer() == 2 and inner(5) == 6
+    assert parts.seconds == {"compiling": 3.0 + 5.0, "building": 7.0}
+
+
+def test_the_command_line_that_start_up_times_is_one(monkeypatch):
+    """The public commands take these words; nothing is started."""
+    from pangu_alpha.cli import predict, train
+
+    start_up = module("start_up")
+    program, *words = start_up.command(start_up.PREDICT, "unused")
+    assert Path(program).exists()
+    options, prompts, sampling = predict.checked(words)
+    assert prompts == [start_up.PROMPT] and sampling.greedy and options.device == "CPU"
+    program, *words = start_up.command(start_up.TRAIN, "folder with spaces")
+    assert Path(program).exists()
+    assert train._parser().parse_args(words).overrides == ["run.output=folder with spaces"]
+    assert start_up.STEP.search(b"step      1/1  loss 6.2") and not start_up.STEP.search(b"step 11/20")
+
+
+def test_the_time_in_the_graph_is_kept():
+    decode_speed, waited = module("decode_speed"), []
+
+    class Output:
+        def asnumpy(self):
+            waited.append(True)
+
+    timed = decode_speed.Timed(lambda a, b: Output())
+    assert isinstance(timed(1, 2), Output) and waited == [True] and timed.seconds > 0

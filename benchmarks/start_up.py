@@ -7,9 +7,10 @@ here, each in a process of its own:
 - warm: the next start
 - cached: with MindSpore's compile cache (MS_COMPILER_CACHE_ENABLE), filled by the same command before
 
-Each is run so often as --rounds says, and medians are given. The split comes from one more run of each kind
-in which the parts are timed inside the process: start of Python and its imports, building the network,
-loading weights, compiling graphs, and the rest, which is the first run itself, reading data and so on.
+Each is run as often as --rounds says; medians are of the rounds that nothing disturbed (rounds.py). The split
+comes from one more run of each kind in which the parts are timed inside the process: start of Python and its
+imports, building the network, loading or drawing weights, compiling graphs, and the rest, which is the first
+run itself, reading data and so on.
 
 The last line is JSON, seconds.
 """
@@ -20,7 +21,6 @@ import argparse
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,6 +32,7 @@ from typing import Any
 
 import machine
 import numpy as np
+from rounds import report, summarize
 
 ROOT = Path(__file__).parents[1]
 PIECES, DOCUMENTS, LENGTH = 500, 300, 256
@@ -210,10 +211,12 @@ def measure(what: str, state: str, folder: Path, rounds: int) -> dict[str, Any]:
             start(run)
         return [start(run) for _ in range(count)]
 
-    seconds = repeated(seconds_until_first, rounds)
+    summary = summarize(repeated(seconds_until_first, rounds))
+    report({f"{what}, {state}": summary})
     found = {
-        "seconds": round(statistics.median(seconds), 2),
-        "slowest": round(max(seconds), 2),
+        "seconds": round(summary.median, 2),
+        "disturbed": round(summary.disturbed, 2),
+        "spread": round(summary.spread, 2),
         "parts": repeated(split, 1)[0],
     }
     print(f"{what}, {state}: {json.dumps(found)}", flush=True)

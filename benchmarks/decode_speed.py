@@ -2,67 +2,124 @@
 
 The shape is the 350M's: 24 layers (here the query layer is one of them), hidden size 1024, 16 heads, 40,000
 ids; batch 1, float32, random weights, greedy. Each program is a process of its own, stopped while another one
-runs; rounds alternate and medians are compared. GPT-2 runs in torch with `use_cache` and sdpa by the plainest
-loop there is (no `generate`, which would add its own time); ours by the public Generator, sampling included.
+runs; rounds alternate and medians of the rounds that nothing disturbed are compared (rounds.py). GPT-2 runs
+in torch with `use_cache` and sdpa by the plainest loop there is (no `generate`, which would add its own
+time); ours by the public Generator, sampling included. The second peer is GPT-2 by torch.compile with a
+static cache, where that runs.
 
-The floor is the time in which the same number of threads can read the weights once: a token needs every
-weight but those of the position tables. It is measured by summing an array of that many bytes in memory, one
-part a thread. Rows of the cache come on top and are not in the floor.
+The limit is the time in which the same number of threads can read what a token needs: every weight, but of
+the position tables a row, and the keys and values of the tokens before it (work.py), at the best rate of
+reading that any method reached (machine.py). Each round is compared with the measurements before and after
+it, because the memory of a shared machine is not always equally fast; share_of_best_limit takes the best one
+of the whole run. A program faster than that ends the benchmark with an error.
 
-Needs torch and transformers. The last line is JSON: tokens/s of both, their ratio, of_floor = floor / ours.
+--profile says instead where a token's time goes. host: everything outside the graph, sampling included.
+launches: what the graph takes for a network of as many layers but with almost no numbers. kernels: the rest.
+
+Needs torch and transformers. The last line is JSON: the processor, tokens/s, ratios and shares of the limit.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
-import statistics
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-from programs import Program, Round, serve
+import machine
+import work
+from programs import Program, Round, serve, start_all
+from rounds import compare_with_limit, report, summarize, verdict
+
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.zoo import load_model_config
+from pangu_alpha.network.parameters import parameter_shapes
 
 PROMPT_LENGTH = 64
+TABLES = ("position_embedding.table", "query_embedding.table")
+LIMIT_EVERY = 1  # rounds between two measurements of the limit
+SMALL_HIDDEN, SMALL_VOCABULARY = 64, 1000  # of the network that measures launches
 
 
-def make_ours(new_tokens: int) -> Round:
-    """A round of ours: seconds a token."""
+def shape(small: bool = False) -> ModelConfig:
+    """The 350M, or as many layers with almost no numbers."""
+    config = load_model_config("350m")
+    if small:
+        config = dataclasses.replace(config, hidden_size=SMALL_HIDDEN, vocab_size=SMALL_VOCABULARY)
+    return config
+
+
+def make_ours(new_tokens: int, small: bool = False, timed: bool = False) -> Round:
+    """A round of ours: seconds a token, and with `timed` those of them in the graph.
+
+    Args:
+        small: A network of as many layers with almost no numbers.
+    """
     from pangu_alpha.parallel.context import use_device
 
     use_device("CPU")
     from pangu_alpha.config.generate import SamplingConfig
-    from pangu_alpha.config.zoo import load_model_config
     from pangu_alpha.inference.generate import Generator
     from pangu_alpha.model.operators import operators_for
     from pangu_alpha.model.pangu import PanguAlpha
 
-    config = load_model_config("350m")
+    config = shape(small)
     end = config.vocab_size - 1  # an id the prompt does not hold
     model = PanguAlpha(config, operators=operators_for(config, decoding=True)).set_train(False)
     generator = Generator(model, end, context=PROMPT_LENGTH + new_tokens)
+    graph = Timed(generator.decoder.forward)
+    if timed:
+        generator.decoder.forward = graph
     sampling = SamplingConfig(greedy=True, max_new_tokens=new_tokens)
     prompt = list(range(100, 100 + PROMPT_LENGTH))
 
     def run() -> dict[str, float]:
         tokens = generator.stream([prompt], sampling)
         next(tokens)  # the prompt's own pass gives the first token
-        start = time.perf_counter()
+        before, start = graph.seconds, time.perf_counter()
         count = sum(event.token is not None for event in tokens)
         assert count == new_tokens - 1, count
-        return {"seconds": (time.perf_counter() - start) / count}
+        seconds = time.perf_counter() - start
+        return {"seconds": seconds / count, "graph": (graph.seconds - before) / count}
 
     return run
 
 
-def make_gpt2(new_tokens: int) -> Round:
-    """A round of Hugging Face's GPT-2: seconds a token."""
+class Timed:
+    """A call of the graph, and the seconds that all calls took until their numbers had come."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.forward = forward
+        self.seconds = 0.0
+
+    def __call__(self, *inputs: Any) -> Any:
+        began = time.perf_counter()
+        output = self.forward(*inputs)
+        output.asnumpy()  # the graph runs while Python goes on
+        self.seconds += time.perf_counter() - began
+        return output
+
+
+def gpt2() -> tuple[Any, Any]:
+    """Hugging Face's GPT-2 of the shape, and its config."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    shape = GPT2Config(n_layer=24, n_embd=1024, n_head=16, vocab_size=40000, attn_implementation="sdpa")
-    model = GPT2LMHeadModel(shape).eval()
+    config = GPT2Config(n_layer=24, n_embd=1024, n_head=16, vocab_size=40000, attn_implementation="sdpa")
+    return GPT2LMHeadModel(config).eval(), config
+
+
+def make_gpt2(new_tokens: int) -> Round:
+    """A round of GPT-2 in eager mode, with the cache that it makes itself: seconds a token."""
+    import torch
+
+    model, _ = gpt2()
     prompt = torch.arange(100, 100 + PROMPT_LENGTH)[None]
 
     @torch.inference_mode()
@@ -78,59 +135,125 @@ def make_gpt2(new_tokens: int) -> Round:
     return run
 
 
-def make_floor(new_tokens: int) -> Round:
-    """A round of reading: seconds for the bytes of all weights that a token needs."""
-    from concurrent.futures import ThreadPoolExecutor
+def make_compiled_gpt2(new_tokens: int) -> Round:
+    """A round of GPT-2 by torch.compile, with a cache of fixed size: seconds a token."""
+    import torch
+    from transformers import StaticCache
 
-    import numpy as np
+    model, config = gpt2()
+    step = torch.compile(model, dynamic=False)
+    prompt, places = torch.arange(100, 100 + PROMPT_LENGTH)[None], torch.arange(PROMPT_LENGTH + new_tokens)
 
-    from pangu_alpha.config.zoo import load_model_config
-
-    config = load_model_config("350m")
-    size = config.parameter_count - 2 * config.seq_length * config.hidden_size
-    threads = int(os.environ["OMP_NUM_THREADS"])
-    parts = np.array_split(np.ones(size, np.float32), threads)
-    pool = ThreadPoolExecutor(threads)
-
+    @torch.inference_mode()
     def run() -> dict[str, float]:
-        times = []
-        for _ in range(new_tokens // 2):
-            start = time.perf_counter()
-            list(pool.map(np.sum, parts))  # numpy lets go of the interpreter lock
-            times.append(time.perf_counter() - start)
-        return {"seconds": statistics.median(times)}
+        cache = StaticCache(config=config, max_cache_len=PROMPT_LENGTH + new_tokens)
+        shared = {"past_key_values": cache, "use_cache": True}
+        output = model(prompt, cache_position=places[:PROMPT_LENGTH], **shared)
+        token = output.logits[:, -1:].argmax(-1)
+        start = time.perf_counter()
+        for place in range(PROMPT_LENGTH, PROMPT_LENGTH + new_tokens - 1):
+            output = step(token, cache_position=places[place : place + 1], **shared)
+            token = output.logits[:, -1:].argmax(-1)
+        return {"seconds": (time.perf_counter() - start) / (new_tokens - 1)}
 
     return run
 
 
-PROGRAMS = {"ours": make_ours, "gpt2": make_gpt2, "floor": make_floor}
+PROGRAMS = {
+    "ours": make_ours,
+    "gpt2": make_gpt2,
+    "gpt2_compile": make_compiled_gpt2,
+    "timed": partial(make_ours, timed=True),
+    "small": partial(make_ours, timed=True, small=True),
+}
+COMPARED, PROFILED, OPTIONAL = ("ours", "gpt2", "gpt2_compile"), ("timed", "small"), ("gpt2_compile",)
+
+
+def bytes_a_token(new_tokens: int) -> float:
+    """Bytes of weights, keys and values that a token reads, on average."""
+    config = shape()
+    cache = work.cache_bytes(config.num_layers, config.hidden_size, PROMPT_LENGTH, new_tokens)
+    return work.weight_bytes(parameter_shapes(config), TABLES) + cache
+
+
+def measure(programs: list[Program], rounds: int, limits: machine.Limits | None = None) -> None:
+    """Rounds in turn, with the limit before, between and after them."""
+    for number in range(rounds):
+        if limits and number % LIMIT_EVERY == 0:
+            limits.round()
+        words = [f"{program.name} {program.round()['seconds'] * 1e3:.1f}" for program in programs]
+        print(f"round {number + 1}: ms a token: {', '.join(words)}", flush=True)
+    if limits:
+        limits.round()
+        limits.close()
+    for each in programs:
+        each.close()
+
+
+def compared(options: argparse.Namespace) -> dict[str, Any]:
+    """Runs ours and the peers beside the machine's limit; fields of the JSON line.
+
+    Raises:
+        ValueError: A program was faster than the limit.
+    """
+    needed = bytes_a_token(options.new_tokens)
+    names = [name for name in COMPARED if not (options.no_compile and name in OPTIONAL)]
+    programs = start_all(__file__, names, OPTIONAL, options.threads, str(options.new_tokens))
+    limits = machine.Limits(machine.READS, options.threads, int(needed))
+    measure(programs, options.rounds, limits)
+    limits.report()
+    found = {program.name: program.summary() for program in programs}
+    limit = compare_with_limit([needed / rate for rate in limits.rates()], LIMIT_EVERY, found)
+    report(found, limit)
+    typical = {name: summary.median for name, summary in found.items()}
+    peers = [name for name in found if name != "ours"]
+    return {
+        "ratio": round(typical["gpt2"] / typical["ours"], 3),
+        **{f"ratio_to_{name}": round(typical[name] / typical["ours"], 3) for name in peers[1:]},
+        "tokens_per_second": round(1 / typical["ours"], 3),
+        **{f"{name}_tokens_per_second": round(1 / typical[name], 3) for name in peers},
+        **verdict(found, limit),
+        "best_read_gb_per_second": round(max(limits.rates()) / 1e9, 1),
+        "megabytes_a_token": round(needed / 1e6, 1),
+    }
+
+
+def profiled(options: argparse.Namespace) -> dict[str, Any]:
+    """Splits the time of ours; fields of the JSON line, ms a token."""
+    programs = start_all(__file__, PROFILED, (), options.threads, str(options.new_tokens))
+    measure(programs, options.rounds)
+    found = {program.name: program.summary() for program in programs}
+    report(found)
+    graph = {each.name: summarize([one["graph"] for one in each.rounds]).median for each in programs}
+    parts = {
+        "kernels": graph["timed"] - graph["small"],
+        "launches": graph["small"],
+        "host": found["timed"].median - graph["timed"],
+    }
+    total = found["timed"].median
+    for name, seconds in parts.items():
+        print(f"{name}: {seconds * 1e3:.2f} ms, {seconds / total:.1%} of a token")
+    return {**{name: round(each * 1e3, 3) for name, each in parts.items()}, **verdict(found)}
 
 
 def main() -> None:
-    """Runs the three programs in turn and prints their figures."""
+    """Runs the programs in turn and prints their figures."""
     if sys.argv[1:2] == ["--worker"]:
         return serve(PROGRAMS[sys.argv[2]], int(sys.argv[3]))
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--new-tokens", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=machine.usable_cores())
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--profile", action="store_true", help="say where a token's time goes; no peers")
     options = parser.parse_args()
-    programs = [Program(__file__, name, options.threads, str(options.new_tokens)) for name in PROGRAMS]
-    for number in range(options.rounds):
-        words = [f"{program.name} {program.round()['seconds'] * 1e3:.1f}" for program in programs]
-        print(f"round {number + 1}: ms a token: {', '.join(words)}", flush=True)
-    for program in programs:
-        program.close()
-    ours, gpt2, floor = (statistics.median(r["seconds"] for r in program.rounds) for program in programs)
-    figures = {
-        "ratio": gpt2 / ours,
-        "of_floor": floor / ours,
-        "tokens_per_second": 1 / ours,
-        "gpt2_tokens_per_second": 1 / gpt2,
-        "floor_milliseconds": floor * 1e3,
-    }
-    rounded = {key: round(value, 3) for key, value in figures.items()}
-    print(json.dumps({"metric": "decode_speed", **rounded, "rounds": options.rounds}))
+    found = {"metric": "decode_profile" if options.profile else "decode_speed"}
+    found |= machine.this_machine(options.threads)
+    try:
+        found |= profiled(options) if options.profile else compared(options)
+    except ValueError as error:
+        raise SystemExit(f"decode_speed: {error}") from None
+    print(json.dumps({**found, "rounds": options.rounds}))
 
 
 if __name__ == "__main__":

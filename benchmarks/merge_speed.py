@@ -21,7 +21,6 @@ import math
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import machine
 import numpy as np
+from rounds import report, summarize, verdict
 
 from pangu_alpha.checkpoint.foreign.mindspore.export import export_slices
 from pangu_alpha.checkpoint.moving.copying import Limits
@@ -183,7 +184,9 @@ def compare(folder: Path, size: int, rounds: int, budget: str) -> dict[str, Any]
             times[name].append(run(command, source, target))
             print(f"round {number}: {name}: {times[name][-1]}", file=sys.stderr, flush=True)
     shutil.rmtree(source)
-    speed = {name: total / statistics.median(each.seconds for each in found) for name, found in times.items()}
+    summaries = {name: summarize([each.seconds for each in found]) for name, found in times.items()}
+    report(summaries)
+    speed = {name: total / each.median for name, each in summaries.items()}
     return {
         "gigabytes": round(total / 1e9, 2),
         **{f"{name}_gb_s": round(value / 1e9, 3) for name, value in speed.items()},
@@ -193,6 +196,7 @@ def compare(folder: Path, size: int, rounds: int, budget: str) -> dict[str, Any]
             for name in ("merge", "reshard")
         },
         "budget_mb": round(byte_size(budget) / 1e6),
+        **verdict(summaries),
     }
 
 
@@ -239,6 +243,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="on a disk with room for twice the size (default: the "
         "system's temporary one)")  # fmt: skip
     options = parser.parse_args()
+    found = machine.this_machine(machine.usable_cores())
     with tempfile.TemporaryDirectory(prefix="merge_speed_", dir=options.folder) as name:
         needed = int(2.2 * options.size)
         if shutil.disk_usage(name).free < needed:
@@ -246,7 +251,7 @@ def main() -> None:
         result = compare(Path(name), options.size, options.rounds, options.budget)
         if options.peer_size:
             result |= compare_peers(Path(name), options.peer_size, options.budget)
-    print(json.dumps(result))
+    print(json.dumps({**found, **result}))
 
 
 if __name__ == "__main__":

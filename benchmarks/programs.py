@@ -10,8 +10,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 from typing import Any
+
+from rounds import Summary, summarize
 
 Round = Callable[[], dict[str, float]]
 
@@ -28,6 +32,7 @@ class Program:
 
     def __init__(self, script: str, name: str, threads: int, *arguments: str) -> None:
         self.name = name
+        self.threads = threads
         self.rounds: list[dict[str, float]] = []
         self._process = subprocess.Popen(
             [sys.executable, script, "--worker", name, *arguments],
@@ -37,23 +42,65 @@ class Program:
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         )
         if self._process.stdout.readline().strip() != "ready":
+            self._process.wait()
             raise RuntimeError(f"{name} did not start; see its messages above")
         self._process.send_signal(signal.SIGSTOP)
 
     def round(self) -> dict[str, float]:
-        """Wakes the process for one round and returns what it measured."""
+        """Wakes the process for one round and returns what it measured.
+
+        Adds "others": the cores that other processes used meanwhile, where the system says so.
+        """
+        began, before = time.perf_counter(), self._seconds_of_others()
         self._process.send_signal(signal.SIGCONT)
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
-        self.rounds.append(json.loads(self._process.stdout.readline()))
+        found = json.loads(self._process.stdout.readline())
+        if before is not None:
+            found["others"] = (self._seconds_of_others() - before) / (time.perf_counter() - began)
         self._process.send_signal(signal.SIGSTOP)
-        return self.rounds[-1]
+        self.rounds.append(found)
+        return found
+
+    def summary(self) -> Summary:
+        """What the rounds say together."""
+        others = [one["others"] for one in self.rounds] if "others" in self.rounds[0] else None
+        return summarize([one["seconds"] for one in self.rounds], others, self.threads)
+
+    def _seconds_of_others(self) -> float | None:
+        """Processor time of all other processes and of other virtual machines so far; None outside Linux."""
+        if not Path("/proc/stat").exists():
+            return None
+        ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        user, nice, system, _idle, _waiting, interrupts, soft_interrupts, stolen = ticks
+        own = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        busy = user + nice + system + interrupts + soft_interrupts + stolen
+        return (busy - sum(map(int, own))) / os.sysconf("SC_CLK_TCK")
 
     def close(self) -> None:
         """Ends the process."""
         self._process.send_signal(signal.SIGCONT)
         self._process.stdin.close()
         self._process.wait()
+
+
+def start_all(
+    script: str, names: Iterable[str], optional: Collection[str], threads: int, *arguments: str
+) -> list[Program]:
+    """Starts programs; one that is optional may fail to start, which a line says.
+
+    Raises:
+        RuntimeError: One that is not optional did not start.
+    """
+    programs = []
+    for name in names:
+        try:
+            programs.append(Program(script, name, threads, *arguments))
+        except RuntimeError as error:
+            if name not in optional:
+                raise
+            print(f"without {name}: {error}", flush=True)
+    return programs
 
 
 def serve(make_round: Callable[..., Round], *arguments: Any) -> None:

@@ -11,7 +11,8 @@ Of each, medians over the rounds; a first round, in which memory is reserved as 
 not count: a synchronous save; the hold, which is the time that a step stands still for a save; the copy
 with nothing beside it, which would be the hold of a step whose gradients took no time; and what the steps
 lost in all until the last byte was written. On a CPU that is more than the hold, since the cores that train
-also copy, hash and write.
+also copy, hash and write. Steps and synchronous saves that other work disturbed are left out (rounds.py);
+holds are not, because a long hold may be of the saver's own making.
 
 The last line is JSON, times in seconds.
 """
@@ -28,7 +29,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import machine
 import numpy as np
+from rounds import report, summarize, verdict
 
 from pangu_alpha.checkpoint.native.background import BackgroundSaver, Entry
 from pangu_alpha.checkpoint.native.format import Manifest
@@ -100,7 +103,7 @@ def training_engine(micro_batches: int) -> tuple[Callable[..., None], Any]:
 
 def hold(
     step: Callable[..., None], tensors: Callable[[], Iterable[Entry]], folder: Path, rounds: int
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Rounds of: undisturbed steps, a synchronous save, a copy alone, a save and steps until it has ended.
 
     Args:
@@ -132,15 +135,19 @@ def hold(
             times.setdefault("held_s", []).append(saved.held)
             times.setdefault("lost_in_all_s", []).append(lost)
     counted = {name: values[1:] for name, values in times.items()}
+    summaries = {"step": summarize(quiet), "synchronous save": summarize(counted["synchronous_s"])}
+    report(summaries)
     found = {name: round(statistics.median(values), 4) for name, values in counted.items()}
+    found["synchronous_s"] = round(summaries["synchronous save"].median, 4)
     longest = max(counted["held_s"])
     return {
         "gigabytes": round(sum(array.nbytes for _, _, array in tensors()) / 1e9, 2),
-        "step_s": round(statistics.median(quiet), 3),
+        "step_s": round(summaries["step"].median, 3),
         **found,
         "ratio": round(found["held_s"] / found["synchronous_s"], 4),
         "longest_held_s": round(longest, 4),
         "longest_ratio": round(longest / found["synchronous_s"], 4),
+        **verdict(summaries),
     }
 
 
@@ -150,7 +157,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8, help="of the 350M model's 24 (default: 8, 1.7 GB)")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    found = {}
+    found: dict[str, Any] = machine.this_machine(machine.usable_cores())
 
     def measure(name: str, step: Callable[..., None], tensors: Callable[[], Iterable[Entry]]) -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:

@@ -1,6 +1,7 @@
 """Tokenizer speed: one process against jieba 0.42.1 + SentencePiece, and two processes against one.
 
-Prints a row a corpus and, last, one JSON line. Loading jieba's dictionary and the vocabulary is not timed.
+Prints the processor, a row a corpus and, last, one JSON line. Runs take turns; medians are of the rounds that
+nothing disturbed (rounds.py). Loading jieba's dictionary and the vocabulary is not timed.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ import argparse
 import json
 import logging
 import multiprocessing
-import os
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jieba
+import machine
 import sentencepiece
+from rounds import Summary, report, summarize, verdict
 
 from pangu_alpha.text.corpora import documents, fetch_all
 from pangu_alpha.text.tokenizer import NEWLINE, SPACE, PanguTokenizer
@@ -31,23 +32,31 @@ _parts: list[str] = []
 def main() -> None:
     """Measure and print."""
     options = _parser().parse_args()
+    found = machine.this_machine(machine.usable_cores())
     vocab = options.vocab or fetch_all(["vocab"])["vocab"]
     tokenizer, reference = PanguTokenizer(vocab), _Reference(vocab)
     texts = {str(path): [path.read_text(encoding="utf-8")] for path in options.text} or _fetched()
     texts = {name: list(_limited(parts, options.megabytes * 1e6)) for name, parts in texts.items()}
-    ratios, identical = [], True
+    ratios, identical, summaries = [], True, {}
     for name, parts in texts.items():
         megabytes = sum(len(part.encode()) for part in parts) / 1e6
         identical &= [tokenizer.encode(part) for part in parts] == [reference.encode(part) for part in parts]
-        ours, theirs = _alternate(options.rounds, *(_run(coder, parts) for coder in (tokenizer, reference)))
+        runs = (_run(coder, parts) for coder in (tokenizer, reference))
+        mine, other = _alternate(options.rounds, *runs)
+        summaries |= {name: mine, f"{name} by jieba + SentencePiece": other}
+        ours, theirs = mine.median, other.median
         ratios.append(theirs / ours)
         print(f"{name}: {megabytes:.2f} MB, {megabytes / ours:.2f} MB/s, jieba + SentencePiece ", end="")
         print(f"{megabytes / theirs:.2f} MB/s, ratio {ratios[-1]:.2f}")
-    processes_2 = _processes_ratios(
-        vocab, [part for parts in texts.values() for part in parts], options.rounds
-    )
+    everything = [part for parts in texts.values() for part in parts]
+    pools = _processes_summaries(vocab, everything, options.rounds)
+    summaries |= pools
+    encode1, encode2, spin1, spin2 = (each.median for each in pools.values())
+    processes_2 = encode1 / encode2, spin1 / spin2
     print(f"2 processes against 1: {processes_2[0]:.2f}, of a bare loop {processes_2[1]:.2f}")
-    print(json.dumps(_result(ratios, list(texts), identical, processes_2, options.rounds)))
+    report(summaries)
+    result = _result(ratios, list(texts), identical, processes_2, options.rounds)
+    print(json.dumps({**result, **found, **verdict(summaries)}))
 
 
 class _Reference:
@@ -90,20 +99,20 @@ def _run(coder: PanguTokenizer | _Reference, parts: list[str]) -> Callable[[], o
     return lambda: [coder.encode(part) for part in parts]
 
 
-def _alternate(rounds: int, *runs: Callable[[], object]) -> list[float]:
-    """Median seconds of each run, the runs taking turns."""
+def _alternate(rounds: int, *runs: Callable[[], object]) -> list[Summary]:
+    """What the rounds of each run say, the runs taking turns."""
     seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds):
         for run, taken in zip(runs, seconds, strict=True):
             start = time.perf_counter()
             run()
             taken.append(time.perf_counter() - start)
-    return [statistics.median(taken) for taken in seconds]
+    return [summarize(taken) for taken in seconds]
 
 
-def _processes_ratios(vocab: Path, parts: list[str], rounds: int) -> tuple[float, float]:
-    """Time in one worker process over that in two: of encoding, and of a loop that touches no memory, which
-    is what the machine can give. Workers hold the texts beforehand, as those of preprocess.py read their own.
+def _processes_summaries(vocab: Path, parts: list[str], rounds: int) -> dict[str, Summary]:
+    """Times in one worker process and in two: of encoding, and of a loop that touches no memory, which is
+    what the machine can give. Workers hold the texts beforehand, as those of preprocess.py read their own.
     """
     work = [*range(len(parts))] * POOL_REPEATS
     context = multiprocessing.get_context("spawn")
@@ -115,8 +124,8 @@ def _processes_ratios(vocab: Path, parts: list[str], rounds: int) -> tuple[float
             for pool in (one, two)
         ]
         assert runs[0]() == runs[1](), "the same text gave different numbers of tokens"
-        encode1, encode2, spin1, spin2 = _alternate(rounds, *runs)
-    return encode1 / encode2, spin1 / spin2
+        names = ("1 process", "2 processes", "loop in 1 process", "loop in 2 processes")
+        return dict(zip(names, _alternate(rounds, *runs), strict=True))
 
 
 def _start_worker(vocab: Path, parts: list[str]) -> None:
@@ -145,7 +154,6 @@ def _result(
         "processes_2_ratio": round(processes_2[0], 3),
         "machine_2_ratio": round(processes_2[1], 3),
         "rounds": rounds,
-        "cores": os.cpu_count(),
         "jieba": jieba.__version__,
         "sentencepiece": sentencepiece.__version__,
     }

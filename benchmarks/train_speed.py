@@ -2,10 +2,17 @@
 
 6 layers of which the last is the query layer, H 512, 8 heads, V 8000, B 4, S 256, float32, one document a
 row, dropout off, AdamW with decay groups and a global-norm clip in both. PyTorch uses its fused causal
-attention and fused AdamW; ours is the step of train.py, with the document mask it always has. Rounds of
-one step alternate between two processes; medians are compared.
+attention and fused AdamW; ours is the step of train.py, with the document mask it always has. The second
+peer is the same by torch.compile, where that runs. Rounds of one step alternate between the processes;
+medians of the rounds that nothing disturbed are compared (rounds.py).
 
-Needs torch. The last line is JSON: tokens/s of both, their ratio, and the ratio of peak memories.
+Between the rounds, the best float32 product of MindSpore, torch and numpy is measured on the same threads
+(machine.py). share_of_limit is the time in which the step's matrix products (work.py) could be done at that
+speed, over the step's time. 1 would mean that everything else took no time at all. Each round is compared
+with the measurements before and after it; share_of_best_limit takes the best one of the whole run.
+
+Needs torch. The last line is JSON: the processor, tokens/s of ours and of torch, their ratio, the ratio of
+peak memories, and the shares.
 """
 
 from __future__ import annotations
@@ -13,16 +20,26 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import time
+from functools import partial
 from typing import Any
 
+import machine
 import numpy as np
-from programs import Program, Round, peak_memory, serve
+import work
+from programs import Program, Round, peak_memory, serve, start_all
+from rounds import Limit, Summary, compare_with_limit, report, verdict
 
 LAYERS, HIDDEN, HEADS, VOCABULARY, ROWS, LENGTH = 6, 512, 8, 8000, 4, 256
-PROGRAMS = ("ours", "torch")
+TOKENS = ROWS * LENGTH
+COLUMNS = (HIDDEN, 3 * HIDDEN, 4 * HIDDEN, VOCABULARY)  # outputs of the linear layers, query-key-value fused
+PRODUCTS = (  # of the step: forward, gradient of the input, gradient of the weight
+    *((TOKENS, HIDDEN, columns) for columns in COLUMNS),
+    *((TOKENS, columns, HIDDEN) for columns in COLUMNS[1:]),
+    *((columns, TOKENS, HIDDEN) for columns in COLUMNS),
+)
+LIMIT_EVERY = 3  # rounds between two measurements of the limit
 
 
 def windows(step: int) -> np.ndarray:
@@ -110,8 +127,8 @@ def torch_network() -> Any:
     return Network()
 
 
-def make_torch() -> Round:
-    """A step of the same network in PyTorch."""
+def make_torch(compiled: bool = False) -> Round:
+    """A step of the same network in PyTorch, eager or by torch.compile."""
     import torch
     from torch import nn
 
@@ -124,13 +141,14 @@ def make_torch() -> Round:
     vectors = [p for p in network.parameters() if p.dim() != 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    forward = torch.compile(network) if compiled else network
     places = torch.arange(LENGTH).repeat(ROWS, 1)
     steps = iter(range(1, 10**6))
 
     def run() -> dict[str, float]:
         ids = torch.from_numpy(windows(next(steps)).astype(np.int64))
         began = time.perf_counter()
-        loss = network(ids[:, :-1], places, ids[:, 1:])
+        loss = forward(ids[:, :-1], places, ids[:, 1:])
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
@@ -141,37 +159,72 @@ def make_torch() -> Round:
     return run
 
 
-def main() -> None:
-    """Runs both programs in turn and prints their figures."""
-    if sys.argv[1:2] == ["--worker"]:
-        return serve({"ours": make_ours, "torch": make_torch}[sys.argv[2]])
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=15, help="steps of each")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    options = parser.parse_args()
-    programs = [Program(__file__, name, options.threads) for name in PROGRAMS]
-    for number in range(options.rounds):
+PROGRAMS = {"ours": make_ours, "torch": make_torch, "torch_compile": partial(make_torch, compiled=True)}
+OPTIONAL = ("torch_compile",)
+
+
+def measure(programs: list[Program], limits: machine.Limits, rounds: int) -> None:
+    """Rounds in turn, with the limit before, between and after them."""
+    for number in range(rounds):
+        if number % LIMIT_EVERY == 0:
+            limits.round()
         words = [f"{program.name} {program.round()['seconds'] * 1e3:.0f}" for program in programs]
         print(f"round {number + 1}: ms a step: {', '.join(words)}", flush=True)
-    for program in programs:
-        program.close()
-    seconds = [statistics.median(r["seconds"] for r in program.rounds) for program in programs]
-    memory = [program.rounds[-1]["memory"] for program in programs]
-    tokens = ROWS * LENGTH
-    print(
-        json.dumps(
-            {
-                "metric": "train_speed",
-                "ratio": round(seconds[1] / seconds[0], 3),
-                "tokens_per_second": round(tokens / seconds[0], 1),
-                "torch_tokens_per_second": round(tokens / seconds[1], 1),
-                "memory_ratio": round(memory[0] / memory[1], 3),
-                "memory_mb": round(memory[0]),
-                "torch_memory_mb": round(memory[1]),
-                "rounds": options.rounds,
-            }
-        )
-    )
+    limits.round()
+    for each in (*programs, limits):
+        each.close()
+
+
+def figures(programs: list[Program], found: dict[str, Summary]) -> dict[str, Any]:
+    """Speed and memory; fields of the JSON line."""
+    memory = {program.name: program.rounds[-1]["memory"] for program in programs}
+    speed = {name: TOKENS / summary.median for name, summary in found.items()}
+    peers = [name for name in found if name != "ours"]
+    return {
+        "ratio": round(speed["ours"] / speed["torch"], 3),
+        **{f"ratio_to_{name}": round(speed["ours"] / speed[name], 3) for name in peers[1:]},
+        "tokens_per_second": round(speed["ours"], 1),
+        **{f"{name}_tokens_per_second": round(speed[name], 1) for name in peers},
+        "memory_ratio": round(memory["ours"] / memory["torch"], 3),
+        "memory_mb": round(memory["ours"]),
+        "torch_memory_mb": round(memory["torch"]),
+    }
+
+
+def limit_of(limits: machine.Limits, found: dict[str, Summary]) -> Limit:
+    """Compares the steps with the products' limit.
+
+    Raises:
+        ValueError: A program was faster than the limit.
+    """
+    flops = work.training_flops(LAYERS, HIDDEN, VOCABULARY, ROWS, LENGTH)
+    return compare_with_limit([flops / rate for rate in limits.rates()], LIMIT_EVERY, found)
+
+
+def main() -> None:
+    """Runs the programs in turn and prints their figures."""
+    if sys.argv[1:2] == ["--worker"]:
+        return serve(PROGRAMS[sys.argv[2]])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15, help="steps of each")
+    parser.add_argument("--threads", type=int, default=machine.usable_cores())
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    options = parser.parse_args()
+    found = {"metric": "train_speed", **machine.this_machine(options.threads)}
+    names = [name for name in PROGRAMS if not (options.no_compile and name in OPTIONAL)]
+    programs = start_all(__file__, names, OPTIONAL, options.threads)
+    limits = machine.Limits(machine.PRODUCTS, options.threads, PRODUCTS)
+    measure(programs, limits, options.rounds)
+    limits.report()
+    summaries = {program.name: program.summary() for program in programs}
+    try:
+        limit = limit_of(limits, summaries)
+    except ValueError as error:
+        raise SystemExit(f"train_speed: {error}") from None
+    report(summaries, limit)
+    found |= figures(programs, summaries) | verdict(summaries, limit)
+    best = round(max(limits.rates()) / 1e9, 1)
+    print(json.dumps({**found, "best_gflops": best, "rounds": options.rounds}))
 
 
 if __name__ == "__main__":

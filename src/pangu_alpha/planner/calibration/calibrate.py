@@ -206,16 +206,42 @@ def fit(
     return best
 
 
+def size_class(row: Row) -> int:
+    """Class of a row's model size: classes are factors of two wide, so that no near twin stays in another."""
+    return row.job.shape.parameters.bit_length() - 1
+
+
+def size_left_out(rows: Sequence[Row], trials: int) -> list[float]:
+    """Seconds predicted for each row with constants that are fitted to the rows of all other sizes.
+
+    The shipped constants stand in for a device type of which there is no row of another size.
+
+    Args:
+        trials: Number of trials of each fit; there is one for each size of each device type.
+    """
+    found: dict[int, float] = {}
+    for mine in _by_device(rows).values():
+        for size in sorted(set(map(size_class, mine))):
+            others = [row for row in mine if size_class(row) != size]
+            constants = next(iter(fit_devices(others, trials).values()), None)
+            found |= {id(row): predict(row, constants) for row in mine if size_class(row) == size}
+    return [found[id(row)] for row in rows]
+
+
+def _by_device(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    devices = defaultdict(list)
+    for row in rows:
+        devices[row.cluster.device.name].append(row)
+    return dict(sorted(devices.items()))
+
+
 def fit_devices(rows: Sequence[Row], trials: int = 1500) -> dict[str, Constants]:
     """Fits the constants of each device type among the rows, starting from the defaults of Constants.
 
     A device with fewer rows than constants gets only those constants fitted that its rows determine.
     """
-    devices = defaultdict(list)
-    for row in rows:
-        devices[row.cluster.device.name].append(row)
     start, fitted = Constants(), {}
-    for device, mine in sorted(devices.items()):
+    for device, mine in _by_device(rows).items():
         names = FITTED if len(mine) >= len(FITTED) else told(mine, start)
         fitted[device] = fit(mine, start, names, trials)
     return fitted

@@ -28,6 +28,7 @@ from pangu_alpha.planner.calibration.published import Row, read_table
 from pangu_alpha.planner.cost.hardware import Constants
 
 _SPLIT_TRIALS = 600  # of the fit to each half
+_STARTS = 3  # searches of --fit, of which the best counts
 _SIZE_TRIALS = 200  # of each fit without a size
 _LOW_IS_WORSE = ("spearman",)
 
@@ -126,7 +127,7 @@ def of_rows(rows: Sequence[Row], seconds: Mapping[int, float]) -> dict[str, Any]
 def fitted_lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One line a device: its constants, three digits each, and which of them the rows tell."""
     half, lines = calibrate.fitted_half(rows), []
-    for device, constants in calibrate.fit_devices(half).items():
+    for device, constants in calibrate.fit_devices(half, starts=_STARTS).items():
         mine = [row for row in half if row.cluster.device.name == device]
         values = {name: float(f"{value:.3g}") for name, value in dataclasses.asdict(constants).items()}
         told = calibrate.told(mine, Constants())

@@ -8,6 +8,9 @@ planner's constants. Rows of quality C are not counted; rows that cannot be read
 prints the constants of each device type, fitted to the same half of the groups as the shipped ones.
 --splits N asks whether that half was lucky: constants are fitted to N other halves, and each set's line has
 mean and worst of every figure on the groups that were held out.
+--leave-one-size-out asks how the model extrapolates in size: sizes between two powers of two are one size;
+for each device type, constants are fitted without it, and its rows predicted. There is a line for each set
+and size, one for each set, and one for all, which names the bias of the largest size.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from pangu_alpha.planner.calibration.published import Row, read_table
 from pangu_alpha.planner.cost.hardware import Constants
 
 _SPLIT_TRIALS = 600  # of the fit to each half
+_STARTS = 3  # searches of --fit, of which the best counts
+_SIZE_TRIALS = 200  # of each fit without a size
 _LOW_IS_WORSE = ("spearman",)
 
 
@@ -76,10 +81,53 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return result
 
 
+def size_lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Lines by set and size, by set, and one of all rows, predicted by fits that never saw their size."""
+    seconds = dict(zip(map(id, rows), calibrate.size_left_out(rows, _SIZE_TRIALS), strict=True))
+    named: dict[str, list[Row]] = {name: [] for name in sorted({row.set for row in rows})}
+    for row in rows:
+        named[row.set].append(row)
+    lines = [
+        {"set": name, "size": size_name(size), **of_size(mine, size, seconds)}
+        for name, mine in named.items()
+        for size in sizes(mine)
+    ]
+    sets = [{"set": name, **of_set(mine, seconds)} for name, mine in named.items()]
+    total = {"set": "all", **of_set(rows, seconds)}
+    total["mape_of_sets"] = round(statistics.fmean(line["mape"] for line in sets), 2)
+    return [*lines, *sets, total]
+
+
+def sizes(rows: Sequence[Row]) -> list[int]:
+    """The classes of the rows' sizes, the smallest first."""
+    return sorted(set(map(calibrate.size_class, rows)))
+
+
+def size_name(size: int) -> str:
+    """A class as a range of parameters."""
+    return f"{2**size / 1e9:.3g} to {2 ** (size + 1) / 1e9:.3g} billion"
+
+
+def of_size(rows: Sequence[Row], size: int, seconds: Mapping[int, float]) -> dict[str, Any]:
+    """Figures of the rows of one size; `seconds` holds predictions by id of row."""
+    return of_rows([row for row in rows if calibrate.size_class(row) == size], seconds)
+
+
+def of_set(rows: Sequence[Row], seconds: Mapping[int, float]) -> dict[str, Any]:
+    """Figures of rows, and the bias of the largest size among them."""
+    largest = sizes(rows)[-1]
+    bias = of_size(rows, largest, seconds)["bias"]
+    return of_rows(rows, seconds) | {"largest": size_name(largest), "largest_bias": bias}
+
+
+def of_rows(rows: Sequence[Row], seconds: Mapping[int, float]) -> dict[str, Any]:
+    return calibrate.errors(rows, [seconds[id(row)] for row in rows])
+
+
 def fitted_lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One line a device: its constants, three digits each, and which of them the rows tell."""
     half, lines = calibrate.fitted_half(rows), []
-    for device, constants in calibrate.fit_devices(half).items():
+    for device, constants in calibrate.fit_devices(half, starts=_STARTS).items():
         mine = [row for row in half if row.cluster.device.name == device]
         values = {name: float(f"{value:.3g}") for name, value in dataclasses.asdict(constants).items()}
         told = calibrate.told(mine, Constants())
@@ -119,13 +167,19 @@ def main() -> None:
     parser.add_argument("--half", choices=("all", "fitted", "held_out"), default="all", help="of the groups")
     parser.add_argument("--groups", action="store_true", help="list the groups of each half on stderr")
     parser.add_argument("--fit", action="store_true", help="fit constants; takes minutes")
+    parser.add_argument("--leave-one-size-out", action="store_true", help="fit without each size; minutes")
+    parser.add_argument("--device", help="only rows of devices whose names start so, such as A100")
     parser.add_argument("--splits", type=int, metavar="N", help="fit to N other halves; a minute each")
     arguments = parser.parse_args()
     counted, unreadable = read(arguments.csv)
+    if arguments.device:
+        counted = [row for row in counted if row.cluster.device.name.startswith(arguments.device)]
     if arguments.groups:
         list_groups(counted)
     if arguments.fit:
         lines = fitted_lines(counted)
+    elif arguments.leave_one_size_out:
+        lines = size_lines(counted)
     elif arguments.splits:
         lines = split_lines(counted, arguments.splits)
     else:

@@ -140,6 +140,64 @@ def test_unknown_columns_are_refused(tmp_path):
         read_table(path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "stack"),
+    [
+        ({}, "megatron"),
+        ({"recompute": "selective"}, "megatron-2022"),
+        ({"seqpar": "1"}, "megatron-2022"),
+        ({"source": "arXiv:2205.05198 Table 5"}, "megatron-2022"),
+        ({"source": "arXiv:2104.04473 Table 2"}, "megatron"),
+        ({"opt_parallel": "zero1(DeepSpeed)", "source": "arXiv:2205.05198"}, "deepspeed"),
+        ({"device": "Atlas 800T A2 (910B)", "note": "FA=False; grad_accum="}, "mindspore-unfused"),
+        ({"device": "Atlas 800T A2 (910B)", "note": "FA=False", "model": "llama2_13b_FA"}, "mindspore"),
+        ({"device": "Atlas 800T A2 (910B)", "note": "FA=True"}, "mindspore"),
+        ({"device": "Ascend910A-32GB", "note": "FA=True"}, "mindspore-unfused"),
+    ],
+)
+def test_the_generation_of_the_software(tmp_path, changes, stack):
+    (row,) = table(tmp_path, changes).rows
+    assert row.stack.name == stack
+
+
+def test_the_single_server_table_has_software_of_its_own():
+    assert {row.stack.name for row in read_table(SINGLE_NODE).rows} == {"vtrain"}
+
+
+def test_a_size_is_predicted_without_having_been_seen():
+    rows = [row for row in read_table(PUBLISHED).rows if row.set == "vtrain_multi"]
+    small, large = (
+        [row for row in rows if calibrate.size_class(row) == size] for size in (31, 35)
+    )  # 3.6 and 39.1 billion: from 2^31 and from 2^35 on
+    assert small and large and len(small) + len(large) == len(rows)
+    found = calibrate.size_left_out(rows, trials=20)
+    constants = calibrate.fit_devices(small, 20)["A100-80"]
+    assert [s for s, row in zip(found, rows, strict=True) if row in large] == [
+        calibrate.predict(row, constants) for row in large
+    ]
+    slower = [dataclasses.replace(row, seconds=9 * row.seconds) if row in large else row for row in rows]
+    again = calibrate.size_left_out(slower, trials=20)
+    kept = [old == new for old, new, row in zip(found, again, rows, strict=True) if row in large]
+    assert all(kept)  # the times of a size do not change its own predictions
+
+
+def test_a_size_without_others_takes_the_shipped_constants():
+    rows = [row for row in read_table(PUBLISHED).rows if row.name == "327"]
+    assert calibrate.size_left_out(rows, trials=5) == calibrate.shipped(rows)
+
+
+def test_a_constant_that_was_measured_is_not_fitted():
+    rows = [row for row in read_table(PUBLISHED).rows if row.cluster.device.name == "910B2"]
+    found = calibrate.fit_devices(rows, trials=20)["910B2"]
+    assert found.matmul == 0.887 and found != dataclasses.replace(Constants(), matmul=0.887)
+
+
+def test_more_starts_never_fit_worse():
+    rows = [row for row in read_table(PUBLISHED).rows if row.set == "vtrain_multi"]
+    one, three = (calibrate.fit_devices(rows, 15, starts)["A100-80"] for starts in (1, 3))
+    assert calibrate.loss(rows, three) <= calibrate.loss(rows, one)
+
+
 def test_halves_do_not_depend_on_other_rows():
     rows = calibrate.counted(read_table(PUBLISHED).rows) + list(read_table(SINGLE_NODE).rows)
     fitted = {id(row) for row in calibrate.fitted_half(rows)}
@@ -225,3 +283,23 @@ def test_benchmark_prints_a_line_a_set():
     keys = {"set", "rows", "mape", "median", "bias", "spearman", "regret", "constant", "other_planner"}
     assert all(keys <= set(line) for line in found.values())
     assert found["mindformers"]["unreadable"] == 1 and "unreadable: mindformers row 339" in done.stderr
+
+
+def test_benchmark_leaves_sizes_out():
+    done = subprocess.run(
+        [sys.executable, BENCHMARK, PUBLISHED, "--leave-one-size-out", "--device", "A100"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    of_sizes = [(line["set"], line["size"]) for line in lines if "size" in line]
+    assert ("vtrain_multi", "34.4 to 68.7 billion") in of_sizes
+    assert ("megatron_t1", "275 to 550 billion") in of_sizes
+    sets = {line["set"]: line for line in lines if "size" not in line}
+    assert set(sets) == {name for name, _ in of_sizes} | {"all"} and "mindformers" not in sets
+    last = [line for line in lines if line["set"] == "megatron_t1" and "size" in line][-1]
+    assert sets["megatron_t1"]["largest"] == last["size"]
+    assert sets["megatron_t1"]["largest_bias"] == last["bias"]
+    assert sets["all"]["rows"] == sum(line["rows"] for name, line in sets.items() if name != "all")
+    assert sets["all"]["mape"] <= 8 and abs(sets["all"]["largest_bias"]) <= 8

@@ -6,9 +6,11 @@ import dataclasses
 
 import pytest
 
-from pangu_alpha.planner.cost.cost import CostModel, Pass, Step
+from pangu_alpha.planner.cost import layer
+from pangu_alpha.planner.cost.cost import CostModel, Step
 from pangu_alpha.planner.cost.hardware import load_cluster, load_stack
 from pangu_alpha.planner.cost.job import Job
+from pangu_alpha.planner.cost.layer import Pass
 from pangu_alpha.planner.cost.schedule import duration
 from pangu_alpha.planner.cost.shapes import Shape
 
@@ -25,13 +27,14 @@ def step(job, **arguments):
     return model(**arguments).estimate(job).step
 
 
-def test_ideal_device_takes_the_flops_at_the_peak():
+def test_ideal_device_takes_the_flops_at_the_peak(monkeypatch):
+    monkeypatch.setattr(layer, "_FILL", 0.0)
     ideal = model(matmul=1.0, kernel=0.0)
     job = Job(SHAPE, micro_batch=8)
     products = ideal.estimate(job).parts["matrix products"]
     attention = 3 * SHAPE.layers * 4 * job.tokens * SHAPE.seq * SHAPE.hidden
     rest = (SHAPE.flops(job.tokens) - attention) / ideal.cluster.device.peak
-    fused = 3.5 / 3 * 0.5 * attention / ideal.cluster.device.peak / ideal.attention
+    fused = 3.5 / 3 * 0.5 * attention / ideal.cluster.device.peak / ideal.rates.attention
     assert products == pytest.approx(rest + fused, rel=1e-6)
 
 
@@ -101,10 +104,6 @@ def test_eager_host_bounds_small_steps():
     assert step(Job(tiny), host=1e-4) == step(Job(tiny), host=1e-6)  # a compiled graph
 
 
-def eager_step(job, **constants):
-    return model(stack="megatron", **constants).estimate(job)
-
-
 def test_ranks_that_exchange_wait_for_each_other_s_host():
     alone, together = Pass(compute=1.0, host=1.0), Pass(compute=0.9, traffic=0.1, host=1.0)
     assert 1.1 < alone.seconds < 1.25 < 1.4 < together.seconds < 1.55
@@ -115,7 +114,8 @@ def test_ranks_that_exchange_wait_for_each_other_s_host():
 
 def test_an_odd_vocabulary_slows_the_logits():
     def logits(vocab, tp=1, stack="megatron"):
-        return Step(model(stack=stack), Job(Shape.gpt(2, 2048, 16, vocab, 1024), 4, tp=tp)).logits.compute
+        step = Step(model(stack=stack), Job(Shape.gpt(2, 2048, 16, vocab, 1024), 4, tp=tp))
+        return step.layer.logits[0].compute
 
     assert logits(50257) > 2 * logits(50256)
     assert logits(50258, tp=2) > 2 * logits(50256, tp=2)  # 25129 columns a rank
@@ -124,9 +124,15 @@ def test_an_odd_vocabulary_slows_the_logits():
 
 def test_softmax_is_one_kernel_for_multiples_of_four_heads_and_sequences():
     shape = Shape.gpt(4, 1024, 16, 50304, 1024)
-    whole, split = (eager_step(Job(shape, 1, tp=tp), host=3e-5).pipeline for tp in (4, 8))
-    assert split > 1.25 * whole  # 2 heads x 1 sequence
-    assert eager_step(Job(shape, 2, tp=8), host=3e-5).pipeline < split
+
+    def seconds(rows, tp, stack="vtrain"):
+        return model(stack=stack, host=3e-5).estimate(Job(shape, rows, tp=tp)).pipeline
+
+    assert seconds(1, 8) > 1.25 * seconds(1, 4)  # 2 heads x 1 sequence
+    assert seconds(2, 8) < seconds(1, 8)
+    # The rule is learnt from one table's software; that of others does not show it.
+    assert seconds(1, 8, "megatron") < seconds(1, 8) / 1.25
+    assert seconds(1, 4, "megatron") == seconds(1, 4)
 
 
 def test_sharding_levels_add_traffic_of_micro_batches():

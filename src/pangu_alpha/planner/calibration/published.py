@@ -137,7 +137,7 @@ def _single_node_row(values: Mapping[str, str], name: str) -> Row:
     _check(job, devices, seconds)
     group = (devices, batch, hidden, layers, sequence)
     cluster = load_cluster("a100-40", max(devices, 8))
-    return Row(name, "single_node", group, "A", job, cluster, load_stack("megatron"), 1, seconds)
+    return Row(name, "single_node", group, "A", job, cluster, load_stack("vtrain"), 1, seconds)
 
 
 def _share(batch: int, parts: int) -> int:
@@ -234,14 +234,29 @@ def _cluster(values: Mapping[str, str]) -> Cluster:
 def _stack(values: Mapping[str, str]) -> Stack:
     sharding, device = values.get("opt_parallel", "").lower(), values["device"].lower()
     if "910" in device:
-        return load_stack("mindspore-unfused" if "910a" in device else "mindspore")
+        return load_stack("mindspore" if _fused_on_ascend(values) else "mindspore-unfused")
     if "fsdp" in sharding:
         return load_stack("fsdp")
     if "zero3" in sharding:
         return load_stack("deepspeed-zero3")
     if "deepspeed" in sharding + values.get("note", "").lower():
         return load_stack("deepspeed-bf16" if "bf" in values.get("dtype", "") else "deepspeed")
-    return load_stack("megatron")
+    return load_stack(_megatron(values))
+
+
+def _fused_on_ascend(values: Mapping[str, str]) -> bool:
+    """Whether a run on Ascend fuses attention: 910A has no such operator; else name or note say it."""
+    if "910a" in values["device"].lower():
+        return False
+    return values.get("model", "").endswith("_FA") or "FA=False" not in values.get("note", "")
+
+
+def _megatron(values: Mapping[str, str]) -> str:
+    """The generation of Megatron-LM: by the year of a paper, or by what the software could not do before."""
+    year = re.search(r"arXiv:(\d\d)\d\d\.", values.get("source", ""))
+    recompute, split = values.get("recompute", "").lower(), values.get("seqpar", "").lower()
+    newer = "selective" in recompute or split in ("1", "1.0", "true") or (year and int(year[1]) >= 22)
+    return "megatron-2022" if newer else "megatron"
 
 
 def _sharding(text: str, dp: int, stack: Stack) -> Sharding:

@@ -285,7 +285,7 @@ class General:
         Without sequence parallelism this is one of two sums; with it, one scatter of two gathers and two
         scatters.
         """
-        if self.stack.repeats_last_sum:
+        if self.stack.repeats_last:
             return 0.0
         return 0.25 if self.job.sequence_parallel else 0.5
 

@@ -195,8 +195,15 @@ class Stack:
         split_transfers: Whether each tensor parallel rank sends its share of a stage's output, which the next
             stage gathers.
         paired_transfers: Whether a stage sends and receives at the same time, or one after the other.
-        repeats_last_sum: Whether full recompute also repeats a layer's last sum, whose result no derivative
-            needs.
+        repeats_last: Whether full recompute also repeats a layer's last product, its sum over tensor parallel
+            ranks and the last residual, whose results no derivative needs.
+        fused_sums: Whether the products of weight gradients add to the sums of gradients themselves, so that
+            no operator of its own reads and writes the sums.
+        hides_sums: Whether the backward pass's tensor parallel sums run at the same time as the products of
+            weight gradients.
+        softmax_rows: Scale, mask and softmax are one kernel if a rank's heads x sequences are a multiple of
+            this; otherwise they are separate kernels.
+        fused_pointwise: Whether rotary positions and the gate of a feed-forward are one kernel each.
         gradient_bytes: Bytes of one gradient in the data parallel sum.
         gather_share: Share of the links' reachable bandwidth that gathers of sharded weights get.
         gathers: Whether a layer's weights are gathered in one message, or in one for each parameter.
@@ -211,7 +218,11 @@ class Stack:
     rings: bool
     split_transfers: bool
     paired_transfers: bool = True
-    repeats_last_sum: bool = True
+    repeats_last: bool = True
+    fused_sums: bool = False
+    hides_sums: bool = False
+    softmax_rows: int = 1
+    fused_pointwise: bool = True
     gradient_bytes: int = 2
     gather_share: float = 1.0
     gathers: Literal["layer", "parameter"] = "parameter"

@@ -340,7 +340,9 @@ class KeyValueCache(nn.Cell):
         self.rows = (-1, num_heads * head_size)
         shape = (batch_size, length, num_heads * head_size)
         self.table = Parameter(ops.zeros(shape, dtype), requires_grad=False)
-        self.store = _writes_in_place(kernel("StoreInCache", lambda *shapes: [1]), written=1, read=2)
+        # It is not declared to write in place: MindSpore 2.9 would then copy every parameter that is read
+        # before and after it, such as the word table, for each token. What reads the cache depends on it.
+        self.store = kernel("StoreInCache", lambda *shapes: [1])
 
     def construct(self, new, places):
         stored = self.store(self.table, new, places)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import dataclass
-from itertools import zip_longest
 
 import page_commands
 import pytest
@@ -200,7 +199,9 @@ def _walk(read: Read, folder: Folder, ways: tuple[str, ...]) -> int:
     checked = 0
     printed: dict[int, str] = {}  # by block
     programs: list[str] = []  # blocks of Python without a command between them are one program
-    for step, following in zip_longest(read.steps(), read.steps()[1:]):
+    walked = read.steps()
+    for number, step in enumerate(walked):
+        following = next((each for each in walked[number + 1 :] if each.kind != "file"), None)
         row = read.row(step)
         if step.kind == "file":
             folder.write(step.name, step.text)

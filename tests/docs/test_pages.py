@@ -201,8 +201,8 @@ def _walk(read: Read, folder: Folder, ways: tuple[str, ...]) -> int:
     programs: list[str] = []  # blocks of Python without a command between them are one program
     walked = read.steps()
     for number, step in enumerate(walked):
-        following = next((each for each in walked[number + 1 :] if each.kind != "file"), None)
         row = read.row(step)
+        following = next((each for each in walked[number + 1 :] if _runs(read, each, ways)), None)
         if step.kind == "file":
             folder.write(step.name, step.text)
         elif row.way in ways and step.kind == "python":
@@ -219,6 +219,11 @@ def _walk(read: Read, folder: Folder, ways: tuple[str, ...]) -> int:
             checked += 1
     folder.remove()
     return checked
+
+
+def _runs(read: Read, step: Step, ways: tuple[str, ...]) -> bool:
+    """Whether a step ends or continues a program: files do not, nor programs that are not run."""
+    return step.kind == "command" or (step.kind == "python" and read.row(step).way in ways)
 
 
 def _check(read: Read, step: Step, row: Row, done: Done) -> None:

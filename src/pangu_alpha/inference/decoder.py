@@ -35,6 +35,8 @@ class CachedForward(nn.Cell):
         - **starts** (Tensor) - int32 [B, S], slot of the first token of its document.
         - **places** (Tensor) - int32 [B, heads, S, 3], the slots in the form that the caches take.
         - **last** (Tensor) - int32 [B], index of the token among S whose logits are returned.
+        - **table** (Tensor) - [V, H], the word embedding's table once more. As a parameter that is read before and
+          after the caches are written, MindSpore 2.9 would copy it twice for each token.
 
     Outputs:
         Tensor [B, V], float32.
@@ -63,7 +65,7 @@ class CachedForward(nn.Cell):
         if value != self._compile_phase:
             nn.Cell.compile_phase.fset(self, value)
 
-    def construct(self, ids, slots, starts, places, last):
+    def construct(self, ids, slots, starts, places, last, table):
         batch, length = ids.shape
         past = self.at_most(self.places, self.expand_dims(slots, 2))
         own = self.at_least(self.places, self.expand_dims(starts, 2))
@@ -71,14 +73,15 @@ class CachedForward(nn.Cell):
         x = self.model.hidden_states(ids, self.sub(slots, starts), mask, None, places)
         if length > 1:
             x = self.gather(x, ops.range(0, batch * length, length) + last, 0)  # [T, H] -> [B, H]
-        return self.cast(self.model.logits(x, self.model.word_embedding.table), ms.float32)
+        return self.cast(self.model.logits(x, table), ms.float32)
 
 
 class Decoder:
     """Feeds prompts and then single tokens to a model with a cache; every row keeps its own place.
 
     Args:
-        model: Gets caches of [B, heads, C, head size] in every attention, which `close` removes.
+        model: Gets caches of all slots in every attention, which `close` removes. Its weights must not change
+            until then.
         end_of_document: Id after which positions restart at 0 and nothing earlier is attended to.
         batch_size: Number of rows B that every call computes.
         context: Number of slots C, at most the model's sequence length, which is the default. A smaller
@@ -105,6 +108,7 @@ class Decoder:
             # messages between threads, which would add a tenth to the time: a token needs some 700 kernels
             # of microseconds. The option can go when the CPU backend does so by default.
             self.forward.set_jit_config(ms.JitConfig(jit_level="O0", infer_boost="on"))
+        self._table = Tensor(model.word_embedding.table.asnumpy())
         self._slots = np.zeros(batch_size, np.int32)  # slot of each row's next token
         self._starts = np.zeros(batch_size, np.int32)
 
@@ -196,4 +200,5 @@ class Decoder:
     def _run(self, ids: np.ndarray, slots: np.ndarray, starts: np.ndarray, last: np.ndarray) -> np.ndarray:
         places = places_of(slots, self.model.config.num_heads)
         arrays = (ids, slots, starts, places, last)
-        return self.forward(*(Tensor(np.ascontiguousarray(array)) for array in arrays)).asnumpy()
+        inputs = [Tensor(np.ascontiguousarray(array)) for array in arrays]
+        return self.forward(*inputs, self._table).asnumpy()

@@ -1,6 +1,7 @@
 #include "threads.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -83,7 +84,8 @@ void for_each(int64_t count, const std::function<void(int64_t)>& piece) {
     std::unique_lock<std::mutex> hold(in_use, std::defer_lock);
     if (count > 1 && !inside && hold.try_lock()) {
         static Threads* threads = new Threads;  // never destroyed: its threads outlive static objects
-        if (threads->helpers() > 0) {
+        static const pid_t owner = getpid();
+        if (threads->helpers() > 0 && getpid() == owner) {  // a forked child has no helpers
             inside = true;
             threads->run(count, piece);
             inside = false;

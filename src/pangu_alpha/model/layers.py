@@ -125,6 +125,4 @@ class Logits(nn.Cell):
         self.matmul = operators.linear()
 
     def construct(self, x: Tensor, table: Tensor) -> Tensor:
-        if self.compute_dtype == ms.float32:
-            return self.matmul(x, table)
         return self.matmul(x, self.cast(table, self.compute_dtype))

@@ -35,8 +35,8 @@ class CachedForward(nn.Cell):
         - **starts** (Tensor) - int32 [B, S], slot of the first token of its document.
         - **places** (Tensor) - int32 [B, heads, S, 3], the slots in the form that the caches take.
         - **last** (Tensor) - int32 [B], index of the token among S whose logits are returned.
-        - **table** (Tensor) - [V, H], the word embedding's table once more. As a parameter that is read before and
-          after the caches are written, MindSpore 2.9 would copy it twice for each token.
+        - **table** (Tensor) - [V, H], the word embedding's table once more. MindSpore 2.9 copies a parameter
+          that is read before and after the caches are written, here twice for each token.
 
     Outputs:
         Tensor [B, V], float32.

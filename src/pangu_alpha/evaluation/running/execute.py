@@ -1,33 +1,30 @@
-"""Computes plans with a network, item by item in groups, and writes each group's samples as it is done."""
+"""Computes plans with a network, item by item in groups, and writes each group as it is done."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from pangu_alpha.evaluation.running.answers import extract
 from pangu_alpha.evaluation.running.network import Network
 from pangu_alpha.evaluation.running.plan import Plan
+from pangu_alpha.evaluation.running.progress import Progress
 from pangu_alpha.evaluation.running.prompts import Prompt, PromptMaker, pick
-from pangu_alpha.evaluation.running.samples import SampleFile, join_shares, sample_of
+from pangu_alpha.evaluation.running.samples import SampleFile, join_shares, line_of
 from pangu_alpha.evaluation.running.scoring_rules import ScoredText, scored_text
 from pangu_alpha.evaluation.tasks.item import Item
 from pangu_alpha.files.reading import read_json
-from pangu_alpha.files.writing import json_text, write_json
+from pangu_alpha.files.writing import write_json
 
 logger = logging.getLogger(__name__)
 
-_RUN = "run.json"
-_EVERY = 30.0  # seconds between two lines of progress where there is no terminal
+RUN = "run.json"
+_PARTS = "computed"  # folder of what is computed so far
 
 
 @dataclass(frozen=True)
@@ -43,62 +40,70 @@ class Share:
 
 
 class OtherRunError(ValueError):
-    """The output folder has the results of other settings."""
+    """The output folder has results of another network or of other settings."""
 
 
-def samples_path(out: Path, plan: Plan, stamp: str, share: Share | None = None) -> Path:
-    """The samples file of a plan, or of a share of it."""
-    end = share.suffix() if share is not None else ""
-    return out / plan.folder / f"samples_{plan.task.name}_{stamp}.jsonl{end}"
+def computed_path(out: Path, plan: Plan, share: Share | None = None) -> Path:
+    """The file of what is computed of a plan, or of a share of it."""
+    return out / _PARTS / f"{plan.name}.jsonl{share.suffix() if share is not None else ''}"
 
 
-def stamp_of(settings: dict[str, Any]) -> str:
-    """A short name for settings, which stands where lm-evaluation-harness's files have a time.
+def hold_run(out: Path, network: dict[str, Any], plans: Sequence[Plan]) -> None:
+    """Notes network and plans in the output folder's run.json; plans may be added to it, but not changed.
 
-    A resumed evaluation so finds its files.
-    """
-    return hashlib.sha256(json_text(settings).encode()).hexdigest()[:12]
-
-
-def hold_run(out: Path, settings: dict[str, Any]) -> None:
-    """Writes run.json into the output folder, or checks that it is of the same settings.
+    Args:
+        network: What tells the network, as plain values.
 
     Raises:
-        OtherRunError: It is of others; names the first that differs.
+        OtherRunError: The folder is of another network, or has a plan of this name with other settings.
     """
     out.mkdir(parents=True, exist_ok=True)
-    path = out / _RUN
-    if path.exists():
-        before = read_json(path)
-        for key, value in settings.items():
-            old = before.get(key) if isinstance(before, dict) else None
-            if old != value:
-                raise OtherRunError(
-                    f"{out}: holds an evaluation with another {key}; give another folder by --out, "
-                    "or remove this one"
-                )
-        return
-    write_json(path, settings)
+    path, settings = out / RUN, {plan.name: plan.settings() for plan in plans}
+    before = read_run(out) if path.exists() else {"network": network, "plans": {}}
+    _compare(out, "the network", before["network"], network)
+    for name, values in settings.items():
+        _compare(out, name, before["plans"].get(name, values), values)
+    write_json(path, {"network": network, "plans": {**before["plans"], **settings}})
 
 
-def run_plans(
-    network: Network, plans: Sequence[Plan], out: Path, stamp: str, share: Share | None = None
-) -> None:
-    """Computes what the samples files of plans lack.
+def read_run(out: Path) -> dict[str, Any]:
+    """Returns the content of run.json.
+
+    Raises:
+        OtherRunError: It is not what `hold_run` writes.
+    """
+    value = read_json(out / RUN)
+    if not isinstance(value, dict) or not all(isinstance(value.get(k), dict) for k in ("network", "plans")):
+        raise OtherRunError(f"{out / RUN}: is no file of an evaluation; give another folder by --output")
+    return value
+
+
+def _compare(out: Path, what: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    for key, value in now.items():
+        if before.get(key) != value:
+            raise OtherRunError(
+                f"{out}: holds results of {what} with {key} {before.get(key)!r}, which is {value!r} now; "
+                "give another folder by --output, or remove this one"
+            )
+
+
+def run_plans(network: Network, plans: Sequence[Plan], out: Path, share: Share | None = None) -> None:
+    """Computes what the files of plans lack.
 
     Args:
         out: Folder of the results.
-        stamp: See `stamp_of`.
         share: The part of this process; None is all.
 
     Raises:
-        ValueError: An item cannot be computed; the message names it. The samples before it stay.
+        ValueError: An item cannot be computed; the message names it. What was computed before it stays.
     """
     share = share or Share()
     progress = Progress(sum(len(_groups(plan, share)) for plan in plans))
-    for plan in plans:
-        _run_plan(network, plan, SampleFile(samples_path(out, plan, stamp, share)), share, progress)
-    progress.close()
+    try:
+        for plan in plans:
+            _run_plan(network, plan, SampleFile(computed_path(out, plan, share)), share, progress)
+    finally:
+        progress.close()
 
 
 def _groups(plan: Plan, share: Share) -> list[tuple[int, Sequence[Item]]]:
@@ -115,17 +120,19 @@ def _run_plan(network: Network, plan: Plan, file: SampleFile, share: Share, prog
     for start, items in groups[done:]:
         prompts = [maker.make(item) for item in items]
         results = _each_named(network, plan, maker, prompts)
-        file.append(
-            [sample_of(start + n, *pair) for n, pair in enumerate(zip(prompts, results, strict=True))]
-        )
+        pairs = zip(prompts, results, strict=True)
+        file.append([line_of(start + n, *pair) for n, pair in enumerate(pairs)])
         progress.step(plan.title, len(items))
+
+
+Compute = Callable[[Network, Plan, PromptMaker, Sequence[Prompt]], list[dict[str, Any]]]
 
 
 def _each_named(
     network: Network, plan: Plan, maker: PromptMaker, prompts: Sequence[Prompt]
 ) -> list[dict[str, Any]]:
     """The results of a group; if it fails, of its items one by one, so that the error names the item."""
-    compute = _generated if plan.task.family == "generation" else _scored
+    compute: Compute = _generated if plan.task.family == "generation" else _scored
     try:
         return compute(network, plan, maker, prompts)
     except ValueError:
@@ -142,106 +149,53 @@ def _scored(
 ) -> list[dict[str, Any]]:
     """Scores every candidate, and picks the one of the smallest score."""
     rows = [_encoded(network, maker.scoring, prompt) for prompt in prompts]
-    nats = iter(network.nats([text.pair for row in rows for text in row]))
-    return [
-        _decided(plan, prompt, row, [next(nats) for _ in row])
-        for prompt, row in zip(prompts, rows, strict=True)
-    ]
+    found = iter(network.predict([text.pair for row in rows for text in row]))
+    pairs = zip(prompts, rows, strict=True)
+    return [_decided(plan, prompt, row, [next(found) for _ in row]) for prompt, row in pairs]
 
 
 def _encoded(network: Network, rule: str, prompt: Prompt) -> list[ScoredText]:
-    encode = network.tokenizer.encode_batch
-    heads = {
-        head: ids for head in {head for head, _ in prompt.texts} for ids in [network.tokenizer.encode(head)]
-    }
-    wholes = encode([head + tail for head, tail in prompt.texts])
+    tokenizer = network.tokenizer
+    heads = {head: tokenizer.encode(head) for head in dict.fromkeys(head for head, _ in prompt.texts)}
+    wholes = tokenizer.encode_batch([head + tail for head, tail in prompt.texts])
     texts = zip(prompt.texts, wholes, strict=True)
     return [scored_text(rule, heads[head], whole, network) for (head, _), whole in texts]
 
 
-def _decided(plan: Plan, prompt: Prompt, texts: list[ScoredText], nats: list[np.ndarray]) -> dict[str, Any]:
-    sums = [float(np.sum(each, dtype=np.float64)) for each in nats]
+def _decided(
+    plan: Plan, prompt: Prompt, texts: list[ScoredText], found: list[tuple[np.ndarray, np.ndarray]]
+) -> dict[str, Any]:
+    sums = [float(np.sum(nats, dtype=np.float64)) for nats, _ in found]
     scores = [total / text.divisor for total, text in zip(sums, texts, strict=True)]
     if not np.isfinite(scores).all():
-        raise ValueError("its nats are not finite")
+        raise ValueError("its nats are not finite: the weights hold NaN, or are too large")
     result: dict[str, Any] = {
-        "resps": [[[str(-total)]] for total in sums],
-        "filtered_resps": [[str(-total)] for total in sums],
+        "nats": sums,
+        "tokens": [len(nats) for nats, _ in found],
+        "greedy": [bool(np.all(likeliest)) for _, likeliest in found],
         "scores": scores,
-        "tokens": [len(each) for each in nats],
     }
     if plan.task.family == "perplexity":
-        return result | {"nats": sums[0]}
+        return result
     chosen, tied = pick(scores, prompt.item, plan.task.name, plan.seed)
-    assert prompt.item.gold is not None
-    return result | {"prediction": chosen, "tied": tied, "acc": float(chosen == prompt.item.gold)}
+    return result | {"prediction": chosen, "tied": tied}
 
 
 def _generated(
     network: Network, plan: Plan, maker: PromptMaker, prompts: Sequence[Prompt]
 ) -> list[dict[str, Any]]:
     """Continues every prompt, and takes the answer out of the text."""
-    template = plan.template
-    texts = network.generate(
-        [prompt.texts[0][0] for prompt in prompts], template.max_new_tokens, template.stop, plan.sampling
-    )
-    results = []
-    for prompt, text in zip(prompts, texts, strict=True):
-        answer = extract(template, text, prompt.item.references[0], network.tokenizer)
-        results.append({"resps": [[text]], "filtered_resps": [answer], "prediction": answer})
-    return results
+    template, asked = plan.template, [prompt.texts[0][0] for prompt in prompts]
+    texts = network.generate(asked, template.max_new_tokens, template.stop, plan.sampling)
+    return [
+        {"text": text, "prediction": extract(template, text, prompt.item.references[0], network.tokenizer)}
+        for prompt, text in zip(prompts, texts, strict=True)
+    ]
 
 
-def put_together(plans: Sequence[Plan], out: Path, stamp: str, size: int) -> None:
-    """Joins what several processes wrote into the files that one process writes."""
+def put_together(plans: Sequence[Plan], out: Path, size: int) -> None:
+    """Joins what several processes computed into the files that one process writes."""
     for plan in plans:
-        path = samples_path(out, plan, stamp)
-        parts = [samples_path(out, plan, stamp, Share(rank, size)) for rank in range(size)]
+        parts = [computed_path(out, plan, Share(rank, size)) for rank in range(size)]
         if any(part.exists() for part in parts):
-            join_shares(parts, path)
-
-
-class Progress:
-    """Shows how far an evaluation is and how long it takes: a bar on a terminal, else a line now and then.
-
-    Args:
-        groups: Number of groups of items in all.
-    """
-
-    def __init__(self, groups: int) -> None:
-        self._groups, self._done, self._computed, self._items = groups, 0, 0, 0
-        self._began = self._last = time.monotonic()
-        self._bar = tqdm(total=groups, unit="group", disable=not sys.stderr.isatty())
-
-    def skip(self, groups: int) -> None:
-        """Counts groups that were there before."""
-        self._done += groups
-        self._bar.update(groups)
-        self._bar.unpause()
-
-    def step(self, title: str, items: int) -> None:
-        """Counts a group that was computed."""
-        self._done, self._computed, self._items = self._done + 1, self._computed + 1, self._items + items
-        self._bar.set_description(title, refresh=False)
-        self._bar.update(1)
-        now = time.monotonic()
-        if self._bar.disable and (now - self._last >= _EVERY or self._computed == 1):
-            self._last = now
-            logger.info("%s", self._line(title, now))
-
-    def _line(self, title: str, now: float) -> str:
-        seconds = max(now - self._began, 1e-9)
-        left = seconds / self._computed * (self._groups - self._done)
-        rate = self._items / seconds
-        return f"{title}: {self._done}/{self._groups} groups, {rate:.1f} items/s, {_duration(left)} left"
-
-    def close(self) -> None:
-        """Ends the bar."""
-        self._bar.close()
-
-
-def _duration(seconds: float) -> str:
-    minutes = int(seconds) // 60
-    return (
-        f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {int(seconds) % 60} s"
-    )
+            join_shares(parts, computed_path(out, plan))

@@ -50,8 +50,14 @@ class Network(Reader, Protocol):
     def fingerprint(self) -> str:
         """Digest of everything that its results depend on."""
 
-    def nats(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
-        """-log p of the ids of each (prefix, whole) after their common beginning, float32 [n] each."""
+    def predict(
+        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
+    ) -> Sequence[tuple[np.ndarray, np.ndarray]]:
+        """Scores the ids of each (prefix, whole) after their common beginning.
+
+        Returns:
+            For each pair their -log p in nats, float32 [n], and whether each is the likeliest, bool [n].
+        """
 
     def generate(
         self, prompts: Sequence[str], limit: int, stop: Sequence[str] = (), sampling: Any = None

@@ -21,7 +21,7 @@ from pangu_alpha.files.shown import quoted
 # Texts that are computed before their samples are written: enough for full batches of every length.
 _PAIRS = 256
 _PROMPTS = 32
-PAPER_SHOTS = -1  # stands for the number of examples in the paper's few-shot column
+PAPER_SHOTS = "K"  # stands for the number of examples in the paper's few-shot column
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,11 @@ class Plan:
         return self.data.task
 
     @property
-    def folder(self) -> str:
-        """Name of the folder of its results."""
-        return f"{self.shots}shot_seed{self.seed}"
+    def name(self) -> str:
+        """Its name in files, which tells it from all other plans of a network."""
+        ways = [] if self.task.ways is None else [f"{self.task.ways}way"]
+        shots = f"{self.shots}shot"
+        return "_".join([self.task.name, self.template_name, *ways, shots, f"seed{self.seed}"])
 
     @property
     def title(self) -> str:
@@ -106,7 +108,7 @@ class Plan:
 
 def make_plans(
     sets: Sequence[EvaluationSet],
-    shots: Sequence[int],
+    shots: Sequence[int | str],
     seeds: Sequence[int],
     template: str | None = None,
     scoring: str | None = None,
@@ -124,7 +126,7 @@ def make_plans(
         ValueError: A task lacks the template, or its template needs fields that its items do not have.
     """
     problems = Problems()
-    plans: dict[tuple[str, str], Plan] = {}
+    plans: dict[str, Plan] = {}
     for data in sets:
         try:
             name, chosen = choose_template(data.task, template)
@@ -133,12 +135,12 @@ def make_plans(
             continue
         _check_fields(data, chosen, name, problems)
         for number in shots:
-            count = data.task.paper_shots if number == PAPER_SHOTS else number
+            count = data.task.paper_shots if number == PAPER_SHOTS else int(number)
             if number == PAPER_SHOTS and count == 0:
                 continue
             for seed in seeds:
                 plan = Plan(data, name, chosen, scoring or chosen.scoring, count, seed, per_item, greedy)
-                plans[data.task.name, plan.folder] = plan
+                plans[plan.name] = plan
     problems.raise_any()
     return list(plans.values())
 

@@ -1,12 +1,11 @@
-"""The samples file of a task: one JSON object an item, in lm-evaluation-harness's form, written as it goes.
+"""What was computed of a plan so far: one JSON object an item, written as it goes.
 
 A line that a kill cut off is dropped, and with it the lines of its group, so that a resumed evaluation
-computes the same groups as one that was not interrupted.
+computes the same groups as one that was not interrupted. The files for readers are made of these at the end.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -18,49 +17,39 @@ from pangu_alpha.files.reading import ReadError, read_json_lines
 from pangu_alpha.files.writing import json_text, write_text
 
 
-def sample_of(number: int, prompt: Prompt, result: dict[str, Any]) -> dict[str, Any]:
+def line_of(number: int, prompt: Prompt, result: dict[str, Any]) -> dict[str, Any]:
     """Makes the object of one item.
 
     Args:
         number: Place of the item in its file.
-        result: What was measured; "resps" and "filtered_resps" are among it.
+        result: What was measured.
     """
     item = prompt.item
-    arguments = {
-        f"gen_args_{place}": {"arg_0": before, "arg_1": scored}
-        for place, (before, scored) in enumerate(prompt.texts)
-    }
-    doc: dict[str, Any] = {"id": item.id, **item.fields}
+    doc: dict[str, Any] = dict(item.fields)
     if item.choices:
-        doc |= {"choices": [list(choice.values())[0] for choice in item.choices], "gold": item.gold}
+        doc["choices"] = [next(iter(choice.values())) for choice in item.choices]
     if item.references:
         doc["references"] = list(item.references)
     return {
-        "doc_id": number,
+        "number": number,
+        "id": item.id,
+        "where": item.where,
         "doc": doc,
-        "target": item.target,
-        "arguments": arguments,
-        **result,
-        "filter": "none",
-        "doc_hash": _digest(doc),
-        "prompt_hash": _digest([before for before, _ in prompt.texts]),
-        "target_hash": _digest(item.target),
-        "group": _digest(item.group)[:16] if item.group else str(number),
+        "gold": item.gold,
+        "group": item.group,
+        "requests": [list(pair) for pair in prompt.texts],
         "shots": list(prompt.shots),
         "dropped_shots": prompt.dropped,
         "cut_characters": prompt.cut,
+        **result,
     }
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json_text(value, indent=None).encode()).hexdigest()
-
-
 class SampleFile:
-    """The samples of one task, or a process's share of them.
+    """The items of one plan that are computed, or of a process's share of it.
 
     Args:
-        path: The file; made if it does not exist.
+        path: The file; made by the first `append`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,9 +67,7 @@ class SampleFile:
         """
         if not self.path.exists():
             return 0
-        lines = self.path.read_bytes().split(b"\n")[
-            :-1
-        ]  # after the last line feed stands a cut line, or nothing
+        lines = self.path.read_bytes().split(b"\n")[:-1]  # the last is a cut line, or empty
         done = taken = 0
         for group in groups:
             part = lines[taken : taken + len(group)]
@@ -94,7 +81,7 @@ class SampleFile:
         return done
 
     def append(self, samples: Sequence[dict[str, Any]]) -> None:
-        """Writes the samples of a group and flushes them to the disk."""
+        """Writes the items of a group and flushes them to the disk."""
         text = "".join(json_text(sample, indent=None) + "\n" for sample in samples)
         with self.path.open("ab") as file:
             file.write(text.encode())
@@ -102,7 +89,7 @@ class SampleFile:
             os.fsync(file.fileno())
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """Yields the samples in order.
+        """Yields the items in order.
 
         Raises:
             ReadError: A line is damaged.
@@ -118,13 +105,13 @@ def _number(line: bytes) -> int | None:
         value = json.loads(line)
     except ValueError:
         return None
-    return value.get("doc_id") if isinstance(value, dict) else None
+    return value.get("number") if isinstance(value, dict) else None
 
 
 def join_shares(parts: Sequence[Path], path: Path) -> None:
     """Puts the shares of several processes together in the order of the items, and removes them."""
     samples = [sample for part in parts if part.exists() for sample in SampleFile(part).read()]
-    samples.sort(key=lambda sample: sample["doc_id"])
+    samples.sort(key=lambda sample: sample["number"])
     write_text(path, "".join(json_text(sample, indent=None) + "\n" for sample in samples))
     for part in parts:
         part.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ little away, a question that was seen together with its answer gives everything 
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,11 @@ from tqdm import tqdm
 
 from pangu_alpha.data.manifest import Records, open_records
 from pangu_alpha.data.windows import windows_in_order
-from pangu_alpha.evaluation.metrics import Figure
 from pangu_alpha.evaluation.ngrams import NgramSearch
+from pangu_alpha.evaluation.results.reading import Recorded, read_results
 from pangu_alpha.evaluation.results.result import Measured, measured
+from pangu_alpha.evaluation.results.table import interval_text, markdown_table, percent, value_text
+from pangu_alpha.files.shown import quoted, shown
 from pangu_alpha.text.tokenizer import PanguTokenizer
 
 logger = logging.getLogger(__name__)
@@ -164,14 +166,38 @@ def _overlaps(parts: Iterable[_Part], grams: np.ndarray, shared: np.ndarray) -> 
         yield Overlap(part.task, part.name, part.n, part.ids, grams[rows], shared[rows])
 
 
+def overlap_table(overlaps: Iterable[Overlap]) -> str:
+    """Returns a Markdown table of what the records share with each set."""
+    header = ("Task", "Part", "N", "Items", "Too short", "Dirty", "Dirty %", "N-grams found %")
+    rows = [
+        (
+            each.task,
+            each.part,
+            str(each.n),
+            f"{len(each.ids):,}",
+            f"{each.too_short:,}",
+            f"{int(each.dirty.sum()):,}",
+            percent(float(each.dirty.mean())),
+            percent(float(each.shared.sum() / max(each.grams.sum(), 1))),
+        )
+        for each in overlaps
+    ]
+    return markdown_table(header, rows, range(2, 8))
+
+
 @dataclass(frozen=True)
 class Subsets:
     """A figure over all items, and over those that share nothing, or something, with the training records.
 
     Args:
+        name: Name of the result.
+        part: The part of an item that decides whether it is dirty.
+        everything: The figure over all items.
         clean: None if no item is clean; `dirty` likewise.
     """
 
+    name: str
+    part: str
     everything: Measured
     clean: Measured | None
     dirty: Measured | None
@@ -179,29 +205,67 @@ class Subsets:
     dirty_items: int
 
 
-def on_subsets(
-    figure: Figure,
-    ids: Sequence[str],
-    dirty_ids: frozenset[str],
-    groups: Sequence[Hashable] | None = None,
-    seed: int = 0,
-) -> Subsets:
-    """Counts a figure again over the clean and the dirty items.
+def clean_results(path: str | Path, overlaps: Sequence[Overlap], seed: int = 0) -> tuple[Subsets, ...]:
+    """Counts the main figures of an evaluation again over the clean and the dirty items.
 
     Args:
-        ids: Names of the figure's items.
-        dirty_ids: Names of the items that count as dirty.
-        groups: The group of each item; see `statistics.interval`.
+        path: Results as `results.files` writes them.
+        overlaps: Of the same evaluation files.
+        seed: Of the bootstrap.
+
+    Raises:
+        FileNotFoundError: There are no results, or no items.
+        ValueError: No result is of a task that was looked up, or its items are not those looked up.
     """
-    dirty = np.array([name in dirty_ids for name in ids], np.bool_)
+    recorded = read_results(path).values()
+    pairs = [(each, overlap) for each in recorded for overlap in overlaps if overlap.task == each.task]
+    if not pairs:
+        tasks = ", ".join(dict.fromkeys(each.task for each in overlaps))
+        raise ValueError(f"{shown(path)}: holds no result of {tasks}; evaluate these tasks, or name others")
+    known: dict[str, set[str]] = {}
+    for overlap in overlaps:
+        known.setdefault(overlap.task, set()).update(overlap.ids)
+    for each, _ in pairs:
+        if strangers := [name for name in each.ids if name not in known[each.task]]:
+            raise ValueError(
+                f"{shown(path)}: item {quoted(strangers[0])} of {each.name} was not looked up; "
+                "name the files that were evaluated"
+            )
+    return tuple(on_subsets(each, overlap, seed) for each, overlap in pairs)
+
+
+def on_subsets(recorded: Recorded, overlap: Overlap, seed: int = 0) -> Subsets:
+    """Counts the main figure of a result again over the clean and the dirty items."""
+    figure, dirty_ids = next(iter(recorded.figures.values())), overlap.dirty_ids
+    dirty = np.array([name in dirty_ids for name in recorded.ids], np.bool_)
 
     def part(keep: np.ndarray) -> Measured | None:
-        if not keep.any():
-            return None
-        kept = (
-            None if groups is None else [group for group, wanted in zip(groups, keep, strict=True) if wanted]
-        )
-        return measured([figure.subset(keep)], kept, seed)[0]
+        groups = [recorded.groups[place] for place in np.flatnonzero(keep)]
+        return measured([figure.subset(keep)], groups, seed)[0] if groups else None
 
-    everything = measured([figure], groups, seed)[0]
-    return Subsets(everything, part(~dirty), part(dirty), int((~dirty).sum()), int(dirty.sum()))
+    everything = measured([figure], recorded.groups, seed)[0]
+    counts = int((~dirty).sum()), int(dirty.sum())
+    return Subsets(recorded.name, overlap.part, everything, part(~dirty), part(dirty), *counts)
+
+
+def clean_table(found: Iterable[Subsets]) -> str:
+    """Returns a Markdown table of figures over all, clean and dirty items."""
+    header = ("Result", "Part", "Metric", "All", "Clean n", "Clean", "95 %", "Dirty n", "Dirty", "95 %")
+    rows = [
+        (
+            each.name,
+            each.part,
+            each.everything.key,
+            value_text(each.everything),
+            f"{each.clean_items:,}",
+            *_value_and_interval(each.clean),
+            f"{each.dirty_items:,}",
+            *_value_and_interval(each.dirty),
+        )
+        for each in found
+    ]
+    return markdown_table(header, rows, (3, 4, 5, 7, 8))
+
+
+def _value_and_interval(each: Measured | None) -> tuple[str, str]:
+    return ("", "") if each is None else (value_text(each), interval_text(each))

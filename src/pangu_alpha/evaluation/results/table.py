@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pangu_alpha.evaluation.results.published import Published, general_caveats
+from pangu_alpha.evaluation.results.published import general_caveats
 from pangu_alpha.evaluation.results.result import Measured, TaskResult
 
 _HEADER = (
@@ -12,6 +12,7 @@ _HEADER = (
     "Majority", "Paper 2.6B", "Paper 13B",
 )  # fmt: skip
 _RIGHT = range(3, 6)
+_PRINTED_AS = {"rouge_l": "rouge"}
 
 
 def markdown(model: str, results: Sequence[TaskResult]) -> str:
@@ -37,17 +38,22 @@ def _row(result: TaskResult, each: Measured) -> tuple[str, ...]:
         f"{result.n:,}",
         each.name,
         each.rule,
-        _shown(each.value, each),
+        value_text(each),
         interval_text(each),
         percent(result.chance) if main else "",
         percent(result.majority) if main else "",
-        *(_published(result.published, each, model) for model in ("2.6B", "13B")),
+        *(_published(result, each, model) for model in ("2.6B", "13B")),
     )
 
 
 def percent(value: float | None) -> str:
     """A share in per cent with two decimals; "" for None."""
     return "" if value is None else f"{100 * value:.2f}"
+
+
+def value_text(each: Measured) -> str:
+    """A figure with its number of decimals; shares in per cent."""
+    return _shown(each.value, each)
 
 
 def _shown(value: float, each: Measured) -> str:
@@ -60,20 +66,18 @@ def interval_text(each: Measured) -> str:
     return "" if found.method == "none" else f"{_shown(found.low, each)} to {_shown(found.high, each)}"
 
 
-def paper_value(cells: Iterable[Published], each: Measured, model: str) -> float | None:
-    """The paper's figure of the same name, from the last table that has it."""
-    names = {"rouge_l": "rouge"}
-    wanted = names.get(each.name, each.name)
-    found = [
-        cell.values[cell.names.index(wanted)]
-        for cell in cells
-        if cell.model == model and wanted in cell.names
-    ]
+def paper_value(result: TaskResult, each: Measured, model: str) -> float | None:
+    """The paper's figure of the same name, of the last table that has it; None if it is not of the main rule."""
+    if each.rule != result.main.rule:
+        return None
+    wanted = _PRINTED_AS.get(each.name, each.name)
+    having = (cell for cell in result.published if cell.model == model and wanted in cell.names)
+    found = [cell.values[cell.names.index(wanted)] for cell in having]
     return found[-1] if found else None
 
 
-def _published(cells: Iterable[Published], each: Measured, model: str) -> str:
-    value = paper_value(cells, each, model)
+def _published(result: TaskResult, each: Measured, model: str) -> str:
+    value = paper_value(result, each, model)
     return "" if value is None else _shown(value, each)
 
 

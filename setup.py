@@ -50,6 +50,8 @@ setup(
     package_data={
         "pangu_alpha": ["py.typed"],
         "pangu_alpha.model_zoo": ["*.yaml"],
+        "pangu_alpha.evaluation.results": ["*.yaml"],
+        "pangu_alpha.evaluation.tasks": ["*.yaml"],
         "pangu_alpha.launcher": ["bin/*"],
         "pangu_alpha.model.operators.native": ["source/*"],
         "pangu_alpha.planner.cost": ["*.yaml"],
@@ -59,6 +61,8 @@ setup(
         "mindspore~=2.9.0",
         "mindformers~=1.9.0",
         "numpy<2",  # MindSpore 2.9: eager reshape and bfloat16 tensors fail with numpy 2
+        "scipy>=1.10",  # exact tests, intervals, one-to-one assignment
+        "nltk>=3.9",  # the words of the official rule of CMRC2018
         "jieba==0.42.1",  # the tokenizer's cuts depend on its dictionary
         "rjieba==0.2.2",
         "sentencepiece>=0.2,<0.3",

@@ -1,10 +1,22 @@
-"""Measures how good a trained network is: perplexity against baselines, and scores of given texts."""
+"""Measures how good a trained network is: on tasks, by perplexity against baselines, by given texts."""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Scorer", "encode_pair", "perplexity", "scoring"]
+__all__ = [
+    "Scorer",
+    "contamination",
+    "encode_pair",
+    "few_shot",
+    "metrics",
+    "perplexity",
+    "results",
+    "running",
+    "scoring",
+    "statistics",
+    "tasks",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -31,8 +31,9 @@ from pangu_alpha.evaluation.running.execute import (
     put_together,
     read_run,
     run_plans,
+    started_of,
 )
-from pangu_alpha.evaluation.running.finish import write_results
+from pangu_alpha.evaluation.running.finish import write_all_results
 from pangu_alpha.evaluation.running.plan import Plan, check_lengths, make_plans
 from pangu_alpha.evaluation.tasks.catalog import choose_tasks, load_tasks
 from pangu_alpha.evaluation.tasks.loading import load_sets
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     hold_run(options.out, _about(network, options.batch_size), plans)
     run_plans(network, plans, options.out, share)
     if share.size == 1:
-        print(write_results(options.out, plans, read_run(options.out)["network"]))
+        _write(options.out, plans)
     return 0
 
 
@@ -91,7 +92,11 @@ def finish(options: argparse.Namespace, size: int) -> None:
     """
     plans = plans_of(options)
     put_together(plans, options.out, size)
-    print(write_results(options.out, plans, read_run(options.out)["network"]))
+    _write(options.out, plans)
+
+
+def _write(out: Path, plans: Sequence[Plan]) -> None:
+    print(write_all_results(out, plans, read_run(out)["network"], started_of(out, plans)))
 
 
 def _open(options: argparse.Namespace, plans: Sequence[Plan]) -> Scorer:
@@ -104,7 +109,9 @@ def _open(options: argparse.Namespace, plans: Sequence[Plan]) -> Scorer:
     from pangu_alpha.inference.load import describe_for_inference
 
     source = source_options(options)
-    for note in check_lengths(plans, describe_for_inference(options.checkpoint, options.tokenizer, None, source)):
+    for note in check_lengths(
+        plans, describe_for_inference(options.checkpoint, options.tokenizer, None, source)
+    ):
         logging.warning("%s", note)
     return Scorer(options.checkpoint, options.batch_size, options.tokenizer, source)
 

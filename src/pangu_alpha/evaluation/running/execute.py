@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +61,19 @@ def hold_run(out: Path, network: dict[str, Any], plans: Sequence[Plan]) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     path, settings = out / RUN, {plan.name: plan.settings() for plan in plans}
-    before = read_run(out) if path.exists() else {"network": network, "plans": {}}
+    before = read_run(out) if path.exists() else {"network": network, "plans": {}, "started": {}}
     _compare(out, "the network", before["network"], network)
     for name, values in settings.items():
         _compare(out, name, before["plans"].get(name, values), values)
-    write_json(path, {"network": network, "plans": {**before["plans"], **settings}})
+    now = {_together(plans): datetime.now().isoformat(timespec="seconds")}
+    write_json(
+        path,
+        {
+            "network": network,
+            "plans": {**before["plans"], **settings},
+            "started": {**now, **before["started"]},
+        },
+    )
 
 
 def read_run(out: Path) -> dict[str, Any]:
@@ -73,9 +83,19 @@ def read_run(out: Path) -> dict[str, Any]:
         OtherRunError: It is not what `hold_run` writes.
     """
     value = read_json(out / RUN)
-    if not isinstance(value, dict) or not all(isinstance(value.get(k), dict) for k in ("network", "plans")):
+    keys = ("network", "plans", "started")
+    if not isinstance(value, dict) or not all(isinstance(value.get(key), dict) for key in keys):
         raise OtherRunError(f"{out / RUN}: is no file of an evaluation; give another folder by --output")
     return value
+
+
+def started_of(out: Path, plans: Sequence[Plan]) -> datetime:
+    """When the evaluation of these plans began, before any interruption."""
+    return datetime.fromisoformat(read_run(out)["started"][_together(plans)])
+
+
+def _together(plans: Sequence[Plan]) -> str:
+    return hashlib.sha256("\n".join(plan.name for plan in plans).encode()).hexdigest()[:16]
 
 
 def _compare(out: Path, what: str, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -120,8 +140,8 @@ def _run_plan(network: Network, plan: Plan, file: SampleFile, share: Share, prog
     for start, items in groups[done:]:
         prompts = [maker.make(item) for item in items]
         results = _each_named(network, plan, maker, prompts)
-        pairs = zip(prompts, results, strict=True)
-        file.append([line_of(start + n, *pair) for n, pair in enumerate(pairs)])
+        rows = zip(items, prompts, results, strict=True)
+        file.append([line_of(start + n, item.fields, *row) for n, (item, *row) in enumerate(rows)])
         progress.step(plan.title, len(items))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,16 @@ from pangu_alpha.files.reading import ReadError, read_json_lines
 from pangu_alpha.files.writing import json_text, write_text
 
 
-def line_of(number: int, prompt: Prompt, result: dict[str, Any]) -> dict[str, Any]:
+def line_of(number: int, fields: Mapping[str, str], prompt: Prompt, result: dict[str, Any]) -> dict[str, Any]:
     """Makes the object of one item.
 
     Args:
         number: Place of the item in its file.
+        fields: Its fields before anything was cut.
         result: What was measured.
     """
     item = prompt.item
-    doc: dict[str, Any] = dict(item.fields)
+    doc: dict[str, Any] = dict(fields)
     if item.choices:
         doc["choices"] = [next(iter(choice.values())) for choice in item.choices]
     if item.references:

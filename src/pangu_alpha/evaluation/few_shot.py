@@ -7,17 +7,10 @@ that the network reads them once.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from pangu_alpha.evaluation.tasks.item import Item
-
-
-def rank(*parts: object) -> int:
-    """A whole number that looks random and is a function of the parts alone."""
-    text = "\x1f".join(map(str, parts))
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+from pangu_alpha.evaluation.tasks.item import Item, rank
 
 
 class ShotChooser:

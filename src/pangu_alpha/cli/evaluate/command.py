@@ -1,4 +1,4 @@
-"""Command line of evaluate.py: tasks, their list, perplexity; comparison of models and overlap with training."""
+"""Command line of evaluate.py: tasks, their list, two models compared, overlap with training, perplexity."""
 
 from __future__ import annotations
 

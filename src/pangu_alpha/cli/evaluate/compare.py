@@ -24,7 +24,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description="Compares the results of two models item by item, with exact tests.",
     )
     for name, metavar in (("first", "A"), ("second", "B")):
-        parser.add_argument(name, type=user_path, metavar=metavar, help="folder of results, or a results file; "
+        parser.add_argument(name, type=user_path, metavar=metavar, help="folder of results, or results file; "
             "those of lm-evaluation-harness, too")  # fmt: skip
 
 

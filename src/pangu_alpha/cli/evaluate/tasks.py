@@ -53,6 +53,8 @@ exit code: 0 done; 2 wrong input: all problems of all files are listed before th
 
 def run(options: argparse.Namespace) -> int:
     """Evaluates the tasks; raises ValueError for what the user can fix."""
+    if options.out is None:
+        raise ValueError("--output: name the folder of the results")
     log_to_stderr()
     plans = plans_of(options)
     share = Share(*(options.share or (0, 1)))
@@ -136,7 +138,8 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
         "all: those whose files are in the folder")  # fmt: skip
     add("--task-file", action="append", default=[], type=path_text, metavar="YAML", help="further tasks, in "
         "the form of the shipped ones; may be repeated")  # fmt: skip
-    add("--limit", type=positive, metavar="N", help="only the first N items of each task")
+    add("--limit", type=positive, metavar="N", help="only N items of each task, drawn by their "
+        "ids")  # fmt: skip
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -153,13 +156,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "newest whole checkpoint is taken), or a checkpoint that checkpoint.py opens")  # fmt: skip
     add_vocabulary_option(parser)
     add_task_options(parser)
-    add("--shots", type=example_counts, default=(0,), metavar="N,...", help="numbers of solved examples; K is "
-        "the paper's few-shot number (default: 0)")  # fmt: skip
+    add("--shots", type=example_counts, default=(0,), metavar="N,...", help="numbers of solved examples; K is the "
+        "paper's few-shot number (default: 0)")  # fmt: skip
     add("--shots-per-item", action="store_true", help="draw examples for each item; by default all items of "
         "a seed have the same")  # fmt: skip
     add("--template", metavar="NAME", help="paper, released, opencompass, ... (default: the task's first, "
         "which is the paper's if it printed one)")  # fmt: skip
-    add("--scoring", choices=get_args(Scoring), help="which tokens of a candidate count (default: the "
+    add("--scoring", choices=get_args(Scoring), help="which tokens count (default: the "
         "template's, which is exact for the paper's)")  # fmt: skip
     add("--seed", type=naturals, default=(0,), metavar="N,...", help="seeds of examples, of drawn candidates "
         "and of ties (default: 0)")  # fmt: skip

@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pangu_alpha.evaluation.few_shot import ShotChooser, rank
+from pangu_alpha.evaluation.few_shot import ShotChooser
 from pangu_alpha.evaluation.running.network import Reader
 from pangu_alpha.evaluation.running.scoring_rules import added_ids
-from pangu_alpha.evaluation.tasks.item import Item
+from pangu_alpha.evaluation.tasks.item import Item, rank
 from pangu_alpha.evaluation.tasks.task import EvaluationTask, Template
 
 _ENDS = re.compile("[。！？!?；;\n]")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pangu_alpha.files.shown import shown
 
 _MOST_SHOWN = 30  # most problems in one message
+
+
+def rank(*parts: object) -> int:
+    """A whole number that looks random and is a function of the parts alone."""
+    text = "\x1f".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pangu_alpha.evaluation.tasks.catalog import find_file
 from pangu_alpha.evaluation.tasks.forms import FORMS
-from pangu_alpha.evaluation.tasks.item import Item, Problems
+from pangu_alpha.evaluation.tasks.item import Item, Problems, rank
 from pangu_alpha.evaluation.tasks.reading import unique
 from pangu_alpha.evaluation.tasks.task import EvaluationTask
 from pangu_alpha.files.reading import read_bytes
@@ -48,7 +48,7 @@ def load_sets(
     Args:
         data: Folder of all evaluation files.
         seeds: Seeds whose solved examples are read, too; none if no examples are shown.
-        limit: Number of items to keep of each task; None is all.
+        limit: Number of items to keep of each task, drawn by their ids; None is all.
 
     Raises:
         TaskFilesError: Lists everything that is wrong in all files, with file and line.
@@ -79,8 +79,15 @@ def _load(
         examples, file = _examples(task, data, fold, items, problems)
         shots.append(tuple(examples))
         files += [file] if file is not None else []
-    kept = tuple(items if limit is None else items[:limit])
+    kept = tuple(items if limit is None else _drawn(task, items, limit))
     return EvaluationSet(task, kept, tuple(shots), path, _digest(files))
+
+
+def _drawn(task: EvaluationTask, items: Sequence[Item], limit: int) -> list[Item]:
+    """Some of the items in their order, chosen by hashes: published files may be sorted by label."""
+    chosen = sorted(items, key=lambda item: rank(task.name, item.id, "limit"))[:limit]
+    names = {item.id for item in chosen}
+    return [item for item in items if item.id in names]
 
 
 def _examples(

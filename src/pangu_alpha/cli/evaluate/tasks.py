@@ -156,8 +156,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "newest whole checkpoint is taken), or a checkpoint that checkpoint.py opens")  # fmt: skip
     add_vocabulary_option(parser)
     add_task_options(parser)
-    add("--shots", type=example_counts, default=(0,), metavar="N,...", help="numbers of solved examples; K is the "
-        "paper's few-shot number (default: 0)")  # fmt: skip
+    add("--shots", type=example_counts, default=(0,), metavar="N,...", help="numbers of examples; K is "
+        "the paper's few-shot number (default: 0)")  # fmt: skip
     add("--shots-per-item", action="store_true", help="draw examples for each item; by default all items of "
         "a seed have the same")  # fmt: skip
     add("--template", metavar="NAME", help="paper, released, opencompass, ... (default: the task's first, "

@@ -65,8 +65,10 @@ class Plan:
         """How generated answers are drawn."""
         drawn = {} if self.greedy else dict(self.template.sampling)
         whole = {key: int(value) for key, value in drawn.items() if key == "top_k"}
-        values: dict[str, Any] = drawn | whole if drawn else {"greedy": True}
-        return build(SamplingConfig, {"top_p": 1.0, "temperature": 1.0} | values | {"seed": self.seed})
+        if not drawn:
+            return SamplingConfig(greedy=True, seed=self.seed)
+        values: dict[str, Any] = {"top_p": 1.0, "temperature": 1.0, **drawn, **whole, "seed": self.seed}
+        return build(SamplingConfig, values)
 
     def maker(self, reader: Reader) -> PromptMaker:
         """What makes the prompts of its items."""

@@ -7,7 +7,7 @@ up to the beginning of a sentence. Both are counted, and nothing else is ever cu
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pangu_alpha.evaluation.few_shot import ShotChooser
@@ -182,13 +182,11 @@ def choose_candidates(item: Item, task: EvaluationTask, seed: int) -> Item:
 def pick(scores: Sequence[float], item: Item, task: str, seed: int) -> tuple[int, bool]:
     """Returns the index of the smallest score, and whether several are smallest; a hash decides between them.
 
-    The first of equal candidates would be right too often in sets whose gold has a fixed place.
+    The first of them would be right too often in sets whose gold has a fixed place. Candidates of one text,
+    which one question of C3 has, are no tie: the first of them is taken, as the gold is.
     """
     best = min(scores)
     tied = [n for n, score in enumerate(scores) if score == best]
-    chosen = min(tied, key=lambda n: rank(seed, task, item.id, "tie", n, *_values(item.choices[n])))
-    return chosen, len(tied) > 1
-
-
-def _values(choice: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(choice.values())
+    values = {n: tuple(item.choices[n].values()) for n in tied}
+    chosen = min(tied, key=lambda n: rank(seed, task, item.id, "tie", *values[n]))
+    return chosen, len({*values.values()}) > 1

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pangu_alpha.config.schema import ConfigError, build, merge, nearest, read_yaml
+from pangu_alpha.evaluation.metrics import METRICS
 from pangu_alpha.evaluation.tasks.forms import FORMS
 from pangu_alpha.evaluation.tasks.task import EvaluationTask, Template
 from pangu_alpha.files.shown import quoted
@@ -62,6 +63,10 @@ def _build(name: str, values: Mapping[str, Any]) -> EvaluationTask:
     task = build(EvaluationTask, {**_resolved(name, values), "name": name}, name)
     if task.form not in FORMS:
         raise ConfigError([f"{name}.form: {quoted(task.form)} is not known; {nearest(task.form, FORMS)}"])
+    unknown = [name for name in task.metrics if name not in METRICS]
+    if unknown or not task.metrics:
+        known = nearest(unknown[0] if unknown else "", METRICS)
+        raise ConfigError([f"{name}.metrics: {quoted(unknown[0] if unknown else '')} is not known; {known}"])
     return task
 
 

@@ -141,7 +141,8 @@ class EvaluationTask:
         """Yields one sentence for every rule the values break."""
         if not self.templates:
             yield "templates: give at least one"
-        for name, template in self.templates.items():
+        templates = self.templates if isinstance(self.templates, dict) else {}  # it may be faulty itself
+        for name, template in templates.items():
             scores = self.family != "generation"
             if scores != bool(template.scored):
                 word = "needs" if scores else "must not have"

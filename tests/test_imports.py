@@ -65,6 +65,7 @@ MAY_LOAD_MINDSPORE = (
     "evaluation.scoring",
     "proof.dry_run.engine",
     "proof.replay.training.engine",
+    "integrations.lm_eval",
     "integrations.mindformers",
 )
 MOST_MODULES = 14  # of a folder

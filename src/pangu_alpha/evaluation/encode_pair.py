@@ -26,7 +26,6 @@ class PairEncoder:
     """Encodes pairs of texts, and counts those whose border moved.
 
     Args:
-        tokenizer: Of the network.
         end_of_document: Id that begins every text: what the first id of a text without context is predicted
             from.
         pairs: Number of pairs so far.

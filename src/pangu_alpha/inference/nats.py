@@ -21,7 +21,7 @@ from pangu_alpha.model.cache import places_of
 from pangu_alpha.model.pangu import PanguAlpha
 
 TOKENS = 64  # of a pass, for each text that is computed at once
-ROWS = (8, 32, 128)  # of the product with the word table
+ROWS = (16, 64, 256)  # of the product with the word table
 LABELS = 8  # of one row: candidates of one token share their row
 _WAITING = 1024  # labels that wait until their rows are multiplied, so that few rows are padding
 
@@ -38,7 +38,7 @@ class Predicted(NamedTuple):
 
     Args:
         nats: float32 [n], -log p of each.
-        likeliest: bool [n], whether no other id was likelier.
+        likeliest: bool [n], whether greedy generation would have chosen it.
     """
 
     nats: np.ndarray
@@ -80,25 +80,25 @@ class TableNats(nn.Cell):
         - **table** (Tensor) - [V, H], the word embedding's.
 
     Outputs:
-        (float32 [R, K], nats; bool [R, K], whether no other id is likelier).
+        (float32 [R, K], nats; bool [R, K], whether it is the likeliest id).
     """
 
     def __init__(self, model: PanguAlpha) -> None:
         super().__init__(auto_prefix=False)
-        self.logits = model.logits
         self.dtype = model.compute_dtype
         self.cast = ops.Cast()
+        self.product = ops.MatMul(transpose_b=True)  # the model's own may be one for few rows
         self.log_softmax = ops.LogSoftmax(-1)
         self.pick = ops.GatherD()
-        self.max = ops.ReduceMax(keep_dims=True)
-        self.at_least = ops.GreaterEqual()
+        self.likeliest = ops.ArgMaxWithValue(axis=1, keep_dims=True)
+        self.equal = ops.Equal()
         self.neg = ops.Neg()
 
     def construct(self, hidden, labels, table):
-        scores = self.cast(self.logits(self.cast(hidden, self.dtype), table), ms.float32)
-        logs = self.log_softmax(scores)
-        chosen = self.pick(logs, 1, labels)
-        return self.neg(chosen), self.at_least(chosen, self.max(logs, -1))
+        product = self.product(self.cast(hidden, self.dtype), self.cast(table, self.dtype))
+        scores = self.cast(product, ms.float32)
+        nats = self.neg(self.pick(self.log_softmax(scores), 1, labels))
+        return nats, self.equal(labels, self.likeliest(scores)[0])
 
 
 class NatsEngine:

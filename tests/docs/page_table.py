@@ -129,6 +129,7 @@ PAGES: dict[str, Page] = {
         given_long=README,
     ),
     "docs/dry_run.md": Page((long("python src/plan.py dry-run"),)),
+    "docs/evaluation.md": Page((long("python: "),), given_long=README),
     "docs/export_checkpoint.md": Page((*_CHECKPOINTS, _MERGE, _PREDICT), given_long=README),
     "docs/generation.md": Page(
         (

@@ -111,7 +111,7 @@ class Metric:
 
     Args:
         name: Name in a task's YAML.
-        figures: (predictions, references) -> figures; the first is the one the paper prints.
+        figures_of: (predictions, references) -> figures; the first is the one the paper prints.
         predictions: What a prediction is, for people.
         references: What a reference is, for people.
     """

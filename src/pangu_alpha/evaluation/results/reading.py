@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pangu_alpha.evaluation.metrics import Figure
 from pangu_alpha.evaluation.metrics.figure import COMBINATIONS
 from pangu_alpha.evaluation.results.files import samples_name
@@ -132,7 +130,4 @@ def _figures(
     if short or not sums:
         what = f"{quoted(short[0])} is not there once for every item" if short else "it holds no figure"
         raise ReadError(f"{shown(path)}: {what}; evaluate again")
-    return {
-        key: Figure(*key.split(",", 1), np.array(rows, np.float64), combinations[key])
-        for key, rows in sums.items()
-    }
+    return {key: Figure.of_key(key, rows, combinations[key]) for key, rows in sums.items()}

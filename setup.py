@@ -51,6 +51,7 @@ setup(
         "pangu_alpha": ["py.typed"],
         "pangu_alpha.model_zoo": ["*.yaml"],
         "pangu_alpha.evaluation.results": ["*.yaml"],
+        "pangu_alpha.evaluation.tasks": ["*.yaml"],
         "pangu_alpha.launcher": ["bin/*"],
         "pangu_alpha.model.operators.native": ["source/*"],
         "pangu_alpha.planner.cost": ["*.yaml"],

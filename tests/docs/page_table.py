@@ -16,6 +16,7 @@ MORE_NODES = "needs several nodes"
 NPUS = "needs NPUs"
 NETWORK = "needs the network"
 RELEASED = "needs the released weights"
+EVALUATION_FILES = "needs the published evaluation files"
 TRAIN_REPLAY = "test_replay_training.py runs such a one"
 HOURS = "takes minutes to hours at its real size, and has no smaller one"
 
@@ -129,6 +130,16 @@ PAGES: dict[str, Page] = {
         given_long=README,
     ),
     "docs/dry_run.md": Page((long("python src/plan.py dry-run"),)),
+    "docs/evaluation.md": Page(
+        (
+            ci("python: from pangu_alpha.evaluation.metrics"),
+            ci("python src/evaluate.py compare"),
+            never("python src/evaluate.py contamination", EVALUATION_FILES),
+        ),
+        given=(given.results,),
+        given_long=README,
+        owned=("eval",),
+    ),
     "docs/export_checkpoint.md": Page((*_CHECKPOINTS, _MERGE, _PREDICT), given_long=README),
     "docs/generation.md": Page(
         (

@@ -100,7 +100,7 @@ PAGES: dict[str, Page] = {
             ci("python src/preprocess.py"),
             long("python src/train.py", "run.steps=2"),
             long("python src/predict.py", "--max-new-tokens 4"),
-            long("python src/evaluate.py", code=1),  # two steps beat no bigram
+            long("python src/evaluate.py perplexity", code=1),  # two steps beat no bigram
             never("python src/plan.py search", "docs/planner.md runs it"),
             never("python src/plan.py dry-run", HOURS),
             never("python src/plan.py replay", "docs/replay.md runs a smaller one"),

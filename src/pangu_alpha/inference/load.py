@@ -72,8 +72,6 @@ class DescribedModel:
     """A trained model whose weights are not loaded yet.
 
     Args:
-        config: Shape of the network.
-        tokenizer: The tokenizer that the model was trained with.
         end_of_document: Id between documents in its training data.
     """
 

@@ -1,4 +1,4 @@
-"""Prompts that fit: whole examples are dropped first, then the document is cut at a sentence; all is counted."""
+"""Prompts that fit: whole examples are dropped first, then the document is cut; both are counted."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_then_the_document_is_cut_at_a_sentence(eval_data):
     _, fitted = prompts(eval_data, "cmrc2018", context=size + 32 - 4, shots=2, template="greedy")
     prompt = fitted[0]
     assert prompt.texts[0][0] == "阅读文章：银行今天下调了利率。\n问：何时建成？\n答："
-    assert prompt.dropped == 2 and prompt.cut == len("该桥建于1950年，全长000米。") - 1
+    assert prompt.dropped == 2 and prompt.cut == len("该桥建于1950年，全长000米。")
     assert prompt.item.fields["question"] == "何时建成？"
 
 

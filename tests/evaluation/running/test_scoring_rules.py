@@ -12,7 +12,7 @@ P, END, PAD = 3, Reader.end_of_document, 0
 
 
 def score(rule, nats, context=12):
-    """The score of three prefix ids, and one id for each of `nats` after them; the end costs 0.5, padding 0.25."""
+    """The score of three prefix ids and an id for each of `nats`; the end costs 0.5, padding 0.25."""
     whole = [10, 11, 12, *range(20, 20 + len(nats))]
     text = scored_text(rule, whole[:P], whole, Reader(context))
     cost = dict(zip(whole[P:], nats, strict=True)) | {END: 0.5, PAD: 0.25, 11: 1.0, 12: 1.0}

@@ -2,4 +2,4 @@
 
 from pangu_alpha.cli.evaluate.command import main
 
-__all__ = ["main"]
+__all__ = ["command", "main", "tasks"]

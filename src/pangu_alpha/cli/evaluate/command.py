@@ -38,8 +38,13 @@ def main(arguments: Sequence[str]) -> int:
             f"{arguments[0]}: name the command first: `evaluate.py perplexity {arguments[0]} ...` compares "
             f"with baselines, `evaluate.py tasks {arguments[0]} ...` evaluates tasks"
         )
-    options = _parser().parse_args(arguments)
+    options = parse(arguments)
     return _COMMANDS[options.command].run(options)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Returns the options of a command line."""
+    return _parser().parse_args(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:

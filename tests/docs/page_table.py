@@ -16,6 +16,7 @@ MORE_NODES = "needs several nodes"
 NPUS = "needs NPUs"
 NETWORK = "needs the network"
 RELEASED = "needs the released weights"
+EVALUATION_FILES = "needs the published evaluation files"
 TRAIN_REPLAY = "test_replay_training.py runs such a one"
 HOURS = "takes minutes to hours at its real size, and has no smaller one"
 
@@ -129,7 +130,21 @@ PAGES: dict[str, Page] = {
         given_long=README,
     ),
     "docs/dry_run.md": Page((long("python src/plan.py dry-run"),)),
-    "docs/evaluation.md": Page((long("python: "),), given_long=README),
+    "docs/evaluation.md": Page(
+        (
+            ci("python: from pangu_alpha.evaluation.metrics"),
+            long("python: "),
+            ci("python src/evaluate.py compare"),
+            ci("python src/evaluate.py list"),
+            never("python src/evaluate.py tasks", EVALUATION_FILES),
+            never("bash run_scripts/run_distribute_evaluate.sh", EVALUATION_FILES),
+            never("python src/evaluate.py contamination", EVALUATION_FILES),
+            never("python src/train.py", EVALUATION_FILES),
+        ),
+        given=(given.results,),
+        given_long=README,
+        owned=("eval", "released/13b"),
+    ),
     "docs/export_checkpoint.md": Page((*_CHECKPOINTS, _MERGE, _PREDICT), given_long=README),
     "docs/generation.md": Page(
         (

@@ -16,7 +16,7 @@ _TABLE_BITS = 4  # places in the filter for each gram, as a power of two: 1 in 1
 
 @dataclass
 class _Grams:
-    """The distinct n-grams of one length, sorted by their hash.
+    """The n-grams of one length, sorted by their hash.
 
     Args:
         ids: int32 [m, n].
@@ -35,16 +35,22 @@ class _Grams:
     equal: int
 
     @classmethod
-    def of(cls, ids: np.ndarray) -> _Grams:
-        hashes = _hashes(ids)
+    def of(cls, grams: np.ndarray) -> tuple[_Grams, np.ndarray]:
+        """Puts equal grams together; also returns the row of each given one, int64 [given]."""
+        hashes = _hashes(grams)
         order = np.argsort(hashes, kind="stable")
-        ids, hashes = ids[order], hashes[order]
-        bits = max(len(ids), 1).bit_length() + _TABLE_BITS
+        sorted_ids, hashes = grams[order], hashes[order]
+        # where two grams share a hash, one may stand twice, which does no harm: both are marked
+        new = np.ones(len(order), np.bool_)
+        new[1:] = (hashes[1:] != hashes[:-1]) | (sorted_ids[1:] != sorted_ids[:-1]).any(1)
+        rows = np.empty(len(order), np.int64)
+        rows[order] = np.cumsum(new) - 1
+        ids, hashes = sorted_ids[new], hashes[new]
+        bits = len(ids).bit_length() + _TABLE_BITS
         shift = np.uint64(64 - bits)
         table = np.zeros(1 << bits, np.bool_)
         table[hashes >> shift] = True
-        equal = int(np.unique(hashes, return_counts=True)[1].max(initial=1))
-        return cls(ids, hashes, np.zeros(len(ids), np.bool_), table, shift, equal)
+        return cls(ids, hashes, np.zeros(len(ids), np.bool_), table, shift, _most_equal(hashes)), rows
 
     def mark(self, stream: np.ndarray, hashes: np.ndarray, whole: np.ndarray) -> None:
         """Marks the grams that begin at the places of a stream where `whole` holds, by their hashes."""
@@ -56,6 +62,12 @@ class _Grams:
             row, at = row[same], places[same]
             window = stream[at[:, None] + np.arange(self.ids.shape[1])]
             self.seen[row[(self.ids[row] == window).all(1)]] = True
+
+
+def _most_equal(hashes: np.ndarray) -> int:
+    """Length of the longest run of equal values in sorted hashes, uint64 [m]."""
+    starts = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1], [True]]))
+    return int(np.diff(starts).max())
 
 
 def _hashes(grams: np.ndarray) -> np.ndarray:
@@ -86,17 +98,14 @@ class NgramSearch:
 
     def _add(self, n: int, places: Sequence[int], texts: Sequence[np.ndarray]) -> None:
         windows = [_windows(np.asarray(texts[place], np.int32), n) for place in places]
-        ids, inverse = np.unique(np.concatenate(windows), axis=0, return_inverse=True)
-        if not len(ids):
+        grams = np.concatenate(windows)
+        if not len(grams):
             return
-        order = np.argsort(_hashes(ids), kind="stable")
-        rank = np.empty(len(order), np.int64)
-        rank[order] = np.arange(len(order))
+        self._grams[n], rows = _Grams.of(grams)
         ends = np.cumsum([len(each) for each in windows])
-        members = np.split(rank[inverse.reshape(-1)], ends[:-1])
-        self._grams[n] = _Grams.of(ids)
-        for place, rows in zip(places, members, strict=True):
-            self._members[place] = (n, rows)
+        members = np.split(rows, ends[:-1])
+        for place, row in zip(places, members, strict=True):
+            self._members[place] = (n, row)
 
     def feed(self, ids: np.ndarray) -> None:
         """Takes the next ids of the stream, int [any shape]; grams may begin in an earlier block."""

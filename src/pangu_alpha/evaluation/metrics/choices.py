@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import xxhash
 
 from pangu_alpha.evaluation.metrics.figure import Figure
 
@@ -65,32 +64,3 @@ def one_to_one(costs: np.ndarray | Sequence[Sequence[float]]) -> list[int]:
             f"costs of shape {matrix.shape}: each blank needs a candidate of its own and finite costs"
         )
     return [int(candidate) for candidate in linear_sum_assignment(matrix)[1]]
-
-
-def smallest(costs: np.ndarray | Sequence[float], seed: int, name: str) -> tuple[int, bool]:
-    """Chooses the candidate with the smallest cost; a seeded hash decides between equal ones.
-
-    The lowest index would favour sets that keep the right candidate at one place.
-
-    Args:
-        costs: Cost of each candidate, [candidates].
-        name: The item's name, which the hash depends on beside the seed.
-
-    Returns:
-        Index of the candidate, and whether several had the smallest cost.
-
-    Raises:
-        ValueError: There is no candidate, or a cost is NaN.
-    """
-    values = np.asarray(costs, np.float64)
-    if not len(values) or np.isnan(values).any():
-        raise ValueError(f"item {name}: no candidate, or a cost that is not a number: {values.tolist()}")
-    lowest = np.flatnonzero(values == values.min())
-    if len(lowest) == 1:
-        return int(lowest[0]), False
-    return int(lowest[hashed(f"{seed}/{name}") % len(lowest)]), True
-
-
-def hashed(text: str) -> int:
-    """A 64-bit number of a text that is the same on every machine."""
-    return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))

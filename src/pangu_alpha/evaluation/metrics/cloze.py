@@ -13,15 +13,20 @@ def cloze(predictions: Sequence[str], references: Sequence[str | Sequence[str]])
 
     `acc,word` is CMRC2017's rule: without punctuation, the answer must begin with the right word.
     `acc,equal` is that of PD&CFT's released script: the whole answer must be the right word, so it is fair
-    only where the answer ends by itself, or is as long as the right word, which tells its length.
+    only where the answer ends by itself, or is as long as the right word, which tells its length. Widths are
+    folded by NFKC, as the vocabulary does.
     """
     golds = [gold if isinstance(gold, str) else gold[0] for gold in references]
     pairs = [*zip(predictions, golds, strict=True)]
     word = [begins_with(given, gold) for given, gold in pairs]
     return (
         Figure.mean("acc", word, "word"),
-        Figure.mean("acc", [given.strip() == gold.strip() for given, gold in pairs], "equal"),
+        Figure.mean("acc", [_folded(given) == _folded(gold) for given, gold in pairs], "equal"),
     )
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).strip()
 
 
 def begins_with(given: str, gold: str) -> bool:
@@ -32,5 +37,4 @@ def begins_with(given: str, gold: str) -> bool:
 
 def without_punctuation(text: str) -> str:
     """Drops punctuation, symbols and blanks of every script, after NFKC."""
-    folded = unicodedata.normalize("NFKC", text)
-    return "".join(each for each in folded if unicodedata.category(each)[0] not in "PSZC")
+    return "".join(each for each in _folded(text) if unicodedata.category(each)[0] not in "PSZC")

@@ -68,6 +68,12 @@ class Figure:
         values = np.asarray(values, np.float64)
         return cls(name, rule, np.stack([values, np.ones_like(values)], -1))
 
+    @classmethod
+    def of_key(cls, key: str, sums: Sequence[Sequence[float]] | np.ndarray, combination: str) -> Figure:
+        """The figure that a results file calls by `key`, with the sums of its items, [n, k]."""
+        name, _, rule = key.partition(",")
+        return cls(name, rule, np.asarray(sums, np.float64), combination)
+
     @property
     def key(self) -> str:
         """The key of results files, "acc,none"."""
@@ -100,7 +106,7 @@ class Figure:
         """The figure of other sums, [..., k] -> [...]."""
         return COMBINATIONS[self.combination](sums)
 
-    def subset(self, keep: np.ndarray) -> Figure:
+    def subset(self, keep: np.ndarray | Sequence[int]) -> Figure:
         """The same figure over some of the items; `keep` is a mask or indices."""
         return Figure(self.name, self.rule, self.sums[keep], self.combination)
 
@@ -111,7 +117,7 @@ class Metric:
 
     Args:
         name: Name in a task's YAML.
-        figures: (predictions, references) -> figures; the first is the one the paper prints.
+        figures_of: (predictions, references) -> figures; the first is the one the paper prints.
         predictions: What a prediction is, for people.
         references: What a reference is, for people.
     """

@@ -25,6 +25,7 @@ _MARKS = (  # (label, marker, colour, size in points^2)
     ("paper, 13B", "s", "#5a9e5a", 40),
 )
 _ROW = 0.4  # inches
+_CHINESE = ("Noto Sans CJK SC", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei", "SimHei")
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,20 @@ def draw_results(results: Sequence[TaskResult], path: str | Path, title: str) ->
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import font_manager, pyplot
 
     rows = [*_rows(results)]
     if not rows:
         return
+    # matplotlib's own font has no Chinese; these come with Linux, macOS and Windows
+    chinese = [name for name in _CHINESE if name in font_manager.get_font_names()]
+    with pyplot.rc_context({"font.family": [*pyplot.rcParams["font.family"], *chinese]}):
+        _draw(rows, path, title)
+
+
+def _draw(rows: Sequence[_Row], path: str | Path, title: str) -> None:
+    from matplotlib import pyplot
+
     figure, axes = pyplot.subplots(figsize=(9.5, 1.5 + _ROW * len(rows)), layout="constrained")
     _paint(axes, rows)
     axes.set_yticks(range(len(rows)), [each.label for each in rows], fontsize=9)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pangu_alpha.evaluation.metrics import Figure
 from pangu_alpha.evaluation.metrics.figure import COMBINATIONS
 from pangu_alpha.evaluation.results.files import samples_name
@@ -130,11 +128,6 @@ def _figures(
 ) -> dict[str, Figure]:
     short = [key for key, rows in sums.items() if len(rows) != items or len({*map(len, rows)}) != 1]
     if short or not sums:
-        what = f"{quoted(short[0])} is not there for every item" if short else "there is no figure in it"
-        raise ReadError(
-            f"{shown(path)}: {what}; an item stands in it twice, or it was cut off; evaluate again"
-        )
-    return {
-        key: Figure(*key.split(",", 1), np.array(rows, np.float64), combinations[key])
-        for key, rows in sums.items()
-    }
+        what = f"{quoted(short[0])} is not there once for every item" if short else "it holds no figure"
+        raise ReadError(f"{shown(path)}: {what}; evaluate again")
+    return {key: Figure.of_key(key, rows, combinations[key]) for key, rows in sums.items()}

@@ -7,8 +7,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from pangu_alpha.evaluation.metrics import Figure
 from pangu_alpha.evaluation.results.published import Published
 from pangu_alpha.evaluation.statistics import Interval, interval
@@ -182,7 +180,7 @@ def _first_of_each_name(
     """The item's own figures by bare name, as the harness has them; of several rules the first counts."""
     values: dict[str, float] = {}
     for key, row in sums.items():
-        figure = Figure(*key.split(",", 1), np.array([row], np.float64), figures[key].combination)
+        figure = Figure.of_key(key, [row], figures[key].combination)
         values.setdefault(figure.name, float(figure.per_item[0]))
     return values
 

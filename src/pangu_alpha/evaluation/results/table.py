@@ -67,7 +67,7 @@ def interval_text(each: Measured) -> str:
 
 
 def paper_value(result: TaskResult, each: Measured, model: str) -> float | None:
-    """The paper's figure of this name, of the last table that has it; None if it is not of the main rule."""
+    """The paper's figure of the same name, from the last table with it; None for any but the main rule."""
     if each.rule != result.main.rule:
         return None
     wanted = _PRINTED_AS.get(each.name, each.name)

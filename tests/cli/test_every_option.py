@@ -52,6 +52,8 @@ OTHERS = {
     "plan replay --steps": "steps under each plan of a suite",
     "evaluate perplexity --batch-size": "sequences computed together, of no training",
     "evaluate tasks --batch-size": "texts computed together, of no training",
+    "evaluate tasks --tasks": "names, of no training",
+    "evaluate contamination --tasks": "names, of no training",
     "evaluate tasks --seed": "several seeds, of examples and drawn candidates",
     "predict --field": "KEY=VALUE of a task",
     **dict.fromkeys(

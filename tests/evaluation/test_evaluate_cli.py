@@ -8,7 +8,8 @@ from pangu_alpha.cli.evaluate import main
 from pangu_alpha.evaluation import perplexity
 from pangu_alpha.evaluation.perplexity import Score
 
-WORDS = ["perplexity", "--checkpoint", "run", "--records", "held_out", "--train-records", "train", "--device", "CPU"]
+RECORDS = ["--records", "held_out", "--train-records", "train"]
+WORDS = ["perplexity", "--checkpoint", "run", *RECORDS, "--device", "CPU"]
 
 
 @pytest.mark.parametrize(("bigram", "code", "said"), [(5.0, 0, "wins"), (3.0, 1, "does NOT win")])

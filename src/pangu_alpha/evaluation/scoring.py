@@ -13,17 +13,66 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from mindspore import Tensor
 
 from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.config.generate import SamplingConfig
+from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.files.shown import shown
 from pangu_alpha.inference.load import load_for_inference
 from pangu_alpha.inference.nats import NOTHING, Labelled, NatsEngine, Predicted
 from pangu_alpha.inference.packing import common_length
 from pangu_alpha.inference.text import TextGenerator
+from pangu_alpha.model.operators import operators_for
+from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.text.tokenizer import PanguTokenizer
 
 Pair = tuple[Sequence[int], Sequence[int]]
+
+
+class CopiedNetwork:
+    """A network for scoring whose weights are copied from another one, such as a network in training.
+
+    Args:
+        config: Of the other network; its dropout is left out.
+        tokenizer: Of the other network's data.
+        end_of_document: Id between documents in them.
+        batch_size: See Scorer.
+    """
+
+    fingerprint = ""
+
+    def __init__(
+        self, config: ModelConfig, tokenizer: PanguTokenizer, end_of_document: int, batch_size: int
+    ) -> None:
+        config = replace(config, dropout=0.0)
+        self.tokenizer, self.end_of_document, self.context = tokenizer, end_of_document, config.seq_length
+        self._model = PanguAlpha(config, seed=None, operators=operators_for(config, decoding=False))
+        self._engine = NatsEngine(self._model, end_of_document, batch_size)
+
+    def take(self, model: PanguAlpha) -> None:
+        """Copies the values of all parameters that the network has."""
+        values = dict(model.parameters_and_names())
+        for name, parameter in self._model.parameters_and_names():
+            parameter.set_data(Tensor(values[name].asnumpy(), parameter.dtype))
+
+    def predict(self, pairs: Sequence[Pair]) -> list[Predicted]:
+        """See Scorer."""
+        firsts = [common_length(prefix, text) for prefix, text in pairs]
+        texts = [
+            Labelled(tuple(map(int, text)), first) for (_, text), first in zip(pairs, firsts, strict=True)
+        ]
+        return self._engine.predict(texts)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        limit: int,
+        stop: Sequence[str] = (),
+        sampling: SamplingConfig | None = None,
+    ) -> list[str]:
+        """Not possible: generation needs caches of its own."""
+        raise NotImplementedError
 
 
 class Scorer:

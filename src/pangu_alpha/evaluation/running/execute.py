@@ -213,6 +213,16 @@ def _generated(
     ]
 
 
+def compute_plan(network: Network, plan: Plan) -> list[dict[str, Any]]:
+    """Computes all items of a plan without files, and returns them as `SampleFile.read` would."""
+    maker, lines = plan.maker(network), []
+    for start, items in plan.chunks():
+        prompts = [maker.make(item) for item in items]
+        rows = zip(items, prompts, _each_named(network, plan, maker, prompts), strict=True)
+        lines += [line_of(start + n, item.fields, *row) for n, (item, *row) in enumerate(rows)]
+    return lines
+
+
 def put_together(plans: Sequence[Plan], out: Path, size: int) -> None:
     """Joins what several processes computed into the files that one process writes."""
     for plan in plans:

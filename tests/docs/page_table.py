@@ -227,6 +227,13 @@ PAGES: dict[str, Page] = {
         given=(given.shown_in("README.md", "many.yaml"),),
         given_long=README,
     ),
+    "docs/results/evaluation.md": Page(
+        (
+            never("bash run_scripts/quickstart.sh", "test_quickstart.py runs it"),
+            never("python src/evaluate.py tasks", EVALUATION_FILES),
+        ),
+        owned=("eval", "runs/quickstart"),
+    ),
     "docs/strategies.md": Page((long("python src/plan.py strategies"),)),
     "docs/train_replay.md": Page((long("python src/plan.py train-replay"),)),
     "docs/training.md": Page((long("tail"),), given_long=README),

@@ -85,7 +85,6 @@ class TaskHook(Hook):
 
         config, tasks = self._run.config, self._run.config.run.tasks
         assert tasks is not None
-        ends = self._run.streams.state["end_of_document"]
-        return CopiedNetwork(
-            config.model, PanguTokenizer(config.data.vocabulary or ""), ends, tasks.batch_size
-        )
+        tokenizer = PanguTokenizer(config.data.vocabulary or "")
+        ends = tokenizer.id_of(self._run.streams.state["end_of_document"])
+        return CopiedNetwork(config.model, tokenizer, ends, tasks.batch_size)

@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 BENCHMARKS = ["torch==2.13.0"]  # the peer of the speed ratios; nothing else needs it
+EVALUATION = ["lm_eval>=0.4.13,<0.5"]  # lm-evaluation-harness; our own evaluation needs none of it
 # Pinned are the tools whose newer versions could call unchanged code faulty.
 DEVELOPMENT = [
     "pytest>=8",
@@ -50,6 +51,9 @@ setup(
     package_data={
         "pangu_alpha": ["py.typed"],
         "pangu_alpha.model_zoo": ["*.yaml"],
+        "pangu_alpha.evaluation.results": ["*.yaml"],
+        "pangu_alpha.evaluation.tasks": ["*.yaml"],
+        "pangu_alpha.integrations.lm_eval_tasks": ["*.yaml"],
         "pangu_alpha.launcher": ["bin/*"],
         "pangu_alpha.model.operators.native": ["source/*"],
         "pangu_alpha.planner.cost": ["*.yaml"],
@@ -59,6 +63,8 @@ setup(
         "mindspore~=2.9.0",
         "mindformers~=1.9.0",
         "numpy<2",  # MindSpore 2.9: eager reshape and bfloat16 tensors fail with numpy 2
+        "scipy>=1.10",  # exact tests, intervals, one-to-one assignment
+        "nltk>=3.9",  # the words of the official rule of CMRC2018
         "jieba==0.42.1",  # the tokenizer's cuts depend on its dictionary
         "rjieba==0.2.2",
         "sentencepiece>=0.2,<0.3",
@@ -72,5 +78,5 @@ setup(
         "tensorboardX>=2.6",
     ],
     entry_points={"console_scripts": ["pangu-alpha = pangu_alpha.__main__:run"]},
-    extras_require={"benchmarks": BENCHMARKS, "dev": DEVELOPMENT},
+    extras_require={"benchmarks": BENCHMARKS, "evaluation": EVALUATION, "dev": DEVELOPMENT},
 )

@@ -52,7 +52,7 @@ run python "$ROOT/src/preprocess.py" --input data/validation.jsonl --vocabulary 
 run python "$ROOT/src/train.py" --config "$ROOT/run_scripts/quickstart.yaml" "$@"
 
 # 5. Is it better than no training, and than counting pairs of tokens?
-run python "$ROOT/src/evaluate.py" --checkpoint run --records data/validation --train-records data/train || {
+run python "$ROOT/src/evaluate.py" perplexity --checkpoint run --records data/validation --train-records data/train || {
     code=$?
     ((code == 1)) || exit "$code"
     echo "trained too little to win; it writes all the same"

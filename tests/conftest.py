@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +83,35 @@ def cpu():
     from pangu_alpha.parallel.context import use_device
 
     return use_device("CPU")
+
+
+@pytest.fixture(scope="session")
+def save_run(cpu):
+    """save_run(folder, vocabulary, **sizes): what a training run leaves, with weights of some size."""
+    return _save_run
+
+
+def _save_run(folder, vocabulary, **sizes):
+    from mindspore import Tensor
+
+    from pangu_alpha.checkpoint.native.format import Manifest
+    from pangu_alpha.checkpoint.native.store import CheckpointStore
+    from pangu_alpha.config.model import ModelConfig
+    from pangu_alpha.config.schema import to_mapping
+    from pangu_alpha.model.pangu import PanguAlpha
+    from pangu_alpha.text.tokenizer import PanguTokenizer
+
+    tokenizer = PanguTokenizer(vocabulary)
+    model = PanguAlpha(ModelConfig(**{"vocab_size": tokenizer.vocab_size, **sizes}), seed=3)
+    rng = np.random.default_rng(5)
+    for name, parameter in model.parameters_and_names():
+        noise = rng.standard_normal(parameter.shape).astype(np.float32) * 0.2
+        parameter.set_data(Tensor(noise + name.endswith("gamma")))
+    shutil.copy(vocabulary, folder / "vocab.model")
+    arrays = {name: value.asnumpy() for name, value in model.parameters_and_names()}
+    manifest = Manifest(1, 0, {"model": to_mapping(model.config)}, tokenizer.digest)
+    CheckpointStore(folder / "checkpoints", keep_last=1).save({"model": arrays}, manifest)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -55,13 +55,17 @@ MAY_LOAD_MINDSPORE = (
     "training.tokens",
     "training.step",
     "training.validation",
+    "inference.caches",
     "inference.decoder",
     "inference.generate",
     "inference.load",
+    "inference.nats",
     "inference.text",
     "evaluation.perplexity",
+    "evaluation.scoring",
     "proof.dry_run.engine",
     "proof.replay.training.engine",
+    "integrations.lm_eval",
     "integrations.mindformers",
 )
 MOST_MODULES = 14  # of a folder

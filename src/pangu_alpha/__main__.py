@@ -19,21 +19,22 @@ VERBS = {
     "vocab": "train a vocabulary",
     "preprocess": "turn text into records",
     "train": "train a model on this device",
-    "launch": "train, or predict, on all devices of a node: launch train ..., launch predict ...",
-    "evaluate": "compare the perplexity of a model with baselines",
+    "launch": "train, predict or evaluate on all devices of a node: launch train ..., launch predict ...",
+    "evaluate": "evaluate a model on tasks, compare models, and compare perplexity with baselines",
     "predict": "continue prompts",
     "plan": "search, explain and prove parallel plans",
     "rank-table": "build, check and draw HCCL rank tables",
     "checkpoint": "inspect, compare, verify and export checkpoints",
     "merge-checkpoint": "merge a checkpoint, or cut it for another plan",
 }
-_LAUNCHED = ("train", "predict")
+_LAUNCHED = ("train", "predict", "evaluate")
 _HELP = ("-h", "--help")
 _LAUNCH_HELP = """\
 usage: pangu-alpha launch train ...
        pangu-alpha launch predict ...
+       pangu-alpha launch evaluate ...
 
-pangu-alpha launch train --help says more, and likewise for predict."""
+pangu-alpha launch train --help says more, and likewise for the others."""
 
 
 def main(words: Sequence[str]) -> int | None:
@@ -72,7 +73,9 @@ def _launched(words: Sequence[str]) -> list[str]:
     if not words or words[0] not in _LAUNCHED:
         raise ValueError("launch: say what, as in `launch train --help` or `launch predict --help`")
     program, *rest = words
-    return [str(Path(__file__).parent / "cli" / f"{program}.py"), *rest]
+    folder = Path(__file__).parent / "cli"
+    file = folder / "evaluate" / "__main__.py" if program == "evaluate" else folder / f"{program}.py"
+    return [str(file), *rest]
 
 
 def _help() -> str:

@@ -40,6 +40,7 @@ ZERO = {
     "--stop-rank": "the first",
     "--optimizer-threshold": "cut all",
     "--gradient-fusion": "merge none",
+    "--shots": "zero-shot",
     "--tolerance": "equal",
     "--invalid-share": "none",
 }
@@ -49,7 +50,11 @@ OTHERS = {
     "plan operators --batch-size": "sequences of a micro-batch on all devices together",
     "plan operators --micro-batches": "the operator search has no plan",
     "plan replay --steps": "steps under each plan of a suite",
-    "evaluate --batch-size": "sequences computed together, of no training",
+    "evaluate perplexity --batch-size": "sequences computed together, of no training",
+    "evaluate tasks --batch-size": "texts computed together, of no training",
+    "evaluate tasks --tasks": "names, of no training",
+    "evaluate contamination --tasks": "names, of no training",
+    "evaluate tasks --seed": "several seeds, of examples and drawn candidates",
     "predict --field": "KEY=VALUE of a task",
     **dict.fromkeys(
         [f"rank-table {word} --chip" for word in ("build", "merge", "permute", "check", "draw")]
@@ -171,7 +176,7 @@ def test_every_option_says_what_it_is():
 FORMER = {
     "train": {"--init-from": "initial"},
     "preprocess": {"--tokenizer": "tokenizer"},
-    "evaluate": {"--tokenizer": "tokenizer"},
+    "evaluate perplexity": {"--tokenizer": "tokenizer"},
     "predict": {"--tokenizer": "tokenizer"},
     "fetch": {"--to": "to"},
     "merge-checkpoint": {"--workers": "workers"},

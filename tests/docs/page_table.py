@@ -16,6 +16,7 @@ MORE_NODES = "needs several nodes"
 NPUS = "needs NPUs"
 NETWORK = "needs the network"
 RELEASED = "needs the released weights"
+EVALUATION_FILES = "needs the published evaluation files"
 TRAIN_REPLAY = "test_replay_training.py runs such a one"
 HOURS = "takes minutes to hours at its real size, and has no smaller one"
 
@@ -99,7 +100,7 @@ PAGES: dict[str, Page] = {
             ci("python src/preprocess.py"),
             long("python src/train.py", "run.steps=2"),
             long("python src/predict.py", "--max-new-tokens 4"),
-            long("python src/evaluate.py", code=1),  # two steps beat no bigram
+            long("python src/evaluate.py perplexity", code=1),  # two steps beat no bigram
             never("python src/plan.py search", "docs/planner.md runs it"),
             never("python src/plan.py dry-run", HOURS),
             never("python src/plan.py replay", "docs/replay.md runs a smaller one"),
@@ -129,6 +130,21 @@ PAGES: dict[str, Page] = {
         given_long=README,
     ),
     "docs/dry_run.md": Page((long("python src/plan.py dry-run"),)),
+    "docs/evaluation.md": Page(
+        (
+            ci("python: from pangu_alpha.evaluation.metrics"),
+            long("python: "),
+            ci("python src/evaluate.py compare"),
+            ci("python src/evaluate.py list"),
+            never("python src/evaluate.py tasks", EVALUATION_FILES),
+            never("bash run_scripts/run_distribute_evaluate.sh", EVALUATION_FILES),
+            never("python src/evaluate.py contamination", EVALUATION_FILES),
+            never("python src/train.py", EVALUATION_FILES),
+        ),
+        given=(given.results,),
+        given_long=README,
+        owned=("eval", "released/13b"),
+    ),
     "docs/export_checkpoint.md": Page((*_CHECKPOINTS, _MERGE, _PREDICT), given_long=README),
     "docs/generation.md": Page(
         (
@@ -210,6 +226,13 @@ PAGES: dict[str, Page] = {
         ),
         given=(given.shown_in("README.md", "many.yaml"),),
         given_long=README,
+    ),
+    "docs/results/evaluation.md": Page(
+        (
+            never("bash run_scripts/quickstart.sh", "test_quickstart.py runs it"),
+            never("python src/evaluate.py tasks", EVALUATION_FILES),
+        ),
+        owned=("eval", "runs/quickstart"),
     ),
     "docs/strategies.md": Page((long("python src/plan.py strategies"),)),
     "docs/train_replay.md": Page((long("python src/plan.py train-replay"),)),

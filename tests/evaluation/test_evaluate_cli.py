@@ -1,4 +1,4 @@
-"""evaluate.py: what it prints and the exit codes."""
+"""evaluate.py perplexity: what it prints and the exit codes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pangu_alpha.cli.evaluate import main
 from pangu_alpha.evaluation import perplexity
 from pangu_alpha.evaluation.perplexity import Score
 
-WORDS = ["--checkpoint", "run", "--records", "held_out", "--train-records", "train", "--device", "CPU"]
+RECORDS = ["--records", "held_out", "--train-records", "train"]
+WORDS = ["perplexity", "--checkpoint", "run", *RECORDS, "--device", "CPU"]
 
 
 @pytest.mark.parametrize(("bigram", "code", "said"), [(5.0, 0, "wins"), (3.0, 1, "does NOT win")])
@@ -25,7 +26,7 @@ def test_the_exit_code_says_who_wins(bigram, code, said, monkeypatch, capsys):
 
 def test_help_tells_the_exit_codes_and_defaults(capsys):
     with pytest.raises(SystemExit):
-        main(["--help"])
+        main(["perplexity", "--help"])
     printed = " ".join(capsys.readouterr().out.split())
     assert "exit code: 0 the trained network wins against both; 1 it does not; 2 wrong input" in printed
     assert "sequences computed together (default: 16)" in printed

@@ -101,7 +101,7 @@ def test_what_is_no_interpreter_is_refused(folder, script, kind, message):
 
 
 TRAINING = ("run_distribute_train", "run_standalone_train")
-OTHERS = ("run_distribute_predict", "run_standalone_predict", "run_merge")
+OTHERS = ("run_distribute_predict", "run_distribute_evaluate", "run_standalone_predict", "run_merge")
 
 
 @pytest.mark.parametrize("name", TRAINING + OTHERS)

@@ -350,9 +350,9 @@ def test_values_out_of_range_are_refused(config, words, capsys):
 
 def test_help_and_documentation_name_every_option(capsys):
     page = (Path(__file__).parents[2] / "docs" / "launching.md").read_text("utf-8")
-    for trains in (True, False):
+    for program in ("train", "predict", "evaluate"):
         with pytest.raises(SystemExit):
-            parse(["--help"], trains)
+            parse(["--help"], program)
         text = capsys.readouterr().out
         options = {word.strip(",]") for word in text.split() if word.startswith("--")}
         assert len(options) >= 10 and "None" not in text

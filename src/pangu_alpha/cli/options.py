@@ -76,6 +76,42 @@ def naturals(text: str) -> tuple[int, ...]:
     return found
 
 
+def example_counts(text: str) -> tuple[int | str, ...]:
+    """Reads different whole numbers of at least 0, or the letter K, with commas between them: 0,1,K.
+
+    Raises:
+        ArgumentTypeError: One is neither, or occurs twice.
+    """
+    found = tuple("K" if word == "K" else natural(word) for word in text.split(","))
+    if len(set(found)) < len(found):
+        raise ArgumentTypeError(f"{text!r} names a number twice")
+    return found
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Reads words with commas between them.
+
+    Raises:
+        ArgumentTypeError: One is empty.
+    """
+    found = tuple(word.strip() for word in text.split(","))
+    if not all(found):
+        raise ArgumentTypeError(f"{quoted(text)} has an empty word; write them as one,two")
+    return found
+
+
+def part(text: str) -> tuple[int, int]:
+    """Reads a part of a whole: 0/4 is the first of four.
+
+    Raises:
+        ArgumentTypeError: It is not of that form, or there is no such part.
+    """
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if found is None or not int(found[1]) < int(found[2]):
+        raise ArgumentTypeError(f"{quoted(text)} is no part; write it as 0/4, the first of four")
+    return int(found[1]), int(found[2])
+
+
 def number(text: str) -> float:
     """Reads any finite number.
 

@@ -106,13 +106,17 @@ def _together(config: TrainConfig, device: str, world: World, restarted: bool) -
     barrier can go when a worker can leave by itself.
     """
     from pangu_alpha.cluster.world_check import RanksDifferError, check_world
+    from pangu_alpha.evaluation.during_training import TaskHook, training_plans
     from pangu_alpha.parallel.context import device_number
     from pangu_alpha.training.guard import TrainingHaltedError
     from pangu_alpha.training.loop import train
 
     try:
         check_world(world, config, device_number(device))
-        code = train(config, device, world, restarted)
+        plans = training_plans(config)
+        code = train(
+            config, device, world, restarted, hooks=lambda run: [TaskHook(run, plans)] if plans else []
+        )
     except TrainingHaltedError as error:  # raised on all ranks, because their norms are equal
         print(f"error: {error}", file=sys.stderr)
         code = 3

@@ -12,6 +12,7 @@ __all__ = [
     "option",
     "parallel",
     "run",
+    "scored_tasks",
     "schema",
     "zoo",
 ]

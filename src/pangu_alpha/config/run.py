@@ -23,6 +23,7 @@ from pangu_alpha.config.schema import (
     validate,
     without_keys,
 )
+from pangu_alpha.config.scored_tasks import TasksConfig
 from pangu_alpha.config.zoo import load_model_config, with_named_model
 
 
@@ -161,6 +162,14 @@ class RunConfig:
         "peak of one device, for the model FLOPs utilisation (MFU); null measures a matrix product on CPU "
         "and reports no MFU on Ascend",
         unit="10^12 operations/s",
+    )
+    tasks: TasksConfig | None = option(
+        None,
+        "evaluation tasks to score during training, as a file or a mapping with `data`, `names`, `every`, "
+        "`limit` and `batch_size`; null scores none",
+        see="evaluation.md#how-do-i-score-tasks-during-training",
+        metavar="YAML",
+        omitted=True,
     )
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)

@@ -72,6 +72,19 @@ def make_batch(
     return Batch(fields, mask.sum(1), np.asarray(source_ids, np.int32))
 
 
+def windows_in_order(records: Records, rows: int) -> Iterator[np.ndarray]:
+    """Yields all windows in written order, int32 [<= rows, S + 1], in constant memory.
+
+    Window k + 1 begins where window k ends in the stream of tokens.
+    """
+    import mindspore.dataset as ds  # here, because the import takes seconds and most callers do not read
+
+    for file in records.files:
+        dataset = ds.MindDataset([file], columns_list=[COLUMN], shuffle=False, num_parallel_workers=1)
+        for block in dataset.batch(rows).create_dict_iterator(num_epochs=1, output_numpy=True):
+            yield block[COLUMN]
+
+
 @dataclass(frozen=True)
 class WindowCollation:
     """Makes batches of windows; implements data.batches.Collation.

@@ -1,3 +1,3 @@
-"""From a checkpoint and prompts to text: loading, cached decoding, sampling, and task templates."""
+"""What a trained network does with text: it continues prompts, and scores given tokens."""
 
-__all__ = ["load", "prompts", "tasks", "text"]
+__all__ = ["load", "nats", "packing", "prompts", "tasks", "text"]

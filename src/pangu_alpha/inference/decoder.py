@@ -13,6 +13,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from pangu_alpha.inference.caches import Caches
 from pangu_alpha.model.cache import places_of
 from pangu_alpha.model.pangu import PanguAlpha
 
@@ -101,7 +102,8 @@ class Decoder:
         self.model = model
         self.batch_size = batch_size
         self._end_of_document = end_of_document
-        self._attach()
+        self.caches = Caches(model, batch_size, self.context, "decoder")
+        self.caches.attach()
         self.forward = CachedForward(model, self.context).set_train(False)
         if ms.get_context("device_target") == "CPU":
             # With this option MindSpore 2.9 runs the kernels of a graph one after another instead of as
@@ -169,25 +171,7 @@ class Decoder:
 
     def close(self) -> None:
         """Removes the caches from the model."""
-        for _, attention in self._attentions():
-            attention.key_cache = attention.value_cache = None
-            attention.cached = False
-
-    def _attach(self) -> None:
-        config = self.model.config
-        shape = (self.batch_size, config.num_heads, self.context, config.head_size)
-        for name, attention in self._attentions():
-            if attention.cached:
-                raise ValueError("the model has a cache already: close the decoder that holds it first")
-            for part in ("key_cache", "value_cache"):
-                cache = self.model.operators.cache(*shape, self.model.compute_dtype)
-                setattr(attention, part, cache)
-                cache.table.name = f"{name}.{part}"
-            attention.cached = True
-
-    def _attentions(self) -> list[tuple[str, nn.Cell]]:
-        layers = [*enumerate(self.model.blocks), ("query", self.model.query_layer)]
-        return [(f"decoder.{name}", layer.attention) for name, layer in layers]
+        self.caches.detach()
 
     def _documents(self, ids: np.ndarray, length: int) -> tuple[np.ndarray, int]:
         """First slot of each token's document, and of the document that the next token will belong to."""

@@ -67,6 +67,49 @@ class LoadedModel:
         return TextGenerator(generator, self.tokenizer)
 
 
+@dataclass(frozen=True)
+class DescribedModel:
+    """A trained model whose weights are not loaded yet.
+
+    Args:
+        end_of_document: Id between documents in its training data.
+    """
+
+    source: Source
+    config: ModelConfig
+    tokenizer: PanguTokenizer
+    end_of_document: int
+
+    @property
+    def context(self) -> int:
+        """Most ids that the model reads at once."""
+        return self.config.seq_length
+
+
+def describe_for_inference(
+    path: str | Path,
+    tokenizer: str | Path | None = None,
+    end_of_document: str | None = None,
+    options: OpenOptions | None = None,
+) -> DescribedModel:
+    """Reads what a checkpoint says about its model, and opens its vocabulary; see `load_for_inference`.
+
+    Raises:
+        ValueError: There is no complete checkpoint or no vocabulary, or they do not fit together.
+    """
+    source = open_source(path, options)
+    manifest = source.manifest
+    for note in source.notes:
+        logger.warning("%s: %s", source.path, note)
+    if "model" not in manifest.config:
+        raise CheckpointError(f"{source.path}: its {MANIFEST} does not say which model it is of")
+    config = pangu_config(manifest.config["model"], "generation")
+    vocabulary = _open_tokenizer(source, tokenizer, config)
+    return DescribedModel(
+        source, config, vocabulary, _end_of_document(source, config, vocabulary, end_of_document)
+    )
+
+
 def load_for_inference(
     path: str | Path,
     tokenizer: str | Path | None = None,
@@ -90,21 +133,17 @@ def load_for_inference(
     Raises:
         ValueError: There is no complete checkpoint or no vocabulary, or they do not fit together.
     """
-    source = open_source(path, options)
-    manifest = source.manifest
-    for note in source.notes:
-        logger.warning("%s: %s", source.path, note)
-    if "model" not in manifest.config:
-        raise CheckpointError(f"{source.path}: its {MANIFEST} does not say which model it is of")
-    config = pangu_config(manifest.config["model"], "generation")
-    vocabulary = _open_tokenizer(source, tokenizer, config)
-    ends = _end_of_document(source, config, vocabulary, end_of_document)
+    described = describe_for_inference(path, tokenizer, end_of_document, options)
+    source, config = described.source, described.config
     if not decoding:  # on Ascend, whole sequences use flash attention, which does not support dropout
         config = replace(config, dropout=0.0)
     model = PanguAlpha(config, seed=None, operators=operators_for(config, decoding=decoding))
     load_weights(model, source)
-    logger.info("%s: loaded, %s, step %d", source.path, source.form, manifest.step)
-    return LoadedModel(model, vocabulary, ends, source.path, manifest.step, source.form, source.notes)
+    step = source.manifest.step
+    logger.info("%s: loaded, %s, step %d", source.path, source.form, step)
+    return LoadedModel(
+        model, described.tokenizer, described.end_of_document, source.path, step, source.form, source.notes
+    )
 
 
 def load_weights(model: PanguAlpha, source: Source) -> None:

@@ -122,7 +122,7 @@ class TextGenerator:
         if truncate_left:
             room = max(1, self.generator.decoder.context - sampling.max_new_tokens)
             ids = [_cut(row, room, number) for number, row in enumerate(ids)]
-        stop = [self._as_generated(text) for text in sampling.stop]
+        stop = [as_generated(self.tokenizer, text) for text in sampling.stop]
         texts = [GrowingText(self.tokenizer, stop) for _ in prompts]
 
         def finished(prompt: int, new_ids: Sequence[int]) -> bool:
@@ -132,22 +132,25 @@ class TextGenerator:
         events = self.generator.stream(ids, sampling, finished)
         return self._pieces(events, texts)
 
-    def _as_generated(self, stop: str) -> str:
-        """A stop text as the vocabulary generates it: for example, a full-width comma becomes ASCII's."""
-        ids = self.tokenizer.encode(stop)
-        text = self.tokenizer.decode(ids)
-        if not text or self.tokenizer.unk_id in ids:
-            what = "has no piece for one of" if text else "drops"
-            raise ValueError(
-                f"stop: {quoted(stop)} cannot be generated; the vocabulary {what} these characters"
-            )
-        return text
-
     def _pieces(self, events: Iterator, texts: list[GrowingText]) -> Iterator[Piece]:
         for event in events:
             text = texts[event.prompt].take(final=event.reason is not None)
             if text or event.reason is not None:
                 yield Piece(event.prompt, text, event.reason)
+
+
+def as_generated(tokenizer: PanguTokenizer, stop: str) -> str:
+    """A stop text as the vocabulary generates it: for example, a full-width comma becomes ASCII's.
+
+    Raises:
+        ValueError: The vocabulary cannot generate it.
+    """
+    ids = tokenizer.encode(stop)
+    text = tokenizer.decode(ids)
+    if not text or tokenizer.unk_id in ids:
+        what = "has no piece for one of" if text else "drops"
+        raise ValueError(f"stop: {quoted(stop)} cannot be generated; the vocabulary {what} these characters")
+    return text
 
 
 def with_chinese_punctuation(pieces: Iterable[Piece], prompts: Sequence[str]) -> Iterator[Piece]:

@@ -56,6 +56,7 @@ from pangu_alpha.training.schedule import learning_rate, schedule_note
 logger = logging.getLogger(__name__)
 
 MakeEngine = Callable[[TrainConfig, World], Engine]
+MakeHooks = Callable[[Run], Sequence[Hook]]
 
 _ORDER_KEYS = ("run.seed", "data.shuffle")
 _OTHER_ORDER = (
@@ -70,6 +71,7 @@ def train(
     world: World | None = None,
     restarted: bool = False,
     engine: MakeEngine | None = None,
+    hooks: MakeHooks = lambda run: (),
 ) -> int:
     """Runs one process of a training run; rank 0 locks the output folder for all ranks before it is read.
 
@@ -77,7 +79,7 @@ def train(
         device: Device in use, "CPU" or "Ascend".
         world: The ranks that read the other rows; None for a single process.
         restarted: See `RunCheckpoints`.
-        engine: See `Trainer`.
+        engine, hooks: See `Trainer`.
 
     Returns:
         The exit code; see `Trainer.run`.
@@ -90,7 +92,7 @@ def train(
     new = [folder for folder in (output, *output.parents) if first and not folder.exists()]
     try:
         with hold_folder(output, "training") if first else nullcontext():
-            return Trainer(config, device, world, restarted, engine).run()
+            return Trainer(config, device, world, restarted, engine, hooks).run()
     except (ValueError, OSError):
         with suppress(OSError):  # a refused run leaves no folders; those of a begun run are not empty
             for folder in new:
@@ -106,6 +108,7 @@ class Trainer:
         world: The ranks that read the other rows; None for a single process.
         restarted: See `RunCheckpoints`.
         engine: Makes the engine from the run and its world; None lets the device decide.
+        hooks: Makes hooks of later layers, such as the scoring of tasks.
 
     Raises:
         ValueError: Records, vocabulary or the checkpoint to resume from are damaged or do not fit.
@@ -118,6 +121,7 @@ class Trainer:
         world: World | None = None,
         restarted: bool = False,
         engine: MakeEngine | None = None,
+        hooks: MakeHooks = lambda run: (),
     ) -> None:
         run = config.run
         self.world = world or World()
@@ -146,6 +150,7 @@ class Trainer:
         self.guard = make_guard(run.guard, config.optim.loss_scale, compute_dtype)
         self.place = Place()
         self.hooks: Sequence[Hook] = ()
+        self._more_hooks = hooks
         self._rows_checked = False
         self._peak = peak_flops(run.peak_tflops, device, self.world.size)
         # Under a launcher, a second SIGTERM may be the first one again, sent to the whole job, so it must not
@@ -217,7 +222,7 @@ class Trainer:
             self._peak,
             self._manifest,
         )
-        hooks = standard_hooks(run)
+        hooks = standard_hooks(run, self._more_hooks(run))
         if self._start is not None and self._start.resumed:
             restore_hooks(hooks, self._start.source)
         return hooks

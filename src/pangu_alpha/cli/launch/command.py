@@ -1,7 +1,7 @@
 """Command line of the launchers in run_scripts/: reads options, finds the topology, and runs attempts.
 
-It is called as `launch PROGRAM [options] [words for the program]`, with src/train.py or src/predict.py as
-PROGRAM.
+It is called as `launch PROGRAM [options] [words for the program]`, with src/train.py, src/predict.py or
+src/evaluate.py as PROGRAM.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pangu_alpha
 from pangu_alpha.cli.launch.attempts import NPU, check_devices, dry, environment_of, run_attempts, this_node
+from pangu_alpha.cli.launch.evaluate import launch_evaluate
 from pangu_alpha.cli.launch.options import parse
 from pangu_alpha.cli.launch.predict import launch_predict
 from pangu_alpha.cluster.tables.rank_table import read
@@ -54,11 +55,16 @@ def main(arguments: Sequence[str]) -> int:
         ValueError: Options are wrong or do not fit the plan.
     """
     if not arguments or arguments[0].startswith("-"):
-        raise ValueError("give the program first: src/train.py or src/predict.py, then --help says more")
+        raise ValueError(
+            "give the program first: src/train.py, src/predict.py or src/evaluate.py, then --help says more"
+        )
     program, *words = arguments
-    trains = Path(program).stem == "train"
-    options, rest = parse(words, trains)
-    if not trains:
+    path = Path(program)
+    name = path.parent.name if path.stem == "__main__" else path.stem
+    options, rest = parse(words, name if name in ("train", "evaluate") else "predict")
+    if name == "evaluate":
+        return launch_evaluate(program, options, rest)
+    if name != "train":
         return launch_predict(program, options, rest)
     config = load_train_config(options.config, _program_words(options, rest)[2:])
     job = make_job(program, options, rest, config)

@@ -23,16 +23,19 @@ _OF_TRAIN = {  # options of train.py, which the launcher does not have
 }
 
 
-def parse(words: Sequence[str], trains: bool) -> tuple[argparse.Namespace, list[str]]:
+def parse(words: Sequence[str], program: str) -> tuple[argparse.Namespace, list[str]]:
     """Returns the options of the launcher, and the words left for the program.
+
+    Args:
+        program: "train", "predict" or "evaluate".
 
     Raises:
         ValueError: An option is unknown (the message suggests a similar one), or options exclude each other.
     """
-    parser = _parser(trains)
+    parser = _parser(program)
     options, rest = parser.parse_known_args(words)
-    if not trains:
-        return options, rest  # predict.py knows its own options
+    if program != "train":
+        return options, rest  # the program knows its own options
     for word in rest:
         if word.startswith("-") or "=" not in word:
             raise ValueError(f"{word}: unknown; {_hint(word.partition('=')[0], parser)}")
@@ -62,14 +65,14 @@ def _hint(option: str, parser: argparse.ArgumentParser) -> str:
     return f"did you mean {near[0]}?" if near else "options are --words, see --help; the rest key=value"
 
 
-def _parser(trains: bool) -> argparse.ArgumentParser:
-    name = "train" if trains else "predict"
-    words = "--config YAML [key=value ...]" if trains else "[options of predict.py]"
-    others = "Words key=value go to train.py." if trains else "Options not listed here go to predict.py."
+def _parser(name: str) -> argparse.ArgumentParser:
+    trains, called = name == "train", "evaluate.py tasks" if name == "evaluate" else f"{name}.py"
+    words = "--config YAML [key=value ...]" if trains else f"[options of {called}]"
+    others = "Words key=value go to train.py." if trains else f"Options not listed here go to {called}."
     parser = Parser(
         prog=f"bash run_scripts/{os.environ.get('PANGU_SCRIPT') or f'run_distribute_{name}.sh'}",
         usage=f"%(prog)s [options] {words}",
-        description=f"Starts {name}.py on the devices of a node and watches over it; see docs/launching.md.",
+        description=f"Starts {called} on the devices of a node and watches over it; see docs/launching.md.",
         epilog=others,
     )
     add = parser.add_argument
@@ -81,7 +84,7 @@ def _parser(trains: bool) -> argparse.ArgumentParser:
             metavar="YAML",
             help="the run: sections model, data, run, optim and parallel",
         )
-    else:
+    elif name == "predict":
         add(
             "--prompt-file",
             type=path_text,

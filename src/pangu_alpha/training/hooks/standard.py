@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -13,8 +14,11 @@ from pangu_alpha.training.checks.replicas import ReplicaCheck
 from pangu_alpha.training.hooks.hook import Done, Hook, Place, Run
 
 
-def standard_hooks(run: Run) -> list[Hook]:
+def standard_hooks(run: Run, more: Sequence[Hook] = ()) -> list[Hook]:
     """Returns the hooks of a run in their order.
+
+    Args:
+        more: Hooks of later layers, such as the scoring of tasks.
 
     The comparison of copies and the objective's own hooks come before saving, so that what they refuse is not
     saved. Reports and validation also come before it, so that a saved step is fully reported.
@@ -22,7 +26,7 @@ def standard_hooks(run: Run) -> list[Hook]:
     hooks = [ReportHook(run), ReplicaHook(run), *run.objective.hooks(run)]
     if run.streams.validation is not None:
         hooks.append(ValidationHook(run))
-    hooks.append(SaveHook(run))
+    hooks += [*more, SaveHook(run)]
     names = [hook.name for hook in hooks]
     assert len({*names}) == len(names), f"each hook keeps its state under a name of its own: {names}"
     return hooks

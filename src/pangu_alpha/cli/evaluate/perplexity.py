@@ -1,10 +1,9 @@
-"""Command line of evaluate.py: perplexity, compared with an untrained network and a bigram."""
+"""`evaluate.py perplexity`: compared with an untrained network and a bigram."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
 
 from pangu_alpha.cli.options import (
     Differs,
@@ -15,7 +14,6 @@ from pangu_alpha.cli.options import (
     positive,
     source_options,
 )
-from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.run import RunConfig
 from pangu_alpha.files.shown import log_to_stderr, shown
 
@@ -27,13 +25,12 @@ exit code: 0 the trained network wins against both; 1 it does not; 2 wrong input
 """
 
 
-def main(arguments: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Compares a trained network with baselines on the same held-out tokens.
 
     Returns:
         Exit code: 0, or 1 if the trained network does not beat both baselines.
     """
-    options = _parser().parse_args(arguments)
     log_to_stderr()
     logging.info("%s: starting MindSpore and loading it", shown(options.checkpoint))
 
@@ -58,9 +55,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if won else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="evaluate.py",
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Adds the command's options."""
+    parser = commands.add_parser(
+        "perplexity",
+        help="compare the perplexity of held-out records with baselines",
         description="Perplexity of a trained PanGu-alpha, of the untrained one and of a Kneser-Ney bigram.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -81,10 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_options(parser, RunConfig, device=Differs(default="auto"))
     add_source_options(parser)
-    return parser
 
 
 if __name__ == "__main__":
-    from pangu_alpha.cli import run_main
+    from pangu_alpha.cli import no_program
 
-    run_main(main)
+    no_program("pangu_alpha.cli.evaluate perplexity")

@@ -1,0 +1,192 @@
+"""Makes an item's texts, with its solved examples, so that they fit into the context.
+
+Whole examples are dropped, the last drawn first. Only then the item's document loses text at its outer side,
+up to the beginning of a sentence. Both are counted, and nothing else is ever cut.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pangu_alpha.evaluation.few_shot import ShotChooser
+from pangu_alpha.evaluation.running.network import Reader
+from pangu_alpha.evaluation.running.scoring_rules import added_ids
+from pangu_alpha.evaluation.tasks.item import Item, rank
+from pangu_alpha.evaluation.tasks.task import EvaluationTask, Template
+
+_ENDS = re.compile("[。！？!?；;\n]")
+# Most ids of a character: a space and a line feed are two, and NFKC makes several of some signs.
+_IDS_OF_CHARACTER = 4
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An item as text.
+
+    Args:
+        item: The item, with the candidates that are compared, in the order in which they are.
+        texts: For each candidate the text before what is scored, and what is scored; for a generated answer
+            one pair, whose second text is empty.
+        shots: Ids of the examples shown.
+        dropped: Number of examples that did not fit.
+        cut: Number of characters that the document lost.
+    """
+
+    item: Item
+    texts: tuple[tuple[str, str], ...]
+    shots: tuple[str, ...]
+    dropped: int
+    cut: int
+
+
+class TooLongError(ValueError):
+    """An item does not fit into the context, even without examples and without its document."""
+
+
+@dataclass(frozen=True)
+class PromptMaker:
+    """Makes the prompts of one task.
+
+    Args:
+        scoring: Rule that says what is added to a text; see `scoring_rules`.
+        reader: How the network reads.
+        chooser: Chooses the examples.
+    """
+
+    task: EvaluationTask
+    template: Template
+    scoring: str
+    reader: Reader
+    chooser: ShotChooser
+    seed: int
+
+    @property
+    def room(self) -> int:
+        """Most ids that a text may have."""
+        if self.task.family == "generation":
+            return self.reader.context - self.template.max_new_tokens
+        return self.reader.context - added_ids(self.scoring)
+
+    def make(self, item: Item) -> Prompt:
+        """Makes an item's prompt.
+
+        Raises:
+            TooLongError: It does not fit.
+        """
+        item = choose_candidates(item, self.task, self.seed)
+        drawn = self.chooser.choose(item)
+        blocks = [self._solved(example) for example in drawn]
+        kept = next((n for n in range(len(blocks), -1, -1) if self._fits(item, blocks[:n])), None)
+        if kept is None:
+            return self._shortened(item, len(drawn))
+        ids = tuple(example.id for example in drawn[:kept])
+        return Prompt(item, self._texts(item, blocks[:kept]), ids, len(drawn) - kept, 0)
+
+    def _solved(self, example: Item) -> str:
+        if example.gold is not None and example.choices:
+            return self.template.solved({**example.fields, **example.choices[example.gold]})
+        return self.template.solved({**example.fields, "answer": example.references[0]})
+
+    def _texts(self, item: Item, blocks: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        before = "".join(block + self.template.separator for block in blocks)
+        several = [{**item.fields, **choice} for choice in item.choices] or [dict(item.fields)]
+        return tuple((before + self.template.head(values), self.template.tail(values)) for values in several)
+
+    def _fits(self, item: Item, blocks: Sequence[str]) -> bool:
+        texts = [head + tail for head, tail in self._texts(item, blocks)]
+        longest = max(texts, key=len)
+        if _IDS_OF_CHARACTER * len(longest) <= self.room:
+            return True
+        encode = self.reader.tokenizer.encode
+        spread = _IDS_OF_CHARACTER * (len(longest) - min(map(len, texts)) + _most_different(texts))
+        ids = len(encode(longest))
+        if ids + spread <= self.room or ids > self.room:
+            return ids <= self.room
+        return all(len(encode(text)) <= self.room for text in texts)
+
+    def _shortened(self, item: Item, dropped: int) -> Prompt:
+        """The prompt without examples, with the longest part of the document that fits."""
+        fields = (*self.template.cut_left, *self.template.cut_right)
+        longest = max((len(item.fields.get(name, "")) for name in fields), default=0)
+        low, high = 0, longest  # a window of `low` characters may fit, one of `high` does not
+        if longest == 0 or not self._fits(self._window(item, 1), ()):
+            raise TooLongError(
+                f"{item.where}: longer than the context of {self.reader.context} tokens even without "
+                f"{'its ' + ' and '.join(fields) if fields else 'examples'}; leave it out of the file, or "
+                "take a model with a larger context"
+            )
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._fits(self._window(item, middle), ()) else (low, middle)
+        short = self._window(item, max(low, 1), whole_sentences=True)
+        cut = sum(len(item.fields[name]) - len(short.fields[name]) for name in fields)
+        return Prompt(short, self._texts(short, ()), (), dropped, cut)
+
+    def _window(self, item: Item, size: int, whole_sentences: bool = False) -> Item:
+        """The item with at most `size` characters of each of its document's fields."""
+        fields = dict(item.fields)
+        for name in self.template.cut_left:
+            fields[name] = _end_of(fields[name], size, whole_sentences)
+        for name in self.template.cut_right:
+            fields[name] = _end_of(fields[name][::-1], size, False)[::-1]
+            if whole_sentences and len(fields[name]) < len(item.fields[name]):
+                fields[name] = _whole_at_end(fields[name])
+        return replace(item, fields=fields)
+
+
+def _end_of(text: str, size: int, whole_sentences: bool) -> str:
+    if len(text) <= size:
+        return text
+    kept = text[len(text) - size :]
+    found = _ENDS.search(kept) if whole_sentences else None
+    if found is None or _ENDS.search(text[len(text) - size - 1]):
+        return kept
+    return kept[found.end() :] or kept
+
+
+def _whole_at_end(text: str) -> str:
+    last = max((found.end() for found in _ENDS.finditer(text)), default=0)
+    return text[:last] or text
+
+
+def _most_different(texts: Sequence[str]) -> int:
+    """An upper bound of the characters in which texts differ from one another."""
+    if len(texts) == 1:
+        return 0
+    first, last = min(texts), max(texts)
+    start = next((n for n, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), 0)
+    backwards = [text[start:][::-1] for text in texts]
+    first, last = min(backwards), max(backwards)
+    end = next((n for n, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), 0)
+    return max(len(text) - end for text in backwards) + 2
+
+
+def choose_candidates(item: Item, task: EvaluationTask, seed: int) -> Item:
+    """Returns an item with `task.ways` candidates: the right one and others that the seed draws.
+
+    The seed also decides the order of drawn candidates, so that the right one has no fixed place.
+    """
+    if task.ways is None or item.gold is None or len(item.choices) <= task.ways:
+        return item
+
+    def key(number: int) -> int:
+        return rank(seed, task.name, item.id, "candidate", *item.choices[number].values())
+
+    others = sorted((n for n in range(len(item.choices)) if n != item.gold), key=key)[: task.ways - 1]
+    chosen = sorted((item.gold, *others), key=lambda n: rank(key(n), "place"))
+    return replace(item, choices=tuple(item.choices[n] for n in chosen), gold=chosen.index(item.gold))
+
+
+def pick(scores: Sequence[float], item: Item, task: str, seed: int) -> tuple[int, bool]:
+    """Returns the index of the smallest score, and whether several are smallest; a hash decides between them.
+
+    The first of them would be right too often in sets whose gold has a fixed place. Candidates of one text,
+    which one question of C3 has, are no tie: the first of them is taken, as the gold is.
+    """
+    best = min(scores)
+    tied = [n for n, score in enumerate(scores) if score == best]
+    values = {n: tuple(item.choices[n].values()) for n in tied}
+    chosen = min(tied, key=lambda n: rank(seed, task, item.id, "tie", *values[n]))
+    return chosen, len({*values.values()}) > 1

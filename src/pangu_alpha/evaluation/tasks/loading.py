@@ -1,0 +1,139 @@
+"""Opens the files of tasks: the items to evaluate, and the solved examples to show before them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pangu_alpha.evaluation.tasks.catalog import find_file
+from pangu_alpha.evaluation.tasks.forms import FORMS
+from pangu_alpha.evaluation.tasks.item import Item, Problems, rank
+from pangu_alpha.evaluation.tasks.reading import unique
+from pangu_alpha.evaluation.tasks.task import EvaluationTask
+from pangu_alpha.files.reading import read_bytes
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """A task with its items.
+
+    Args:
+        items: What is evaluated, in the order of the file.
+        shots: Solved examples by fold; empty if none are wanted.
+        path: File of the items.
+        digest: sha256 of the files, in hexadecimal.
+    """
+
+    task: EvaluationTask
+    items: tuple[Item, ...]
+    shots: tuple[tuple[Item, ...], ...]
+    path: Path
+    digest: str
+
+    def examples(self, seed: int) -> tuple[Item, ...]:
+        """The solved examples that a seed may draw from."""
+        return self.shots[seed % len(self.shots)] if self.shots else ()
+
+
+def load_sets(
+    tasks: Sequence[EvaluationTask], data: Path, seeds: Sequence[int] = (), limit: int | None = None
+) -> list[EvaluationSet]:
+    """Reads the files of tasks.
+
+    Args:
+        data: Folder of all evaluation files.
+        seeds: Seeds whose solved examples are read, too; none if no examples are shown.
+        limit: Number of items to keep of each task, drawn by their ids; None is all.
+
+    Raises:
+        TaskFilesError: Lists everything that is wrong in all files, with file and line.
+    """
+    problems = Problems()
+    sets = [_load(task, data, seeds, limit, problems) for task in tasks]
+    problems.raise_any()
+    for note in problems.left_out:
+        logger.warning("%s", note)
+    return [each for each in sets if each is not None]
+
+
+def _load(
+    task: EvaluationTask, data: Path, seeds: Sequence[int], limit: int | None, problems: Problems
+) -> EvaluationSet | None:
+    path = _find(task, data, task.files, problems)
+    if path is None:
+        return None
+    answers = _find(task, data, task.answers, problems) if task.answers else None
+    if task.answers and answers is None:
+        return None
+    items = _read(task, path, answers, problems)
+    shots, files = [], [path, *([answers] if answers else [])]
+    for fold in range(task.folds) if seeds else ():
+        if all(seed % task.folds != fold for seed in seeds):
+            shots.append(())
+            continue
+        examples, file = _examples(task, data, fold, items, problems)
+        shots.append(tuple(examples))
+        files += [file] if file is not None else []
+    kept = tuple(items if limit is None else _drawn(task, items, limit))
+    return EvaluationSet(task, kept, tuple(shots), path, _digest(files))
+
+
+def _drawn(task: EvaluationTask, items: Sequence[Item], limit: int) -> list[Item]:
+    """Some of the items in their order, chosen by hashes: published files may be sorted by label."""
+    chosen = sorted(items, key=lambda item: rank(task.name, item.id, "limit"))[:limit]
+    names = {item.id for item in chosen}
+    return [item for item in items if item.id in names]
+
+
+def _examples(
+    task: EvaluationTask, data: Path, fold: int, items: Sequence[Item], problems: Problems
+) -> tuple[Sequence[Item], Path | None]:
+    """The solved examples of a fold; the evaluated items where there is no file of others."""
+    path = find_file(data, task.shots, fold)
+    if path is None:
+        if task.shots:
+            names = " or ".join(pattern.replace("{fold}", str(fold)) for pattern in task.shots)
+            logger.warning(
+                "%s: no file of solved examples (%s): they are drawn from the evaluated items, never an item "
+                "itself or one of its passage", task.name, names
+            )  # fmt: skip
+        return items, None
+    return _read(task, path, None, problems), path
+
+
+def _read(task: EvaluationTask, path: Path, answers: Path | None, problems: Problems) -> list[Item]:
+    before = len(problems.found)
+    try:
+        items = list(FORMS[task.form](task, path, answers, problems))
+    except OSError as error:
+        problems.add(path, f"cannot be read: {error.strerror}")
+        return []
+    unique([(item.id, item.where) for item in items], problems)
+    if not items and len(problems.found) == before:
+        problems.add(path, f"holds no item of {task.name}")
+    return items
+
+
+def _find(task: EvaluationTask, data: Path, patterns: Sequence[str], problems: Problems) -> Path | None:
+    try:
+        path = find_file(data, patterns)
+    except ValueError as error:
+        problems.found.append(str(error))
+        return None
+    if path is None:
+        names = " or ".join(patterns)
+        source = f"; it is published at {task.where}" if task.where else ""
+        problems.add(data, f"no file of task {task.name}: looked for {names}{source}")
+    return path
+
+
+def _digest(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(read_bytes(file))
+    return digest.hexdigest()

@@ -100,6 +100,7 @@ struct Product {
     float* C;
 
     static constexpr int64_t kPacked = 1 << 21;  // floats that are packed for all threads at a time
+    static constexpr int64_t kSmall = 1 << 20;   // floats of a transposed A that are worth packing for all
     static constexpr int64_t kRows = 64;         // of a tile
     static constexpr int64_t kPanels = 3;        // of a tile
     static constexpr int64_t kTiles = 4;         // for each thread
@@ -112,23 +113,25 @@ struct Product {
         for (int64_t k = begin; k < end; k += kBlock) work(k, std::min(kBlock, end - k));
     }
 
-    // Tiles of few rows: B is packed for all threads.
+    // For as many rows as columns or more: B is packed for all threads, and a transposed A as well if it is small.
     template <typename Finish>
     void by_rows(const Finish& finish) const {
         const Panels panels(columns);
+        const bool shared = !A.transposed || rows * std::min(inner, length(columns)) <= kSmall;
         const int64_t down = pieces(rows, kRows);
-        const int64_t across = std::min(panels.count(), pieces(kTiles * thread_count(), down));
+        const int64_t across = parts(panels.count(), pieces(kTiles * thread_count(), down), shared);
         for (int64_t step = 0, end; step < inner; step = end) {
             end = std::min(inner, step + length(columns));
             const Packed packed{panels, end - step, scratch(Use::all, Packed::size(panels, end - step)), 0, end - step};
             for_each(panels.count(), [&](int64_t i) { packed.fill(i, B.from(step, 0)); });
-            for_each(down * across, [&](int64_t i) {
-                const int64_t row = i / across * kRows, height = std::min(kRows, rows - row);
-                const int64_t first = i % across * panels.count() / across, last = (i % across + 1) * panels.count() / across;
+            const Rows whole = shared && A.transposed ? stack_all(step, end - step) : Rows::of(A.from(0, step));
+            for_each(down * across, [&](int64_t i) {  // a thread keeps its part of B in its cache
+                const int64_t row = i % down * kRows, height = std::min(kRows, rows - row), part = i / down;
+                const int64_t first = part * panels.count() / across, last = (part + 1) * panels.count() / across;
                 blocks(step, end, [&](int64_t k, int64_t count) {
-                    const Matrix from = A.from(row, k);
-                    const Rows a = A.transposed ? Rows::stack(from, height, count, scratch(Use::own, Rows::size(height, count)))
-                                                : Rows::of(from);
+                    const Rows a = shared ? whole.from(row, k - step)
+                                          : Rows::stack(A.from(row, k), height, count,
+                                                        scratch(Use::own, Rows::size(height, count)));
                     multiply(height, a, packed.part(k - step, count), first, last, k > 0, C + row * columns, columns);
                 });
                 if (end == inner) finish(row, height, panels.first_column(first), panels.width(first, last));
@@ -136,11 +139,11 @@ struct Product {
         }
     }
 
-    // Tiles of few columns: A is packed for all threads if it is transposed.
+    // For more columns: a thread packs its part of B; A is packed for all threads if it is transposed.
     template <typename Finish>
     void by_columns(const Finish& finish) const {
         const Panels panels(columns);
-        const int64_t across = std::min(panels.count(), std::max(pieces(panels.count(), kPanels), kTiles * thread_count()));
+        const int64_t across = parts(panels.count(), kTiles * thread_count(), true);
         for (int64_t step = 0, end; step < inner; step = end) {
             end = A.transposed ? std::min(inner, step + length(rows)) : inner;
             const Rows a = A.transposed ? stack_all(step, end - step) : Rows::of(A.from(0, step));
@@ -159,8 +162,16 @@ struct Product {
         }
     }
 
+    // Number of parts of B: at least so many, as small as fits into a thread's own cache if that costs nothing, and
+    // the same number for each thread.
+    static int64_t parts(int64_t panels, int64_t least, bool small) {
+        const int64_t threads = thread_count();
+        const int64_t wanted = small ? std::max(least, pieces(panels, kPanels)) : least;
+        return std::min(panels, pieces(wanted, threads) * threads);
+    }
+
     Rows stack_all(int64_t k, int64_t count) const {
-        float* const to = scratch(Use::all, Rows::size(rows, count));
+        float* const to = scratch(Use::all_lines, Rows::size(rows, count));
         for_each(pieces(rows, kRows), [&](int64_t i) {
             const int64_t row = i * kRows;
             Rows::stack(A.from(row, k), std::min(kRows, rows - row), count, to + row * count);

@@ -1,4 +1,4 @@
-"""Files as torch.save writes them, without torch: for tests of what reads them."""
+"""Files as torch.save writes them, without torch, and checks: for tests of what reads checkpoints."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pangu_alpha.checkpoint.moving.reading import read_box
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.tensors import whole
 from pangu_alpha.config.model import ModelConfig
 
 ORACLE = ModelConfig(vocab_size=1000, hidden_size=64, num_layers=3, num_heads=4, seq_length=32)
@@ -117,3 +120,22 @@ def checkpoint_of_ours(ours, tmp_path_factory):
     path = tmp_path_factory.mktemp("ours") / "step_00000012"
     write_checkpoint(path, {"model": ours}, Manifest(12, 0, {"model": to_mapping(ORACLE)}, kind="weights"))
     return path
+
+
+@pytest.fixture
+def assert_whole():
+    """Asserts that a checkpoint holds exactly these tensors, bit for bit, and returns its Source."""
+
+    def check(path, arrays, options):
+        found = open_source(path, options)
+        assert found.manifest.kind == "training"
+        assert {stem: set(group) for stem, group in found.tensors.items()} == {
+            stem: set(group) for stem, group in arrays.items()
+        }
+        for stem, group in arrays.items():
+            for name, array in group.items():
+                stored = found.tensors[stem][name]
+                assert np.array_equal(read_box(stored, whole(stored.shape)), array), name
+        return found
+
+    return check

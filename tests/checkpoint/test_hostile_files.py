@@ -181,7 +181,7 @@ def test_tables_of_another_rank_beside_slices(form):
 
 
 def test_a_table_is_cut_to_a_vocabulary_only_where_the_rest_may_be_padding(form, tmp_path):
-    from pangu_alpha.checkpoint.naming import _is_padded
+    from pangu_alpha.checkpoint.renaming import _is_padded
 
     assert _is_padded(40_960, 40_000) and not _is_padded(40_000, 40_000)
     assert not _is_padded(40_000, 24) and not _is_padded(24, 40_000)

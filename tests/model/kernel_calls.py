@@ -1,7 +1,7 @@
 """Calls every kernel of a library on arrays that are just as large as needed; prints a digest of each call.
 
 It is run in processes of its own, with other numbers of threads or with a checker of memory, and needs no
-MindSpore: `kernel_calls.py LIBRARY ONEDNN`.
+MindSpore: `kernel_calls.py LIBRARY THREADS`.
 """
 
 from __future__ import annotations
@@ -176,8 +176,8 @@ def update(call: Caller):
 KERNELS = (affine, layer_norm, pointwise, attention, store, cross_entropy, update)
 
 
-def main(library: str, onednn: str) -> None:
-    ctypes.CDLL(onednn)
+def main(library: str, threads: str) -> None:
+    ctypes.CDLL(library).pangu_use_threads(int(threads))
     for offset in OFFSETS:
         call = Caller(library, offset)
         for kernel in KERNELS:

@@ -19,11 +19,23 @@ from pangu_alpha.model.operators import dropout as positional
 from pangu_alpha.model.operators import plain
 from pangu_alpha.model.operators.native import library as library_module
 from pangu_alpha.model.operators.native import training as kernels
-from pangu_alpha.model.operators.native.library import NoKernelsError, build, check, library
+from pangu_alpha.model.operators.native.library import NoKernelsError, build, library, start
 
+SHAPES_OF_PRODUCTS = [
+    (9, 1, 1),
+    (9, 7, 3),
+    (17, 50, 513),
+    (70, 97, 64),
+    (65, 200, 1100),
+    (300, 33, 40),
+    (129, 1030, 70),
+]
 CALLS = Path(__file__).parent / "kernel_calls.py"
-ONEDNN = Path(importlib.util.find_spec("mindspore").origin).parent / "lib" / "libdnnl.so.3"
 RATE, SALT = 0.25, 5
+
+_SPEC = importlib.util.spec_from_file_location("kernel_calls", CALLS)
+kernel_calls = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(kernel_calls)
 
 
 def normal(*shape, seed=0, scale=1.0):
@@ -42,6 +54,13 @@ def native(cpu):
     if library() is None:
         pytest.skip("no kernels on this machine")
     return library()
+
+
+@pytest.fixture(scope="module")
+def narrower(native, tmp_path_factory):
+    """Libraries for vectors of 4, 8 and 16 floats."""
+    folder = tmp_path_factory.mktemp("narrower")
+    return {lanes: build(folder, (f"-DMOST_LANES={lanes}",)) for lanes in (4, 8, 16)}
 
 
 class WeightedSum(nn.Cell):
@@ -272,10 +291,10 @@ def test_adamw_that_is_not_applied_changes_no_bit(native, bad):
     assert [each.asnumpy().tobytes() for each in cell.state] == before
 
 
-def call_all(path, **variables):
+def call_all(path, threads=2, **variables):
     """What kernel_calls.py prints in a process of its own."""
     done = subprocess.run(
-        [sys.executable, str(CALLS), str(path), str(ONEDNN)],
+        [sys.executable, str(CALLS), str(path), str(threads)],
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
@@ -285,15 +304,41 @@ def call_all(path, **variables):
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("instructions", ["ALL", "AVX2"])
-def test_the_number_of_threads_changes_no_bit(native, instructions):
-    """oneDNN adds up in another order in products of other sizes, so tiles must not depend on the threads."""
-    first, *others = (
-        call_all(native, OMP_NUM_THREADS=threads, ONEDNN_MAX_CPU_ISA=instructions) for threads in "1238"
-    )
+def test_the_number_of_threads_changes_no_bit(native):
+    first, *others = (call_all(native, threads) for threads in (1, 2, 3, 8))
     assert len(first) > 100 and len(set(first)) == len(first)
     for other in others:
         assert other == first
+
+
+@pytest.mark.slow
+def test_narrower_vectors_compute_the_same_products(native, narrower):
+    """With vectors of 8 floats bit for bit, because both multiply and add in one instruction."""
+    whole, half, quarter = (
+        call_all(narrower[lanes], threads) for lanes, threads in ((16, 1), (8, 3), (4, 2))
+    )
+    assert whole == call_all(native)
+    assert [line for line in half if line.startswith("Affine")] == [
+        line for line in whole if line.startswith("Affine")
+    ]
+    assert [line.split(":")[0] for line in quarter] == [line.split(":")[0] for line in whole]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+@pytest.mark.parametrize("shape", SHAPES_OF_PRODUCTS)
+def test_products_of_any_vectors(narrower, lanes, shape):
+    rows, columns, inner = shape
+    random = np.random.default_rng(rows)
+    shapes = (rows, inner), (columns, inner), (columns,)
+    x, weight, bias = (random.standard_normal(each).astype(np.float32) for each in shapes)
+    call = kernel_calls.Caller(str(narrower[lanes]))
+    (y,) = call("Affine", [x, weight, bias], [(rows, columns)])
+    np.testing.assert_allclose(y, x.astype(np.float64) @ weight.T + bias, rtol=0, atol=2e-6 * inner**0.5 * 4)
+    dx, dweight, dbias = call("AffineGradient", [x, weight, y], [x.shape, weight.shape, bias.shape])
+    wide = y.astype(np.float64)
+    for found, expected in ((dx, wide @ weight), (dweight, wide.T @ x), (dbias, wide.sum(0))):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max() + 1e-6)
 
 
 @pytest.mark.slow
@@ -305,10 +350,25 @@ def test_no_kernel_touches_memory_that_is_not_its_own(native, tmp_path):
     if not os.path.isabs(checker):
         pytest.skip("this compiler has no address sanitizer")
     path = build(tmp_path, ("-fsanitize=address", "-g"))
-    given = {"LD_PRELOAD": checker, "ASAN_OPTIONS": "detect_leaks=0", "OMP_NUM_THREADS": "2"}
+    given = {"LD_PRELOAD": checker, "ASAN_OPTIONS": "detect_leaks=0"}
     assert [line.split(":")[0] for line in call_all(path, **given)] == [
         line.split(":")[0] for line in call_all(native)
     ]
+
+
+THREADS = (
+    "from pangu_alpha.model.operators.native.library import library; import ctypes; import mindspore as ms; \
+print(library() and (ms.ops.ones(3) + 1).sum().asnumpy(), ctypes.CDLL(str(library())).pangu_threads())"
+)
+
+
+@pytest.mark.parametrize("wish", [None, "3"])
+def test_all_cores_compute_unless_somebody_says_how_many(native, wish):
+    """MindSpore sets OMP_NUM_THREADS to half the cores in the process, which is nobody's wish."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment |= {"OMP_NUM_THREADS": wish} if wish else {}
+    done = subprocess.run([sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["6.0", wish or str(len(os.sched_getaffinity(0)))], done.stderr[-2000:]
 
 
 def why_none(monkeypatch):
@@ -349,7 +409,7 @@ def test_a_library_without_kernels_is_named(home, monkeypatch, tmp_path):
     sources.mkdir()
     (sources / "empty.cc").write_text("int number = 1;\n")
     monkeypatch.setattr(library_module, "SOURCES", sources)
-    assert "undefined symbol: pangu_kernels_ready" in why_none(monkeypatch)
+    assert "undefined symbol: pangu_use_threads" in why_none(monkeypatch)
 
 
 def test_a_cache_that_cannot_be_written_is_named(home, monkeypatch):
@@ -372,14 +432,14 @@ def small_sources(monkeypatch, tmp_path):
     """Sources that compile in no time."""
     sources = tmp_path / "source"
     sources.mkdir()
-    (sources / "one.cc").write_text('extern "C" int pangu_kernels_ready() { return 0; }\n')
+    (sources / "one.cc").write_text('extern "C" void pangu_use_threads(int) {}\n')
     monkeypatch.setattr(library_module, "SOURCES", sources)
     return sources
 
 
 def test_a_library_is_compiled_once(small_sources, monkeypatch, tmp_path):
     path = build(tmp_path)
-    check(path)
+    start(path)
     before = path.stat().st_mtime_ns
     monkeypatch.setattr(library_module, "_compile", lambda command: pytest.fail("compiles again"))
     assert build(tmp_path) == path and path.stat().st_mtime_ns == before
@@ -398,7 +458,7 @@ def test_several_can_build_at_once(small_sources, tmp_path):
     with ThreadPoolExecutor(4) as pool:
         paths = [*pool.map(lambda _: build(tmp_path), range(4))]
     assert len({*paths}) == 1 and [each.name for each in paths[0].parent.iterdir()] == [paths[0].name]
-    check(paths[0])
+    start(paths[0])
 
 
 def test_a_compiler_that_fails_leaves_no_library(small_sources, tmp_path):

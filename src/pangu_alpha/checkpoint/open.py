@@ -16,13 +16,14 @@ from pangu_alpha.checkpoint.foreign.mindspore import slices as mindspore_slices
 from pangu_alpha.checkpoint.foreign.mindspore.strategy_file import refuse_strategy
 from pangu_alpha.checkpoint.foreign.torch import huggingface, megatron
 from pangu_alpha.checkpoint.frozen import moment_shapes
-from pangu_alpha.checkpoint.naming import given_model, parameter_of
+from pangu_alpha.checkpoint.naming import parameter_of
 from pangu_alpha.checkpoint.native.distributed import part_pieces
 from pangu_alpha.checkpoint.native.folders import newest_first, part_name, rank_of
 from pangu_alpha.checkpoint.native.format import MANIFEST, MARKER, Manifest, compare_tensors, read_checkpoint
 from pangu_alpha.checkpoint.native.store import CheckpointStore
 from pangu_alpha.checkpoint.native.tensor_file import checksum
 from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.renaming import given_model
 from pangu_alpha.checkpoint.sizes import model_statement, refuse_contradictions, sizes_of_ours
 from pangu_alpha.checkpoint.tensors import Box, Piece, Source, Stored
 from pangu_alpha.checkpoint.unknown import unknown_form

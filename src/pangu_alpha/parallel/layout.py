@@ -78,10 +78,14 @@ def layouts(model: Any, plan: ParallelPlan) -> dict[str, Layout]:
         plan: A plan that fits it.
     """
     table = table_of(plan)
-    return {
-        name: _layout(spec, axes_of(spec, table), model, plan)
-        for name, spec in parameter_table(model).items()
-    }
+    known: dict[tuple[str, Axes, int], Layout] = {}  # the layers of a stage repeat a few layouts
+    placed = {}
+    for name, spec in parameter_table(model).items():
+        key = (spec.row.name, axes_of(spec, table), stage_of(spec, model, plan))
+        if key not in known:
+            known[key] = _layout(spec, *key[1:], plan)
+        placed[name] = known[key]
+    return placed
 
 
 def slices_of_rank(
@@ -163,7 +167,7 @@ def shards_tied_table(plan: ParallelPlan) -> bool:
     return plan.pp == 1 and plan.optimizer_parallel != "level3"
 
 
-def _layout(spec: ParameterSpec, axes: Axes, model: Any, plan: ParallelPlan) -> Layout:
+def _layout(spec: ParameterSpec, axes: Axes, stage: int, plan: ParallelPlan) -> Layout:
     parts, shape = tuple(degree(axis, plan) for axis in axes), spec.shape
     if spec.tied:
         shape = (_next_multiple(shape[0], parts[0]), *shape[1:])
@@ -175,7 +179,7 @@ def _layout(spec: ParameterSpec, axes: Axes, model: Any, plan: ParallelPlan) -> 
         and math.prod(shape) * _BYTES >= plan.optimizer_threshold * 1024
         and (shards_tied_table(plan) or not spec.tied)
     )
-    return Layout(shape, axes, parts, spread if sharded else 1, stage_of(spec, model, plan))
+    return Layout(shape, axes, parts, spread if sharded else 1, stage)
 
 
 def _next_multiple(size: int, parts: int) -> int:

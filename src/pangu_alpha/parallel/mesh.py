@@ -5,10 +5,10 @@ Ranks are stage-major: rank = (stage * dp + data) * tp + tensor. Knows no device
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 from pangu_alpha.config.parallel import ParallelPlan
@@ -64,18 +64,17 @@ class Mesh:
             if not isinstance(degree, int) or degree < 1:
                 raise ValueError(f"{axis}: {degree!r} must be a whole number of at least 1")
 
-    @classmethod
-    def of(cls, plan: ParallelPlan) -> Mesh:
+    @staticmethod
+    def of(plan: ParallelPlan) -> Mesh:
         """The grid of a plan."""
-        tensor = () if plan.table is None else tuple(plan.table.axes.items())
-        return cls(**{axis: getattr(plan, axis) for axis in AXES}, tensor=tensor)
+        return _mesh(plan.dp, plan.tp, plan.pp, () if plan.table is None else tuple(plan.table.axes.items()))
 
-    @cached_property  # asked for each rank of thousands
+    @functools.cached_property  # asked for each rank of thousands
     def size(self) -> int:
         """Number of ranks."""
         return math.prod(map(self.degree, AXES))
 
-    @cached_property
+    @functools.cached_property
     def stage_size(self) -> int:
         """Number of ranks in a stage."""
         return math.prod(map(self.degree, STAGE_AXES))
@@ -112,7 +111,7 @@ class Mesh:
             rank, found[axis] = divmod(rank, size)
         return found
 
-    @cached_property
+    @functools.cached_property
     def _innermost_first(self) -> tuple[tuple[str, int], ...]:
         return tuple(reversed(self.axes.items()))
 
@@ -228,3 +227,8 @@ class Mesh:
 
     def __str__(self) -> str:
         return f"the grid dp {self.dp}, tp {self.tp}, pp {self.pp}"
+
+
+@functools.lru_cache(1 << 10)  # a search and a layout ask for the same few grids thousands of times
+def _mesh(dp: int, tp: int, pp: int, tensor: tuple[tuple[str, int], ...]) -> Mesh:
+    return Mesh(dp, tp, pp, tensor)

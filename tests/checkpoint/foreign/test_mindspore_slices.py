@@ -7,15 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.foreign.mindspore.ckpt_file import read_ckpt
 from pangu_alpha.checkpoint.foreign.mindspore.export import STRATEGY_FILE, export_slices, export_unified
 from pangu_alpha.checkpoint.moving.copying import Limits
-from pangu_alpha.checkpoint.moving.reading import read_box
 from pangu_alpha.checkpoint.native.format import Manifest, write_checkpoint
 from pangu_alpha.checkpoint.native.tensor_file import CheckpointError
 from pangu_alpha.checkpoint.open import open_source
 from pangu_alpha.checkpoint.open_options import OpenOptions
-from pangu_alpha.checkpoint.tensors import whole
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.schema import to_mapping
@@ -25,7 +22,6 @@ QUIET = Limits(workers=1, progress=False)
 MODEL = ModelConfig(vocab_size=101, hidden_size=64, num_layers=3, num_heads=4, seq_length=32)
 FOUR = ParallelPlan(dp=2, tp=2, optimizer_parallel="level1", optimizer_threshold=1)
 EIGHT = ParallelPlan(dp=2, tp=2, pp=2, micro_batches=2, optimizer_parallel="level2", optimizer_threshold=4)
-STEMS = ("model", "optimizer")
 OPTIONS = OpenOptions(model=MODEL)
 
 
@@ -52,28 +48,17 @@ def export(source, folder, plan, names="ours", form="ckpt"):
     return folder
 
 
-def assert_whole(path, arrays, options=OPTIONS):
-    found = open_source(path, options)
-    assert found.manifest.kind == "training"
-    assert {stem: set(group) for stem, group in found.tensors.items()} == {
-        stem: set(group) for stem, group in arrays.items()
-    }
-    for stem in STEMS:
-        for name, array in arrays[stem].items():
-            stored = found.tensors[stem][name]
-            assert np.array_equal(read_box(stored, whole(stored.shape)), array), name
-    return found
-
-
 @pytest.mark.parametrize("plan", [FOUR, EIGHT, ParallelPlan(tp=4, vocab_parallel=False)])
 @pytest.mark.parametrize(("names", "form"), [("ours", "ckpt"), ("official", "ckpt"), ("ours", "safetensors")])
-def test_slices_come_back_with_and_without_their_strategy(tmp_path, source, arrays, plan, names, form):
+def test_slices_come_back_with_and_without_their_strategy(
+    tmp_path, source, arrays, plan, names, form, assert_whole
+):
     folder = export(source, tmp_path / "slices", plan, names, form)
-    found = assert_whole(folder, arrays)
+    found = assert_whole(folder, arrays, OPTIONS)
     assert found.form == f"MindSpore's slices of {plan.devices} ranks, placed by the strategy {STRATEGY_FILE}"
     assert found.manifest.step == 7
     (folder / STRATEGY_FILE).rename(tmp_path / "elsewhere.ckpt")
-    assert "placed by the official rule" in assert_whole(folder, arrays).form
+    assert "placed by the official rule" in assert_whole(folder, arrays, OPTIONS).form
     options = OpenOptions(model=MODEL, strategy=tmp_path / "elsewhere.ckpt")
     assert_whole(folder, arrays, options)
 
@@ -87,7 +72,9 @@ def same_files(one, other):
 
 
 @pytest.mark.parametrize(("before", "after"), [(FOUR, EIGHT), (EIGHT, FOUR)])
-def test_mindspore_transforms_our_slices_into_our_slices(cpu, tmp_path, source, arrays, before, after):
+def test_mindspore_transforms_our_slices_into_our_slices(
+    cpu, tmp_path, source, arrays, before, after, assert_whole
+):
     from mindspore.parallel import transform_checkpoints
 
     old, new = export(source, tmp_path / "old", before), export(source, tmp_path / "new", after)
@@ -99,7 +86,7 @@ def test_mindspore_transforms_our_slices_into_our_slices(cpu, tmp_path, source, 
     assert_whole(tmp_path / "made", arrays, OpenOptions(model=MODEL, strategy=new / STRATEGY_FILE))
 
 
-def test_unified_safetensors_both_ways(cpu, tmp_path, monkeypatch, source, arrays):
+def test_unified_safetensors_both_ways(cpu, tmp_path, monkeypatch, source, arrays, assert_whole):
     import psutil
     from mindspore.parallel import load_distributed_checkpoint, unified_safetensors
     from safetensors.numpy import load_file
@@ -109,10 +96,10 @@ def test_unified_safetensors_both_ways(cpu, tmp_path, monkeypatch, source, array
     slices = export(source, tmp_path / "slices", EIGHT, form="safetensors")
     strategy = str(slices / STRATEGY_FILE)
     unified_safetensors(str(slices), strategy, str(tmp_path / "theirs"))
-    found = assert_whole(tmp_path / "theirs", arrays)
+    found = assert_whole(tmp_path / "theirs", arrays, OPTIONS)
     assert found.form == "MindSpore's unified safetensors, 1 files" and found.manifest.step == 7
     export_unified(source, tmp_path / "ours", plan=EIGHT, limits=QUIET)
-    assert assert_whole(tmp_path / "ours", arrays).manifest.step == 7
+    assert assert_whole(tmp_path / "ours", arrays, OPTIONS).manifest.step == 7
     for rank in (1, 6):
         load_distributed_checkpoint(
             None,
@@ -129,14 +116,14 @@ def test_unified_safetensors_both_ways(cpu, tmp_path, monkeypatch, source, array
 
 
 @pytest.mark.parametrize("names", ["ours", "official"])
-def test_unified_files_are_split_by_size(tmp_path, monkeypatch, source, arrays, names):
+def test_unified_files_are_split_by_size(tmp_path, monkeypatch, source, arrays, names, assert_whole):
     from pangu_alpha.checkpoint.foreign.mindspore import export as mindspore_export
 
     monkeypatch.setattr(mindspore_export, "_UNIFIED_FILE", 500_000)
     export_unified(source, tmp_path / "unified", names, limits=QUIET)
     parts = sorted(path.name for path in (tmp_path / "unified").glob("part*"))
     assert parts == [f"part{index}.safetensors" for index in range(4)]
-    assert_whole(tmp_path / "unified", arrays)
+    assert_whole(tmp_path / "unified", arrays, OPTIONS)
     where = json.loads((tmp_path / "unified" / "param_name_map.json").read_text())["weight_map"]
     assert set(where.values()) == set(parts) and len(where) == 3 * len(arrays["model"])
     (tmp_path / "unified" / "part3.safetensors").unlink()
@@ -144,7 +131,7 @@ def test_unified_files_are_split_by_size(tmp_path, monkeypatch, source, arrays, 
         open_source(tmp_path / "unified", OPTIONS)
 
 
-def test_redundancy_removed_by_mindspore_is_no_loss(cpu, tmp_path, source, arrays):
+def test_redundancy_removed_by_mindspore_is_no_loss(cpu, tmp_path, source, arrays, assert_whole):
     """What save_checkpoint(remove_redundancy=True) leaves: every slice on one of the ranks that hold it."""
     from safetensors.numpy import load_file, save_file
 
@@ -155,7 +142,7 @@ def test_redundancy_removed_by_mindspore_is_no_loss(cpu, tmp_path, source, array
         kept = {name: array for name, array in load_file(file).items() if (name, array.tobytes()) not in seen}
         seen |= {(name, array.tobytes()) for name, array in kept.items()}
         save_file(kept, file)
-    assert_whole(slices, arrays)
+    assert_whole(slices, arrays, OPTIONS)
     (slices / STRATEGY_FILE).unlink()
     with pytest.raises(CheckpointError, match="ranks of one stage hold different tensors; give the strategy"):
         open_source(slices, OPTIONS)
@@ -186,7 +173,7 @@ def test_a_missing_rank_or_slice_is_named(tmp_path, source):
         open_source(slices, OPTIONS)
 
 
-def test_the_newest_save_that_all_ranks_have_is_taken(tmp_path, source, arrays):
+def test_the_newest_save_that_all_ranks_have_is_taken(tmp_path, source, arrays, assert_whole):
     slices = export(source, tmp_path / "slices", FOUR)
     for rank in range(4):
         file = slices / f"rank_{rank}" / "pangu_alpha.ckpt"
@@ -195,7 +182,7 @@ def test_the_newest_save_that_all_ranks_have_is_taken(tmp_path, source, arrays):
             (file.parent / name).write_bytes(content)
         (file.parent / "pangu-1_30_breakpoint.ckpt").write_bytes(b"")
         file.unlink()
-    found = assert_whole(slices, arrays)
+    found = assert_whole(slices, arrays, OPTIONS)
     assert found.notes[0] == "several saves; took the newest that all ranks have, pangu-1_10"
     for rank in range(4):
         (slices / f"rank_{rank}" / "pangu-1_10.ckpt").unlink()
@@ -260,12 +247,12 @@ def renamed(slices, name):
     return slices
 
 
-def test_the_rank_may_be_in_the_prefix(tmp_path, source, arrays):
+def test_the_rank_may_be_in_the_prefix(tmp_path, source, arrays, assert_whole):
     """The official code's prefix ends with the rank; _1 is what MindSpore adds at a new start."""
     slices = renamed(export(source, tmp_path / "slices", FOUR), lambda rank: f"2_6b_{rank}_1-1_7")
     for rank in range(4):
         (slices / f"rank_{rank}" / f"2_6b_{rank}-1_5.ckpt").write_bytes(b"of an earlier start")
-    found = assert_whole(slices, arrays)
+    found = assert_whole(slices, arrays, OPTIONS)
     assert found.notes[0] == "several saves; took the newest that all ranks have, 2_6b_{rank}_1-1_7"
 
 
@@ -303,7 +290,9 @@ def test_a_strategy_that_does_not_belong_is_named(tmp_path, source):
             open_source(slices, OpenOptions(model=MODEL, strategy=tmp_path / "no_strategy.ckpt"))
 
 
-def test_the_strategy_beside_is_found_by_any_way_to_the_folder(tmp_path, monkeypatch, source, arrays):
+def test_the_strategy_beside_is_found_by_any_way_to_the_folder(
+    tmp_path, monkeypatch, source, arrays, assert_whole
+):
     slices = export(source, tmp_path / "out" / "checkpoint", FOUR)
     beside = tmp_path / "out" / "strategy"
     beside.mkdir()
@@ -311,125 +300,21 @@ def test_the_strategy_beside_is_found_by_any_way_to_the_folder(tmp_path, monkeyp
     (tmp_path / "link").symlink_to(slices)
     for folder, path in ((slices, "."), (slices / "rank_0", ".."), (tmp_path, "link")):
         monkeypatch.chdir(folder)
-        found = assert_whole(path, arrays)
+        found = assert_whole(path, arrays, OPTIONS)
         assert found.form.endswith(f"placed by the strategy {STRATEGY_FILE}"), path
         assert not any("official rule" in note for note in found.notes)
     (beside / STRATEGY_FILE).unlink()
     assert found.notes + ("no strategy file in the folder or beside it: the official rule is assumed",) == (
-        assert_whole(slices, arrays).notes
+        assert_whole(slices, arrays, OPTIONS).notes
     )
 
 
-def test_unified_files_need_no_strategy(tmp_path, source, arrays):
+def test_unified_files_need_no_strategy(tmp_path, source, arrays, assert_whole):
     export_unified(source, tmp_path / "unified", limits=QUIET)
     options = OpenOptions(model=MODEL, strategy=tmp_path / "strategy.ckpt")
     with pytest.raises(CheckpointError, match="unified safetensors, .* no strategy .* leave --strategy"):
         open_source(tmp_path / "unified", options)
     assert_whole(tmp_path / "unified", arrays, dataclasses.replace(options, shared=True))
-
-
-# The official 200B: class PANGUALPHAPipeline, 16 stages, a folder a training rank, weights and moments.
-DEEP = ModelConfig(96, 16, num_layers=16, num_heads=2, seq_length=8, norm_order="query_then_norm")
-SIXTEEN = ParallelPlan(dp=2, tp=2, pp=16, micro_batches=16, optimizer_parallel="level1", vocab_parallel=False)
-
-
-@pytest.fixture(scope="module")
-def deep(tmp_path_factory):
-    rng, shapes = np.random.default_rng(1), parameter_shapes(DEEP)
-    weights = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
-    moments = {f"adam_{kind}.{name}": array * 2 for kind in "mv" for name, array in weights.items()}
-    return {"model": weights, "optimizer": moments}
-
-
-def save_official(folder, arrays, plan):
-    """Every rank's file by the official names, the tied table on the last stage, too; strategies by rank."""
-    import mindspore as ms
-
-    from pangu_alpha.checkpoint.foreign.mindspore.strategy_file import Cut, strategy_bytes
-
-    axes = {"dense": (0,), "attention.projection.weight": (0,), "mapping.weight": (1,), "mapping.bias": (0,)}
-    axes["output.projection.weight"] = (0,)
-    (folder / "strategy").mkdir(parents=True)
-    for stage in range(plan.pp):
-        named = {name: array for name, array in arrays.items() if stage in stages_of(name, plan.pp)}
-        cuts = {}
-        for name, array in named.items():
-            axis = next((one[0] for part, one in axes.items() if part in name), None)
-            over = tuple((0,) if one == axis else () for one in range(array.ndim))
-            cuts[name] = Cut((plan.dp, plan.tp), over, plan.dp if axis is not None else 1)
-        for place in range(plan.dp * plan.tp):
-            rank = stage * plan.dp * plan.tp + place
-            (folder / "strategy" / f"strategy_rank_{rank}.ckpt").write_bytes(strategy_bytes({stage: cuts}))
-            own = []
-            for name, array in named.items():
-                axis = next((one[0] for part, one in axes.items() if part in name), None)
-                if axis is not None:
-                    array = np.split(np.split(array, plan.tp, axis)[place % plan.tp], plan.dp)[
-                        place // plan.tp
-                    ]
-                own.append({"name": name, "data": ms.Tensor(array)})
-            own.append({"name": "global_step", "data": ms.Tensor(np.array([5], np.int32))})
-            (folder / f"rank_{rank}").mkdir()
-            path = folder / f"rank_{rank}" / "PANGUALPHA-1_5.ckpt"
-            ms.save_checkpoint(own, str(path), append_dict={"epoch_num": 1, "step_num": 5})
-
-
-def stages_of(name, stages):
-    base = name.removeprefix("adam_m.").removeprefix("adam_v.")
-    if base.startswith("backbone.blocks."):
-        return [int(base.split(".")[2])]
-    if base == "embedding_table":
-        return [0, stages - 1]
-    return [0] if "position_embedding" in base else [stages - 1]
-
-
-def test_the_16_stages_of_the_200b_class(cpu, tmp_path, deep):
-    from pangu_alpha.checkpoint.foreign.mindspore.released import released_names
-
-    official = {}
-    for ours, (theirs, flip) in released_names(DEEP).items():
-        for prefix, stem in (("", "model"), ("adam_m.", "optimizer"), ("adam_v.", "optimizer")):
-            array = deep[stem][prefix + ours]
-            official[prefix + theirs] = np.ascontiguousarray(array.T) if flip else array
-    save_official(tmp_path, official, SIXTEEN)
-    options = OpenOptions(model=DEEP)
-    for strategy in (True, False):
-        if not strategy:
-            (tmp_path / "strategy").rename(tmp_path / "aside")
-        found = assert_whole(tmp_path, deep, options)
-        assert found.manifest.step == 5
-        assert found.manifest.config["model"]["norm_order"] == "query_then_norm"
-        assert found.form.startswith("MindSpore's slices of 64 ranks, placed by")
-        assert ("strategy_rank_0.ckpt" in found.form) == strategy
-        assert "on several stages, read from the first: embedding_table" in found.notes[0]
-        assert any(note.startswith("left aside: global_step") for note in found.notes)
-    # The last stage of another save: the tied table tells, which is on the first, too.
-    for rank in range(60, 64):
-        spoil(tmp_path / f"rank_{rank}" / "PANGUALPHA-1_5.ckpt", ["embedding_table"])
-    with pytest.raises(CheckpointError) as caught:
-        open_source(tmp_path, options)
-    named = [line for line in str(caught.value).splitlines() if "embedding_table is not the others'" in line]
-    assert [f"rank_{rank}/" in line for rank, line in zip(range(60, 64), named, strict=True)] == [True] * 4
-
-
-def test_one_rank_of_a_pipeline_is_told(tmp_path, deep):
-    plan = ParallelPlan(dp=2, tp=2, pp=4, micro_batches=4)
-    path = tmp_path / "step_00000007"
-    write_checkpoint(path, deep, Manifest(7, 70, {"model": to_mapping(DEEP)}))
-    slices = export(open_source(path), tmp_path / "slices", plan, "official")
-    spoil(slices / "rank_10" / "pangu_alpha.ckpt")
-    for _ in ("with the strategy", "without"):
-        with pytest.raises(CheckpointError, match=r"rank_10/pangu_alpha.ckpt: its \S+ is not the others'"):
-            open_source(slices, OpenOptions(model=DEEP))
-        (slices / STRATEGY_FILE).unlink(missing_ok=True)
-
-
-def spoil(file, names=None):
-    """Changes the first number of some tensors of a .ckpt, of all if none are named."""
-    content, tensors = bytearray(file.read_bytes()), read_ckpt(file).tensors
-    for name in names or tensors:
-        content[tensors[name].extents[0][0]] ^= 1
-    file.write_bytes(content)
 
 
 def test_names_of_2023_and_caches(cpu, tmp_path, source, arrays):

@@ -95,6 +95,26 @@ def test_plans_drawn_at_random():
             tried += 1
 
 
+def test_what_does_not_matter_is_not_computed_again(monkeypatch):
+    """A search asks for the calls of thousands of jobs, most of which differ in one decision only."""
+    asked = []
+
+    class Counted(Formulas):
+        def __init__(self, *given):
+            asked.append(given)
+            super().__init__(*given)
+
+    monkeypatch.setattr(demands, "Formulas", Counted)
+    shape = Shape.of(ModelConfig(101, 32, 8, 8, seq_length=16))  # which no other test asks for
+    job = Job(shape, 2, dp=4, tp=2, pp=4, micro_batches=4)
+    demands.Demands(job).passes_of_layer("full")
+    first = len(asked)
+    for sharding in ("level1", "level2"):
+        other = dataclasses.replace(job, sharding=sharding, optimizer_threshold=0)
+        assert demands.Demands(other).passes_of_layer("full") == demands.Demands(job).passes_of_layer("full")
+    assert len(asked) == first > 0
+
+
 def test_what_the_formulas_do_not_know():
     job = Job(Shape.of(ModelConfig(64, 32, 2, 4)))
     assert demands.describes(job)

@@ -11,9 +11,10 @@ from pangu_alpha.cluster.tables.rank_table import Device, RankTable, Server
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.network.parameters import parameter_shapes
+from pangu_alpha.parallel.layout import layouts
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.proof.checks.stages import together
-from pangu_alpha.proof.checks.traffic import Call, Demand, Formulas, axis_name
+from pangu_alpha.proof.checks.traffic import Call, Demand, Formulas, axis_name, holders
 from pangu_alpha.proof.checks.traffic_check import Seen, check
 from pangu_alpha.proof.dry_run.compile import compile_rank
 from pangu_alpha.proof.dry_run.job import Job
@@ -104,6 +105,30 @@ def test_axes_are_called_as_the_mesh_calls_their_groups(mesh, axes, name):
     if name:
         ranks = [rank for rank in range(mesh.size) if mesh.stage_of(rank) == 0]
         assert mesh.axis_of(ranks) == name
+
+
+@pytest.mark.parametrize("degrees", [(4, 2, 2), (4, 1, 1), (2, 4, 1), (1, 4, 2), (1, 2, 1)])
+@pytest.mark.parametrize("vocab_parallel", [True, False])
+def test_holders_are_the_ranks_of_a_stage_with_the_same_slice(degrees, vocab_parallel):
+    dp, tp, pp = degrees
+    plan = ParallelPlan(dp=dp, tp=tp, pp=pp, micro_batches=pp, vocab_parallel=vocab_parallel)
+    mesh = Mesh.of(plan)
+    for layout in layouts(MODEL, plan).values():
+        ranks = mesh.stage_ranks(layout.stage)
+        group = [rank for rank in ranks if layout.start(plan, rank) == layout.start(plan, ranks[0])]
+        assert holders(layout, plan) == (mesh.axis_of(group) if len(group) > 1 else "")
+
+
+def test_the_formulas_do_not_walk_through_the_ranks(monkeypatch):
+    plan = ParallelPlan(dp=8192, tp=8, optimizer_parallel="level1", optimizer_threshold=0)
+
+    def walked(*_):
+        raise AssertionError("a plan of 65,536 devices is priced without looking at each of them")
+
+    monkeypatch.setattr(Mesh, "digits", walked)
+    monkeypatch.setattr(Mesh, "coordinates", walked)
+    axes = {each.call.axis for each in Formulas(MODEL, plan, 1, "float16", 0).updates()}
+    assert axes == {"dp", "world"}
 
 
 def test_check_names_what_is_missing_and_what_no_formula_asks_for():

@@ -53,18 +53,18 @@ class _Grid(NamedTuple):
     saturates: bool
 
     @classmethod
-    def of(cls, job: Job, micro_batch: int, sequence_parallel: bool, saturates: bool) -> _Grid:
+    def of(cls, job: Job, saturates: bool) -> _Grid:
         """Extracts what a job's calls depend on; all middle stages of a pipeline are alike."""
         return cls(
             job.shape,
-            micro_batch,
+            job.micro_batch,
             job.dp,
             job.tp,
             min(job.pp, _STAGES),
             job.micro_batches,
             job.sharding,
             job.optimizer_threshold,
-            sequence_parallel,
+            job.sequence_parallel,
             job.vocab_parallel,
             saturates,
         )
@@ -107,9 +107,11 @@ class Demands:
     """
 
     def __init__(self, job: Job, saturates: bool = False) -> None:
-        self._passes = _Grid.of(job, job.micro_batch, job.sequence_parallel, saturates)
-        # Updates do not depend on the rows of activations; fixed values let more jobs share the cache.
-        self._updates = _Grid.of(job, 1, False, saturates)
+        grid = _Grid.of(job, saturates)
+        # Passes do not depend on how the optimizer is sharded, nor updates on the rows of activations; fixed
+        # values let more jobs share the cache.
+        self._passes = grid._replace(sharding="none", threshold=0)
+        self._updates = grid._replace(micro_batch=1, sequence_parallel=False)
 
     def passes(self, first: bool, last: bool) -> Calls:
         """Calls of the micro-batches' passes through a stage's ends, without its layers.

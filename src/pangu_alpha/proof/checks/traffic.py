@@ -20,10 +20,9 @@ from typing import NamedTuple
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.network.parameters import ParameterSpec, parameter_table
-from pangu_alpha.network.rows import Axes
 from pangu_alpha.parallel.axes import single
 from pangu_alpha.parallel.layout import Layout, layouts
-from pangu_alpha.parallel.mesh import AXES, Mesh
+from pangu_alpha.parallel.mesh import AXES, STAGE_AXES, Mesh
 
 _SIZES = {"float32": 4, "int32": 4, "float16": 2, "bfloat16": 2}
 ACTIVATION, TABLE = "stage to stage: activations", "tied table: first and last stage"
@@ -324,15 +323,15 @@ def axis_name(mesh: Mesh, axes: Iterable[str]) -> str:
 
 def holders(layout: Layout, plan: ParallelPlan) -> str:
     """The name that Mesh.axis_of gives to the devices of a stage with the same slice; "" for one device."""
-    return _holders(layout.axes, plan)
+    cutting = itertools.chain.from_iterable(single(axis, plan) for axis in layout.axes)
+    return _holders(frozenset(cutting), Mesh.of(plan))
 
 
-@functools.lru_cache(
-    1 << 10
-)  # a plan's parameters are cut in a few ways, and its stages have thousands of ranks
-def _holders(axes: Axes, plan: ParallelPlan) -> str:
-    cutting = set(itertools.chain.from_iterable(single(axis, plan) for axis in axes))
-    mesh = Mesh.of(plan)
+@functools.lru_cache(1 << 10)  # with a found table it walks through a stage's ranks, which may be thousands
+def _holders(cutting: frozenset[str], mesh: Mesh) -> str:
+    """See `holders`; `cutting` are the axes of the grid over which the parameter is cut."""
+    if not mesh.tensor:
+        return axis_name(mesh, set(STAGE_AXES) - cutting)
     group = [rank for rank in mesh.stage_ranks(0) if not any(mesh.digits(rank)[axis] for axis in cutting)]
     return mesh.axis_of(group) if len(group) > 1 else ""
 

@@ -26,8 +26,8 @@ from pangu_alpha.checkpoint.foreign.mindspore.protobuf_wire import (
 )
 from pangu_alpha.checkpoint.moving.copying import Slot, TargetFile
 from pangu_alpha.checkpoint.moving.reading import stored_dtype
-from pangu_alpha.checkpoint.naming import as_source
 from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.renaming import as_source
 from pangu_alpha.checkpoint.tensors import Piece, Source, Stored, whole
 from pangu_alpha.checkpoint.untrusted import MOST_AXES, check_file, few, is_shape, shape_text
 from pangu_alpha.files.shown import quoted, shown_name

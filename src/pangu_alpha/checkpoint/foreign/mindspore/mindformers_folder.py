@@ -11,9 +11,9 @@ from typing import Any
 
 from pangu_alpha.checkpoint.foreign.mindspore.ckpt_file import read_ckpt
 from pangu_alpha.checkpoint.foreign.torch.ports import END_OF_DOCUMENT
-from pangu_alpha.checkpoint.naming import as_source, given_model
 from pangu_alpha.checkpoint.native.tensor_file import CheckpointError, UnclearError
 from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.renaming import as_source, given_model
 from pangu_alpha.checkpoint.tensors import Piece, Source, Stored, whole
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.schema import build

@@ -16,19 +16,13 @@ from pathlib import Path
 
 from numpy.lib import format as npy
 
-from pangu_alpha.checkpoint.errors import CheckpointError
+from pangu_alpha.checkpoint.errors import CheckpointError, refuse
+from pangu_alpha.checkpoint.foreign.mindspore.assembly import SliceFile, assemble
 from pangu_alpha.checkpoint.foreign.mindspore.rank_saves import ranges
 from pangu_alpha.checkpoint.foreign.mindspore.released import SHARED, TABLES
-from pangu_alpha.checkpoint.foreign.mindspore.slices import (
-    SliceFile,
-    assemble,
-    blaming,
-    find_strategy,
-    read_slices,
-    refuse,
-)
-from pangu_alpha.checkpoint.naming import as_source
+from pangu_alpha.checkpoint.foreign.mindspore.slices import blaming, find_strategy, read_slices
 from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.renaming import as_source
 from pangu_alpha.checkpoint.tensors import Piece, Source, Stored, whole
 from pangu_alpha.checkpoint.untrusted import check_file, is_shape, shape_text
 

@@ -25,16 +25,16 @@ from pangu_alpha.checkpoint.foreign.torch.ports import (
     tensors_of,
 )
 from pangu_alpha.checkpoint.foreign.torch.torch_file import (
-    Inert,
     TorchTensor,
     flatten,
     is_torch_file,
     read_torch_file,
 )
+from pangu_alpha.checkpoint.foreign.torch.torch_pickle import Inert
 from pangu_alpha.checkpoint.foreign.torch.wrappers import unwrapped
 from pangu_alpha.checkpoint.moving.reading import read_box
-from pangu_alpha.checkpoint.naming import MOST_PADDING, given_model
 from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.renaming import MOST_PADDING, given_model
 from pangu_alpha.checkpoint.sizes import FEED_FORWARD, FIELDS, Statement, layer_count, matrix, stated
 from pangu_alpha.checkpoint.tensors import Box, Source, Stored
 from pangu_alpha.checkpoint.untrusted import few

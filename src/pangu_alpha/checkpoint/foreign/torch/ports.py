@@ -14,10 +14,11 @@ from typing import Any
 
 from pangu_alpha.checkpoint.errors import CheckpointError, UnclearError
 from pangu_alpha.checkpoint.foreign.torch.torch_file import flatten, is_torch_file, read_torch_file
-from pangu_alpha.checkpoint.naming import VOCABULARY, given_model, vocabulary_digest
+from pangu_alpha.checkpoint.naming import VOCABULARY
 from pangu_alpha.checkpoint.native.format import Manifest, compare_tensors
 from pangu_alpha.checkpoint.native.tensor_file import locate_tensors, read_metadata
 from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.checkpoint.renaming import given_model, vocabulary_digest
 from pangu_alpha.checkpoint.sizes import (
     FIELDS,
     Statement,

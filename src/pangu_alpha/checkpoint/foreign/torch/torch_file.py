@@ -1,11 +1,10 @@
 """Reads files of torch.save without torch: which tensor lies at which bytes. Runs no code that a file names.
 
-An Unpickler that knows a fixed list of names reads the pickle inside, and makes inert objects for them.
+Knows the zip around the pickle and the numbers; torch_pickle reads the pickle.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import pickle
@@ -19,45 +18,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pangu_alpha.checkpoint.errors import CheckpointError
+from pangu_alpha.checkpoint.foreign.torch.torch_pickle import PICKLE_ERRORS, Storage, Unpickler
 from pangu_alpha.checkpoint.tensors import Piece, Stored, whole
 from pangu_alpha.checkpoint.untrusted import are_sizes, check_file, is_shape, shape_text
 from pangu_alpha.files.shown import quoted, shown
 
-# torch's storage classes -> numpy's name of the type, or "bfloat16"
-_STORAGES = {
-    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16",
-    "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
-}  # fmt: skip
-_REBUILDERS = ("_rebuild_tensor", "_rebuild_tensor_v2")
-_NUMPY = ("_reconstruct", "scalar")
-# What else lies in such files beside the weights: arguments of the program, types, states of generators.
-_INERT = {
-    ("argparse", "Namespace"), ("torch", "Size"), ("torch", "device"), ("_codecs", "encode"),
-    ("numpy", "dtype"), ("numpy", "ndarray"),
-    *(("torch", name) for name in ("float16", "float32", "float64", "bfloat16", "int32", "int64", "uint8")),
-    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in _NUMPY),
-}  # fmt: skip
 # The magic number 0x1950A86A20F9469CFC6C as a pickle, the first bytes of files of torch before 1.6.
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 # Raised by zipfile for damaged, encrypted and unknown archives.
 _ZIP_ERRORS = (
     OSError, zipfile.BadZipFile, RuntimeError, ValueError, OverflowError, EOFError, zlib.error, struct.error,
 )  # fmt: skip
-# Raised by pickle's Python interpreter for bytes that are not a pickle.
-_PICKLE_ERRORS = (
-    pickle.UnpicklingError, LookupError, AttributeError, TypeError, ValueError, EOFError, AssertionError,
-    struct.error, ArithmeticError, NameError, MemoryError, RecursionError,
-)  # fmt: skip
 # Python's objects take up to some 80 bytes for one byte of the pickle, which the zip may have compressed a
 # thousandfold. So the pickle's size is limited, absolutely and by a share of the file's size.
 _SMALL_PICKLE, _SHARE, _MOST_PICKLE = 1 << 20, 64, 16 << 20  # bytes; a checkpoint's has some 200 a tensor
 _DEEPEST = 50  # mappings in mappings
 _MOST_LETTERS = 4 << 20  # of all names together, joined by dots
-# Whole numbers below it have different hashes; equal ones would turn a mapping into a linear search.
-_MOST_KEY = 1 << 60
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile decompresses the others without a bound
-_MOST_ARGUMENTS = 1 << 20  # of all calls; one tuple may be passed to as many calls as there are bytes
 
 
 class TorchTensor(NamedTuple):
@@ -79,39 +56,6 @@ class TorchTensor(NamedTuple):
         """Returns the tensor as a single piece."""
         where = ((self.offset, self.bytes),)
         return Stored(self.shape, (Piece(whole(self.shape), self.file, where, self.dtype, label=label),))
-
-
-class _Mapping(dict):
-    """Replaces OrderedDict.
-
-    Cannot copy another mapping and has no attributes, so that its size is bounded by the pickle's.
-    """
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def __setstate__(self, _: Any) -> None:
-        """Ignores a module's _metadata."""
-
-
-class Inert:
-    """Replaces an object of the file that is not a tensor; keeps its arguments and does nothing."""
-
-    arguments: tuple[Any, ...]
-    state: Any
-
-    def __new__(cls, *arguments: Any, **_: Any) -> Inert:
-        made = super().__new__(cls)
-        made.arguments, made.state = arguments, None
-        return made
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def extend(self, _: Any) -> None:
-        """Ignores items that pickle appends to it as to a list."""
 
 
 def is_torch_file(path: Path) -> bool:
@@ -202,10 +146,10 @@ class _Archive:
         with self._archive.open(self._pickle) as entry:
             data = entry.read(size)  # a bare `read` would decompress more than the stated size
         try:
-            value = _Unpickler(io.BytesIO(data), self).load()
+            value = Unpickler(data, self.tensor, self.refuse).load()
         except CheckpointError:
             raise
-        except _PICKLE_ERRORS as error:
+        except PICKLE_ERRORS as error:
             raise self.refuse(f"its pickle is damaged ({_words(error)})") from error
         self._check_names(value)
         return value
@@ -233,7 +177,7 @@ class _Archive:
 
     def tensor(self, storage: Any, first: int, shape: Any, strides: Any) -> TorchTensor:
         """Returns a view of a storage, as torch's functions rebuild it."""
-        if not isinstance(storage, _Storage):
+        if not isinstance(storage, Storage):
             raise self.refuse("a tensor of something that is no storage")
         shape, strides = tuple(shape), tuple(strides)
         if not (is_shape(shape) and are_sizes((first, *strides)) and len(strides) == len(shape)):
@@ -267,127 +211,6 @@ class _Archive:
                 raise self.refuse(f"{quoted(info.filename)} ends behind the file's end: cut short")
             self._places[key] = begin, info.file_size
         return self._places[key]
-
-
-# Named tuples, because a pickle can set attributes of any object that has a __dict__.
-class _Storage(NamedTuple):
-    key: str
-    dtype: str
-
-
-class _StorageType(NamedTuple):
-    dtype: str
-
-
-# The one in Python: damaged bytes cannot reach memory through it. Its stack and methods have no stated types.
-_PythonUnpickler: Any = pickle._Unpickler
-
-
-class _Unpickler(_PythonUnpickler):
-    """Makes plain values, TorchTensor and Inert: `find_class` is its only way to anything else."""
-
-    def __init__(self, data: io.BytesIO, archive: _Archive) -> None:
-        super().__init__(data)
-        self._archive = archive
-        self._arguments = 0  # passed to calls so far
-        self._inert: dict[str, type[Inert]] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return _Mapping
-        if module == "torch" and name in _STORAGES:
-            return _StorageType(_STORAGES[name])
-        if module == "torch._utils" and name in _REBUILDERS:
-            return self._rebuild
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda tensor, *_: tensor
-        if (module, name) in _INERT:
-            if name not in self._inert:
-                self._inert[name] = type(name, (Inert,), {})
-            return self._inert[name]
-        raise self._archive.refuse(
-            f"its pickle names {shown(module, 80)}.{shown(name, 80)}, which is not needed for weights; "
-            "nothing was run; load it where you trust it and save the weights alone: "
-            "torch.save(state_dict, NEW)"
-        )
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        if not isinstance(pid, tuple) or not 3 <= len(pid) <= 8:
-            raise pickle.UnpicklingError("refers to something that is no storage of torch")
-        kind, storage, key, *_ = pid
-        if kind != "storage" or not isinstance(storage, _StorageType) or not isinstance(key, str):
-            raise pickle.UnpicklingError("refers to something that is no storage of torch")
-        return _Storage(key, storage.dtype)
-
-    def _rebuild(self, storage: Any, first: int, shape: Any, strides: Any, *_: Any) -> TorchTensor:
-        return self._archive.tensor(storage, first, shape, strides)
-
-    def _refuse_keys(self, keys: list[Any]) -> None:
-        # The hash of a tuple visits all it contains: nested tuples could take for ever or overflow the stack.
-        if any(isinstance(key, tuple) for key in keys):
-            raise pickle.UnpicklingError("a key that is a tuple")
-        if any(isinstance(key, int) and abs(key) >= _MOST_KEY for key in keys):
-            raise pickle.UnpicklingError("a key that is a number beyond all counting")
-
-    def load_setitem(self) -> None:
-        self._refuse_keys(self.stack[-2:-1])
-        super().load_setitem()
-
-    def load_setitems(self) -> None:
-        self._refuse_keys(self.stack[::2])
-        super().load_setitems()
-
-    def load_dict(self) -> None:
-        self._refuse_keys(self.stack[::2])
-        super().load_dict()
-
-    def _count_arguments(self, given: Any) -> None:
-        self._arguments += len(given)
-        if self._arguments > _MOST_ARGUMENTS:
-            raise pickle.UnpicklingError("calls of more arguments than any weights need")
-
-    def load_reduce(self) -> None:
-        self._count_arguments(self.stack[-1])
-        super().load_reduce()
-
-    def load_newobj(self) -> None:
-        self._count_arguments(self.stack[-1])
-        super().load_newobj()
-
-    def load_newobj_ex(self) -> None:
-        self._count_arguments(self.stack[-1])
-        self._count_arguments(self.stack[-2])
-        super().load_newobj_ex()
-
-    def load_put(self) -> None:
-        # By a decimal number; the memo is a mapping, too.
-        number = int(self.readline())
-        if not 0 <= number < _MOST_KEY:
-            raise pickle.UnpicklingError("a number of a memo beyond all counting")
-        self.memo[number] = self.stack[-1]
-
-    def load_build(self) -> None:
-        if not isinstance(self.stack[-2], Inert | _Mapping):
-            raise pickle.UnpicklingError("a state for something that takes none")
-        super().load_build()
-
-    def load_other(self) -> None:
-        raise pickle.UnpicklingError("a set or a bytearray, which are no weights")
-
-    # By opcode, as pickle finds its methods. Python 3.11 makes a bytearray of any length before it reads it.
-    dispatch = _PythonUnpickler.dispatch | {
-        pickle.SETITEM[0]: load_setitem,
-        pickle.SETITEMS[0]: load_setitems,
-        pickle.DICT[0]: load_dict,
-        pickle.BUILD[0]: load_build,
-        pickle.PUT[0]: load_put,
-        pickle.REDUCE[0]: load_reduce,
-        pickle.NEWOBJ[0]: load_newobj,
-        pickle.NEWOBJ_EX[0]: load_newobj_ex,
-        pickle.BYTEARRAY8[0]: load_other,
-        pickle.EMPTY_SET[0]: load_other,
-        pickle.FROZENSET[0]: load_other,
-    }
 
 
 def _contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:

@@ -1,7 +1,7 @@
 """Compiles the kernels in `source` once for this machine, and keeps the library for later processes.
 
 The library has each loop for several kinds of x86-64 processors and chooses when it is loaded. Where there is
-no compiler, or no oneDNN, there are no kernels, and MindSpore's operators do the work.
+no compiler there are no kernels, and MindSpore's operators do the work.
 """
 
 from __future__ import annotations
@@ -18,10 +18,20 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import mindspore
+from mindspore._c_expression import RuntimeConf
+from mindspore.device_context.cpu import op_tuning
 
 SOURCES = Path(__file__).parent / "source"
-FLAGS = ("-O3", "-std=c++20", "-fPIC", "-shared", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math")
+FLAGS = (
+    "-O3",
+    "-std=c++20",
+    "-fPIC",
+    "-shared",
+    "-fopenmp-simd",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+)
 _X86 = ("-mprefer-vector-width=512",)
 _SWITCH = "PANGU_KERNELS"
 
@@ -46,7 +56,7 @@ def library() -> Path | None:
         return None
     try:
         found = build(Path.home() / ".cache" / "pangu_alpha" / "kernels")
-        check(found)
+        start(found)
     except NoKernelsError as error:
         warnings.warn(f"no kernels of our own, so MindSpore's operators compute: {error}", stacklevel=3)
         return None
@@ -82,20 +92,24 @@ def build(cache: Path, flags: tuple[str, ...] = ()) -> Path:
     return target
 
 
-def check(path: Path) -> None:
-    """Loads a library, and computes one product with it.
+def start(path: Path) -> None:
+    """Loads a library, and gives it as many threads as OMP_NUM_THREADS says, else one for each core.
+
+    The kernels have threads of their own. Those of MindSpore would wait for work on the same cores,
+    so there is only one of them from here on, unless somebody has chosen their number.
 
     Raises:
-        NoKernelsError: It does not load, or has no oneDNN.
+        NoKernelsError: It does not load, or is not a library of kernels.
     """
+    # MindSpore sets OMP_NUM_THREADS for the C functions of the process; os.environ has what the user said.
+    wish = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(wish) if wish.isdecimal() else len(os.sched_getaffinity(0))
     try:
-        # The kernels look for oneDNN among what is loaded, by its name.
-        ctypes.CDLL(str(Path(mindspore.__file__).parent / "lib" / "libdnnl.so.3"))
-        ready = ctypes.CDLL(str(path)).pangu_kernels_ready
+        ctypes.CDLL(str(path)).pangu_use_threads(threads)
     except (OSError, AttributeError) as error:
         raise NoKernelsError(f"{error}") from error
-    if ready():
-        raise NoKernelsError("the oneDNN library of this MindSpore has no dnnl_sgemm")
+    if not RuntimeConf.get_instance().is_op_threads_num_configured():
+        op_tuning.threads_num(1)
 
 
 def _compile(command: list[str]) -> None:

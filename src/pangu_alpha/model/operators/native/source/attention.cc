@@ -16,11 +16,11 @@ namespace {
 constexpr int64_t kQueries = 64;  // queries of a block
 constexpr float kMasked = -10000.0f;
 
-FOR_EACH_PROCESSOR void softmax(float* row, const float* mask, int64_t count) {
+FOR_EACH_PROCESSOR void softmax(float* row, float scale, const float* mask, int64_t count) {
     float largest = -INFINITY;
 #pragma omp simd reduction(max : largest)
     for (int64_t j = 0; j < count; ++j) {
-        row[j] += (1.0f - mask[j]) * kMasked;
+        row[j] = row[j] * scale + (1.0f - mask[j]) * kMasked;
         largest = largest > row[j] ? largest : row[j];
     }
     float sum = 0;
@@ -51,13 +51,13 @@ FOR_EACH_PROCESSOR void scores_gradient(const float* weights, float* dweights, f
 }
 
 // The scores and the result of one query, without the preparations of a matrix product.
-FOR_EACH_PROCESSOR void dots(const float* query, const float* key, int64_t stride, int64_t size, float scale,
-                             int64_t keys, float* scores) {
+FOR_EACH_PROCESSOR void dots(const float* query, const float* key, int64_t stride, int64_t size, int64_t keys,
+                             float* scores) {
     for (int64_t j = 0; j < keys; ++j) {
         float sum = 0;
 #pragma omp simd reduction(+ : sum)
         for (int64_t c = 0; c < size; ++c) sum += query[c] * key[j * stride + c];
-        scores[j] = sum * scale;
+        scores[j] = sum;
     }
 }
 
@@ -84,12 +84,6 @@ Range visible(const float* mask, int64_t queries, int64_t keys) {
         all = {std::min(all.first, first), std::max(all.end, end)};
     }
     return all;
-}
-
-float* scratch(int which, int64_t size) {
-    static thread_local std::vector<float> kept[2];
-    if (static_cast<int64_t>(kept[which].size()) < size) kept[which].resize(size);
-    return kept[which].data();
 }
 
 // One call of a kernel: the tensors and sizes that all heads and blocks share.
@@ -126,18 +120,16 @@ struct Setting {
     }
 
     // Weights [height, width] of a block, before dropout.
-    bool weights(int64_t row, int64_t first, int64_t head, Range seen, float* result) const {
+    void weights(int64_t row, int64_t first, int64_t head, Range seen, float* result) const {
         const int64_t width = seen.end - seen.first;
         const float* const q = query + at(row, first, queries, head);
         const float* const k = key + at(row, seen.first, keys, head);
-        bool good = true;
         if (queries == 1)
-            dots(q, k, hidden, head_size, scale(), width, result);
+            dots(q, k, hidden, head_size, width, result);
         else
-            good = multiply(height(first), width, head_size, scale(), {q, hidden}, {k, hidden, true}, 0, result, width);
+            multiply(height(first), width, head_size, {q, hidden}, {k, hidden, true}, false, result, width);
         for (int64_t i = 0; i < height(first); ++i)
-            softmax(result + i * width, mask + (row * queries + first + i) * keys + seen.first, width);
-        return good;
+            softmax(result + i * width, scale(), mask + (row * queries + first + i) * keys + seen.first, width);
     }
 
     // Applies the dropout of a block to x [height, width], which may be y.
@@ -151,21 +143,20 @@ struct Setting {
     }
 };
 
-bool forward(const Setting& all, int64_t row, int64_t head, int64_t block, float* out) {
+void forward(const Setting& all, int64_t row, int64_t head, int64_t block, float* out) {
     const int64_t first = block * kQueries;
     const Range seen = all.ranges[row * all.blocks + block];
     const int64_t width = seen.end - seen.first;
-    float* const weights = scratch(0, kQueries * all.keys);
-    const bool good = all.weights(row, first, head, seen, weights);
+    float* const weights = scratch(Use::weights, kQueries * all.keys);
+    all.weights(row, first, head, seen, weights);
     if (all.rows) all.dropped(row, first, head, seen, weights, weights);
     const float* const value = all.value + all.at(row, seen.first, all.keys, head);
     float* const result = out + all.at(row, first, all.queries, head);
     if (all.queries == 1) {
         mix(weights, value, all.hidden, all.head_size, width, result);
-        return good;
+        return;
     }
-    return multiply(all.height(first), all.head_size, width, 1, {weights, width}, {value, all.hidden}, 0, result,
-                    all.hidden) && good;
+    multiply(all.height(first), all.head_size, width, {weights, width}, {value, all.hidden}, false, result, all.hidden);
 }
 
 void clear(float* x, int64_t rows, int64_t columns, int64_t stride) {
@@ -173,35 +164,32 @@ void clear(float* x, int64_t rows, int64_t columns, int64_t stride) {
 }
 
 // The gradients of one head of one row of the batch.
-bool backward(const Setting& all, int64_t row, int64_t head, const float* dout, float* dquery, float* dkey,
+void backward(const Setting& all, int64_t row, int64_t head, const float* dout, float* dquery, float* dkey,
               float* dvalue) {
     const int64_t hidden = all.hidden, size = all.head_size, start = all.at(row, 0, all.keys, head);
     clear(dkey + start, all.keys, size, hidden);
     clear(dvalue + start, all.keys, size, hidden);
-    float* const weights = scratch(0, 2 * kQueries * all.keys);
+    float* const weights = scratch(Use::weights, 2 * kQueries * all.keys);
     float* const kept = weights + kQueries * all.keys;  // weights after dropout
-    float* const dweights = scratch(1, kQueries * all.keys);
-    bool good = true;
+    float* const dweights = scratch(Use::gradients, kQueries * all.keys);
     for (int64_t block = 0; block < all.blocks; ++block) {
         const int64_t first = block * kQueries, height = all.height(first);
         const Range seen = all.ranges[row * all.blocks + block];
         const int64_t width = seen.end - seen.first, keys_at = all.at(row, seen.first, all.keys, head);
         const int64_t queries_at = all.at(row, first, all.queries, head);
-        good = all.weights(row, first, head, seen, weights) && good;
+        all.weights(row, first, head, seen, weights);
         if (all.rows) all.dropped(row, first, head, seen, weights, kept);
         const Matrix out_gradient{dout + queries_at, hidden};
-        good = multiply(width, size, height, 1, {all.rows ? kept : weights, width, true}, out_gradient, 1,
-                        dvalue + keys_at, hidden) && good;
-        good = multiply(height, width, size, 1, out_gradient, {all.value + keys_at, hidden, true}, 0, dweights, width) && good;
+        multiply(width, size, height, {all.rows ? kept : weights, width, true}, out_gradient, true, dvalue + keys_at,
+                 hidden);
+        multiply(height, width, size, out_gradient, {all.value + keys_at, hidden, true}, false, dweights, width);
         if (all.rows) all.dropped(row, first, head, seen, dweights, dweights);
         for (int64_t i = 0; i < height; ++i)
             scores_gradient(weights + i * width, dweights + i * width, all.scale(), width);
-        good = multiply(height, size, width, 1, {dweights, width}, {all.key + keys_at, hidden}, 0, dquery + queries_at,
-                        hidden) && good;
-        good = multiply(width, size, height, 1, {dweights, width, true}, {all.query + queries_at, hidden}, 1,
-                        dkey + keys_at, hidden) && good;
+        multiply(height, size, width, {dweights, width}, {all.key + keys_at, hidden}, false, dquery + queries_at, hidden);
+        multiply(width, size, height, {dweights, width, true}, {all.query + queries_at, hidden}, true, dkey + keys_at,
+                 hidden);
     }
-    return good;
 }
 
 }  // namespace
@@ -211,12 +199,11 @@ KERNEL(Attention) {
     ARGUMENTS;
     const Setting all(given, 5, count == 10);
     float* const out = given.floats(count - 1);
-    std::atomic<bool> good{true};
     for_each(all.batch * all.num_heads * all.blocks, [&](int64_t i) {
         const int64_t item = i / all.blocks;
-        if (!forward(all, item / all.num_heads, item % all.num_heads, i % all.blocks, out)) good = false;
+        forward(all, item / all.num_heads, item % all.num_heads, i % all.blocks, out);
     });
-    return !good;
+    return 0;
 }
 
 // (query, key, value, mask, heads, dout, and with dropout as above) -> dquery, dkey, dvalue
@@ -224,13 +211,11 @@ KERNEL(AttentionGradient) {
     ARGUMENTS;
     const Setting all(given, 6, count == 13);
     const float* dout = given.floats(5);
-    std::atomic<bool> good{true};
     for_each(all.batch * all.num_heads, [&](int64_t i) {
-        if (!backward(all, i / all.num_heads, i % all.num_heads, dout, given.floats(count - 3), given.floats(count - 2),
-                      given.floats(count - 1)))
-            good = false;
+        backward(all, i / all.num_heads, i % all.num_heads, dout, given.floats(count - 3), given.floats(count - 2),
+                 given.floats(count - 1));
     });
-    return !good;
+    return 0;
 }
 
 // (cache [B, C, H], new [B*S, H], places int32 [B, N, S, 3] of row, head and slot) -> [1]. It stores the new rows

@@ -41,14 +41,14 @@ KERNEL(CrossEntropy) {
     const int32_t* labels = given.ints(2);
     float *nats = given.floats(3), *probabilities = given.floats(4);
     const Product scores{rows, words, hidden, {given.floats(0), hidden}, {given.floats(1), hidden, true}, probabilities};
-    const bool good = multiply_tiles(scores, [](int64_t, int64_t, int64_t, int64_t) {});
+    multiply_all(scores);
     for_each(rows, [=](int64_t i) {
         float* const row = probabilities + i * words;
         softmax(row, words);
         const bool known = labels[i] >= 0 && labels[i] < words;
         nats[i] = known ? -std::log(row[labels[i]] + 1e-24f) : NAN;
     });
-    return !good;
+    return 0;
 }
 
 // (x [T, H], E [V, H], labels int32 [T], probabilities [T, V], dnats [T]) -> dx [T, H], dE [V, H]
@@ -63,7 +63,7 @@ KERNEL(CrossEntropyGradient) {
     // The gradient of the scores is p - onehot: the label's row is subtracted from the products with p. Where there
     // is no such label the loss is NaN, and so is the gradient.
     const Product by_x{rows, hidden, words, {probabilities, words}, {table, hidden}, dx};
-    bool good = multiply_tiles(by_x, [=](int64_t row, int64_t height, int64_t column, int64_t width) {
+    multiply_all(by_x, [=](int64_t row, int64_t height, int64_t column, int64_t width) {
         for (int64_t i = row; i < row + height; ++i) {
             float* const part = dx + i * hidden + column;
             if (known(i)) subtract_and_scale(part, table + labels[i] * hidden + column, upstream[i], width);
@@ -74,7 +74,7 @@ KERNEL(CrossEntropyGradient) {
     float* const weighted = scaled.data();
     for_each(rows, [=](int64_t i) { scale(x + i * hidden, upstream[i], hidden, weighted + i * hidden); });
     const Product by_table{words, hidden, rows, {probabilities, words, true}, {weighted, hidden}, dtable};
-    good = multiply_tiles(by_table, [](int64_t, int64_t, int64_t, int64_t) {}) && good;
+    multiply_all(by_table);
     constexpr int64_t kColumns = 64;
     for_each(pieces(hidden, kColumns), [=](int64_t piece) {
         const int64_t begin = piece * kColumns, end = std::min(hidden, begin + kColumns);
@@ -83,7 +83,7 @@ KERNEL(CrossEntropyGradient) {
             for (int64_t j = begin; j < end; ++j) dtable[labels[i] * hidden + j] -= weighted[i * hidden + j];
         }
     });
-    return !good;
+    return 0;
 }
 
 }  // namespace pangu

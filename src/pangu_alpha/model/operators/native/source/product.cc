@@ -1,35 +1,200 @@
 #include "product.h"
 
-#include <dlfcn.h>
+#include <cstring>
+
+#include "kernel.h"
 
 namespace pangu {
 namespace {
 
-using Sgemm = int (*)(char, char, int64_t, int64_t, int64_t, float, const float*, int64_t, const float*, int64_t,
-                      float, float*, int64_t);
+constexpr int64_t kLine = Rows::kLine;
 
-// MindSpore has loaded the library by the time a kernel runs. Without a thread pool of the caller's, this build
-// of oneDNN computes in the calling thread.
-Sgemm find() {
-    void* library = dlopen("libdnnl.so.3", RTLD_NOW | RTLD_NOLOAD);
-    if (!library) library = dlopen("libdnnl.so.3", RTLD_NOW);
-    return library ? reinterpret_cast<Sgemm>(dlsym(library, "dnnl_sgemm")) : nullptr;
+template <int kLanes>
+struct Of {
+    typedef float Vector __attribute__((vector_size(4 * kLanes)));
+    typedef float Anywhere __attribute__((vector_size(4 * kLanes), aligned(4)));
+};
+
+// Where a part of A lies: element (i, k) is data[i * row + k * inner].
+struct Part {
+    const float* data;
+    int64_t row, inner;
+};
+
+// C [kRows, kVectors * kLanes] = A B or C += A B, all of whose sums stay in registers.
+template <int kLanes, int kRows, int kVectors>
+INLINE void multiply_block(int64_t inner, Part a, const float* b, bool add, float* c, int64_t stride) {
+    using Vector = typename Of<kLanes>::Vector;
+    using Anywhere = typename Of<kLanes>::Anywhere;
+    Vector sums[kRows][kVectors] = {};
+    for (int64_t k = 0; k < inner; ++k) {
+        Vector row[kVectors];
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) row[v] = *reinterpret_cast<const Vector*>(b + v * kLanes);
+#pragma GCC unroll 8
+        for (int i = 0; i < kRows; ++i) {
+            const float factor = a.data[i * a.row];
+#pragma GCC unroll 8
+            for (int v = 0; v < kVectors; ++v) sums[i][v] += factor * row[v];
+        }
+        a.data += a.inner;
+        b += kVectors * kLanes;
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+            Anywhere& place = *reinterpret_cast<Anywhere*>(c + i * stride + v * kLanes);
+            place = add ? place + sums[i][v] : sums[i][v];
+        }
+}
+
+template <int kLanes, int kRows>
+INLINE void multiply_rows(int64_t vectors, int64_t inner, Part a, const float* b, bool add, float* c, int64_t stride) {
+    if (vectors == 3)
+        multiply_block<kLanes, kRows, 3>(inner, a, b, add, c, stride);
+    else if (vectors == 2)
+        multiply_block<kLanes, kRows, 2>(inner, a, b, add, c, stride);
+    else
+        multiply_block<kLanes, kRows, 1>(inner, a, b, add, c, stride);
+}
+
+// The product of some rows of A with one panel.
+template <int kLanes, int kRows>
+INLINE void multiply_panel(int64_t rows, int64_t vectors, int64_t inner, Part a, const float* b, bool add, float* c,
+                           int64_t stride) {
+    int64_t i = 0;
+    const auto at = [&] { return Part{a.data + i * a.row, a.row, a.inner}; };
+    for (; i + kRows <= rows; i += kRows) multiply_rows<kLanes, kRows>(vectors, inner, at(), b, add, c + i * stride, stride);
+    for (; i + 4 <= rows; i += 4) multiply_rows<kLanes, 4>(vectors, inner, at(), b, add, c + i * stride, stride);
+    for (; i < rows; ++i) multiply_rows<kLanes, 1>(vectors, inner, at(), b, add, c + i * stride, stride);
+}
+
+// Kinds of processors: how many floats a vector has, and the functions for it.
+struct Kind {
+    int64_t lanes;
+    void (*multiply)(int64_t rows, int64_t vectors, int64_t inner, Part a, const float* b, bool add, float* c,
+                     int64_t stride);
+};
+
+void multiply_by_4(int64_t rows, int64_t vectors, int64_t inner, Part a, const float* b, bool add, float* c,
+                   int64_t stride) {
+    multiply_panel<4, 4>(rows, vectors, inner, a, b, add, c, stride);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("arch=x86-64-v3"))) void multiply_by_8(int64_t rows, int64_t vectors, int64_t inner, Part a,
+                                                             const float* b, bool add, float* c, int64_t stride) {
+    multiply_panel<8, 4>(rows, vectors, inner, a, b, add, c, stride);
+}
+
+__attribute__((target("arch=x86-64-v4"))) void multiply_by_16(int64_t rows, int64_t vectors, int64_t inner, Part a,
+                                                              const float* b, bool add, float* c, int64_t stride) {
+    multiply_panel<16, 8>(rows, vectors, inner, a, b, add, c, stride);
+}
+#endif
+
+constexpr int64_t kVectors = 3;  // of the widest panel
+constexpr int64_t kWidest = kVectors * 16;
+
+#ifndef MOST_LANES  // tests set it to the width of other processors
+#define MOST_LANES 16
+#endif
+
+Kind choose() {
+#if defined(__x86_64__)
+    if (MOST_LANES >= 16 && __builtin_cpu_supports("x86-64-v4")) return {16, multiply_by_16};
+    if (MOST_LANES >= 8 && __builtin_cpu_supports("x86-64-v3")) return {8, multiply_by_8};
+#endif
+    return {4, multiply_by_4};
+}
+
+const Kind& kind() {
+    static const Kind chosen = choose();
+    return chosen;
+}
+
+// y [columns, pitch] = the transpose of x [rows, stride]
+FOR_EACH_PROCESSOR void transpose(const float* x, int64_t rows, int64_t columns, int64_t stride, float* y,
+                                  int64_t pitch) {
+    constexpr int64_t kSide = 16;
+    int64_t i = 0;
+    for (; i + kSide <= rows; i += kSide) {
+        int64_t j = 0;
+        for (; j + kSide <= columns; j += kSide)
+            for (int64_t c = 0; c < kSide; ++c)
+                for (int64_t r = 0; r < kSide; ++r) y[(j + c) * pitch + i + r] = x[(i + r) * stride + j + c];
+        for (; j < columns; ++j)
+            for (int64_t r = 0; r < kSide; ++r) y[j * pitch + i + r] = x[(i + r) * stride + j];
+    }
+    for (; i < rows; ++i)
+        for (int64_t j = 0; j < columns; ++j) y[j * pitch + i] = x[i * stride + j];
+}
+
+// y [rows, pitch] = x [rows, columns], and 0 behind it
+FOR_EACH_PROCESSOR void copy(const float* x, int64_t rows, int64_t columns, int64_t stride, float* y, int64_t pitch) {
+    for (int64_t i = 0; i < rows; ++i) {
+        for (int64_t j = 0; j < columns; ++j) y[i * pitch + j] = x[i * stride + j];
+        for (int64_t j = columns; j < pitch; ++j) y[i * pitch + j] = 0;
+    }
 }
 
 }  // namespace
 
-bool multiply(int64_t rows, int64_t columns, int64_t inner, float a, Matrix A, Matrix B, float b, float* C,
-              int64_t stride) {
-    static const Sgemm sgemm = find();
-    return sgemm && sgemm(A.transposed ? 'T' : 'N', B.transposed ? 'T' : 'N', rows, columns, inner, a, A.data,
-                          A.stride, B.data, B.stride, b, C, stride) == 0;
+Panels::Panels(int64_t columns)
+    : columns_(columns), lanes_(kind().lanes), vectors_(pieces(columns, lanes_)), count_(pieces(vectors_, kVectors)) {}
+
+void Packed::fill(int64_t i, Matrix from) const {
+    const int64_t first = panels.first_column(i), width = panels.width(i, i + 1), pitch = panels.first_column(i + 1) - first;
+    float* const to = panel(i);
+    const Matrix part = from.from(0, first);
+    if (!part.transposed) return copy(part.data, rows, width, part.stride, to, pitch);
+    transpose(part.data, width, rows, part.stride, to, pitch);
+    for (int64_t k = 0; width < pitch && k < rows; ++k) std::fill(to + k * pitch + width, to + (k + 1) * pitch, 0.0f);
+}
+
+Rows Rows::stack(Matrix A, int64_t rows, int64_t columns, float* to) {
+    for (int64_t k = 0; k < columns; ++k) {
+        const float* const from = A.data + k * A.stride;
+        int64_t i = 0;
+        for (; i + kLine <= rows; i += kLine) std::memcpy(to + i * columns + k * kLine, from + i, kLine * sizeof(float));
+        for (int64_t r = i; r < rows; ++r) to[i * columns + k * kLine + r - i] = from[r];
+    }
+    return stacked(to, columns);
+}
+
+void multiply(int64_t rows, Rows A, const Packed& B, int64_t first, int64_t end, bool add, float* C, int64_t stride) {
+    for (int64_t p = first; p < end; ++p) {
+        const int64_t width = B.panels.width(p, p + 1), pitch = B.pitch(p);
+        float* const c = C + B.panels.first_column(p);
+        for (int64_t i = 0; i < rows; i += kLine) {
+            const Rows a = A.from(i, 0);
+            const int64_t height = std::min(kLine, rows - i);
+            if (width == pitch) {
+                kind().multiply(height, B.panels.vectors(p), B.rows, {a.data, a.row, a.inner}, B.panel(p), add, c + i * stride, stride);
+                continue;
+            }
+            float edge[kLine * kWidest];
+            kind().multiply(height, B.panels.vectors(p), B.rows, {a.data, a.row, a.inner}, B.panel(p), false, edge, kWidest);
+            for (int64_t r = 0; r < height; ++r)
+                for (int64_t j = 0; j < width; ++j) {
+                    float& place = c[(i + r) * stride + j];
+                    place = add ? place + edge[r * kWidest + j] : edge[r * kWidest + j];
+                }
+        }
+    }
+}
+
+void multiply(int64_t rows, int64_t columns, int64_t inner, Matrix A, Matrix B, bool add, float* C, int64_t stride) {
+    const Panels panels(columns);
+    Product::blocks(0, inner, [&](int64_t k, int64_t count) {
+        const Packed packed{panels, count, scratch(Use::small_panels, Packed::size(panels, count)), 0, count};
+        for (int64_t i = 0; i < panels.count(); ++i) packed.fill(i, B.from(k, 0));
+        const Matrix from = A.from(0, k);
+        const Rows a = A.transposed ? Rows::stack(from, rows, count, scratch(Use::small_lines, Rows::size(rows, count)))
+                                    : Rows::of(from);
+        multiply(rows, a, packed, 0, panels.count(), add || k > 0, C, stride);
+    });
 }
 
 }  // namespace pangu
-
-// 0 if products can be computed here.
-extern "C" int pangu_kernels_ready() {
-    const float one = 1;
-    float result = 0;
-    return !(pangu::multiply(1, 1, 1, 1, {&one, 1}, {&one, 1}, 0, &result, 1) && result == 1);
-}

@@ -141,7 +141,7 @@ def _run_plan(network: Network, plan: Plan, file: SampleFile, share: Share, prog
         prompts = [maker.make(item) for item in items]
         results = _each_named(network, plan, maker, prompts)
         rows = zip(items, prompts, results, strict=True)
-        file.append([line_of(start + n, item.fields, *row) for n, (item, *row) in enumerate(rows)])
+        file.append([line_of(start + n, item.fields, p, result) for n, (item, p, result) in enumerate(rows)])
         progress.step(plan.title, len(items))
 
 
@@ -219,7 +219,7 @@ def compute_plan(network: Network, plan: Plan) -> list[dict[str, Any]]:
     for start, items in plan.chunks():
         prompts = [maker.make(item) for item in items]
         rows = zip(items, prompts, _each_named(network, plan, maker, prompts), strict=True)
-        lines += [line_of(start + n, item.fields, *row) for n, (item, *row) in enumerate(rows)]
+        lines += [line_of(start + n, item.fields, p, result) for n, (item, p, result) in enumerate(rows)]
     return lines
 
 

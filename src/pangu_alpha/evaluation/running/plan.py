@@ -164,7 +164,8 @@ def check_lengths(plans: Sequence[Plan], reader: Reader) -> list[str]:
     Raises:
         TaskFilesError: Lists all items that do not fit into the context at all.
     """
-    problems, notes = Problems(), []
+    problems = Problems()
+    notes: list[str] = []
     for plan in plans:
         maker, fitted = plan.maker(reader), []
         for item in plan.data.items:

@@ -71,7 +71,8 @@ def _load(
     if task.answers and answers is None:
         return None
     items = _read(task, path, answers, problems)
-    shots, files = [], [path, *([answers] if answers else [])]
+    shots: list[tuple[Item, ...]] = []
+    files = [path, *([answers] if answers else [])]
     for fold in range(task.folds) if seeds else ():
         if all(seed % task.folds != fold for seed in seeds):
             shots.append(())

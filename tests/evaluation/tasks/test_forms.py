@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 
 import hand_made
 import pytest
@@ -121,6 +122,22 @@ def test_a_limit_draws_by_hashes_and_keeps_the_order(eval_data):
     some, all_of = items("tnews", eval_data, limit=5), items("tnews", eval_data)
     assert len(some) == 5 and some != all_of[:5]
     assert [item.id for item in all_of if item in some] == [item.id for item in some]
+
+
+def test_a_limit_keeps_the_passages_whole_whose_blanks_are_assigned_together(eval_data):
+    some, all_of = items("cmrc2019", eval_data, limit=3), items("cmrc2019", eval_data)
+    assert 3 <= len(some) <= 5
+    assert some == tuple(item for item in all_of if item.group in {each.group for each in some})
+
+
+def test_answers_are_those_of_the_file_that_was_found(eval_data, tmp_path):
+    """Answers of the test set, whose questions are not published, have the same names."""
+    shutil.copytree(eval_data / "cmrc2017", tmp_path / "cmrc2017")
+    own = (tmp_path / "cmrc2017" / "cloze.valid.answer").read_text("utf-8")
+    strange = "".join(f"{line.split(' ||| ')[0]} ||| 别的\n" for line in own.splitlines())
+    (tmp_path / "cmrc2017" / "cloze.test.answer").write_text(strange, "utf-8")
+    found = items("cmrc2017", tmp_path)
+    assert len(found) == 10 and all(item.references != ("别的",) for item in found)
 
 
 def broken(data, tmp_path, path, change):

@@ -80,7 +80,7 @@ def result_of(plan: Plan, lines: Sequence[dict[str, Any]]) -> tuple[TaskResult, 
         n=len(rows),
         measured=measured(figures, groups if len({*groups}) < len(groups) else None),
         chance=chance([len(row["doc"]["choices"]) for row in lines]) if compared else None,
-        majority=_majority(plan, lines) if compared else None,
+        majority=_majority(plan, lines) if compared and plan.task.ways is None else None,
         published=published(task.name, plan.shots),
         counts=_counts(lines),
         fingerprint=plan.data.digest,
@@ -107,8 +107,11 @@ def _drawn(plan: Plan) -> str:
 
 
 def _majority(plan: Plan, lines: Sequence[dict[str, Any]]) -> float:
-    """Share right of always giving one label, or one place where the candidates differ from item to item."""
-    labels = plan.task.ways is None and all("label" in item.choices[0] for item in plan.data.items)
+    """Share right of always giving one label, or one place where the candidates differ from item to item.
+
+    Where the wrong candidates are drawn by hashes, a place says nothing, and there is no such share.
+    """
+    labels = all("label" in item.choices[0] for item in plan.data.items)
     return majority_share([row["doc"]["choices"][row["gold"]] if labels else row["gold"] for row in lines])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def _load(
     path = _find(task, data, task.files, problems)
     if path is None:
         return None
-    answers = _find(task, data, task.answers, problems) if task.answers else None
+    answers = _find(task, data, _answers_of(task, data), problems) if task.answers else None
     if task.answers and answers is None:
         return None
     items = _read(task, path, answers, problems)
@@ -84,11 +85,29 @@ def _load(
     return EvaluationSet(task, kept, tuple(shots), path, _digest(files))
 
 
+def _answers_of(task: EvaluationTask, data: Path) -> Sequence[str]:
+    """The patterns for the answers to the file that was found, where each pattern has its own."""
+    if len(task.answers) != len(task.files):
+        return task.answers
+    return [
+        answers for file, answers in zip(task.files, task.answers, strict=True) if find_file(data, [file])
+    ][:1]
+
+
 def _drawn(task: EvaluationTask, items: Sequence[Item], limit: int) -> list[Item]:
-    """Some of the items in their order, chosen by hashes: published files may be sorted by label."""
-    chosen = sorted(items, key=lambda item: rank(task.name, item.id, "limit"))[:limit]
-    names = {item.id for item in chosen}
-    return [item for item in items if item.id in names]
+    """Some of the items in their order, chosen by hashes: published files may be sorted by label.
+
+    Where the metric assigns candidates within a passage, whole passages are drawn until there are enough.
+    """
+    whole = "cmrc2019" in task.metrics
+    unit = {item.id: (item.group or item.id) if whole else item.id for item in items}
+    sizes = Counter(unit.values())
+    chosen: set[str] = set()
+    for name in sorted(sizes, key=lambda name: rank(task.name, name, "limit")):
+        if sum(sizes[each] for each in chosen) >= limit:
+            break
+        chosen.add(name)
+    return [item for item in items if unit[item.id] in chosen]
 
 
 def _examples(

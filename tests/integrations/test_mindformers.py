@@ -46,7 +46,8 @@ def test_nothing_in_the_plain_path_imports_mindformers():
     script = """
 import importlib, pkgutil, sys, pangu_alpha
 for module in pkgutil.walk_packages(pangu_alpha.__path__, "pangu_alpha."):
-    if module.name != "pangu_alpha.integrations.mindformers":
+    # The adapter for lm-evaluation-harness needs a package that is not always there, as its name says.
+    if module.name not in ("pangu_alpha.integrations.mindformers", "pangu_alpha.integrations.lm_eval"):
         importlib.import_module(module.name)
 assert "pangu_alpha.cli.predict" in sys.modules
 print("mindformers" in sys.modules)

@@ -178,7 +178,8 @@ def test_reading_by_streams_reads_every_byte(tmp_path):
     )
     flags = ["-O1", "-g", "-std=c++17", "-pthread", "-fsanitize=address,undefined"]
     subprocess.run(["g++", *flags, str(program), "-o", str(tmp_path / "read")], check=True)
-    subprocess.run([str(tmp_path / "read")], check=True)
+    done = subprocess.run([str(tmp_path / "read")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_without_a_compiler_the_reader_says_so(monkeypatch, tmp_path):

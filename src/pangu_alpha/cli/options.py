@@ -302,6 +302,13 @@ def source_options(options: argparse.Namespace) -> OpenOptions:
     return OpenOptions(options.model, options.strategy, options.norm_order)
 
 
+def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the option of the weights that a command reads."""
+    parser.add_argument("--checkpoint", required=True, type=path_text, metavar="PATH",
+        help="a run's output folder (its newest whole checkpoint is taken), or a checkpoint that "
+        "checkpoint.py opens")  # fmt: skip
+
+
 def add_vocabulary_option(parser: argparse.ArgumentParser, required: bool = False) -> None:
     """Adds the option of the vocabulary, which is `data.vocabulary` in a run's YAML."""
     default = "" if required else " (default: vocab.model beside the checkpoint)"

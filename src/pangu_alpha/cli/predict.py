@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 from pangu_alpha.cli.options import (
     Differs,
+    add_checkpoint_option,
     add_options,
     add_source_options,
     add_vocabulary_option,
@@ -249,8 +250,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, type=path_text, metavar="PATH", help="a run's output folder (its "
-        "newest whole checkpoint is taken), or a checkpoint that checkpoint.py opens")  # fmt: skip
+    add_checkpoint_option(parser)
     add_vocabulary_option(parser)
     add(
         "--end-of-document",

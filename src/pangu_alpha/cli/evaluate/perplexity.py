@@ -7,6 +7,7 @@ import logging
 
 from pangu_alpha.cli.options import (
     Differs,
+    add_checkpoint_option,
     add_options,
     add_source_options,
     add_vocabulary_option,
@@ -65,8 +66,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, type=path_text, metavar="PATH", help="a run's output folder (its "
-        "newest whole checkpoint is taken), or a checkpoint that checkpoint.py opens")  # fmt: skip
+    add_checkpoint_option(parser)
     add("--records", required=True, type=path_text, metavar="DIR", help="held-out records")
     add("--train-records", required=True, type=path_text, metavar="DIR", help="records on "
         "which the bigram is counted")  # fmt: skip

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 
 from pangu_alpha.cli.options import (
     Differs,
+    add_checkpoint_option,
     add_options,
     add_output_folder,
     add_source_options,
@@ -152,8 +153,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, type=path_text, metavar="PATH", help="a run's output folder (its "
-        "newest whole checkpoint is taken), or a checkpoint that checkpoint.py opens")  # fmt: skip
+    add_checkpoint_option(parser)
     add_vocabulary_option(parser)
     add_task_options(parser)
     add("--shots", type=example_counts, default=(0,), metavar="N,...", help="numbers of examples; K is "

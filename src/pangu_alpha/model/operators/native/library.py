@@ -102,7 +102,7 @@ def start(path: Path) -> None:
         NoKernelsError: It does not load, or is not a library of kernels.
     """
     # MindSpore sets OMP_NUM_THREADS for the C functions of the process; os.environ has what the user said.
-    wish = os.environ.get("OMP_NUM_THREADS", "")
+    wish = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # one number for each level of nested loops
     threads = int(wish) if wish.isdecimal() else len(os.sched_getaffinity(0))
     try:
         ctypes.CDLL(str(path)).pangu_use_threads(threads)

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <vector>
 
+#include "dropout.h"
 #include "elementary.h"
 #include "product.h"
 
@@ -31,14 +32,6 @@ FOR_EACH_PROCESSOR void softmax(float* row, float scale, const float* mask, int6
     }
     const float factor = 1.0f / sum;
     for (int64_t j = 0; j < count; ++j) row[j] *= factor;
-}
-
-FOR_EACH_PROCESSOR void drop(const float* x, uint32_t key, const int32_t* numbers, int32_t threshold, float factor,
-                             int64_t count, float* y) {
-    for (int64_t j = 0; j < count; ++j) {
-        const int32_t bits = static_cast<int32_t>(key * static_cast<uint32_t>(numbers[j]));
-        y[j] = bits >= threshold ? x[j] * factor : x[j] * 0.0f;
-    }
 }
 
 // Turns the gradients of a row's weights into those of its scores. The row sum is that of w dw; that of out dout

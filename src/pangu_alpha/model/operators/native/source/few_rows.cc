@@ -60,5 +60,4 @@ void multiply_few(const float* x, int64_t rows, int64_t inputs, const float* wei
     });
 }
 
-
 }  // namespace pangu

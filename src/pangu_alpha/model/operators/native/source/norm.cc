@@ -11,7 +11,6 @@ namespace {
 
 constexpr int64_t kRows = 16;  // rows of a piece
 
-
 FOR_EACH_PROCESSOR void normalize(const float* x, const float* gamma, const float* beta, float epsilon,
                                   int64_t columns, float* y, float* mean, float* inverse) {
     float sum = 0;

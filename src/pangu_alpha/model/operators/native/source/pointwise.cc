@@ -1,6 +1,7 @@
 // Operators whose elements do not depend on each other: the tanh form of GELU, and dropout by position.
 #include <algorithm>
 
+#include "dropout.h"
 #include "elementary.h"
 #include "threads.h"
 
@@ -22,14 +23,6 @@ FOR_EACH_PROCESSOR void gelu_gradient(const float* x, const float* dy, int64_t c
         const float gate = sigmoid(x[i] * (2 * kLinear + 2 * kCubic * square));
         const float slope = x[i] * (2 * kLinear + 6 * kCubic * square);  // x times that of the sigmoid's argument
         dx[i] = dy[i] * (gate + gate * (1 - gate) * slope);
-    }
-}
-
-FOR_EACH_PROCESSOR void drop(const float* x, uint32_t key, const int32_t* columns, int32_t threshold, float factor,
-                             int64_t count, float* y) {
-    for (int64_t j = 0; j < count; ++j) {
-        const int32_t bits = static_cast<int32_t>(key * static_cast<uint32_t>(columns[j]));
-        y[j] = bits >= threshold ? x[j] * factor : x[j] * 0.0f;
     }
 }
 

@@ -1,7 +1,7 @@
 """Compiles a decoder's graphs for Ascend in a process that simulates it, and prints what operators they hold.
 
-It is run as `ascend_graphs.py CHIP` in the environment of a dry run. "flash" is a 910B with FlashAttention, as for
-whole sequences.
+It is run as `ascend_graphs.py CHIP` in the environment of a dry run. "flash" is a 910B whose attention is
+that for whole sequences.
 """
 
 from __future__ import annotations

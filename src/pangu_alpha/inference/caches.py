@@ -27,10 +27,17 @@ class Caches:
         config = model.config
         shape = (batch_size, config.num_heads, slots, config.head_size)
         layers = [*enumerate(model.blocks), ("query", model.query_layer)]
-        self._attentions: list[nn.Cell] = [layer.attention for _, layer in layers]
+        self._layers: list[nn.Cell] = [layer for _, layer in layers]
+        self._attentions: list[nn.Cell] = [layer.attention for layer in self._layers]
         self._names = [f"{name}.{layer}" for layer, _ in layers]
         make = model.operators.cache
         self._caches = [[make(*shape, model.compute_dtype) for _ in _PARTS] for _ in layers]
+        self._whole = [model.operators.cached_block(config, batch_size) for _ in layers]
+
+    @property
+    def whole_blocks(self) -> bool:
+        """Whether single new positions are computed by a cell for a whole block; see model.pangu.Block."""
+        return self._whole[0] is not None
 
     def attach(self) -> None:
         """Lends the caches to the model.
@@ -45,9 +52,13 @@ class Caches:
                 setattr(attention, part, cache)
                 cache.table.name = f"{name}.{part}"  # a cell that becomes an attribute gets another name
             attention.cached = True
+        for layer, whole in zip(self._layers, self._whole, strict=True):
+            layer.whole = whole
 
     def detach(self) -> None:
         """Takes them back; the model has no cache then."""
+        for layer in self._layers:
+            layer.whole = None
         for attention in self._attentions:
             attention.key_cache = attention.value_cache = None
             attention.cached = False

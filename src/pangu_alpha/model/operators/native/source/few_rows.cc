@@ -52,6 +52,7 @@ INLINE void add_products(const float* x, int64_t x_pitch, const Part& part, Vect
         for (int k = 0; k < kRuns; ++k) sums[i * kRuns + k] = s[i][k];
 }
 
+// The same for lanes that are turned by any number of places, because an addition is the same from both sides.
 INLINE float sum_of_lanes(Vector v) {
     v += __builtin_shuffle(v, Indices{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
     v += __builtin_shuffle(v, Indices{4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11});
@@ -69,25 +70,43 @@ INLINE void add_part(const float* x, int64_t x_pitch, int64_t rows, const Part& 
     for (; i < rows; ++i) add_products<1, kRuns, false>(x + i * x_pitch, x_pitch, part, sums + i * kRuns);
 }
 
+// sums [16] += the products of a vector of which only `count` lanes from `first` on exist.
+INLINE void add_lanes(const float* x, const float* weight, int64_t first, int64_t count, float* sums) {
+#pragma omp simd
+    for (int64_t l = 0; l < kLanes; ++l)
+        if (l >= first && l < first + count) sums[l] += x[l - first] * weight[l - first];
+}
+
+// Elements before the first one that begins a cache line; 0 if the rows of W differ in that.
+INLINE int64_t before_line(const float* weight, int64_t pitch, int64_t inputs) {
+    const int64_t head = -(reinterpret_cast<intptr_t>(weight) / 4) & (kLanes - 1);
+    return pitch % kLanes == 0 ? std::min(head, inputs) : 0;
+}
+
 // One row of W from each of kRuns runs, `pitch` elements after each other; their products go to columns of y that are
-// `step` elements after each other.
+// `step` elements after each other. Vectors of W begin where cache lines do, because others would be read twice. Which
+// lane has which terms depends on that, but not what is added to what: sum_of_lanes is the same for turned lanes.
 template <int kRuns>
 INLINE void multiply_runs(const float* x, int64_t x_pitch, int64_t rows, int64_t inputs, const float* weight,
-                          int64_t pitch, Streams next, float* memory, float* y, int64_t y_pitch, int64_t step) {
-    Vector* const sums = reinterpret_cast<Vector*>(memory);
-    std::fill_n(sums, rows * kRuns, Vector{});
-    const int64_t whole = inputs / kLanes * kLanes;
-    for (int64_t j = 0; j < whole; j += kPart) {
-        const int64_t vectors = std::min(kPart, whole - j) / kLanes;
-        const bool last = j + kPart >= whole;
-        add_part<kRuns>(x + j, x_pitch, rows, {weight + j, pitch, vectors, last ? next : Streams{}}, sums);
+                          int64_t pitch, Streams next, float* sums, float* y, int64_t y_pitch, int64_t step) {
+    std::fill_n(sums, rows * kRuns * kLanes, 0.0f);
+    const int64_t head = before_line(weight, pitch, inputs), tail = head + (inputs - head) / kLanes * kLanes;
+    const auto add_edge = [=](int64_t j, int64_t lane, int64_t count) {
+        for (int64_t i = 0; count && i < rows; ++i)
+            for (int k = 0; k < kRuns; ++k)
+                add_lanes(x + i * x_pitch + j, weight + k * pitch + j, lane, count, sums + (i * kRuns + k) * kLanes);
+    };
+    add_edge(0, kLanes - head, head);
+    for (int64_t j = head; j < tail; j += kPart) {
+        const int64_t vectors = std::min(kPart, tail - j) / kLanes;
+        const bool last = j + kPart >= tail;
+        add_part<kRuns>(x + j, x_pitch, rows, {weight + j, pitch, vectors, last ? next : Streams{}},
+                        reinterpret_cast<Vector*>(sums));
     }
+    add_edge(tail, 0, inputs - tail);
     for (int64_t i = 0; i < rows; ++i)
-        for (int k = 0; k < kRuns; ++k) {
-            float sum = sum_of_lanes(sums[i * kRuns + k]);
-            for (int64_t j = whole; j < inputs; ++j) sum += x[i * x_pitch + j] * weight[k * pitch + j];
-            y[i * y_pitch + k * step] = sum;
-        }
+        for (int k = 0; k < kRuns; ++k)
+            y[i * y_pitch + k * step] = sum_of_lanes(reinterpret_cast<Vector*>(sums)[i * kRuns + k]);
 }
 
 FOR_EACH_PROCESSOR void multiply_all_runs(const float* x, int64_t x_pitch, int64_t rows, int64_t inputs,

@@ -1,7 +1,7 @@
 // Products of few rows, which take as long as reading the weights from memory.
 //
 // An element of a product is a sum in one order, whatever the number of rows: each lane of a vector of 16 adds up
-// every sixteenth term, the lanes are added in pairs, and then the terms that fill no vector.
+// every sixteenth term, and then the lanes are added in pairs.
 #pragma once
 #include <cstdint>
 

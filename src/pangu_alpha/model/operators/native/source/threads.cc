@@ -9,7 +9,7 @@
 namespace pangu {
 namespace {
 
-constexpr int kSpins = 2000;  // looks for a next kernel, about 50 microseconds, before a thread sleeps
+constexpr int kSpins = 20000;  // looks for a next kernel, about 50 microseconds, before a thread sleeps
 
 int64_t wanted = 1;  // threads, the calling one included
 

@@ -3,16 +3,9 @@
 #include <cstdint>
 #include <functional>
 
+#include "streams.h"
+
 namespace pangu {
-
-constexpr int64_t kStreams = 4;
-
-// Memory that is read as kStreams runs at the same time.
-struct Streams {
-    const float* data = nullptr;  // null for none
-    int64_t pitch = 0;            // floats from the beginning of a run to that of the next one
-    int64_t length = 0;           // floats of a run
-};
 
 struct Phase {
     int64_t count;  // pieces
@@ -28,7 +21,8 @@ struct Phase {
 };
 
 // Runs phases on all threads of the process, each after the one before it. What a piece computes must not depend on
-// the thread. A thread that has to wait fetches what its next piece reads.
+// the thread. A thread that has to wait fetches what its next piece reads, and after the last phase what the call read
+// that followed this one the last time.
 void run_phases(const Phase* phases, int64_t count);
 
 }  // namespace pangu

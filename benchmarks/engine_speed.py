@@ -71,7 +71,6 @@ class Rows:
         from pangu_alpha.inference.engine.scheduler import Engine
 
         self.decoder = Decoder(model, end, rows, context)
-        self.decoder.warm_up()
         self.engine = Engine(self.decoder, {end}, {end})
         self.sampling = SamplingConfig(greedy=True) if greedy else SamplingConfig(top_p=0.9)
         self.decoder.close()

@@ -17,12 +17,13 @@ from mindspore import nn
 
 from pangu_alpha.config.families import FAMILIES, has_flash_attention, unsupported
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.precision import KEY, ONLY_CPU, MatmulPrecision
 from pangu_alpha.model.cache import KeyValueCache
 from pangu_alpha.model.chip import find_chip, soc_version
 from pangu_alpha.model.operators import ascend, cpu, plain
 from pangu_alpha.model.operators import dropout as positional
 from pangu_alpha.model.operators.native import training as kernels
-from pangu_alpha.model.operators.native.library import library
+from pangu_alpha.model.operators.native.library import library, missing_bfloat16
 
 __all__ = ["Operators", "dropout", "operators_for"]
 
@@ -116,6 +117,13 @@ _FAST: dict[str, dict[str, Any]] = {
     },
 }
 
+# Instead of those of "CPU kernels"; the products of attention stay as they are.
+_MEDIUM: dict[str, Any] = {
+    "affine": partial(kernels.Affine, precision="medium"),
+    "cross_entropy": partial(kernels.TiedCrossEntropy, precision="medium"),
+    "linear": partial(kernels.linear, precision="medium"),
+}
+
 
 def operators_for(
     config: ModelConfig,
@@ -123,6 +131,7 @@ def operators_for(
     decoding: bool = False,
     chip: str = "auto",
     device_dropout: Sequence[int] | None = None,
+    precision: MatmulPrecision = "highest",
 ) -> Operators:
     """Returns the operators that are fast on a device.
 
@@ -134,9 +143,11 @@ def operators_for(
             finds; with device "plain", no chip. An unknown chip gets the operators that all chips have.
         device_dropout: If given, the device's kernel draws the masks of the attention weights from this
             stream (see ascend.AttentionDropout). None makes masks by position, as in all other cells.
+        precision: Of float32 products; "medium" rounds factors to bfloat16 (see docs/kernels.md).
 
     Raises:
-        ValueError: The chip does not have the compute type, or the device has no kernel that draws masks.
+        ValueError: The chip does not have the compute type, the device has no kernel that draws masks, or no
+            products of medium precision.
     """
     device = device or ms.get_context("device_target")
     known = None if chip == "auto" or device == "CPU" else chip
@@ -151,6 +162,8 @@ def operators_for(
     default = "float16" if device == "Ascend" else "float32"
     dtype = default if config.compute_dtype == "auto" else config.compute_dtype
     choice = dict(_FAST[_row(config, device, dtype, decoding, known)])
+    if precision == "medium":
+        choice |= _medium(device)
     if device_dropout is not None:
         choice["attention_dropout"] = partial(ascend.AttentionDropout, stream=tuple(device_dropout))
     if config.activation == "fast_gelu":
@@ -158,6 +171,15 @@ def operators_for(
     if known and FAMILIES[known].saturates:
         choice["float_status"] = ascend.FloatStatus
     return Operators(compute_dtype=getattr(ms, dtype), **choice)
+
+
+def _medium(device: str) -> dict[str, Any]:
+    """The operators whose products have medium precision."""
+    if device != "CPU":
+        raise ValueError(ONLY_CPU)
+    if (problem := missing_bfloat16()) is not None:
+        raise ValueError(f"{KEY}: 'medium' multiplies in bfloat16, but {problem}")
+    return _MEDIUM
 
 
 def _row(config: ModelConfig, device: str, dtype: str, decoding: bool, chip: str | None) -> str:

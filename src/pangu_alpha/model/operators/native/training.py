@@ -2,11 +2,15 @@
 
 Letters: T rows, I inputs, O outputs, H hidden, V vocabulary, B batch, N heads, S queries, C keys,
 d head size.
+
+Precisions are those of torch.set_float32_matmul_precision: with "highest" products have float32 factors, with
+"medium" factors rounded to bfloat16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import mindspore as ms
@@ -15,6 +19,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.ops import signature
 from mindspore.ops.primitive import Primitive
 
+from pangu_alpha.config.precision import MatmulPrecision
 from pangu_alpha.data.hashing import column_numbers, head_numbers, salted
 from pangu_alpha.model.operators.dropout import mask_threshold
 from pangu_alpha.model.operators.native.library import library
@@ -30,6 +35,13 @@ def kernel(name: str, shapes: Callable[..., Any], outputs: int = 1) -> Primitive
     return ops.Custom(f"{library()}:{name}", shapes, types, func_type="aot")
 
 
+def kernel_of(
+    precision: MatmulPrecision, name: str, shapes: Callable[..., Any], outputs: int = 1
+) -> Primitive:
+    """The operator of a function that exists for each precision of its products; see `kernel`."""
+    return kernel(name + {"highest": "", "medium": "Medium"}[precision], shapes, outputs)
+
+
 def _first(*shapes):
     return shapes[0]
 
@@ -37,10 +49,11 @@ def _first(*shapes):
 class Affine(nn.Cell):
     """x W^T + b; see plain.Affine."""
 
-    def __init__(self) -> None:
+    def __init__(self, precision: MatmulPrecision = "highest") -> None:
         super().__init__()
-        self.forward = kernel("Affine", lambda x, weight, bias: [x[0], weight[0]])
-        self.gradient = kernel("AffineGradient", lambda x, weight, dy: [x, weight, weight[:1]], 3)
+        make = partial(kernel_of, precision)
+        self.forward = make("Affine", lambda x, weight, bias: [x[0], weight[0]])
+        self.gradient = make("AffineGradient", lambda x, weight, dy: [x, weight, weight[:1]], 3)
 
     def construct(self, x, weight, bias):
         return self.forward(x, weight, bias)
@@ -50,9 +63,9 @@ class Affine(nn.Cell):
         return gradients[0], gradients[1], gradients[2]
 
 
-def linear() -> Primitive:
+def linear(precision: MatmulPrecision = "highest") -> Primitive:
     """x W^T; see ops.MatMul with transpose_b. It has no gradient."""
-    return kernel("Linear", lambda x, weight: [x[0], weight[0]])
+    return kernel_of(precision, "Linear", lambda x, weight: [x[0], weight[0]])
 
 
 class _Standardize(nn.Cell):
@@ -265,10 +278,11 @@ class Dropout(nn.Cell):
 class _Probabilities(nn.Cell):
     """-log(softmax(x E^T)[label] + 1e-24), and the probabilities, which the gradient uses again."""
 
-    def __init__(self) -> None:
+    def __init__(self, precision: MatmulPrecision) -> None:
         super().__init__()
-        self.forward = kernel("CrossEntropy", lambda x, table, labels: [x[:1], [x[0], table[0]]], 2)
-        self.gradient = kernel(
+        make = partial(kernel_of, precision)
+        self.forward = make("CrossEntropy", lambda x, table, labels: [x[:1], [x[0], table[0]]], 2)
+        self.gradient = make(
             "CrossEntropyGradient", lambda x, table, labels, probabilities, dnats: [x, table], 2
         )
 
@@ -287,9 +301,9 @@ class TiedCrossEntropy(nn.Cell):
         vocab_size: Not used, because on CPU the table is not padded.
     """
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, precision: MatmulPrecision = "highest") -> None:
         super().__init__()
-        self.loss = _Probabilities()
+        self.loss = _Probabilities(precision)
 
     def construct(self, x: Tensor, table: Tensor, labels: Tensor) -> Tensor:
         return self.loss(x, table, labels)[0]

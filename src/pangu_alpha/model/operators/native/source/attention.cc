@@ -155,7 +155,7 @@ class Head {
     // result [height, d] = weights x the values, or the keys for a gradient.
     void mix(int64_t first, const float* weights, Range seen, float* result) const {
         Product::blocks(seen.first, seen.end, [&](int64_t k, int64_t count) {
-            multiply(all_.height(first), Rows::of({weights + k, pitch_}), down_.part(k, count), 0, by_column_.count(),
+            multiply(Precision::highest, all_.height(first), Rows::of({weights + k, pitch_}), down_.part(k, count), 0, by_column_.count(),
                      k > seen.first, result, all_.hidden);
         });
     }
@@ -165,7 +165,7 @@ class Head {
         const int64_t height = all_.height(first);
         const Packed packed{by_column_, height, scratch(Use::small_panels, Packed::size(by_column_, height)), 0, height};
         for (int64_t p = 0; p < by_column_.count(); ++p) packed.fill(p, {block, all_.hidden});
-        multiply(seen.end - seen.first, Rows::across({weights + seen.first, pitch_}), packed, 0, by_column_.count(), true,
+        multiply(Precision::highest, seen.end - seen.first, Rows::across({weights + seen.first, pitch_}), packed, 0, by_column_.count(), true,
                  result, all_.hidden);
     }
 
@@ -202,7 +202,7 @@ class Head {
     }
 
     void by_keys(int64_t first, const float* block, const Packed& packed, Range seen, float* result) const {
-        multiply(all_.height(first), Rows::of({block, all_.hidden}), packed, by_key_.at(seen.first),
+        multiply(Precision::highest, all_.height(first), Rows::of({block, all_.hidden}), packed, by_key_.at(seen.first),
                  by_key_.at(seen.end - 1) + 1, false, result, pitch_);
     }
 

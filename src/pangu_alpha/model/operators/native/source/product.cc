@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "bfloat16.h"
 #include "kernel.h"
 
 namespace pangu {
@@ -13,7 +14,24 @@ template <int kLanes>
 struct Of {
     typedef float Vector __attribute__((vector_size(4 * kLanes)));
     typedef float Anywhere __attribute__((vector_size(4 * kLanes), aligned(4)));
+    typedef uint32_t Bits __attribute__((vector_size(4 * kLanes)));
 };
+
+// sum += factor * row; in medium precision these are lanes, and both products of a lane are added.
+template <Precision kPrecision, int kLanes>
+INLINE void add_product(typename Of<kLanes>::Vector& sum, float factor, typename Of<kLanes>::Vector row) {
+    if constexpr (kPrecision == Precision::highest) {
+        sum += factor * row;
+    } else {
+#if defined(__x86_64__)
+        uint32_t bits;
+        std::memcpy(&bits, &factor, sizeof bits);
+        const typename Of<kLanes>::Bits factors = bits - typename Of<kLanes>::Bits{};
+        // An intrinsic could only be called by functions that are compiled for such processors, unlike this template.
+        asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(factors), "v"(row));
+#endif
+    }
+}
 
 // Where a part of A lies, as in Rows.
 struct Part {
@@ -28,7 +46,7 @@ constexpr int64_t kFetched = 16;  // floats that are fetched at a time
 constexpr int64_t kRowsAhead = 16, kLinesAhead = 4;
 
 // C [kRows, kVectors * kLanes] = A B or C += A B, all of whose sums stay in registers.
-template <int kLanes, int kRows, int kVectors>
+template <Precision kPrecision, int kLanes, int kRows, int kVectors>
 INLINE void multiply_block(int64_t inner, Part a, const float* b, bool add, float* c, int64_t stride) {
     using Vector = typename Of<kLanes>::Vector;
     using Anywhere = typename Of<kLanes>::Anywhere;
@@ -47,7 +65,7 @@ INLINE void multiply_block(int64_t inner, Part a, const float* b, bool add, floa
         for (int i = 0; i < kRows; ++i) {
             const float factor = a.data[i * a.row];
 #pragma GCC unroll 8
-            for (int v = 0; v < kVectors; ++v) sums[i][v] += factor * row[v];
+            for (int v = 0; v < kVectors; ++v) add_product<kPrecision, kLanes>(sums[i][v], factor, row[v]);
         }
         a.data += a.inner;
         b += kVectors * kLanes;
@@ -61,25 +79,25 @@ INLINE void multiply_block(int64_t inner, Part a, const float* b, bool add, floa
         }
 }
 
-template <int kLanes, int kRows>
+template <Precision kPrecision, int kLanes, int kRows>
 INLINE void multiply_rows(int64_t vectors, int64_t inner, Part a, const float* b, bool add, float* c, int64_t stride) {
     if (vectors == 3)
-        multiply_block<kLanes, kRows, 3>(inner, a, b, add, c, stride);
+        multiply_block<kPrecision, kLanes, kRows, 3>(inner, a, b, add, c, stride);
     else if (vectors == 2)
-        multiply_block<kLanes, kRows, 2>(inner, a, b, add, c, stride);
+        multiply_block<kPrecision, kLanes, kRows, 2>(inner, a, b, add, c, stride);
     else
-        multiply_block<kLanes, kRows, 1>(inner, a, b, add, c, stride);
+        multiply_block<kPrecision, kLanes, kRows, 1>(inner, a, b, add, c, stride);
 }
 
 // The product of some rows of A with one panel.
-template <int kLanes, int kRows>
+template <Precision kPrecision, int kLanes, int kRows>
 INLINE void multiply_panel(int64_t rows, int64_t vectors, int64_t inner, Part a, const float* b, bool add, float* c,
                            int64_t stride) {
     int64_t i = 0;
     const auto at = [&] { return Part{a.data + i / kLine * a.line + i % kLine * a.row, a.line, a.row, a.inner, a.ahead}; };
-    for (; i + kRows <= rows; i += kRows) multiply_rows<kLanes, kRows>(vectors, inner, at(), b, add, c + i * stride, stride);
-    for (; i + 4 <= rows; i += 4) multiply_rows<kLanes, 4>(vectors, inner, at(), b, add, c + i * stride, stride);
-    for (; i < rows; ++i) multiply_rows<kLanes, 1>(vectors, inner, at(), b, add, c + i * stride, stride);
+    for (; i + kRows <= rows; i += kRows) multiply_rows<kPrecision, kLanes, kRows>(vectors, inner, at(), b, add, c + i * stride, stride);
+    for (; i + 4 <= rows; i += 4) multiply_rows<kPrecision, kLanes, 4>(vectors, inner, at(), b, add, c + i * stride, stride);
+    for (; i < rows; ++i) multiply_rows<kPrecision, kLanes, 1>(vectors, inner, at(), b, add, c + i * stride, stride);
 }
 
 // Kinds of processors: how many floats a vector has, and the functions for it.
@@ -87,22 +105,29 @@ struct Kind {
     int64_t lanes;
     void (*multiply)(int64_t rows, int64_t vectors, int64_t inner, Part a, const float* b, bool add, float* c,
                      int64_t stride);
+    decltype(multiply) multiply_pairs = nullptr;  // null where a processor cannot
 };
 
 void multiply_by_4(int64_t rows, int64_t vectors, int64_t inner, Part a, const float* b, bool add, float* c,
                    int64_t stride) {
-    multiply_panel<4, 4>(rows, vectors, inner, a, b, add, c, stride);
+    multiply_panel<Precision::highest, 4, 4>(rows, vectors, inner, a, b, add, c, stride);
 }
 
 #if defined(__x86_64__)
 __attribute__((target("arch=x86-64-v3"))) void multiply_by_8(int64_t rows, int64_t vectors, int64_t inner, Part a,
                                                              const float* b, bool add, float* c, int64_t stride) {
-    multiply_panel<8, 4>(rows, vectors, inner, a, b, add, c, stride);
+    multiply_panel<Precision::highest, 8, 4>(rows, vectors, inner, a, b, add, c, stride);
 }
 
 __attribute__((target("arch=x86-64-v4"))) void multiply_by_16(int64_t rows, int64_t vectors, int64_t inner, Part a,
                                                               const float* b, bool add, float* c, int64_t stride) {
-    multiply_panel<16, 8>(rows, vectors, inner, a, b, add, c, stride);
+    multiply_panel<Precision::highest, 16, 8>(rows, vectors, inner, a, b, add, c, stride);
+}
+
+__attribute__((target("arch=x86-64-v4"))) void multiply_pairs_by_16(int64_t rows, int64_t vectors, int64_t inner,
+                                                                    Part a, const float* b, bool add, float* c,
+                                                                    int64_t stride) {
+    multiply_panel<Precision::medium, 16, 8>(rows, vectors, inner, a, b, add, c, stride);
 }
 #endif
 
@@ -115,7 +140,8 @@ constexpr int64_t kWidest = kVectors * 16;
 
 Kind choose() {
 #if defined(__x86_64__)
-    if (MOST_LANES >= 16 && __builtin_cpu_supports("x86-64-v4")) return {16, multiply_by_16};
+    if (MOST_LANES >= 16 && __builtin_cpu_supports("x86-64-v4"))
+        return {16, multiply_by_16, __builtin_cpu_supports("avx512bf16") ? multiply_pairs_by_16 : nullptr};
     if (MOST_LANES >= 8 && __builtin_cpu_supports("x86-64-v3")) return {8, multiply_by_8};
 #endif
     return {4, multiply_by_4};
@@ -178,7 +204,25 @@ FOR_EACH_PROCESSOR void copy(const float* x, int64_t rows, int64_t columns, int6
     }
 }
 
+// y [lanes, pitch] = the pairs of neighbouring columns of x [rows, terms], transposed
+void transpose_pairs(const float* x, int64_t rows, int64_t terms, int64_t stride, float* y, int64_t pitch) {
+    constexpr int64_t kSide = 16, kLanes = 64;
+    alignas(64) float pairs[kSide * kLanes];
+    for (int64_t i = 0; i < rows; i += kSide)
+        for (int64_t j = 0; j < terms; j += 2 * kLanes) {
+            const int64_t height = std::min(kSide, rows - i), width = std::min(2 * kLanes, terms - j);
+            pair_columns(x + i * stride + j, height, width, stride, pairs, kLanes);
+            transpose(pairs, height, pieces(width, 2), kLanes, y + j / 2 * pitch + i, pitch);
+        }
+}
+
+void clear_columns(float* x, int64_t rows, int64_t width, int64_t pitch) {
+    for (int64_t k = 0; width < pitch && k < rows; ++k) std::fill(x + k * pitch + width, x + (k + 1) * pitch, 0.0f);
+}
+
 }  // namespace
+
+bool has_bfloat16() { return kind().multiply_pairs; }
 
 Panels::Panels(int64_t columns)
     : columns_(columns), lanes_(kind().lanes), vectors_(pieces(columns, lanes_)), count_(pieces(vectors_, kVectors)) {}
@@ -189,7 +233,21 @@ void Packed::fill(int64_t i, Matrix from) const {
     const Matrix part = from.from(0, first);
     if (!part.transposed) return copy(part.data, rows, width, part.stride, to, pitch);
     transpose(part.data, width, rows, part.stride, to, pitch);
-    for (int64_t k = 0; width < pitch && k < rows; ++k) std::fill(to + k * pitch + width, to + (k + 1) * pitch, 0.0f);
+    clear_columns(to, rows, width, pitch);
+}
+
+void Packed::fill_pairs(int64_t i, Matrix from, int64_t terms) const {
+    const int64_t first = panels.first_column(i), width = panels.width(i, i + 1), pitch = panels.first_column(i + 1) - first;
+    float* const to = panel(i);
+    const Matrix part = from.from(0, first);
+    if (part.transposed)
+        transpose_pairs(part.data, width, terms, part.stride, to, pitch);
+    else
+        for (int64_t k = 0; k < terms; k += 2) {
+            const float* const row = part.data + k * part.stride;
+            pair_rows(row, k + 1 < terms ? row + part.stride : nullptr, width, to + k / 2 * pitch);
+        }
+    clear_columns(to, rows, width, pitch);
 }
 
 Rows Rows::stack(Matrix A, int64_t rows, int64_t columns, float* to) {
@@ -200,23 +258,41 @@ Rows Rows::stack(Matrix A, int64_t rows, int64_t columns, float* to) {
         for (; i + kLine <= rows; i += kLine) std::memcpy(to + i * columns + k * kLine, from + i, kLine * sizeof(float));
         for (int64_t r = i; r < rows; ++r) to[i * columns + k * kLine + r - i] = from[r];
     }
-    return stacked(to, columns);
+    return stored(true, to, columns);
 }
 
-void multiply(int64_t rows, Rows A, const Packed& B, int64_t first, int64_t end, bool add, float* C, int64_t stride) {
+Rows Rows::pair(Matrix A, int64_t rows, int64_t terms, float* to) {
+    const int64_t lanes = pieces(terms, 2);
+    if (!A.transposed) {
+        pair_columns(A.data, rows, terms, A.stride, to, lanes);
+        return stored(false, to, lanes);
+    }
+    const int64_t even = terms / 2 * 2, whole = rows / kLine * kLine;
+    pair_lines(A.data, even, whole, A.stride, to, lanes);
+    for (int64_t k = 0; k < terms; k += 2)  // what is left: the rest of the rows, and an odd last term
+        for (int64_t i = k < even ? whole : 0; i < rows; i += kLine) {
+            const float* const row = A.data + k * A.stride + i;
+            pair_rows(row, k < even ? row + A.stride : nullptr, std::min(kLine, rows - i), to + i * lanes + k / 2 * kLine);
+        }
+    return stored(true, to, lanes);
+}
+
+void multiply(Precision precision, int64_t rows, Rows A, const Packed& B, int64_t first, int64_t end, bool add, float* C,
+              int64_t stride) {
+    const auto multiply_part = precision == Precision::medium ? kind().multiply_pairs : kind().multiply;
     for (int64_t p = first; p < end; ++p) {
         const int64_t width = B.panels.width(p, p + 1), pitch = B.pitch(p);
         float* const c = C + B.panels.first_column(p);
         const int64_t ahead = p == first && A.inner == 1 ? A.line : 0;
         if (width == pitch) {
-            kind().multiply(rows, B.panels.vectors(p), B.rows, {A.data, A.line, A.row, A.inner, ahead}, B.panel(p), add, c, stride);
+            multiply_part(rows, B.panels.vectors(p), B.rows, {A.data, A.line, A.row, A.inner, ahead}, B.panel(p), add, c, stride);
             continue;
         }
         for (int64_t i = 0; i < rows; i += kLine) {
             const Rows a = A.from(i, 0);
             const int64_t height = std::min(kLine, rows - i);
             float edge[kLine * kWidest];
-            kind().multiply(height, B.panels.vectors(p), B.rows, {a.data, a.line, a.row, a.inner, ahead}, B.panel(p), false, edge, kWidest);
+            multiply_part(height, B.panels.vectors(p), B.rows, {a.data, a.line, a.row, a.inner, ahead}, B.panel(p), false, edge, kWidest);
             for (int64_t r = 0; r < height; ++r)
                 for (int64_t j = 0; j < width; ++j) {
                     float& place = c[(i + r) * stride + j];
@@ -234,8 +310,11 @@ void multiply(int64_t rows, int64_t columns, int64_t inner, Matrix A, Matrix B, 
         const Matrix from = A.from(0, k);
         const Rows a = A.transposed ? Rows::stack(from, rows, count, scratch(Use::small_lines, Rows::size(rows, count)))
                                     : Rows::of(from);
-        multiply(rows, a, packed, 0, panels.count(), add || k > 0, C, stride);
+        multiply(Precision::highest, rows, a, packed, 0, panels.count(), add || k > 0, C, stride);
     });
 }
 
 }  // namespace pangu
+
+// Whether products can have medium precision on this processor.
+extern "C" int pangu_has_bfloat16() { return pangu::has_bfloat16(); }

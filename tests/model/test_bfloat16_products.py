@@ -277,5 +277,8 @@ def test_a_processor_without_the_instruction_is_a_refusal(cpu, monkeypatch, tmp_
     narrow = build(tmp_path, ("-DMOST_LANES=8", "-O0"))  # for processors with AVX2
     monkeypatch.setattr(library_module, "_load", lambda: narrow)
     monkeypatch.delenv("PANGU_KERNELS", raising=False)
+    call, one = kernel_calls.Caller(str(narrow)), np.ones((1, 1), np.float32)
+    with pytest.raises(AssertionError):  # an error code, for whoever calls the kernel all the same
+        call("LinearMedium", [one, one], [(1, 1)])
     message = why_refused(monkeypatch)
     assert "this processor has no AVX512-BF16" in message and "leave the key out, or train on" in message

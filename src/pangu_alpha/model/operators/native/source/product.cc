@@ -33,10 +33,10 @@ INLINE void add_product(typename Of<kLanes>::Vector& sum, float factor, typename
     }
 }
 
-// Where a part of A lies: element (i, k) is data[i * row + k * inner].
+// Where a part of A lies, as in Rows.
 struct Part {
     const float* data;
-    int64_t row, inner;
+    int64_t line, row, inner;
     int64_t ahead;  // elements from here to rows that are read next from memory; 0 if there are none
 };
 
@@ -94,7 +94,7 @@ template <Precision kPrecision, int kLanes, int kRows>
 INLINE void multiply_panel(int64_t rows, int64_t vectors, int64_t inner, Part a, const float* b, bool add, float* c,
                            int64_t stride) {
     int64_t i = 0;
-    const auto at = [&] { return Part{a.data + i * a.row, a.row, a.inner, a.ahead}; };
+    const auto at = [&] { return Part{a.data + i / kLine * a.line + i % kLine * a.row, a.line, a.row, a.inner, a.ahead}; };
     for (; i + kRows <= rows; i += kRows) multiply_rows<kPrecision, kLanes, kRows>(vectors, inner, at(), b, add, c + i * stride, stride);
     for (; i + 4 <= rows; i += 4) multiply_rows<kPrecision, kLanes, 4>(vectors, inner, at(), b, add, c + i * stride, stride);
     for (; i < rows; ++i) multiply_rows<kPrecision, kLanes, 1>(vectors, inner, at(), b, add, c + i * stride, stride);
@@ -152,17 +152,41 @@ const Kind& kind() {
     return chosen;
 }
 
+// y = the transpose of x, both kSide x kSide: four times, rows i and i + 8 are interleaved to rows 2 i and 2 i + 1.
+constexpr int64_t kSide = 16;
+
+INLINE void transpose_square(const float* x, int64_t stride, float* y, int64_t pitch) {
+    typedef float Row __attribute__((vector_size(4 * kSide)));
+    typedef float Anywhere __attribute__((vector_size(4 * kSide), aligned(4)));
+    typedef int32_t Order __attribute__((vector_size(4 * kSide)));
+    constexpr Order low = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
+    constexpr Order high = {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    Row rows[kSide], next[kSide];
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kSide; ++i) rows[i] = *reinterpret_cast<const Anywhere*>(x + i * stride);
+#pragma GCC unroll 4
+    for (int times = 0; times < 4; ++times) {
+#pragma GCC unroll 8
+        for (int64_t i = 0; i < 8; ++i) {
+            next[2 * i] = __builtin_shuffle(rows[i], rows[i + 8], low);
+            next[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + 8], high);
+        }
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kSide; ++i) rows[i] = next[i];
+    }
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kSide; ++i) *reinterpret_cast<Anywhere*>(y + i * pitch) = rows[i];
+}
+
 // y [columns, pitch] = the transpose of x [rows, stride]
 FOR_EACH_PROCESSOR void transpose(const float* x, int64_t rows, int64_t columns, int64_t stride, float* y,
                                   int64_t pitch) {
-    constexpr int64_t kSide = 16;
     int64_t i = 0;
     for (; i + kSide <= rows; i += kSide) {
         int64_t j = 0;
         for (; j + kSide <= columns; j += kSide) {
             for (int64_t r = 0; r < kSide; ++r) __builtin_prefetch(x + (i + r) * stride + j + kLinesAhead * kSide);
-            for (int64_t c = 0; c < kSide; ++c)
-                for (int64_t r = 0; r < kSide; ++r) y[(j + c) * pitch + i + r] = x[(i + r) * stride + j + c];
+            transpose_square(x + i * stride + j, stride, y + j * pitch + i, pitch);
         }
         for (; j < columns; ++j)
             for (int64_t r = 0; r < kSide; ++r) y[j * pitch + i + r] = x[(i + r) * stride + j];
@@ -259,16 +283,16 @@ void multiply(Precision precision, int64_t rows, Rows A, const Packed& B, int64_
     for (int64_t p = first; p < end; ++p) {
         const int64_t width = B.panels.width(p, p + 1), pitch = B.pitch(p);
         float* const c = C + B.panels.first_column(p);
+        const int64_t ahead = p == first && A.inner == 1 ? A.line : 0;
+        if (width == pitch) {
+            multiply_part(rows, B.panels.vectors(p), B.rows, {A.data, A.line, A.row, A.inner, ahead}, B.panel(p), add, c, stride);
+            continue;
+        }
         for (int64_t i = 0; i < rows; i += kLine) {
             const Rows a = A.from(i, 0);
             const int64_t height = std::min(kLine, rows - i);
-            const Part part{a.data, a.row, a.inner, p == first && a.inner == 1 ? a.line : 0};
-            if (width == pitch) {
-                multiply_part(height, B.panels.vectors(p), B.rows, part, B.panel(p), add, c + i * stride, stride);
-                continue;
-            }
             float edge[kLine * kWidest];
-            multiply_part(height, B.panels.vectors(p), B.rows, part, B.panel(p), false, edge, kWidest);
+            multiply_part(height, B.panels.vectors(p), B.rows, {a.data, a.line, a.row, a.inner, ahead}, B.panel(p), false, edge, kWidest);
             for (int64_t r = 0; r < height; ++r)
                 for (int64_t j = 0; j < width; ++j) {
                     float& place = c[(i + r) * stride + j];

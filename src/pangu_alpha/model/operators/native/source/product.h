@@ -47,6 +47,12 @@ class Panels {
     int64_t width(int64_t first, int64_t end) const {
         return std::min(columns_, first_column(end)) - first_column(first);
     }
+    // The panel of a column.
+    int64_t at(int64_t column) const {
+        int64_t panel = column / lanes_ * count_ / vectors_;
+        while (first_column(panel + 1) <= column) ++panel;
+        return panel;
+    }
     int64_t padded_columns() const { return vectors_ * lanes_; }
 
   private:
@@ -88,6 +94,9 @@ struct Rows {
     Rows from(int64_t i, int64_t k) const { return {data + i / kLine * line + k * inner, line, row, inner}; }
 
     static Rows of(Matrix A) { return {A.data, kLine * A.stride, A.stride, 1}; }
+
+    // The columns of a matrix, where they lie in the cache; others are stacked.
+    static Rows across(Matrix A) { return {A.data, kLine, 1, A.stride}; }
 
     // Stores a transposed A in `to`, which holds size(rows, columns) floats.
     static Rows stack(Matrix A, int64_t rows, int64_t columns, float* to);

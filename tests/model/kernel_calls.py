@@ -1,7 +1,8 @@
 """Calls every kernel of a library on arrays that are just as large as needed; prints a digest of each call.
 
 It is run in processes of its own, with other numbers of threads or with a checker of memory, and needs no
-MindSpore: `kernel_calls.py LIBRARY THREADS`.
+MindSpore: `kernel_calls.py LIBRARY THREADS [PRECISION]`. With the precision "medium" it calls the kernels
+that have products of bfloat16, otherwise all others.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import sys
+from functools import partial
 
 import numpy as np
 
@@ -81,7 +83,7 @@ def may_attend(batch: int, queries: int, keys: int) -> np.ndarray:
     return mask.astype(np.float32)
 
 
-def affine(call: Caller):
+def affine(call: Caller, precision: str = ""):
     for rows, inputs, outputs in AFFINE:
         x, weight, bias, dy = (
             call.normal(rows, inputs),
@@ -90,11 +92,11 @@ def affine(call: Caller):
             call.normal(rows, outputs),
         )
         name = f"{rows} x {inputs} x {outputs}"
-        yield f"Linear {name}", call("Linear", [x, weight], [dy.shape])
-        yield f"Affine {name}", call("Affine", [x, weight, bias], [dy.shape])
+        yield f"Linear {name}", call(f"Linear{precision}", [x, weight], [dy.shape])
+        yield f"Affine {name}", call(f"Affine{precision}", [x, weight, bias], [dy.shape])
         yield (
             f"AffineGradient {name}",
-            call("AffineGradient", [x, weight, dy], [x.shape, weight.shape, bias.shape]),
+            call(f"AffineGradient{precision}", [x, weight, dy], [x.shape, weight.shape, bias.shape]),
         )
 
 
@@ -149,18 +151,18 @@ def store(call: Caller):
         yield f"StoreInCache {slots} x {hidden}", [cache, *done]
 
 
-def cross_entropy(call: Caller):
+def cross_entropy(call: Caller, precision: str = ""):
     for rows, hidden, words in LOSS:
         x, table = call.normal(rows, hidden), call.normal(words, hidden)
         labels = call.array(call.random.integers(0, words, rows).astype(np.int32))
         labels[0], labels[-1] = words - 1, 0
-        out = call("CrossEntropy", [x, table, labels], [(rows,), (rows, words)])
+        out = call(f"CrossEntropy{precision}", [x, table, labels], [(rows,), (rows, words)])
         name = f"{rows} x {hidden} x {words}"
         yield f"CrossEntropy {name}", out
         given = [x, table, labels, out[1], call.normal(rows)]
         yield (
             f"CrossEntropyGradient {rows} x {hidden} x {words}",
-            call("CrossEntropyGradient", given, [x.shape, table.shape]),
+            call(f"CrossEntropyGradient{precision}", given, [x.shape, table.shape]),
         )
 
 
@@ -173,14 +175,17 @@ def update(call: Caller):
         yield f"AdamW {count}", [*state, *done]
 
 
-KERNELS = (affine, layer_norm, pointwise, attention, store, cross_entropy, update)
+KERNELS = {
+    "highest": (affine, layer_norm, pointwise, attention, store, cross_entropy, update),
+    "medium": (partial(affine, precision="Medium"), partial(cross_entropy, precision="Medium")),
+}
 
 
-def main(library: str, threads: str) -> None:
+def main(library: str, threads: str, precision: str = "highest") -> None:
     ctypes.CDLL(library).pangu_use_threads(int(threads))
     for offset in OFFSETS:
         call = Caller(library, offset)
-        for kernel in KERNELS:
+        for kernel in KERNELS[precision]:
             for name, outputs in kernel(call):
                 assert all(np.isfinite(each).all() for each in outputs), name
                 digest = hashlib.sha256(b"".join(each.tobytes() for each in outputs)).hexdigest()

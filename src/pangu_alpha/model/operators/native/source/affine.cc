@@ -86,15 +86,21 @@ void LinearLayer::parameter_gradients(const float* x, const float* dy, float* dw
 
 // (x [T, I], W [O, I], b [O]) -> [T, O]
 KERNEL(Affine) { return affine({count, data, ranks, shapes}, Precision::highest); }
-KERNEL(AffineMedium) { return affine({count, data, ranks, shapes}, Precision::medium); }
+KERNEL(AffineMedium) {
+    return has_bfloat16() ? affine({count, data, ranks, shapes}, Precision::medium) : 1;
+}
 
 // (x [T, I], W [O, I]) -> [T, O]
 KERNEL(Linear) { return linear({count, data, ranks, shapes}, Precision::highest); }
-KERNEL(LinearMedium) { return linear({count, data, ranks, shapes}, Precision::medium); }
+KERNEL(LinearMedium) {
+    return has_bfloat16() ? linear({count, data, ranks, shapes}, Precision::medium) : 1;
+}
 
 // (x [T, I], W [O, I], dy [T, O]) -> dx [T, I], dW [O, I], db [O]
 KERNEL(AffineGradient) { return affine_gradient({count, data, ranks, shapes}, Precision::highest); }
-KERNEL(AffineGradientMedium) { return affine_gradient({count, data, ranks, shapes}, Precision::medium); }
+KERNEL(AffineGradientMedium) {
+    return has_bfloat16() ? affine_gradient({count, data, ranks, shapes}, Precision::medium) : 1;
+}
 
 // (x [T, I], n times W [O, I], n times b [O]) -> n times [T, O]
 KERNEL(Projections) { return projections({count, data, ranks, shapes}, Precision::highest); }

@@ -105,10 +105,14 @@ int cross_entropy_gradient(const Arguments& given, Precision precision) {
 
 // (x [T, H], E [V, H], labels int32 [T]) -> nats [T], probabilities [T, V]
 KERNEL(CrossEntropy) { return cross_entropy({count, data, ranks, shapes}, Precision::highest); }
-KERNEL(CrossEntropyMedium) { return cross_entropy({count, data, ranks, shapes}, Precision::medium); }
+KERNEL(CrossEntropyMedium) {
+    return has_bfloat16() ? cross_entropy({count, data, ranks, shapes}, Precision::medium) : 1;
+}
 
 // (x [T, H], E [V, H], labels int32 [T], probabilities [T, V], dnats [T]) -> dx [T, H], dE [V, H]
 KERNEL(CrossEntropyGradient) { return cross_entropy_gradient({count, data, ranks, shapes}, Precision::highest); }
-KERNEL(CrossEntropyGradientMedium) { return cross_entropy_gradient({count, data, ranks, shapes}, Precision::medium); }
+KERNEL(CrossEntropyGradientMedium) {
+    return has_bfloat16() ? cross_entropy_gradient({count, data, ranks, shapes}, Precision::medium) : 1;
+}
 
 }  // namespace pangu

@@ -106,9 +106,9 @@ def _projections(make: Callable[..., Primitive], count: int) -> tuple[Primitive,
         return [[x[0], weight[0]] for weight in more[:count]]
 
     def gradients(x, *more):
-        return [x, *more[:count], *(weight[:1] for weight in more[:count])]
+        return [x, *more[:count], *(weight[:1] for weight in more[:count]), x]
 
-    return make("Projections", results, count), make("ProjectionsGradient", gradients, 1 + 2 * count)
+    return make("Projections", results, count), make("ProjectionsGradient", gradients, 2 + 2 * count)
 
 
 class _FeedForward(nn.Cell):
@@ -122,10 +122,10 @@ class _FeedForward(nn.Cell):
             return [[x[0], down[0]], [x[0], up[0]], [x[0], up[0]]]
 
         def gradients(x, up, down, *more):
-            return [x, up, up[:1], down, down[:1]]
+            return [x, up, up[:1], down, down[:1], [x[0], up[0]]]
 
         self.forward = make("FeedForward", results, 3)
-        self.gradient = make("FeedForwardGradient", gradients, 5)
+        self.gradient = make("FeedForwardGradient", gradients, 6)
 
     def construct(self, x, up, up_bias, down, down_bias):
         return self.forward(x, up, up_bias, down, down_bias)

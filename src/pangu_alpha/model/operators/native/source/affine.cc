@@ -46,10 +46,10 @@ int projections(const Arguments& given, Precision precision) {
 }
 
 int projections_gradient(const Arguments& given, Precision precision) {
-    const int layers = (given.count - 2) / 4, outputs = 1 + 2 * layers;
+    const int layers = (given.count - 3) / 4, outputs = 1 + 2 * layers;
     const int64_t rows = given.size(0, 0), inputs = given.size(0, 1);
     const float* const x = given.floats(0);
-    float *const dx = given.floats(outputs), *const share = scratch(Use::share, rows * inputs);
+    float *const dx = given.floats(outputs), *const share = given.floats(given.count - 1);
     for (int i = 0; i < layers; ++i) {
         const LinearLayer layer{rows, inputs, given.size(1 + i, 0), precision};
         const float *const weight = given.floats(1 + i), *const dy = given.floats(1 + layers + i);
@@ -106,8 +106,8 @@ KERNEL(AffineGradientMedium) {
 KERNEL(Projections) { return projections({count, data, ranks, shapes}, Precision::highest); }
 KERNEL(ProjectionsMedium) { return projections({count, data, ranks, shapes}, Precision::medium); }
 
-// (x [T, I], n times W [O, I], n times dy [T, O]) -> dx [T, I], n times dW, n times db. dx is the sum of the layers'
-// gradients, from the first to the last.
+// (x [T, I], n times W [O, I], n times dy [T, O]) -> dx [T, I], n times dW, n times db, and the share of the last layer
+// in dx. dx is the sum of the layers' shares, from the first to the last.
 KERNEL(ProjectionsGradient) { return projections_gradient({count, data, ranks, shapes}, Precision::highest); }
 KERNEL(ProjectionsGradientMedium) { return projections_gradient({count, data, ranks, shapes}, Precision::medium); }
 

@@ -23,7 +23,7 @@ int feed_forward_gradient(const Arguments& given, Precision precision) {
     const int64_t rows = given.size(0, 0), hidden = given.size(0, 1), wide = given.size(1, 0);
     const LinearLayer up{rows, hidden, wide, precision}, down{rows, wide, given.size(2, 0), precision};
     const float *const before = given.floats(3), *const dy = given.floats(5);
-    float* const dbefore = scratch(Use::share, rows * wide);
+    float* const dbefore = given.floats(11);
     down.input_gradient(given.floats(2), dy, dbefore, [=](int64_t row, int64_t height, int64_t column, int64_t width) {
         for (int64_t i = row; i < row + height; ++i) {
             const int64_t at = i * wide + column;
@@ -42,7 +42,7 @@ int feed_forward_gradient(const Arguments& given, Precision precision) {
 KERNEL(FeedForward) { return feed_forward({count, data, ranks, shapes}, Precision::highest); }
 KERNEL(FeedForwardMedium) { return feed_forward({count, data, ranks, shapes}, Precision::medium); }
 
-// (x, U, D, what GELU got and gave, dy [T, O]) -> dx, dU, du, dD, dd
+// (x, U, D, what GELU got and gave, dy [T, O]) -> dx, dU, du, dD, dd, and the gradient by what GELU got [T, F]
 KERNEL(FeedForwardGradient) { return feed_forward_gradient({count, data, ranks, shapes}, Precision::highest); }
 KERNEL(FeedForwardGradientMedium) { return feed_forward_gradient({count, data, ranks, shapes}, Precision::medium); }
 

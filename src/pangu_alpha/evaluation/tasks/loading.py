@@ -108,8 +108,7 @@ def _drawn(task: EvaluationTask, items: Sequence[Item], limit: int) -> list[Item
 
     Where the metric assigns candidates within a passage, whole passages are drawn until there are enough.
     """
-    whole = "cmrc2019" in task.metrics
-    unit = {item.id: (item.group or item.id) if whole else item.id for item in items}
+    unit = {item.id: (item.group or item.id) if task.fills_passages else item.id for item in items}
     sizes = Counter(unit.values())
     chosen: set[str] = set()
     for name in sorted(sizes, key=lambda name: rank(task.name, name, "limit")):

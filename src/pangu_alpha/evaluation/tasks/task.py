@@ -155,6 +155,11 @@ class EvaluationTask:
     def __post_init__(self) -> None:
         validate(self)
 
+    @property
+    def fills_passages(self) -> bool:
+        """Whether the metric's items are passages, whose blanks are filled together."""
+        return "cmrc2019" in self.metrics
+
     def rules(self) -> Iterator[str]:
         """Yields one sentence for every rule the values break."""
         if not self.templates:

@@ -5,6 +5,8 @@ Letters: B batch, S positions, C key positions (= S without a cache), T = B*S, H
 
 from __future__ import annotations
 
+from typing import Any
+
 from mindspore import Tensor, nn, ops
 
 from pangu_alpha.config.model import ModelConfig
@@ -21,7 +23,8 @@ class Block(nn.Cell):
         index: Number of the layer from 0; it makes the layer's dropout masks differ from other layers'.
         asks_itself: Whether the queries come from the layer's own input; False in the query layer.
 
-    Inputs are those of Attention; x, `query` and the output are [T, H] in the compute type.
+    Inputs are those of Attention; x, `query` and the output are [T, H] in the compute type. With `places` of
+    [T, 3] the device's cell for a whole cached block computes it (operators.native.decoding.CachedBlock).
     """
 
     def __init__(self, config: ModelConfig, operators: Operators, index: int, asks_itself=True) -> None:
@@ -34,8 +37,12 @@ class Block(nn.Cell):
         self.feed_forward = FeedForward(config, operators)
         self.feed_forward_dropout = operators.dropout(config.dropout, 3 * index + 3)
         self.add = ops.Add()
+        self.whole: Any = None  # inference.caches sets it, if the device has such a cell
 
     def construct(self, x, mask, query=None, dropout_rows=None, places=None):
+        if places is not None and places.ndim == 2:
+            caches = self.attention.key_cache.table, self.attention.value_cache.table
+            return self.whole(self.weights(), *caches, x, query, places)
         normed = self.attention_norm(x)
         if self.asks_itself:
             query = normed
@@ -43,6 +50,17 @@ class Block(nn.Cell):
         x = self.add(x, self.attention_dropout(attended, dropout_rows))
         transformed = self.feed_forward(self.feed_forward_norm(x))
         return self.add(x, self.feed_forward_dropout(transformed, dropout_rows))
+
+    def weights(self):
+        """All parameters: those of the norms, and weight and bias of each Linear in the order of use."""
+        attention, feed_forward = self.attention, self.feed_forward
+        return (
+            self.attention_norm.gamma, self.attention_norm.beta,
+            self.feed_forward_norm.gamma, self.feed_forward_norm.beta,
+            attention.query.weight, attention.query.bias, attention.key.weight, attention.key.bias,
+            attention.value.weight, attention.value.bias, attention.output.weight, attention.output.bias,
+            feed_forward.up.weight, feed_forward.up.bias, feed_forward.down.weight, feed_forward.down.bias,
+        )  # fmt: skip
 
 
 class PanguAlpha(nn.Cell):
@@ -57,10 +75,11 @@ class PanguAlpha(nn.Cell):
     Inputs:
         - **input_ids** (Tensor) - int32 [B, S].
         - **position_ids** (Tensor) - int32 [B, S], restarting at 0 with each document.
-        - **attention_mask** (Tensor) - [B, S, C], 1 = may attend.
+        - **attention_mask** (Tensor) - [B, S, C], 1 = may attend; None if `places` are [B, 3].
         - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row, new in every step
           (training.schedule.dropout_rows); None: no dropout.
-        - **places** (Tensor) - int32 [B, N, S, 3], where keys and values go in the cache; None: no cache.
+        - **places** (Tensor) - int32 [B, N, S, 3], where keys and values go in the cache, or [B, 3] for whole
+          blocks; None: no cache.
 
     Outputs:
         Tensor [B, S, V], logits in the compute type.
@@ -89,7 +108,7 @@ class PanguAlpha(nn.Cell):
 
     def hidden_states(self, input_ids, position_ids, attention_mask, dropout_rows=None, places=None):
         """Everything before the logits: [T, H] in the compute type. See `construct` for the arguments."""
-        mask = self.mask(attention_mask)
+        mask = None if attention_mask is None else self.mask(attention_mask)
         x = self.add(self.word_embedding(input_ids), self.position_embedding(position_ids))
         x = self.cast(self.embedding_dropout(x, dropout_rows), self.compute_dtype)
         for block in self.blocks:

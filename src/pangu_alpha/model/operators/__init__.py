@@ -21,6 +21,7 @@ from pangu_alpha.model.cache import KeyValueCache
 from pangu_alpha.model.chip import find_chip, soc_version
 from pangu_alpha.model.operators import ascend, cpu, plain
 from pangu_alpha.model.operators import dropout as positional
+from pangu_alpha.model.operators.native import decoding
 from pangu_alpha.model.operators.native import training as kernels
 from pangu_alpha.model.operators.native.library import library
 
@@ -48,6 +49,8 @@ class Operators:
         keep_if: () -> cell of (condition, x).
         linear: () -> operator of (x, weight), x times the transposed weight; it need not have gradients.
         cache: (batch, heads, slots, head size, type) -> cell of (new keys or values, places).
+        cached_block: (config, rows) -> cell that computes a whole block for one new position of each row (see
+            native.decoding.CachedBlock), or None where the block's own operators do.
         adamw: () -> primitive that clips and updates one parameter in place (see native.training.adamw); None
             for separate operators.
         float_status: Class of the cell that reports overflow; None where results show it as inf or NaN.
@@ -68,6 +71,7 @@ class Operators:
     keep_if: Callable[[], nn.Cell] = plain.KeepIf
     linear: Callable[[], Any] = plain.linear
     cache: Callable[..., nn.Cell] = KeyValueCache
+    cached_block: Callable[[ModelConfig, int], nn.Cell | None] = lambda config, rows: None
     adamw: Callable[[], Any] | None = None
     float_status: type[ascend.FloatStatus] | None = None
 
@@ -102,6 +106,7 @@ _FAST: dict[str, dict[str, Any]] = {
         "square_sum": kernels.SquareSum,
         "linear": kernels.linear,
         "cache": kernels.KeyValueCache,
+        "cached_block": decoding.cached_block,
         "adamw": kernels.adamw,
     },
     # Decoding has one row for each token, so the number of kernels matters; the plain operators have the

@@ -11,11 +11,12 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Tensor, nn, ops
 from mindspore.ops import signature
 from mindspore.ops.primitive import Primitive
 
 from pangu_alpha.data.hashing import column_numbers, head_numbers, salted
+from pangu_alpha.model.cache import empty_table
 from pangu_alpha.model.operators.dropout import mask_threshold
 from pangu_alpha.model.operators.native.library import library
 
@@ -313,10 +314,10 @@ def adamw() -> Primitive:
     to leave everything unchanged, else 1; learning rate, beta1, beta2, epsilon, decay. It gives a float32 [1]
     on which other operators can depend.
     """
-    return _writes_in_place(kernel("AdamW", lambda *shapes: [1]), written=3, read=8)
+    return writes_in_place(kernel("AdamW", lambda *shapes: [1]), written=3, read=8)
 
 
-def _writes_in_place(operator: Primitive, written: int, read: int) -> Primitive:
+def writes_in_place(operator: Primitive, written: int, read: int) -> Primitive:
     """Declares that an operator changes its first inputs, which must be parameters."""
     ways = [signature.sig_rw.RW_WRITE] * written + [signature.sig_rw.RW_READ] * read
     operator.set_signatures([signature.make_sig(f"input{i}", way) for i, way in enumerate(ways)])
@@ -341,9 +342,9 @@ class KeyValueCache(nn.Cell):
         self.rows = rows
         self.flat = (-1, num_heads * head_size)
         shape = (rows, length, num_heads * head_size)
-        self.table = Parameter(ops.zeros(shape, dtype), requires_grad=False)
-        self.store = _writes_in_place(kernel("StoreInCache", lambda *shapes: [1]), written=1, read=2)
-        self.copy_slots = _writes_in_place(kernel("CopyInCache", lambda *shapes: [1]), written=1, read=1)
+        self.table = empty_table(shape, dtype)
+        self.store = writes_in_place(kernel("StoreInCache", lambda *shapes: [1]), written=1, read=2)
+        self.copy_slots = writes_in_place(kernel("CopyInCache", lambda *shapes: [1]), written=1, read=1)
         self.gather = ops.Gather()
 
     def construct(self, new, places):

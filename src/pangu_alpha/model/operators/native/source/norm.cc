@@ -4,12 +4,10 @@
 #include <vector>
 
 #include "kernel.h"
+#include "norm.h"
 #include "threads.h"
 
 namespace pangu {
-namespace {
-
-constexpr int64_t kRows = 16;  // rows of a piece
 
 FOR_EACH_PROCESSOR void normalize(const float* x, const float* gamma, const float* beta, float epsilon,
                                   int64_t columns, float* y, float* mean, float* inverse) {
@@ -25,6 +23,10 @@ FOR_EACH_PROCESSOR void normalize(const float* x, const float* gamma, const floa
     *mean = middle;
     *inverse = factor;
 }
+
+namespace {
+
+constexpr int64_t kRows = 16;  // rows of a piece
 
 // dx of one row, and the row's share of dgamma and dbeta added to the sums.
 FOR_EACH_PROCESSOR void differentiate(const float* x, const float* gamma, float mean, float inverse,

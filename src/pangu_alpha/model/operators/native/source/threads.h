@@ -6,11 +6,16 @@
 #include <cstdint>
 #include <functional>
 
+#include "streams.h"
+
 namespace pangu {
 
 // Calls piece(0) ... piece(count - 1), each once, and returns when all are done. A call from within a piece, or
 // while another kernel uses the threads, computes its pieces in the calling thread.
 void for_each(int64_t count, const std::function<void(int64_t)>& piece);
+
+// What a helper, from 1 on, fetches from now until the next call of for_each.
+void fetch_while_waiting(int64_t helper, Streams next);
 
 // Number of threads that for_each uses, the calling one included.
 int64_t thread_count();

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 import mindspore as ms
@@ -15,7 +16,7 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.data.hashing import column_numbers, salted
 from pangu_alpha.model.operators import dropout as positional
 from pangu_alpha.model.operators import operators_for, plain
-from pangu_alpha.model.operators.native import training as kernels
+from pangu_alpha.model.operators.native import fused
 from pangu_alpha.model.operators.native.library import library, missing_bfloat16
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.training.loss import TokenLoss
@@ -123,12 +124,17 @@ class Sum(nn.Cell):
 class Separate(nn.Cell):
     """The four operators by the plain ones, or by the kernels; each returns a tuple."""
 
-    def __init__(self, name, fused):
+    def __init__(self, name, by_kernels):
         super().__init__()
         self.name, self.affine, self.gelu = name, plain.Affine(), plain.Gelu()
         self.norm, self.dropout = plain.Normalize(24, 1e-5), positional.Dropout(RATE, SALT)
-        make = {"projections": (), "feed_forward": (), "fork": (1e-5,), "residual": (RATE, SALT)}[name]
-        self.fused = getattr(operators_for(SMALL), name)(*make) if fused else None
+        make = {
+            "projections": fused.Projections,
+            "feed_forward": fused.FeedForward,
+            "fork": partial(fused.Fork, 1e-5),
+            "residual": partial(fused.Residual, RATE, SALT),
+        }[name]
+        self.fused = make() if by_kernels else None
 
     def construct(self, *given):
         if self.name == "projections":
@@ -209,19 +215,17 @@ def test_a_network_has_the_gradients_of_separate_operators(call, rate, norm_orde
     """Bit for bit: fusing changes where intermediate results lie, not what is added to what."""
     config = dataclasses.replace(SMALL, dropout=rate, norm_order=norm_order)
     operators = operators_for(config)
-    assert all(getattr(operators, name) is not None for name in FUSED)
+    assert operators.fused_block is fused.BlockKernels
     words = np.random.default_rng(8).integers(-(2**31), 2**31 - 1, (2, 12)).astype(np.int32) | np.int32(1)
     rows = Tensor(words) if rate else None
-    separate = dataclasses.replace(operators, **dict.fromkeys(FUSED))
+    separate = dataclasses.replace(operators, fused_block=None)
     found, expected = (losses_and_gradients(each, config, rows) for each in (operators, separate))
     assert len(found) == 1 + 3 * 16 + 5 and all(each.any() for each in found)
     assert_same_bits(found, expected)
 
 
 def test_only_kernels_are_fused(call):
-    for device in ("plain", "Ascend"):
-        operators = operators_for(SMALL, device)
-        assert all(getattr(operators, name) is None for name in FUSED)
+    assert all(operators_for(SMALL, device).fused_block is None for device in ("plain", "Ascend"))
     fast = dataclasses.replace(SMALL, activation="fast_gelu")
-    assert operators_for(fast, "CPU").feed_forward is None  # the kernel has the tanh form inside
-    assert operators_for(SMALL, "CPU").feed_forward is kernels.FeedForward
+    assert operators_for(fast, "CPU").fused_block is None  # the kernel has the tanh form inside
+    assert operators_for(SMALL, "CPU").fused_block is fused.BlockKernels

@@ -41,12 +41,12 @@ class Caches:
             _refuse_too_large(config, rows, slots, model.compute_dtype, available_bytes())
         shape = (rows, config.num_heads, slots, config.head_size)
         layers = [*enumerate(model.blocks), ("query", model.query_layer)]
-        self._layers: list[nn.Cell] = [layer for _, layer in layers]
-        self._attentions: list[nn.Cell] = [layer.attention for layer in self._layers]
+        self._attentions: list[nn.Cell] = [layer.attention for _, layer in layers]
         self._names = [f"{name}.{layer}" for layer, _ in layers]
         make = model.operators.cache
         self._caches = [[make(*shape, model.compute_dtype) for _ in _PARTS] for _ in layers]
-        self._whole = [model.operators.cached_block(config, stepped or rows) for _ in layers]
+        fused = model.query_layer.fused
+        self._at_once = fused is not None and fused.step_at_once(stepped or rows)
         self._num_heads = config.num_heads
 
     @property
@@ -61,10 +61,10 @@ class Caches:
             slots, starts: int32 [B, 1], its slot, and the first one that it attends to.
 
         Returns:
-            int32 [B, 3], row, slot and start, if there is a cell for whole blocks (model.pangu.Block); else
-            as `places_of`.
+            int32 [B, 3], row, slot and start, if one kernel computes a block (model.fused_block); else as
+            `places_of`.
         """
-        if self._whole[0] is None:
+        if not self._at_once:
             return places_of(slots, self._num_heads)
         return np.column_stack([np.arange(len(slots), dtype=np.int32), slots, starts])
 
@@ -81,13 +81,9 @@ class Caches:
                 setattr(attention, part, cache)
                 cache.table.name = f"{name}.{part}"  # a cell that becomes an attribute gets another name
             attention.cached = True
-        for layer, whole in zip(self._layers, self._whole, strict=True):
-            layer.whole = whole
 
     def detach(self) -> None:
         """Takes them back; the model has no cache then."""
-        for layer in self._layers:
-            layer.whole = None
         for attention in self._attentions:
             attention.key_cache = attention.value_cache = None
             attention.cached = False

@@ -5,26 +5,24 @@ Letters: B batch, S positions, C key positions (= S without a cache), T = B*S, H
 
 from __future__ import annotations
 
-from typing import Any
-
 from mindspore import Tensor, nn, ops
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.model.attention import Attention
+from pangu_alpha.model.fused_block import FusedBlock
 from pangu_alpha.model.initialization import initialize
 from pangu_alpha.model.layers import Embedding, FeedForward, LayerNorm, Logits
 from pangu_alpha.model.operators import Operators, operators_for
 
 
-class Block(nn.Cell):
+class Block(FusedBlock, nn.Cell):
     """Pre-norm transformer layer. The query layer takes `query` as its queries instead of its own input.
 
     Args:
         index: Number of the layer from 0; it makes the layer's dropout masks differ from other layers'.
         asks_itself: Whether the queries come from the layer's own input; False in the query layer.
 
-    Inputs are those of Attention; x, `query` and the output are [T, H] in the compute type. With `places` of
-    [T, 3] the device's cell for a whole cached block computes it (operators.native.decoding.CachedBlock).
+    Inputs are those of Attention; x, `query` and the output are [T, H] in the compute type.
     """
 
     def __init__(self, config: ModelConfig, operators: Operators, index: int, asks_itself=True) -> None:
@@ -37,36 +35,18 @@ class Block(nn.Cell):
         self.feed_forward = FeedForward(config, operators)
         self.feed_forward_dropout = operators.dropout(config.dropout, 3 * index + 3)
         self.add = ops.Add()
-        self.whole: Any = None  # inference.caches sets it, if the device has such a cell
-        self.attention_sum = operators.residual and operators.residual(config.dropout, 3 * index + 2)
-        self.feed_forward_sum = operators.residual and operators.residual(config.dropout, 3 * index + 3)
+        self.fused = operators.fused_block and operators.fused_block(config, index)
 
     def construct(self, x, mask, query=None, dropout_rows=None, places=None):
-        if places is not None and places.ndim == 2:
-            caches = self.attention.key_cache.table, self.attention.value_cache.table
-            return self.whole(self.weights(), *caches, x, query, places)
-        normed, x = self.attention_norm.branch(x)
-        attended = self.attention(None if self.asks_itself else query, normed, mask, dropout_rows, places)
-        if self.attention_sum is None:
-            x = self.add(x, self.attention_dropout(attended, dropout_rows))
-        else:
-            x = self.attention_sum(x, attended, dropout_rows)
-        normed, x = self.feed_forward_norm.branch(x)
-        transformed = self.feed_forward(normed)
-        if self.feed_forward_sum is None:
-            return self.add(x, self.feed_forward_dropout(transformed, dropout_rows))
-        return self.feed_forward_sum(x, transformed, dropout_rows)
-
-    def weights(self):
-        """All parameters: those of the norms, and weight and bias of each Linear in the order of use."""
-        attention, feed_forward = self.attention, self.feed_forward
-        return (
-            self.attention_norm.gamma, self.attention_norm.beta,
-            self.feed_forward_norm.gamma, self.feed_forward_norm.beta,
-            attention.query.weight, attention.query.bias, attention.key.weight, attention.key.bias,
-            attention.value.weight, attention.value.bias, attention.output.weight, attention.output.bias,
-            feed_forward.up.weight, feed_forward.up.bias, feed_forward.down.weight, feed_forward.down.bias,
-        )  # fmt: skip
+        if self.fused is not None:
+            return self.by_kernels(x, mask, query, dropout_rows, places)
+        normed = self.attention_norm(x)
+        if self.asks_itself:
+            query = normed
+        attended = self.attention(query, normed, mask, dropout_rows, places)
+        x = self.add(x, self.attention_dropout(attended, dropout_rows))
+        transformed = self.feed_forward(self.feed_forward_norm(x))
+        return self.add(x, self.feed_forward_dropout(transformed, dropout_rows))
 
 
 class PanguAlpha(nn.Cell):

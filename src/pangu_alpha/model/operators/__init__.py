@@ -22,7 +22,7 @@ from pangu_alpha.model.cache import KeyValueCache
 from pangu_alpha.model.chip import find_chip, soc_version
 from pangu_alpha.model.operators import ascend, cpu, plain
 from pangu_alpha.model.operators import dropout as positional
-from pangu_alpha.model.operators.native import decoding
+from pangu_alpha.model.operators.native import fused
 from pangu_alpha.model.operators.native import training as kernels
 from pangu_alpha.model.operators.native.library import library, missing_bfloat16
 
@@ -50,13 +50,8 @@ class Operators:
         keep_if: () -> cell of (condition, x).
         linear: () -> operator of (x, weight), x times the transposed weight; it need not have gradients.
         cache: (batch, heads, slots, head size, type) -> cell of (new keys or values, places).
-        cached_block: (config, rows) -> cell that computes a whole block for one new position of each row (see
-            native.decoding.CachedBlock), or None where the block's own operators do.
-        projections: () -> cell of (x, weights, biases), linear layers of the same x. None for separate
-            operators, as of the following three.
-        feed_forward: () -> cell of (x, weight, bias, weight, bias), `affine`, `activation` and `affine`.
-        fork: (epsilon) -> cell of (x, gamma, beta) that returns (normed x, x), for a residual connection.
-        residual: (rate, salt) -> cell of (x, branch, dropout rows) that returns x + `dropout` of the branch.
+        fused_block: (config, number of the block) -> cell of the kernels that compute a whole block (see
+            native.fused.BlockKernels); None where the operators above compute it.
         adamw: () -> primitive that clips and updates one parameter in place (see native.training.adamw); None
             for separate operators.
         float_status: Class of the cell that reports overflow; None where results show it as inf or NaN.
@@ -77,11 +72,7 @@ class Operators:
     keep_if: Callable[[], nn.Cell] = plain.KeepIf
     linear: Callable[[], Any] = plain.linear
     cache: Callable[..., nn.Cell] = KeyValueCache
-    cached_block: Callable[[ModelConfig, int], nn.Cell | None] = lambda config, rows: None
-    projections: Callable[[], nn.Cell] | None = None
-    feed_forward: Callable[[], nn.Cell] | None = None
-    fork: Callable[[float], nn.Cell] | None = None
-    residual: Callable[[float, int], nn.Cell] | None = None
+    fused_block: Callable[[ModelConfig, int], Any] | None = None
     adamw: Callable[[], Any] | None = None
     float_status: type[ascend.FloatStatus] | None = None
 
@@ -116,11 +107,7 @@ _FAST: dict[str, dict[str, Any]] = {
         "square_sum": kernels.SquareSum,
         "linear": kernels.linear,
         "cache": kernels.KeyValueCache,
-        "cached_block": decoding.cached_block,
-        "projections": kernels.Projections,
-        "feed_forward": kernels.FeedForward,
-        "fork": kernels.Fork,
-        "residual": kernels.Residual,
+        "fused_block": fused.BlockKernels,
         "adamw": kernels.adamw,
     },
     # Decoding has one row for each token, so the number of kernels matters; the plain operators have the
@@ -140,8 +127,7 @@ _MEDIUM: dict[str, Any] = {
     "affine": partial(kernels.Affine, precision="medium"),
     "cross_entropy": partial(kernels.TiedCrossEntropy, precision="medium"),
     "linear": partial(kernels.linear, precision="medium"),
-    "projections": partial(kernels.Projections, precision="medium"),
-    "feed_forward": partial(kernels.FeedForward, precision="medium"),
+    "fused_block": partial(fused.BlockKernels, precision="medium"),
 }
 
 
@@ -188,7 +174,7 @@ def operators_for(
         choice["attention_dropout"] = partial(ascend.AttentionDropout, stream=tuple(device_dropout))
     if config.activation == "fast_gelu":
         choice["activation"] = plain.FastGelu
-        choice["feed_forward"] = None  # its kernel has GELU inside
+        choice["fused_block"] = None  # it has GELU inside
     if known and FAMILIES[known].saturates:
         choice["float_status"] = ascend.FloatStatus
     return Operators(compute_dtype=getattr(ms, dtype), **choice)

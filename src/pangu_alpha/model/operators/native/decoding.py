@@ -47,8 +47,3 @@ class CachedBlock(nn.Cell):
 def _layer(inputs: int):
     operator = kernel("CachedLayer", lambda key_cache, value_cache, x, *others: x)
     return writes_in_place(operator, written=2, read=inputs - 2)
-
-
-def cached_block(config: ModelConfig, rows: int) -> CachedBlock | None:
-    """Returns the cell for a number of rows B, or None if it does not compute this network, or not faster."""
-    return CachedBlock(config) if rows <= MOST_ROWS and config.activation == "gelu" else None

@@ -52,6 +52,8 @@ class Operators:
         cache: (batch, heads, slots, head size, type) -> cell of (new keys or values, places).
         fused_block: (config, number of the block) -> cell of the kernels that compute a whole block (see
             native.fused.BlockKernels); None where the operators above compute it.
+        shared_embedding: () -> cell of (table, ids) that returns (rows [T, H], table), for a table that has
+            another use; None for a lookup whose gradient is added to the other one.
         adamw: () -> primitive that clips and updates one parameter in place (see native.training.adamw); None
             for separate operators.
         float_status: Class of the cell that reports overflow; None where results show it as inf or NaN.
@@ -73,6 +75,7 @@ class Operators:
     linear: Callable[[], Any] = plain.linear
     cache: Callable[..., nn.Cell] = KeyValueCache
     fused_block: Callable[[ModelConfig, int], Any] | None = None
+    shared_embedding: Callable[[], nn.Cell] | None = None
     adamw: Callable[[], Any] | None = None
     float_status: type[ascend.FloatStatus] | None = None
 
@@ -108,6 +111,7 @@ _FAST: dict[str, dict[str, Any]] = {
         "linear": kernels.linear,
         "cache": kernels.KeyValueCache,
         "fused_block": fused.BlockKernels,
+        "shared_embedding": kernels.SharedEmbedding,
         "adamw": kernels.adamw,
     },
     # Decoding has one row for each token, so the number of kernels matters; the plain operators have the

@@ -27,6 +27,8 @@ AFFINE = [
     (200, 300, 2),
     (258, 1024, 1024),
 ]
+PROJECTIONS = [(1, 3, (5, 2)), (9, 40, (33, 33, 7)), (66, 600, (130, 1, 100)), (129, 70, (1030, 48))]
+FEED_FORWARD = [(1, 3, 5, 2), (9, 24, 96, 24), (65, 40, 700, 33), (130, 100, 64, 500)]
 ATTENTION = [(1, 1, 1, 1, 4), (2, 3, 16, 16, 8), (1, 2, 150, 150, 12), (2, 1, 9, 70, 1), (1, 2, 129, 129, 64)]
 COLUMNS = [(1, 1), (1, 3), (9, 3), (37, 100), (33, 1), (150, 1024)]
 LOSS = [(1, 5, 3), (32, 24, 50), (65, 40, 600), (9, 768, 1300)]
@@ -100,6 +102,38 @@ def affine(call: Caller, precision: str = ""):
         )
 
 
+def projections(call: Caller, precision: str = ""):
+    for rows, inputs, outputs in PROJECTIONS:
+        x, count = call.normal(rows, inputs), len(outputs)
+        weights = [call.normal(each, inputs) for each in outputs]
+        biases = [call.normal(each) for each in outputs]
+        dys = [call.normal(rows, each) for each in outputs]
+        shapes = [each.shape for each in dys]
+        name = f"{rows} x {inputs} x {count}"
+        yield f"Projections {name}", call(f"Projections{precision}", [x, *weights, *biases], shapes)
+        shapes = [x.shape, *(each.shape for each in (*weights, *biases)), x.shape]
+        yield (
+            f"ProjectionsGradient {name}",
+            call(f"ProjectionsGradient{precision}", [x, *weights, *dys], shapes)[:-1],
+        )
+
+
+def feed_forward(call: Caller, precision: str = ""):
+    for rows, hidden, wide, outputs in FEED_FORWARD:
+        x, dy = call.normal(rows, hidden), call.normal(rows, outputs)
+        up, down = call.normal(wide, hidden), call.normal(outputs, wide)
+        between = [(rows, wide)] * 2
+        name = f"{rows} x {hidden} x {wide} x {outputs}"
+        given = [x, up, call.normal(wide), down, call.normal(outputs)]
+        out = call(f"FeedForward{precision}", given, [dy.shape, *between])
+        yield f"FeedForward {name}", out
+        shapes = [x.shape, up.shape, (wide,), down.shape, (outputs,), between[0]]
+        yield (
+            f"FeedForwardGradient {name}",
+            call(f"FeedForwardGradient{precision}", [x, up, down, *out[1:], dy], shapes),
+        )
+
+
 def layer_norm(call: Caller):
     for rows, columns in COLUMNS:
         x, gamma, beta, dy = (
@@ -114,6 +148,9 @@ def layer_norm(call: Caller):
             "LayerNormGradient", [x, gamma, out[1], out[2], dy], [x.shape, gamma.shape, gamma.shape]
         )
         yield f"LayerNormGradient {rows} x {columns}", gradients
+        given = [x, gamma, *out[1:], dy, call.normal(rows, columns)]
+        gradients = call("LayerNormGradient", given, [x.shape, gamma.shape, gamma.shape])
+        yield f"LayerNormGradient of a branch {rows} x {columns}", gradients
 
 
 def pointwise(call: Caller):
@@ -125,6 +162,9 @@ def pointwise(call: Caller):
         x, threshold = call.normal(rows, columns), call.scalar(-(2**30), np.int32)
         given = [x, call.words(1, rows), call.words(columns), threshold, call.scalar(4 / 3)]
         yield f"Dropout {rows} x {columns}", call("Dropout", given, [x.shape])
+        for more in ([], given[1:]):
+            name = f"Residual {rows} x {columns}{' with dropout' if more else ''}"
+            yield name, call("Residual", [x, call.normal(rows, columns), *more], [x.shape])
 
 
 def attention(call: Caller):
@@ -175,9 +215,10 @@ def update(call: Caller):
         yield f"AdamW {count}", [*state, *done]
 
 
+OF_EACH_PRECISION = (affine, projections, feed_forward, cross_entropy)
 KERNELS = {
-    "highest": (affine, layer_norm, pointwise, attention, store, cross_entropy, update),
-    "medium": (partial(affine, precision="Medium"), partial(cross_entropy, precision="Medium")),
+    "highest": [*OF_EACH_PRECISION, layer_norm, pointwise, attention, store, update],
+    "medium": [partial(each, precision="Medium") for each in OF_EACH_PRECISION],
 }
 
 

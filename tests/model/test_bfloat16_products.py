@@ -235,7 +235,10 @@ def test_which_operators_have_medium_precision(native):
     x, weight = Tensor(np.full((1, 1), 1 + 2.0**-8, np.float32)), Tensor(np.ones((1, 1), np.float32))
     assert medium.linear()(x, weight).asnumpy() == 1.0 and highest.linear()(x, weight).asnumpy() != 1.0
     changed = {name for name in vars(medium) if getattr(medium, name) != getattr(highest, name)}
-    assert changed == {"affine", "linear", "cross_entropy"} and medium.compute_dtype == ms.float32
+    assert (
+        changed == {"affine", "linear", "cross_entropy", "projections", "feed_forward"}
+        and medium.compute_dtype == ms.float32
+    )
 
 
 @pytest.mark.parametrize("device", ["Ascend", "plain"])

@@ -49,6 +49,11 @@ class Operators:
         keep_if: () -> cell of (condition, x).
         linear: () -> operator of (x, weight), x times the transposed weight; it need not have gradients.
         cache: (batch, heads, slots, head size, type) -> cell of (new keys or values, places).
+        projections: () -> cell of (x, weights, biases), linear layers of the same x. None for separate
+            operators, as of the following three.
+        feed_forward: () -> cell of (x, weight, bias, weight, bias), `affine`, `activation` and `affine`.
+        fork: (epsilon) -> cell of (x, gamma, beta) that returns (normed x, x), for a residual connection.
+        residual: (rate, salt) -> cell of (x, branch, dropout rows) that returns x + `dropout` of the branch.
         adamw: () -> primitive that clips and updates one parameter in place (see native.training.adamw); None
             for separate operators.
         float_status: Class of the cell that reports overflow; None where results show it as inf or NaN.
@@ -69,6 +74,10 @@ class Operators:
     keep_if: Callable[[], nn.Cell] = plain.KeepIf
     linear: Callable[[], Any] = plain.linear
     cache: Callable[..., nn.Cell] = KeyValueCache
+    projections: Callable[[], nn.Cell] | None = None
+    feed_forward: Callable[[], nn.Cell] | None = None
+    fork: Callable[[float], nn.Cell] | None = None
+    residual: Callable[[float, int], nn.Cell] | None = None
     adamw: Callable[[], Any] | None = None
     float_status: type[ascend.FloatStatus] | None = None
 
@@ -103,6 +112,10 @@ _FAST: dict[str, dict[str, Any]] = {
         "square_sum": kernels.SquareSum,
         "linear": kernels.linear,
         "cache": kernels.KeyValueCache,
+        "projections": kernels.Projections,
+        "feed_forward": kernels.FeedForward,
+        "fork": kernels.Fork,
+        "residual": kernels.Residual,
         "adamw": kernels.adamw,
     },
     # Decoding has one row for each token, so the number of kernels matters; the plain operators have the
@@ -122,6 +135,8 @@ _MEDIUM: dict[str, Any] = {
     "affine": partial(kernels.Affine, precision="medium"),
     "cross_entropy": partial(kernels.TiedCrossEntropy, precision="medium"),
     "linear": partial(kernels.linear, precision="medium"),
+    "projections": partial(kernels.Projections, precision="medium"),
+    "feed_forward": partial(kernels.FeedForward, precision="medium"),
 }
 
 
@@ -168,6 +183,7 @@ def operators_for(
         choice["attention_dropout"] = partial(ascend.AttentionDropout, stream=tuple(device_dropout))
     if config.activation == "fast_gelu":
         choice["activation"] = plain.FastGelu
+        choice["feed_forward"] = None  # its kernel has GELU inside
     if known and FAMILIES[known].saturates:
         choice["float_status"] = ascend.FloatStatus
     return Operators(compute_dtype=getattr(ms, dtype), **choice)

@@ -177,12 +177,13 @@ struct Product {
     template <typename Finish>
     void by_columns(const Finish& finish) const {
         const Panels panels(columns);
-        const int64_t across = parts(panels.count(), kTiles * thread_count(), true), all = lanes();
+        const Turns turns(panels.count());
+        const int64_t all = lanes();
         for (int64_t step = 0, end; step < all; step = end) {
             end = stored_anew() ? std::min(all, step + length(rows)) : all;
             const Rows a = stored_anew() ? store_all(step, end - step) : Rows::of(A.from(0, step));
-            for_each(across, [&](int64_t i) {
-                const int64_t first = i * panels.count() / across, last = (i + 1) * panels.count() / across;
+            for_each(turns.count(), [&](int64_t i) {
+                const int64_t first = turns.first(i), last = turns.first(i + 1);
                 blocks(step, end, [&](int64_t k, int64_t count) {
                     const Panels own(panels.width(first, last));
                     const Packed packed{own, count, scratch(Use::own, Packed::size(own, count)), 0, count};
@@ -195,6 +196,22 @@ struct Product {
             });
         }
     }
+
+    // How threads take turns at panels: kPanels at a time, and at the end single ones, so that no thread waits long for
+    // another one that began the last part.
+    class Turns {
+      public:
+        explicit Turns(int64_t panels)
+            : single_(std::min(panels, 2 * thread_count())), wide_(pieces(panels - single_, kPanels)),
+              panels_(panels) {}
+        int64_t count() const { return wide_ + single_; }
+        int64_t first(int64_t i) const {
+            return i < wide_ ? i * (panels_ - single_) / wide_ : panels_ - single_ + i - wide_;
+        }
+
+      private:
+        const int64_t single_, wide_, panels_;
+    };
 
     // Number of parts of B: at least so many, as small as fits into a thread's own cache if that costs nothing, and
     // the same number for each thread.

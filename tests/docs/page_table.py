@@ -207,6 +207,10 @@ PAGES: dict[str, Page] = {
             never("python src/plan.py replay", "docs/replay.md runs it"),
         )
     ),
+    "docs/kernels.md": Page(
+        (never("python src/train.py", "needs AVX512-BF16; test_medium_precision.py trains with it"),),
+        given_long=README,
+    ),
     "docs/proven.md": Page(
         (
             never("python src/plan.py dry-run", "docs/plans.md runs it"),

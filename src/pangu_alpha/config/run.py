@@ -167,8 +167,8 @@ class RunConfig:
     tensorboard: bool = option(True, "write TensorBoard events beside metrics.jsonl")
     peak_tflops: float | None = option(
         None,
-        "peak of one device, for the model FLOPs utilisation (MFU); null measures a matrix product on CPU "
-        "and reports no MFU on Ascend",
+        "peak of one device, for the model FLOPs utilisation (MFU); null measures a matrix product on CPU, "
+        "of the run's own precision, and reports no MFU on Ascend",
         unit="10^12 operations/s",
     )
     tasks: TasksConfig | None = option(

@@ -104,11 +104,15 @@ KERNEL(AffineGradientMedium) {
 
 // (x [T, I], n times W [O, I], n times b [O]) -> n times [T, O]
 KERNEL(Projections) { return projections({count, data, ranks, shapes}, Precision::highest); }
-KERNEL(ProjectionsMedium) { return projections({count, data, ranks, shapes}, Precision::medium); }
+KERNEL(ProjectionsMedium) {
+    return has_bfloat16() ? projections({count, data, ranks, shapes}, Precision::medium) : 1;
+}
 
 // (x [T, I], n times W [O, I], n times dy [T, O]) -> dx [T, I], n times dW, n times db, and the share of the last layer
 // in dx. dx is the sum of the layers' shares, from the first to the last.
 KERNEL(ProjectionsGradient) { return projections_gradient({count, data, ranks, shapes}, Precision::highest); }
-KERNEL(ProjectionsGradientMedium) { return projections_gradient({count, data, ranks, shapes}, Precision::medium); }
+KERNEL(ProjectionsGradientMedium) {
+    return has_bfloat16() ? projections_gradient({count, data, ranks, shapes}, Precision::medium) : 1;
+}
 
 }  // namespace pangu

@@ -40,10 +40,14 @@ int feed_forward_gradient(const Arguments& given, Precision precision) {
 
 // (x [T, H], U [F, H], u [F], D [O, F], d [O]) -> [T, O], and for the gradient what GELU gets and gives, [T, F] each
 KERNEL(FeedForward) { return feed_forward({count, data, ranks, shapes}, Precision::highest); }
-KERNEL(FeedForwardMedium) { return feed_forward({count, data, ranks, shapes}, Precision::medium); }
+KERNEL(FeedForwardMedium) {
+    return has_bfloat16() ? feed_forward({count, data, ranks, shapes}, Precision::medium) : 1;
+}
 
 // (x, U, D, what GELU got and gave, dy [T, O]) -> dx, dU, du, dD, dd, and the gradient by what GELU got [T, F]
 KERNEL(FeedForwardGradient) { return feed_forward_gradient({count, data, ranks, shapes}, Precision::highest); }
-KERNEL(FeedForwardGradientMedium) { return feed_forward_gradient({count, data, ranks, shapes}, Precision::medium); }
+KERNEL(FeedForwardGradientMedium) {
+    return has_bfloat16() ? feed_forward_gradient({count, data, ranks, shapes}, Precision::medium) : 1;
+}
 
 }  // namespace pangu

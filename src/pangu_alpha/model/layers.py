@@ -62,10 +62,17 @@ class LayerNorm(nn.Cell):
         self.beta = empty_parameter(config.hidden_size)
         self.cast = ops.Cast()
         self.normalize = operators.layer_norm(config.hidden_size, config.layer_norm_epsilon)
+        self.fork = operators.fork and operators.fork(config.layer_norm_epsilon)
 
     def construct(self, x: Tensor) -> Tensor:
         normed = self.normalize(self.cast(x, ms.float32), self.gamma, self.beta)
         return self.cast(normed, x.dtype)
+
+    def branch(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Begins a branch of the residual stream: (normed x, x), of which the second stays in the stream."""
+        if self.fork is None:
+            return self.construct(x), x
+        return self.fork(x, self.gamma, self.beta)
 
 
 class Embedding(nn.Cell):
@@ -102,9 +109,12 @@ class FeedForward(nn.Cell):
         self.up = Linear(config.hidden_size, config.ffn_size, operators)
         self.activation = operators.activation()
         self.down = Linear(config.ffn_size, config.hidden_size, operators)
+        self.whole = operators.feed_forward and operators.feed_forward()
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.down(self.activation(self.up(x)))
+        if self.whole is None:
+            return self.down(self.activation(self.up(x)))
+        return self.whole(x, self.up.weight, self.up.bias, self.down.weight, self.down.bias)
 
 
 class Logits(nn.Cell):

@@ -38,18 +38,24 @@ class Block(nn.Cell):
         self.feed_forward_dropout = operators.dropout(config.dropout, 3 * index + 3)
         self.add = ops.Add()
         self.whole: Any = None  # inference.caches sets it, if the device has such a cell
+        self.attention_sum = operators.residual and operators.residual(config.dropout, 3 * index + 2)
+        self.feed_forward_sum = operators.residual and operators.residual(config.dropout, 3 * index + 3)
 
     def construct(self, x, mask, query=None, dropout_rows=None, places=None):
         if places is not None and places.ndim == 2:
             caches = self.attention.key_cache.table, self.attention.value_cache.table
             return self.whole(self.weights(), *caches, x, query, places)
-        normed = self.attention_norm(x)
-        if self.asks_itself:
-            query = normed
-        attended = self.attention(query, normed, mask, dropout_rows, places)
-        x = self.add(x, self.attention_dropout(attended, dropout_rows))
-        transformed = self.feed_forward(self.feed_forward_norm(x))
-        return self.add(x, self.feed_forward_dropout(transformed, dropout_rows))
+        normed, x = self.attention_norm.branch(x)
+        attended = self.attention(None if self.asks_itself else query, normed, mask, dropout_rows, places)
+        if self.attention_sum is None:
+            x = self.add(x, self.attention_dropout(attended, dropout_rows))
+        else:
+            x = self.attention_sum(x, attended, dropout_rows)
+        normed, x = self.feed_forward_norm.branch(x)
+        transformed = self.feed_forward(normed)
+        if self.feed_forward_sum is None:
+            return self.add(x, self.feed_forward_dropout(transformed, dropout_rows))
+        return self.feed_forward_sum(x, transformed, dropout_rows)
 
     def weights(self):
         """All parameters: those of the norms, and weight and bias of each Linear in the order of use."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -174,6 +175,9 @@ def test_a_folder_of_another_network_or_of_other_settings_is_refused(eval_data, 
         OtherRunError, match="ocnli_paper_0shot_seed0 with scoring 'exact', which is 'sum' now"
     ):
         hold_run(tmp_path, ABOUT, plans_of(eval_data, ["ocnli"], scoring="sum"))
+    other = [replace(plan, template=replace(plan.template, separator="\n\n")) for plan in plans]
+    with pytest.raises(OtherRunError, match=r"with separator '\\n', which is '\\n\\n' now"):
+        hold_run(tmp_path, ABOUT, other)
     (tmp_path / "run.json").write_text("[]")
     with pytest.raises(OtherRunError, match="is no file of an evaluation"):
         hold_run(tmp_path, ABOUT, plans)

@@ -57,7 +57,7 @@ def result_of(plan: Plan, lines: Sequence[dict[str, Any]]) -> tuple[TaskResult, 
         raise ValueError(
             f"{plan.title}: {len(lines)} of {len(plan.data.items)} items are computed; run it again"
         )
-    rows = passages_of(lines) if "cmrc2019" in task.metrics else lines
+    rows = passages_of(lines) if task.fills_passages else lines
     figures = [
         figure
         for name in task.metrics

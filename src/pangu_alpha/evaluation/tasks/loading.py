@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pangu_alpha.evaluation.tasks.catalog import find_file
 from pangu_alpha.evaluation.tasks.forms import FORMS
+from pangu_alpha.evaluation.tasks.forms.labelled import with_labels
 from pangu_alpha.evaluation.tasks.item import Item, Problems, rank
 from pangu_alpha.evaluation.tasks.reading import unique
 from pangu_alpha.evaluation.tasks.task import EvaluationTask
@@ -71,18 +72,26 @@ def _load(
     answers = _find(task, data, _answers_of(task, data), problems) if task.answers else None
     if task.answers and answers is None:
         return None
+    more = _label_files(task, path)
+    task = with_labels(task, [path, *more], problems)
     items = _read(task, path, answers, problems)
     shots: list[tuple[Item, ...]] = []
-    files = [path, *([answers] if answers else [])]
+    files = [path, *([answers] if answers else []), *more]
     for fold in range(task.folds) if seeds else ():
         if all(seed % task.folds != fold for seed in seeds):
             shots.append(())
             continue
         examples, file = _examples(task, data, fold, items, problems)
         shots.append(tuple(examples))
-        files += [file] if file is not None else []
+        files += [file] if file not in (None, *files) else []
     kept = tuple(items if limit is None else _drawn(task, items, limit))
     return EvaluationSet(task, kept, tuple(shots), path, _digest(files))
+
+
+def _label_files(task: EvaluationTask, path: Path) -> list[Path]:
+    """The files beside the evaluated one in which further labels are looked for."""
+    found = {file for pattern in task.label_files for file in path.parent.glob(pattern) if file.is_file()}
+    return sorted(found - {path})
 
 
 def _answers_of(task: EvaluationTask, data: Path) -> Sequence[str]:
@@ -99,8 +108,7 @@ def _drawn(task: EvaluationTask, items: Sequence[Item], limit: int) -> list[Item
 
     Where the metric assigns candidates within a passage, whole passages are drawn until there are enough.
     """
-    whole = "cmrc2019" in task.metrics
-    unit = {item.id: (item.group or item.id) if whole else item.id for item in items}
+    unit = {item.id: (item.group or item.id) if task.fills_passages else item.id for item in items}
     sizes = Counter(unit.values())
     chosen: set[str] = set()
     for name in sorted(sizes, key=lambda name: rank(task.name, name, "limit")):

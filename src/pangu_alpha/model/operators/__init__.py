@@ -17,13 +17,14 @@ from mindspore import nn
 
 from pangu_alpha.config.families import FAMILIES, has_flash_attention, unsupported
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.precision import KEY, ONLY_CPU, MatmulPrecision
 from pangu_alpha.model.cache import KeyValueCache
 from pangu_alpha.model.chip import find_chip, soc_version
 from pangu_alpha.model.operators import ascend, cpu, plain
 from pangu_alpha.model.operators import dropout as positional
 from pangu_alpha.model.operators.native import decoding
 from pangu_alpha.model.operators.native import training as kernels
-from pangu_alpha.model.operators.native.library import library
+from pangu_alpha.model.operators.native.library import library, missing_bfloat16
 
 __all__ = ["Operators", "dropout", "operators_for"]
 
@@ -51,6 +52,11 @@ class Operators:
         cache: (batch, heads, slots, head size, type) -> cell of (new keys or values, places).
         cached_block: (config, rows) -> cell that computes a whole block for one new position of each row (see
             native.decoding.CachedBlock), or None where the block's own operators do.
+        projections: () -> cell of (x, weights, biases), linear layers of the same x. None for separate
+            operators, as of the following three.
+        feed_forward: () -> cell of (x, weight, bias, weight, bias), `affine`, `activation` and `affine`.
+        fork: (epsilon) -> cell of (x, gamma, beta) that returns (normed x, x), for a residual connection.
+        residual: (rate, salt) -> cell of (x, branch, dropout rows) that returns x + `dropout` of the branch.
         adamw: () -> primitive that clips and updates one parameter in place (see native.training.adamw); None
             for separate operators.
         float_status: Class of the cell that reports overflow; None where results show it as inf or NaN.
@@ -72,6 +78,10 @@ class Operators:
     linear: Callable[[], Any] = plain.linear
     cache: Callable[..., nn.Cell] = KeyValueCache
     cached_block: Callable[[ModelConfig, int], nn.Cell | None] = lambda config, rows: None
+    projections: Callable[[], nn.Cell] | None = None
+    feed_forward: Callable[[], nn.Cell] | None = None
+    fork: Callable[[float], nn.Cell] | None = None
+    residual: Callable[[float, int], nn.Cell] | None = None
     adamw: Callable[[], Any] | None = None
     float_status: type[ascend.FloatStatus] | None = None
 
@@ -107,6 +117,10 @@ _FAST: dict[str, dict[str, Any]] = {
         "linear": kernels.linear,
         "cache": kernels.KeyValueCache,
         "cached_block": decoding.cached_block,
+        "projections": kernels.Projections,
+        "feed_forward": kernels.FeedForward,
+        "fork": kernels.Fork,
+        "residual": kernels.Residual,
         "adamw": kernels.adamw,
     },
     # Decoding has one row for each token, so the number of kernels matters; the plain operators have the
@@ -121,6 +135,15 @@ _FAST: dict[str, dict[str, Any]] = {
     },
 }
 
+# Instead of those of "CPU kernels"; the products of attention stay as they are.
+_MEDIUM: dict[str, Any] = {
+    "affine": partial(kernels.Affine, precision="medium"),
+    "cross_entropy": partial(kernels.TiedCrossEntropy, precision="medium"),
+    "linear": partial(kernels.linear, precision="medium"),
+    "projections": partial(kernels.Projections, precision="medium"),
+    "feed_forward": partial(kernels.FeedForward, precision="medium"),
+}
+
 
 def operators_for(
     config: ModelConfig,
@@ -128,6 +151,7 @@ def operators_for(
     decoding: bool = False,
     chip: str = "auto",
     device_dropout: Sequence[int] | None = None,
+    precision: MatmulPrecision = "highest",
 ) -> Operators:
     """Returns the operators that are fast on a device.
 
@@ -139,9 +163,11 @@ def operators_for(
             finds; with device "plain", no chip. An unknown chip gets the operators that all chips have.
         device_dropout: If given, the device's kernel draws the masks of the attention weights from this
             stream (see ascend.AttentionDropout). None makes masks by position, as in all other cells.
+        precision: Of float32 products; "medium" rounds factors to bfloat16 (see docs/kernels.md).
 
     Raises:
-        ValueError: The chip does not have the compute type, or the device has no kernel that draws masks.
+        ValueError: The chip does not have the compute type, the device has no kernel that draws masks, or no
+            products of medium precision.
     """
     device = device or ms.get_context("device_target")
     known = None if chip == "auto" or device == "CPU" else chip
@@ -156,13 +182,25 @@ def operators_for(
     default = "float16" if device == "Ascend" else "float32"
     dtype = default if config.compute_dtype == "auto" else config.compute_dtype
     choice = dict(_FAST[_row(config, device, dtype, decoding, known)])
+    if precision == "medium":
+        choice |= _medium(device)
     if device_dropout is not None:
         choice["attention_dropout"] = partial(ascend.AttentionDropout, stream=tuple(device_dropout))
     if config.activation == "fast_gelu":
         choice["activation"] = plain.FastGelu
+        choice["feed_forward"] = None  # its kernel has GELU inside
     if known and FAMILIES[known].saturates:
         choice["float_status"] = ascend.FloatStatus
     return Operators(compute_dtype=getattr(ms, dtype), **choice)
+
+
+def _medium(device: str) -> dict[str, Any]:
+    """The operators whose products have medium precision."""
+    if device != "CPU":
+        raise ValueError(ONLY_CPU)
+    if (problem := missing_bfloat16()) is not None:
+        raise ValueError(f"{KEY}: 'medium' multiplies in bfloat16, but {problem}")
+    return _MEDIUM
 
 
 def _row(config: ModelConfig, device: str, dtype: str, decoding: bool, chip: str | None) -> str:

@@ -2,20 +2,26 @@
 
 Letters: T rows, I inputs, O outputs, H hidden, V vocabulary, B batch, N heads, S queries, C keys,
 d head size.
+
+Precisions are those of torch.set_float32_matmul_precision: with "highest" products have float32 factors, with
+"medium" factors rounded to bfloat16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Tensor, nn, ops
 from mindspore.ops import signature
 from mindspore.ops.primitive import Primitive
 
+from pangu_alpha.config.precision import MatmulPrecision
 from pangu_alpha.data.hashing import column_numbers, head_numbers, salted
+from pangu_alpha.model.cache import empty_table
 from pangu_alpha.model.operators.dropout import mask_threshold
 from pangu_alpha.model.operators.native.library import library
 
@@ -30,6 +36,13 @@ def kernel(name: str, shapes: Callable[..., Any], outputs: int = 1) -> Primitive
     return ops.Custom(f"{library()}:{name}", shapes, types, func_type="aot")
 
 
+def kernel_of(
+    precision: MatmulPrecision, name: str, shapes: Callable[..., Any], outputs: int = 1
+) -> Primitive:
+    """The operator of a function that exists for each precision of its products; see `kernel`."""
+    return kernel(name + {"highest": "", "medium": "Medium"}[precision], shapes, outputs)
+
+
 def _first(*shapes):
     return shapes[0]
 
@@ -37,10 +50,11 @@ def _first(*shapes):
 class Affine(nn.Cell):
     """x W^T + b; see plain.Affine."""
 
-    def __init__(self) -> None:
+    def __init__(self, precision: MatmulPrecision = "highest") -> None:
         super().__init__()
-        self.forward = kernel("Affine", lambda x, weight, bias: [x[0], weight[0]])
-        self.gradient = kernel("AffineGradient", lambda x, weight, dy: [x, weight, weight[:1]], 3)
+        make = partial(kernel_of, precision)
+        self.forward = make("Affine", lambda x, weight, bias: [x[0], weight[0]])
+        self.gradient = make("AffineGradient", lambda x, weight, dy: [x, weight, weight[:1]], 3)
 
     def construct(self, x, weight, bias):
         return self.forward(x, weight, bias)
@@ -50,9 +64,98 @@ class Affine(nn.Cell):
         return gradients[0], gradients[1], gradients[2]
 
 
-def linear() -> Primitive:
+def linear(precision: MatmulPrecision = "highest") -> Primitive:
     """x W^T; see ops.MatMul with transpose_b. It has no gradient."""
-    return kernel("Linear", lambda x, weight: [x[0], weight[0]])
+    return kernel_of(precision, "Linear", lambda x, weight: [x[0], weight[0]])
+
+
+class Projections(nn.Cell):
+    """Several linear layers of the same x, whose gradients by x are added up in this order.
+
+    Inputs:
+        - **x** (Tensor) - [T, I].
+        - **weights** (tuple[Tensor]) - two or three of [O, I].
+        - **biases** (tuple[Tensor]) - [O] each.
+
+    Outputs:
+        Tuple of [T, O]: x W^T + b of each layer.
+    """
+
+    def __init__(self, precision: MatmulPrecision = "highest") -> None:
+        super().__init__()
+        make = partial(kernel_of, precision)
+        self.forward2, self.gradient2 = _projections(make, 2)
+        self.forward3, self.gradient3 = _projections(make, 3)
+
+    def construct(self, x, weights, biases):
+        if len(weights) == 2:
+            return self.forward2(x, *weights, *biases)
+        return self.forward3(x, *weights, *biases)
+
+    def bprop(self, x, weights, biases, out, dout):
+        if len(weights) == 2:
+            found = self.gradient2(x, *weights, *dout)
+            return found[0], (found[1], found[2]), (found[3], found[4])
+        found = self.gradient3(x, *weights, *dout)
+        return found[0], (found[1], found[2], found[3]), (found[4], found[5], found[6])
+
+
+def _projections(make: Callable[..., Primitive], count: int) -> tuple[Primitive, Primitive]:
+    """The kernels of a number of layers: forward and gradient."""
+
+    def results(x, *more):
+        return [[x[0], weight[0]] for weight in more[:count]]
+
+    def gradients(x, *more):
+        return [x, *more[:count], *(weight[:1] for weight in more[:count]), x]
+
+    return make("Projections", results, count), make("ProjectionsGradient", gradients, 2 + 2 * count)
+
+
+class _FeedForward(nn.Cell):
+    """The result, and for the gradient what GELU got and gave."""
+
+    def __init__(self, precision: MatmulPrecision) -> None:
+        super().__init__()
+        make = partial(kernel_of, precision)
+
+        def results(x, up, up_bias, down, down_bias):
+            return [[x[0], down[0]], [x[0], up[0]], [x[0], up[0]]]
+
+        def gradients(x, up, down, *more):
+            return [x, up, up[:1], down, down[:1], [x[0], up[0]]]
+
+        self.forward = make("FeedForward", results, 3)
+        self.gradient = make("FeedForwardGradient", gradients, 6)
+
+    def construct(self, x, up, up_bias, down, down_bias):
+        return self.forward(x, up, up_bias, down, down_bias)
+
+    def bprop(self, x, up, up_bias, down, down_bias, out, dout):
+        found = self.gradient(x, up, down, out[1], out[2], dout[0])
+        return found[0], found[1], found[2], found[3], found[4]
+
+
+class FeedForward(nn.Cell):
+    """plain.Affine, plain.Gelu and plain.Affine.
+
+    GELU and its gradient are computed of parts of a product that are still in the cache.
+
+    Inputs:
+        - **x** (Tensor) - [T, H].
+        - **up**, **up_bias** (Tensor) - [F, H] and [F], of the first layer.
+        - **down**, **down_bias** (Tensor) - [O, F] and [O], of the second layer.
+
+    Outputs:
+        Tensor [T, O].
+    """
+
+    def __init__(self, precision: MatmulPrecision = "highest") -> None:
+        super().__init__()
+        self.layers = _FeedForward(precision)
+
+    def construct(self, x, up, up_bias, down, down_bias):
+        return self.layers(x, up, up_bias, down, down_bias)[0]
 
 
 class _Standardize(nn.Cell):
@@ -81,6 +184,39 @@ class Normalize(nn.Cell):
 
     def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         return self.standardize(x, gamma, beta)[0]
+
+
+class _Fork(nn.Cell):
+    """As _Standardize, but x is an output too, and the gradient by x is the sum of both branches'."""
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = Tensor([epsilon], ms.float32)
+        self.forward = kernel("LayerNorm", lambda x, gamma, beta, epsilon: [x, x[:1], x[:1]], 3)
+        self.gradient = kernel("LayerNormGradient", lambda x, gamma, *more: [x, gamma, gamma], 3)
+
+    def construct(self, x, gamma, beta):
+        found = self.forward(x, gamma, beta, self.epsilon)
+        return found[0], x, found[1], found[2]
+
+    def bprop(self, x, gamma, beta, out, dout):
+        gradients = self.gradient(x, gamma, out[2], out[3], dout[0], dout[1])
+        return gradients[0], gradients[1], gradients[2]
+
+
+class Fork(nn.Cell):
+    """plain.Normalize at the beginning of a branch: returns its result, and x for the residual connection.
+
+    Inputs are those of plain.Normalize.
+    """
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.fork = _Fork(epsilon)
+
+    def construct(self, x, gamma, beta):
+        found = self.fork(x, gamma, beta)
+        return found[0], found[1]
 
 
 class Gelu(nn.Cell):
@@ -262,13 +398,70 @@ class Dropout(nn.Cell):
         return self.drop(x, rows, _salted_columns(x.shape[1], self.salt))
 
 
-class _Probabilities(nn.Cell):
-    """-log(softmax(x E^T)[label] + 1e-24), and the probabilities, which the gradient uses again."""
+class _Sum(nn.Cell):
+    """x + y."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.forward = kernel("CrossEntropy", lambda x, table, labels: [x[:1], [x[0], table[0]]], 2)
-        self.gradient = kernel(
+        self.forward = kernel("Residual", _first)
+
+    def construct(self, x, y):
+        return self.forward(x, y)
+
+    def bprop(self, x, y, out, dout):
+        return dout, dout
+
+
+class _DroppingSum(nn.Cell):
+    """x + dropout of y by position."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.threshold = Tensor([mask_threshold(rate)], ms.int32)
+        self.factor = Tensor([1.0 / (1.0 - rate)], ms.float32)
+        self.forward = kernel("Residual", _first)
+        self.drop = kernel("Dropout", _first)
+
+    def construct(self, x, y, rows, columns):
+        return self.forward(x, y, rows, columns, self.threshold, self.factor)
+
+    def bprop(self, x, y, rows, columns, out, dout):
+        dy = self.drop(dout, rows, columns, self.threshold, self.factor)
+        return dout, dy, ops.zeros_like(rows), ops.zeros_like(columns)
+
+
+class Residual(nn.Cell):
+    """The end of a branch: x + dropout.Dropout of the branch.
+
+    Inputs:
+        - **x** (Tensor) - [T, H], the residual stream.
+        - **branch** (Tensor) - [T, H].
+        - **rows** (Tensor) - as for dropout.Dropout, or None for no dropout.
+    """
+
+    def __init__(self, rate: float, salt: int) -> None:
+        super().__init__()
+        self.off = rate == 0.0
+        self.salt = salt
+        self.sum = _Sum()
+        self.dropping = _DroppingSum(rate)
+
+    def construct(self, x, branch, rows=None):
+        if self.off:
+            return self.sum(x, branch)
+        if rows is None:
+            return self.sum(x, branch)
+        return self.dropping(x, branch, rows, _salted_columns(x.shape[1], self.salt))
+
+
+class _Probabilities(nn.Cell):
+    """-log(softmax(x E^T)[label] + 1e-24), and the probabilities, which the gradient uses again."""
+
+    def __init__(self, precision: MatmulPrecision) -> None:
+        super().__init__()
+        make = partial(kernel_of, precision)
+        self.forward = make("CrossEntropy", lambda x, table, labels: [x[:1], [x[0], table[0]]], 2)
+        self.gradient = make(
             "CrossEntropyGradient", lambda x, table, labels, probabilities, dnats: [x, table], 2
         )
 
@@ -287,9 +480,9 @@ class TiedCrossEntropy(nn.Cell):
         vocab_size: Not used, because on CPU the table is not padded.
     """
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, precision: MatmulPrecision = "highest") -> None:
         super().__init__()
-        self.loss = _Probabilities()
+        self.loss = _Probabilities(precision)
 
     def construct(self, x: Tensor, table: Tensor, labels: Tensor) -> Tensor:
         return self.loss(x, table, labels)[0]
@@ -332,16 +525,26 @@ class KeyValueCache(nn.Cell):
         - **places** (Tensor) - int32 [B, N, S, 3], row, head and slot of each new entry.
 
     Outputs:
-        Tensor [B*C, H]: the whole cache after the update.
+        Tensor [B*C, H]: the rows of the cache that `places` names, after the update. For the rows 0 to B-1
+        it may be the whole cache, because AttentionCore reads no more rows than it has queries for.
     """
 
-    def __init__(self, batch_size: int, num_heads: int, length: int, head_size: int, dtype: ms.Type) -> None:
+    def __init__(self, rows: int, num_heads: int, length: int, head_size: int, dtype: ms.Type) -> None:
         super().__init__()
-        self.rows = (-1, num_heads * head_size)
-        shape = (batch_size, length, num_heads * head_size)
-        self.table = Parameter(ops.zeros(shape, dtype), requires_grad=False)
+        self.rows = rows
+        self.flat = (-1, num_heads * head_size)
+        shape = (rows, length, num_heads * head_size)
+        self.table = empty_table(shape, dtype)
         self.store = writes_in_place(kernel("StoreInCache", lambda *shapes: [1]), written=1, read=2)
+        self.copy_slots = writes_in_place(kernel("CopyInCache", lambda *shapes: [1]), written=1, read=1)
+        self.gather = ops.Gather()
 
     def construct(self, new, places):
-        stored = self.store(self.table, new, places)
-        return ops.depend(self.table, stored).reshape(self.rows)
+        table = ops.depend(self.table, self.store(self.table, new, places))
+        if places.shape[0] == 1 and self.rows > 1:
+            table = self.gather(table, places[:, 0, 0, 0], 0)
+        return table.reshape(self.flat)
+
+    def copy(self, numbers):
+        """Copies the first slots of a row to another; see model.cache.KeyValueCache."""
+        self.copy_slots(self.table, numbers)

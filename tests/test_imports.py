@@ -57,6 +57,7 @@ MAY_LOAD_MINDSPORE = (
     "training.validation",
     "inference.caches",
     "inference.decoder",
+    "inference.forward",
     "inference.generate",
     "inference.load",
     "inference.nats",

@@ -67,6 +67,8 @@ MAY_LOAD_MINDSPORE = (
     "proof.dry_run.engine",
     "proof.replay.training.engine",
     "integrations.lm_eval",
+    "integrations.lm_eval_tasks.catalog_task",
+    "integrations.lm_eval_tasks.figures",
     "integrations.mindformers",
 )
 MOST_MODULES = 14  # of a folder

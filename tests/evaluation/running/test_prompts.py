@@ -11,8 +11,9 @@ import pytest
 from oracles import Network, Reader, plans_of
 
 from pangu_alpha.evaluation.running.answers import extract
+from pangu_alpha.evaluation.running.candidates import choose_candidates, pick
 from pangu_alpha.evaluation.running.plan import check_lengths
-from pangu_alpha.evaluation.running.prompts import choose_candidates, most_ids, pick
+from pangu_alpha.evaluation.running.prompts import most_ids
 from pangu_alpha.evaluation.tasks.catalog import load_tasks
 from pangu_alpha.evaluation.tasks.item import Item, TaskFilesError
 from pangu_alpha.text.vocabulary import train_vocabulary

@@ -66,7 +66,7 @@ def result_of(plan: Plan, lines: Sequence[dict[str, Any]]) -> tuple[TaskResult, 
             references=[_reference(plan, row) for row in rows],
         )
     ]
-    groups = [_digest(row["group"]) if row["group"] else f"item {row['number']}" for row in rows]
+    groups = [_short(row["group"]) if row["group"] else f"item {row['number']}" for row in rows]
     compared = task.family == "choice"
     result = TaskResult(
         task=task.name,
@@ -158,5 +158,6 @@ def _answers(row: dict[str, Any]) -> list[Any]:
     return [(-nats, greedy) for nats, greedy in zip(row["nats"], row["greedy"], strict=True)]
 
 
-def _digest(text: str) -> str:
+def _short(text: str) -> str:
+    """A name for a passage that is itself the name of its group."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

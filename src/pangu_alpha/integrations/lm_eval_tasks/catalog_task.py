@@ -19,9 +19,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
 from pangu_alpha.evaluation.running.answers import extract
+from pangu_alpha.evaluation.running.candidates import pick
 from pangu_alpha.evaluation.running.network import Reader
 from pangu_alpha.evaluation.running.plan import Plan, make_plans
-from pangu_alpha.evaluation.running.prompts import Prompt, PromptMaker, pick
+from pangu_alpha.evaluation.running.prompts import Prompt, PromptMaker
 from pangu_alpha.evaluation.tasks.catalog import choose_template, load_tasks
 from pangu_alpha.evaluation.tasks.loading import load_sets
 from pangu_alpha.evaluation.tasks.task import EvaluationTask, Template

@@ -30,6 +30,15 @@ AFFINE = [
 PROJECTIONS = [(1, 3, (5, 2)), (9, 40, (33, 33, 7)), (66, 600, (130, 1, 100)), (129, 70, (1030, 48))]
 FEED_FORWARD = [(1, 3, 5, 2), (9, 24, 96, 24), (65, 40, 700, 33), (130, 100, 64, 500)]
 ATTENTION = [(1, 1, 1, 1, 4), (2, 3, 16, 16, 8), (1, 2, 150, 150, 12), (2, 1, 9, 70, 1), (1, 2, 129, 129, 64)]
+LAYERS = [  # new positions, rows of the cache, slots, heads, head size, columns between the products
+    (1, 1, 1, 1, 4, 5),
+    (1, 2, 70, 2, 64, 512),
+    (3, 4, 9, 3, 5, 60),
+    (5, 5, 40, 1, 128, 200),
+    (8, 9, 33, 3, 80, 96),
+    (9, 9, 12, 2, 7, 3),
+    (16, 18, 20, 2, 16, 130),
+]
 COLUMNS = [(1, 1), (1, 3), (9, 3), (37, 100), (33, 1), (150, 1024)]
 LOSS = [(1, 5, 3), (32, 24, 50), (65, 40, 600), (9, 768, 1300)]
 ELEMENTS = [1, 3, 37, 16385, 200001]
@@ -206,6 +215,37 @@ def store(call: Caller):
         yield f"CopyInCache {slots} x {hidden}", [cache, *done]
 
 
+def layer_arguments(call: Caller, shape, asks_itself: bool = True) -> list[np.ndarray]:
+    """Inputs of CachedLayer: places are some rows in disorder, with ranges of all lengths."""
+    rows, cached, slots, heads, size, wide = shape
+    hidden = heads * size
+    at = np.zeros((rows, 3), np.int32)
+    at[:, 0] = call.random.permutation(cached)[:rows]
+    at[:, 1] = slots - 1 - np.arange(rows) % slots
+    at[:, 2] = at[:, 1] // (1 + np.arange(rows) % 3)
+    given = [
+        call.normal(cached, slots, hidden),
+        call.normal(cached, slots, hidden),
+        call.normal(rows, hidden),
+    ]
+    given += [call.array(at), call.array(np.zeros(heads, np.int32)), call.scalar(1e-5)]
+    given += [call.normal(hidden) for _ in range(4)]
+    for outputs, inputs in [(hidden, hidden)] * 4 + [(wide, hidden), (hidden, wide)]:
+        given += [call.array(call.normal(outputs, inputs) / np.float32(inputs**0.5)), call.normal(outputs)]
+    return given if asks_itself else [*given, call.normal(rows, hidden)]
+
+
+def layer(call: Caller):
+    for shape in LAYERS:
+        for asks_itself in (True, False):
+            given = layer_arguments(call, shape, asks_itself)
+            done = call("CachedLayer", given, [given[2].shape])
+            yield f"CachedLayer {shape}{' that asks itself' * asks_itself}", [*given[:2], *done]
+    for rows in range(1, 9):
+        x, weight, bias = call.normal(rows, 70), call.normal(37, 70), call.normal(37)
+        yield f"Affine of {rows}", call("Affine", [x, weight, bias], [(rows, 37)])
+
+
 def cross_entropy(call: Caller, precision: str = ""):
     for rows, hidden, words in LOSS:
         x, table = call.normal(rows, hidden), call.normal(words, hidden)
@@ -232,7 +272,7 @@ def update(call: Caller):
 
 OF_EACH_PRECISION = (affine, projections, feed_forward, cross_entropy)
 KERNELS = {
-    "highest": [*OF_EACH_PRECISION, layer_norm, pointwise, attention, store, update],
+    "highest": [*OF_EACH_PRECISION, layer_norm, pointwise, attention, store, layer, update],
     "medium": [partial(each, precision="Medium") for each in OF_EACH_PRECISION],
 }
 

@@ -70,11 +70,18 @@ INLINE void add_part(const float* x, int64_t x_pitch, int64_t rows, const Part& 
     for (; i < rows; ++i) add_products<1, kRuns, false>(x + i * x_pitch, x_pitch, part, sums + i * kRuns);
 }
 
-// sums [16] += the products of a vector of which only `count` lanes from `first` on exist.
-INLINE void add_lanes(const float* x, const float* weight, int64_t first, int64_t count, float* sums) {
+// The terms before and after the whole vectors: `count` lanes of a vector from `first` on.
+template <int kRuns>
+INLINE void add_edge(const float* x, int64_t x_pitch, int64_t rows, const float* weight, int64_t pitch, int64_t first,
+                     int64_t count, float* sums) {
+    for (int64_t i = 0; i < rows; ++i)
+        for (int k = 0; k < kRuns; ++k) {
+            const float *const row = x + i * x_pitch - first, *const w = weight + k * pitch - first;
+            float* const sum = sums + (i * kRuns + k) * kLanes;
 #pragma omp simd
-    for (int64_t l = 0; l < kLanes; ++l)
-        if (l >= first && l < first + count) sums[l] += x[l - first] * weight[l - first];
+            for (int64_t l = 0; l < kLanes; ++l)
+                if (l >= first && l < first + count) sum[l] += row[l] * w[l];
+        }
 }
 
 // Elements before the first one that begins a cache line; 0 if the rows of W differ in that.
@@ -91,19 +98,14 @@ INLINE void multiply_runs(const float* x, int64_t x_pitch, int64_t rows, int64_t
                           int64_t pitch, Streams next, float* sums, float* y, int64_t y_pitch, int64_t step) {
     std::fill_n(sums, rows * kRuns * kLanes, 0.0f);
     const int64_t head = before_line(weight, pitch, inputs), tail = head + (inputs - head) / kLanes * kLanes;
-    const auto add_edge = [=](int64_t j, int64_t lane, int64_t count) {
-        for (int64_t i = 0; count && i < rows; ++i)
-            for (int k = 0; k < kRuns; ++k)
-                add_lanes(x + i * x_pitch + j, weight + k * pitch + j, lane, count, sums + (i * kRuns + k) * kLanes);
-    };
-    add_edge(0, kLanes - head, head);
+    if (head) add_edge<kRuns>(x, x_pitch, rows, weight, pitch, kLanes - head, head, sums);
     for (int64_t j = head; j < tail; j += kPart) {
         const int64_t vectors = std::min(kPart, tail - j) / kLanes;
         const bool last = j + kPart >= tail;
         add_part<kRuns>(x + j, x_pitch, rows, {weight + j, pitch, vectors, last ? next : Streams{}},
                         reinterpret_cast<Vector*>(sums));
     }
-    add_edge(tail, 0, inputs - tail);
+    if (tail < inputs) add_edge<kRuns>(x + tail, x_pitch, rows, weight + tail, pitch, 0, inputs - tail, sums);
     for (int64_t i = 0; i < rows; ++i)
         for (int k = 0; k < kRuns; ++k)
             y[i * y_pitch + k * step] = sum_of_lanes(reinterpret_cast<Vector*>(sums)[i * kRuns + k]);

@@ -14,12 +14,6 @@ namespace {
 
 constexpr int64_t kAhead = 1 << 15;  // floats of a run that are fetched while a thread waits: all runs fill half a cache
 
-inline void pause() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-}
-
 struct alignas(64) Counter {
     std::atomic<int64_t> value{0};
 };
@@ -68,11 +62,12 @@ class Run {
         if (ready()) return;
         const Streams next = reads(place);
         const int64_t length = std::min(next.length, kAhead);
+        Spin spin;
         for (int64_t at = 0; !ready(); at += Streams::kLine)
             if (at < length)
                 next.fetch(at);
             else
-                pause();
+                spin.turn();
     }
 
     const Phase* const phases_;

@@ -40,7 +40,7 @@ class Threads {
         rounds_.fetch_add(1);
         rounds_.notify_all();
         take();
-        while (done_.load(std::memory_order_acquire) != count) pause();
+        for (Spin wait; done_.load(std::memory_order_acquire) != count;) wait.turn();
     }
 
     void fetch(int64_t helper, Streams next) {

@@ -149,6 +149,7 @@ PAGES: dict[str, Page] = {
     "docs/generation.md": Page(
         (
             ci("printf"),
+            long("printf '却说曹操\\n玄德曰：\\n\\n次日，"),
             ci("cat"),
             _PREDICT,
             long("bash run_scripts/run_distribute_predict.sh", "--max-new-tokens 2"),

@@ -83,7 +83,7 @@ def result_of(plan: Plan, lines: Sequence[dict[str, Any]]) -> tuple[TaskResult, 
         majority=_majority(plan, lines) if compared and plan.task.ways is None else None,
         published=published(task.name, plan.shots),
         counts=_counts(lines),
-        fingerprint=plan.data.digest,
+        fingerprint=plan.digest,
     )
     return result, _samples(rows, groups, figures)
 

@@ -73,6 +73,11 @@ class Plan:
         values: dict[str, Any] = {"top_p": 1.0, "temperature": 1.0, **drawn, **whole, "seed": self.seed}
         return build(SamplingConfig, values)
 
+    @property
+    def digest(self) -> str:
+        """sha256 of the files that it reads, in hexadecimal."""
+        return self.data.digest_of(self.shots, self.seed)
+
     def maker(self, reader: Reader) -> PromptMaker:
         """What makes the prompts of its items."""
         chooser = ShotChooser(self.task.name, self._examples(), self.shots, self.seed, self.per_item)
@@ -103,7 +108,7 @@ class Plan:
         """What its results depend on besides the network, as plain values."""
         return {
             "task": self.task.name,
-            "data": self.data.digest,
+            "data": self.digest,
             "items": len(self.data.items),
             "template": self.template_name,
             **json.loads(json_text(asdict(self.template))),  # as run.json gives it back: lists for tuples

@@ -2,6 +2,7 @@
 #pragma once
 #include "few_rows.h"
 #include "product.h"
+#include "some_rows.h"
 
 namespace pangu {
 
@@ -17,11 +18,13 @@ struct LinearLayer {
             multiply_few(x, rows, inputs, weight, outputs, bias, y);
             return finish(0, rows, 0, outputs);
         }
-        const Product product{rows, outputs, inputs, {x, inputs}, {weight, inputs, true}, y, precision};
-        multiply_all(product, [=, this](int64_t row, int64_t height, int64_t column, int64_t width) {
+        const auto complete = [=, this](int64_t row, int64_t height, int64_t column, int64_t width) {
             if (bias) add_to_rows(height, width, bias + column, y + row * outputs + column);
             finish(row, height, column, width);
-        });
+        };
+        if (rows <= kSomeRows && precision == Precision::highest)
+            return multiply_some(x, rows, inputs, weight, outputs, y, complete);
+        multiply_all({rows, outputs, inputs, {x, inputs}, {weight, inputs, true}, y, precision}, complete);
     }
 
     void forward(const float* x, const float* weight, const float* bias, float* y) const {

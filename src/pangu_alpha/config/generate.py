@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from pangu_alpha.config.option import option
 from pangu_alpha.config.schema import validate
@@ -11,7 +12,7 @@ from pangu_alpha.config.schema import validate
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How to choose tokens; penalties apply first, then temperature, top-k and top-p.
+    """How to choose tokens; penalties apply first, then temperature, min-p, top-k and top-p.
 
     Raises:
         ConfigError: Lists all fields that have the wrong type or break a rule.
@@ -39,6 +40,15 @@ class SamplingConfig:
         refusal="must lie above 0 and not above 1",
         metavar="P",
     )
+    min_p: float = option(
+        0.0,
+        "draw only from tokens whose probability is at least P times that of the likeliest; 0 is all",
+        at_least=0,
+        at_most=1,
+        refusal="must lie between 0 and 1",
+        metavar="P",
+        omitted=True,
+    )
     frequency_penalty: float = option(
         0.0, "taken off the log-probability of a token for each time that it was generated", unit="nats"
     )
@@ -62,7 +72,24 @@ class SamplingConfig:
         """Yields one sentence for every rule the values break."""
         if "" in self.stop:
             yield "stop: holds an empty text, which would stop at once; leave it out"
-        for name in ("temperature", "top_k", "top_p"):
+        for name in ("temperature", "top_k", "top_p", "min_p"):
             default = getattr(SamplingConfig, name)
             if self.greedy and getattr(self, name) != default:
                 yield f"{name}: {getattr(self, name)} has no effect with greedy; give one of the two"
+
+
+def requested(temperature: float = 1.0, **settings: Any) -> SamplingConfig:
+    """The settings of a request whose temperature may be 0, as in OpenAI's API.
+
+    Temperature 0 takes the likeliest token, whatever top-p, top-k and min-p say beside it.
+
+    Args:
+        settings: Other fields of SamplingConfig; top_p is 1 if it is not among them.
+
+    Raises:
+        ConfigError: See SamplingConfig.
+    """
+    if temperature == 0:
+        cut = ("top_p", "top_k", "min_p")
+        return SamplingConfig(greedy=True, **{key: settings[key] for key in settings if key not in cut})
+    return SamplingConfig(temperature=temperature, **{"top_p": 1.0, **settings})

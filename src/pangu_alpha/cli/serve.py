@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import logging
 from collections.abc import Sequence
 
 from pangu_alpha.checkpoint.open import open_source
@@ -31,11 +30,11 @@ example:
   curl http://127.0.0.1:8000/v1/completions -H 'content-type: application/json' \\
       -d '{"model": "pangu", "prompt": "中国的首都是"}'
 
-The page is at http://127.0.0.1:8000/. Keys of the YAML are also given as serve.KEY=VALUE; docs/configuration.md
-lists them, and docs/serving.md shows how to use them.
+The page is at http://127.0.0.1:8000/. Keys of the YAML are also given as serve.KEY=VALUE;
+docs/configuration.md lists them, and docs/serving.md shows how to use them.
 
-exit code: 0 all requests were finished; 128 + n after signal n, if some were cut; 1 the engine died too often;
-2 wrong input
+exit code: 0 all requests were finished; 128 + n after signal n, if some were cut; 1 the engine died too
+often; 2 wrong input
 """
 _PACKAGES = ("starlette", "uvicorn", "httptools", "prometheus_client")
 
@@ -51,7 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keys = read_keys(config.key_file, scenarios) if config.key_file else Keys()
     open_source(options.checkpoint, source_options(options))  # a wrong path is refused in a second
     log_to_stderr()
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
     # It needs the packages of the extra, so this comes after they have been looked for.
     from pangu_alpha.serving.front.server import serve
@@ -90,6 +88,6 @@ def _parser() -> Parser:
     parser.add_argument("--config", type=path_text, metavar="YAML", help="a file with a section serve")
     add_options(parser.add_argument_group("the server; also keys of the section serve"), ServeConfig, "*")
     add_source_options(parser)
-    parser.add_argument("overrides", nargs="*", metavar="serve.KEY=VALUE", help="change a key of the YAML, such "
-        "as serve.slots=4")  # fmt: skip
+    parser.add_argument("overrides", nargs="*", metavar="serve.KEY=VALUE", help="change a key of the "
+        "YAML, such as serve.slots=4")  # fmt: skip
     return parser

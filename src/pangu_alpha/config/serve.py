@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -58,7 +59,7 @@ class ServeConfig:
     connections_per_peer: int = option(32, "open connections of one address", at_least=1)
     key_file: PathText | None = option(
         None,
-        "file with one key a line, NAME:SHA256[:SCENARIOS[:REQUESTS[:TOKENS]]]; nobody but its owner may read it",
+        "file with one key a line, NAME:SHA256[:SCENARIOS[:REQUESTS[:TOKENS]]], for its owner's eyes only",
         see="serving.md#how-do-i-give-keys-to-several-users-and-limit-them",
     )
     scenarios: PathText | None = option(
@@ -84,16 +85,16 @@ class ServeConfig:
 
     def rules(self) -> Iterator[str]:
         """Yields one sentence for every rule the values break."""
-        if not self.model_name or any(not (c.isascii() and (c.isalnum() or c in "._-")) for c in self.model_name):
+        if isinstance(self.model_name, str) and not re.fullmatch(r"[A-Za-z0-9._-]+", self.model_name):
             yield "model_name: must be of letters, digits, and . _ -, because scenarios add /NAME to it"
-        if "*" in self.cors_origin:
+        if isinstance(self.cors_origin, tuple) and "*" in self.cors_origin:
             yield "cors_origin: * would let every web site use the server; name the origins one by one"
         if (self.certificate is None) != (self.certificate_key is None):
             yield "certificate: TLS needs both certificate and certificate_key; give both or none"
-        if self.host not in LOOPBACK and self.key_file is None:
+        if isinstance(self.host, str) and self.host not in LOOPBACK and self.key_file is None:
             yield (
-                f"host: {self.host} can be reached by others, and no keys are set; give key_file, or listen on "
-                "127.0.0.1 and let a proxy ask for a password"
+                f"host: {self.host} can be reached by others, and no keys are set; give key_file, or listen "
+                "on 127.0.0.1 and let a proxy ask for a password"
             )
 
     @property

@@ -98,6 +98,4 @@ class Admission:
         waiting = [ticket for ticket in self._tickets if ticket.left > 0]
         held = sum(ticket.tokens for ticket in waiting)
         # A request that is alone may be as large as it likes: nothing stands in its way.
-        return not self._tickets or (
-            len(waiting) < self._queue and held + tokens <= self._queue_tokens
-        )
+        return not self._tickets or (len(waiting) < self._queue and held + tokens <= self._queue_tokens)

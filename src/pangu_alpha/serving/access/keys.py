@@ -1,4 +1,4 @@
-"""API keys: a file of names and digests, compared in constant time. A key itself is never stored or logged."""
+"""API keys: a file of names and digests, compared in constant time. No key itself is stored or logged."""
 
 from __future__ import annotations
 

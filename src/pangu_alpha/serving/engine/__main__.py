@@ -1,4 +1,4 @@
-"""Runs the engine's process for a front: `python -m pangu_alpha.serving.engine NUMBER`, of an inherited socket."""
+"""Runs the engine's process: `python -m pangu_alpha.serving.engine NUMBER`, with that of an open socket."""
 
 import logging
 import sys

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import psutil
 
 from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.inference.decoder import Decoder
+from pangu_alpha.inference.engine.row_decoder import RowDecoder
 from pangu_alpha.inference.load import DescribedModel, describe_for_inference, load_for_inference
 from pangu_alpha.parallel.context import use_device
 from pangu_alpha.serving.engine.memory import cache_bytes, fitting_context, refuse_what_does_not_fit
@@ -22,7 +24,8 @@ def describe(settings: EngineSettings) -> Described:
         ValueError: See describe_for_inference; or the cache does not fit into memory.
     """
     device = use_device(settings.device)
-    options = OpenOptions(settings.model, settings.strategy, settings.norm_order)
+    strategy = None if settings.strategy is None else Path(settings.strategy)
+    options = OpenOptions(settings.model, strategy, settings.norm_order)
     found = describe_for_inference(settings.checkpoint, settings.tokenizer, settings.end_of_document, options)
     context = fitting_context(settings.context, found.config, device)
     size = cache_bytes(found.config, settings.slots + settings.pinned, context, device)
@@ -38,13 +41,16 @@ def describe(settings: EngineSettings) -> Described:
         name=str(found.source.path),
         lines=_lines(found, device, size, context, settings),
         banned=banned,
-        load=lambda: _decoder(settings, options, context),
+        load=lambda: _load(settings, options, context),
     )
 
 
-def _decoder(settings: EngineSettings, options: OpenOptions, context: int) -> Decoder:
+def _load(
+    settings: EngineSettings, options: OpenOptions, context: int
+) -> tuple[RowDecoder, Mapping[str, float]]:
     loaded = load_for_inference(settings.checkpoint, settings.tokenizer, settings.end_of_document, options)
-    return Decoder(loaded.model, loaded.end_of_document, settings.slots, context, pinned=settings.pinned)
+    decoder = Decoder(loaded.model, loaded.end_of_document, settings.slots, context, settings.pinned)
+    return decoder, decoder.warm_up()
 
 
 def _lines(

@@ -46,4 +46,3 @@ def refuse_what_does_not_fit(
             f"cache ({row / 1e6:,.0f} MB each), and the weights {weights / 1e9:.2f} GB, but only "
             f"{available / 1e9:.2f} GB of memory are free; give fewer slots or a smaller context"
         )
-

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import socket
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,7 @@ class Described:
         vocabulary: Path of its vocabulary.
         lines: What the operator should know about it, one line each.
         banned: Ids that are never generated.
-        load: Loads the weights and makes the cache.
+        load: Loads the weights, makes the cache and compiles all graphs; returns the seconds that each took.
     """
 
     vocabulary: str
@@ -35,7 +34,7 @@ class Described:
     name: str
     lines: Sequence[str]
     banned: Collection[int]
-    load: Callable[[], RowDecoder]
+    load: Callable[[], tuple[RowDecoder, Mapping[str, float]]]
 
 
 def serve_front(descriptor: int, describe: Callable[[EngineSettings], Described]) -> int:
@@ -64,9 +63,9 @@ def _started(
 ) -> Worker:
     found = describe(settings)
     channel.send({"op": "hello", **_hello(found, settings)})
-    decoder = found.load()
-    for line in warm_up(decoder, found.end_of_document):
-        channel.send({"op": "progress", "text": line})
+    decoder, seconds = found.load()
+    for graph, each in seconds.items():
+        channel.send({"op": "progress", "text": f"graph {graph}: {each:.1f} s"})
     engine = Engine(decoder, {found.end_of_document}, found.banned)
     for number, ids in enumerate(_next(channel)["prefixes"][: decoder.pinned]):
         if len(ids) >= decoder.chunk:  # a prefix is shared in whole chunks
@@ -87,35 +86,6 @@ def _hello(found: Described, settings: EngineSettings) -> dict[str, Any]:
         "name": found.name,
         "lines": list(found.lines),
     }
-
-
-def warm_up(decoder: RowDecoder, token: int) -> list[str]:
-    """Computes with every graph once, so that no request waits for a compilation.
-
-    Args:
-        token: Any id.
-
-    Returns:
-        One line for each graph, with the time of its first use.
-    """
-    long, short = [token] * decoder.chunk, [token]
-    others = [False] * decoder.rows
-    uses: list[tuple[str, Callable[[], Any]]] = [
-        (f"feed {len(long)}", lambda: decoder.feed(0, long, 0)),
-        ("feed 1", lambda: decoder.feed(0, short, 0)),
-        (f"score {len(long)}", lambda: decoder.score(0, long, 0)),
-        ("score 1", lambda: decoder.score(0, short, 0)),
-        (f"step {decoder.rows}", lambda: decoder.step([token] * decoder.rows, [True, *others[1:]])),
-    ]
-    if decoder.rows + decoder.pinned > 1:
-        uses.append(("copy", lambda: (decoder.feed(0, long, 0), decoder.copy(0, 1, len(long)))))
-    return [f"{name}: {_seconds(use):.1f} s" for name, use in uses]
-
-
-def _seconds(use: Callable[[], Any]) -> float:
-    begun = time.monotonic()
-    use()
-    return time.monotonic() - begun
 
 
 def _next(channel: Channel) -> dict[str, Any]:

@@ -80,7 +80,10 @@ def events_message(events: Iterable[Event], numbers: Mapping[int, int]) -> dict[
         numbers: The front's number of a request by the engine's; events of others are left out.
     """
     known = ((numbers.get(event.request), event) for event in events)
-    return {"op": "events", "events": [_packed(number, event) for number, event in known if number is not None]}
+    return {
+        "op": "events",
+        "events": [_packed(number, event) for number, event in known if number is not None],
+    }
 
 
 def events_of(message: Mapping[str, Any]) -> list[Event]:
@@ -90,7 +93,7 @@ def events_of(message: Mapping[str, Any]) -> list[Event]:
 
 def _packed(number: int, event: Event) -> list[Any]:
     if isinstance(event, Token):
-        return ["token", number, event.sample, event.token, _score_list(event.score)]
+        return ["token", number, event.sample, event.token, event.score and _score_list(event.score)]
     if isinstance(event, Finished):
         return ["finished", number, event.sample, event.reason, list(event.usage)]
     if isinstance(event, Started):
@@ -101,24 +104,23 @@ def _packed(number: int, event: Event) -> list[Any]:
 def _unpacked(kind: str, number: int, *rest: Any) -> Event:
     if kind == "token":
         sample, token, score = rest
-        return Token(number, sample, token, _score(score))
+        return Token(number, sample, token, score and _score(score))
     if kind == "finished":
         sample, reason, usage = rest
         return Finished(number, sample, reason, Usage(*usage))
     if kind == "started":
         return Started(number, *rest)
     (scores,) = rest
-    return PromptScores(number, tuple(Score(*each[:2], tuple(map(tuple, each[2]))) for each in scores))
+    return PromptScores(number, tuple(map(_score, scores)))
 
 
-def _score_list(score: Score | None) -> list[Any] | None:
-    if score is None:
-        return None
+def _score_list(score: Score) -> list[Any]:
     return [int(score.token), _finite(score.logprob), [[int(i), _finite(value)] for i, value in score.top]]
 
 
-def _score(packed: list[Any] | None) -> Score | None:
-    return None if packed is None else Score(packed[0], packed[1], tuple(map(tuple, packed[2])))
+def _score(packed: list[Any]) -> Score:
+    token, logprob, top = packed
+    return Score(token, logprob, tuple((each, value) for each, value in top))
 
 
 def _finite(value: float) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pangu_alpha.config.model import NormOrder
+
 
 @dataclass(frozen=True)
 class EngineSettings:
@@ -32,4 +34,4 @@ class EngineSettings:
     deterministic: bool = True
     model: str | None = None
     strategy: str | None = None
-    norm_order: str | None = None
+    norm_order: NormOrder | None = None

@@ -12,7 +12,7 @@ from pangu_alpha.serving.engine.channel import Channel
 from pangu_alpha.serving.engine.protocol import events_message, request_of
 
 _BEAT = 1.0  # seconds between two signs of life of an idle engine
-_BUSY_BEAT = 0.1  # of one that works; a tick may take longer
+_BUSY_BEAT = 0.02  # of one that works; a tick may take longer
 
 
 class Worker:
@@ -24,7 +24,11 @@ class Worker:
     """
 
     def __init__(
-        self, engine: Engine, channel: Channel, exact: bool = True, clock: Callable[[], float] = time.monotonic
+        self,
+        engine: Engine,
+        channel: Channel,
+        exact: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._channel = channel
@@ -42,9 +46,11 @@ class Worker:
             idle = max(0.0, self._last_beat + _BEAT - self._clock())
             for message in self._channel.receive(0.0 if self._engine.busy else idle):
                 self._take(message)
-            if self._engine.busy:
+            worked = self._engine.busy
+            if worked:
                 self._send(self._engine.tick())
-            if self._clock() - self._last_beat >= (_BUSY_BEAT if self._engine.busy else _BEAT):
+            resting = worked and not self._engine.busy  # its last figures are not those of rest
+            if resting or self._clock() - self._last_beat >= (_BUSY_BEAT if worked else _BEAT):
                 self._beat()
 
     def _take(self, message: dict[str, Any]) -> None:
@@ -99,5 +105,3 @@ class Worker:
                 "last_token_age": self._last_beat - self._last_token,
             }
         )
-
-

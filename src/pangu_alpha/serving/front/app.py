@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.routing import Route
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pangu_alpha.serving.front import routes
 from pangu_alpha.serving.front.outer import EXCHANGE, Outer, print_line
 from pangu_alpha.serving.front.pages import page_files
 from pangu_alpha.serving.front.state import State
-from pangu_alpha.serving.wire.errors import ApiError
 
 
 class Endpoint:
@@ -26,7 +22,9 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Calls the handler with the exchange that the outer application has made."""
-        await self._handler(self._state, scope[EXCHANGE])
+        exchange = scope[EXCHANGE]
+        exchange.path_params = scope["path_params"]
+        await self._handler(self._state, exchange)
 
 
 def make_app(state: State, log: Callable[[dict[str, Any]], None] = print_line) -> ASGIApp:
@@ -49,6 +47,7 @@ def make_app(state: State, log: Callable[[dict[str, Any]], None] = print_line) -
         ("GET", "/openapi.json", routes.openapi),
         ("GET", "/", pages),
         ("GET", "/page/{name}", pages),
+        ("GET", "/favicon.ico", routes.no_icon),
     ]
     for prefix in ("", "/v1"):  # lm-evaluation-harness looks at the top
         table += [
@@ -57,14 +56,5 @@ def make_app(state: State, log: Callable[[dict[str, Any]], None] = print_line) -
             ("GET", f"{prefix}/tokenizer_info", routes.tokenizer_info),
         ]
     made = [Route(path, Endpoint(state, handler), methods=[method]) for method, path, handler in table]
-    app = Starlette(routes=made, exception_handlers={HTTPException: _as_ours})
-    app.router.redirect_slashes = False
-    return Outer(app, state, log)
-
-
-async def _as_ours(request: Request, error: Exception) -> Any:
-    """Turns Starlette's own answers, 404 and 405, into ours."""
-    assert isinstance(error, HTTPException)
-    words = {404: ("there is no such path", "not_found"), 405: ("this path has other methods", "wrong_method")}
-    message, code = words.get(error.status_code, (str(error.detail), None))
-    raise ApiError(error.status_code, message, code, headers=error.headers)
+    # A router alone: Starlette's own middleware would answer our errors as text.
+    return Outer(Router(made, redirect_slashes=False), state, log)

@@ -75,7 +75,9 @@ def bounded_protocol(connections: Connections) -> type[HttpToolsProtocol]:
                     self._await_headers()
                 self._header_bytes += len(data)
                 if self._header_bytes > _HEADER_BYTES + connections.config.body_bytes:
-                    self._refuse(ApiError(431, "the headers of the request are too large", "headers_too_large"))
+                    self._refuse(
+                        ApiError(431, "the headers of the request are too large", "headers_too_large")
+                    )
                     return
             super().data_received(data)
 

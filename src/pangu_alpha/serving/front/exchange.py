@@ -32,6 +32,7 @@ class Exchange:
         key: The client's, if the server has keys.
         headers: Sent with the answer, whatever it is.
         facts: What the log says of it.
+        path_params: The parts of the path that stand for something.
         status: Of the answer, once it has begun.
     """
 
@@ -43,6 +44,7 @@ class Exchange:
     key: Key | None = None
     headers: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    path_params: dict[str, str] = field(default_factory=dict)
     status: int | None = None
     arrived: float = field(default_factory=time.monotonic)
 

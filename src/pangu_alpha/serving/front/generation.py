@@ -1,12 +1,13 @@
-"""Runs one request for continuations: admission, jobs of the engine, the growing choices, plain or streamed."""
+"""Runs one request for continuations: admission, the engine's jobs, and the choices as they grow."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pangu_alpha.inference.engine.requests import Event, Finished, PromptScores, Started, Token
 from pangu_alpha.serving.access.admission import Ticket
@@ -21,7 +22,11 @@ from pangu_alpha.serving.wire.requests import Generation
 
 _FAULTS = {
     "expired": (408, "the request was not finished in time", "deadline_exceeded"),
-    "not_finite": (500, "the model's output is not finite: its weights are damaged or too large", "not_finite"),
+    "not_finite": (
+        500,
+        "the model's output is not finite: its weights are damaged",
+        "not_finite",
+    ),
 }
 
 
@@ -94,13 +99,13 @@ class Run:
         """What has been used."""
         return Usage(self.progress.prompt, self.generated, self.progress.cached)
 
-    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
+    async def pieces(self) -> AsyncGenerator[tuple[int, Piece], None]:
         """Yields the pieces of all choices as they become certain, with the index of the choice.
 
         Raises:
             ApiError: The engine is lost, the time is over, or the server ends.
         """
-        cut = asyncio.ensure_future(self._state.cut.wait())
+        cut: asyncio.Future[Any] = asyncio.ensure_future(self._state.cut.wait())
         left = len(self.choices)
         try:
             while left:
@@ -113,11 +118,11 @@ class Run:
         finally:
             cut.cancel()
 
-    async def _next(self, cut: asyncio.Future[bool]) -> tuple[int, list[Event] | None]:
+    async def _next(self, cut: asyncio.Future[Any]) -> tuple[int, list[Event] | None]:
         """The events of the next tick, unless the server ends first."""
         if not self._events.empty():
             return self._events.get_nowait()
-        getting = asyncio.ensure_future(self._events.get())
+        getting: asyncio.Future[Any] = asyncio.ensure_future(self._events.get())
         try:
             await asyncio.wait({getting, cut}, return_when=asyncio.FIRST_COMPLETED)
             if getting.done():
@@ -147,7 +152,9 @@ class Run:
                 number = self._link.submit(job, self._events)
             except EngineLostError as error:
                 self.close()
-                raise ApiError(503, "the engine is being started again", "engine_lost", retry_after=5) from error
+                raise ApiError(
+                    503, "the engine is being started again", "engine_lost", retry_after=5
+                ) from error
             self._jobs[number] = index
             for sample in range(generation.samples):
                 self.choices[index * generation.samples + sample] = Choice(self.answers.facts, self._stops)

@@ -73,7 +73,7 @@ class Link:
     @property
     def process_id(self) -> int | None:
         """Of the engine's process."""
-        return self._process and self._process.pid
+        return None if self._process is None else self._process.pid
 
     @property
     def silent(self) -> float:
@@ -103,7 +103,7 @@ class Link:
                 raise EngineFailedError(failure)
             self._deaths += 1
             if self._deaths > _RESTARTS:
-                raise EngineFailedError(f"the engine ended {self._deaths} times in a row; see its messages above")
+                raise EngineFailedError(f"the engine ended {self._deaths} times in a row")
             pause = self._back_off * 2 ** (self._deaths - 1)
             logger.error("the engine's process has ended; starting it again in %g s", pause)
             await asyncio.sleep(pause)
@@ -171,6 +171,8 @@ class Link:
             self.beat = message
         elif kind == "hello":
             assert self._writer is not None
+            for line in message["lines"]:
+                logger.info("%s", line)
             prefixes = [list(ids) for ids in self._greeted(message)]
             self._writer.write(to_line({"op": "pin", "prefixes": prefixes}))
         elif kind == "progress":

@@ -37,7 +37,9 @@ class Metrics:
         self.queue = self._histogram("request_queue_time_seconds", "From arrival to a slot.")
         self.prefill = self._histogram("request_prefill_time_seconds", "From a slot to the first token.")
         self.decode = self._histogram("request_decode_time_seconds", "From the first token to the end.")
-        self.request_prompt = self._histogram("request_prompt_tokens", "Tokens of a request's prompts.", _TOKENS)
+        self.request_prompt = self._histogram(
+            "request_prompt_tokens", "Tokens of a request's prompts.", _TOKENS
+        )
         self.request_generated = self._histogram(
             "request_generation_tokens", "Tokens generated for a request.", _TOKENS
         )

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pangu_alpha.config.serve import LOOPBACK
@@ -29,6 +30,10 @@ logger = logging.getLogger(__name__)
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _OPEN = ("/health", "/health/ready")  # for probes, which have no key
 _CLIENT_GONE = 499  # in the log only; nobody reads the answer
+_ROUTING = {
+    404: ("there is no such path", "not_found"),
+    405: ("this path has other methods", "wrong_method"),
+}
 _PREFLIGHT = {
     "access-control-allow-methods": "GET, POST, OPTIONS",
     "access-control-allow-headers": "authorization, content-type, x-request-id, x-timeout",
@@ -66,11 +71,13 @@ class Outer:
         if self._state.draining.is_set():
             exchange.headers["connection"] = "close"
         try:
-            await self._answer(exchange, {**scope, EXCHANGE: exchange}, receive, send)
+            await self._answer(exchange, {**scope, EXCHANGE: exchange, "app": self}, receive, send)
         except ClientGoneError:
             exchange.status = _CLIENT_GONE
         except ApiError as error:
             await self._fail(exchange, error)
+        except HTTPException as error:
+            await self._fail(exchange, _routing_error(error))
         except Exception:
             logger.exception("request %s", exchange.id)
             await self._fail(exchange, ApiError(500, "an error of the server; see its log", "internal_error"))
@@ -155,3 +162,13 @@ class Outer:
                 "total": round(time.monotonic() - exchange.arrived, 4),
             }
         )
+
+
+def _routing_error(error: HTTPException) -> ApiError:
+    """The router's own errors, which it raises because the scope names an app."""
+    words = {
+        404: ("there is no such path", "not_found"),
+        405: ("this path has other methods", "wrong_method"),
+    }
+    message, code = words.get(error.status_code, (str(error.detail), None))
+    return ApiError(error.status_code, message, code, headers=error.headers)

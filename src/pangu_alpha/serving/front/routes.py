@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +56,7 @@ async def models(state: State, exchange: Exchange) -> None:
 
 async def model(state: State, exchange: Exchange) -> None:
     """GET /v1/models/{id}; an id contains a slash if it is a scenario's."""
-    name = exchange.scope["path_params"]["id"]
+    name = exchange.path_params["id"]
     state.catalog.scenario(name, _allowed(exchange))
     await exchange.send_json(200, state.catalog.entry(name, state.facts))
 
@@ -140,6 +140,12 @@ async def openapi(state: State, exchange: Exchange) -> None:
     await exchange.send_json(200, document())
 
 
+async def no_icon(state: State, exchange: Exchange) -> None:
+    """GET /favicon.ico, which browsers ask for by themselves."""
+    await exchange.start(204, "")
+    await exchange.send(b"", more=False)
+
+
 @dataclass(frozen=True)
 class Pages:
     """GET / and /page/{name}."""
@@ -148,7 +154,7 @@ class Pages:
 
     async def __call__(self, state: State, exchange: Exchange) -> None:
         """Sends a file of the page."""
-        file = self.files.get(exchange.scope["path_params"].get("name", INDEX))
+        file = self.files.get(exchange.path_params.get("name", INDEX))
         if file is None:
             raise ApiError(404, "there is no such page", "not_found")
         headers = {**HEADERS, "ETag": file.tag}
@@ -276,13 +282,13 @@ async def _stream(run: Run, exchange: Exchange) -> None:
 
 
 async def _with_comments(
-    pieces: AsyncIterator[tuple[int, Piece]],
-) -> AsyncIterator[tuple[int, Piece] | None]:
+    pieces: AsyncGenerator[tuple[int, Piece], None],
+) -> AsyncGenerator[tuple[int, Piece] | None, None]:
     """Yields the pieces, and None whenever none has come for a while."""
     task: asyncio.Future[tuple[int, Piece]] | None = None
     try:
         while True:
-            task = task or asyncio.ensure_future(anext(pieces))  # type: ignore[arg-type]
+            task = task or asyncio.ensure_future(anext(pieces))
             done, _ = await asyncio.wait({task}, timeout=_SILENCE)
             if not done:
                 yield None
@@ -298,7 +304,7 @@ async def _with_comments(
             task.cancel()
             with suppress(asyncio.CancelledError, StopAsyncIteration, ApiError):
                 await task
-        await pieces.aclose()  # type: ignore[attr-defined]
+        await pieces.aclose()
 
 
 def _count(state: State, exchange: Exchange, run: Run) -> None:

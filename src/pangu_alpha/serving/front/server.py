@@ -50,9 +50,10 @@ def listen(config: ServeConfig) -> socket.socket:
         found.bind((config.host, config.port))
     except OSError as error:
         found.close()
+        reason = (error.strerror or str(error)).lower()
         raise ValueError(
-            f"port {config.port} of {config.host} cannot be opened: {(error.strerror or str(error)).lower()}; end "
-            "the program that has it, or give another --port"
+            f"port {config.port} of {config.host} cannot be opened: {reason}; end the program that has it, "
+            "or give another --port"
         ) from error
     found.listen(_BACKLOG)
     return found
@@ -77,6 +78,7 @@ def serve(
     Raises:
         ValueError: The port cannot be opened, or the engine cannot start.
     """
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the addresses are named here, in our words
     with listen(config) as opened:
         return asyncio.run(_Running(config, keys, scenarios, settings, command).run(opened))
 

@@ -97,7 +97,10 @@ class State:
             raise ApiError(503, "the model is being loaded", "loading", retry_after=_LOADING_RETRY)
         if self.link.state != "ready":
             raise ApiError(
-                503, "the engine has ended and is being started again", "engine_lost", retry_after=_LOADING_RETRY
+                503,
+                "the engine has ended and is being started again",
+                "engine_lost",
+                retry_after=_LOADING_RETRY,
             )
         return self.link
 
@@ -121,7 +124,7 @@ class State:
         beat = self.link.beat if self.link else {}
         age = beat.get("last_token_age")
         return {
-            "running": self.admission.running,
+            "running": beat.get("running", 0),
             "waiting": self.admission.waiting,
             "slots": self.config.slots,
             "last_token_age": None if age is None else round(age, 3),

@@ -1,4 +1,4 @@
-"""Dialogue engines to order by name: a task's form with fixed fields, examples and sampling, as a model id."""
+"""Dialogue engines to order by name: a task's form with fixed fields and examples, as a model."""
 
 from pangu_alpha.serving.scenarios.forms import task_list
 from pangu_alpha.serving.scenarios.scenario import Scenario, load_scenarios, shipped_scenarios

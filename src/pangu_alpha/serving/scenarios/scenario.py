@@ -148,8 +148,8 @@ class Scenario:
             return chat.render(messages, continued, self.head(), chat.SELF, name)
         if len(self.open_fields) > 1:
             raise ValueError(
-                f"messages: this scenario needs the fields {', '.join(self.open_fields)}; send them as fields "
-                "to /v1/completions"
+                f"messages: this scenario needs the fields {', '.join(self.open_fields)}; send them to "
+                "/v1/completions as fields"
             )
         if continued or chat.role_of(messages[-1]) != "user":
             raise ValueError("messages: this scenario answers a last message of the user")
@@ -188,7 +188,9 @@ def load_scenarios(folder: str | Path) -> dict[str, Scenario]:
     folder = Path(folder)
     files = sorted(folder.glob("*.yaml"))
     if not files:
-        raise ConfigError([f"scenarios: {folder}: there is no .yaml file in it; give a folder with scenarios"])
+        raise ConfigError(
+            [f"scenarios: {folder}: there is no .yaml file in it; give a folder with scenarios"]
+        )
     found: dict[str, Scenario] = {}
     problems: list[str] = []
     for file in files:

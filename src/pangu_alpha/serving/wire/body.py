@@ -1,4 +1,4 @@
-"""Reads the JSON body of a request strictly: what Python's reader would accept or repair silently is refused."""
+"""Reads the JSON body of a request strictly: what Python's reader would silently repair is refused."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Conversations as text that a base language model continues: the project's own forms of dialogue.
 
-The model has learned no chat. 甲 and 乙 speak in turns, one line each; after a system message, which describes
-乙, the other speaker is 我.
+The model has learned no chat. 甲 and 乙 speak in turns, one line each. After a system message, which
+describes 乙, the other speaker is 我.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def message_problems(messages: Sequence[Message], continued: bool) -> list[str]:
     for number, message in enumerate(messages):
         where = f"messages[{number}]"
         if not role_of(message):
-            problems.append(f"{where}.role: {message.role[:40]!r} is not known; known are {', '.join(_ROLES)}")
+            problems.append(
+                f"{where}.role: {message.role[:40]!r} is not known; known are {', '.join(_ROLES)}"
+            )
         if role_of(message) == "system" and number:
             problems.append(f"{where}.role: only the first message may be the system's")
         if not isinstance(message.content, str):
@@ -66,7 +68,11 @@ def turn(speaker: str, content: str) -> str:
 
 
 def render(
-    messages: Sequence[Message], continued: bool = False, head: str = "", user: str = "", name: str = ASSISTANT
+    messages: Sequence[Message],
+    continued: bool = False,
+    head: str = "",
+    user: str = "",
+    name: str = ASSISTANT,
 ) -> str:
     """Returns a conversation as the text to continue.
 

@@ -54,9 +54,7 @@ class SamplingFields:
     n: int = option(1, "number of continuations of each prompt", at_least=1, at_most=128)
     temperature: float = option(1.0, "0 takes the likeliest token always", at_least=0, at_most=2)
     top_p: float = option(1.0, "draw from the fewest tokens of this probability", at_least=0, at_most=1)
-    top_k: int = option(
-        0, "draw from so many likeliest tokens; 0 and -1 are all", at_least=-1, at_most=2**31
-    )
+    top_k: int = option(0, "draw from so many likeliest tokens; 0 and -1 are all", at_least=-1, at_most=2**31)
     min_p: float = option(
         0.0, "leave out tokens less likely than this share of the likeliest", at_least=0, at_most=1
     )

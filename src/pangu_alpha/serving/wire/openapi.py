@@ -127,6 +127,7 @@ _TEXTS = {"/metrics": "text/plain", "/": "text/html", "/page/{name}": "*/*"}
 def document() -> dict[str, Any]:
     """The description of the interface."""
     paths: dict[str, Any] = {}
+    operation: dict[str, Any]
     for path, (cls, answer) in _POSTS.items():
         operation = {
             "operationId": _name(path),
@@ -187,7 +188,7 @@ def _ref(cls: type) -> dict[str, Any]:
 def _schema(cls: type) -> dict[str, Any]:
     """The JSON schema of a dataclass."""
     hints, properties, required = field_types(cls), {}, []
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+    for field in dataclasses.fields(cls):
         declared = option_of(field)
         assert declared is not None
         properties[field.name] = _property(hints[field.name], declared)

@@ -45,12 +45,12 @@ def completion_prompts(
     if not given:
         return [], ["prompt: an empty list; give text or ids, or leave it out to begin a document"]
     if isinstance(given[0], int):
-        given = (given,)  # type: ignore[assignment]
+        given = (given,)
     if len(given) > MOST_PROMPTS:
         return [], [f"prompt: {len(given)} prompts; at most {MOST_PROMPTS} are allowed in one request"]
     if isinstance(given[0], str):
-        return _encoded(given, facts)  # type: ignore[arg-type]
-    return _checked([Prompt(tuple(ids)) for ids in given], facts)  # type: ignore[arg-type]
+        return _encoded(given, facts)
+    return _checked([Prompt(tuple(ids)) for ids in given], facts)
 
 
 def chat_text(
@@ -111,7 +111,7 @@ def _checked(prompts: list[Prompt], facts: ModelFacts) -> tuple[list[Prompt], li
     for number, prompt in enumerate(prompts):
         where = f"prompt[{number}]" if len(prompts) > 1 else "prompt"
         if not prompt.ids:
-            problems.append(f"{where}: empty, or only of characters that the vocabulary drops; give some text")
+            problems.append(f"{where}: empty, or only of characters that the vocabulary drops; give text")
         elif min(prompt.ids) < 0 or max(prompt.ids) >= facts.vocab_size:
             problems.append(f"{where}: holds ids outside the vocabulary of {facts.vocab_size}")
     return prompts, problems

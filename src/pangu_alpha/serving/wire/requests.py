@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pangu_alpha.config.schema import ConfigError, build
+from pangu_alpha.config.schema import ConfigError, Dataclass, build
 from pangu_alpha.inference.tasks import TASKS
 from pangu_alpha.serving.scenarios import Scenario
 from pangu_alpha.serving.wire import chat
@@ -24,7 +24,7 @@ from pangu_alpha.serving.wire.fields import (
 from pangu_alpha.serving.wire.prompts import Prompt, chat_prompts, completion_prompts
 from pangu_alpha.serving.wire.tokens import ModelFacts
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Dataclass)
 _FRESH_BITS = 31  # of a seed that the server chooses; JavaScript's numbers hold it exactly
 _DRAWS = ("temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty")
 
@@ -75,7 +75,7 @@ def read_fields(cls: type[T], body: Mapping[str, Any], ignore_unknown: bool = Fa
     Raises:
         ApiError: Lists all problems (400).
     """
-    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    known = {field.name for field in dataclasses.fields(cls)}
     given = {name: _without_nulls(value) for name, value in body.items() if value is not None}
     problems = []
     for name in [name for name in given if name not in known]:
@@ -117,7 +117,9 @@ def read_generation(
     if "max_completion_tokens" in chosen:
         chosen.add("max_tokens")
     fields = read_fields(
-        cls, {**{name: value for name, value in defaults.items() if name not in chosen}, **body}, ignore_unknown
+        cls,
+        {**{name: value for name, value in defaults.items() if name not in chosen}, **body},
+        ignore_unknown,
     )
     if isinstance(fields, ChatFields):
         prompts, problems = chat_prompts(fields, facts, scenario)

@@ -68,14 +68,16 @@ def run_folder(tmp_path_factory, vocabulary, build_model):
     return folder
 
 
-def _build_model(**changes):
+def _build_model(device=None, **changes):
     from mindspore import Tensor
 
     from pangu_alpha.config.model import ModelConfig
+    from pangu_alpha.model.operators import operators_for
     from pangu_alpha.model.pangu import PanguAlpha
 
     shape = {"vocab_size": VOCAB, "hidden_size": 32, "num_layers": 3, "num_heads": 4, "seq_length": CONTEXT}
-    model = PanguAlpha(ModelConfig(**{**shape, **changes}), seed=3)
+    config = ModelConfig(**{**shape, **changes})
+    model = PanguAlpha(config, seed=3, operators=operators_for(config, device))
     rng = np.random.default_rng(5)
     for name, parameter in model.parameters_and_names():
         noise = rng.standard_normal(parameter.shape).astype(np.float32) * 0.2

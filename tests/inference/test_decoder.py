@@ -1,89 +1,271 @@
-"""Feeding tokens one by one equals the full pass; nothing is compiled anew for a length or a prompt."""
+"""Rows that are fed, stepped, scored and copied at any time equal the full pass, whatever others hold."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from pangu_alpha.inference.cached_rows import chunks
+
 VOCAB, CONTEXT, END = 97, 96, 9
-
-# Documents end in mid-prompt, first, doubled, as the prompt's last id, and among the generated tokens.
-PROMPTS = ([5, 6, END, 7, 8, 9 + 1, 11], [END, 3, END, END, 12, 13, 14, 15, 4, 21, END])
-NEW = ([20, 21, END, 22, 23, END, END, 24], [40, END, 41, 42, 43, 44, 45, 46])
+GRAPHS = ("feed 16", "score 16", "feed 64", "score 64", "step", "copy")
+TOLERANCE = 1e-4
 
 
-def decode(decoder, prompts, new):
-    """Logits after each prompt and after every new token: [1 + new, B, V]."""
-    rows = [decoder.prefill(prompts)]
-    for tokens in zip(*new, strict=True):
-        rows.append(decoder.step(tokens, [True] * len(tokens)))
-    return np.stack(rows)
+def text(seed, length=CONTEXT):
+    """Ids with documents that end first, doubled, on both sides of a chunk's border, and here and there."""
+    ids = np.random.default_rng(seed).integers(10, VOCAB, CONTEXT)
+    ids[[0, 20, 21, 63, 64, 5 + seed % 50, 70 + seed % 20]] = END
+    return [int(each) for each in ids[:length]]
 
 
-def test_decoding_equals_the_full_pass(each_model, full_logits):
+@pytest.fixture(params=["norm_then_query", "query_then_norm", "plain operators"])
+def network(request, build_model):
+    """Both orders of norm and query layer, and the operators of other devices."""
+    if request.param == "plain operators":
+        return build_model(device="plain")
+    return build_model(norm_order=request.param)
+
+
+@pytest.fixture(scope="module")
+def decoder(build_model):
+    """Three rows and a pinned one, shared by tests that begin their rows anew."""
     from pangu_alpha.inference.decoder import Decoder
 
-    expected = full_logits(each_model, [a + b for a, b in zip(PROMPTS, NEW, strict=True)])
-    decoder = Decoder(each_model, END, batch_size=2)
-    try:
-        found = decode(decoder, PROMPTS, NEW)
-    finally:
-        decoder.close()
+    made = Decoder(build_model(), END, rows=3, pinned=1)
+    yield made
+    made.close()
+
+
+def feed_all(decoder, row, ids, start=0):
+    """Feeds ids chunk by chunk, and returns the last logits."""
+    for first, part in chunks(ids, decoder.chunk, start):
+        logits = decoder.feed(row, part, first)
+    return logits
+
+
+class Schedule:
+    """A decoder used at random; every logits it gives are compared with the full pass.
+
+    Args:
+        texts: What rows hold is always the beginning of one of these.
+        expected: The full pass of each, [n, C, V].
+    """
+
+    def __init__(self, decoder, texts, expected, random):
+        self.decoder, self.texts, self.expected, self.random = decoder, texts, expected, random
+        self.held = [0] * (decoder.rows + decoder.pinned)  # which text each row holds
+        self.compared = np.zeros(len(texts), int)
+        self.full = 0
+
+    def same(self, text, place, logits):
+        np.testing.assert_allclose(logits, self.expected[text, place], atol=TOLERANCE)
+        self.compared[text] += np.size(place)
+
+    def admit(self):
+        """Feeds or scores a text to a row up to any place, after a prefix that it holds already."""
+        row, which = (int(self.random.integers(n)) for n in (len(self.held), len(self.texts)))
+        begin = 0
+        if self.held[row] == which:
+            begin = min(self.decoder.length(row), CONTEXT - 1) // 64 * 64
+        end = int(self.random.integers(begin + 1, CONTEXT + 1))
+        self.held[row] = which
+        for start, part in chunks(self.texts[which][begin:end], 64, begin):
+            if self.random.random() < 0.5:
+                lines = self.decoder.score(row, part, start)
+                self.same(which, np.arange(start, start + len(part)), lines)
+            else:
+                self.same(which, start + len(part) - 1, self.decoder.feed(row, part, start))
+
+    def copy(self):
+        """Copies whole chunks of a row."""
+        source, row = self.random.integers(len(self.held), size=2)
+        self.decoder.copy(int(source), int(row), self.decoder.length(int(source)) // 64 * 64)
+        self.held[row] = self.held[source]
+
+    def step(self):
+        """Steps some of the rows that have room and hold something."""
+        rows = range(self.decoder.rows)
+        self.full += sum(not self.decoder.has_room(row) for row in rows)
+        active = [self.decoder.has_room(row) and self.random.random() < 0.7 for row in rows]
+        places = [self.decoder.length(row) for row in rows]
+        tokens = [
+            self.texts[self.held[row]][places[row]] if active[row] else int(self.random.integers(VOCAB))
+            for row in rows
+        ]
+        logits = self.decoder.step(tokens, active)
+        for row in rows:
+            if active[row]:
+                self.same(self.held[row], places[row], logits[row])
+
+
+def test_any_schedule_equals_the_full_pass(network, full_logits):
+    """Rows are admitted at any time, rest, are full, and continue what they or others held."""
+    from pangu_alpha.inference.decoder import Decoder
+
+    texts = [text(seed) for seed in range(3)]
+    expected = full_logits(network, texts)
     assert np.abs(expected).max() > 1  # large enough for the tolerance to mean something
-    for row, prompt in enumerate(PROMPTS):
-        for step in range(len(NEW[row]) + 1):
-            np.testing.assert_allclose(found[step, row], expected[row, len(prompt) - 1 + step], atol=1e-4)
-    assert len(decoder.forward.compile_cache) == 2
+    random = np.random.default_rng(1)
+    decoder = Decoder(network, END, rows=4, pinned=2)
+    try:
+        assert set(decoder.warm_up()) == set(GRAPHS) == set(decoder.graphs)
+        schedule = Schedule(decoder, texts, expected, random)
+        for _ in range(400):
+            draw = random.random()
+            schedule.admit() if draw < 0.15 else schedule.copy() if draw < 0.2 else schedule.step()
+        assert sorted(decoder.graphs) == sorted(GRAPHS)
+    finally:
+        decoder.close()
+    assert schedule.compared.min() > 300 and schedule.full > 20
 
 
-def test_every_length_every_position_and_one_graph_a_bucket(model, full_logits):
-    from pangu_alpha.inference.decoder import Decoder
-
-    rng = np.random.default_rng(0)
-    ids = [int(token) for token in rng.integers(10, VOCAB, CONTEXT)]
-    ids[30] = ids[70] = END
+def test_a_text_stepped_through_equals_the_full_pass(decoder, model, full_logits):
+    """At every position of the context, beside rows that rest."""
+    ids = text(7)
     expected = full_logits(model, [ids])[0]
-    decoder = Decoder(model, END)
+    feed_all(decoder, 1, ids[:1])
+    for place in range(1, CONTEXT):
+        assert decoder.length(1) == place and decoder.has_room(1)
+        logits = decoder.step([0, ids[place], END], [False, True, False])
+        np.testing.assert_allclose(logits[1], expected[place], atol=TOLERANCE)
+    assert not decoder.has_room(1)
+
+
+def one_row(decoder, row, others):
+    """All logits of a text that is fed and then stepped in a row; `others` is called between."""
+    ids, found = text(4), []
+    for start, part in chunks(ids[:70], 64):
+        others()
+        found.append(decoder.feed(row, part, start))
+    for token in ids[70:90]:
+        others()
+        tokens = np.full(decoder.rows, token)
+        found.append(decoder.step(tokens, np.arange(decoder.rows) == row)[row])
+    return np.stack(found)
+
+
+def test_a_row_gives_the_same_bits_alone_and_among_others_and_as_another_row(decoder):
+    random = np.random.default_rng(2)
+    alone = one_row(decoder, 1, lambda: None)
+
+    def others():
+        """Row 0 begins new texts, row 2 is fed, stepped and full; row 1 rests through all of it."""
+        feed_all(decoder, 0, text(random.integers(50), random.integers(1, CONTEXT)))
+        if not decoder.has_room(2):
+            decoder.copy(0, 2, decoder.length(0) // 64 * 64)
+        decoder.step(random.integers(0, VOCAB, 3), [decoder.has_room(0), False, decoder.has_room(2)])
+
+    feed_all(decoder, 2, text(5, 80))
+    assert np.array_equal(one_row(decoder, 1, others), alone)
+    assert np.array_equal(one_row(decoder, 2, lambda: feed_all(decoder, 0, text(6))), alone)
+
+
+@pytest.mark.parametrize(
+    "length, borders", [(50, [30]), (50, [10]), (50, [5, 10]), (90, [64, 84]), (90, [30, 70])]
+)
+def test_a_text_fed_in_parts_gives_the_same_bits(decoder, length, borders):
+    ids = text(11, length)
+    whole = feed_all(decoder, 0, ids)
+    for start, end in zip([0, *borders], [*borders, length], strict=True):
+        parts = feed_all(decoder, 2, ids[start:end], start)
+    assert np.array_equal(parts, whole)
+    assert np.array_equal(next_step(decoder, 2), next_step(decoder, 0))  # so the keys are the same
+
+
+def next_step(decoder, row):
+    active = np.arange(decoder.rows) == row
+    return decoder.step(np.full(decoder.rows, 33), active)[row]
+
+
+def test_scoring_gives_the_bits_of_feeding(decoder):
+    ids = text(12, 80)
+    fed = feed_all(decoder, 0, ids)
+    for start, part in chunks(ids, 64):
+        lines = decoder.score(1, part, start)
+        assert lines.shape == (len(part), VOCAB) and lines.dtype == np.float32
+    assert np.array_equal(lines[-1], fed)
+    assert np.array_equal(next_step(decoder, 1), next_step(decoder, 0))
+
+
+def test_a_copied_prefix_gives_the_bits_of_a_fed_one(decoder):
+    """Through the pinned row, into one that held something else, after which the source is overwritten."""
+    ids = text(13, 90)
+    fed = feed_all(decoder, 0, ids)
+    feed_all(decoder, 3, ids[:64])
+    feed_all(decoder, 1, text(14))
+    decoder.copy(3, 1, 64)
+    assert decoder.length(1) == 64
+    feed_all(decoder, 3, text(15))
+    assert np.array_equal(feed_all(decoder, 1, ids[64:], 64), fed)
+    assert np.array_equal(next_step(decoder, 1), next_step(decoder, 0))
+
+
+@pytest.mark.parametrize("length", [1, 21, 64, 70])
+def test_a_prefix_of_any_length_is_copied(decoder, length):
+    """Also while the source already continues behind it; the documents restart where they should."""
+    ids = text(16, 80)
+    fed = feed_all(decoder, 2, ids)
+    decoder.copy(2, 3, length)
+    assert decoder.length(3) == length
+    assert np.array_equal(feed_all(decoder, 3, ids[length:], length), fed)
+
+
+def test_what_lies_behind_the_start_is_forgotten(decoder):
+    """A longer text in the same row leaves nothing that a shorter one could attend to."""
+    feed_all(decoder, 0, text(17))
+    alone = feed_all(decoder, 1, text(18, 40))
+    assert np.array_equal(feed_all(decoder, 0, text(18, 40)), alone)
+    assert decoder.length(0) == 40
+    assert np.array_equal(next_step(decoder, 0), next_step(decoder, 1))
+
+
+def test_no_use_compiles_anything_after_the_first(decoder):
+    decoder.warm_up()
+    random = np.random.default_rng(3)
+    for _ in range(30):
+        ids = text(random.integers(50), random.integers(1, CONTEXT))
+        decoder.score(int(random.integers(4)), ids[:64], 0)
+        feed_all(decoder, int(random.integers(4)), ids)
+        decoder.copy(int(random.integers(4)), int(random.integers(4)), 0)
+        decoder.step([3, 4, 5], [decoder.has_room(row) for row in range(3)])
+    assert sorted(decoder.graphs) == sorted(GRAPHS)
+    assert sum(len(cell.compile_cache) for cell in decoder.cells.values()) == len(GRAPHS)
+
+
+def test_warming_up_changes_no_row(decoder):
+    feed_all(decoder, 0, text(19, 30))
+    expected = next_step(decoder, 0)
+    feed_all(decoder, 0, text(19, 30))
+    seconds = decoder.warm_up()
+    assert set(seconds) == set(GRAPHS) and min(seconds.values()) > 0
+    assert np.array_equal(next_step(decoder, 0), expected)
+
+
+@pytest.mark.parametrize("context", [5, 63, 64])
+def test_a_context_may_be_smaller_than_a_chunk(model, full_logits, context):
+    from pangu_alpha.inference.decoder import Decoder
+
+    ids = text(20, context)
+    expected = full_logits(model, [ids])[0]
+    decoder = Decoder(model, END, rows=2, context=context)
     try:
-        for length in (1, 2, 31, 63, 64, 65, CONTEXT):
-            np.testing.assert_allclose(decoder.prefill([ids[:length]])[0], expected[length - 1], atol=1e-4)
-        assert len(decoder.forward.compile_cache) == 2  # buckets 64 and 96
-        decoder.prefill([ids[:1]])
-        for place in range(1, CONTEXT):
-            assert decoder.has_room(0)
-            np.testing.assert_allclose(decoder.step([ids[place]], [True])[0], expected[place], atol=1e-4)
-        assert not decoder.has_room(0)
-        assert len(decoder.forward.compile_cache) == 3
+        np.testing.assert_allclose(decoder.feed(1, ids[:-1], 0), expected[context - 2], atol=TOLERANCE)
+        logits = decoder.step([0, ids[-1]], [False, True])
+        np.testing.assert_allclose(logits[1], expected[context - 1], atol=TOLERANCE)
+        assert not decoder.has_room(1)
+        assert np.array_equal(decoder.score(0, ids, 0)[-1], decoder.feed(1, ids, 0))
+        decoder.feed(0, ids[:3], 0)
+        assert np.array_equal(decoder.feed(0, ids[3:], 3), decoder.feed(1, ids, 0))
     finally:
         decoder.close()
 
 
-def test_rows_that_pause_keep_their_place(model, full_logits):
+def test_misuse_is_refused_and_close_gives_the_model_back(build_model, monkeypatch):
+    from pangu_alpha.inference import caches
     from pangu_alpha.inference.decoder import Decoder
 
-    expected = full_logits(model, [[5, 6, 7, 8], [30, 31]])
-    decoder = Decoder(model, END, batch_size=2, context=64)
-    try:
-        decoder.prefill([[5, 6], [30]])
-        decoder.step([7, END], [True, False])
-        logits = decoder.step([8, 31], [True, True])
-    finally:
-        decoder.close()
-    np.testing.assert_allclose(logits[0], expected[0, 3], atol=1e-4)
-    np.testing.assert_allclose(logits[1], expected[1, 1], atol=1e-4)
-
-
-def test_buckets_double_up_to_the_context(build_model):
-    from pangu_alpha.inference.decoder import Decoder
-
-    decoder = Decoder(build_model(seq_length=200), END)
-    assert [decoder.bucket(n) for n in (1, 64, 65, 128, 129, 200)] == [64, 64, 128, 128, 200, 200]
-    decoder.close()
-
-
-def test_misuse_is_refused_and_close_gives_the_model_back(model):
-    from pangu_alpha.inference.decoder import Decoder
-
+    model = build_model()
     names = [name for name, _ in model.parameters_and_names()]
     with pytest.raises(ValueError, match="context: 97 .* 96"):
         Decoder(model, END, context=CONTEXT + 1)
@@ -92,3 +274,26 @@ def test_misuse_is_refused_and_close_gives_the_model_back(model):
         Decoder(model, END)
     decoder.close()
     assert [name for name, _ in model.parameters_and_names()] == names
+    monkeypatch.setattr(caches, "available_bytes", lambda: 10**6)
+    needed = r"1\.19 MB \(3 layers x 2 x 16 rows x 97 slots x 32 numbers of 4 bytes\), but 1\.00 MB"
+    with pytest.raises(ValueError, match=needed):
+        Decoder(model, END, rows=8, pinned=8)
+    monkeypatch.setattr(caches, "available_bytes", lambda: 1191936)
+    Decoder(model, END, rows=8, pinned=8).close()
+
+
+def test_mistakes_of_a_caller_are_found(decoder):
+    feed_all(decoder, 0, text(21, 70))
+    feed_all(decoder, 1, text(21))
+    for work in (
+        lambda: decoder.feed(0, [], 64),
+        lambda: decoder.feed(0, [5], 71),  # beyond what it holds
+        lambda: decoder.feed(0, [5] * 60, 10),  # across a border of chunks
+        lambda: decoder.feed(1, [5] * 33, 64),  # beyond the context
+        lambda: decoder.feed(4, [5], 0),
+        lambda: decoder.step([5, 5, 5], [True, True, False]),  # row 1 is full
+        lambda: decoder.copy(0, 2, 71),
+    ):
+        with pytest.raises(AssertionError):
+            work()
+    assert [decoder.length(row) for row in range(2)] == [70, CONTEXT]

@@ -140,13 +140,28 @@ def attention(call: Caller):
 
 
 def store(call: Caller):
-    for batch, heads, length, slots, hidden in [(1, 1, 1, 1, 3), (3, 2, 4, 9, 24)]:
-        cache, new = call.normal(batch, slots, hidden), call.normal(batch * length, hidden)
-        places = np.zeros((batch, heads, length, 3), np.int32)
+    """New entries of some rows of a cache, in any order of the rows, and a copy of the first slots of one."""
+    for rows, named, heads, length, slots, hidden in [(1, [0], 1, 1, 1, 3), (4, [3, 0, 2], 2, 4, 9, 24)]:
+        cache, new = call.normal(rows, slots, hidden), call.normal(len(named) * length, hidden)
+        before = cache.copy()
+        places = np.zeros((len(named), heads, length, 3), np.int32)
+        places[..., 0] = np.reshape(named, (-1, 1, 1))
         places[..., 2] = np.arange(slots - length, slots)
         done = call("StoreInCache", [cache, new, call.array(places)], [(1,)])
-        assert (cache[:, slots - length :] == new.reshape(batch, length, hidden)).all()
+        before[named, slots - length :] = new.reshape(-1, length, hidden)
+        assert (cache == before).all()
         yield f"StoreInCache {slots} x {hidden}", [cache, *done]
+    for rows, slots, hidden, numbers in [
+        (2, 1, 3, (0, 1, 1)),
+        (3, 150, 5, (2, 0, 130)),
+        (3, 9, 5, (1, 1, 4)),
+    ]:
+        cache = call.normal(rows, slots, hidden)
+        before, (source, target, length) = cache.copy(), numbers
+        done = call("CopyInCache", [cache, call.array(np.array(numbers, np.int32))], [(1,)])
+        before[target, :length] = before[source, :length]
+        assert (cache == before).all()
+        yield f"CopyInCache {slots} x {hidden}", [cache, *done]
 
 
 def cross_entropy(call: Caller):

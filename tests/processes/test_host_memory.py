@@ -1,4 +1,4 @@
-"""What a process has freed goes back to the system, also from below what it still holds."""
+"""Freed memory goes back to the system, also from below what is still held; available memory is known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pangu_alpha.processes.host_memory import give_back
+from pangu_alpha.processes.host_memory import available_bytes, give_back
 
 ZEROS = """
 import re, sys
@@ -59,3 +59,32 @@ def test_freed_memory_goes_back_to_the_system():
 def test_zeros_take_no_memory_until_they_are_written(way, takes):
     done = subprocess.run([sys.executable, "-c", ZEROS, way], capture_output=True, text=True, check=True)
     assert (int(done.stdout) > 50e6) == takes
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"proc/meminfo": "MemTotal: 9 kB\nMemAvailable:      2000 kB\n"}, 2048000),
+        ({"proc/meminfo": "MemAvailable: 2000 kB\n", "sys/fs/cgroup/memory.max": "max\n"}, 2048000),
+        (
+            {
+                "proc/meminfo": "MemAvailable: 2000 kB\n",
+                "sys/fs/cgroup/memory.max": "1000000\n",
+                "sys/fs/cgroup/memory.current": "900000\n",
+                "sys/fs/cgroup/memory.stat": "anon 5\ninactive_file 300000\n",
+            },
+            400000,
+        ),
+        ({"sys/fs/cgroup/memory.max": "100\n", "sys/fs/cgroup/memory.current": "900\n"}, 0),
+    ],
+)
+def test_available_memory_is_what_the_machine_and_the_control_group_leave(tmp_path, files, expected):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert available_bytes(tmp_path) == expected
+
+
+def test_this_machine_has_some_memory_left():
+    assert available_bytes() is None or available_bytes() > 10**6

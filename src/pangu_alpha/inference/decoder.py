@@ -1,118 +1,157 @@
-"""Runs the network on new tokens only, with the keys and values of earlier tokens kept in a cache.
+"""Feeds texts and single tokens to a model with a cache, in rows that do not depend on each other.
 
-There is one graph for each bucket of prompt lengths, and one that adds a token to every row. Knows ids, slots
-and documents; nothing of sampling or text.
-Letters: B rows, S new tokens, C slots, T = B*S, H hidden, V vocabulary.
+There are graphs for a chunk of one row (forward.Feed), for a token of every row (forward.Step), for the
+logits after each token of a chunk (forward.Lines), and for copying a row. Their shapes are fixed, so nothing
+is compiled for a new length or prompt. Knows ids, slots and documents; nothing of sampling or text.
+Letters: B rows, P pinned rows, S new tokens, C slots for tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
-import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
+from pangu_alpha.inference.cached_rows import CachedRows, chunks
 from pangu_alpha.inference.caches import Caches
+from pangu_alpha.inference.forward import CopyRow, Feed, Lines, Step
 from pangu_alpha.model.cache import places_of
 from pangu_alpha.model.pangu import PanguAlpha
 
-SMALLEST_BUCKET = 64
-
-
-class CachedForward(nn.Cell):
-    """Computes the logits after one token of each row, with attention to the cache.
-
-    A token in slot n attends to the slots from the first one of its document up to n. Its position, both for
-    the position table and for the query layer, is n minus that first slot.
-
-    Args:
-        model: A model whose attentions already have their caches.
-        context: Number of slots C.
-
-    Inputs:
-        - **ids** (Tensor) - int32 [B, S].
-        - **slots** (Tensor) - int32 [B, S], slot of the cache for each token.
-        - **starts** (Tensor) - int32 [B, S], slot of the first token of its document.
-        - **places** (Tensor) - int32 [B, heads, S, 3], the slots in the form that the caches take.
-        - **last** (Tensor) - int32 [B], index of the token among S whose logits are returned.
-        - **table** (Tensor) - [V, H], the word embedding's table once more. MindSpore 2.9 copies a parameter
-          that is read before and after the caches are written, here twice for each token.
-
-    Outputs:
-        Tensor [B, V], float32.
-    """
-
-    def __init__(self, model: PanguAlpha, context: int) -> None:
-        super().__init__(auto_prefix=False)
-        self.model = model
-        self.places = Tensor(np.arange(context, dtype=np.int32).reshape(1, 1, -1))
-        self.sub = ops.Sub()
-        self.at_most = ops.LessEqual()
-        self.at_least = ops.GreaterEqual()
-        self.both = ops.LogicalAnd()
-        self.expand_dims = ops.ExpandDims()
-        self.gather = ops.Gather()
-        self.cast = ops.Cast()
-
-    @property
-    def compile_phase(self) -> str:
-        """The phase of the graph that was used last."""
-        return self._compile_phase
-
-    @compile_phase.setter
-    def compile_phase(self, value: str) -> None:
-        # MindSpore 2.9 writes the phase into every cell before each call, some 3 ms for a 350M.
-        if value != self._compile_phase:
-            nn.Cell.compile_phase.fset(self, value)
-
-    def construct(self, ids, slots, starts, places, last, table):
-        batch, length = ids.shape
-        past = self.at_most(self.places, self.expand_dims(slots, 2))
-        own = self.at_least(self.places, self.expand_dims(starts, 2))
-        mask = self.both(past, own)  # [B, S, C]
-        x = self.model.hidden_states(ids, self.sub(slots, starts), mask, None, places)
-        if length > 1:
-            x = self.gather(x, ops.range(0, batch * length, length) + last, 0)  # [T, H] -> [B, H]
-        return self.cast(self.model.logits(x, table), ms.float32)
+CHUNK = 64  # ids of a call; every server has the same number, or bits would depend on how texts are divided
+SHORT = 16  # ids of a call for the last chunk of a text, if it is as short as that
 
 
 class Decoder:
-    """Feeds prompts and then single tokens to a model with a cache; every row keeps its own place.
+    """A model with a cache of B rows that are stepped together, and P pinned rows that are never stepped.
+
+    Each row has one slot more than the context, the spill slot: padding and rows that are not active are
+    computed too, and write there. So no call changes what belongs to a row that it is not for. On a CPU, what
+    a row gives does not depend on what other rows hold or do, bit for bit.
 
     Args:
         model: Gets caches of all slots in every attention, which `close` removes. Its weights must not change
             until then.
         end_of_document: Id after which positions restart at 0 and nothing earlier is attended to.
-        batch_size: Number of rows B that every call computes.
+        rows: Number of rows B, all of which every step computes.
         context: Number of slots C, at most the model's sequence length, which is the default. A smaller
-            context is faster, because the attention of every token reads all slots.
+            context takes less memory, and on Ascend less time, because attention reads all slots there.
+        pinned: Number of rows P, with the numbers B to B+P-1.
 
     Raises:
-        ValueError: The context does not fit the model, or another decoder holds the model.
+        ValueError: The context does not fit the model, the cache does not fit into memory, or another decoder
+            holds the model.
     """
 
+    chunk = CHUNK
+
     def __init__(
-        self, model: PanguAlpha, end_of_document: int, batch_size: int = 1, context: int | None = None
+        self,
+        model: PanguAlpha,
+        end_of_document: int,
+        rows: int = 1,
+        context: int | None = None,
+        pinned: int = 0,
     ) -> None:
         limit = model.config.seq_length
         self.context = limit if context is None else context
         if not 1 <= self.context <= limit:
             raise ValueError(f"context: {context} must lie between 1 and the model's sequence length {limit}")
-        self.model = model
-        self.batch_size = batch_size
-        self._end_of_document = end_of_document
-        self.caches = Caches(model, batch_size, self.context, "decoder")
+        self.model, self.rows, self.pinned = model, rows, pinned
+        self.vocab_size = model.config.vocab_size
+        self._cached = CachedRows(rows + pinned, self.context, end_of_document)
+        slots = self.context + 1
+        # The kernel of attention takes a call with as many keys as queries for one without a cache.
+        slots += slots in (SHORT, CHUNK)
+        self.caches = Caches(model, rows + pinned, slots, "decoder")
         self.caches.attach()
-        self.forward = CachedForward(model, self.context).set_train(False)
-        if ms.get_context("device_target") == "CPU":
-            # With this option MindSpore 2.9 runs the kernels of a graph one after another instead of as
-            # messages between threads, which would add a tenth to the time: a token needs some 700 kernels
-            # of microseconds. The option can go when the CPU backend does so by default.
-            self.forward.set_jit_config(ms.JitConfig(jit_level="O0", infer_boost="on"))
+        self.cells: dict[str, nn.Cell] = {
+            "feed": Feed(model, slots),
+            "score": Lines(model),
+            "step": Step(model, slots),
+            "copy": CopyRow(self.caches.cells),
+        }
+        self._graphs: list[str] = []
         self._table = Tensor(model.word_embedding.table.asnumpy())
-        self._slots = np.zeros(batch_size, np.int32)  # slot of each row's next token
-        self._starts = np.zeros(batch_size, np.int32)
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Names of all graphs compiled so far; after `warm_up` none is added."""
+        return tuple(self._graphs)
+
+    def warm_up(self) -> dict[str, float]:
+        """Compiles all graphs, and changes no row.
+
+        Returns:
+            Seconds of the first call of each graph, by name.
+        """
+        none = np.zeros((self.rows, 1), np.int32)
+        works: dict[str, Callable[[], object]] = {}
+        for size in (SHORT, CHUNK):
+            spilt = np.zeros((0,), np.int32)
+            works[f"feed {size}"] = lambda size=size, ids=spilt: self._feed(0, ids, ids, 0, size)
+            hidden = np.zeros((size, self.model.config.hidden_size), np.float32)
+            works[f"score {size}"] = lambda hidden=hidden: self._lines(
+                Tensor(hidden, self.model.compute_dtype)
+            )
+        works["step"] = lambda: self._step(none, none + self.context, none + self.context)
+        works["copy"] = lambda: self._copy(0, 0, 0)
+        return {name: _seconds(work) for name, work in works.items()}
+
+    def feed(self, row: int, ids: Sequence[int], start: int) -> np.ndarray:
+        """Puts ids into a row's slots from `start` on; what the row held from there on is forgotten.
+
+        Args:
+            row: Any row, pinned ones included.
+            ids: 1 to 64 of them, which do not cross a multiple of 64 slots.
+            start: A multiple of 64 up to the row's length, or that length. On a CPU, the chunks in which a
+                text is fed change no bit of what it gives.
+
+        Returns:
+            float32 [V], logits after the last id.
+        """
+        return self._write(row, ids, start)[0].asnumpy()[0]
+
+    def score(self, row: int, ids: Sequence[int], start: int) -> np.ndarray:
+        """As `feed`, but returns the logits after every id.
+
+        Returns:
+            float32 [n, V]; the last line is what `feed` returns. The others may differ from what `feed` would
+            return after them in the last bits, because a product of many rows adds up in another order.
+        """
+        logits, hidden = self._write(row, ids, start)
+        lines = self._lines(hidden).asnumpy()[: len(ids)]
+        lines[-1] = logits.asnumpy()[0]
+        return lines
+
+    def step(self, tokens: Sequence[int], active: Sequence[bool]) -> np.ndarray:
+        """Adds one token to every active row, which must have room for it.
+
+        Args:
+            tokens: B ids; those of inactive rows do not matter.
+            active: B flags; inactive rows keep all that they hold.
+
+        Returns:
+            float32 [B, V], logits after each token; without meaning for inactive rows.
+        """
+        ids = np.where(active, np.asarray(tokens, np.int32), 0)
+        slots, starts = self._cached.step(ids, np.asarray(active, bool))
+        return self._step(ids[:, None], slots[:, None], starts[:, None]).asnumpy()
+
+    def copy(self, source: int, row: int, length: int) -> None:
+        """Makes a row the first `length` slots of another one; either may be pinned."""
+        self._cached.copy(source, row, length)
+        self._copy(source, row, length)
+
+    def length(self, row: int) -> int:
+        """Number of slots of a row that hold tokens."""
+        return int(self._cached.lengths[row])
+
+    def has_room(self, row: int) -> bool:
+        """Whether a row can take another token."""
+        return self.length(row) < self.context
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:
         """Clears all rows and feeds one prompt to each.
@@ -121,68 +160,64 @@ class Decoder:
             prompts: Ids, at most B prompts of 1 to C ids each.
 
         Returns:
-            float32 [B, V], logits after each prompt's last id; rows without a prompt hold arbitrary values.
+            float32 [B, V], logits after each prompt's last id; rows without a prompt hold zeros.
         """
-        assert len(prompts) <= self.batch_size and all(1 <= len(ids) <= self.context for ids in prompts)
-        bucket = self.bucket(max(len(ids) for ids in prompts))
-        ids = np.zeros((self.batch_size, bucket), np.int32)
-        starts = np.zeros_like(ids)
-        lengths = np.ones(self.batch_size, np.int32)
+        assert len(prompts) <= self.rows
+        self._cached.clear()
+        logits = np.zeros((self.rows, self.vocab_size), np.float32)
         for row, prompt in enumerate(prompts):
-            lengths[row] = len(prompt)
-            ids[row, : len(prompt)] = prompt
-            starts[row], self._starts[row] = self._documents(ids[row], len(prompt))
-        self._slots = lengths.copy()
-        # Keys of the padding go to slots beyond the prompt; each is overwritten before any token attends to
-        # it.
-        slots = np.broadcast_to(np.arange(bucket, dtype=np.int32), ids.shape)
-        return self._run(ids, slots, starts, lengths - 1)
-
-    def step(self, tokens: Sequence[int], active: Sequence[bool]) -> np.ndarray:
-        """Adds one token to every active row, which must have room for it.
-
-        Args:
-            tokens: B ids; those of inactive rows do not matter.
-            active: B flags; inactive rows are computed too, but keep their place.
-
-        Returns:
-            float32 [B, V], logits after each token.
-        """
-        ids = np.asarray(tokens, np.int32)
-        moves = np.asarray(active, bool)
-        assert not (moves & (self._slots >= self.context)).any()
-        slots = np.minimum(self._slots, self.context - 1)[:, None]
-        starts = np.minimum(self._starts[:, None], slots)
-        logits = self._run(ids[:, None], slots, starts, np.zeros_like(ids))
-        self._slots = self._slots + moves
-        self._starts = np.where(moves & (ids == self._end_of_document), self._slots, self._starts)
+            for start, ids in chunks(prompt, CHUNK):
+                logits[row] = self.feed(row, ids, start)
         return logits
-
-    def has_room(self, row: int) -> bool:
-        """Whether a row can take another token."""
-        return bool(self._slots[row] < self.context)
-
-    def bucket(self, length: int) -> int:
-        """The length to which a prompt is padded: 64, 128, ... up to the context."""
-        size = SMALLEST_BUCKET
-        while size < length:
-            size *= 2
-        return min(size, self.context)
 
     def close(self) -> None:
         """Removes the caches from the model."""
         self.caches.detach()
 
-    def _documents(self, ids: np.ndarray, length: int) -> tuple[np.ndarray, int]:
-        """First slot of each token's document, and of the document that the next token will belong to."""
-        begins = np.zeros(len(ids) + 1, np.int32)
-        ends = np.flatnonzero(ids[:length] == self._end_of_document)
-        begins[ends + 1] = ends + 1
-        starts = np.maximum.accumulate(begins)
-        return starts[:-1], int(starts[length])
+    def _write(self, row: int, ids: Sequence[int], start: int) -> tuple[Tensor, Tensor]:
+        end = start % CHUNK + len(ids)
+        assert end <= CHUNK, f"{len(ids)} ids from slot {start} on cross a border of chunks"
+        given = np.asarray(ids, np.int32)
+        starts = self._cached.write(row, given, start)
+        # By the place of its end, so that the short graph is used for the beginning of a chunk alone.
+        return self._feed(row, given, starts, start, SHORT if end <= SHORT else CHUNK)
 
-    def _run(self, ids: np.ndarray, slots: np.ndarray, starts: np.ndarray, last: np.ndarray) -> np.ndarray:
+    def _feed(
+        self, row: int, ids: np.ndarray, starts: np.ndarray, start: int, size: int
+    ) -> tuple[Tensor, Tensor]:
+        """Runs a chunk, padded to `size`."""
+        count = len(ids)
+        every = np.zeros((4, 1, size), np.int32)  # ids; slots and starts that they attend to; slots to write
+        every[0, 0, :count] = ids
+        every[1, 0] = start + np.minimum(np.arange(size), max(count, 1) - 1)
+        every[2, 0, :count], every[2, 0, count:] = starts, starts[-1] if count else start
+        every[3, 0, :count], every[3, 0, count:] = every[1, 0, :count], self.context
+        places = places_of(every[3], self.model.config.num_heads, row)
+        last = np.array([max(count, 1) - 1], np.int32)
+        return self._run("feed", f"feed {size}", every[0], every[1], every[2], places, last, self._table)
+
+    def _step(self, ids: np.ndarray, slots: np.ndarray, starts: np.ndarray) -> Tensor:
         places = places_of(slots, self.model.config.num_heads)
-        arrays = (ids, slots, starts, places, last)
-        inputs = [Tensor(np.ascontiguousarray(array)) for array in arrays]
-        return self.forward(*inputs, self._table).asnumpy()
+        return self._run("step", "step", ids, slots, starts, places, self._table)
+
+    def _lines(self, hidden: Tensor) -> Tensor:
+        return self._run("score", f"score {hidden.shape[0]}", hidden, self._table)
+
+    def _copy(self, source: int, row: int, length: int) -> None:
+        self._run("copy", "copy", np.array([source, row, length], np.int32)).asnumpy()
+
+    def _run(self, kind: str, name: str, *inputs: np.ndarray | Tensor):  # -> what the cell gives
+        cell = self.cells[kind]
+        known = len(cell.compile_cache)
+        found = cell(*(Tensor(each) if isinstance(each, np.ndarray) else each for each in inputs))
+        self._graphs += [name] * (len(cell.compile_cache) - known)
+        return found
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    found = work()
+    for each in found if isinstance(found, tuple) else (found,):
+        if isinstance(each, Tensor):
+            each.asnumpy()  # the graph runs while Python goes on
+    return time.perf_counter() - began

@@ -151,7 +151,7 @@ class Generator:
     def _run(
         self, prompts: Sequence[Sequence[int]], rows: list[_Row], longest: int, finished: Finished
     ) -> Iterator[Event]:
-        size = self.decoder.batch_size
+        size = self.decoder.rows
         for start in range(0, len(rows), size):
             group = rows[start : start + size]
             logits = self.decoder.prefill([prompts[row.prompt] for row in group])

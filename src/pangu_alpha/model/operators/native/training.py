@@ -332,16 +332,26 @@ class KeyValueCache(nn.Cell):
         - **places** (Tensor) - int32 [B, N, S, 3], row, head and slot of each new entry.
 
     Outputs:
-        Tensor [B*C, H]: the whole cache after the update.
+        Tensor [B*C, H]: the rows of the cache that `places` names, after the update. For the rows 0 to B-1
+        it may be the whole cache, because AttentionCore reads no more rows than it has queries for.
     """
 
-    def __init__(self, batch_size: int, num_heads: int, length: int, head_size: int, dtype: ms.Type) -> None:
+    def __init__(self, rows: int, num_heads: int, length: int, head_size: int, dtype: ms.Type) -> None:
         super().__init__()
-        self.rows = (-1, num_heads * head_size)
-        shape = (batch_size, length, num_heads * head_size)
+        self.rows = rows
+        self.flat = (-1, num_heads * head_size)
+        shape = (rows, length, num_heads * head_size)
         self.table = Parameter(ops.zeros(shape, dtype), requires_grad=False)
         self.store = _writes_in_place(kernel("StoreInCache", lambda *shapes: [1]), written=1, read=2)
+        self.copy_slots = _writes_in_place(kernel("CopyInCache", lambda *shapes: [1]), written=1, read=1)
+        self.gather = ops.Gather()
 
     def construct(self, new, places):
-        stored = self.store(self.table, new, places)
-        return ops.depend(self.table, stored).reshape(self.rows)
+        table = ops.depend(self.table, self.store(self.table, new, places))
+        if places.shape[0] == 1 and self.rows > 1:
+            table = self.gather(table, places[:, 0, 0, 0], 0)
+        return table.reshape(self.flat)
+
+    def copy(self, numbers):
+        """Copies the first slots of a row to another; see model.cache.KeyValueCache."""
+        self.copy_slots(self.table, numbers)

@@ -79,6 +79,12 @@ Range visible(const float* mask, int64_t queries, int64_t keys) {
     return all;
 }
 
+// The range of a call with a cache, where a key must have the same place in every sum however a text is divided into
+// calls: sums begin at whole blocks of a product, and end at whole vectors.
+Range widened(Range seen, int64_t keys) {
+    return {seen.first / kBlock * kBlock, std::min(keys, pieces(seen.end, kQueries) * kQueries)};
+}
+
 // One call of a kernel: the tensors and sizes that all heads and blocks share.
 struct Setting {
     const float *query, *key, *value, *mask;
@@ -100,6 +106,7 @@ struct Setting {
         for_each(batch * blocks, [this](int64_t i) {
             const int64_t first = i % blocks * kQueries;
             ranges[i] = visible(mask + (i / blocks * queries + first) * keys, height(first), keys);
+            if (queries > 1 && queries != keys) ranges[i] = widened(ranges[i], keys);
         });
     }
 
@@ -208,24 +215,6 @@ KERNEL(AttentionGradient) {
         backward(all, i / all.num_heads, i % all.num_heads, dout, given.floats(count - 3), given.floats(count - 2),
                  given.floats(count - 1));
     });
-    return 0;
-}
-
-// (cache [B, C, H], new [B*S, H], places int32 [B, N, S, 3] of row, head and slot) -> [1]. It stores the new rows
-// in their slots, in place.
-KERNEL(StoreInCache) {
-    ARGUMENTS;
-    const int64_t slots = given.size(0, 1), hidden = given.size(0, 2), batch = given.size(2, 0);
-    const int64_t heads = given.size(2, 1), length = given.size(2, 2);
-    float* const cache = given.floats(0);
-    const float* fresh = given.floats(1);
-    for (int64_t i = 0; i < batch * length; ++i) {
-        const int64_t row = i / length;
-        const int64_t slot = given.ints(2)[(row * heads * length + i % length) * 3 + 2];
-        if (slot < 0 || slot >= slots) return 1;
-        std::copy_n(fresh + i * hidden, hidden, cache + (row * slots + slot) * hidden);
-    }
-    *given.floats(3) = 0;
     return 0;
 }
 

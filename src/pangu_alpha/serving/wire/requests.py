@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -75,6 +76,18 @@ def read_fields(cls: type[T], body: Mapping[str, Any], ignore_unknown: bool = Fa
     Raises:
         ApiError: Lists all problems (400).
     """
+    fields, problems = _read(cls, body, ignore_unknown)
+    if problems or fields is None:
+        raise invalid(problems)
+    return fields
+
+
+def _read(cls: type[T], body: Mapping[str, Any], ignore_unknown: bool) -> tuple[T | None, list[str]]:
+    """The fields of a body, and what is wrong with it.
+
+    Of a wrong body the fields are what is left without the wrong ones, so that these can be checked, too;
+    None if that cannot be read either.
+    """
     known = {field.name for field in dataclasses.fields(cls)}
     given = {name: _without_nulls(value) for name, value in body.items() if value is not None}
     problems = []
@@ -84,12 +97,14 @@ def read_fields(cls: type[T], body: Mapping[str, Any], ignore_unknown: bool = Fa
         if name in IGNORED or name in ABSENT or ignore_unknown:
             del given[name]
     try:
-        fields = build(cls, given)
+        return build(cls, given), problems
     except ConfigError as error:
-        raise invalid([*error.problems, *problems]) from error
-    if problems:
-        raise invalid(problems)
-    return fields
+        problems = [*error.problems, *problems]
+    wrong = {re.split(r"[:.\[]", problem)[0] for problem in problems}
+    try:
+        return build(cls, {name: value for name, value in given.items() if name not in wrong}), problems
+    except ConfigError:
+        return None, problems
 
 
 def read_generation(
@@ -116,17 +131,16 @@ def read_generation(
     chosen = {name for name, value in body.items() if value is not None}
     if "max_completion_tokens" in chosen:
         chosen.add("max_tokens")
-    fields = read_fields(
-        cls,
-        {**{name: value for name, value in defaults.items() if name not in chosen}, **body},
-        ignore_unknown,
-    )
+    added = {name: value for name, value in defaults.items() if name not in chosen}
+    fields, problems = _read(cls, {**body, **added}, ignore_unknown)
+    if fields is None:
+        raise invalid(problems)
     if isinstance(fields, ChatFields):
-        prompts, problems = chat_prompts(fields, facts, scenario)
+        prompts, wrong = chat_prompts(fields, facts, scenario)
     else:
         assert isinstance(fields, CompletionFields)
-        prompts, problems = completion_prompts(fields, facts, scenario)
-    problems += _shape_problems(fields, facts)
+        prompts, wrong = completion_prompts(fields, facts, scenario)
+    problems += [*wrong, *_shape_problems(fields, facts)]
     if problems:
         raise invalid(problems)
     return _generation(fields, tuple(prompts), facts, _stops(fields, scenario))

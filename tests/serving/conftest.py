@@ -1,0 +1,134 @@
+"""A small vocabulary, and servers whose engine has no network: they start in a second or two."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # the fakes are started as tests.serving.fake_server
+
+
+class Server:
+    """A server's process, and how to reach it."""
+
+    def __init__(self, folder, vocabulary, *options, wait=True) -> None:
+        self.output = folder / f"server-{time.monotonic_ns()}.txt"
+        words = ["--port", "0", "--vocabulary", str(vocabulary), *map(str, options)]
+        with self.output.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.serving.fake_server", *words],
+                cwd=ROOT,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        self.url = self._found(": listening")
+        if wait:
+            self._found(": ready")
+
+    @property
+    def text(self) -> str:
+        """All that the server has written."""
+        return self.output.read_text("utf-8")
+
+    def lines(self) -> list[dict]:
+        """The lines of its log of requests."""
+        return [json.loads(line) for line in self.text.split("\n") if line.startswith("{")]
+
+    def engine(self) -> int:
+        """Id of the engine's process."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(children[0])
+
+    def close(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _found(self, words: str, seconds: float = 40.0) -> str:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            line = next((line for line in self.text.split("\n") if words in line), None)
+            if line is not None:
+                return line.partition(words)[0]
+            assert self.process.poll() is None, self.text
+            time.sleep(0.02)
+        raise AssertionError(f"no {words!r} in: {self.text}")
+
+
+def until(condition, seconds=10.0):
+    """Waits until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not become true"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tmp_path_factory):
+    """File of a small vocabulary that can write the fake engine's script and all forms."""
+    from pangu_alpha.text.vocabulary import train_vocabulary
+    from tests.serving.fake_server import SIZE, TEXTS
+
+    path = tmp_path_factory.mktemp("vocabulary") / "vocab.model"
+    train_vocabulary(TEXTS, path, SIZE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def facts(vocabulary):
+    """The facts of a small model."""
+    from pangu_alpha.serving.wire.tokens import ModelFacts
+    from pangu_alpha.text.tokenizer import PanguTokenizer
+
+    tokenizer = PanguTokenizer(vocabulary)
+    return ModelFacts(tokenizer, tokenizer.vocab_size + 4, tokenizer.eot_id, 256, 4)
+
+
+@pytest.fixture(scope="session")
+def released_facts():
+    """The facts of a model with the released vocabulary, where that has been fetched."""
+    from pangu_alpha.serving.wire.tokens import ModelFacts
+    from pangu_alpha.text.corpora import default_directory
+    from pangu_alpha.text.tokenizer import PanguTokenizer
+
+    path = Path(os.environ.get("PANGU_VOCAB") or default_directory() / "vocab.model")
+    if not path.is_file():
+        pytest.skip("no released vocabulary; `python -m pangu_alpha.cli.fetch vocab` gets it")
+    return ModelFacts(PanguTokenizer(path), 40000, 9, 1024, 8)
+
+
+@pytest.fixture
+def start(tmp_path, vocabulary):
+    """start(*options) starts a server, which ends with the test."""
+    with ExitStack() as stack:
+        yield lambda *options, wait=True: stack.enter_context(
+            closing(Server(tmp_path, vocabulary, *options, wait=wait))
+        )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, vocabulary):
+    """A server that says its script, for a whole file."""
+    with closing(Server(tmp_path_factory.mktemp("server"), vocabulary, "--delay", 0, "--slots", 4)) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def random_server(tmp_path_factory, vocabulary):
+    """A server whose likeliest tokens are random ones, for a whole file."""
+    folder = tmp_path_factory.mktemp("random")
+    options = ("--delay", 0, "--random", "--slots", 4)
+    with closing(Server(folder, vocabulary, *options)) as found:
+        yield found

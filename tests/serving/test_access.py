@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 
 import pytest
@@ -14,10 +13,7 @@ from pangu_alpha.serving.access.admission import Admission
 from pangu_alpha.serving.access.buckets import Limiter
 from pangu_alpha.serving.access.keys import Key, presented, read_keys
 from pangu_alpha.serving.wire.errors import ApiError
-
-
-def digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+from tests.serving.running import digest
 
 
 @pytest.fixture

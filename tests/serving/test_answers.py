@@ -101,7 +101,7 @@ def twins(facts):
 
 
 def test_twin_texts_never_lose_an_entry(released_facts):
-    """Every text with two ids: the larger value stays, and the dictionary holds as many texts as asked for."""
+    """Every text with two ids: the larger value stays, and there are as many texts as asked for."""
     facts = released_facts
     pairs = twins(facts)
     assert sum(map(len, pairs.values())) == 12737 and facts.twins == 2

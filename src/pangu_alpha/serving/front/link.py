@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from pangu_alpha.inference.engine.requests import Event
+from pangu_alpha.inference.engine.requests import Event, Token
 from pangu_alpha.serving.engine.channel import to_line
 from pangu_alpha.serving.engine.protocol import Job, events_of
 from pangu_alpha.serving.engine.settings import EngineSettings
@@ -62,6 +62,7 @@ class Link:
         self.state = "loading"  # "ready", "engine_lost"
         self.beat: dict[str, Any] = {}
         self.restarts = 0
+        self.on_tick: Callable[[int], None] = lambda tokens: None  # takes the number of a tick's new tokens
         self._deaths = 0
         self._seen = time.monotonic()
         self._numbers = 0
@@ -187,6 +188,7 @@ class Link:
                 await ready()
 
     def _hand_out(self, events: list[Event]) -> None:
+        self.on_tick(sum(isinstance(event, Token) for event in events))
         lists: dict[int, list[Event]] = {}
         for event in events:
             lists.setdefault(event.request, []).append(event)

@@ -43,6 +43,7 @@ class Metrics:
         self.request_generated = self._histogram(
             "request_generation_tokens", "Tokens generated for a request.", _TOKENS
         )
+        self.iteration = self._histogram("iteration_tokens_total", "Tokens of one tick.", _TOKENS)
         self._seen: dict[str, float] = {}
 
     def text(self, beat: Mapping[str, Any], load: Mapping[str, Any], restarts: int) -> bytes:

@@ -77,7 +77,11 @@ async def tokenize(state: State, exchange: Exchange) -> None:
     if problems:
         raise invalid(problems)
     ids = await _away(len(content), lambda: facts.encode(text))
-    found: dict[str, Any] = {"tokens": ids, "count": len(ids), "max_model_len": facts.context, "prompt": text}
+    found: dict[str, Any] = {"count": len(ids), "max_model_len": facts.context}
+    if scenario is not None and _allowed(exchange):  # the key may not see the scenario's prompt
+        await exchange.send_json(200, found)
+        return
+    found |= {"tokens": ids, "prompt": text}
     if fields.return_token_strs:
         found["token_strs"] = [facts.text_of(token) for token in ids]
     await exchange.send_json(200, found)

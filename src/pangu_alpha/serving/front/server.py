@@ -97,6 +97,7 @@ class _Running:
         self._config = config
         self._state = State(config, keys, scenarios)
         self._state.link = self._link = Link(settings, self._state.greeted, command)
+        self._link.on_tick = self._state.metrics.iteration.observe
         self._signal = 0
         self._again = asyncio.Event()
 

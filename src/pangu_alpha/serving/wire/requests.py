@@ -140,6 +140,9 @@ def read_generation(
     else:
         assert isinstance(fields, CompletionFields)
         prompts, wrong = completion_prompts(fields, facts, scenario)
+    if allowed and getattr(fields, "echo", False):
+        words = "echo: it would show the scenario's prompt, which this key may not see"
+        raise ApiError(403, words, "echo_not_allowed", "echo")
     problems += [*wrong, *_shape_problems(fields, facts)]
     if problems:
         raise invalid(problems)

@@ -58,7 +58,7 @@ class Server:
             self.process.kill()
             self.process.wait()
 
-    def _found(self, words: str, seconds: float = 40.0) -> str:
+    def _found(self, words: str, seconds: float = 120.0) -> str:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             line = next((line for line in self.text.split("\n") if words in line), None)
@@ -69,7 +69,7 @@ class Server:
         raise AssertionError(f"no {words!r} in: {self.text}")
 
 
-def until(condition, seconds=10.0):
+def until(condition, seconds=40.0):
     """Waits until a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():

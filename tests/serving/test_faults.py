@@ -1,4 +1,4 @@
-"""What goes wrong around a server: clients that leave, engines that die or stand still, signals, slow senders."""
+"""What goes wrong around a server: clients that leave, engines that die, signals, slow senders."""
 
 from __future__ import annotations
 
@@ -189,11 +189,10 @@ def test_while_the_engine_loads_everybody_is_told(start):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_requests_finish(start, number):
     server = start("--delay", 0.05, "--slots", 1)
+    ask = {**BODY, "max_tokens": 60}
     with ThreadPoolExecutor(2) as pool:
         asks = [
-            pool.submit(
-                httpx.post, server.url + "/v1/completions", json={**BODY, "max_tokens": 20}, timeout=60
-            )
+            pool.submit(httpx.post, server.url + "/v1/completions", json=ask, timeout=60)
             for _ in range(2)  # one runs, the other waits
         ]
         until(lambda: ready(server).json()["waiting"] == 1)
@@ -204,7 +203,7 @@ def test_a_signal_lets_requests_finish(start, number):
         assert refused.status_code == 503 and refused.json()["error"]["code"] == "draining"
         assert refused.headers["connection"] == "close"
         assert [ask.result().status_code for ask in asks] == [200, 200]
-    assert server.process.wait(15) == 0
+    assert server.process.wait(60) == 0
 
 
 def test_what_is_not_finished_in_time_is_cut_and_the_exit_code_says_so(start):
@@ -214,7 +213,7 @@ def test_what_is_not_finished_in_time_is_cut_and_the_exit_code_says_so(start):
         server.process.send_signal(signal.SIGTERM)
         content = b"".join(iter(lambda: connection.recv(65536), b""))
     assert b'"code":"draining"' in content and b"data: [DONE]" in content
-    assert server.process.wait(15) == 128 + signal.SIGTERM
+    assert server.process.wait(60) == 128 + signal.SIGTERM
 
 
 def test_a_second_signal_ends_the_server_now(start):
@@ -224,7 +223,7 @@ def test_a_second_signal_ends_the_server_now(start):
         for _ in range(2):
             server.process.send_signal(signal.SIGTERM)
             time.sleep(0.3)
-        assert server.process.wait(15) == 128 + signal.SIGTERM
+        assert server.process.wait(60) == 128 + signal.SIGTERM
 
 
 def answered(connection) -> bytes:
@@ -246,9 +245,7 @@ def test_slow_headers_and_bodies_are_ended(start):
     with socket.create_connection(address(server), 20) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: " + b"a" * (1 << 20))
         assert b" 431 " in answered(connection)
-    with socket.create_connection(
-        address(server), 20
-    ) as connection:  # and a kept connection's second request
+    with socket.create_connection(address(server), 20) as connection:  # a kept connection
         for _ in range(2):
             connection.sendall(b"GET /version HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             assert b"200 OK" in connection.recv(65536)

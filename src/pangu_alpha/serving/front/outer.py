@@ -146,9 +146,9 @@ class Outer:
             )
 
     def _note(self, exchange: Exchange) -> None:
-        """Writes the line of an exchange; probes and figures that went well are left out."""
+        """Writes the line of an exchange; probes and figures, which come every second, are left out."""
         path = exchange.scope["path"]
-        if exchange.status == 200 and path in (*_OPEN, "/metrics"):
+        if path in (*_OPEN, "/metrics") and exchange.status in (200, 503):
             return
         self._log(
             {

@@ -331,7 +331,8 @@ def _count(state: State, exchange: Exchange, run: Run) -> None:
         "queue": round(progress.queued, 4),
         "ttft": None if progress.first is None else round(progress.first, 4),
     }
-    exchange.facts.setdefault("reason", ",".join(sorted(set(progress.reasons))) or None)
+    if progress.reasons:
+        exchange.facts.setdefault("reason", ",".join(sorted(set(progress.reasons))))
 
 
 def _allowed(exchange: Exchange) -> tuple[str, ...]:

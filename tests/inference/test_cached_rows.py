@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pangu_alpha.inference.cached_rows import CachedRows, chunks
+from pangu_alpha.inference.cached_rows import CachedRows
 
 END, CONTEXT = 9, 12
 
@@ -53,23 +53,3 @@ def test_a_row_that_is_full_takes_no_more():
     rows.write(0, np.array([1, 2], np.int32), 0)
     with pytest.raises(AssertionError, match="full"):
         rows.step(np.array([3], np.int32), np.array([True]))
-
-
-@pytest.mark.parametrize(
-    "count, start, expected",
-    [
-        (3, 0, [(0, 3)]),
-        (4, 0, [(0, 4)]),
-        (5, 0, [(0, 4), (4, 1)]),
-        (12, 0, [(0, 4), (4, 4), (8, 4)]),
-        (3, 3, [(3, 1), (4, 2)]),
-        (9, 6, [(6, 2), (8, 4), (12, 3)]),
-        (2, 4, [(4, 2)]),
-        (0, 3, []),
-    ],
-)
-def test_chunks_end_at_multiples_of_their_size(count, start, expected):
-    ids = list(range(100, 100 + count))
-    found = chunks(ids, 4, start)
-    assert [(begin, len(part)) for begin, part in found] == expected
-    assert sum((part for _, part in found), []) == ids

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pangu_alpha.inference.cached_rows import chunks
-
 VOCAB, CONTEXT, END = 97, 96, 9
 GRAPHS = ("feed 16", "score 16", "feed 64", "score 64", "step", "copy")
 TOLERANCE = 1e-4
@@ -35,6 +33,12 @@ def decoder(build_model):
     made = Decoder(build_model(), END, rows=3, pinned=1)
     yield made
     made.close()
+
+
+def chunks(ids, size, start=0):
+    """Ids that begin at a slot, divided at multiples of `size`: (first slot, its ids) of each part."""
+    borders = [start, *range(start - start % size + size, start + len(ids), size), start + len(ids)]
+    return [(a, ids[a - start : b - start]) for a, b in zip(borders, borders[1:], strict=False)]
 
 
 def feed_all(decoder, row, ids, start=0):

@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
@@ -43,7 +43,7 @@ tasks and their fields:
 a prompt file is UTF-8, one prompt a line, or (FILE.jsonl) one JSON object a line: {{"prompt": "..."}}, or
 with --task its fields, and optionally "examples": a list of objects with the same fields and the answer.
 """
-_BATCH = 8  # most prompts computed together; more gain little on a CPU, and cost memory
+_SLOTS = 8  # prompts computed together; more gain little on a CPU, and cost memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,14 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, prompts, sampling = checked(arguments)
     log_to_stderr()
     if options.interactive:
-        generator = _load(options).text_generator()
-        _converse(sys.stdin, lambda prompt: _show(generator, [prompt], sampling, options))
+        _converse(sys.stdin, _load(options).text_generator(options.slots or 1), sampling, options)
         return 0
     prompts = [prompt for prompt in prompts for _ in range(options.samples)]
     with _output(options.output) as file:  # opened before the model, so that a bad path fails at once
         loaded = _load(options)
         context = context_needed(loaded, prompts, sampling)
-        _show(loaded.text_generator(min(len(prompts), _BATCH), context), prompts, sampling, options, file)
+        generator = loaded.text_generator(options.slots or min(len(prompts), _SLOTS), context)
+        pieces = generator.stream(prompts, sampling, options.truncate_left)
+        _show(pieces, prompts, options, file)
     return 0
 
 
@@ -197,16 +198,19 @@ class _Screen:
 
 
 def _show(
-    generator: TextGenerator,
+    pieces: Iterable[Piece],
     prompts: Sequence[str],
-    sampling: SamplingConfig,
     options: argparse.Namespace,
     file: IO[str] | None = None,
 ) -> None:
     """Prints every prompt with its continuation in order; also writes JSON lines if there is a file."""
+    from pangu_alpha.inference.text import with_chinese_punctuation
+
+    if options.punctuation == "chinese":
+        pieces = with_chinese_punctuation(pieces, prompts)
     screen = _Screen(prompts, options.stream)
     texts = [""] * len(prompts)
-    for piece in _pieces(generator, prompts, sampling, options):
+    for piece in pieces:
         screen.add(*piece)
         texts[piece.prompt] += piece.text
         if file and piece.reason:
@@ -214,27 +218,29 @@ def _show(
             file.write(json.dumps({"index": piece.prompt, **line}, ensure_ascii=False) + "\n")
 
 
-def _pieces(
-    generator: TextGenerator, prompts: Sequence[str], sampling: SamplingConfig, options: argparse.Namespace
-) -> Iterable[Piece]:
-    from pangu_alpha.inference.text import with_chinese_punctuation
+def _converse(
+    lines: Iterable[str], generator: TextGenerator, sampling: SamplingConfig, options: argparse.Namespace
+) -> None:
+    """Continues a text by a line and its continuation at a time; a bad line is reported, and left out."""
+    from pangu_alpha.inference.text import Conversation
 
-    pieces = generator.stream(prompts, sampling, options.truncate_left)
-    return with_chinese_punctuation(pieces, prompts) if options.punctuation == "chinese" else pieces
-
-
-def _converse(lines: Iterable[str], answer: Callable[[str], None]) -> None:
-    """Continues every line; a bad line is reported, and does not end the conversation."""
-    print("Each line is continued on its own; the model remembers nothing. Ctrl-D ends.", file=sys.stderr)
+    print(
+        "Each line is continued with all before it; an empty line begins a new text. Ctrl-D ends.",
+        file=sys.stderr,
+    )
     if hasattr(lines, "reconfigure"):
         lines.reconfigure(errors="surrogateescape")  # so that a line that is not UTF-8 can be refused below
+    conversation = Conversation(generator, sampling)
     for line in lines:
-        if line.strip():
-            try:
-                require_text(line, "line")
-                answer(line.rstrip("\r\n"))
-            except ValueError as error:
-                print(f"error: {shown(error)}", file=sys.stderr)
+        if not line.strip():
+            conversation = Conversation(generator, sampling)
+            continue
+        try:
+            require_text(line, "line")
+            line = line.rstrip("\r\n")
+            _show(conversation.turn(line, options.truncate_left), [line], options)
+        except ValueError as error:
+            print(f"error: {shown(error)}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -264,13 +270,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="a prompt a line, or JSON lines, as described below",
     )
-    add("--interactive", action="store_true", help="continue line after line from the terminal")
+    add("--interactive", action="store_true", help="continue line after line from the "
+        "terminal, each with all before it")  # fmt: skip
     add("--task", metavar="NAME", help="one of the tasks listed below")
     add("--field", action="append", default=[], metavar="KEY=VALUE", help="a field of the task; may be "
         "repeated")  # fmt: skip
     add_options(parser, SamplingConfig, "*", bounds=False)
     add_source_options(parser)
     add("--samples", type=positive, default=1, metavar="N", help="continuations of each prompt (default: 1)")
+    add("--slots", type=positive, metavar="N", help="prompts computed together; for the same N, no bit of a "
+        "prompt's results depends on the prompts beside it (default: all, at most 8)")  # fmt: skip
     add("--truncate-left", action="store_true", help="cut off the beginning of prompts that are too long")
     add("--punctuation", choices=("chinese", "as-is"), default="chinese", help="chinese (default): "
         "full-width marks between Chinese characters; as-is: as the vocabulary has them")  # fmt: skip

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 
@@ -66,15 +64,3 @@ class CachedRows:
         assert 0 <= length <= self.lengths[source], (length, self.lengths[source])
         self.starts[row, : length + 1] = self.starts[source, : length + 1]
         self.lengths[row] = length
-
-    def clear(self) -> None:
-        """Forgets all rows."""
-        self.lengths[:] = 0
-
-
-def chunks(ids: Sequence[int], size: int, start: int = 0) -> list[tuple[int, Sequence[int]]]:
-    """Divides ids at multiples of `size`: (first slot, its ids) of each chunk, from slot `start` on."""
-    first = start - start % size
-    borders = [start, *range(first + size, start + len(ids), size), start + len(ids)]
-    pairs = zip(borders, borders[1:], strict=False)
-    return [(begin, ids[begin - start : end - start]) for begin, end in pairs if begin < end]

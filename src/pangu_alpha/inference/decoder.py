@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from mindspore import Tensor, nn
 
-from pangu_alpha.inference.cached_rows import CachedRows, chunks
+from pangu_alpha.inference.cached_rows import CachedRows
 from pangu_alpha.inference.caches import Caches
 from pangu_alpha.inference.forward import CopyRow, Feed, Lines, Step
 from pangu_alpha.model.cache import places_of
@@ -152,23 +152,6 @@ class Decoder:
     def has_room(self, row: int) -> bool:
         """Whether a row can take another token."""
         return self.length(row) < self.context
-
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:
-        """Clears all rows and feeds one prompt to each.
-
-        Args:
-            prompts: Ids, at most B prompts of 1 to C ids each.
-
-        Returns:
-            float32 [B, V], logits after each prompt's last id; rows without a prompt hold zeros.
-        """
-        assert len(prompts) <= self.rows
-        self._cached.clear()
-        logits = np.zeros((self.rows, self.vocab_size), np.float32)
-        for row, prompt in enumerate(prompts):
-            for start, ids in chunks(prompt, CHUNK):
-                logits[row] = self.feed(row, ids, start)
-        return logits
 
     def close(self) -> None:
         """Removes the caches from the model."""

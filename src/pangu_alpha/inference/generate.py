@@ -1,21 +1,22 @@
 """Continues prompts token by token.
 
-Knows ids only. Prompts are processed in groups as large as the decoder's number of rows; a prompt's
-continuation does not depend on the other prompts in its group.
+Knows ids only. All prompts go to one engine; each is continued as soon as a row is free, and what it becomes
+does not depend on the others.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
-
-import numpy as np
 
 from pangu_alpha.config.generate import SamplingConfig
 from pangu_alpha.inference.decoder import Decoder
-from pangu_alpha.inference.sampling import Sampler
+from pangu_alpha.inference.engine.requests import Event as EngineEvent
+from pangu_alpha.inference.engine.requests import Finished as EngineFinished
+from pangu_alpha.inference.engine.requests import Request, Token
+from pangu_alpha.inference.engine.scheduler import Engine
+from pangu_alpha.inference.sampling import NotFiniteError
 from pangu_alpha.model.pangu import PanguAlpha
 
 Reason = Literal["stop", "length", "context"]
@@ -44,14 +45,6 @@ class Continuation(NamedTuple):
     reason: Reason
 
 
-@dataclass
-class _Row:
-    prompt: int
-    sampler: Sampler
-    ids: list[int] = field(default_factory=list)
-    reason: Reason | None = None
-
-
 class Generator:
     """Generates continuations with a model.
 
@@ -75,11 +68,11 @@ class Generator:
         context: int | None = None,
         banned: Collection[int] = (),
     ) -> None:
+        assert end_of_document not in banned, "a continuation could not end"
         self.decoder = Decoder(model, end_of_document, batch_size, context)
-        self._stop_ids = frozenset({end_of_document})
-        self._banned = np.zeros(model.config.vocab_size, bool)
-        self._banned[list(banned)] = True
-        assert not self._banned[end_of_document], "a continuation could not end"
+        self.engine = Engine(self.decoder, {end_of_document}, banned)
+        # Of each request, the events that its stream has not taken yet: two streams may take turns.
+        self._events: dict[int, deque[EngineEvent]] = {}
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig) -> list[Continuation]:
         """Continues prompts to their ends; see `stream`."""
@@ -97,6 +90,7 @@ class Generator:
         prompts: Sequence[Sequence[int]],
         sampling: SamplingConfig,
         finished: Finished = lambda prompt, ids: False,
+        exact: bool = True,
     ) -> Iterator[Event]:
         """Continues prompts, and yields every token as soon as it is chosen.
 
@@ -107,6 +101,7 @@ class Generator:
             sampling: How to choose tokens; its stop texts are left to the caller (see `finished`).
             finished: Called with (index of the prompt, its new ids) before each token is yielded; True makes
                 that token the last one, with the reason "stop".
+            exact: See Request.
 
         Yields:
             Event: One for every token, and one with the reason at the end of every prompt.
@@ -116,19 +111,14 @@ class Generator:
                 raised by the call itself, not by the first iteration.
         """
         self._check(prompts)
-        rows: list[_Row] = []
-        copies: Counter[tuple[int, ...]] = Counter()
-        for number, prompt in enumerate(map(tuple, prompts)):
-            rows.append(_Row(number, Sampler(sampling, prompt, self._banned, copies[prompt])))
-            copies[prompt] += 1
-        return self._run(prompts, rows, sampling.max_new_tokens, finished)
+        return self._run([tuple(prompt) for prompt in prompts], sampling, finished, exact)
 
     def close(self) -> None:
         """Removes the caches from the model."""
         self.decoder.close()
 
     def _check(self, prompts: Sequence[Sequence[int]]) -> None:
-        problems, seen = [], set()
+        problems, seen, size = [], set(), self.decoder.vocab_size
         for number, prompt in enumerate(map(tuple, prompts)):
             if prompt in seen:  # another sample of a prompt that has been checked
                 continue
@@ -143,42 +133,65 @@ class Generator:
                     f"prompt {number}: {len(prompt)} tokens, but the context holds {self.decoder.context}; "
                     "shorten it, or let its beginning be cut off (--truncate-left)"
                 )
-            elif min(prompt) < 0 or max(prompt) >= self._banned.size:
-                problems.append(f"prompt {number}: holds ids outside the vocabulary of {self._banned.size}")
+            elif min(prompt) < 0 or max(prompt) >= size:
+                problems.append(f"prompt {number}: holds ids outside the vocabulary of {size}")
         if problems:
             raise ValueError("\n".join(problems))
 
     def _run(
-        self, prompts: Sequence[Sequence[int]], rows: list[_Row], longest: int, finished: Finished
+        self, prompts: Sequence[tuple[int, ...]], sampling: SamplingConfig, finished: Finished, exact: bool
     ) -> Iterator[Event]:
-        size = self.decoder.rows
-        for start in range(0, len(rows), size):
-            group = rows[start : start + size]
-            logits = self.decoder.prefill([prompts[row.prompt] for row in group])
-            while True:
-                for place, row in enumerate(group):
-                    if row.reason is None:
-                        yield from self._extend(row, place, logits[place], longest, finished)
-                active = [row.reason is None for row in group] + [False] * (size - len(group))
-                if not any(active):
-                    break
-                tokens = [row.ids[-1] if row.ids else 0 for row in group] + [0] * (size - len(group))
-                logits = self.decoder.step(tokens, active)
+        copies: dict[tuple[int, ...], list[int]] = {}  # of each different prompt, its indices
+        for number, prompt in enumerate(prompts):
+            copies.setdefault(prompt, []).append(number)
+        indices: dict[int, list[int]] = {}  # of each request
+        events: deque[EngineEvent] = deque()
+        try:
+            for prompt, numbers in copies.items():
+                request = Request(
+                    prompt,
+                    sampling,
+                    sampling.max_new_tokens,
+                    samples=len(numbers),
+                    exact=exact,
+                    finished=_with_ids(numbers, finished),
+                )
+                number = self.engine.submit(request)
+                indices[number], self._events[number] = numbers, events
+            yield from self._until_all_end(indices, events, len(prompts))
+        finally:  # also if the caller stops early
+            for number in indices:
+                self.engine.cancel(number)
+                del self._events[number]
 
-    def _extend(
-        self, row: _Row, place: int, logits: np.ndarray, longest: int, finished: Finished
+    def _until_all_end(
+        self, indices: dict[int, list[int]], events: deque[EngineEvent], left: int
     ) -> Iterator[Event]:
-        token = row.sampler(logits)
-        if token in self._stop_ids:
-            row.reason = "stop"
-        else:
-            row.ids.append(token)
-            if finished(row.prompt, row.ids):
-                row.reason = "stop"
-            elif len(row.ids) >= longest:
-                row.reason = "length"
-            elif not self.decoder.has_room(place):
-                row.reason = "context"
-            yield Event(row.prompt, token)
-        if row.reason is not None:
-            yield Event(row.prompt, None, row.reason)
+        while left:
+            while not events:
+                self._tick()
+            event = events.popleft()
+            if isinstance(event, Token):
+                yield Event(indices[event.request][event.sample], event.token)
+            elif isinstance(event, EngineFinished):
+                left -= 1
+                if event.reason == "not_finite":
+                    raise NotFiniteError
+                assert event.reason != "expired"
+                yield Event(indices[event.request][event.sample], None, event.reason)
+
+    def _tick(self) -> None:
+        for event in self.engine.tick():
+            if event.request in self._events:
+                self._events[event.request].append(event)
+
+
+def _with_ids(numbers: Sequence[int], finished: Finished) -> Callable[[int, int], bool]:
+    """The engine's question, of a sample and its new id, as one of a prompt and all its new ids."""
+    ids: list[list[int]] = [[] for _ in numbers]
+
+    def ask(sample: int, token: int) -> bool:
+        ids[sample].append(token)
+        return finished(numbers[sample], ids[sample])
+
+    return ask

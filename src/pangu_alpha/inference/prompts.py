@@ -5,6 +5,7 @@ Knows no model and no MindSpore.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 from pangu_alpha.files.reading import ReadError, parse_json, read_text, require_file
 from pangu_alpha.files.shown import quoted, shown
 from pangu_alpha.inference.tasks import Task
+from pangu_alpha.text.tokenizer import CONTROL_NAMES, PanguTokenizer
+
+logger = logging.getLogger(__name__)
 
 _STREAMS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # paths that shells give for <(command) and `-`
 
@@ -105,3 +109,22 @@ def _prompt(value: Any, task: Task | None) -> str:
     if not isinstance(examples, list) or not all(isinstance(example, Mapping) for example in examples):
         raise ValueError(f'"examples": must be a list of objects, not {quoted(examples)}')
     return task.render({name: each for name, each in value.items() if name != "examples"}, examples)
+
+
+def encode_prompt(tokenizer: PanguTokenizer, prompt: str, number: int = 0) -> list[int]:
+    """Returns the ids of a prompt, and logs a warning where users may expect something else.
+
+    Args:
+        prompt: Any text; the result is empty if the vocabulary drops all of it.
+        number: Index of the prompt, for the warning.
+    """
+    ids = tokenizer.encode(prompt)
+    names = [name for name in CONTROL_NAMES if name in prompt]
+    if names:
+        logger.warning(
+            "prompt %d: %s is read as plain text, not as a control id", number, " and ".join(names)
+        )
+    known = [token for token in ids if token != tokenizer.unk_id]
+    if len(known) < len(ids) and not tokenizer.decode(known).strip():
+        logger.warning("prompt %d: all its characters are outside the vocabulary", number)
+    return ids

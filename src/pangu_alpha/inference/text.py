@@ -10,14 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from pangu_alpha.config.generate import SamplingConfig
-from pangu_alpha.files.shown import quoted
-from pangu_alpha.inference.generate import Generator, Reason
+from pangu_alpha.inference.generate import Event, Generator, Reason
+from pangu_alpha.inference.prompts import encode_prompt
+from pangu_alpha.text.growing import GrowingText, as_generated
 from pangu_alpha.text.punctuation import ChinesePunctuation
-from pangu_alpha.text.tokenizer import CONTROL_NAMES, PanguTokenizer
+from pangu_alpha.text.tokenizer import PanguTokenizer
 
 logger = logging.getLogger(__name__)
-
-_REPLACEMENT = "\ufffd"  # what a character decodes to until all its bytes have been generated
 
 
 class Piece(NamedTuple):
@@ -40,46 +39,6 @@ class Completion(NamedTuple):
     prompt: str
     text: str
     reason: Reason
-
-
-class GrowingText:
-    """The text of a growing list of ids, returned as soon as it is final.
-
-    It holds back the start of what may become a stop text, and characters whose bytes are incomplete.
-
-    Args:
-        stop: Texts at which the continuation ends; they are not part of it.
-    """
-
-    def __init__(self, tokenizer: PanguTokenizer, stop: Sequence[str] = ()) -> None:
-        self._tokenizer = tokenizer
-        self._stop = stop
-        self._text = ""
-        self._given = 0
-        self.stopped = False
-
-    def update(self, ids: Sequence[int]) -> None:
-        """Takes all ids generated so far. The time grows with their number."""
-        # All ids are decoded again, because the text of a SentencePiece id may depend on its neighbours.
-        self._text = self._tokenizer.decode(ids)
-        places = [place for place in map(self._text.find, self._stop) if place >= 0]
-        if places:
-            self._text = self._text[: min(places)]
-            self.stopped = True
-
-    def take(self, final: bool = False) -> str:
-        """Returns the text that is certain and was not returned before; with `final`, all the rest."""
-        end = len(self._text) if final or self.stopped else self._certain()
-        piece = self._text[self._given : end]
-        self._given = max(self._given, end)
-        return piece
-
-    def _certain(self) -> int:
-        text = self._text.rstrip(_REPLACEMENT)
-        held = (
-            size for stop in self._stop for size in range(len(stop) - 1, 0, -1) if text.endswith(stop[:size])
-        )
-        return len(text) - max(held, default=0)
 
 
 class TextGenerator:
@@ -132,25 +91,75 @@ class TextGenerator:
         events = self.generator.stream(ids, sampling, finished)
         return self._pieces(events, texts)
 
-    def _pieces(self, events: Iterator, texts: list[GrowingText]) -> Iterator[Piece]:
+    def _pieces(self, events: Iterator[Event], texts: list[GrowingText]) -> Iterator[Piece]:
         for event in events:
             text = texts[event.prompt].take(final=event.reason is not None)
             if text or event.reason is not None:
                 yield Piece(event.prompt, text, event.reason)
 
 
-def as_generated(tokenizer: PanguTokenizer, stop: str) -> str:
-    """A stop text as the vocabulary generates it: for example, a full-width comma becomes ASCII's.
+class Conversation:
+    """A text that grows by turns: a line, then its continuation, which the next line follows.
 
-    Raises:
-        ValueError: The vocabulary cannot generate it.
+    The keys of earlier turns stay in the generator's cache, so that each turn computes its new ids only.
+
+    Args:
+        sampling: See TextGenerator.stream.
     """
-    ids = tokenizer.encode(stop)
-    text = tokenizer.decode(ids)
-    if not text or tokenizer.unk_id in ids:
-        what = "has no piece for one of" if text else "drops"
-        raise ValueError(f"stop: {quoted(stop)} cannot be generated; the vocabulary {what} these characters")
-    return text
+
+    def __init__(self, texts: TextGenerator, sampling: SamplingConfig) -> None:
+        self.ids: list[int] = []  # of the whole text, as they were read and generated
+        self._texts = texts
+        self._sampling = sampling
+        self._stop = [as_generated(texts.tokenizer, text) for text in sampling.stop]
+
+    def turn(self, line: str, truncate_left: bool = False) -> Iterator[Piece]:
+        """Continues the text with a line behind it, and yields text as it becomes certain.
+
+        When the text leaves no room for another turn, its older half is forgotten, and a warning is logged.
+
+        Args:
+            truncate_left: See TextGenerator.stream; only for the line.
+
+        Raises:
+            ValueError: The line is empty or too long; the text is as it was then.
+        """
+        tokenizer, context = self._texts.tokenizer, self._texts.generator.decoder.context
+        room = max(1, context - self._sampling.max_new_tokens)
+        new = encode_prompt(tokenizer, line)
+        if truncate_left:
+            new = _cut(new, room, 0)
+        border = [token for token in tokenizer.encode("\n") if token != tokenizer.unk_id]
+        if new and self.ids and self.ids[-len(border) :] != border:
+            new = [*border, *new]
+        prompt = [*self._kept(room, min(room, context // 2), len(new)), *new] if new else []
+        text = GrowingText(tokenizer, self._stop)
+
+        def finished(_: int, ids: Sequence[int]) -> bool:
+            text.update(ids)
+            return text.stopped
+
+        events = self._texts.generator.stream([prompt], self._sampling, finished, exact=False)
+        self.ids = prompt
+        return self._pieces(events, text)
+
+    def _kept(self, room: int, half: int, new: int) -> list[int]:
+        """The ids that stay before so many new ones."""
+        if not self.ids or len(self.ids) + new <= room:
+            return self.ids
+        kept = max(0, half - new)
+        logger.warning(
+            "the conversation has become too long: its first %d tokens are forgotten", len(self.ids) - kept
+        )
+        return self.ids[len(self.ids) - kept :]
+
+    def _pieces(self, events: Iterator[Event], text: GrowingText) -> Iterator[Piece]:
+        for event in events:
+            if event.token is not None:
+                self.ids.append(event.token)
+            piece = text.take(final=event.reason is not None)
+            if piece or event.reason is not None:
+                yield Piece(0, piece, event.reason)
 
 
 def with_chinese_punctuation(pieces: Iterable[Piece], prompts: Sequence[str]) -> Iterator[Piece]:
@@ -166,25 +175,6 @@ def with_chinese_punctuation(pieces: Iterable[Piece], prompts: Sequence[str]) ->
         text = writer.feed(piece.text) + (writer.flush() if piece.reason is not None else "")
         if text or piece.reason is not None:
             yield piece._replace(text=text)
-
-
-def encode_prompt(tokenizer: PanguTokenizer, prompt: str, number: int = 0) -> list[int]:
-    """Returns the ids of a prompt, and logs a warning where users may expect something else.
-
-    Args:
-        prompt: Any text; the result is empty if the vocabulary drops all of it.
-        number: Index of the prompt, for the warning.
-    """
-    ids = tokenizer.encode(prompt)
-    names = [name for name in CONTROL_NAMES if name in prompt]
-    if names:
-        logger.warning(
-            "prompt %d: %s is read as plain text, not as a control id", number, " and ".join(names)
-        )
-    known = [token for token in ids if token != tokenizer.unk_id]
-    if len(known) < len(ids) and not tokenizer.decode(known).strip():
-        logger.warning("prompt %d: all its characters are outside the vocabulary", number)
-    return ids
 
 
 def _cut(ids: list[int], room: int, number: int) -> list[int]:

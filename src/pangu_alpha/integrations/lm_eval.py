@@ -33,9 +33,9 @@ from pangu_alpha.evaluation.encode_pair import EncodedPair, PairEncoder
 from pangu_alpha.files.shown import quoted
 from pangu_alpha.inference.nats import Predicted
 from pangu_alpha.inference.packing import common_length
-from pangu_alpha.inference.text import as_generated
 from pangu_alpha.integrations.lm_eval_tasks import FOLDER
 from pangu_alpha.parallel.context import use_device
+from pangu_alpha.text.growing import as_generated
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,12 @@ Letters: R rows of the cache, B rows of a call, S new positions, C slots, N head
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import initializer
 
 
 class KeyValueCache(nn.Cell):
@@ -31,7 +34,7 @@ class KeyValueCache(nn.Cell):
     def __init__(self, rows: int, num_heads: int, length: int, head_size: int, dtype: ms.Type) -> None:
         super().__init__()
         self.rows = rows
-        self.table = Parameter(ops.zeros((rows, num_heads, length, head_size), dtype), requires_grad=False)
+        self.table = empty_table((rows, num_heads, length, head_size), dtype)
         self.update = ops.ScatterNdUpdate()
         self.gather = ops.Gather()
         self.replace = ops.ScatterUpdate()
@@ -50,6 +53,11 @@ class KeyValueCache(nn.Cell):
                 shapes are fixed in a graph, and nobody attends to those behind the row's length.
         """
         self.replace(self.table, numbers[1:2], self.gather(self.table, numbers[0:1], 0))
+
+
+def empty_table(shape: Sequence[int], dtype: ms.Type) -> Parameter:
+    """A cache's parameter, of zeros that take no memory of the device until a graph is compiled."""
+    return Parameter(initializer("zeros", shape, dtype), requires_grad=False)
 
 
 def places_of(slots: np.ndarray, num_heads: int, row: int = 0) -> np.ndarray:

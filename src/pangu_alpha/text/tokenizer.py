@@ -7,6 +7,7 @@ knows nothing of prompts.
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -88,8 +89,7 @@ class PanguTokenizer:
         Raises:
             ValueError: An id lies outside [0, vocab_size).
         """
-        numbers = [self._checked(number) for number in ids]
-        return self._model.decode(numbers).replace(" ", "").replace(SPACE, " ").replace(NEWLINE, "\n")
+        return _unspaced(self._model.decode([self._checked(number) for number in ids]))
 
     def id_of(self, name: str) -> int:
         """Returns the id of a piece by its exact name, such as "<eod>".
@@ -106,6 +106,20 @@ class PanguTokenizer:
     def piece_of(self, number: int) -> str:
         """Returns the piece of an id in SentencePiece's notation, where U+2581 begins a word."""
         return self._model.id_to_piece(self._checked(number))
+
+    @functools.cached_property
+    def additive(self) -> bool:
+        """Whether the text of ids is the texts of the single ids, joined.
+
+        That holds for the released vocabulary. Pieces of single bytes break it, and so would any rule for the
+        beginning or the end of a text.
+        """
+        numbers = range(self._size)
+        if any(self._model.is_byte(number) for number in numbers):
+            return False
+        texts = [_unspaced(text) for text in self._model.decode([[number] for number in numbers])]
+        both = (numbers, texts), (numbers[::-1], texts[::-1])
+        return all(self.decode(ids) == "".join(parts) for ids, parts in both)
 
     @property
     def lost_pieces(self) -> tuple[str, ...]:
@@ -189,6 +203,11 @@ def _spaced(text: str) -> str:
     # Renaming before the cut gives the same words as after it: jieba takes all four characters as single
     # words.
     return cut_joined(_printable(text).replace(" ", SPACE).replace("\n", NEWLINE), " ")
+
+
+def _unspaced(text: str) -> str:
+    """What a text of SentencePiece's stands for: its spaces are borders of words only."""
+    return text.replace(" ", "").replace(SPACE, " ").replace(NEWLINE, "\n")
 
 
 def _printable(text: str) -> str:

@@ -11,11 +11,12 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Tensor, nn, ops
 from mindspore.ops import signature
 from mindspore.ops.primitive import Primitive
 
 from pangu_alpha.data.hashing import column_numbers, head_numbers, salted
+from pangu_alpha.model.cache import empty_table
 from pangu_alpha.model.operators.dropout import mask_threshold
 from pangu_alpha.model.operators.native.library import library
 
@@ -341,7 +342,7 @@ class KeyValueCache(nn.Cell):
         self.rows = rows
         self.flat = (-1, num_heads * head_size)
         shape = (rows, length, num_heads * head_size)
-        self.table = Parameter(ops.zeros(shape, dtype), requires_grad=False)
+        self.table = empty_table(shape, dtype)
         self.store = _writes_in_place(kernel("StoreInCache", lambda *shapes: [1]), written=1, read=2)
         self.copy_slots = _writes_in_place(kernel("CopyInCache", lambda *shapes: [1]), written=1, read=1)
         self.gather = ops.Gather()

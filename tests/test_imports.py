@@ -57,6 +57,7 @@ MAY_LOAD_MINDSPORE = (
     "training.validation",
     "inference.caches",
     "inference.decoder",
+    "inference.forward",
     "inference.generate",
     "inference.load",
     "inference.nats",
@@ -65,6 +66,7 @@ MAY_LOAD_MINDSPORE = (
     "evaluation.scoring",
     "proof.dry_run.engine",
     "proof.replay.training.engine",
+    "serving.engine.loaded",
     "integrations.lm_eval",
     "integrations.mindformers",
 )

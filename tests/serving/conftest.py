@@ -54,14 +54,15 @@ def start(tmp_path, vocabulary):
     """start(*options) starts a server, which ends with the test."""
     with ExitStack() as stack:
         yield lambda *options, wait=True: stack.enter_context(
-            closing(Server(tmp_path, vocabulary, *options, wait=wait))
+            closing(Server(tmp_path, "--vocabulary", vocabulary, *options, wait=wait))
         )
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, vocabulary):
     """A server that says its script, for a whole file."""
-    with closing(Server(tmp_path_factory.mktemp("server"), vocabulary, "--delay", 0, "--slots", 4)) as found:
+    options = ("--vocabulary", vocabulary, "--delay", 0, "--slots", 4)
+    with closing(Server(tmp_path_factory.mktemp("server"), *options)) as found:
         yield found
 
 
@@ -69,6 +70,6 @@ def server(tmp_path_factory, vocabulary):
 def random_server(tmp_path_factory, vocabulary):
     """A server whose likeliest tokens are random ones, for a whole file."""
     folder = tmp_path_factory.mktemp("random")
-    options = ("--delay", 0, "--random", "--slots", 4)
-    with closing(Server(folder, vocabulary, *options)) as found:
+    options = ("--vocabulary", vocabulary, "--delay", 0, "--random", "--slots", 4)
+    with closing(Server(folder, *options)) as found:
         yield found

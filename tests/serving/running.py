@@ -21,12 +21,11 @@ def digest(secret: str) -> str:
 class Server:
     """A server's process, and how to reach it."""
 
-    def __init__(self, folder, vocabulary, *options, wait=True) -> None:
+    def __init__(self, folder, *words, wait=True, program=("-m", "tests.serving.fake_server")) -> None:
         self.output = folder / f"server-{time.monotonic_ns()}.txt"
-        words = ["--port", "0", "--vocabulary", str(vocabulary), *map(str, options)]
         with self.output.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.serving.fake_server", *words],
+                [sys.executable, *program, "--port", "0", *map(str, words)],
                 cwd=ROOT,
                 stdout=file,
                 stderr=subprocess.STDOUT,

@@ -295,8 +295,8 @@ def guarded(tmp_path_factory, vocabulary):
     lines = [f"anna:{digest('a')}", f"bert:{digest('b')}:doctor", f"cleo:{digest('c')}::2:1000"]
     keys.write_text("\n".join(lines), "utf-8")
     keys.chmod(0o600)
-    options = ("--delay", 0, "--key-file", keys, "--cors-origin", "https://good.example")
-    with closing(Server(folder, vocabulary, *options)) as found:
+    options = ("--vocabulary", vocabulary, "--delay", 0, "--key-file", keys)
+    with closing(Server(folder, *options, "--cors-origin", "https://good.example")) as found:
         yield found
 
 

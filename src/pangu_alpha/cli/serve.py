@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Sequence
 
 from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.cli import run_main
 from pangu_alpha.cli.options import (
     add_checkpoint_option,
     add_options,
@@ -91,3 +92,7 @@ def _parser() -> Parser:
     parser.add_argument("overrides", nargs="*", metavar="serve.KEY=VALUE", help="change a key of the "
         "YAML, such as serve.slots=4")  # fmt: skip
     return parser
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -32,7 +32,7 @@ class Job:
     Args:
         draws: temperature, top_p, top_k, min_p, frequency_penalty and presence_penalty.
         logprobs: Number of likeliest ids with every new token; None for no log-probabilities.
-        prompt_logprobs: The same for the prompt.
+        prompt_logprobs: The same with every id of the prompt but the first.
         timeout: Seconds from now.
     """
 

@@ -26,11 +26,7 @@ _LOADING_RETRY = 10.0  # seconds
 
 
 class State:
-    """A server's configuration, keys, models, queue and engine.
-
-    Args:
-        settings: Those of the engine's link.
-    """
+    """A server's configuration, keys, models, queue and engine."""
 
     def __init__(self, config: ServeConfig, keys: Keys, scenarios: Mapping[str, Scenario]) -> None:
         self.config = config

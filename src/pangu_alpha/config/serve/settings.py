@@ -59,7 +59,8 @@ class ServeConfig:
     connections_per_peer: int = option(32, "open connections of one address", at_least=1)
     key_file: PathText | None = option(
         None,
-        "file with one key a line, NAME:SHA256[:SCENARIOS[:REQUESTS[:TOKENS]]], for its owner's eyes only",
+        "file with one key a line, NAME:SHA256[:SCENARIOS[:REQUESTS[:TOKENS]]]; only its owner may be able "
+        "to read it",
         see="serving.md#how-do-i-give-keys-to-several-users-and-limit-them",
     )
     scenarios: PathText | None = option(

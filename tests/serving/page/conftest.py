@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,11 +75,11 @@ def address(stub):
 
 
 @pytest.fixture
-def open_page(browser, address):
-    """Opens the page in a profile of its own. Complaints of the browser and requests elsewhere are faults."""
-    contexts, complaints, asked = [], [], []
+def visit(browser):
+    """Opens a page in a profile of its own. Complaints of the browser and requests elsewhere are faults."""
+    contexts, complaints, elsewhere = [], [], []
 
-    def opened(path="/", locale="zh-CN", width=1280, height=800, **options):
+    def visited(address, path="/", locale="zh-CN", width=1280, height=800, **options):
         context = browser.new_context(locale=locale, viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
@@ -86,14 +87,20 @@ def open_page(browser, address):
         page.set_default_timeout(SECONDS * 1000)
         page.on("pageerror", lambda problem: complaints.append(str(problem)))
         page.on("console", lambda line: line.type == "error" and complaints.append(line.text))
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("request", lambda one: one.url.startswith(address) or elsewhere.append(one.url))
         page.goto(address + path)
         page.wait_for_selector(READY)
         return page
 
-    yield opened
+    yield visited
     for context in contexts:
         context.close()
     expected = "Failed to load resource"  # a refusal that the test asked for
     assert not [line for line in complaints if expected not in line]
-    assert not [url for url in asked if not url.startswith((address, "about:"))]
+    assert not elsewhere
+
+
+@pytest.fixture
+def open_page(visit, address):
+    """Opens the stub's page."""
+    return partial(visit, address)

@@ -198,6 +198,10 @@ def test_tokens_are_counted_and_what_is_too_many_is_said(open_page, stub):
     until(lambda: page.locator("#count").inner_text() == "400 + 128，比上限 512 多 16 个词元")
     set_range(page, "max_tokens", 100)
     until(lambda: page.locator("#count").inner_text() == "400 / 512 词元")
+    mode(page, "dialogue")
+    page.fill("#field-turn", "你好")
+    until(lambda: page.locator("#count").inner_text() == "2 / 512 词元")
+    assert stub.seen[-1][1]["messages"] == [{"role": "user", "content": "你好"}]
 
 
 @pytest.mark.parametrize("phone", [True, False])

@@ -137,15 +137,14 @@ export function request(state, { model, scenario, task, fields }) {
 }
 
 /** The text to continue and its number of tokens. */
-export const tokenized = (/** @type {[string, any]} */ [, { prompt, task, fields, examples }], options = {}) => json("tokenize", { prompt, task, fields, examples }, options);
+export const tokenized = (/** @type {[string, any]} */ [, { model, prompt, task, fields, examples, messages }], options = {}) =>
+  json("tokenize", { model, prompt, task, fields, examples, messages }, options);
 
 /** The path and the body that continue what the model has begun; `stop` ends it, null for nothing. */
 export async function continuation(/** @type {[string, any]} */ [path, { task, fields, examples, ...body }], text, stop) {
-  if (body.messages) {
-    const messages = [...body.messages, { role: "assistant", content: text }];
-    return [path, { ...body, n: 1, messages, continue_final_message: true }];
-  }
-  const { prompt } = task ? await tokenized([path, { task, fields, examples }]) : body;
+  const last = { role: "assistant", content: text };
+  if (body.messages) return [path, { ...body, n: 1, messages: [...body.messages, last], continue_final_message: true }];
+  const { prompt } = task ? await tokenized([path, { model: body.model, task, fields, examples }]) : body;
   return [path, { ...body, n: 1, prompt: prompt + text, ...(task && stop && { stop }) }];
 }
 

@@ -141,7 +141,7 @@ function tell(error, again) {
   const [n, context, length] = [detail.x_prompt_tokens, detail.x_max_model_len, state.settings.max_tokens];
   const words = has(`error_${code}`) && (n || code !== "context_length_exceeded") ? `error_${code}` : "error";
   const button = make("button", { textContent: say("retry"), hidden: !again, disabled: seconds > 1, onclick: again });
-  if (n) Object.assign(button, { textContent: say("shorten", { n: context - n }), hidden: n >= context, onclick: () => set("max_tokens", context - n) });
+  if (n) Object.assign(button, { textContent: say("shorten", { n: context - n }), hidden: n >= context, onclick: () => (set("max_tokens", context - n), again()) });
   setTimeout(() => (button.disabled = false), 1000 * seconds);
   button.addEventListener("click", () => ($("problem").hidden = true));
   $("problem").replaceChildren(make("p", { textContent: say(words, { seconds, message, n, context, length, over: n + length - context }) }), button);
@@ -171,9 +171,12 @@ async function watch() {
 function count() {
   clearTimeout(counting);
   $("count").textContent = "";
-  if (!models.length || talks() || scenario() || !Object.values(values()).some((text) => text.trim())) return;
+  const asked = request();
+  if (talks() && given("turn").trim()) asked[1].messages.push({ role: "user", content: given("turn") });
+  const written = talks() ? asked[1].messages.length : !scenario() && Object.values(values()).some((text) => text.trim());
+  if (!models.length || !written) return;
   counting = setTimeout(async () => {
-    const found = await api.tokenized(request(), { quiet: true }).catch(() => null);
+    const found = await api.tokenized(asked, { quiet: true }).catch(() => null);
     if (!found) return;
     const [n, context, length] = [found.count, found.max_model_len, state.settings.max_tokens];
     const over = n + length - context;
@@ -315,7 +318,7 @@ function showResult() {
 /** Examples that one click tries. */
 function toTry() {
   const hints = Object.fromEntries(formFields().map((field) => [field.name, field.hint]));
-  const cases = { free: OPENINGS.map((prompt) => ({ prompt })), dialogue: GREETINGS.map((turn) => ({ turn })), task: [hints] }[state.mode];
+  const cases = { free: OPENINGS.map((prompt) => ({ prompt })), dialogue: GREETINGS.slice(0, scenario() ? 1 : 3).map((turn) => ({ turn })), task: [hints] }[state.mode];
   const buttons = cases.map((fields) => make("button", { className: "try", lang: "zh-CN", onclick: () => (Object.assign(state.fields, fields), submit()),
     textContent: Object.values(fields).filter(Boolean).join(" · ") })).filter((button) => button.textContent);
   return buttons.length && models.length ? [make("p", { className: "quiet", textContent: say("try") }), ...buttons] : [];

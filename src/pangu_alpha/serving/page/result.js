@@ -21,7 +21,6 @@ export function make(tag, properties = {}, ...children) {
 
 /** A sample that begins with some tokens. */
 export const begun = (tokens = []) => ({ tokens, end: null, stop: null });
-
 /** The text of tokens. */
 export const spelt = (tokens) => tokens.map((token) => token.text).join("");
 
@@ -34,8 +33,7 @@ export function percent(logprob) {
 /** A token's text where a bare space or line feed would not be seen. */
 function visible(text) {
   if (ENDS.includes(text)) return say("ended");
-  if (text.trim()) return text;
-  return text.includes("\n") ? `↵ ${say("newline")}` : `␣ ${say("space")}`;
+  return text.trim() ? text : text.includes("\n") ? `↵ ${say("newline")}` : `␣ ${say("space")}`;
 }
 
 export class Cards {

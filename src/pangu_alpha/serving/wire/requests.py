@@ -140,9 +140,8 @@ def read_generation(
     else:
         assert isinstance(fields, CompletionFields)
         prompts, wrong = completion_prompts(fields, facts, scenario)
-    if allowed and getattr(fields, "echo", False):
-        words = "echo: it would show the scenario's prompt, which this key may not see"
-        raise ApiError(403, words, "echo_not_allowed", "echo")
+    if scenario is not None and getattr(fields, "echo", False):
+        problems.append("echo: it would show the scenario's prompt, which is not for clients")
     problems += [*wrong, *_shape_problems(fields, facts)]
     if problems:
         raise invalid(problems)

@@ -250,6 +250,7 @@ def test_the_id_of_a_request_is_echoed_if_it_is_harmless(server):
 def test_other_names_of_a_loopback_server_are_refused(server):
     for host, status in (("evil.example", 403), ("localhost:1", 200), ("127.0.0.1", 200), ("[::1]:5", 200)):
         assert httpx.get(server.url + "/version", headers={"host": host}).status_code == status
+        assert httpx.get(server.url + "/health", headers={"host": host}).status_code == 200  # a probe
 
 
 def test_pages_have_a_strict_policy_and_a_tag(server):

@@ -188,7 +188,8 @@ class Link:
                 await ready()
 
     def _hand_out(self, events: list[Event]) -> None:
-        self.on_tick(sum(isinstance(event, Token) for event in events))
+        if tokens := sum(isinstance(event, Token) for event in events):
+            self.on_tick(tokens)
         lists: dict[int, list[Event]] = {}
         for event in events:
             lists.setdefault(event.request, []).append(event)

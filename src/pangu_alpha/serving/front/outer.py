@@ -102,9 +102,12 @@ class Outer:
             exchange.status = _CLIENT_GONE
 
     def _check_host(self, exchange: Exchange) -> None:
-        """Refuses other names on a loopback address: a web page could have bound its own name to it."""
+        """Refuses other names on a loopback address: a web page could have bound its own name to it.
+
+        Probes may have any name, or none.
+        """
         config = self._state.config
-        if not config.loopback:
+        if not config.loopback or exchange.scope["path"] in _OPEN:
             return
         host = exchange.asked.get("host", "")
         name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host

@@ -63,6 +63,7 @@ class State:
                 hello["context"],
                 hello["slots"],
             )
+            _ = self._facts.twins  # reads the text of every id, once and before anybody waits for it
             shape = f"{hello['name']} {hello['slots']} {hello['context']} {self._facts.tokenizer.digest}"
             self.fingerprint = f"pangu-{__version__}-{hashlib.sha256(shape.encode()).hexdigest()[:12]}"
         return self.prefixes(self._facts)

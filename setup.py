@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 
 BENCHMARKS = ["torch==2.13.0"]  # the peer of the speed ratios; nothing else needs it
 EVALUATION = ["lm_eval>=0.4.13,<0.5"]  # lm-evaluation-harness; our own evaluation needs none of it
+SERVING = ["starlette>=1.0,<2", "uvicorn>=0.40", "httptools>=0.6", "prometheus-client>=0.20"]
 # Pinned are the tools whose newer versions could call unchanged code faulty.
 DEVELOPMENT = [
     "pytest>=8",
@@ -21,6 +22,10 @@ DEVELOPMENT = [
     "shfmt-py==4.2.0",
     "pre-commit>=3",
     "pre-commit-hooks==6.0.0",
+    *SERVING,
+    "httpx>=0.27",  # the tests' own client; the official one, and the engine of chat templates
+    "jinja2>=3",
+    "openai>=2,<4",
 ]
 
 
@@ -57,6 +62,8 @@ setup(
         "pangu_alpha.launcher": ["bin/*"],
         "pangu_alpha.model.operators.native": ["source/*"],
         "pangu_alpha.planner.cost": ["*.yaml"],
+        "pangu_alpha.serving": ["page/*"],
+        "pangu_alpha.serving.scenarios": ["*.yaml", "shipped/*.yaml"],
         "pangu_alpha.text": ["*.yaml"],
     },
     install_requires=[
@@ -78,5 +85,10 @@ setup(
         "tensorboardX>=2.6",
     ],
     entry_points={"console_scripts": ["pangu-alpha = pangu_alpha.__main__:run"]},
-    extras_require={"benchmarks": BENCHMARKS, "evaluation": EVALUATION, "dev": DEVELOPMENT},
+    extras_require={
+        "benchmarks": BENCHMARKS,
+        "evaluation": EVALUATION,
+        "serve": SERVING,
+        "dev": DEVELOPMENT,
+    },
 )

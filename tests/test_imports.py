@@ -66,6 +66,7 @@ MAY_LOAD_MINDSPORE = (
     "evaluation.scoring",
     "proof.dry_run.engine",
     "proof.replay.training.engine",
+    "serving.engine.loaded",
     "integrations.lm_eval",
     "integrations.lm_eval_tasks.catalog_task",
     "integrations.lm_eval_tasks.figures",

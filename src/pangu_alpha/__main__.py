@@ -22,6 +22,7 @@ VERBS = {
     "launch": "train, predict or evaluate on all devices of a node: launch train ..., launch predict ...",
     "evaluate": "evaluate a model on tasks, compare models, and compare perplexity with baselines",
     "predict": "continue prompts",
+    "serve": "serve a model over HTTP, for OpenAI's clients and browsers",
     "plan": "search, explain and prove parallel plans",
     "rank-table": "build, check and draw HCCL rank tables",
     "checkpoint": "inspect, compare, verify and export checkpoints",

@@ -19,6 +19,7 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.option import option_of
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import RunConfig
+from pangu_alpha.config.serve import ServeConfig
 from pangu_alpha.data.preprocess import PreprocessConfig
 from pangu_alpha.text.documents.read_options import ReadOptions
 
@@ -43,8 +44,12 @@ ZERO = {
     "--shots": "zero-shot",
     "--tolerance": "equal",
     "--invalid-share": "none",
+    "--port": "a free one",
+    "--pinned": "none",
+    "--queue": "nothing may wait",
+    "--drain-timeout": "cut at once",
 }
-CONFIGS = (ParallelPlan, RunConfig, ModelConfig, SamplingConfig, ReadOptions, PreprocessConfig)
+CONFIGS = (ParallelPlan, RunConfig, ModelConfig, SamplingConfig, ReadOptions, PreprocessConfig, ServeConfig)
 # Options that have the name of a field and are something else, and why.
 OTHERS = {
     "plan operators --batch-size": "sequences of a micro-batch on all devices together",
@@ -64,6 +69,9 @@ OTHERS = {
     "merge-checkpoint --workers": "threads, not processes: the former name of --threads",
     "checkpoint export --workers": "threads, not processes: the former name of --threads",
     "predict --end-of-document": "of a checkpoint that was trained with another piece",
+    "predict --slots": "at most as many as there are prompts, of no server",
+    "checkpoint clean --host": "a node that has gone, of no server",
+    "serve --end-of-document": "of a checkpoint that was trained with another piece",
 }
 CHECKED_LATER = {  # by SamplingConfig and by the cleaner's and the vocabulary's own rules, in words
     "--temperature", "--top-k", "--top-p", "--min-p", "--frequency-penalty", "--presence-penalty",

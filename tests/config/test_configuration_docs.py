@@ -16,6 +16,7 @@ from pangu_alpha.config.option import option_of
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import RunConfig, TrainConfig, build_train_config
 from pangu_alpha.config.schema import field_types, parse_yaml
+from pangu_alpha.config.serve import ServeConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/configuration.md").read_text("utf-8")
@@ -34,13 +35,20 @@ def blocks(page: str, language: str) -> list[str]:
 
 def test_the_tables_of_the_page_are_those_of_the_declarations():
     assert with_tables(PAGE) == PAGE, f"the declarations have changed; write the tables anew: {REMEDY}"
-    names = [key.name for key in keys_of(TrainConfig)]
+    names = [key.name for key in (*keys_of(TrainConfig), *keys_of(ServeConfig, "serve."))]
     assert sorted(keys_on(PAGE)) == sorted(names) and len(names) > 50 and REMEDY in PAGE
 
 
 def test_every_key_stands_under_the_heading_of_its_section():
     sections = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
-    assert [text.partition("\n")[0] for text in sections] == ["model", "data", "optim", "run", "parallel"]
+    assert [text.partition("\n")[0] for text in sections] == [
+        "model",
+        "data",
+        "optim",
+        "run",
+        "parallel",
+        "serve",
+    ]
     for text in sections:
         assert {name.partition(".")[0] for name in keys_on(text)} == {text.partition("\n")[0]}
 
@@ -92,6 +100,7 @@ def undeclared(cls, where=""):
 def test_every_key_of_a_run_is_declared():
     """A key without a declaration would stand on no page."""
     assert not [*undeclared(TrainConfig)] and not [*undeclared(SamplingConfig)]
+    assert not [*undeclared(ServeConfig)]
 
     @dataclasses.dataclass
     class New:

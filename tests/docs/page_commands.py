@@ -96,6 +96,8 @@ def _call(words: list[str]) -> Call | None:
             return Call(_known(Path(path).stem), rest)
         case ["python", path, *rest] if path.startswith("benchmarks/"):
             return Call(path, rest)
+        case ["bash", "run_scripts/run_serve.sh", *rest] if "--checkpoint" not in rest:
+            return Call("serve", ["--checkpoint", "runs/mine", *rest])  # its default
         case ["bash", path, *rest] if path.startswith("run_scripts/"):
             return _script(path, rest)
     return None

@@ -136,8 +136,7 @@ def test_a_row_of_a_product_does_not_depend_on_how_many_there_are(call, inputs):
 def test_the_device_has_the_cell_only_where_it_computes_the_network(call):
     config = ModelConfig(vocab_size=70, hidden_size=24, num_layers=2, num_heads=2, seq_length=12)
     fast = ModelConfig(70, 24, 2, 2, 12, activation="fast_gelu")
-    assert operators_for(config, "CPU").cached_block(config, 16) is not None
-    assert operators_for(config, "CPU").cached_block(config, 17) is None
-    assert operators_for(fast, "CPU").cached_block(fast, 1) is None
-    for device in ("plain", "Ascend"):
-        assert operators_for(config, device).cached_block(config, 1) is None
+    made = operators_for(config, "CPU").fused_block(config, 0)
+    assert made.step_at_once(16) and not made.step_at_once(17)
+    for other, device in ((fast, "CPU"), (config, "plain"), (config, "Ascend")):
+        assert operators_for(other, device).fused_block is None

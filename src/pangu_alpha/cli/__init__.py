@@ -26,6 +26,7 @@ __all__ = [
     "preprocess",
     "rank_table",
     "run_main",
+    "serve",
     "train",
     "vocab",
 ]

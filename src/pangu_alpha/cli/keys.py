@@ -16,6 +16,7 @@ from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.keys import Key, keys_of
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.config.schema import nearest
+from pangu_alpha.config.serve import ServeConfig
 from pangu_alpha.files.reading import read_text
 from pangu_alpha.files.writing import write_text
 
@@ -64,7 +65,7 @@ def _entry(key: Key, width: int) -> str:
 
 
 def with_tables(page: str) -> str:
-    """Replaces the tables of a page by those of the sections of a run's YAML.
+    """Replaces the tables of a page by those of the sections of a run's and of a server's YAML.
 
     The table of a section must stand below its heading `## SECTION`.
 
@@ -72,7 +73,7 @@ def with_tables(page: str) -> str:
         ValueError: A section has no heading, or no table.
     """
     sections: dict[str, list[Key]] = {}
-    for key in keys_of(TrainConfig):
+    for key in (*keys_of(TrainConfig), *keys_of(ServeConfig, "serve.")):
         sections.setdefault(key.name.partition(".")[0], []).append(key)
     parts = re.split(r"(?=^## )", page, flags=re.MULTILINE)
     for name, keys in sections.items():

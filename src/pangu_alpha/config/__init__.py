@@ -13,6 +13,7 @@ __all__ = [
     "parallel",
     "run",
     "scored_tasks",
+    "serve",
     "schema",
     "zoo",
 ]

@@ -1,0 +1,15 @@
+"""The wire format, in pure functions: JSON bodies to requests, and the engine's events to answers."""
+
+__all__ = [
+    "answers",
+    "body",
+    "catalog",
+    "chat",
+    "choices",
+    "errors",
+    "fields",
+    "openapi",
+    "prompts",
+    "requests",
+    "tokens",
+]

@@ -17,15 +17,15 @@ from mindspore import nn
 
 from pangu_alpha.config.families import FAMILIES, has_flash_attention, unsupported
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.precision import KEY, ONLY_CPU, MatmulPrecision
+from pangu_alpha.config.run import ONLY_CPU, PRECISION_KEY, MatmulPrecision
 from pangu_alpha.model.cache import KeyValueCache
 from pangu_alpha.model.chip import find_chip, soc_version
-from pangu_alpha.model.operators import ascend, cpu, plain
+from pangu_alpha.model.operators import ascend, cpu, native, plain
 from pangu_alpha.model.operators import dropout as positional
 from pangu_alpha.model.operators.native import training as kernels
 from pangu_alpha.model.operators.native.library import library, missing_bfloat16
 
-__all__ = ["Operators", "dropout", "operators_for"]
+__all__ = ["Operators", "dropout", "native", "operators_for"]
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _medium(device: str) -> dict[str, Any]:
     if device != "CPU":
         raise ValueError(ONLY_CPU)
     if (problem := missing_bfloat16()) is not None:
-        raise ValueError(f"{KEY}: 'medium' multiplies in bfloat16, but {problem}")
+        raise ValueError(f"{PRECISION_KEY}: 'medium' multiplies in bfloat16, but {problem}")
     return _MEDIUM
 
 

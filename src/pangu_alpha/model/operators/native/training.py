@@ -19,7 +19,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.ops import signature
 from mindspore.ops.primitive import Primitive
 
-from pangu_alpha.config.precision import MatmulPrecision
+from pangu_alpha.config.run import MatmulPrecision
 from pangu_alpha.data.hashing import column_numbers, head_numbers, salted
 from pangu_alpha.model.operators.dropout import mask_threshold
 from pangu_alpha.model.operators.native.library import library

@@ -23,7 +23,6 @@ from pangu_alpha.training.loss import TokenLoss
 RATE, SALT = 0.25, 5
 SMALL = ModelConfig(vocab_size=70, hidden_size=24, num_layers=3, num_heads=2, seq_length=12, dropout=0.0)
 FUSED = ("projections", "feed_forward", "fork", "residual")
-ALL = (*FUSED, "shared_embedding")
 _SPEC = importlib.util.spec_from_file_location("kernel_calls", Path(__file__).parent / "kernel_calls.py")
 kernel_calls = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(kernel_calls)
@@ -105,22 +104,6 @@ def test_ends_of_a_branch_are_norm_dropout_and_sums(call, rows, columns):
     drop = [call.words(1, rows), numbers, call.scalar(-(2**30), np.int32), call.scalar(4 / 3)]
     (dropped,) = call("Dropout", [y, *drop], [x.shape])
     assert_same_bits(call("Residual", [x, y, *drop], [x.shape]), [x + dropped])
-
-
-@pytest.mark.parametrize("places, columns, words", kernel_calls.EMBEDDING)
-def test_gradient_of_a_shared_table_adds_words_in_their_order(call, places, columns, words):
-    ids = call.array(call.random.integers(0, words, (1, places)).astype(np.int32))
-    drows, dtable = call.normal(places, columns), call.normal(words, columns)
-    sums = np.zeros_like(dtable)
-    for word, row in zip(ids[0], drows, strict=True):
-        sums[word] += row
-    assert_same_bits(call("EmbeddingGradient", [ids, drows, dtable], [dtable.shape]), [dtable + sums])
-
-
-def test_an_id_that_is_no_word_adds_nothing(call):
-    drows, dtable = call.normal(3, 2), call.normal(5, 2)
-    ids = call.array(np.array([[-1, 5, 2**31 - 1]], np.int32))
-    assert_same_bits(call("EmbeddingGradient", [ids, drows, dtable], [dtable.shape]), [dtable])
 
 
 class Sum(nn.Cell):
@@ -226,10 +209,10 @@ def test_a_network_has_the_gradients_of_separate_operators(call, rate, norm_orde
     """Bit for bit: fusing changes where intermediate results lie, not what is added to what."""
     config = dataclasses.replace(SMALL, dropout=rate, norm_order=norm_order)
     operators = operators_for(config)
-    assert all(getattr(operators, name) is not None for name in ALL)
+    assert all(getattr(operators, name) is not None for name in FUSED)
     words = np.random.default_rng(8).integers(-(2**31), 2**31 - 1, (2, 12)).astype(np.int32) | np.int32(1)
     rows = Tensor(words) if rate else None
-    separate = dataclasses.replace(operators, **dict.fromkeys(ALL))
+    separate = dataclasses.replace(operators, **dict.fromkeys(FUSED))
     found, expected = (losses_and_gradients(each, config, rows) for each in (operators, separate))
     assert len(found) == 1 + 3 * 16 + 5 and all(each.any() for each in found)
     assert_same_bits(found, expected)
@@ -238,7 +221,7 @@ def test_a_network_has_the_gradients_of_separate_operators(call, rate, norm_orde
 def test_only_kernels_are_fused(call):
     for device in ("plain", "Ascend"):
         operators = operators_for(SMALL, device)
-        assert all(getattr(operators, name) is None for name in ALL)
+        assert all(getattr(operators, name) is None for name in FUSED)
     fast = dataclasses.replace(SMALL, activation="fast_gelu")
     assert operators_for(fast, "CPU").feed_forward is None  # the kernel has the tanh form inside
     assert operators_for(SMALL, "CPU").feed_forward is kernels.FeedForward

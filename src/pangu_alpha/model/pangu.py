@@ -38,19 +38,13 @@ class Block(nn.Cell):
         self.feed_forward_sum = operators.residual and operators.residual(config.dropout, 3 * index + 3)
 
     def construct(self, x, mask, query=None, dropout_rows=None, places=None):
-        if self.attention_norm.fork is None:
-            normed = self.attention_norm(x)
-        else:
-            normed, x = self.attention_norm.branch(x)
+        normed, x = self.attention_norm.branch(x)
         attended = self.attention(None if self.asks_itself else query, normed, mask, dropout_rows, places)
         if self.attention_sum is None:
             x = self.add(x, self.attention_dropout(attended, dropout_rows))
         else:
             x = self.attention_sum(x, attended, dropout_rows)
-        if self.feed_forward_norm.fork is None:
-            normed = self.feed_forward_norm(x)
-        else:
-            normed, x = self.feed_forward_norm.branch(x)
+        normed, x = self.feed_forward_norm.branch(x)
         transformed = self.feed_forward(normed)
         if self.feed_forward_sum is None:
             return self.add(x, self.feed_forward_dropout(transformed, dropout_rows))
@@ -101,13 +95,8 @@ class PanguAlpha(nn.Cell):
 
     def hidden_states(self, input_ids, position_ids, attention_mask, dropout_rows=None, places=None):
         """Everything before the logits: [T, H] in the compute type. See `construct` for the arguments."""
-        words = self.word_embedding(input_ids)
-        return self.states_of_words(words, position_ids, attention_mask, dropout_rows, places)
-
-    def states_of_words(self, words, position_ids, attention_mask, dropout_rows=None, places=None):
-        """As hidden_states, of the words' embeddings [T, H]."""
         mask = self.mask(attention_mask)
-        x = self.add(words, self.position_embedding(position_ids))
+        x = self.add(self.word_embedding(input_ids), self.position_embedding(position_ids))
         x = self.cast(self.embedding_dropout(x, dropout_rows), self.compute_dtype)
         for block in self.blocks:
             x = block(x, mask, None, dropout_rows, places)

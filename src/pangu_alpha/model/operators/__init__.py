@@ -50,12 +50,10 @@ class Operators:
         linear: () -> operator of (x, weight), x times the transposed weight; it need not have gradients.
         cache: (batch, heads, slots, head size, type) -> cell of (new keys or values, places).
         projections: () -> cell of (x, weights, biases), linear layers of the same x. None for separate
-            operators, as of the following four.
+            operators, as of the following three.
         feed_forward: () -> cell of (x, weight, bias, weight, bias), `affine`, `activation` and `affine`.
         fork: (epsilon) -> cell of (x, gamma, beta) that returns (normed x, x), for a residual connection.
         residual: (rate, salt) -> cell of (x, branch, dropout rows) that returns x + `dropout` of the branch.
-        shared_embedding: () -> cell of (table, ids) that returns (rows [T, H], table), for a table that has
-            another use.
         adamw: () -> primitive that clips and updates one parameter in place (see native.training.adamw); None
             for separate operators.
         float_status: Class of the cell that reports overflow; None where results show it as inf or NaN.
@@ -80,7 +78,6 @@ class Operators:
     feed_forward: Callable[[], nn.Cell] | None = None
     fork: Callable[[float], nn.Cell] | None = None
     residual: Callable[[float, int], nn.Cell] | None = None
-    shared_embedding: Callable[[], nn.Cell] | None = None
     adamw: Callable[[], Any] | None = None
     float_status: type[ascend.FloatStatus] | None = None
 
@@ -119,7 +116,6 @@ _FAST: dict[str, dict[str, Any]] = {
         "feed_forward": kernels.FeedForward,
         "fork": kernels.Fork,
         "residual": kernels.Residual,
-        "shared_embedding": kernels.SharedEmbedding,
         "adamw": kernels.adamw,
     },
     # Decoding has one row for each token, so the number of kernels matters; the plain operators have the

@@ -453,29 +453,6 @@ class Residual(nn.Cell):
         return self.dropping(x, branch, rows, _salted_columns(x.shape[1], self.salt))
 
 
-class SharedEmbedding(nn.Cell):
-    """Looks up rows of a table, which is an output too: the gradient by the table is the sum of both uses.
-
-    Inputs:
-        - **table** (Tensor) - [V, H].
-        - **ids** (Tensor) - int32 [B, S], each below V.
-
-    Outputs:
-        (Tensor [T, H], the rows; Tensor [V, H], the table).
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gather = ops.Gather()
-        self.gradient = kernel("EmbeddingGradient", lambda ids, drows, dtable: dtable)
-
-    def construct(self, table, ids):
-        return self.gather(table, ids, 0).reshape((ids.size, -1)), table
-
-    def bprop(self, table, ids, out, dout):
-        return self.gradient(ids, dout[0], dout[1]), ops.zeros_like(ids)
-
-
 class _Probabilities(nn.Cell):
     """-log(softmax(x E^T)[label] + 1e-24), and the probabilities, which the gradient uses again."""
 

@@ -69,9 +69,7 @@ class LayerNorm(nn.Cell):
         return self.cast(normed, x.dtype)
 
     def branch(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Begins a branch of the residual stream: (normed x, x), of which the second stays in the stream."""
-        if self.fork is None:
-            return self.construct(x), x
+        """Begins a branch of the residual stream by `fork`: (normed x, x), of which x stays in the stream."""
         return self.fork(x, self.gamma, self.beta)
 
 

@@ -38,13 +38,19 @@ class Block(nn.Cell):
         self.feed_forward_sum = operators.residual and operators.residual(config.dropout, 3 * index + 3)
 
     def construct(self, x, mask, query=None, dropout_rows=None, places=None):
-        normed, x = self.attention_norm.branch(x)
+        if self.attention_norm.fork is None:
+            normed = self.attention_norm(x)
+        else:
+            normed, x = self.attention_norm.branch(x)
         attended = self.attention(None if self.asks_itself else query, normed, mask, dropout_rows, places)
         if self.attention_sum is None:
             x = self.add(x, self.attention_dropout(attended, dropout_rows))
         else:
             x = self.attention_sum(x, attended, dropout_rows)
-        normed, x = self.feed_forward_norm.branch(x)
+        if self.feed_forward_norm.fork is None:
+            normed = self.feed_forward_norm(x)
+        else:
+            normed, x = self.feed_forward_norm.branch(x)
         transformed = self.feed_forward(normed)
         if self.feed_forward_sum is None:
             return self.add(x, self.feed_forward_dropout(transformed, dropout_rows))

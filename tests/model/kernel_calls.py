@@ -41,7 +41,6 @@ LAYERS = [  # new positions, rows of the cache, slots, heads, head size, columns
 ]
 COLUMNS = [(1, 1), (1, 3), (9, 3), (37, 100), (33, 1), (150, 1024)]
 LOSS = [(1, 5, 3), (32, 24, 50), (65, 40, 600), (9, 768, 1300)]
-EMBEDDING = [(1, 3, 1), (40, 5, 7), (100, 24, 300)]
 ELEMENTS = [1, 3, 37, 16385, 200001]
 
 
@@ -262,16 +261,6 @@ def cross_entropy(call: Caller, precision: str = ""):
         )
 
 
-def embedding(call: Caller):
-    for places, columns, words in EMBEDDING:
-        ids = call.array(call.random.integers(0, words, (1, places)).astype(np.int32))
-        given = [ids, call.normal(places, columns), call.normal(words, columns)]
-        yield (
-            f"EmbeddingGradient {places} x {columns} x {words}",
-            call("EmbeddingGradient", given, [given[2].shape]),
-        )
-
-
 def update(call: Caller):
     for count in ELEMENTS:
         yield f"SquareSum {count}", call("SquareSum", [call.normal(count)], [(1,)])
@@ -283,7 +272,7 @@ def update(call: Caller):
 
 OF_EACH_PRECISION = (affine, projections, feed_forward, cross_entropy)
 KERNELS = {
-    "highest": [*OF_EACH_PRECISION, layer_norm, pointwise, attention, store, embedding, layer, update],
+    "highest": [*OF_EACH_PRECISION, layer_norm, pointwise, attention, store, layer, update],
     "medium": [partial(each, precision="Medium") for each in OF_EACH_PRECISION],
 }
 

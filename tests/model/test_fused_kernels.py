@@ -107,22 +107,6 @@ def test_ends_of_a_branch_are_norm_dropout_and_sums(call, rows, columns):
     assert_same_bits(call("Residual", [x, y, *drop], [x.shape]), [x + dropped])
 
 
-@pytest.mark.parametrize("places, columns, words", kernel_calls.EMBEDDING)
-def test_gradient_of_a_shared_table_adds_words_in_their_order(call, places, columns, words):
-    ids = call.array(call.random.integers(0, words, (1, places)).astype(np.int32))
-    drows, dtable = call.normal(places, columns), call.normal(words, columns)
-    sums = np.zeros_like(dtable)
-    for word, row in zip(ids[0], drows, strict=True):
-        sums[word] += row
-    assert_same_bits(call("EmbeddingGradient", [ids, drows, dtable], [dtable.shape]), [dtable + sums])
-
-
-def test_an_id_that_is_no_word_adds_nothing(call):
-    drows, dtable = call.normal(3, 2), call.normal(5, 2)
-    ids = call.array(np.array([[-1, 5, 2**31 - 1]], np.int32))
-    assert_same_bits(call("EmbeddingGradient", [ids, drows, dtable], [dtable.shape]), [dtable])
-
-
 class Sum(nn.Cell):
     """A scalar whose gradient by each of an operator's outputs is different everywhere."""
 
@@ -234,7 +218,7 @@ def test_a_network_has_the_gradients_of_separate_operators(call, rate, norm_orde
     assert operators.fused_block is fused.BlockKernels
     words = np.random.default_rng(8).integers(-(2**31), 2**31 - 1, (2, 12)).astype(np.int32) | np.int32(1)
     rows = Tensor(words) if rate else None
-    separate = dataclasses.replace(operators, fused_block=None, shared_embedding=None)
+    separate = dataclasses.replace(operators, fused_block=None)
     found, expected = (losses_and_gradients(each, config, rows) for each in (operators, separate))
     assert len(found) == 1 + 3 * 16 + 5 and all(each.any() for each in found)
     assert_same_bits(found, expected)
@@ -243,7 +227,7 @@ def test_a_network_has_the_gradients_of_separate_operators(call, rate, norm_orde
 def test_only_kernels_are_fused(call):
     for device in ("plain", "Ascend"):
         operators = operators_for(SMALL, device)
-        assert operators.fused_block is None and operators.shared_embedding is None
+        assert operators.fused_block is None
     fast = dataclasses.replace(SMALL, activation="fast_gelu")
     assert operators_for(fast, "CPU").fused_block is None  # the kernel has the tanh form inside
     assert operators_for(SMALL, "CPU").fused_block is fused.BlockKernels

@@ -1,4 +1,4 @@
-"""nginx and HAProxy in front of two servers, configured as docs/serving.md says: streams, and a rolling restart."""
+"""nginx and HAProxy in front of two servers, as docs/serving.md configures them: streams, and a rolling restart."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from pangu_alpha.config.model_families import FAMILIES
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.option import REQUIRED, option
 from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
-from pangu_alpha.config.precision import KEY, ONLY_CPU, MatmulPrecision
 from pangu_alpha.config.schema import (
     ConfigError,
     PathText,
@@ -26,6 +25,13 @@ from pangu_alpha.config.schema import (
 )
 from pangu_alpha.config.scored_tasks import TasksConfig
 from pangu_alpha.config.zoo import load_model_config, with_named_model
+
+MatmulPrecision = Literal["highest", "medium"]  # by the names of torch.set_float32_matmul_precision
+PRECISION_KEY = "run.float32_matmul_precision"
+ONLY_CPU = (
+    f"{PRECISION_KEY}: 'medium' is for CPUs only; leave it out, because on Ascend model.compute_dtype "
+    "chooses the type of the products: float16, and on a 910B or 910C also bfloat16"
+)
 
 
 @dataclass(frozen=True)
@@ -239,8 +245,8 @@ def _no_medium(device: str, compute_dtype: str) -> Iterator[str]:
         yield ONLY_CPU
     elif compute_dtype not in ("auto", "float32"):
         yield (
-            f"{KEY}: 'medium' is about float32 products, but model.compute_dtype is {compute_dtype}; leave "
-            "one of the two out"
+            f"{PRECISION_KEY}: 'medium' is about float32 products, but model.compute_dtype is "
+            f"{compute_dtype}; leave one of the two out"
         )
 
 

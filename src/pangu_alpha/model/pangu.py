@@ -94,13 +94,8 @@ class PanguAlpha(nn.Cell):
 
     def hidden_states(self, input_ids, position_ids, attention_mask, dropout_rows=None, places=None):
         """Everything before the logits: [T, H] in the compute type. See `construct` for the arguments."""
-        words = self.word_embedding(input_ids)
-        return self.states_of_words(words, position_ids, attention_mask, dropout_rows, places)
-
-    def states_of_words(self, words, position_ids, attention_mask, dropout_rows=None, places=None):
-        """As hidden_states, of the words' embeddings [T, H]."""
         mask = None if attention_mask is None else self.mask(attention_mask)
-        x = self.add(words, self.position_embedding(position_ids))
+        x = self.add(self.word_embedding(input_ids), self.position_embedding(position_ids))
         x = self.cast(self.embedding_dropout(x, dropout_rows), self.compute_dtype)
         for block in self.blocks:
             x = block(x, mask, None, dropout_rows, places)

@@ -17,16 +17,16 @@ from mindspore import nn
 
 from pangu_alpha.config.families import FAMILIES, has_flash_attention, unsupported
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.precision import KEY, ONLY_CPU, MatmulPrecision
+from pangu_alpha.config.run import ONLY_CPU, PRECISION_KEY, MatmulPrecision
 from pangu_alpha.model.cache import KeyValueCache
 from pangu_alpha.model.chip import find_chip, soc_version
-from pangu_alpha.model.operators import ascend, cpu, plain
+from pangu_alpha.model.operators import ascend, cpu, native, plain
 from pangu_alpha.model.operators import dropout as positional
 from pangu_alpha.model.operators.native import fused
 from pangu_alpha.model.operators.native import training as kernels
 from pangu_alpha.model.operators.native.library import library, missing_bfloat16
 
-__all__ = ["Operators", "dropout", "operators_for"]
+__all__ = ["Operators", "dropout", "native", "operators_for"]
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,6 @@ class Operators:
         cache: (batch, heads, slots, head size, type) -> cell of (new keys or values, places).
         fused_block: (config, number of the block) -> cell of the kernels that compute a whole block (see
             native.fused.BlockKernels); None where the operators above compute it.
-        shared_embedding: () -> cell of (table, ids) that returns (rows [T, H], table), for a table that has
-            another use; None for a lookup whose gradient is added to the other one.
         adamw: () -> primitive that clips and updates one parameter in place (see native.training.adamw); None
             for separate operators.
         float_status: Class of the cell that reports overflow; None where results show it as inf or NaN.
@@ -75,7 +73,6 @@ class Operators:
     linear: Callable[[], Any] = plain.linear
     cache: Callable[..., nn.Cell] = KeyValueCache
     fused_block: Callable[[ModelConfig, int], Any] | None = None
-    shared_embedding: Callable[[], nn.Cell] | None = None
     adamw: Callable[[], Any] | None = None
     float_status: type[ascend.FloatStatus] | None = None
 
@@ -111,7 +108,6 @@ _FAST: dict[str, dict[str, Any]] = {
         "linear": kernels.linear,
         "cache": kernels.KeyValueCache,
         "fused_block": fused.BlockKernels,
-        "shared_embedding": kernels.SharedEmbedding,
         "adamw": kernels.adamw,
     },
     # Decoding has one row for each token, so the number of kernels matters; the plain operators have the
@@ -189,7 +185,7 @@ def _medium(device: str) -> dict[str, Any]:
     if device != "CPU":
         raise ValueError(ONLY_CPU)
     if (problem := missing_bfloat16()) is not None:
-        raise ValueError(f"{KEY}: 'medium' multiplies in bfloat16, but {problem}")
+        raise ValueError(f"{PRECISION_KEY}: 'medium' multiplies in bfloat16, but {problem}")
     return _MEDIUM
 
 

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from pangu_alpha.config.precision import MatmulPrecision
+from pangu_alpha.config.run import MatmulPrecision
 
 
 def peak_flops(

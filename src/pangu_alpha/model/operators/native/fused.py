@@ -14,7 +14,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops import Primitive
 
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.precision import MatmulPrecision
+from pangu_alpha.config.run import MatmulPrecision
 from pangu_alpha.model.operators.dropout import mask_threshold
 from pangu_alpha.model.operators.native.decoding import MOST_ROWS, CachedBlock
 from pangu_alpha.model.operators.native.training import first, kernel, kernel_of, salted_columns

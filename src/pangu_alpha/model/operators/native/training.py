@@ -19,7 +19,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops import signature
 from mindspore.ops.primitive import Primitive
 
-from pangu_alpha.config.precision import MatmulPrecision
+from pangu_alpha.config.run import MatmulPrecision
 from pangu_alpha.data.hashing import column_numbers, head_numbers, salted
 from pangu_alpha.model.cache import empty_table
 from pangu_alpha.model.operators.dropout import mask_threshold
@@ -276,29 +276,6 @@ class Dropout(nn.Cell):
         if rows is None:
             return x
         return self.drop(x, rows, salted_columns(x.shape[1], self.salt))
-
-
-class SharedEmbedding(nn.Cell):
-    """Looks up rows of a table, which is an output too: the gradient by the table is the sum of both uses.
-
-    Inputs:
-        - **table** (Tensor) - [V, H].
-        - **ids** (Tensor) - int32 [B, S], each below V.
-
-    Outputs:
-        (Tensor [T, H], the rows; Tensor [V, H], the table).
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gather = ops.Gather()
-        self.gradient = kernel("EmbeddingGradient", lambda ids, drows, dtable: dtable)
-
-    def construct(self, table, ids):
-        return self.gather(table, ids, 0).reshape((ids.size, -1)), table
-
-    def bprop(self, table, ids, out, dout):
-        return self.gradient(ids, dout[0], dout[1]), ops.zeros_like(ids)
 
 
 class _Probabilities(nn.Cell):

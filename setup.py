@@ -26,6 +26,7 @@ DEVELOPMENT = [
     "httpx>=0.27",  # the tests' own client; the official one, and the engine of chat templates
     "jinja2>=3",
     "openai>=2,<4",
+    "playwright>=1.49",  # the page's tests; the browser is Debian's
 ]
 
 

@@ -2,7 +2,7 @@
 
 The shape is the 350M's of decode_speed.py: float32, random weights. The parts:
 
-concurrent: tokens/s of 8 and of 16 requests against one, at a context of 256, draws included.
+concurrent: tokens/s of 8 and of 16 requests against one, at a context of 256, greedy.
 mixed: 64 requests of mixed lengths, against static batching in groups of 8 as Generator did it before, with
     its draws by sorting (static_batching.py). Both use the same step.
 admission: a prompt of 64 ids fed to one row, against a pass over all 8 rows, once the only way to admit one.
@@ -71,7 +71,6 @@ class Rows:
         from pangu_alpha.inference.engine.scheduler import Engine
 
         self.decoder = Decoder(model, end, rows, context)
-        self.decoder.warm_up()
         self.engine = Engine(self.decoder, {end}, {end})
         self.sampling = SamplingConfig(greedy=True) if greedy else SamplingConfig(top_p=0.9)
         self.decoder.close()
@@ -108,7 +107,7 @@ def seconds(work: Callable[[], Any]) -> float:
 def concurrent(divide: int) -> Round:
     """A round: tokens/s by number of requests; seconds of a token of one request beside 7 others."""
     model, end = network()
-    engines = {count: Rows(model, end, count, CONTEXT, greedy=False) for count in COUNTS}
+    engines = {count: Rows(model, end, count, CONTEXT) for count in COUNTS}
 
     def run() -> dict[str, float]:
         found = {}

@@ -149,7 +149,7 @@ def verdict(programs: Mapping[str, Summary], limit: Limit | None = None) -> dict
 def report(programs: Mapping[str, Summary], limit: Limit | None = None) -> None:
     """Prints a line a program, and a warning where the result does not count."""
     for name, each in programs.items():
-        share = f"; {limit.shares[name]:.2f} of the limit" if limit and limit.shares[name] else ""
+        share = f"; {limit.shares[name]:.2f} of the limit" if limit and limit.shares.get(name) else ""
         print(
             f"{name}: {each.median * 1e3:.4g} ms, median of the quiet rounds{share}; {each.disturbed:.0%} of "
             f"the rounds disturbed, slowest / fastest {each.spread:.2f}"

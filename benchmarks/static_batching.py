@@ -64,14 +64,17 @@ class StaticBatching:
             ids[row, : len(prompt)] = prompt
             last[row] = len(prompt) - 1
         slots = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape)
-        return self._call(self.whole, ids, np.ascontiguousarray(slots), last)
+        slots = np.ascontiguousarray(slots)
+        return self._call(self.whole, ids, slots, places_of(slots, self.heads), last)
 
     def step(self, tokens: np.ndarray, slots: np.ndarray) -> np.ndarray:
         """Logits [B, V] after one more token of each row."""
-        return self._call(self.single, tokens[:, None].astype(np.int32), slots[:, None].astype(np.int32))
+        slots = slots[:, None].astype(np.int32)
+        places = self.caches.places(slots, np.zeros_like(slots))
+        return self._call(self.single, tokens[:, None].astype(np.int32), slots, places)
 
     def _call(self, cell: Any, ids: np.ndarray, slots: np.ndarray, *more: np.ndarray) -> np.ndarray:
-        arrays = (ids, slots, np.zeros_like(ids), places_of(slots, self.heads), *more)
+        arrays = (ids, slots, np.zeros_like(ids), *more)
         return cell(*map(Tensor, arrays), self.table).asnumpy()
 
     def generate(self, requests: Sequence[tuple[Sequence[int], int]]) -> None:

@@ -11,6 +11,10 @@ Between the rounds, the best float32 product of MindSpore, torch and numpy is me
 speed, over the step's time. 1 would mean that everything else took no time at all. Each round is compared
 with the measurements before and after it; share_of_best_limit takes the best one of the whole run.
 
+--medium adds both again with products of factors rounded to bfloat16: ours with
+run.float32_matmul_precision=medium, and torch with the same word. They have no limit here, because that one
+is of float32 products; products_medium is the fastest of the step's products alone.
+
 Needs torch. The last line is JSON: the processor, tokens/s of ours and of torch, their ratio, the ratio of
 peak memories, and the shares.
 """
@@ -47,7 +51,7 @@ def windows(step: int) -> np.ndarray:
     return np.random.default_rng(step).integers(10, VOCABULARY, (ROWS, LENGTH + 1)).astype(np.int32)
 
 
-def make_ours() -> Round:
+def make_ours(precision: str = "highest") -> Round:
     """A step of the project's engine."""
     from pangu_alpha.parallel.context import use_device
 
@@ -63,7 +67,12 @@ def make_ours() -> Round:
         {
             "model": {**model, "seq_length": LENGTH, "dropout": 0.0},
             "data": {"train": {"random": {"records": "none"}}},
-            "run": {"output": "none", "steps": 1000, "batch_size": ROWS},
+            "run": {
+                "output": "none",
+                "steps": 1000,
+                "batch_size": ROWS,
+                "float32_matmul_precision": precision,
+            },
         }
     )
     engine = Engine(config)
@@ -127,12 +136,35 @@ def torch_network() -> Any:
     return Network()
 
 
-def make_torch(compiled: bool = False) -> Round:
+def make_products() -> Round:
+    """The step's products alone in medium precision; "gflops" is the speed of the fastest."""
+    from pangu_alpha.parallel.context import use_device
+
+    use_device("CPU")
+    from mindspore import Tensor
+
+    from pangu_alpha.model.operators.native.training import linear
+
+    product = linear("medium")
+    operands = [[Tensor(each) for each in machine.operands(shape)] for shape in PRODUCTS]
+
+    def run() -> dict[str, float]:
+        began, rates = time.perf_counter(), []
+        for (rows, inner, columns), (x, weight) in zip(PRODUCTS, operands, strict=True):
+            seconds = machine.fastest(lambda x=x, weight=weight: product(x, weight).asnumpy())
+            rates.append(2e-9 * rows * inner * columns / seconds)
+        return {"seconds": time.perf_counter() - began, "gflops": max(rates)}
+
+    return run
+
+
+def make_torch(compiled: bool = False, precision: str = "highest") -> Round:
     """A step of the same network in PyTorch, eager or by torch.compile."""
     import torch
     from torch import nn
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    torch.set_float32_matmul_precision(precision)
     network = torch_network()
     for parameter in network.parameters():
         if parameter.dim() == 2:
@@ -160,6 +192,11 @@ def make_torch(compiled: bool = False) -> Round:
 
 
 PROGRAMS = {"ours": make_ours, "torch": make_torch, "torch_compile": partial(make_torch, compiled=True)}
+MEDIUM = {
+    "ours_medium": partial(make_ours, precision="medium"),
+    "torch_medium": partial(make_torch, precision="medium"),
+    "products_medium": make_products,
+}
 OPTIONAL = ("torch_compile",)
 
 
@@ -177,9 +214,9 @@ def measure(programs: list[Program], limits: machine.Limits, rounds: int) -> Non
 
 def figures(programs: list[Program], found: dict[str, Summary]) -> dict[str, Any]:
     """Speed and memory; fields of the JSON line."""
-    memory = {program.name: program.rounds[-1]["memory"] for program in programs}
+    memory = {program.name: program.rounds[-1]["memory"] for program in programs[:2]}
     speed = {name: TOKENS / summary.median for name, summary in found.items()}
-    peers = [name for name in found if name != "ours"]
+    peers = [name for name in found if name not in ("ours", *MEDIUM)]
     return {
         "ratio": round(speed["ours"] / speed["torch"], 3),
         **{f"ratio_to_{name}": round(speed["ours"] / speed[name], 3) for name in peers[1:]},
@@ -188,6 +225,21 @@ def figures(programs: list[Program], found: dict[str, Summary]) -> dict[str, Any
         "memory_ratio": round(memory["ours"] / memory["torch"], 3),
         "memory_mb": round(memory["ours"]),
         "torch_memory_mb": round(memory["torch"]),
+    }
+
+
+def medium_figures(programs: list[Program], found: dict[str, Summary]) -> dict[str, Any]:
+    """What rounding factors to bfloat16 brings; fields of the JSON line."""
+    speed = {name: TOKENS / summary.median for name, summary in found.items()}
+    flops = work.training_flops(LAYERS, HIDDEN, VOCABULARY, ROWS, LENGTH)
+    (products,) = [program for program in programs if program.name == "products_medium"]
+    return {
+        "medium_tokens_per_second": round(speed["ours_medium"], 1),
+        "medium_to_highest": round(speed["ours_medium"] / speed["ours"], 3),
+        "torch_medium_tokens_per_second": round(speed["torch_medium"], 1),
+        "medium_gflops_alone": round(max(each["gflops"] for each in products.rounds), 1),
+        "medium_gflops_of_step": round(flops / found["ours_medium"].median / 1e9, 1),
+        "highest_gflops_of_step": round(flops / found["ours"].median / 1e9, 1),
     }
 
 
@@ -204,25 +256,28 @@ def limit_of(limits: machine.Limits, found: dict[str, Summary]) -> Limit:
 def main() -> None:
     """Runs the programs in turn and prints their figures."""
     if sys.argv[1:2] == ["--worker"]:
-        return serve(PROGRAMS[sys.argv[2]])
+        return serve((PROGRAMS | MEDIUM)[sys.argv[2]])
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=15, help="steps of each")
     parser.add_argument("--threads", type=int, default=machine.usable_cores())
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--medium", action="store_true", help="add products of bfloat16")
     options = parser.parse_args()
     found = {"metric": "train_speed", **machine.this_machine(options.threads)}
     names = [name for name in PROGRAMS if not (options.no_compile and name in OPTIONAL)]
+    names += MEDIUM if options.medium else []
     programs = start_all(__file__, names, OPTIONAL, options.threads)
     limits = machine.Limits(machine.PRODUCTS, options.threads, PRODUCTS)
     measure(programs, limits, options.rounds)
     limits.report()
     summaries = {program.name: program.summary() for program in programs}
     try:
-        limit = limit_of(limits, summaries)
+        limit = limit_of(limits, {name: each for name, each in summaries.items() if name not in MEDIUM})
     except ValueError as error:
         raise SystemExit(f"train_speed: {error}") from None
     report(summaries, limit)
     found |= figures(programs, summaries) | verdict(summaries, limit)
+    found |= medium_figures(programs, summaries) if options.medium else {}
     best = round(max(limits.rates()) / 1e9, 1)
     print(json.dumps({**found, "best_gflops": best, "rounds": options.rounds}))
 

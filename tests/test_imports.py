@@ -68,6 +68,8 @@ MAY_LOAD_MINDSPORE = (
     "proof.replay.training.engine",
     "serving.engine.loaded",
     "integrations.lm_eval",
+    "integrations.lm_eval_tasks.catalog_task",
+    "integrations.lm_eval_tasks.figures",
     "integrations.mindformers",
 )
 MOST_MODULES = 14  # of a folder

@@ -74,8 +74,8 @@ OTHERS = {
     "serve --end-of-document": "of a checkpoint that was trained with another piece",
 }
 CHECKED_LATER = {  # by SamplingConfig and by the cleaner's and the vocabulary's own rules, in words
-    "--temperature", "--top-k", "--top-p", "--frequency-penalty", "--presence-penalty", "--max-new-tokens",
-    "--seed", "--coverage",
+    "--temperature", "--top-k", "--top-p", "--min-p", "--frequency-penalty", "--presence-penalty",
+    "--max-new-tokens", "--seed", "--coverage",
 }  # fmt: skip
 
 

@@ -20,6 +20,24 @@ def test_every_shipped_model_loads():
     assert all(load_model_card(name).about.summary for name in MODEL_NAMES)
 
 
+def test_medium_precision_is_for_float32_products_on_a_cpu():
+    def config(model, **run):
+        return build_train_config(
+            {**RUN, "model": model, "run": {**RUN["run"], "float32_matmul_precision": "medium", **run}}
+        )
+
+    accepted = config({"base": "tiny", "compute_dtype": "float32"}, device="CPU")
+    assert not list(unrunnable(accepted, partitioned=False))
+    (problem,) = [each for each in unrunnable(accepted, partitioned=True) if "precision" in each]
+    assert problem.startswith("run.float32_matmul_precision: 'medium' is for CPUs only; leave it out")
+    with pytest.raises(ConfigError, match="'medium' is for CPUs only; leave it out, because on Ascend"):
+        config("tiny", device="Ascend")
+    with pytest.raises(ConfigError, match="but model.compute_dtype is float16; leave one of the two out"):
+        config({"base": "tiny", "compute_dtype": "float16"})
+    with pytest.raises(ConfigError, match="run.float32_matmul_precision"):
+        config("tiny", float32_matmul_precision="high")
+
+
 def test_a_wrong_name_shows_the_nearest():
     with pytest.raises(ConfigError, match="did you mean '2_6b'"):
         load_model_config("2.6b")

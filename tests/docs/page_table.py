@@ -149,6 +149,7 @@ PAGES: dict[str, Page] = {
     "docs/generation.md": Page(
         (
             ci("printf"),
+            long("printf '却说曹操\\n玄德曰：\\n\\n次日，"),
             ci("cat"),
             _PREDICT,
             long("bash run_scripts/run_distribute_predict.sh", "--max-new-tokens 2"),
@@ -205,6 +206,10 @@ PAGES: dict[str, Page] = {
             long("python src/plan.py dry-run --model tiny"),
             never("python src/plan.py replay", "docs/replay.md runs it"),
         )
+    ),
+    "docs/kernels.md": Page(
+        (never("python src/train.py", "needs AVX512-BF16; test_medium_precision.py trains with it"),),
+        given_long=README,
     ),
     "docs/proven.md": Page(
         (

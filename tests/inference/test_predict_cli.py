@@ -52,6 +52,38 @@ def test_interactive_goes_on_after_a_bad_line(predict, monkeypatch, capsys):
     assert "error: prompt 0" in shown.err
 
 
+def test_interactive_lines_are_continued_with_all_before_them(predict, monkeypatch, capsys):
+    how = ("--max-new-tokens", "6", "--seed", "3")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("天下\n楚汉\n\n楚汉\n"))
+    predict("--interactive", *how)
+    first, second, alone = capsys.readouterr().out.split("\n[length]\n")[:3]
+    assert first.startswith("天下") and second.startswith("楚汉") and alone.startswith("楚汉")
+    predict("--prompt", "楚汉", *how)
+    assert capsys.readouterr().out == f"{alone}\n[length]\n" != f"{second}\n[length]\n"
+
+
+def test_a_conversation_that_is_too_long_forgets_its_older_half(predict, monkeypatch, capsys, caplog):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("天下大势分久必合\n" * 12))
+    predict("--interactive", "--max-new-tokens", "20")
+    assert capsys.readouterr().out.count("天下大势分久必合") == 12
+    assert "the conversation has become too long: its first" in caplog.text
+
+
+def test_slots_are_prompts_computed_together(predict, capsys, monkeypatch):
+    from pangu_alpha.inference import decoder
+
+    rows, made = [], decoder.Decoder.__init__
+    monkeypatch.setattr(
+        decoder.Decoder, "__init__", lambda self, *args: (rows.append(args[2]), made(self, *args))[1]
+    )
+    prompts = [word for text in ("天下", "大势", "分久必合") for word in ("--prompt", text)]
+    shown = []
+    for words in ((), ("--slots", "2"), ("--slots", "5")):
+        predict(*prompts, "--max-new-tokens", "5", *words)
+        shown.append(capsys.readouterr().out)
+    assert rows == [3, 2, 5] and len({*shown}) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -100,6 +132,7 @@ def test_prompt_files_report_every_bad_line(predict, tmp_path):
     [
         (("--samples", "0"), "'0' is not a whole number of at least 1"),
         (("--samples", "-1"), "'-1' is not a whole number of at least 1"),
+        (("--slots", "0"), "'0' is not a whole number of at least 1"),
         (("--samples", "two"), "'two' is not a whole number of at least 1"),
         (("--max-new-tokens", "9" * 5000), "... 9999"),
         (("--top-k", "1.5"), "'1.5' is not a whole number"),

@@ -29,7 +29,7 @@ def generator(run_folder):
 @pytest.fixture
 def growing(tokenizer):
     """Feeds ids one by one and returns the pieces given out."""
-    from pangu_alpha.inference.text import GrowingText
+    from pangu_alpha.text.growing import GrowingText
 
     def feed(text, stop=()):
         ids = tokenizer.encode(text)
@@ -58,9 +58,11 @@ def test_a_stop_text_and_its_beginnings_are_held_back(growing):
 
 
 def test_bytes_that_are_no_character_yet_wait():
-    from pangu_alpha.inference.text import GrowingText
+    from pangu_alpha.text.growing import GrowingText
 
     class Halves:
+        additive = False
+
         def decode(self, ids):
             return {1: "天\ufffd", 2: "天下", 3: "天下\ufffd"}[len(ids)]
 

@@ -6,17 +6,36 @@ import json
 import logging
 import math
 import os
-import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-pytest.importorskip("lm_eval")
+pytest.importorskip(
+    "lm_eval", reason="lm-evaluation-harness is the extra [evaluation]; it is not installed here"
+)
+sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
+
+import hand_made
+
+from pangu_alpha.integrations.lm_eval_tasks import FOLDER
 
 CONTEXT = 128
+FILES = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.startswith("_"))
+OWN = """
+quiz:
+  title: Questions
+  form: choice_lines
+  files: ["*.jsonl"]
+  family: choice
+  metrics: [accuracy]
+  fields: {question: q}
+  label: right
+  templates: {plain: {prefix: "问：{question}\\n答：", scored: "{choice}"}}
+"""
 NEWS = {104: "财经", 103: "体育", 101: "文化", 109: "科技", 112: "旅游"}
 SENTENCES = [
     (104, "银行今天下调了利率"), (104, "股价在午后回升, 成交量放大"), (103, "主队在最后一分钟进球"),
@@ -60,6 +79,14 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def every_task(tmp_path_factory):
+    """Made-up files of every task."""
+    folder = tmp_path_factory.mktemp("every")
+    hand_made.write_all(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, save_run):
     """A run's folder whose vocabulary knows most of the texts."""
     from pangu_alpha.text.vocabulary import train_vocabulary
@@ -83,17 +110,18 @@ def model(checkpoint):
 
 
 @pytest.fixture(scope="module")
-def evaluate(model, data):
-    """evaluate(task, shots, path): what the harness finds."""
+def evaluate(model, data, checkpoint):
+    """evaluate(tasks, shots, path, data): what the harness finds, without a draw in generated answers."""
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    from pangu_alpha.integrations.lm_eval_tasks import FOLDER
-
-    def run(task, shots=0, path=FOLDER):
-        manager = TaskManager(include_path=str(path), include_defaults=False, metadata={"data": str(data)})
-        return simple_evaluate(model=model, tasks=[task], num_fewshot=shots, task_manager=manager,
-                               bootstrap_iters=0, log_samples=True)  # fmt: skip
+    def run(task, shots=0, path=FOLDER, data=data, **more):
+        metadata = {"data": str(data), "checkpoint": str(checkpoint), **more}
+        manager = TaskManager(include_path=str(path), include_defaults=False, metadata=metadata)
+        tasks = task if isinstance(task, list) else [task]
+        greedy = {"do_sample": False}
+        return simple_evaluate(model=model, tasks=tasks, num_fewshot=shots, task_manager=manager,
+                               gen_kwargs=greedy, bootstrap_iters=0, log_samples=True)  # fmt: skip
 
     return run
 
@@ -104,6 +132,22 @@ def ours(scorer, pairs):
 
     encoder = PairEncoder(scorer.tokenizer, scorer.end_of_document)
     return [float(nats.sum()) for nats in scorer.nats(encoder(pairs))], encoder.moved
+
+
+def by_evaluate(checkpoint, data, out, *words):
+    """What `evaluate.py tasks` finds, by task and number of examples: figures, and samples in their order."""
+    from pangu_alpha.cli.evaluate.command import main
+
+    given = ["tasks", "--checkpoint", str(checkpoint), "--data", str(data), "--output", str(out), *words]
+    assert main([*given, "--scoring", "sum", "--device", "CPU"]) == 0
+    (file,) = out.glob("results_*.json")
+    found = {}
+    for name, figures in json.loads(file.read_text("utf-8"))["results"].items():
+        about = json.loads(file.read_text("utf-8"))["config"]["pangu_alpha"]["results"][name]
+        (samples,) = out.glob(f"samples_{name}_*.jsonl")
+        rows = [json.loads(line) for line in samples.read_text("utf-8").splitlines()]
+        found[about["task"], about["shots"]] = SimpleNamespace(figures=figures, samples=rows)
+    return found
 
 
 def expected_texts(name, doc_id):
@@ -137,7 +181,7 @@ def test_sums_and_accuracy_are_the_scorers(name, evaluate, model):
     assert len(samples) == total
     for sample in samples:
         pairs = texts_of(sample)
-        gold = sample["doc"]["gold"]
+        gold = sample["target"]
         if (texts := expected_texts(name, sample["doc_id"])) is not None:
             assert (pairs, gold) == texts
         else:
@@ -151,18 +195,41 @@ def test_sums_and_accuracy_are_the_scorers(name, evaluate, model):
     assert found["results"][f"pangu_fewclue_{name}"]["acc,none"] == pytest.approx(right / total)
 
 
-@pytest.mark.parametrize("name", ["tnews", "ocnli", "chid"])
-def test_shots_come_from_the_training_file_and_end_like_each_other(name, evaluate, model):
-    found = evaluate(f"pangu_fewclue_{name}", shots=2)
-    for sample in found["samples"][f"pangu_fewclue_{name}"]:
-        pairs = texts_of(sample)
-        assert all(context.count("\n") == 2 and "\n\n" not in context for context, _ in pairs)
-        if name == "tnews":
-            shown = pairs[0][0].split("\n")[:2]
-            sentences = {text for _, text in SENTENCES[:3]}
-            assert all(each.split("：")[1] in sentences for each in shown)
-        sums, _ = ours(model.scorer, pairs)
-        np.testing.assert_allclose(np.negative(logs_of(sample)), sums, rtol=0, atol=1e-3)
+@pytest.mark.parametrize("shots", [0, 2])
+def test_the_harness_gives_what_evaluate_tasks_gives(shots, evaluate, checkpoint, data, tmp_path):
+    """The same texts, sums to 1e-3, accuracies, for tnews, ocnli and chid; with examples too."""
+    names = [f"fewclue_{name}" for name in ("tnews", "ocnli", "chid")]
+    expected = by_evaluate(checkpoint, data, tmp_path, "--tasks", ",".join(names), "--shots", str(shots))
+    found = evaluate([f"pangu_{name}" for name in names], shots)
+    for name in names:
+        ours, samples = expected[name, shots], found["samples"][f"pangu_{name}"]
+        assert len(samples) == len(ours.samples) > 2
+        for sample, own in zip(samples, ours.samples, strict=True):
+            asked = [tuple(each.values()) for each in own["arguments"].values()]
+            assert texts_of(sample) == asked
+            assert texts_of(sample)[0][0].count("\n") == shots and sample["target"] == own["target"]
+            np.testing.assert_allclose(logs_of(sample), logs_of(own), rtol=0, atol=1e-3)
+            assert sample["acc"] == own["acc"]
+        assert found["results"][f"pangu_{name}"]["acc,none"] == ours.figures["acc,none"]
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_so_it_does_for_every_task(shots, evaluate, checkpoint, every_task, tmp_path):
+    """All files are made up; answers are generated greedily, because the harness has no seed for draws."""
+    names = [path.stem for path in FILES if path.stem != "dureader"]  # its answers need the whole context
+    words = ("--tasks", ",".join(names), "--shots", str(shots), "--seed", "1", "--greedy")
+    expected = by_evaluate(checkpoint, every_task, tmp_path, *words)
+    found = evaluate([f"pangu_{name}" for name in names], shots, data=every_task, seed=1)["results"]
+    assert len(names) >= 28
+    for name in names:
+        figures = {key.split(",")[0]: value for key, value in found[f"pangu_{name}"].items() if "," in key}
+        own = expected[name, shots].figures
+        for key, value in own.items():
+            if "," in key and "stderr" not in key:
+                assert figures[key.replace(",", "_").removesuffix("_none")] == pytest.approx(value), (
+                    name,
+                    key,
+                )
 
 
 def test_bits_per_byte_of_long_texts(evaluate, model, tmp_path):
@@ -278,49 +345,78 @@ def test_the_command_line_runs_offline_with_our_tasks(checkpoint, data, tmp_path
     assert "|pangu_fewclue_chid" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ('{"label": 104, "sentence": "x"}\n{"label": 104}\n', "line 2: not a row of this set, KeyError"),
-        ('{"label": 999, "sentence": "x"}\n', "line 1: not a row of this set, ValueError: '999' is not"),
-        ('{"label": 104,\n', "line 1"),
-        ("[]\n", "line 1: not a JSON object"),
-    ],
-)
-def test_a_wrong_row_is_named(content, words, tmp_path, data):
-    from pangu_alpha.integrations.lm_eval_tasks import fewclue
-
-    shutil.copytree(data, tmp_path / "data")
-    (tmp_path / "data/FewCLUE/datasets/tnews/test_public.json").write_text(content, "utf-8")
-    with pytest.raises(ValueError) as caught:
-        fewclue.load(
-            "tnews", "{label}", "{sentence}", data=str(tmp_path), words={"104": "财经", "103": "体育"}
-        )
-    assert "tnews/test_public.json" in str(caught.value) and words in str(caught.value)
-
-
-def test_a_folder_without_the_files_is_named(tmp_path, monkeypatch):
-    from pangu_alpha.integrations.lm_eval_tasks import fewclue
-
+def test_what_the_catalogue_refuses_the_harness_refuses(evaluate, tmp_path, monkeypatch):
+    (tmp_path / "tnews").mkdir()
+    (tmp_path / "tnews" / "test_public.json").write_text('{"label": 999, "sentence": "x"}\n', "utf-8")
+    with pytest.raises(ValueError, match="tnews/test_public.json, line 1: 'label' must be one of 100"):
+        evaluate("pangu_fewclue_tnews", data=tmp_path)
+    with pytest.raises(ValueError, match="no file of task fewclue_bustm: looked for"):
+        evaluate("pangu_fewclue_bustm", data=tmp_path)
+    with pytest.raises(ValueError, match="task fewclue_tnews has only paper, released"):
+        evaluate("pangu_fewclue_tnews", data=tmp_path, template="ours")
+    with pytest.raises(ValueError, match="template released cuts answers at a number of tokens"):
+        evaluate("pangu_cft", data=tmp_path, template="released")
     monkeypatch.delenv("PANGU_EVALUATION_DATA", raising=False)
-    with pytest.raises(ValueError, match=f"{tmp_path}: has no bustm/test_public.json"):
-        fewclue.load("bustm", "", "", data=str(tmp_path))
-    with pytest.raises(ValueError, match="no folder of FewCLUE's files: name it in PANGU_EVALUATION_DATA"):
-        fewclue.load("bustm", "", "")
+    with pytest.raises(ValueError, match="no folder of evaluation files: name it in PANGU_EVALUATION_DATA"):
+        evaluate("pangu_fewclue_tnews", data="")
 
 
-@pytest.mark.parametrize("ways", [2, 4, 7])
-def test_drawn_labels_are_a_function_of_the_row(ways):
-    from pangu_alpha.integrations.lm_eval_tasks.fewclue import Documents
+def test_a_chat_is_refused(evaluate, data):
+    from pangu_alpha.integrations.lm_eval_tasks.catalog_task import CatalogTask
 
-    words = {str(n): f"word{n}" for n in range(15)}
-    make = Documents("{label}", "{sentence}", words, ways=ways)
-    make.learn_labels([])
-    rows = [{"label": n % 15, "sentence": str(n)} for n in range(600)]
-    made = [make("", row) for row in rows]
-    assert [make("", row) for row in rows[::-1]][::-1] == made
-    assert all(len({*each["contexts"]}) == ways for each in made)
-    assert all(each["contexts"][each["gold"]] == f"word{n % 15}" for n, each in enumerate(made))
-    places = np.bincount([each["gold"] for each in made], minlength=ways)
-    expected = 600 / ways
-    assert ((places - expected) ** 2 / expected).sum() < 25  # chi squared with at most 6 degrees: p > .0003
+    task = CatalogTask({"task": "pangu_fewclue_tnews", "metadata": {"data": str(data)}})
+    with pytest.raises(ValueError, match="leave out --system_instruction and --apply_chat_template"):
+        task.fewshot_context(task.task_docs[0], 0, apply_chat_template=True)
+    with pytest.raises(ValueError, match="there is no task 'tnewz'"):
+        CatalogTask({"task": "pangu_tnewz", "metadata": {"data": str(data)}})
+    with pytest.raises(ValueError, match="wplc: its figure counts tokens"):
+        CatalogTask({"task": "pangu_wplc", "metadata": {"data": str(data)}})
+
+
+def test_an_own_task_of_yaml_needs_no_code(evaluate, checkpoint, tmp_path):
+    (tmp_path / "quiz.jsonl").write_text(hand_made.own_choices(), "utf-8")
+    (tmp_path / "own.yaml").write_text(OWN, "utf-8")
+    (tmp_path / "harness").mkdir()
+    (tmp_path / "harness" / "quiz.yaml").write_text(
+        f"""include: {FOLDER}/_catalog.yaml
+task: my_quiz
+dataset_kwargs: {{task: quiz, task_file: {tmp_path}/own.yaml}}
+""",
+        "utf-8",
+    )
+    found = evaluate("my_quiz", path=tmp_path / "harness", data=tmp_path)
+    words = ("--tasks", "quiz", "--task-file", str(tmp_path / "own.yaml"))
+    own = by_evaluate(checkpoint, tmp_path, tmp_path / "out", *words)["quiz", 0]
+    assert found["results"]["my_quiz"]["acc,none"] == own.figures["acc,none"]
+    assert len(found["samples"]["my_quiz"]) == 10
+
+
+def test_another_model_gets_the_whole_texts(data):
+    """Without a checkpoint of ours, nothing is known of the model's context, so nothing is left out."""
+    from pangu_alpha.integrations.lm_eval_tasks.catalog_task import CatalogTask
+
+    task = CatalogTask({"task": "pangu_fewclue_ocnli", "metadata": {"data": str(data)}})
+    (first, *_), number = task.task_docs, 0
+    contexts = task.fewshot_context(first, 3)
+    assert contexts[0].count("\n") == 2 and contexts[0].endswith(f"{PREMISES[1][number]}?对，")
+    requests = task.construct_requests(first, task.fewshot_context(first, 0))
+    assert [each.args for each in requests] == expected_texts("ocnli", 0)[0]
+
+
+def test_figures_that_are_no_means_are_of_the_whole_set():
+    """BLEU, and the assignment of CMRC2019: the harness's values are those of the metrics on all items."""
+    from pangu_alpha.evaluation.metrics import metric
+    from pangu_alpha.integrations.lm_eval_tasks import figures
+
+    given, golds = ["第一季很好看", "南宁属于广西"], [["第一季相当精彩", "很好看"], ["南宁属于广西省"]]
+    rows = [figures.of_item(["dureader"], *pair) for pair in zip(given, golds, strict=True)]
+    whole = metric("dureader").compute(predictions=given, references=golds)
+    for name, together in figures.aggregations(["dureader"], golds[0]).items():
+        assert together([row[name] for row in rows]) == pytest.approx(
+            whole[f"{name.removesuffix('_official')},official"]
+        )
+    blanks = [("p", [1.0, 1.2, 3.0], 1), ("p", [0.9, 2.0, 2.5], 0)]  # the worked value of the metric
+    assert {name: together(blanks) for name, together in figures.of_passages().items()} == {
+        "qac": 1.0,
+        "pac": 1.0,
+    }

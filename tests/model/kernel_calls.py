@@ -1,7 +1,8 @@
 """Calls every kernel of a library on arrays that are just as large as needed; prints a digest of each call.
 
 It is run in processes of its own, with other numbers of threads or with a checker of memory, and needs no
-MindSpore: `kernel_calls.py LIBRARY THREADS`.
+MindSpore: `kernel_calls.py LIBRARY THREADS [PRECISION]`. With the precision "medium" it calls the kernels
+that have products of bfloat16, otherwise all others.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import sys
+from functools import partial
 
 import numpy as np
 
@@ -25,9 +27,21 @@ AFFINE = [
     (200, 300, 2),
     (258, 1024, 1024),
 ]
+PROJECTIONS = [(1, 3, (5, 2)), (9, 40, (33, 33, 7)), (66, 600, (130, 1, 100)), (129, 70, (1030, 48))]
+FEED_FORWARD = [(1, 3, 5, 2), (9, 24, 96, 24), (65, 40, 700, 33), (130, 100, 64, 500)]
 ATTENTION = [(1, 1, 1, 1, 4), (2, 3, 16, 16, 8), (1, 2, 150, 150, 12), (2, 1, 9, 70, 1), (1, 2, 129, 129, 64)]
+LAYERS = [  # new positions, rows of the cache, slots, heads, head size, columns between the products
+    (1, 1, 1, 1, 4, 5),
+    (1, 2, 70, 2, 64, 512),
+    (3, 4, 9, 3, 5, 60),
+    (5, 5, 40, 1, 128, 200),
+    (8, 9, 33, 3, 80, 96),
+    (9, 9, 12, 2, 7, 3),
+    (16, 18, 20, 2, 16, 130),
+]
 COLUMNS = [(1, 1), (1, 3), (9, 3), (37, 100), (33, 1), (150, 1024)]
 LOSS = [(1, 5, 3), (32, 24, 50), (65, 40, 600), (9, 768, 1300)]
+EMBEDDING = [(1, 3, 1), (40, 5, 7), (100, 24, 300)]
 ELEMENTS = [1, 3, 37, 16385, 200001]
 
 
@@ -81,7 +95,7 @@ def may_attend(batch: int, queries: int, keys: int) -> np.ndarray:
     return mask.astype(np.float32)
 
 
-def affine(call: Caller):
+def affine(call: Caller, precision: str = ""):
     for rows, inputs, outputs in AFFINE:
         x, weight, bias, dy = (
             call.normal(rows, inputs),
@@ -90,11 +104,43 @@ def affine(call: Caller):
             call.normal(rows, outputs),
         )
         name = f"{rows} x {inputs} x {outputs}"
-        yield f"Linear {name}", call("Linear", [x, weight], [dy.shape])
-        yield f"Affine {name}", call("Affine", [x, weight, bias], [dy.shape])
+        yield f"Linear {name}", call(f"Linear{precision}", [x, weight], [dy.shape])
+        yield f"Affine {name}", call(f"Affine{precision}", [x, weight, bias], [dy.shape])
         yield (
             f"AffineGradient {name}",
-            call("AffineGradient", [x, weight, dy], [x.shape, weight.shape, bias.shape]),
+            call(f"AffineGradient{precision}", [x, weight, dy], [x.shape, weight.shape, bias.shape]),
+        )
+
+
+def projections(call: Caller, precision: str = ""):
+    for rows, inputs, outputs in PROJECTIONS:
+        x, count = call.normal(rows, inputs), len(outputs)
+        weights = [call.normal(each, inputs) for each in outputs]
+        biases = [call.normal(each) for each in outputs]
+        dys = [call.normal(rows, each) for each in outputs]
+        shapes = [each.shape for each in dys]
+        name = f"{rows} x {inputs} x {count}"
+        yield f"Projections {name}", call(f"Projections{precision}", [x, *weights, *biases], shapes)
+        shapes = [x.shape, *(each.shape for each in (*weights, *biases)), x.shape]
+        yield (
+            f"ProjectionsGradient {name}",
+            call(f"ProjectionsGradient{precision}", [x, *weights, *dys], shapes)[:-1],
+        )
+
+
+def feed_forward(call: Caller, precision: str = ""):
+    for rows, hidden, wide, outputs in FEED_FORWARD:
+        x, dy = call.normal(rows, hidden), call.normal(rows, outputs)
+        up, down = call.normal(wide, hidden), call.normal(outputs, wide)
+        between = [(rows, wide)] * 2
+        name = f"{rows} x {hidden} x {wide} x {outputs}"
+        given = [x, up, call.normal(wide), down, call.normal(outputs)]
+        out = call(f"FeedForward{precision}", given, [dy.shape, *between])
+        yield f"FeedForward {name}", out
+        shapes = [x.shape, up.shape, (wide,), down.shape, (outputs,), between[0]]
+        yield (
+            f"FeedForwardGradient {name}",
+            call(f"FeedForwardGradient{precision}", [x, up, down, *out[1:], dy], shapes),
         )
 
 
@@ -112,6 +158,9 @@ def layer_norm(call: Caller):
             "LayerNormGradient", [x, gamma, out[1], out[2], dy], [x.shape, gamma.shape, gamma.shape]
         )
         yield f"LayerNormGradient {rows} x {columns}", gradients
+        given = [x, gamma, *out[1:], dy, call.normal(rows, columns)]
+        gradients = call("LayerNormGradient", given, [x.shape, gamma.shape, gamma.shape])
+        yield f"LayerNormGradient of a branch {rows} x {columns}", gradients
 
 
 def pointwise(call: Caller):
@@ -123,6 +172,9 @@ def pointwise(call: Caller):
         x, threshold = call.normal(rows, columns), call.scalar(-(2**30), np.int32)
         given = [x, call.words(1, rows), call.words(columns), threshold, call.scalar(4 / 3)]
         yield f"Dropout {rows} x {columns}", call("Dropout", given, [x.shape])
+        for more in ([], given[1:]):
+            name = f"Residual {rows} x {columns}{' with dropout' if more else ''}"
+            yield name, call("Residual", [x, call.normal(rows, columns), *more], [x.shape])
 
 
 def attention(call: Caller):
@@ -164,18 +216,59 @@ def store(call: Caller):
         yield f"CopyInCache {slots} x {hidden}", [cache, *done]
 
 
-def cross_entropy(call: Caller):
+def layer_arguments(call: Caller, shape, asks_itself: bool = True) -> list[np.ndarray]:
+    """Inputs of CachedLayer: places are some rows in disorder, with ranges of all lengths."""
+    rows, cached, slots, heads, size, wide = shape
+    hidden = heads * size
+    at = np.zeros((rows, 3), np.int32)
+    at[:, 0] = call.random.permutation(cached)[:rows]
+    at[:, 1] = slots - 1 - np.arange(rows) % slots
+    at[:, 2] = at[:, 1] // (1 + np.arange(rows) % 3)
+    given = [
+        call.normal(cached, slots, hidden),
+        call.normal(cached, slots, hidden),
+        call.normal(rows, hidden),
+    ]
+    given += [call.array(at), call.array(np.zeros(heads, np.int32)), call.scalar(1e-5)]
+    given += [call.normal(hidden) for _ in range(4)]
+    for outputs, inputs in [(hidden, hidden)] * 4 + [(wide, hidden), (hidden, wide)]:
+        given += [call.array(call.normal(outputs, inputs) / np.float32(inputs**0.5)), call.normal(outputs)]
+    return given if asks_itself else [*given, call.normal(rows, hidden)]
+
+
+def layer(call: Caller):
+    for shape in LAYERS:
+        for asks_itself in (True, False):
+            given = layer_arguments(call, shape, asks_itself)
+            done = call("CachedLayer", given, [given[2].shape])
+            yield f"CachedLayer {shape}{' that asks itself' * asks_itself}", [*given[:2], *done]
+    for rows in range(1, 9):
+        x, weight, bias = call.normal(rows, 70), call.normal(37, 70), call.normal(37)
+        yield f"Affine of {rows}", call("Affine", [x, weight, bias], [(rows, 37)])
+
+
+def cross_entropy(call: Caller, precision: str = ""):
     for rows, hidden, words in LOSS:
         x, table = call.normal(rows, hidden), call.normal(words, hidden)
         labels = call.array(call.random.integers(0, words, rows).astype(np.int32))
         labels[0], labels[-1] = words - 1, 0
-        out = call("CrossEntropy", [x, table, labels], [(rows,), (rows, words)])
+        out = call(f"CrossEntropy{precision}", [x, table, labels], [(rows,), (rows, words)])
         name = f"{rows} x {hidden} x {words}"
         yield f"CrossEntropy {name}", out
         given = [x, table, labels, out[1], call.normal(rows)]
         yield (
             f"CrossEntropyGradient {rows} x {hidden} x {words}",
-            call("CrossEntropyGradient", given, [x.shape, table.shape]),
+            call(f"CrossEntropyGradient{precision}", given, [x.shape, table.shape]),
+        )
+
+
+def embedding(call: Caller):
+    for places, columns, words in EMBEDDING:
+        ids = call.array(call.random.integers(0, words, (1, places)).astype(np.int32))
+        given = [ids, call.normal(places, columns), call.normal(words, columns)]
+        yield (
+            f"EmbeddingGradient {places} x {columns} x {words}",
+            call("EmbeddingGradient", given, [given[2].shape]),
         )
 
 
@@ -188,14 +281,18 @@ def update(call: Caller):
         yield f"AdamW {count}", [*state, *done]
 
 
-KERNELS = (affine, layer_norm, pointwise, attention, store, cross_entropy, update)
+OF_EACH_PRECISION = (affine, projections, feed_forward, cross_entropy)
+KERNELS = {
+    "highest": [*OF_EACH_PRECISION, layer_norm, pointwise, attention, store, embedding, layer, update],
+    "medium": [partial(each, precision="Medium") for each in OF_EACH_PRECISION],
+}
 
 
-def main(library: str, threads: str) -> None:
+def main(library: str, threads: str, precision: str = "highest") -> None:
     ctypes.CDLL(library).pangu_use_threads(int(threads))
     for offset in OFFSETS:
         call = Caller(library, offset)
-        for kernel in KERNELS:
+        for kernel in KERNELS[precision]:
             for name, outputs in kernel(call):
                 assert all(np.isfinite(each).all() for each in outputs), name
                 digest = hashlib.sha256(b"".join(each.tobytes() for each in outputs)).hexdigest()

@@ -291,10 +291,10 @@ def test_adamw_that_is_not_applied_changes_no_bit(native, bad):
     assert [each.asnumpy().tobytes() for each in cell.state] == before
 
 
-def call_all(path, threads=2, **variables):
+def call_all(path, threads=2, precision="highest", **variables):
     """What kernel_calls.py prints in a process of its own."""
     done = subprocess.run(
-        [sys.executable, str(CALLS), str(path), str(threads)],
+        [sys.executable, str(CALLS), str(path), str(threads), precision],
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
@@ -304,9 +304,16 @@ def call_all(path, threads=2, **variables):
     return done.stdout.splitlines()
 
 
-def test_the_number_of_threads_changes_no_bit(native):
-    first, *others = (call_all(native, threads) for threads in (1, 2, 3, 8))
-    assert len(first) > 100 and len(set(first)) == len(first)
+def needs_bfloat16(precision):
+    if precision == "medium" and (problem := library_module.missing_bfloat16()):
+        pytest.skip(problem)
+
+
+@pytest.mark.parametrize("precision, calls", [("highest", 100), ("medium", 70)])
+def test_the_number_of_threads_changes_no_bit(native, precision, calls):
+    needs_bfloat16(precision)
+    first, *others = (call_all(native, threads, precision) for threads in (1, 2, 3, 8))
+    assert len(first) > calls and len(set(first)) == len(first)
     for other in others:
         assert other == first
 
@@ -342,7 +349,9 @@ def test_products_of_any_vectors(narrower, lanes, shape):
 
 
 @pytest.mark.slow
-def test_no_kernel_touches_memory_that_is_not_its_own(native, tmp_path):
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+def test_no_kernel_touches_memory_that_is_not_its_own(native, tmp_path, precision):
+    needs_bfloat16(precision)
     compiler = os.environ.get("CXX") or "g++"
     checker = subprocess.run(
         [compiler, "-print-file-name=libasan.so"], capture_output=True, text=True
@@ -351,8 +360,8 @@ def test_no_kernel_touches_memory_that_is_not_its_own(native, tmp_path):
         pytest.skip("this compiler has no address sanitizer")
     path = build(tmp_path, ("-fsanitize=address", "-g"))
     given = {"LD_PRELOAD": checker, "ASAN_OPTIONS": "detect_leaks=0"}
-    assert [line.split(":")[0] for line in call_all(path, **given)] == [
-        line.split(":")[0] for line in call_all(native)
+    assert [line.split(":")[0] for line in call_all(path, precision=precision, **given)] == [
+        line.split(":")[0] for line in call_all(native, precision=precision)
     ]
 
 

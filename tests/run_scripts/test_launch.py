@@ -81,7 +81,8 @@ def test_a_compiled_graph_is_only_for_its_own_config(config, capsys):
 
     assert folder() == folder("run.output=elsewhere", "run.steps=9")
     others = ("optim.clip_norm=0.5", "model.dropout=0.2", "run.batch_size=4", "parallel.micro_batches=3",
-              "run.chip=910A", "run.chip=910B", "run.attention_dropout=device")  # fmt: skip
+              "run.chip=910A", "run.chip=910B", "run.attention_dropout=device",
+              "run.float32_matmul_precision=medium")  # fmt: skip
     assert len({folder(), *map(folder, others)}) == 1 + len(others)
     assert folder() == folder("run.seed=2")  # keys of masks are an input of the graph
     seeds = [folder("run.attention_dropout=device", f"run.seed={seed}") for seed in (1, 2)]

@@ -127,7 +127,7 @@ def test_vocabularies_know_whether_ids_can_be_decoded_one_by_one(tmp_path):
     from pangu_alpha.text.vocabulary import _USER_DEFINED, train_vocabulary
 
     texts = ["天下大势分久必合合久必分" * 3, "周末七国分争并入于秦" * 3]
-    assert train_vocabulary(texts, tmp_path / "own.model", 40).additive
+    assert train_vocabulary(texts, tmp_path / "own.model", 28).additive
     with open(tmp_path / "bytes.model", "wb") as file:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(texts),

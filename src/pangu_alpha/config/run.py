@@ -13,6 +13,7 @@ from pangu_alpha.config.model_families import FAMILIES
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.config.option import REQUIRED, option
 from pangu_alpha.config.parallel import ParallelPlan, misfits, unpartitionable
+from pangu_alpha.config.precision import KEY, ONLY_CPU, MatmulPrecision
 from pangu_alpha.config.schema import (
     ConfigError,
     PathText,
@@ -156,11 +157,18 @@ class RunConfig:
         "third of the bytes and cannot repeat its masks",
         see="training.md#dropout",
     )
+    float32_matmul_precision: MatmulPrecision = option(
+        "highest",
+        "factors of the float32 matrix products on a CPU, by the names of "
+        "`torch.set_float32_matmul_precision`: `highest` leaves them as they are, `medium` rounds those of "
+        "linear layers, logits and their gradients to bfloat16, which needs a processor with AVX512-BF16",
+        see="kernels.md#can-products-be-computed-in-bfloat16",
+    )
     tensorboard: bool = option(True, "write TensorBoard events beside metrics.jsonl")
     peak_tflops: float | None = option(
         None,
-        "peak of one device, for the model FLOPs utilisation (MFU); null measures a matrix product on CPU "
-        "and reports no MFU on Ascend",
+        "peak of one device, for the model FLOPs utilisation (MFU); null measures a matrix product on CPU, "
+        "of the run's own precision, and reports no MFU on Ascend",
         unit="10^12 operations/s",
     )
     tasks: TasksConfig | None = option(
@@ -218,9 +226,22 @@ class TrainConfig:
                     "run.attention_dropout: 'device' draws another mask where parallel.recompute computes "
                     "again; leave recompute out, or say positional"
                 )
+            if self.run.float32_matmul_precision != "highest":
+                yield from _no_medium(self.run.device, self.model.compute_dtype if known else "auto")
             samples = self.run.steps * self.run.batch_size * plan.dp * plan.micro_batches
             if samples >= 2**63:
                 yield f"run.steps: these would read {samples:,} samples, which are counted up to 2^63 - 1"
+
+
+def _no_medium(device: str, compute_dtype: str) -> Iterator[str]:
+    """Yields why products cannot have medium precision, as far as the configuration shows it."""
+    if device == "Ascend":
+        yield ONLY_CPU
+    elif compute_dtype not in ("auto", "float32"):
+        yield (
+            f"{KEY}: 'medium' is about float32 products, but model.compute_dtype is {compute_dtype}; leave "
+            "one of the two out"
+        )
 
 
 def load_train_config(
@@ -280,6 +301,8 @@ def unrunnable(config: TrainConfig, partitioned: bool) -> Iterator[str]:
             )
         return
     yield from (f"parallel.{problem}" for problem in unpartitionable(config.parallel))
+    if config.run.float32_matmul_precision != "highest":
+        yield ONLY_CPU
     if config.data.validation:
         yield (
             "data.validation: a run that MindSpore partitions has no validation; leave it out "

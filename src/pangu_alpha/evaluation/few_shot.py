@@ -7,10 +7,14 @@ that the network reads them once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from pangu_alpha.evaluation.tasks.item import Item, rank
+
+_SENTENCE = re.compile("[^。！？?]+[。！？?]?")  # as the released script of CMRC2018 divides a passage
 
 
 class ShotChooser:
@@ -61,6 +65,14 @@ class ShotChooser:
     @staticmethod
     def _allowed(queue: list[Item], item: Item) -> Iterator[Item]:
         return (example for example in queue if not alike(example, item))
+
+
+def with_answer_sentence(example: Item) -> Item | None:
+    """The example with only that sentence of its passage that holds the answer; None if no sentence does."""
+    answer = example.references[0]
+    sentences = _SENTENCE.findall(example.fields["passage"])
+    found = next((sentence for sentence in sentences if answer in sentence), None)
+    return None if found is None else replace(example, fields={**example.fields, "passage": found})
 
 
 def alike(example: Item, item: Item) -> bool:

@@ -28,8 +28,8 @@ class Decoder:
     """A model with a cache of B rows that are stepped together, and P pinned rows that are never stepped.
 
     Each row has one slot more than the context, the spill slot: padding and rows that are not active are
-    computed too, and write there. So no call changes what belongs to a row that it is not for. On a CPU, what
-    a row gives does not depend on what other rows hold or do, bit for bit.
+    computed too, and write there. So no call changes what belongs to a row that it is not for, and what a row
+    gives does not depend on what other rows hold or do, bit for bit.
 
     Args:
         model: Gets caches of all slots in every attention, which `close` removes. Its weights must not change
@@ -65,7 +65,7 @@ class Decoder:
         slots = self.context + 1
         # The kernel of attention takes a call with as many keys as queries for one without a cache.
         slots += slots in (SHORT, CHUNK)
-        self.caches = Caches(model, rows + pinned, slots, "decoder")
+        self.caches = Caches(model, rows + pinned, slots, "decoder", rows)
         self.caches.attach()
         self.cells: dict[str, nn.Cell] = {
             "feed": Feed(model, slots),
@@ -106,8 +106,9 @@ class Decoder:
         Args:
             row: Any row, pinned ones included.
             ids: 1 to 64 of them, which do not cross a multiple of 64 slots.
-            start: A multiple of 64 up to the row's length, or that length. On a CPU, the chunks in which a
-                text is fed change no bit of what it gives.
+            start: Any slot up to the row's length. With the kernels in C++, the parts in which a text is fed
+                change no bit of what it gives; with other operators those may that end within the first 16
+                slots of a chunk, because a smaller graph computes them.
 
         Returns:
             float32 [V], logits after the last id.
@@ -180,7 +181,7 @@ class Decoder:
         return self._run("feed", f"feed {size}", every[0], every[1], every[2], places, last, self._table)
 
     def _step(self, ids: np.ndarray, slots: np.ndarray, starts: np.ndarray) -> Tensor:
-        places = places_of(slots, self.model.config.num_heads)
+        places = self.caches.places(slots, starts)
         return self._run("step", "step", ids, slots, starts, places, self._table)
 
     def _lines(self, hidden: Tensor) -> Tensor:

@@ -9,12 +9,13 @@ from mindspore import Tensor, nn, ops
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.model.attention import Attention
+from pangu_alpha.model.fused_block import FusedBlock
 from pangu_alpha.model.initialization import initialize
 from pangu_alpha.model.layers import Embedding, FeedForward, LayerNorm, Logits
 from pangu_alpha.model.operators import Operators, operators_for
 
 
-class Block(nn.Cell):
+class Block(FusedBlock, nn.Cell):
     """Pre-norm transformer layer. The query layer takes `query` as its queries instead of its own input.
 
     Args:
@@ -34,8 +35,11 @@ class Block(nn.Cell):
         self.feed_forward = FeedForward(config, operators)
         self.feed_forward_dropout = operators.dropout(config.dropout, 3 * index + 3)
         self.add = ops.Add()
+        self.fused = operators.fused_block and operators.fused_block(config, index)
 
     def construct(self, x, mask, query=None, dropout_rows=None, places=None):
+        if self.fused is not None:
+            return self.by_kernels(x, mask, query, dropout_rows, places)
         normed = self.attention_norm(x)
         if self.asks_itself:
             query = normed
@@ -57,10 +61,11 @@ class PanguAlpha(nn.Cell):
     Inputs:
         - **input_ids** (Tensor) - int32 [B, S].
         - **position_ids** (Tensor) - int32 [B, S], restarting at 0 with each document.
-        - **attention_mask** (Tensor) - [B, S, C], 1 = may attend.
+        - **attention_mask** (Tensor) - [B, S, C], 1 = may attend; None if `places` are [B, 3].
         - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row, new in every step
           (training.schedule.dropout_rows); None: no dropout.
-        - **places** (Tensor) - int32 [B, N, S, 3], where keys and values go in the cache; None: no cache.
+        - **places** (Tensor) - int32 [B, N, S, 3], where keys and values go in the cache, or [B, 3] for whole
+          blocks; None: no cache.
 
     Outputs:
         Tensor [B, S, V], logits in the compute type.
@@ -89,8 +94,13 @@ class PanguAlpha(nn.Cell):
 
     def hidden_states(self, input_ids, position_ids, attention_mask, dropout_rows=None, places=None):
         """Everything before the logits: [T, H] in the compute type. See `construct` for the arguments."""
-        mask = self.mask(attention_mask)
-        x = self.add(self.word_embedding(input_ids), self.position_embedding(position_ids))
+        words = self.word_embedding(input_ids)
+        return self.states_of_words(words, position_ids, attention_mask, dropout_rows, places)
+
+    def states_of_words(self, words, position_ids, attention_mask, dropout_rows=None, places=None):
+        """As hidden_states, of the words' embeddings [T, H]."""
+        mask = None if attention_mask is None else self.mask(attention_mask)
+        x = self.add(words, self.position_embedding(position_ids))
         x = self.cast(self.embedding_dropout(x, dropout_rows), self.compute_dtype)
         for block in self.blocks:
             x = block(x, mask, None, dropout_rows, places)

@@ -112,17 +112,19 @@ class _Window:
     def __init__(self, tokenizer: Decodes) -> None:
         self._decode = tokenizer.decode
         self._context: list[int] = []
+        self._before = ""  # its text
         self._window: list[int] = []
         self._given = 0  # characters of the window
         self._tail = ""  # of characters that are incomplete
 
     def __call__(self, token: int) -> str:
         self._window.append(token)
-        text = self._decode([*self._context, *self._window])[len(self._decode(self._context)) :]
+        text = self._decode([*self._context, *self._window])[len(self._before) :]
         whole = text.rstrip(_REPLACEMENT) if len(self._window) <= _LONGEST_CHARACTER else text
         new, self._given, self._tail = whole[self._given :], len(whole), text[len(whole) :]
         if not self._tail:
             self._context, self._window, self._given = self._window, [], 0
+            self._before = self._decode(self._context)
         return new
 
     def rest(self) -> str:

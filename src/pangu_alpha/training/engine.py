@@ -52,7 +52,10 @@ class Engine:
         self.world = world or World()
         self.objective = objective_of(config)
         stream = dropout_stream(config, self.world.rank)
-        operators = operators_for(config.model, chip=config.run.chip, device_dropout=stream)
+        precision = config.run.float32_matmul_precision
+        operators = operators_for(
+            config.model, chip=config.run.chip, device_dropout=stream, precision=precision
+        )
         self.model = self.objective.network(operators)
         self.compute_dtype = operators.compute_dtype
         self._shapes = parameter_shapes(config.model)

@@ -152,7 +152,7 @@ class Trainer:
         self.hooks: Sequence[Hook] = ()
         self._more_hooks = hooks
         self._rows_checked = False
-        self._peak = peak_flops(run.peak_tflops, device, self.world.size)
+        self._peak = peak_flops(run.peak_tflops, device, self.world.size, run.float32_matmul_precision)
         # Under a launcher, a second SIGTERM may be the first one again, sent to the whole job, so it must not
         # end the process at once; the launcher itself insists if necessary.
         self._signals = Signals(stop_at_once if launcher_of_this_process() is None else None)

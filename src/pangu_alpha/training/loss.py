@@ -27,12 +27,17 @@ class TokenLoss(nn.Cell):
         super().__init__(auto_prefix=False)
         self.model = model
         self.mask = DocumentMask()
+        self.embed = model.operators.shared_embedding and model.operators.shared_embedding()
         self.cross_entropy = model.operators.cross_entropy(model.config.vocab_size)
 
     def construct(self, input_ids, labels, position_ids, document_ids, dropout_rows=None):
         mask = self.mask(document_ids)
-        hidden = self.model.hidden_states(input_ids, position_ids, mask, dropout_rows)
         table = self.model.word_embedding.table
+        if self.embed is None:
+            hidden = self.model.hidden_states(input_ids, position_ids, mask, dropout_rows)
+        else:
+            words, table = self.embed(table, input_ids)
+            hidden = self.model.states_of_words(words, position_ids, mask, dropout_rows)
         return self.cross_entropy(hidden, table, labels.reshape((-1,))).reshape(labels.shape)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -174,9 +175,28 @@ def test_a_folder_of_another_network_or_of_other_settings_is_refused(eval_data, 
         OtherRunError, match="ocnli_paper_0shot_seed0 with scoring 'exact', which is 'sum' now"
     ):
         hold_run(tmp_path, ABOUT, plans_of(eval_data, ["ocnli"], scoring="sum"))
+    other = [replace(plan, template=replace(plan.template, separator="\n\n")) for plan in plans]
+    with pytest.raises(OtherRunError, match=r"with separator '\\n', which is '\\n\\n' now"):
+        hold_run(tmp_path, ABOUT, other)
     (tmp_path / "run.json").write_text("[]")
     with pytest.raises(OtherRunError, match="is no file of an evaluation"):
         hold_run(tmp_path, ABOUT, plans)
+
+
+def test_examples_and_seeds_may_be_added_later(eval_data, tmp_path):
+    """The files of examples belong to the plans that show them, each seed's to its own."""
+    for shots, seeds in (((0,), (0,)), ((0, 2), (0,)), ((0, 2), (0, 1))):
+        plans = plans_of(eval_data, ["fewclue_ocnli"], shots, seeds)
+        hold_run(tmp_path, ABOUT, plans)
+    digests = {(plan.shots, plan.seed): plan.digest for plan in plans}
+    assert digests[0, 0] == digests[0, 1] and len({*digests.values()}) == 3
+    shutil.copytree(eval_data / "fewclue/ocnli", tmp_path / "other/ocnli")
+    file = tmp_path / "other/ocnli/train_1.json"
+    file.write_text(file.read_text("utf-8").replace("新车", "旧车"), "utf-8")
+    changed = plans_of(tmp_path / "other", ["fewclue_ocnli"], (0, 2), (0, 1))
+    hold_run(tmp_path, ABOUT, [plan for plan in changed if (plan.shots, plan.seed) != (2, 1)])
+    with pytest.raises(OtherRunError, match="ocnli_paper_2shot_seed1 with data"):
+        hold_run(tmp_path, ABOUT, changed)
 
 
 def test_results_say_what_was_counted(eval_data, tmp_path):

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import replace
 
+import hand_made
 import numpy as np
 import pytest
 from oracles import Network, Reader, plans_of
 
 from pangu_alpha.evaluation.running.answers import extract
+from pangu_alpha.evaluation.running.candidates import choose_candidates, pick
 from pangu_alpha.evaluation.running.plan import check_lengths
-from pangu_alpha.evaluation.running.prompts import choose_candidates, pick
+from pangu_alpha.evaluation.running.prompts import most_ids
 from pangu_alpha.evaluation.tasks.catalog import load_tasks
 from pangu_alpha.evaluation.tasks.item import Item, TaskFilesError
+from pangu_alpha.text.vocabulary import train_vocabulary
 
 TASKS = load_tasks()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """A small vocabulary that knows the letters of U+FDFA, each as a piece of its own."""
+    letters = [*dict.fromkeys(unicodedata.normalize("NFKC", "\ufdfa").replace(" ", ""))]
+    texts = [*hand_made.TEXTS, *letters] * 8
+    return train_vocabulary(texts, tmp_path_factory.mktemp("v") / "vocab.model", 116)
 
 
 def prompts(data, name, context=4096, shots=0, seed=0, template=None):
@@ -107,6 +119,43 @@ def test_the_longest_candidate_decides_whether_a_text_fits(eval_data):
     assert plan.maker(Wide(size + 2)).make(item).cut > 0
 
 
+@pytest.mark.parametrize("longer", ["\ufdfa", "㌀", "㈱", "ﷻ", " ", "\n", "𠀀", "e\u0301", "\ud800"])
+def test_no_character_has_more_ids_than_the_bound(longer, tokenizer):
+    """NFKC makes 18 characters of U+FDFA, so that no fixed number of ids a character is a bound."""
+    for text in (longer, longer * 50, f"桥{longer}" * 20):
+        assert len(tokenizer.encode(text)) <= most_ids(text)
+    if longer == "\ufdfa":
+        assert len(tokenizer.encode(longer * 50)) > 4 * 50
+
+
+def test_a_text_of_long_characters_is_cut_to_the_context(eval_data, tokenizer):
+    (plan,) = plans_of(eval_data, ["tnews"])
+    reader = Reader(64)
+    reader.tokenizer = tokenizer
+    item = replace(plan.data.items[0], fields={"passage": "\ufdfa" * 12})
+    prompt = plan.maker(reader).make(item)
+    assert prompt.cut > 0
+    assert max(len(tokenizer.encode(head + tail)) for head, tail in prompt.texts) <= 64
+
+
+def test_examples_may_show_only_the_sentence_with_their_answer(eval_data):
+    plan, made = prompts(eval_data, "cmrc2018", shots=5, template="dynamic")
+    blocks = made[0].texts[0][0].split("阅读文章：")[1:]
+    assert len(blocks) == 6 and blocks[-1].startswith("该桥建于1950年，全长000米。银行今天下调了利率。")
+    for block, name in zip(blocks, made[0].shots, strict=False):
+        place, what = name[1], name[-1]
+        answer = f"{place}00米" if what == "1" else f"19{50 + int(place)}年"
+        assert block.startswith(f"试：该桥建于19{50 + int(place)}年，全长{place}00米。\n问：")
+        assert block.endswith(f"答：{answer}\n")
+    assert plan.task.paper_shots == 5
+    long = [replace(each, fields={**each.fields, "passage": "很" * 80 + each.fields["passage"]})
+            for each in plan.data.shots[0]]  # fmt: skip
+    far = [replace(each, references=("别处",)) for each in plan.data.shots[0]]
+    for examples in (long, far):
+        shown = replace(plan, data=replace(plan.data, shots=(tuple(examples),)))
+        assert shown.maker(Reader()).make(plan.data.items[0]).shots == ()
+
+
 def test_four_candidates_of_a_seed(eval_data):
     places, labels = [], []
     for seed in range(40):
@@ -150,8 +199,11 @@ def test_shuffled_candidates_give_shuffled_scores(eval_data):
     ("name", "template", "text", "reference", "answer"),
     [
         ("cmrc2018", "paper", " 1957年 ", "1957年", "1957年"),
-        ("cft", "paper", "“啄木鸟”每天", "啄木鸟", "啄木鸟"),
-        ("cft", "paper", "大苹果", "苹果", "大苹"),
+        # The whole text: the metric drops punctuation and looks at its beginning. Cut to the length of the
+        # right word, as it was before, "equal" would be the same as "word", and would tell the length.
+        ("cft", "paper", "“啄木鸟”每天", "啄木鸟", "“啄木鸟”每天"),
+        ("cft", "paper", "苹果树", "苹果", "苹果树"),
+        ("cmrc2017", "paper", "老虎。他说", "老虎", "老虎。他说"),
         ("cft", "released", "老虎。他说", "老虎", "老虎"),
         ("cmrc2017", "paper", "", "老虎", ""),
     ],

@@ -69,6 +69,18 @@ def test_a_task_like_another_says_only_what_differs(tmp_path):
             "prefix: Single '{' encountered in format string",
         ),
         ("mine: {like: tnews, metrics: [acuracy]}", "metrics: 'acuracy' is not known"),
+        (
+            "mine: {like: cft, templates: {paper: {extract: word}}}",
+            "templates.paper.extract",
+        ),
+        (
+            "mine: {like: webqa, templates: {paper: {examples: answer_sentence}}}",
+            "examples: answer_sentence needs the field {passage}",
+        ),
+        (
+            "mine: {like: c3, templates: {opencompass: {examples: answer_sentence}}}",
+            "templates.opencompass.examples: answer_sentence is only for generated answers",
+        ),
     ],
 )
 def test_task_files_that_are_wrong_are_refused(text, said, tmp_path):

@@ -103,6 +103,49 @@ def test_labels_named_by_the_files(eval_data):
     assert len(items("fewclue_csldcp", eval_data)[0].choices) == 5
 
 
+@pytest.mark.parametrize(
+    ("name", "folder", "file"),
+    [("iflytek_all", "clue/iflytek_public", "dev.json"),
+     ("fewclue_iflytek_all", "fewclue/iflytek", "test_public.json"),
+     ("fewclue_csldcp", "fewclue/csldcp", "test_public.json")],
+)  # fmt: skip
+def test_candidates_are_all_labels_of_the_set_and_not_only_those_of_the_evaluated_file(
+    name, folder, file, eval_data, tmp_path
+):
+    shutil.copytree(eval_data / folder, tmp_path / folder)
+    path = tmp_path / folder / file
+    path.write_text("".join(path.read_text("utf-8").splitlines(keepends=True)[:3]), "utf-8")
+    found, before = items(name, tmp_path), items(name, eval_data)
+    assert len(found) == 3 and all(item.choices == before[0].choices for item in found)
+    assert [item.target for item in found] == [item.target for item in before[:3]]
+    with_shots = load_sets([TASKS[name]], tmp_path, [2])[0]
+    assert with_shots.items == found
+    assert all(example.choices == before[0].choices for example in with_shots.examples(2))
+
+
+def test_a_file_of_labels_names_those_that_no_row_has(eval_data, tmp_path):
+    shutil.copytree(eval_data / "clue/iflytek_public", tmp_path / "iflytek")
+    labels = tmp_path / "iflytek" / "labels.json"
+    alone = load_sets([TASKS["iflytek_all"]], tmp_path)[0]
+    labels.write_text(
+        '{"label": "118", "label_des": "其他"}\n{"label": "8", "label_des": "公共交通"}\n', "utf-8"
+    )
+    both = load_sets([TASKS["iflytek_all"]], tmp_path)[0]
+    names = [choice["label"] for choice in both.items[0].choices]
+    assert names == [*hand_made.APPS.values(), "其他"] and both.items[0].gold == 0
+    assert both.digest != alone.digest  # other candidates, other results
+    labels.write_text('{"label": "118"}\n{"label": "8", "label_des": "交通"}\n', "utf-8")
+    with pytest.raises(TaskFilesError) as error:
+        load_sets([TASKS["iflytek_all"]], tmp_path)
+    assert "2 problems" in str(error.value) and "labels.json, line 1: no key 'label_des'" in str(error.value)
+    assert "labels.json, line 2: label 8 is '交通' here, and '公共交通' before" in str(error.value)
+
+
+def test_a_zip_that_is_not_unpacked_is_named(tmp_path):
+    with pytest.raises(TaskFilesError, match="no file of task cft: .*, in cft.zip, which has to be unpacked"):
+        load_sets([TASKS["cft"]], tmp_path)
+
+
 def test_faults_of_published_files_are_left_out_with_a_note(eval_data, caplog):
     with caplog.at_level(logging.WARNING):
         (found,) = load_sets([TASKS["cmrc2018"]], eval_data, [0])

@@ -60,7 +60,8 @@ SCORING = {
     "csl": "released_csl",
 }
 SHOTS = {
-    "dureader": 6, "webqa": 8, "pd": 3, "cft": 3, "cmrc2017": 3, "chid": 3, "cmrc2019": 2, "cmnli": 12,
+    "cmrc2018": 5, "drcd": 5, "dureader": 6, "webqa": 8, "pd": 3, "cft": 3, "cmrc2017": 3, "chid": 3,
+    "cmrc2019": 2, "cmnli": 12,
     "ocnli": 6, "tnews": 6, "iflytek": 3, "afqmc": 4, "csl": 10, "cluewsc2020": 14, "c3": 3,
 }  # fmt: skip
 
@@ -87,7 +88,18 @@ def test_what_else_the_released_code_does():
     assert TASKS["ocnli"].templates["figure10"].prefix == "{first}，{label}?"
     webqa = TASKS["webqa"].templates["released"]
     assert webqa.stop == ("\n问",) and webqa.max_new_tokens == 50
-    assert TASKS["cmrc2018"].templates["released"].sampling["top_p"] == 0.9
+    # a nucleus of p * T of the undivided probabilities: what dividing probabilities by T comes to
+    nuclei = {
+        "cmrc2018": 0.9 * 0.8,
+        "drcd": 0.9 * 0.8,
+        "dureader": 0.9 * 0.7,
+        "cft": 0.1 * 0.9,
+        "pd": 0.1 * 0.9,
+    }
+    for name, nucleus in nuclei.items():
+        assert TASKS[name].templates["released"].sampling == {
+            "top_p": pytest.approx(nucleus), "temperature": 1.0,
+        }  # fmt: skip
     assert TASKS["cft"].templates["released"].extract == "gold_length"
     assert TASKS["cmrc2017"].templates["released"].max_new_tokens == 4
 

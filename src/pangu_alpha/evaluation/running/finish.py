@@ -57,7 +57,7 @@ def result_of(plan: Plan, lines: Sequence[dict[str, Any]]) -> tuple[TaskResult, 
         raise ValueError(
             f"{plan.title}: {len(lines)} of {len(plan.data.items)} items are computed; run it again"
         )
-    rows = passages_of(lines) if "cmrc2019" in task.metrics else lines
+    rows = passages_of(lines) if task.fills_passages else lines
     figures = [
         figure
         for name in task.metrics
@@ -66,7 +66,7 @@ def result_of(plan: Plan, lines: Sequence[dict[str, Any]]) -> tuple[TaskResult, 
             references=[_reference(plan, row) for row in rows],
         )
     ]
-    groups = [_digest(row["group"]) if row["group"] else f"item {row['number']}" for row in rows]
+    groups = [_short(row["group"]) if row["group"] else f"item {row['number']}" for row in rows]
     compared = task.family == "choice"
     result = TaskResult(
         task=task.name,
@@ -83,7 +83,7 @@ def result_of(plan: Plan, lines: Sequence[dict[str, Any]]) -> tuple[TaskResult, 
         majority=_majority(plan, lines) if compared and plan.task.ways is None else None,
         published=published(task.name, plan.shots),
         counts=_counts(lines),
-        fingerprint=plan.data.digest,
+        fingerprint=plan.digest,
     )
     return result, _samples(rows, groups, figures)
 
@@ -158,5 +158,6 @@ def _answers(row: dict[str, Any]) -> list[Any]:
     return [(-nats, greedy) for nats, greedy in zip(row["nats"], row["greedy"], strict=True)]
 
 
-def _digest(text: str) -> str:
+def _short(text: str) -> str:
+    """A name for a passage that is itself the name of its group."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

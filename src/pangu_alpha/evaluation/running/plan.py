@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 from pangu_alpha.config.generate import SamplingConfig
 from pangu_alpha.config.schema import build
-from pangu_alpha.evaluation.few_shot import ShotChooser
+from pangu_alpha.evaluation.few_shot import ShotChooser, with_answer_sentence
 from pangu_alpha.evaluation.running.network import Reader
 from pangu_alpha.evaluation.running.prompts import Prompt, PromptMaker, TooLongError
 from pangu_alpha.evaluation.tasks.catalog import choose_template
@@ -17,10 +18,12 @@ from pangu_alpha.evaluation.tasks.item import Item, Problems
 from pangu_alpha.evaluation.tasks.loading import EvaluationSet
 from pangu_alpha.evaluation.tasks.task import EvaluationTask, Template
 from pangu_alpha.files.shown import quoted
+from pangu_alpha.files.writing import json_text
 
 # Texts that are computed before their samples are written: enough for full batches of every length.
 _PAIRS = 256
 _PROMPTS = 32
+_SHORT_EXAMPLE = 80  # characters; of the released script of CMRC2018
 PAPER_SHOTS = "K"  # stands for the number of examples in the paper's few-shot column
 
 
@@ -70,12 +73,23 @@ class Plan:
         values: dict[str, Any] = {"top_p": 1.0, "temperature": 1.0, **drawn, **whole, "seed": self.seed}
         return build(SamplingConfig, values)
 
+    @property
+    def digest(self) -> str:
+        """sha256 of the files that it reads, in hexadecimal."""
+        return self.data.digest_of(self.shots, self.seed)
+
     def maker(self, reader: Reader) -> PromptMaker:
         """What makes the prompts of its items."""
-        chooser = ShotChooser(
-            self.task.name, self.data.examples(self.seed), self.shots, self.seed, self.per_item
-        )
+        chooser = ShotChooser(self.task.name, self._examples(), self.shots, self.seed, self.per_item)
         return PromptMaker(self.task, self.template, self.scoring, reader, chooser, self.seed)
+
+    def _examples(self) -> Sequence[Item]:
+        """The examples that may be shown, as they are shown."""
+        examples = self.data.examples(self.seed)
+        if self.template.examples == "whole":
+            return examples
+        short = [each for example in examples if (each := with_answer_sentence(example)) is not None]
+        return [each for each in short if len(self.template.solved_item(each)) < _SHORT_EXAMPLE]
 
     def chunks(self) -> Iterator[tuple[int, Sequence[Item]]]:
         """Yields (index of the first item, items) that are computed together.
@@ -94,11 +108,10 @@ class Plan:
         """What its results depend on besides the network, as plain values."""
         return {
             "task": self.task.name,
-            "data": self.data.digest,
+            "data": self.digest,
             "items": len(self.data.items),
             "template": self.template_name,
-            "prefix": self.template.prefix,
-            "scored": self.template.scored,
+            **json.loads(json_text(asdict(self.template))),  # as run.json gives it back: lists for tuples
             "scoring": self.scoring,
             "ways": self.task.ways,
             "shots": self.shots,

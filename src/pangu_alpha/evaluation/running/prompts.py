@@ -7,18 +7,18 @@ up to the beginning of a sentence. Both are counted, and nothing else is ever cu
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pangu_alpha.evaluation.few_shot import ShotChooser
+from pangu_alpha.evaluation.running.candidates import choose_candidates
 from pangu_alpha.evaluation.running.network import Reader
 from pangu_alpha.evaluation.running.scoring_rules import added_ids
-from pangu_alpha.evaluation.tasks.item import Item, rank
+from pangu_alpha.evaluation.tasks.item import Item
 from pangu_alpha.evaluation.tasks.task import EvaluationTask, Template
 
 _ENDS = re.compile("[。！？!?；;\n]")
-# Most ids of a character: a space and a line feed are two, and NFKC makes several of some signs.
-_IDS_OF_CHARACTER = 4
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,12 @@ class PromptMaker:
         """
         item = choose_candidates(item, self.task, self.seed)
         drawn = self.chooser.choose(item)
-        blocks = [self._solved(example) for example in drawn]
+        blocks = [self.template.solved_item(example) for example in drawn]
         kept = next((n for n in range(len(blocks), -1, -1) if self._fits(item, blocks[:n])), None)
         if kept is None:
             return self._shortened(item, len(drawn))
         ids = tuple(example.id for example in drawn[:kept])
         return Prompt(item, self._texts(item, blocks[:kept]), ids, len(drawn) - kept, 0)
-
-    def _solved(self, example: Item) -> str:
-        if example.gold is not None and example.choices:
-            return self.template.solved({**example.fields, **example.choices[example.gold]})
-        return self.template.solved({**example.fields, "answer": example.references[0]})
 
     def _texts(self, item: Item, blocks: Sequence[str]) -> tuple[tuple[str, str], ...]:
         before = "".join(block + self.template.separator for block in blocks)
@@ -95,22 +90,23 @@ class PromptMaker:
         return tuple((before + self.template.head(values), self.template.tail(values)) for values in several)
 
     def _fits(self, item: Item, blocks: Sequence[str]) -> bool:
-        texts = [head + tail for head, tail in self._texts(item, blocks)]
-        longest = max(texts, key=len)
-        if _IDS_OF_CHARACTER * len(longest) <= self.room:
-            return True
-        encode = self.reader.tokenizer.encode
-        spread = _IDS_OF_CHARACTER * (len(longest) - min(map(len, texts)) + _most_different(texts))
-        ids = len(encode(longest))
-        if ids + spread <= self.room or ids > self.room:
-            return ids <= self.room
-        return all(len(encode(text)) <= self.room for text in texts)
+        """Whether the texts of all candidates fit."""
+        texts = dict.fromkeys(head + tail for head, tail in self._texts(item, blocks))
+        longest_first = sorted(texts, key=len, reverse=True)
+        return self._text_fits(longest_first[0]) and all(map(self._text_fits, longest_first[1:]))
+
+    def _longest_fits(self, item: Item) -> bool:
+        """Whether the text fits that has the most characters; another one may have more ids."""
+        return self._text_fits(max((head + tail for head, tail in self._texts(item, ())), key=len))
+
+    def _text_fits(self, text: str) -> bool:
+        return most_ids(text) <= self.room or len(self.reader.tokenizer.encode(text)) <= self.room
 
     def _shortened(self, item: Item, dropped: int) -> Prompt:
         """The prompt without examples, with the longest part of the document that fits."""
         fields = (*self.template.cut_left, *self.template.cut_right)
         longest = max((len(item.fields.get(name, "")) for name in fields), default=0)
-        low, high = 0, longest  # a window of `low` characters may fit, one of `high` does not
+        low, high = 1, longest  # a window of `low` characters may fit, one of `high` does not
         if longest == 0 or not self._fits(self._window(item, 1), ()):
             raise TooLongError(
                 f"{item.where}: longer than the context of {self.reader.context} tokens even without "
@@ -119,8 +115,10 @@ class PromptMaker:
             )
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self._fits(self._window(item, middle), ()) else (low, middle)
-        short = self._window(item, max(low, 1), whole_sentences=True)
+            low, high = (middle, high) if self._longest_fits(self._window(item, middle)) else (low, middle)
+        while not (self._fits(self._window(item, low), ()) and self._fits(self._window(item, low, True), ())):
+            low -= 1
+        short = self._window(item, low, whole_sentences=True)
         cut = sum(len(item.fields[name]) - len(short.fields[name]) for name in fields)
         return Prompt(short, self._texts(short, ()), (), dropped, cut)
 
@@ -151,42 +149,11 @@ def _whole_at_end(text: str) -> str:
     return text[:last] or text
 
 
-def _most_different(texts: Sequence[str]) -> int:
-    """An upper bound of the characters in which texts differ from one another."""
-    if len(texts) == 1:
-        return 0
-    first, last = min(texts), max(texts)
-    start = next((n for n, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), 0)
-    backwards = [text[start:][::-1] for text in texts]
-    first, last = min(backwards), max(backwards)
-    end = next((n for n, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), 0)
-    return max(len(text) - end for text in backwards) + 2
+def most_ids(text: str) -> int:
+    """A bound of a text's ids with any vocabulary, which needs no encoding.
 
-
-def choose_candidates(item: Item, task: EvaluationTask, seed: int) -> Item:
-    """Returns an item with `task.ways` candidates: the right one and others that the seed draws.
-
-    The seed also decides the order of drawn candidates, so that the right one has no fixed place.
+    An id stands for at least a character, or a byte of it; each word may have one more for its beginning, and
+    has at least a character. A vocabulary may apply NFKC, which makes up to 18 characters of one.
     """
-    if task.ways is None or item.gold is None or len(item.choices) <= task.ways:
-        return item
-
-    def key(number: int) -> int:
-        return rank(seed, task.name, item.id, "candidate", *item.choices[number].values())
-
-    others = sorted((n for n in range(len(item.choices)) if n != item.gold), key=key)[: task.ways - 1]
-    chosen = sorted((item.gold, *others), key=lambda n: rank(key(n), "place"))
-    return replace(item, choices=tuple(item.choices[n] for n in chosen), gold=chosen.index(item.gold))
-
-
-def pick(scores: Sequence[float], item: Item, task: str, seed: int) -> tuple[int, bool]:
-    """Returns the index of the smallest score, and whether several are smallest; a hash decides between them.
-
-    The first of them would be right too often in sets whose gold has a fixed place. Candidates of one text,
-    which one question of C3 has, are no tie: the first of them is taken, as the gold is.
-    """
-    best = min(scores)
-    tied = [n for n, score in enumerate(scores) if score == best]
-    values = {n: tuple(item.choices[n].values()) for n in tied}
-    chosen = min(tied, key=lambda n: rank(seed, task, item.id, "tie", *values[n]))
-    return chosen, len({*values.values()}) > 1
+    forms = (text, unicodedata.normalize("NFKC", text))
+    return max(len(form) + len(form.encode("utf-8", "surrogatepass")) for form in forms)

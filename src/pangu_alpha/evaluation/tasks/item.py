@@ -79,11 +79,12 @@ class Problems:
         Raises:
             TaskFilesError: Lists the problems.
         """
-        if not self.found:
+        found = list(dict.fromkeys(self.found))  # a file that is read twice has the same problems twice
+        if not found:
             return
-        count = len(self.found)
+        count = len(found)
         heading = (
             "1 problem in the evaluation files" if count == 1 else f"{count} problems in the evaluation files"
         )
         more = [f"and {count - _MOST_SHOWN:,} more"] if count > _MOST_SHOWN else []
-        raise TaskFilesError("\n  - ".join([f"{heading}:", *self.found[:_MOST_SHOWN], *more]))
+        raise TaskFilesError("\n  - ".join([f"{heading}:", *found[:_MOST_SHOWN], *more]))

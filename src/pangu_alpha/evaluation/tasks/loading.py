@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pangu_alpha.evaluation.tasks.catalog import find_file
 from pangu_alpha.evaluation.tasks.forms import FORMS
+from pangu_alpha.evaluation.tasks.forms.labelled import with_labels
 from pangu_alpha.evaluation.tasks.item import Item, Problems, rank
 from pangu_alpha.evaluation.tasks.reading import unique
 from pangu_alpha.evaluation.tasks.task import EvaluationTask
@@ -27,7 +28,8 @@ class EvaluationSet:
         items: What is evaluated, in the order of the file.
         shots: Solved examples by fold; empty if none are wanted.
         path: File of the items.
-        digest: sha256 of the files, in hexadecimal.
+        digest: sha256 of the files of the items, in hexadecimal.
+        shot_digests: That of each fold's file; empty where the examples are the evaluated items.
     """
 
     task: EvaluationTask
@@ -35,10 +37,16 @@ class EvaluationSet:
     shots: tuple[tuple[Item, ...], ...]
     path: Path
     digest: str
+    shot_digests: tuple[str, ...] = ()
 
     def examples(self, seed: int) -> tuple[Item, ...]:
         """The solved examples that a seed may draw from."""
         return self.shots[seed % len(self.shots)] if self.shots else ()
+
+    def digest_of(self, shots: int, seed: int) -> str:
+        """sha256 of everything that an evaluation reads: examples of other seeds do not change it."""
+        other = self.shot_digests[seed % len(self.shot_digests)] if shots and self.shot_digests else ""
+        return hashlib.sha256(f"{self.digest}{other}".encode()).hexdigest() if other else self.digest
 
 
 def load_sets(
@@ -71,18 +79,25 @@ def _load(
     answers = _find(task, data, _answers_of(task, data), problems) if task.answers else None
     if task.answers and answers is None:
         return None
+    more = _label_files(task, path)
+    task = with_labels(task, [path, *more], problems)
     items = _read(task, path, answers, problems)
     shots: list[tuple[Item, ...]] = []
-    files = [path, *([answers] if answers else [])]
+    digests: list[str] = []
     for fold in range(task.folds) if seeds else ():
-        if all(seed % task.folds != fold for seed in seeds):
-            shots.append(())
-            continue
-        examples, file = _examples(task, data, fold, items, problems)
+        wanted = any(seed % task.folds == fold for seed in seeds)
+        examples, file = _examples(task, data, fold, items, problems) if wanted else ((), None)
         shots.append(tuple(examples))
-        files += [file] if file is not None else []
+        digests.append("" if file is None else _digest([file]))
     kept = tuple(items if limit is None else _drawn(task, items, limit))
-    return EvaluationSet(task, kept, tuple(shots), path, _digest(files))
+    digest = _digest([path, *([answers] if answers else []), *more])
+    return EvaluationSet(task, kept, tuple(shots), path, digest, tuple(digests))
+
+
+def _label_files(task: EvaluationTask, path: Path) -> list[Path]:
+    """The files beside the evaluated one in which further labels are looked for."""
+    found = {file for pattern in task.label_files for file in path.parent.glob(pattern) if file.is_file()}
+    return sorted(found - {path})
 
 
 def _answers_of(task: EvaluationTask, data: Path) -> Sequence[str]:
@@ -99,8 +114,7 @@ def _drawn(task: EvaluationTask, items: Sequence[Item], limit: int) -> list[Item
 
     Where the metric assigns candidates within a passage, whole passages are drawn until there are enough.
     """
-    whole = "cmrc2019" in task.metrics
-    unit = {item.id: (item.group or item.id) if whole else item.id for item in items}
+    unit = {item.id: (item.group or item.id) if task.fills_passages else item.id for item in items}
     sizes = Counter(unit.values())
     chosen: set[str] = set()
     for name in sorted(sizes, key=lambda name: rank(task.name, name, "limit")):

@@ -17,12 +17,14 @@ from mindspore import nn
 
 from pangu_alpha.config.families import FAMILIES, has_flash_attention, unsupported
 from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.precision import KEY, ONLY_CPU, MatmulPrecision
 from pangu_alpha.model.cache import KeyValueCache
 from pangu_alpha.model.chip import find_chip, soc_version
 from pangu_alpha.model.operators import ascend, cpu, plain
 from pangu_alpha.model.operators import dropout as positional
+from pangu_alpha.model.operators.native import fused
 from pangu_alpha.model.operators.native import training as kernels
-from pangu_alpha.model.operators.native.library import library
+from pangu_alpha.model.operators.native.library import library, missing_bfloat16
 
 __all__ = ["Operators", "dropout", "operators_for"]
 
@@ -48,6 +50,10 @@ class Operators:
         keep_if: () -> cell of (condition, x).
         linear: () -> operator of (x, weight), x times the transposed weight; it need not have gradients.
         cache: (batch, heads, slots, head size, type) -> cell of (new keys or values, places).
+        fused_block: (config, number of the block) -> cell of the kernels that compute a whole block (see
+            native.fused.BlockKernels); None where the operators above compute it.
+        shared_embedding: () -> cell of (table, ids) that returns (rows [T, H], table), for a table that has
+            another use; None for a lookup whose gradient is added to the other one.
         adamw: () -> primitive that clips and updates one parameter in place (see native.training.adamw); None
             for separate operators.
         float_status: Class of the cell that reports overflow; None where results show it as inf or NaN.
@@ -68,6 +74,8 @@ class Operators:
     keep_if: Callable[[], nn.Cell] = plain.KeepIf
     linear: Callable[[], Any] = plain.linear
     cache: Callable[..., nn.Cell] = KeyValueCache
+    fused_block: Callable[[ModelConfig, int], Any] | None = None
+    shared_embedding: Callable[[], nn.Cell] | None = None
     adamw: Callable[[], Any] | None = None
     float_status: type[ascend.FloatStatus] | None = None
 
@@ -102,6 +110,8 @@ _FAST: dict[str, dict[str, Any]] = {
         "square_sum": kernels.SquareSum,
         "linear": kernels.linear,
         "cache": kernels.KeyValueCache,
+        "fused_block": fused.BlockKernels,
+        "shared_embedding": kernels.SharedEmbedding,
         "adamw": kernels.adamw,
     },
     # Decoding has one row for each token, so the number of kernels matters; the plain operators have the
@@ -116,6 +126,14 @@ _FAST: dict[str, dict[str, Any]] = {
     },
 }
 
+# Instead of those of "CPU kernels"; the products of attention stay as they are.
+_MEDIUM: dict[str, Any] = {
+    "affine": partial(kernels.Affine, precision="medium"),
+    "cross_entropy": partial(kernels.TiedCrossEntropy, precision="medium"),
+    "linear": partial(kernels.linear, precision="medium"),
+    "fused_block": partial(fused.BlockKernels, precision="medium"),
+}
+
 
 def operators_for(
     config: ModelConfig,
@@ -123,6 +141,7 @@ def operators_for(
     decoding: bool = False,
     chip: str = "auto",
     device_dropout: Sequence[int] | None = None,
+    precision: MatmulPrecision = "highest",
 ) -> Operators:
     """Returns the operators that are fast on a device.
 
@@ -134,9 +153,11 @@ def operators_for(
             finds; with device "plain", no chip. An unknown chip gets the operators that all chips have.
         device_dropout: If given, the device's kernel draws the masks of the attention weights from this
             stream (see ascend.AttentionDropout). None makes masks by position, as in all other cells.
+        precision: Of float32 products; "medium" rounds factors to bfloat16 (see docs/kernels.md).
 
     Raises:
-        ValueError: The chip does not have the compute type, or the device has no kernel that draws masks.
+        ValueError: The chip does not have the compute type, the device has no kernel that draws masks, or no
+            products of medium precision.
     """
     device = device or ms.get_context("device_target")
     known = None if chip == "auto" or device == "CPU" else chip
@@ -151,13 +172,25 @@ def operators_for(
     default = "float16" if device == "Ascend" else "float32"
     dtype = default if config.compute_dtype == "auto" else config.compute_dtype
     choice = dict(_FAST[_row(config, device, dtype, decoding, known)])
+    if precision == "medium":
+        choice |= _medium(device)
     if device_dropout is not None:
         choice["attention_dropout"] = partial(ascend.AttentionDropout, stream=tuple(device_dropout))
     if config.activation == "fast_gelu":
         choice["activation"] = plain.FastGelu
+        choice["fused_block"] = None  # it has GELU inside
     if known and FAMILIES[known].saturates:
         choice["float_status"] = ascend.FloatStatus
     return Operators(compute_dtype=getattr(ms, dtype), **choice)
+
+
+def _medium(device: str) -> dict[str, Any]:
+    """The operators whose products have medium precision."""
+    if device != "CPU":
+        raise ValueError(ONLY_CPU)
+    if (problem := missing_bfloat16()) is not None:
+        raise ValueError(f"{KEY}: 'medium' multiplies in bfloat16, but {problem}")
+    return _MEDIUM
 
 
 def _row(config: ModelConfig, device: str, dtype: str, decoding: bool, chip: str | None) -> str:

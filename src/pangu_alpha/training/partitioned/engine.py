@@ -52,7 +52,11 @@ class PartitionedEngine(Engine):
         self.objective = objective_of(config)
         plan = config.parallel
         self._operators = operators_for(
-            config.model, self.device, chip=config.run.chip, device_dropout=dropout_stream(config, world.rank)
+            config.model,
+            self.device,
+            chip=config.run.chip,
+            device_dropout=dropout_stream(config, world.rank),
+            precision=config.run.float32_matmul_precision,  # refuses all but the default
         )
         self._step = self._make_step()
         self._step.set_train()

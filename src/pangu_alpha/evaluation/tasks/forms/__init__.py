@@ -9,7 +9,7 @@ from pangu_alpha.evaluation.tasks.forms import cloze, idioms, labelled, passages
 from pangu_alpha.evaluation.tasks.item import Item, Problems
 from pangu_alpha.evaluation.tasks.task import EvaluationTask
 
-__all__ = ["FORMS"]
+__all__ = ["FORMS", "labelled"]
 
 Form = Callable[[EvaluationTask, Path, "Path | None", Problems], Sequence[Item]]
 

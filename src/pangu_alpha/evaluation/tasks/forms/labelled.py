@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pangu_alpha.evaluation.tasks.item import Item, Problems
@@ -32,23 +34,40 @@ def name_of(row: Row, number: int) -> str:
 def read(task: EvaluationTask, path: Path, answers: Path | None, problems: Problems) -> list[Item]:
     """Reads labelled texts; the candidates are all labels.
 
-    The labels are those of the templates' words; without words, all that the file holds.
+    The labels are those of the templates' words; without words, those of `task.label_words`.
     """
-    known = next((tuple(template.words) for template in task.templates.values() if template.words), ())
+    known = _words_of_templates(task) or tuple(task.label_words)
     rows = list(rows_of_lines(path, problems))
     labels = [_label(task, row, known, problems) for row in rows]
-    if not known:
-        known = tuple(sorted({label for label in labels if label}, key=_by_number))
-    words = _words(task, rows, labels, problems) if task.label_word else {}
     items = []
     for number, (row, label) in enumerate(zip(rows, labels, strict=True)):
         fields = take_fields(row, task.fields, problems)
         if fields is None or label is None or label in task.dropped:
             continue
-        choices = tuple({"label": words.get(each, each)} for each in known)
+        choices = tuple({"label": task.label_words.get(each, each)} for each in known)
         name = name_of(row, number)
         items.append(Item(name, row.where, fields, "", choices, known.index(label)))
     return items
+
+
+def with_labels(task: EvaluationTask, paths: Sequence[Path], problems: Problems) -> EvaluationTask:
+    """Returns a task with the names of all labels that files hold, unless its templates have words for them.
+
+    Args:
+        paths: Files with rows of this form, of which only the labels are read.
+    """
+    if task.form != "labelled_lines" or _words_of_templates(task):
+        return task
+    words = dict(task.label_words)
+    for path in paths:
+        rows = list(rows_of_lines(path, problems))
+        _name_labels(task, rows, [_label(task, row, (), problems) for row in rows], words, problems)
+    kept = sorted({*words} - {*task.dropped}, key=_by_number)
+    return replace(task, label_words={label: words[label] for label in kept})
+
+
+def _words_of_templates(task: EvaluationTask) -> tuple[str, ...]:
+    return next((tuple(template.words) for template in task.templates.values() if template.words), ())
 
 
 def _label(task: EvaluationTask, row: Row, known: tuple[str, ...], problems: Problems) -> str | None:
@@ -60,21 +79,22 @@ def _label(task: EvaluationTask, row: Row, known: tuple[str, ...], problems: Pro
     return None
 
 
-def _words(
-    task: EvaluationTask, rows: list[Row], labels: list[str | None], problems: Problems
-) -> dict[str, str]:
-    """The name of each label, which every row of it must repeat."""
-    words: dict[str, str] = {}
-    assert task.label_word is not None
+def _name_labels(
+    task: EvaluationTask,
+    rows: Sequence[Row],
+    labels: Sequence[str | None],
+    words: dict[str, str],
+    problems: Problems,
+) -> None:
+    """Adds the name of each label to `words`; every row of a label must give the same name."""
     for row, label in zip(rows, labels, strict=True):
-        word = take(row, task.label_word, str, problems)
-        if word is None or label is None:
-            continue
-        if words.setdefault(label, word) != word:
+        if label is not None and task.label_word is None:
+            words.setdefault(label, label)
+        word = take(row, task.label_word, str, problems) if task.label_word is not None else None
+        if word is not None and label is not None and words.setdefault(label, word) != word:
             problems.add(
                 row.where, f"label {label} is {quoted(word)} here, and {quoted(words[label])} before"
             )
-    return words
 
 
 def _by_number(label: str) -> tuple[int, str]:

@@ -55,11 +55,33 @@ def library() -> Path | None:
     if wish == "off":
         return None
     try:
-        found = build(Path.home() / ".cache" / "pangu_alpha" / "kernels")
-        start(found)
+        return _load()
     except NoKernelsError as error:
         warnings.warn(f"no kernels of our own, so MindSpore's operators compute: {error}", stacklevel=3)
         return None
+
+
+def missing_bfloat16() -> str | None:
+    """Says why no kernel multiplies matrices in bfloat16 here, and what to do; None if they can."""
+    if (found := library()) is not None:
+        if ctypes.CDLL(str(found)).pangu_has_bfloat16():
+            return None
+        return (
+            "this processor has no AVX512-BF16 (AMD has it from Zen 4 on, Intel's Xeon from Sapphire Rapids "
+            "on); leave the key out, or train on a processor that has it"
+        )
+    if os.environ.get(_SWITCH) == "off":
+        return f"its kernels are turned off by {_SWITCH}=off; leave one of the two out"
+    try:
+        _load()
+    except NoKernelsError as error:
+        return f"its kernels are missing: {error}; mend that, or leave the key out"
+    return None
+
+
+def _load() -> Path:
+    found = build(Path.home() / ".cache" / "pangu_alpha" / "kernels")
+    start(found)
     return found
 
 

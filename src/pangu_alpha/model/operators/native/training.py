@@ -2,11 +2,15 @@
 
 Letters: T rows, I inputs, O outputs, H hidden, V vocabulary, B batch, N heads, S queries, C keys,
 d head size.
+
+Precisions are those of torch.set_float32_matmul_precision: with "highest" products have float32 factors, with
+"medium" factors rounded to bfloat16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import mindspore as ms
@@ -15,6 +19,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops import signature
 from mindspore.ops.primitive import Primitive
 
+from pangu_alpha.config.precision import MatmulPrecision
 from pangu_alpha.data.hashing import column_numbers, head_numbers, salted
 from pangu_alpha.model.cache import empty_table
 from pangu_alpha.model.operators.dropout import mask_threshold
@@ -31,17 +36,26 @@ def kernel(name: str, shapes: Callable[..., Any], outputs: int = 1) -> Primitive
     return ops.Custom(f"{library()}:{name}", shapes, types, func_type="aot")
 
 
-def _first(*shapes):
+def kernel_of(
+    precision: MatmulPrecision, name: str, shapes: Callable[..., Any], outputs: int = 1
+) -> Primitive:
+    """The operator of a function that exists for each precision of its products; see `kernel`."""
+    return kernel(name + {"highest": "", "medium": "Medium"}[precision], shapes, outputs)
+
+
+def first(*shapes):
+    """The shape of the first input."""
     return shapes[0]
 
 
 class Affine(nn.Cell):
     """x W^T + b; see plain.Affine."""
 
-    def __init__(self) -> None:
+    def __init__(self, precision: MatmulPrecision = "highest") -> None:
         super().__init__()
-        self.forward = kernel("Affine", lambda x, weight, bias: [x[0], weight[0]])
-        self.gradient = kernel("AffineGradient", lambda x, weight, dy: [x, weight, weight[:1]], 3)
+        make = partial(kernel_of, precision)
+        self.forward = make("Affine", lambda x, weight, bias: [x[0], weight[0]])
+        self.gradient = make("AffineGradient", lambda x, weight, dy: [x, weight, weight[:1]], 3)
 
     def construct(self, x, weight, bias):
         return self.forward(x, weight, bias)
@@ -51,9 +65,9 @@ class Affine(nn.Cell):
         return gradients[0], gradients[1], gradients[2]
 
 
-def linear() -> Primitive:
+def linear(precision: MatmulPrecision = "highest") -> Primitive:
     """x W^T; see ops.MatMul with transpose_b. It has no gradient."""
-    return kernel("Linear", lambda x, weight: [x[0], weight[0]])
+    return kernel_of(precision, "Linear", lambda x, weight: [x[0], weight[0]])
 
 
 class _Standardize(nn.Cell):
@@ -89,8 +103,8 @@ class Gelu(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__()
-        self.forward = kernel("Gelu", _first)
-        self.gradient = kernel("GeluGradient", _first)
+        self.forward = kernel("Gelu", first)
+        self.gradient = kernel("GeluGradient", first)
 
     def construct(self, x):
         return self.forward(x)
@@ -151,7 +165,7 @@ class _Attention(nn.Cell):
     def __init__(self, num_heads: int) -> None:
         super().__init__()
         self.heads = Tensor(np.zeros(num_heads, np.int32))
-        self.forward = kernel("Attention", _first)
+        self.forward = kernel("Attention", first)
         self.gradient = kernel("AttentionGradient", lambda *shapes: list(shapes[:3]), 3)
 
     def construct(self, query, key, value, mask):
@@ -174,7 +188,7 @@ class _DroppingAttention(nn.Cell):
         self.heads = Tensor(dropout.heads.astype(np.int32))
         self.threshold = Tensor([dropout.threshold], ms.int32)
         self.factor = Tensor([dropout.factor], ms.float32)
-        self.forward = kernel("Attention", _first)
+        self.forward = kernel("Attention", first)
         self.gradient = kernel("AttentionGradient", lambda *shapes: list(shapes[:3]), 3)
 
     def construct(self, query, key, value, mask, rows, columns):
@@ -225,7 +239,8 @@ def _columns(count: int) -> Tensor:
 
 
 @ops.constexpr
-def _salted_columns(count: int, salt: int) -> Tensor:
+def salted_columns(count: int, salt: int) -> Tensor:
+    """Numbers of columns, int32 [count], mixed with the number of a dropout cell."""
     return Tensor(salted(column_numbers(count), salt), ms.int32)
 
 
@@ -236,7 +251,7 @@ class _Drop(nn.Cell):
         super().__init__()
         self.threshold = Tensor([mask_threshold(rate)], ms.int32)
         self.factor = Tensor([1.0 / (1.0 - rate)], ms.float32)
-        self.drop = kernel("Dropout", _first)
+        self.drop = kernel("Dropout", first)
 
     def construct(self, x, rows, columns):
         return self.drop(x, rows, columns, self.threshold, self.factor)
@@ -260,16 +275,40 @@ class Dropout(nn.Cell):
             return x
         if rows is None:
             return x
-        return self.drop(x, rows, _salted_columns(x.shape[1], self.salt))
+        return self.drop(x, rows, salted_columns(x.shape[1], self.salt))
+
+
+class SharedEmbedding(nn.Cell):
+    """Looks up rows of a table, which is an output too: the gradient by the table is the sum of both uses.
+
+    Inputs:
+        - **table** (Tensor) - [V, H].
+        - **ids** (Tensor) - int32 [B, S], each below V.
+
+    Outputs:
+        (Tensor [T, H], the rows; Tensor [V, H], the table).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gather = ops.Gather()
+        self.gradient = kernel("EmbeddingGradient", lambda ids, drows, dtable: dtable)
+
+    def construct(self, table, ids):
+        return self.gather(table, ids, 0).reshape((ids.size, -1)), table
+
+    def bprop(self, table, ids, out, dout):
+        return self.gradient(ids, dout[0], dout[1]), ops.zeros_like(ids)
 
 
 class _Probabilities(nn.Cell):
     """-log(softmax(x E^T)[label] + 1e-24), and the probabilities, which the gradient uses again."""
 
-    def __init__(self) -> None:
+    def __init__(self, precision: MatmulPrecision) -> None:
         super().__init__()
-        self.forward = kernel("CrossEntropy", lambda x, table, labels: [x[:1], [x[0], table[0]]], 2)
-        self.gradient = kernel(
+        make = partial(kernel_of, precision)
+        self.forward = make("CrossEntropy", lambda x, table, labels: [x[:1], [x[0], table[0]]], 2)
+        self.gradient = make(
             "CrossEntropyGradient", lambda x, table, labels, probabilities, dnats: [x, table], 2
         )
 
@@ -288,9 +327,9 @@ class TiedCrossEntropy(nn.Cell):
         vocab_size: Not used, because on CPU the table is not padded.
     """
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, precision: MatmulPrecision = "highest") -> None:
         super().__init__()
-        self.loss = _Probabilities()
+        self.loss = _Probabilities(precision)
 
     def construct(self, x: Tensor, table: Tensor, labels: Tensor) -> Tensor:
         return self.loss(x, table, labels)[0]
@@ -314,10 +353,10 @@ def adamw() -> Primitive:
     to leave everything unchanged, else 1; learning rate, beta1, beta2, epsilon, decay. It gives a float32 [1]
     on which other operators can depend.
     """
-    return _writes_in_place(kernel("AdamW", lambda *shapes: [1]), written=3, read=8)
+    return writes_in_place(kernel("AdamW", lambda *shapes: [1]), written=3, read=8)
 
 
-def _writes_in_place(operator: Primitive, written: int, read: int) -> Primitive:
+def writes_in_place(operator: Primitive, written: int, read: int) -> Primitive:
     """Declares that an operator changes its first inputs, which must be parameters."""
     ways = [signature.sig_rw.RW_WRITE] * written + [signature.sig_rw.RW_READ] * read
     operator.set_signatures([signature.make_sig(f"input{i}", way) for i, way in enumerate(ways)])
@@ -343,8 +382,8 @@ class KeyValueCache(nn.Cell):
         self.flat = (-1, num_heads * head_size)
         shape = (rows, length, num_heads * head_size)
         self.table = empty_table(shape, dtype)
-        self.store = _writes_in_place(kernel("StoreInCache", lambda *shapes: [1]), written=1, read=2)
-        self.copy_slots = _writes_in_place(kernel("CopyInCache", lambda *shapes: [1]), written=1, read=1)
+        self.store = writes_in_place(kernel("StoreInCache", lambda *shapes: [1]), written=1, read=2)
+        self.copy_slots = writes_in_place(kernel("CopyInCache", lambda *shapes: [1]), written=1, read=1)
         self.gather = ops.Gather()
 
     def construct(self, new, places):

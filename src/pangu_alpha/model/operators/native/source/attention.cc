@@ -15,6 +15,7 @@ namespace pangu {
 namespace {
 
 constexpr int64_t kQueries = 64;  // queries of a block
+constexpr int64_t kPieces = 4;    // for each thread, at least
 constexpr float kMasked = -10000.0f;
 
 FOR_EACH_PROCESSOR void softmax(float* row, float scale, const float* mask, int64_t count) {
@@ -119,44 +120,129 @@ struct Setting {
         return (row * places + place) * hidden + head * head_size;
     }
 
-    // Weights [height, width] of a block, before dropout.
-    void weights(int64_t row, int64_t first, int64_t head, Range seen, float* result) const {
-        const int64_t width = seen.end - seen.first;
-        const float* const q = query + at(row, first, queries, head);
-        const float* const k = key + at(row, seen.first, keys, head);
-        if (queries == 1)
-            dots(q, k, hidden, head_size, width, result);
-        else
-            multiply(height(first), width, head_size, {q, hidden}, {k, hidden, true}, false, result, width);
-        for (int64_t i = 0; i < height(first); ++i)
-            softmax(result + i * width, scale(), mask + (row * queries + first + i) * keys + seen.first, width);
-    }
-
-    // Applies the dropout of a block to x [height, width], which may be y.
-    void dropped(int64_t row, int64_t first, int64_t head, Range seen, const float* x, float* y) const {
-        const int64_t width = seen.end - seen.first;
+    // Applies the dropout of a block to x, whose rows begin at key 0 and are `pitch` apart. x may be y.
+    void dropped(int64_t row, int64_t first, int64_t head, Range seen, const float* x, float* y, int64_t pitch) const {
         for (int64_t i = 0; i < height(first); ++i) {
             const uint32_t number = static_cast<uint32_t>(rows[row * queries + first + i]);
-            drop(x + i * width, number * static_cast<uint32_t>(heads[head]), numbers + seen.first, threshold, factor,
-                 width, y + i * width);
+            const int64_t begin = i * pitch + seen.first;
+            drop(x + begin, number * static_cast<uint32_t>(heads[head]), numbers + seen.first, threshold, factor,
+                 seen.end - seen.first, y + begin);
         }
     }
 };
 
-void forward(const Setting& all, int64_t row, int64_t head, int64_t block, float* out) {
-    const int64_t first = block * kQueries;
-    const Range seen = all.ranges[row * all.blocks + block];
-    const int64_t width = seen.end - seen.first;
-    float* const weights = scratch(Use::weights, kQueries * all.keys);
-    all.weights(row, first, head, seen, weights);
-    if (all.rows) all.dropped(row, first, head, seen, weights, weights);
-    const float* const value = all.value + all.at(row, seen.first, all.keys, head);
-    float* const result = out + all.at(row, first, all.queries, head);
-    if (all.queries == 1) {
-        mix(weights, value, all.hidden, all.head_size, width, result);
-        return;
+// The keys and values of one head of a row of the batch, packed once for all blocks of queries. Weights have a row
+// for each query, which begins at key 0; of a row only the keys that the block sees are defined.
+class Head {
+  public:
+    // Packs the keys that the blocks [first, end) see. `gradient` says which products are meant.
+    Head(const Setting& all, int64_t row, int64_t head, int64_t first, int64_t end, bool gradient)
+        : all_(all), row_(row), head_(head), by_key_(all.keys), by_column_(all.head_size),
+          pitch_(spread_out(by_key_.padded_columns())), used_(used(first, end)),
+          keys_(across(Use::keys, all.key)), values_(gradient ? across(Use::values, all.value) : keys_),
+          down_(down(gradient ? all.key : all.value)) {}
+
+    int64_t pitch() const { return pitch_; }
+    Range seen(int64_t block) const { return all_.ranges[row_ * all_.blocks + block]; }
+
+    // Weights of the queries from `first` on, before dropout.
+    void weights(int64_t first, Range seen, float* result) const {
+        const float* const query = all_.query + all_.at(row_, first, all_.queries, head_);
+        by_keys(first, query, keys_, seen, result);
+        for (int64_t i = 0; i < all_.height(first); ++i)
+            softmax(result + i * pitch_ + seen.first, all_.scale(),
+                    all_.mask + (row_ * all_.queries + first + i) * all_.keys + seen.first, seen.end - seen.first);
     }
-    multiply(all.height(first), all.head_size, width, {weights, width}, {value, all.hidden}, false, result, all.hidden);
+
+    // Gradients of the weights after dropout.
+    void weights_gradient(int64_t first, const float* dout, Range seen, float* result) const {
+        by_keys(first, dout, values_, seen, result);
+    }
+
+    // result [height, d] = weights x the values, or the keys for a gradient.
+    void mix(int64_t first, const float* weights, Range seen, float* result) const {
+        Product::blocks(seen.first, seen.end, [&](int64_t k, int64_t count) {
+            multiply(Precision::highest, all_.height(first), Rows::of({weights + k, pitch_}), down_.part(k, count), 0, by_column_.count(),
+                     k > seen.first, result, all_.hidden);
+        });
+    }
+
+    // result [seen keys, d] += the transposed weights x a block of [height, d].
+    void spread(int64_t first, const float* weights, Range seen, const float* block, float* result) const {
+        const int64_t height = all_.height(first);
+        const Packed packed{by_column_, height, scratch(Use::small_panels, Packed::size(by_column_, height)), 0, height};
+        for (int64_t p = 0; p < by_column_.count(); ++p) packed.fill(p, {block, all_.hidden});
+        multiply(Precision::highest, seen.end - seen.first, Rows::across({weights + seen.first, pitch_}), packed, 0, by_column_.count(), true,
+                 result, all_.hidden);
+    }
+
+  private:
+    // A pitch with which a column's elements do not all fall on the same few places of the cache.
+    static int64_t spread_out(int64_t columns) {
+        const int64_t lines = pieces(columns, 16);
+        return (lines + (lines % 2 == 0)) * 16;
+    }
+
+    Range used(int64_t first, int64_t end) const {
+        Range all{all_.keys, 0};
+        for (int64_t block = first; block < end; ++block)
+            all = {std::min(all.first, seen(block).first), std::max(all.end, seen(block).end)};
+        return all;
+    }
+
+    // The transposed keys or values.
+    Packed across(Use use, const float* from) const {
+        const int64_t size = all_.head_size;
+        const Packed packed{by_key_, size, scratch(use, Packed::size(by_key_, size)), 0, size};
+        const Matrix whole{from + all_.at(row_, 0, all_.keys, head_), all_.hidden, true};
+        for (int64_t p = by_key_.at(used_.first); p <= by_key_.at(used_.end - 1); ++p) packed.fill(p, whole);
+        return packed;
+    }
+
+    // The keys or values as they are.
+    Packed down(const float* from) const {
+        const Packed packed{by_column_, all_.keys, scratch(Use::columns, Packed::size(by_column_, all_.keys)), 0, all_.keys};
+        const Packed part = packed.part(used_.first, used_.end - used_.first);
+        const Matrix whole{from + all_.at(row_, used_.first, all_.keys, head_), all_.hidden};
+        for (int64_t p = 0; p < by_column_.count(); ++p) part.fill(p, whole);
+        return packed;
+    }
+
+    void by_keys(int64_t first, const float* block, const Packed& packed, Range seen, float* result) const {
+        multiply(Precision::highest, all_.height(first), Rows::of({block, all_.hidden}), packed, by_key_.at(seen.first),
+                 by_key_.at(seen.end - 1) + 1, false, result, pitch_);
+    }
+
+    const Setting& all_;
+    const int64_t row_, head_;
+    const Panels by_key_, by_column_;
+    const int64_t pitch_;  // elements from one row of weights to the next
+    const Range used_;
+    const Packed keys_, values_, down_;
+};
+
+// The result of a single query, without the preparations of a matrix product.
+void forward_one(const Setting& all, int64_t row, int64_t head, float* out) {
+    const Range seen = all.ranges[row];
+    const int64_t width = seen.end - seen.first, start = all.at(row, seen.first, all.keys, head);
+    float* const weights = scratch(Use::weights, all.keys);
+    dots(all.query + all.at(row, 0, 1, head), all.key + start, all.hidden, all.head_size, width, weights + seen.first);
+    softmax(weights + seen.first, all.scale(), all.mask + row * all.keys + seen.first, width);
+    if (all.rows) all.dropped(row, 0, head, seen, weights, weights, all.keys);
+    mix(weights + seen.first, all.value + start, all.hidden, all.head_size, width, out + all.at(row, 0, 1, head));
+}
+
+// The results of the blocks [first, end) of one head of one row of the batch.
+void forward(const Setting& all, int64_t row, int64_t head, int64_t first, int64_t end, float* out) {
+    const Head packed(all, row, head, first, end, false);
+    float* const weights = scratch(Use::weights, kQueries * packed.pitch());
+    for (int64_t block = first; block < end; ++block) {
+        const int64_t query = block * kQueries;
+        const Range seen = packed.seen(block);
+        packed.weights(query, seen, weights);
+        if (all.rows) all.dropped(row, query, head, seen, weights, weights, packed.pitch());
+        packed.mix(query, weights, seen, out + all.at(row, query, all.queries, head));
+    }
 }
 
 void clear(float* x, int64_t rows, int64_t columns, int64_t stride) {
@@ -166,29 +252,27 @@ void clear(float* x, int64_t rows, int64_t columns, int64_t stride) {
 // The gradients of one head of one row of the batch.
 void backward(const Setting& all, int64_t row, int64_t head, const float* dout, float* dquery, float* dkey,
               float* dvalue) {
-    const int64_t hidden = all.hidden, size = all.head_size, start = all.at(row, 0, all.keys, head);
-    clear(dkey + start, all.keys, size, hidden);
-    clear(dvalue + start, all.keys, size, hidden);
-    float* const weights = scratch(Use::weights, 2 * kQueries * all.keys);
-    float* const kept = weights + kQueries * all.keys;  // weights after dropout
-    float* const dweights = scratch(Use::gradients, kQueries * all.keys);
+    const int64_t start = all.at(row, 0, all.keys, head);
+    clear(dkey + start, all.keys, all.head_size, all.hidden);
+    clear(dvalue + start, all.keys, all.head_size, all.hidden);
+    const Head packed(all, row, head, 0, all.blocks, true);
+    const int64_t pitch = packed.pitch();
+    float* const weights = scratch(Use::weights, 2 * kQueries * pitch);
+    float* const kept = all.rows ? weights + kQueries * pitch : weights;  // weights after dropout
+    float* const dweights = scratch(Use::gradients, kQueries * pitch);
     for (int64_t block = 0; block < all.blocks; ++block) {
-        const int64_t first = block * kQueries, height = all.height(first);
-        const Range seen = all.ranges[row * all.blocks + block];
-        const int64_t width = seen.end - seen.first, keys_at = all.at(row, seen.first, all.keys, head);
-        const int64_t queries_at = all.at(row, first, all.queries, head);
-        all.weights(row, first, head, seen, weights);
-        if (all.rows) all.dropped(row, first, head, seen, weights, kept);
-        const Matrix out_gradient{dout + queries_at, hidden};
-        multiply(width, size, height, {all.rows ? kept : weights, width, true}, out_gradient, true, dvalue + keys_at,
-                 hidden);
-        multiply(height, width, size, out_gradient, {all.value + keys_at, hidden, true}, false, dweights, width);
-        if (all.rows) all.dropped(row, first, head, seen, dweights, dweights);
-        for (int64_t i = 0; i < height; ++i)
-            scores_gradient(weights + i * width, dweights + i * width, all.scale(), width);
-        multiply(height, size, width, {dweights, width}, {all.key + keys_at, hidden}, false, dquery + queries_at, hidden);
-        multiply(width, size, height, {dweights, width, true}, {all.query + queries_at, hidden}, true, dkey + keys_at,
-                 hidden);
+        const int64_t first = block * kQueries, queries_at = all.at(row, first, all.queries, head);
+        const Range seen = packed.seen(block);
+        const int64_t width = seen.end - seen.first, keys_at = start + seen.first * all.hidden;
+        packed.weights(first, seen, weights);
+        if (all.rows) all.dropped(row, first, head, seen, weights, kept, pitch);
+        packed.spread(first, kept, seen, dout + queries_at, dvalue + keys_at);
+        packed.weights_gradient(first, dout + queries_at, seen, dweights);
+        if (all.rows) all.dropped(row, first, head, seen, dweights, dweights, pitch);
+        for (int64_t i = 0; i < all.height(first); ++i)
+            scores_gradient(weights + i * pitch + seen.first, dweights + i * pitch + seen.first, all.scale(), width);
+        packed.mix(first, dweights, seen, dquery + queries_at);
+        packed.spread(first, dweights, seen, all.query + queries_at, dkey + keys_at);
     }
 }
 
@@ -199,9 +283,16 @@ KERNEL(Attention) {
     ARGUMENTS;
     const Setting all(given, 5, count == 10);
     float* const out = given.floats(count - 1);
-    for_each(all.batch * all.num_heads * all.blocks, [&](int64_t i) {
-        const int64_t item = i / all.blocks;
-        forward(all, item / all.num_heads, item % all.num_heads, i % all.blocks, out);
+    const int64_t heads = all.batch * all.num_heads;
+    if (all.queries == 1) {
+        for_each(heads, [&](int64_t i) { forward_one(all, i / all.num_heads, i % all.num_heads, out); });
+        return 0;
+    }
+    const int64_t parts = std::min(all.blocks, pieces(kPieces * thread_count(), heads));  // of a head's blocks
+    for_each(heads * parts, [&](int64_t i) {
+        const int64_t head = i / parts, part = i % parts;
+        forward(all, head / all.num_heads, head % all.num_heads, part * all.blocks / parts,
+                (part + 1) * all.blocks / parts, out);
     });
     return 0;
 }

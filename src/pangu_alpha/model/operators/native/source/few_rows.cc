@@ -3,61 +3,160 @@
 #include <algorithm>
 
 #include "kernel.h"
+#include "phases.h"
+#include "scratch.h"
 #include "threads.h"
 
 namespace pangu {
 namespace {
 
-// Rows of W that are read at the same time: memory gives a core more bytes a second from several streams.
-constexpr int64_t kStreams = 8;
+constexpr int64_t kLanes = 16;
+constexpr int64_t kPart = 256;  // floats of each stream that are read at a time
+constexpr int64_t kPieces = 2;  // for each thread
+constexpr int64_t kSmallest = 1 << 14, kLargest = 1 << 18;  // floats of a piece
 
-FOR_EACH_PROCESSOR void eight_dots(const float* x, const float* weight, int64_t inputs, float* sums) {
-    const float *w0 = weight, *w1 = w0 + inputs, *w2 = w1 + inputs, *w3 = w2 + inputs;
-    const float *w4 = w3 + inputs, *w5 = w4 + inputs, *w6 = w5 + inputs, *w7 = w6 + inputs;
-    float s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
-#pragma omp simd reduction(+ : s0, s1, s2, s3, s4, s5, s6, s7)
-    for (int64_t j = 0; j < inputs; ++j) {
-        s0 += x[j] * w0[j];
-        s1 += x[j] * w1[j];
-        s2 += x[j] * w2[j];
-        s3 += x[j] * w3[j];
-        s4 += x[j] * w4[j];
-        s5 += x[j] * w5[j];
-        s6 += x[j] * w6[j];
-        s7 += x[j] * w7[j];
+typedef float Vector __attribute__((vector_size(4 * kLanes)));
+typedef float Anywhere __attribute__((vector_size(4 * kLanes), aligned(4)));
+typedef int32_t Indices __attribute__((vector_size(4 * kLanes)));
+
+// Some vectors of each stream.
+struct Part {
+    const float* weight;
+    int64_t pitch, vectors;
+    Streams next;  // what to fetch beside them
+};
+
+// sums [kRows, kRuns] += the products of the lanes, all of which stay in registers.
+template <int kRows, int kRuns, bool kFetch>
+INLINE void add_products(const float* x, int64_t x_pitch, const Part& part, Vector* sums) {
+    Vector s[kRows][kRuns];
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 8
+        for (int k = 0; k < kRuns; ++k) s[i][k] = sums[i * kRuns + k];
+    for (int64_t j = 0; j < part.vectors * kLanes; j += kLanes) {
+        Vector row[kRows];
+#pragma GCC unroll 8
+        for (int i = 0; i < kRows; ++i) row[i] = *reinterpret_cast<const Anywhere*>(x + i * x_pitch + j);
+#pragma GCC unroll 8
+        for (int k = 0; k < kRuns; ++k) {
+            const Vector w = *reinterpret_cast<const Anywhere*>(part.weight + k * part.pitch + j);
+            if (kFetch) __builtin_prefetch(part.next.data + k * part.next.pitch + j);
+#pragma GCC unroll 8
+            for (int i = 0; i < kRows; ++i) s[i][k] += row[i] * w;
+        }
     }
-    sums[0] = s0, sums[1] = s1, sums[2] = s2, sums[3] = s3;
-    sums[4] = s4, sums[5] = s5, sums[6] = s6, sums[7] = s7;
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 8
+        for (int k = 0; k < kRuns; ++k) sums[i * kRuns + k] = s[i][k];
 }
 
-FOR_EACH_PROCESSOR float one_dot(const float* x, const float* weight, int64_t inputs) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < inputs; ++j) sum += x[j] * weight[j];
-    return sum;
+// The same for lanes that are turned by any number of places, because an addition is the same from both sides.
+INLINE float sum_of_lanes(Vector v) {
+    v += __builtin_shuffle(v, Indices{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
+    v += __builtin_shuffle(v, Indices{4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11});
+    v += __builtin_shuffle(v, Indices{2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13});
+    return v[0] + v[1];
+}
+
+// All rows with one part of the streams; only the first of them need fetch what follows.
+template <int kRuns>
+INLINE void add_part(const float* x, int64_t x_pitch, int64_t rows, const Part& part, Vector* sums) {
+    int64_t i = 0;
+    if (part.next.data) add_products<1, kRuns, true>(x, x_pitch, part, sums), ++i;
+    for (; i + 4 <= rows; i += 4) add_products<4, kRuns, false>(x + i * x_pitch, x_pitch, part, sums + i * kRuns);
+    for (; i + 2 <= rows; i += 2) add_products<2, kRuns, false>(x + i * x_pitch, x_pitch, part, sums + i * kRuns);
+    for (; i < rows; ++i) add_products<1, kRuns, false>(x + i * x_pitch, x_pitch, part, sums + i * kRuns);
+}
+
+// The terms before and after the whole vectors: `count` lanes of a vector from `first` on.
+template <int kRuns>
+INLINE void add_edge(const float* x, int64_t x_pitch, int64_t rows, const float* weight, int64_t pitch, int64_t first,
+                     int64_t count, float* sums) {
+    for (int64_t i = 0; i < rows; ++i)
+        for (int k = 0; k < kRuns; ++k) {
+            const float *const row = x + i * x_pitch - first, *const w = weight + k * pitch - first;
+            float* const sum = sums + (i * kRuns + k) * kLanes;
+#pragma omp simd
+            for (int64_t l = 0; l < kLanes; ++l)
+                if (l >= first && l < first + count) sum[l] += row[l] * w[l];
+        }
+}
+
+// Elements before the first one that begins a cache line; 0 if the rows of W differ in that.
+INLINE int64_t before_line(const float* weight, int64_t pitch, int64_t inputs) {
+    const int64_t head = -(reinterpret_cast<intptr_t>(weight) / 4) & (kLanes - 1);
+    return pitch % kLanes == 0 ? std::min(head, inputs) : 0;
+}
+
+// One row of W from each of kRuns runs, `pitch` elements after each other; their products go to columns of y that are
+// `step` elements after each other. Vectors of W begin where cache lines do, because others would be read twice. Which
+// lane has which terms depends on that, but not what is added to what: sum_of_lanes is the same for turned lanes.
+template <int kRuns>
+INLINE void multiply_runs(const float* x, int64_t x_pitch, int64_t rows, int64_t inputs, const float* weight,
+                          int64_t pitch, Streams next, float* sums, float* y, int64_t y_pitch, int64_t step) {
+    std::fill_n(sums, rows * kRuns * kLanes, 0.0f);
+    const int64_t head = before_line(weight, pitch, inputs), tail = head + (inputs - head) / kLanes * kLanes;
+    if (head) add_edge<kRuns>(x, x_pitch, rows, weight, pitch, kLanes - head, head, sums);
+    for (int64_t j = head; j < tail; j += kPart) {
+        const int64_t vectors = std::min(kPart, tail - j) / kLanes;
+        const bool last = j + kPart >= tail;
+        add_part<kRuns>(x + j, x_pitch, rows, {weight + j, pitch, vectors, last ? next : Streams{}},
+                        reinterpret_cast<Vector*>(sums));
+    }
+    if (tail < inputs) add_edge<kRuns>(x + tail, x_pitch, rows, weight + tail, pitch, 0, inputs - tail, sums);
+    for (int64_t i = 0; i < rows; ++i)
+        for (int k = 0; k < kRuns; ++k)
+            y[i * y_pitch + k * step] = sum_of_lanes(reinterpret_cast<Vector*>(sums)[i * kRuns + k]);
+}
+
+FOR_EACH_PROCESSOR void multiply_all_runs(const float* x, int64_t x_pitch, int64_t rows, int64_t inputs,
+                                          const float* weight, int64_t pitch, int64_t run, Streams next, float* sums,
+                                          float* y, int64_t y_pitch) {
+    for (int64_t o = 0; o < run; ++o)
+        multiply_runs<kStreams>(x, x_pitch, rows, inputs, weight + o * pitch, run * pitch,
+                                o + 1 < run ? Streams{} : next, sums, y + o, y_pitch, run);
+}
+
+FOR_EACH_PROCESSOR void multiply_one(const float* x, int64_t x_pitch, int64_t rows, int64_t inputs,
+                                     const float* weight, float* sums, float* y, int64_t y_pitch) {
+    multiply_runs<1>(x, x_pitch, rows, inputs, weight, 0, {}, sums, y, y_pitch, 0);
+}
+
+FOR_EACH_PROCESSOR void add(float* y, const float* bias, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) y[i] += bias[i];
 }
 
 }  // namespace
 
+int64_t few_rows_height(int64_t inputs, int64_t outputs) {
+    const int64_t rows = std::min(outputs / (kPieces * thread_count()), kLargest / inputs);
+    return std::max({kStreams, kSmallest / inputs / kStreams * kStreams, rows / kStreams * kStreams});
+}
+
+void multiply_few(const float* x, int64_t x_pitch, int64_t rows, int64_t inputs, const float* weight, int64_t pitch,
+                  int64_t outputs, Streams next, float* y, int64_t y_pitch) {
+    float* const sums = scratch(Use::sums, rows * kStreams * kLanes);
+    const int64_t run = outputs / kStreams;
+    multiply_all_runs(x, x_pitch, rows, inputs, weight, pitch, run, next, sums, y, y_pitch);
+    for (int64_t o = run * kStreams; o < outputs; ++o)
+        multiply_one(x, x_pitch, rows, inputs, weight + o * pitch, sums, y + o, y_pitch);
+}
+
 void multiply_few(const float* x, int64_t rows, int64_t inputs, const float* weight, int64_t outputs,
                   const float* bias, float* y) {
-    // A piece has some 256 KB of weights, and whole groups of streams.
-    const int64_t height = std::max(kStreams, (65536 / inputs) / kStreams * kStreams);
-    for_each(pieces(outputs, height), [=](int64_t piece) {
-        const int64_t end = std::min(outputs, (piece + 1) * height);
-        for (int64_t o = piece * height; o < end; o += kStreams) {
-            const int64_t group = std::min(kStreams, end - o);
-            for (int64_t i = 0; i < rows; ++i) {
-                float* const sums = y + i * outputs + o;
-                if (group == kStreams)
-                    eight_dots(x + i * inputs, weight + o * inputs, inputs, sums);
-                else
-                    for (int64_t k = 0; k < group; ++k)
-                        sums[k] = one_dot(x + i * inputs, weight + (o + k) * inputs, inputs);
-                for (int64_t k = 0; bias && k < group; ++k) sums[k] += bias[o + k];
-            }
-        }
-    });
+    const int64_t height = few_rows_height(inputs, outputs);
+    const auto width = [=](int64_t piece) { return std::min(height, outputs - piece * height); };
+    Phase all;
+    all.count = pieces(outputs, height);
+    all.reads = [=](int64_t piece) { return streams(weight + piece * height * inputs, inputs, width(piece)); };
+    all.work = [=](int64_t piece, Streams next) {
+        const int64_t o = piece * height;
+        multiply_few(x, inputs, rows, inputs, weight + o * inputs, inputs, width(piece), next, y + o, outputs);
+        for (int64_t i = 0; bias && i < rows; ++i) add(y + i * outputs + o, bias + o, width(piece));
+    };
+    run_phases(&all, 1);
 }
 
 }  // namespace pangu

@@ -4,12 +4,10 @@
 #include <vector>
 
 #include "kernel.h"
+#include "norm.h"
 #include "threads.h"
 
 namespace pangu {
-namespace {
-
-constexpr int64_t kRows = 16;  // rows of a piece
 
 FOR_EACH_PROCESSOR void normalize(const float* x, const float* gamma, const float* beta, float epsilon,
                                   int64_t columns, float* y, float* mean, float* inverse) {
@@ -25,6 +23,10 @@ FOR_EACH_PROCESSOR void normalize(const float* x, const float* gamma, const floa
     *mean = middle;
     *inverse = factor;
 }
+
+namespace {
+
+constexpr int64_t kRows = 16;  // rows of a piece
 
 // dx of one row, and the row's share of dgamma and dbeta added to the sums.
 FOR_EACH_PROCESSOR void differentiate(const float* x, const float* gamma, float mean, float inverse,
@@ -67,20 +69,23 @@ KERNEL(LayerNorm) {
     return 0;
 }
 
-// (x [T, H], gamma [H], mean [T], 1 / deviation [T], dy [T, H]) -> dx [T, H], dgamma [H], dbeta [H]
+// (x [T, H], gamma [H], mean [T], 1 / deviation [T], dy [T, H], and what is added to dx [T, H] if x is also used
+// elsewhere) -> dx [T, H], dgamma [H], dbeta [H]
 KERNEL(LayerNormGradient) {
     ARGUMENTS;
     const int64_t rows = given.size(0, 0), columns = given.size(0, 1);
     const float *x = given.floats(0), *gamma = given.floats(1), *mean = given.floats(2), *inverse = given.floats(3);
-    const float* dy = given.floats(4);
-    float *dx = given.floats(5), *dgamma = given.floats(6), *dbeta = given.floats(7);
+    const float *dy = given.floats(4), *more = count == 9 ? given.floats(5) : nullptr;
+    float *dx = given.floats(count - 3), *dgamma = given.floats(count - 2), *dbeta = given.floats(count - 1);
     std::vector<float> parts(pieces(rows, kRows) * 2 * columns);  // each piece's share of dgamma and dbeta
     float* const shares = parts.data();
     for_each(pieces(rows, kRows), [=](int64_t piece) {
         float* const share = shares + piece * 2 * columns;
-        for (int64_t i = piece * kRows; i < std::min(rows, (piece + 1) * kRows); ++i)
+        for (int64_t i = piece * kRows; i < std::min(rows, (piece + 1) * kRows); ++i) {
             differentiate(x + i * columns, gamma, mean[i], inverse[i], dy + i * columns, columns, dx + i * columns,
                           share, share + columns);
+            if (more) accumulate(dx + i * columns, more + i * columns, columns);
+        }
     });
     std::fill_n(dgamma, columns, 0.0f);
     std::fill_n(dbeta, columns, 0.0f);

@@ -1,29 +1,18 @@
-// Operators whose elements do not depend on each other: the tanh form of GELU, and dropout by position.
+// Operators whose elements do not depend on each other: the tanh form of GELU, dropout by position, and a residual
+// connection.
 #include <algorithm>
 
 #include "dropout.h"
-#include "elementary.h"
+#include "gelu.h"
 #include "threads.h"
 
 namespace pangu {
 namespace {
 
 constexpr int64_t kElements = 16384;  // elements of a piece
-constexpr float kLinear = 0.7978845608028654f;  // sqrt(2 / pi)
-constexpr float kCubic = 0.044715f * kLinear;
 
-FOR_EACH_PROCESSOR void gelu(const float* x, int64_t count, float* y) {
-    for (int64_t i = 0; i < count; ++i)
-        y[i] = x[i] * sigmoid(x[i] * (2 * kLinear + 2 * kCubic * x[i] * x[i]));
-}
-
-FOR_EACH_PROCESSOR void gelu_gradient(const float* x, const float* dy, int64_t count, float* dx) {
-    for (int64_t i = 0; i < count; ++i) {
-        const float square = x[i] * x[i];
-        const float gate = sigmoid(x[i] * (2 * kLinear + 2 * kCubic * square));
-        const float slope = x[i] * (2 * kLinear + 6 * kCubic * square);  // x times that of the sigmoid's argument
-        dx[i] = dy[i] * (gate + gate * (1 - gate) * slope);
-    }
+FOR_EACH_PROCESSOR void sum(const float* x, const float* y, int64_t count, float* z) {
+    for (int64_t i = 0; i < count; ++i) z[i] = x[i] + y[i];
 }
 
 }  // namespace
@@ -66,6 +55,23 @@ KERNEL(Dropout) {
         for (int64_t i = piece * height; i < std::min(rows, (piece + 1) * height); ++i)
             drop(x + i * columns, static_cast<uint32_t>(keys[i]), numbers, threshold, factor, columns,
                  y + i * columns);
+    });
+    return 0;
+}
+
+// (x [T, H], y [T, H], and with dropout keys, columns, threshold, factor as above) -> x + dropout(y) [T, H]
+KERNEL(Residual) {
+    ARGUMENTS;
+    const int64_t rows = given.size(0, 0), columns = given.size(0, 1), height = std::max<int64_t>(1, kElements / columns);
+    const float *x = given.floats(0), *y = given.floats(1);
+    float* const result = given.floats(count - 1);
+    const bool drops = count > 3;
+    for_each(pieces(rows, height), [=](int64_t piece) {
+        const int64_t first = piece * height, end = std::min(rows, first + height), begin = first * columns;
+        for (int64_t i = first; drops && i < end; ++i)
+            drop(y + i * columns, static_cast<uint32_t>(given.ints(2)[i]), given.ints(3), *given.ints(4),
+                 *given.floats(5), columns, result + i * columns);
+        sum(x + begin, drops ? result + begin : y + begin, (end - first) * columns, result + begin);
     });
     return 0;
 }

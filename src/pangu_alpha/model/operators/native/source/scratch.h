@@ -8,7 +8,9 @@
 namespace pangu {
 
 // For what memory is used; what is in use at the same time has names of its own.
-enum class Use { all, all_lines, own, small_panels, small_lines, weights, gradients, kUses };
+enum class Use {
+    all, all_lines, own, small_panels, small_lines, keys, values, columns, weights, gradients, sums, normed, scores, kUses
+};
 
 // At least `size` floats of the calling thread, from an address that is a multiple of 64 on. What they hold is not
 // defined. They are valid until the thread asks for memory for the same use.

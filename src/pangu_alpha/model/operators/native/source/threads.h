@@ -5,6 +5,9 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <thread>
+
+#include "streams.h"
 
 namespace pangu {
 
@@ -12,8 +15,26 @@ namespace pangu {
 // while another kernel uses the threads, computes its pieces in the calling thread.
 void for_each(int64_t count, const std::function<void(int64_t)>& piece);
 
+// What a helper, from 1 on, fetches from now until the next call of for_each.
+void fetch_while_waiting(int64_t helper, Streams next);
+
 // Number of threads that for_each uses, the calling one included.
 int64_t thread_count();
+
+// Waiting for another thread without giving the core away, unless it takes so long that the other one has none.
+class Spin {
+  public:
+    void turn() {
+        if (++turns_ > kTurns) return std::this_thread::yield();
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+    }
+
+  private:
+    static constexpr int kTurns = 4096;  // about 100 microseconds
+    int turns_ = 0;
+};
 
 // Number of pieces of `size` that cover `count`.
 inline int64_t pieces(int64_t count, int64_t size) { return (count + size - 1) / size; }

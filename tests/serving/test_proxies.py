@@ -1,4 +1,4 @@
-"""nginx and HAProxy in front of two servers, as docs/serving.md configures them: streams, and a rolling restart."""
+"""nginx and HAProxy in front of two servers, as docs/serving.md sets them up: streams, a rolling restart."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def nginx(folder, port, ports):
     text = block("nginx").replace("listen 8000", f"listen 127.0.0.1:{port}")
     for shown, own in zip((8001, 8002), ports, strict=True):
         text = text.replace(f"127.0.0.1:{shown}", f"127.0.0.1:{own}")
-    head = f"daemon off;\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\nhttp {{\naccess_log off;\n"
+    head = f"daemon off;\npid {folder}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n"
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     head += "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
     (folder / "nginx.conf").write_text(f"{head}{text}\n}}\n", "utf-8")

@@ -108,10 +108,10 @@ class Exchange:
     async def start(self, status: int, kind: str, headers: Mapping[str, str] | None = None) -> None:
         """Begins an answer."""
         self.status = status
-        given = {"x-request-id": self.id, **self.headers, **(headers or {})}
-        if kind:
-            given["content-type"] = kind
-        pairs = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in given.items()]
+        named = {"x-request-id": self.id, **({"content-type": kind} if kind else {})}
+        for more in (self.headers, headers or {}):  # the later ones win, however their names are written
+            named |= {name.lower(): value for name, value in more.items()}
+        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named.items()]
         await self.raw_send({"type": "http.response.start", "status": status, "headers": pairs})
 
     async def send(self, content: bytes, more: bool = True) -> None:

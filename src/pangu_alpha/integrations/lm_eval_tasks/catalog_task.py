@@ -84,7 +84,7 @@ class Asked:
     def reader(self) -> Reader:
         """How the model reads; one without end, and without a vocabulary, where it is not ours."""
         if self.checkpoint is None:
-            return SimpleNamespace(context=_ENDLESS, tokenizer=None)  # type: ignore[return-value]
+            return SimpleNamespace(context=_ENDLESS, tokenizer=None)
         return _reader(self.checkpoint, self.vocabulary)
 
     def plan(self, shots: int) -> Plan:

@@ -113,12 +113,13 @@ def concurrent(divide: int) -> Round:
         found = {}
         for count, rows in engines.items():
             with rows:
+                fed = rows.engine.counts.feeds + count
                 for seed in range(count):
-                    rows.submit(ids(PROMPT, seed), TICKS + 2 + count)
-                while rows.engine.running < count or rows.engine.counts.steps < 1:
+                    rows.submit(ids(PROMPT, seed), TICKS + count + 8)
+                while rows.engine.counts.feeds < fed:
                     rows.engine.tick()
                 for _ in range(2):
-                    rows.engine.tick()  # the last prompt's, and one step
+                    rows.engine.tick()  # steps of all rows from here on
                 took = seconds(lambda rows=rows: [rows.engine.tick() for _ in range(TICKS)])
                 found[f"tokens_{count}"] = count * TICKS / took
                 rows.finish()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from mindspore import Tensor, nn
@@ -87,17 +88,14 @@ class Decoder:
         Returns:
             Seconds of the first call of each graph, by name.
         """
-        none = np.zeros((self.rows, 1), np.int32)
+        none, nothing = np.zeros((self.rows, 1), np.int32), np.zeros(0, np.int32)
         works: dict[str, Callable[[], object]] = {}
         for size in (SHORT, CHUNK):
-            spilt = np.zeros((0,), np.int32)
-            works[f"feed {size}"] = lambda size=size, ids=spilt: self._feed(0, ids, ids, 0, size)
-            hidden = np.zeros((size, self.model.config.hidden_size), np.float32)
-            works[f"score {size}"] = lambda hidden=hidden: self._lines(
-                Tensor(hidden, self.model.compute_dtype)
-            )
-        works["step"] = lambda: self._step(none, none + self.context, none + self.context)
-        works["copy"] = lambda: self._copy(0, 0, 0)
+            hidden = Tensor(np.zeros((size, self.model.config.hidden_size)), self.model.compute_dtype)
+            works[f"feed {size}"] = partial(self._feed, 0, nothing, nothing, 0, size)
+            works[f"score {size}"] = partial(self._lines, hidden)
+        works["step"] = partial(self._step, none, none + self.context, none + self.context)
+        works["copy"] = partial(self._copy, 0, 0, 0)
         return {name: _seconds(work) for name, work in works.items()}
 
     def feed(self, row: int, ids: Sequence[int], start: int) -> np.ndarray:

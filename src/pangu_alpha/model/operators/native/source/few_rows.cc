@@ -64,7 +64,10 @@ INLINE float sum_of_lanes(Vector v) {
 template <int kRuns>
 INLINE void add_part(const float* x, int64_t x_pitch, int64_t rows, const Part& part, Vector* sums) {
     int64_t i = 0;
-    if (part.next.data) add_products<1, kRuns, true>(x, x_pitch, part, sums), ++i;
+    if (part.next.data && rows >= 4)
+        add_products<4, kRuns, true>(x, x_pitch, part, sums), i = 4;
+    else if (part.next.data)
+        add_products<1, kRuns, true>(x, x_pitch, part, sums), i = 1;
     for (; i + 4 <= rows; i += 4) add_products<4, kRuns, false>(x + i * x_pitch, x_pitch, part, sums + i * kRuns);
     for (; i + 2 <= rows; i += 2) add_products<2, kRuns, false>(x + i * x_pitch, x_pitch, part, sums + i * kRuns);
     for (; i < rows; ++i) add_products<1, kRuns, false>(x + i * x_pitch, x_pitch, part, sums + i * kRuns);
@@ -90,6 +93,12 @@ INLINE int64_t before_line(const float* weight, int64_t pitch, int64_t inputs) {
     return pitch % kLanes == 0 ? std::min(head, inputs) : 0;
 }
 
+// What to fetch within a run. With few rows the processor sees for itself what comes next, and reads it sooner; with
+// several, memory would rest while they are multiplied.
+INLINE Streams ahead(int64_t rows, const float* weight, int64_t pitch) {
+    return rows >= 4 ? Streams{weight, pitch, kPart} : Streams{};
+}
+
 // One row of W from each of kRuns runs, `pitch` elements after each other; their products go to columns of y that are
 // `step` elements after each other. Vectors of W begin where cache lines do, because others would be read twice. Which
 // lane has which terms depends on that, but not what is added to what: sum_of_lanes is the same for turned lanes.
@@ -102,7 +111,7 @@ INLINE void multiply_runs(const float* x, int64_t x_pitch, int64_t rows, int64_t
     for (int64_t j = head; j < tail; j += kPart) {
         const int64_t vectors = std::min(kPart, tail - j) / kLanes;
         const bool last = j + kPart >= tail;
-        add_part<kRuns>(x + j, x_pitch, rows, {weight + j, pitch, vectors, last ? next : Streams{}},
+        add_part<kRuns>(x + j, x_pitch, rows, {weight + j, pitch, vectors, last ? next : ahead(rows, weight + j + kPart, pitch)},
                         reinterpret_cast<Vector*>(sums));
     }
     if (tail < inputs) add_edge<kRuns>(x + tail, x_pitch, rows, weight + tail, pitch, 0, inputs - tail, sums);
@@ -116,7 +125,7 @@ FOR_EACH_PROCESSOR void multiply_all_runs(const float* x, int64_t x_pitch, int64
                                           float* y, int64_t y_pitch) {
     for (int64_t o = 0; o < run; ++o)
         multiply_runs<kStreams>(x, x_pitch, rows, inputs, weight + o * pitch, run * pitch,
-                                o + 1 < run ? Streams{} : next, sums, y + o, y_pitch, run);
+                                o + 1 < run ? ahead(rows, weight + (o + 1) * pitch, run * pitch) : next, sums, y + o, y_pitch, run);
 }
 
 FOR_EACH_PROCESSOR void multiply_one(const float* x, int64_t x_pitch, int64_t rows, int64_t inputs,

@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from pangu_alpha.serving.wire.choices import Choice, Piece, prompt_piece
+from pangu_alpha.text.growing import new_text
 
 
 class Letters:
@@ -15,8 +16,25 @@ class Letters:
     def __init__(self, texts) -> None:
         self.texts = [*dict.fromkeys(texts)]
 
-    def text_of(self, token):
-        return self.texts[token]
+    def new_text(self):
+        return new_text(self)
+
+    additive = True
+
+    def decode(self, ids):
+        return "".join(self.texts[token] for token in ids)
+
+
+class Bytes(Letters):
+    """Facts of a vocabulary whose ids are the bytes of UTF-8."""
+
+    additive = False
+
+    def __init__(self):
+        super().__init__([])
+
+    def decode(self, ids):
+        return bytes(ids).decode("utf-8", "replace")
 
 
 def splits(text, longest=4):
@@ -84,6 +102,23 @@ def test_every_piece_holds_whole_tokens():
 def test_the_stop_of_the_client_is_named_not_the_form_of_the_vocabulary():
     choice = Choice(Letters([","]), {",": "，"})
     assert choice.add(0) == Piece("", (), "stop", "，")
+
+
+def test_a_character_of_several_ids_is_shown_with_its_last_one():
+    choice = Choice(Bytes(), {"丁": "丁"})
+    ids = "甲乙丙".encode()
+    pieces = [choice.add(token) for token in ids] + [choice.add("丁".encode()[0]), choice.end("length")]
+    assert [piece.text for piece in pieces] == ["", "", "甲", "", "", "乙", "", "", "丙", "", ""]
+    shown = [token for piece in pieces for token in piece.tokens]
+    assert [(token.token, token.offset) for token in shown[:4]] == [
+        (ids[0], 0),
+        (ids[1], 0),
+        (ids[2], 0),
+        (ids[3], 1),
+    ]
+    assert len(shown) == 10
+    echo = prompt_piece(list(ids), Bytes(), [(0.0, None)] * 8, None)
+    assert echo.text == "甲乙丙" and [token.text for token in echo.tokens[:3]] == ["", "", "甲"]
 
 
 def test_the_prompt_of_an_echo(facts):

@@ -37,7 +37,7 @@ class GrowingText:
 
     def __init__(self, tokenizer: Decodes, stop: Sequence[str] = ()) -> None:
         self._stops = stop
-        self._new_text = _Single(tokenizer) if tokenizer.additive else _Window(tokenizer)
+        self._new_text = new_text(tokenizer)
         self._count = 0  # ids so far
         self._held = ""  # text that was not given out
         self.stop: str | None = None
@@ -88,6 +88,21 @@ class GrowingText:
             if self._held.endswith(stop[:size])
         )
         return len(self._held) - max(held, default=0)
+
+
+class NewText(Protocol):
+    """Takes the ids of one text in their order, and returns what each makes certain."""
+
+    def __call__(self, token: int) -> str:
+        """The text that is certain with this id and was not before."""
+
+    def rest(self) -> str:
+        """What the ids so far leave incomplete."""
+
+
+def new_text(tokenizer: Decodes) -> NewText:
+    """Begins a text."""
+    return _Single(tokenizer) if tokenizer.additive else _Window(tokenizer)
 
 
 class _Single:

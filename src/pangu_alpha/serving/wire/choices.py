@@ -1,7 +1,8 @@
 """One continuation as it grows: ids to text, stop texts, and what a client may already see.
 
 Text is given out token by token. What may be the beginning of a stop text waits, and with it the whole token
-that it lies in, so that the log-probabilities of a chunk always belong to its text.
+that it lies in, so that the log-probabilities of a chunk always belong to its text. Where several ids make up
+a character, it is the text of the last one; a character that never becomes complete is left out.
 """
 
 from __future__ import annotations
@@ -72,6 +73,9 @@ class Choice:
     _given: int = 0
     _waiting: list[Shown] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._new_text = self.facts.new_text()
+
     @property
     def mean_logprob(self) -> float:
         """By which best_of compares samples of different lengths."""
@@ -81,7 +85,7 @@ class Choice:
         """Takes the next id; returns what may be shown now, which ends the choice if it completes a stop."""
         self.generated += 1
         self.logprob_sum += logprob or 0.0
-        text = self.facts.text_of(token)
+        text = self._new_text(token)
         self._waiting.append(Shown(token, text, len(self._text), logprob, top))
         self._text += text
         places = [(place, stop) for stop in self.stops if (place := self._text.find(stop, self._given)) >= 0]
@@ -130,10 +134,10 @@ def prompt_piece(
     """
     if scores is None:
         return Piece(facts.decode(ids) if text is None else text)
-    tokens, offset = [], 0
+    tokens, offset, new_text = [], 0, facts.new_text()
     for place, token in enumerate(ids):
         logprob, top = scores[place - 1] if place else (None, None)
-        shown = facts.text_of(token)
+        shown = new_text(token)
         tokens.append(Shown(token, shown, offset, logprob, top))
         offset += len(shown)
     return Piece("".join(shown.text for shown in tokens), tuple(tokens))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from pangu_alpha.text.growing import NewText, new_text
 from pangu_alpha.text.tokenizer import PanguTokenizer
 
 _MOST_TWINS = 2  # the engine reports at most 40 likeliest ids, for 20 distinct texts
@@ -43,8 +44,17 @@ class ModelFacts:
         return self.tokenizer.decode(each for each in ids if each < self.tokenizer.vocab_size)
 
     def text_of(self, token: int) -> str:
-        """Returns the text of a single id, of which the texts of lists are joined."""
+        """Returns the text of a single id."""
         return self._texts[token] if token < len(self._texts) else ""
+
+    def new_text(self) -> NewText:
+        """Begins a text of which the ids come one after another."""
+        return new_text(self)
+
+    @property
+    def additive(self) -> bool:
+        """Whether the text of ids is the texts of the single ids, joined."""
+        return self.tokenizer.additive
 
     @cached_property
     def _texts(self) -> Sequence[str]:

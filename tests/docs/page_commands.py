@@ -97,7 +97,7 @@ def _call(words: list[str]) -> Call | None:
         case ["python", path, *rest] if path.startswith("benchmarks/"):
             return Call(path, rest)
         case ["bash", "run_scripts/run_serve.sh", *rest] if "--checkpoint" not in rest:
-            return Call("serve", ["--checkpoint", "runs/mine", *rest])  # its default
+            return Call("serve", ["--checkpoint", "runs/quickstart/run", *rest])  # its default
         case ["bash", path, *rest] if path.startswith("run_scripts/"):
             return _script(path, rest)
     return None

@@ -89,9 +89,14 @@ PAGES: dict[str, Page] = {
     ),
     "README.md": Page(
         given=(given.novel,),
+        owned=("runs/quickstart",),  # the quickstart makes it
         rows=(
             never("bash run_scripts/quickstart.sh", "test_quickstart.py runs it"),
             never("bash run_scripts/run_tests.sh", "it would run this test"),
+            never(
+                "bash run_scripts/run_serve.sh",
+                "it serves until it is stopped; test_real_server.py starts one",
+            ),
             never("python -m pangu_alpha.cli.fetch", NETWORK),
             ci("mkdir"),
             ci("head"),
@@ -239,6 +244,7 @@ PAGES: dict[str, Page] = {
         ),
         owned=("eval", "runs/quickstart"),
     ),
+    "docs/serving.md": Page((), owned=("runs/quickstart", "runs/mine")),
     "docs/strategies.md": Page((long("python src/plan.py strategies"),)),
     "docs/train_replay.md": Page((long("python src/plan.py train-replay"),)),
     "docs/training.md": Page((long("tail"),), given_long=README),

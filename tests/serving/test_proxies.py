@@ -17,7 +17,7 @@ from tests.serving.running import ROOT, until
 
 PAGE = (ROOT / "docs/serving.md").read_text("utf-8")
 BODY = {"model": "pangu", "prompt": "却说", "temperature": 0}
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long  # minutes in all
 
 
 def block(language):

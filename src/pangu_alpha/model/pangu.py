@@ -64,8 +64,7 @@ class PanguAlpha(nn.Cell):
         - **attention_mask** (Tensor) - [B, S, C], 1 = may attend; None if `places` are [B, 3].
         - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row, new in every step
           (training.schedule.dropout_rows); None: no dropout.
-        - **places** (Tensor) - int32 [B, N, S, 3], where keys and values go in the cache, or [B, 3] for whole
-          blocks; None: no cache.
+        - **places** (Tensor) - int32 [B, N, S, 3] or [B, 3], as inference.caches gives them; None: no cache.
 
     Outputs:
         Tensor [B, S, V], logits in the compute type.

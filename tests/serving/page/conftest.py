@@ -45,7 +45,7 @@ def serving(application):
         listener.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there, no other event loop can run in the process
 def browser():
     """Debian's Chromium."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip) for a browser")

@@ -14,7 +14,7 @@ from page_steps import act, card_text, choose, copied, done, mode, problem, set_
 
 from pangu_alpha.inference.tasks import TASKS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long  # minutes in all
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from page_steps import act, card_text, done, problem, set_range, until, write
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long  # minutes in all
 
 
 def test_the_page_asks_for_a_key_and_keeps_it_for_this_tab(open_page, stub):

@@ -8,7 +8,7 @@ from page_stub import LABELS, SCENARIOS, SOLVED, STORY, TITLES
 
 from pangu_alpha.inference.tasks import TASKS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long  # minutes in all
 
 
 @pytest.mark.parametrize("name", [*TASKS])

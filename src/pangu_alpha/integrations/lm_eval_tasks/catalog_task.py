@@ -41,7 +41,6 @@ class Asked:
 
     Args:
         task: Of the catalogue.
-        template_name: Name of its template.
         data: Folder of the files.
         seed: Of examples, drawn candidates and ties.
         checkpoint: Of the model, whose context decides what is left out of a text; None if it is another one.

@@ -89,7 +89,7 @@ with signals.Signals() as taken:
     sys.stdin.read()
     print("one", flush=True)
     print("two", flush=True)
-    sys.stderr.write(str(taken.number))
+    print(taken.number, end="", file=sys.stderr, flush=True)
 sys.stdout.flush()
 """
     process = run(body, stdin=subprocess.PIPE)
@@ -103,7 +103,7 @@ def test_a_full_disk_takes_the_output_and_not_the_run():
 sys.stdout = open("/dev/full", "w")
 with signals.Signals() as taken:
     print("lost", flush=True)
-    sys.stderr.write(str(taken.number))
+    print(taken.number, end="", file=sys.stderr, flush=True)
 os._exit(0)
 """
     assert run(body).communicate()[1] == "0"

@@ -8,7 +8,8 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
+from weighted_sum import WeightedSum
 
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.model import operators as operators_module
@@ -196,18 +197,6 @@ def test_a_label_that_is_no_word_gives_nan_and_leaves_the_rest(native):
     for each in (nats, dx):
         assert np.isnan(each[3:5]).all() and np.isfinite(np.delete(each, [3, 4], 0)).all()
     assert dtable.shape == (50, 24)
-
-
-class WeightedSum(nn.Cell):
-    """A scalar whose gradient by the operator's output is different everywhere."""
-
-    def __init__(self, operator):
-        super().__init__()
-        self.operator = operator
-
-    def construct(self, *inputs):
-        out = self.operator(*inputs)
-        return (out * ops.sin(ops.range(0, out.size, 1).astype(out.dtype)).reshape(out.shape)).sum()
 
 
 @pytest.mark.parametrize("name", ["affine", "cross_entropy"])

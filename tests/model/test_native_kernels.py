@@ -14,6 +14,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
+from weighted_sum import WeightedSum
 
 from pangu_alpha.model.operators import dropout as positional
 from pangu_alpha.model.operators import plain
@@ -61,18 +62,6 @@ def narrower(native, tmp_path_factory):
     """Libraries for vectors of 4, 8 and 16 floats."""
     folder = tmp_path_factory.mktemp("narrower")
     return {lanes: build(folder, (f"-DMOST_LANES={lanes}",)) for lanes in (4, 8, 16)}
-
-
-class WeightedSum(nn.Cell):
-    """A scalar whose gradient by the operator's output is different everywhere."""
-
-    def __init__(self, operator):
-        super().__init__()
-        self.operator = operator
-
-    def construct(self, *inputs):
-        out = self.operator(*inputs)
-        return (out * ops.sin(ops.range(0, out.size, 1).astype(out.dtype)).reshape(out.shape)).sum()
 
 
 def assert_equal(found, expected, tolerance):

@@ -8,6 +8,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
+from weighted_sum import WeightedSum
 
 from pangu_alpha.config.families import FAMILIES, compute_type, has_flash_attention
 from pangu_alpha.config.model import ModelConfig
@@ -60,18 +61,6 @@ CASES = {
         2,
     ),
 }
-
-
-class WeightedSum(nn.Cell):
-    """A scalar whose gradient by the operator's output is different everywhere."""
-
-    def __init__(self, operator):
-        super().__init__()
-        self.operator = operator
-
-    def construct(self, *inputs):
-        out = self.operator(*inputs)
-        return (out * ops.sin(ops.range(0, out.size, 1).astype(out.dtype)).reshape(out.shape)).sum()
 
 
 @pytest.mark.parametrize("name", CASES)

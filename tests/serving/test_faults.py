@@ -284,6 +284,7 @@ def test_a_client_that_does_not_read_is_dropped(start):
     until(lambda: any(line["status"] == 499 for line in server.lines()), 60)
     until(lambda: running(server) == 0)
     connection.close()
+    assert ready(server).status_code == 200
 
 
 def fails(*options):

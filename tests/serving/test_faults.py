@@ -104,7 +104,9 @@ def test_a_full_queue_answers_429_at_once(start):
             answer = httpx.post(server.url + "/v1/completions", json={**BODY, "max_tokens": 20}, timeout=60)
             return answer, time.monotonic() - began
 
-        found = list(pool.map(ask, range(12)))
+        first = pool.submit(ask, 0)
+        until(lambda: running(server) == 1)  # until it has its row, it counts as waiting
+        found = [*pool.map(ask, range(11)), first.result()]
     refused = [(answer, at) for answer, at in found if answer.status_code == 429]
     assert sorted(answer.status_code for answer, _ in found)[:3] == [200] * 3 and len(refused) == 9
     for answer, _ in refused:
@@ -247,7 +249,10 @@ def test_slow_headers_and_bodies_are_ended(start):
     with socket.create_connection(address(server), 20) as connection:  # a kept connection
         for _ in range(2):
             connection.sendall(b"GET /version HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-            assert b"200 OK" in connection.recv(65536)
+            content = b""
+            while not content.endswith(b"}"):  # head and body may come one after the other
+                content += connection.recv(65536)
+            assert b"200 OK" in content
         connection.sendall(b"GET /version HTTP/1.1\r\nHo")
         assert b"header_timeout" in answered(connection)
     assert ready(server).status_code == 200

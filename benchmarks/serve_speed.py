@@ -148,6 +148,7 @@ class Visit:
         self.port, self.end = port, end
         self.pauses: list[float] = []  # of the other streams, while `watched`
         self.watched = False
+        self.streaming = 0  # of the other streams, those whose prompt has been computed
 
     async def all(self) -> dict[str, Any]:
         """The figures, in seconds."""
@@ -158,7 +159,8 @@ class Visit:
             **await self.prefix(),
         }
         others = [asyncio.ensure_future(self.endless()) for _ in range(SLOTS - 1)]
-        await self.wait(SLOTS - 1)
+        while self.streaming < SLOTS - 1:
+            await asyncio.sleep(0.01)
         found["beside"] = [await self.probe() for _ in range(PROBES)]
         found["freed"] = [await self.vanish(PROMPT, 3) for _ in range(VANISHED)]
         found["freed"] += [await self.vanish(serve_peers.PREFIX, 0) for _ in range(VANISHED)]
@@ -190,6 +192,7 @@ class Visit:
         def taken(count: int) -> None:
             nonlocal last
             now = time.perf_counter()
+            self.streaming += last == 0
             if self.watched and count > 1:
                 self.pauses.append(now - last)
             last = now

@@ -18,8 +18,8 @@ for word in "$@"; do
 done
 if [[ $GIVEN == no ]]; then
     QUICKSTART=$ROOT/runs/quickstart
-    if [[ ! -d $QUICKSTART/run/checkpoints ]]; then
-        echo "no --checkpoint, and no model in $QUICKSTART yet: training the quickstart's first"
+    if [[ ! -f $QUICKSTART/trained || ! -d $QUICKSTART/run/checkpoints ]]; then
+        echo "no --checkpoint is given, and no trained model is in $QUICKSTART: training the quickstart's (about 10 minutes)"
         run bash "$ROOT/run_scripts/quickstart.sh" --work "$QUICKSTART"
     fi
     set -- --checkpoint "$QUICKSTART/run" --vocabulary "$QUICKSTART/data/vocab.model" "$@"

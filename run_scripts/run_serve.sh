@@ -9,6 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 help_uninstalled "$@"
 prepare_environment serve
 export GLOG_v=${GLOG_v:-3}
+export PYTHONUNBUFFERED=1 # progress is seen at once, through a pipe as well
 
 GIVEN=no
 for word in "$@"; do

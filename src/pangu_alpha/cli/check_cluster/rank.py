@@ -31,6 +31,7 @@ def main(words: Sequence[str]) -> int:
         ValueError: The device cannot be used, or the ranks do not come together.
     """
     out, check, measurement, folder, device, *rank = words
+    os.chdir(folder)  # MindSpore leaves files of graphs that fail where it works
     place = _place(Path(out), Path(folder), measurement, device.strip("-"), rank)
     module = importlib.import_module(f"pangu_alpha.cluster_check.measure.{check}")
     began = time.monotonic()

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pangu_alpha.cluster_check.check import Evidence, Finding
 
 WHAT = {
-    "logits": "logits, largest difference",
-    "losses": "loss of a token, largest difference, nats",
+    "logits": "logits, in units of the largest",
+    "losses": "losses of tokens, in units of the largest",
     "gradients": "gradients, in units of the tensor's largest",
-    "step losses": "loss of six steps, largest difference, nats",
-    "weights": "weights after six steps, in units of the tensor's largest movement",
+    "step losses": "losses of six steps, in units of the largest",
+    "weights": "weights after six steps, in units of their movement",
 }
 
 

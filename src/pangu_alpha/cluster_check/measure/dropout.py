@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import mindspore as ms
 import numpy as np
-from mindspore import Tensor
+from mindspore import Tensor, nn
 
 from pangu_alpha.cluster_check.place import Place
 from pangu_alpha.config.model import ModelConfig
@@ -14,7 +15,7 @@ from pangu_alpha.model.operators import Operators, operators_for
 from pangu_alpha.training.schedule import dropout_rows
 
 RATE = 0.1
-LENGTH, HIDDEN, HEADS = 256, 512, 4
+LENGTH, HIDDEN, HEADS = 128, 512, 4
 CELLS = (1, 2, 5)  # salts: two cells of the first layer, and one of the second
 STEPS = ((0, 0), (0, 1), (1, 0))  # (step, row): two micro-batches of a step, and the next step
 
@@ -49,7 +50,7 @@ def _keys(step: int, row: int) -> Tensor:
 
 def _residual(operators: Operators) -> dict[str, np.ndarray]:
     """What ones become in the residual stream's cells, [S, H] each."""
-    ones = Tensor(np.ones((LENGTH, HIDDEN), np.float32))
+    ones = Tensor(np.ones((LENGTH, HIDDEN), np.float32)).astype(operators.compute_dtype)
     return {
         f"residual, cell {salt}, step {step}, row {row}": _values(
             operators.dropout(RATE, salt)(ones, _keys(step, row))
@@ -59,18 +60,41 @@ def _residual(operators: Operators) -> dict[str, np.ndarray]:
     }
 
 
+class _Weights(nn.Cell):
+    """The weights that attention uses where all keys are alike, [S, N*S]: 1 / S, dropped and rescaled.
+
+    The values are the unit matrix, so that a query's result is its row of weights.
+    """
+
+    def __init__(self, operators: Operators, salt: int) -> None:
+        super().__init__()
+        self.mask = operators.mask(HEADS)
+        dropout = operators.attention_dropout(RATE, salt, HEADS)
+        self.core = operators.attention(HEADS, LENGTH, dropout)
+        self.split = operators.split_heads(HEADS)
+        self.join = operators.join_heads(HEADS)
+
+    def construct(self, zeros, units, may_attend, rows):
+        query = self.split(zeros, 1)
+        value = self.split(units, 1)
+        return self.join(self.core(query, query, value, self.mask(may_attend), rows))
+
+
 def _attention(operators: Operators) -> dict[str, np.ndarray]:
-    """What ones become as attention weights, [1, N, S, S] each, times the factor that the caller applies."""
-    ones = Tensor(np.ones((1, HEADS, LENGTH, LENGTH), np.float32))
-    found = {}
-    for salt in CELLS[:2]:
-        cell = operators.attention_dropout(RATE, salt, HEADS)
-        found[f"attention, cell {salt}"] = _values(cell(ones, _keys(0, 0))) * cell.factor
-    return found
+    """What ones become as attention weights, [S, N*S] each."""
+    dtype = operators.compute_dtype
+    zeros = Tensor(np.zeros((LENGTH, HEADS * LENGTH), np.float32)).astype(dtype)
+    units = Tensor(np.tile(np.eye(LENGTH, dtype=np.float32), HEADS)).astype(dtype)
+    may_attend = Tensor(np.ones((1, LENGTH, LENGTH), np.float32))
+    return {
+        f"attention, cell {salt}": LENGTH
+        * _values(_Weights(operators, salt)(zeros, units, may_attend, _keys(0, 0)))
+        for salt in CELLS[:2]
+    }
 
 
 def _values(tensor: Tensor) -> np.ndarray:
-    return tensor.asnumpy().astype(np.float64)
+    return tensor.astype(ms.float32).asnumpy().astype(np.float64)
 
 
 def _digest(kept: np.ndarray) -> str:

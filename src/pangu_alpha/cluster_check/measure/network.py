@@ -67,8 +67,9 @@ class Network:
         """How far logits, losses, gradients and steps are from the official ones.
 
         Returns:
-            Logits and losses: largest differences. Gradients: the largest difference of a tensor in units of
-            its largest element. Steps: losses, and final weights in units of their largest movement.
+            Logits and losses: largest differences in units of the largest number. Gradients: likewise, for
+            the worst tensor. Weights after the steps: the root of the mean squared difference over that of
+            the movement since the start, for the worst tensor.
         """
         return {**self._forward(), **self._backward(), **self._steps(training)}
 
@@ -76,12 +77,11 @@ class Network:
         case = "plain/B"
         ids, positions = self.batch[0], self.batch[3]
         mask = Tensor(self.oracle[f"{case}/attention_mask"].astype(np.float32))
-        logits = self.model(ids, positions, mask).asnumpy().astype(np.float64)
-        expected = self.oracle[f"{case}/logits"].reshape(logits.shape)
+        logits = self.model(ids, positions, mask).asnumpy()
         losses = TokenLoss(self.model)(ids, self.batch[1], positions, self.batch[4]).asnumpy()
         return {
-            "logits": float(np.abs(logits - expected).max()),
-            "losses": float(np.abs(losses.ravel() - self.oracle[f"{case}/per_token_loss"].ravel()).max()),
+            "logits": _relative(logits, self.oracle[f"{case}/logits"]),
+            "losses": _relative(losses, self.oracle[f"{case}/per_token_loss"]),
         }
 
     def _backward(self) -> dict[str, float]:
@@ -92,7 +92,7 @@ class Network:
             expected = self.oracle[f"plain/B/grad/{theirs}"]
             if not theirs.endswith(_SHARED_BY_SCORES):
                 gradient = found[ours].T if flip else found[ours]
-                worst = max(worst, float(np.abs(gradient - expected).max() / np.abs(expected).max()))
+                worst = float(np.maximum(worst, _relative(gradient, expected)))
         return {"gradients": worst}
 
     def _gradients(self) -> Gradients:
@@ -111,10 +111,9 @@ class Network:
             losses.append(float(np.sum(rows)) / self.count)
             norms.append(float(norm.asnumpy()))
         official = [float(training["train/loss"][number]) for number in range(STEPS)]
-        gaps = [abs(one - other) for one, other in zip(losses, official, strict=True)]
         return {
             "steps": {"losses": losses, "official": official, "norms": norms},
-            "step losses": max(gaps) if all(each == each for each in gaps) else float("nan"),
+            "step losses": _relative(np.array(losses), np.array(official)),
             "weights": self._moved(before, training),
         }
 
@@ -126,8 +125,16 @@ class Network:
                 continue
             expected = training[f"train/final/{theirs}"]
             found, start = (each[ours].T if flip else each[ours] for each in (after, before))
-            worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected - start).max()))
+            worst = float(
+                np.maximum(worst, np.linalg.norm(found - expected) / np.linalg.norm(expected - start))
+            )
         return worst
+
+
+def _relative(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference over the largest expected number; NaN if something found is not finite."""
+    difference = np.abs(np.asarray(found, np.float64).ravel() - np.asarray(expected, np.float64).ravel())
+    return float(difference.max() / np.abs(expected).max())
 
 
 def _batch(oracle: Arrays) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Outputs and gradients of every operator that training takes on this device, and of the plain definitions."""
+"""Outputs and gradients of every operator that training takes here, and of the plain definitions."""
 
 from __future__ import annotations
 

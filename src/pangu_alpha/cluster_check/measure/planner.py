@@ -16,7 +16,7 @@ from pangu_alpha.planner.cost.hardware import Cluster, load_cluster, load_stack
 from pangu_alpha.planner.search.search import Question, search
 
 FILE = "cluster.yaml"
-_MODELS = {"CPU": "tiny", "Ascend": "2.6b"}
+_MODELS = {"CPU": "tiny", "Ascend": "2_6b"}
 _TOP = 5
 _SEQUENCES = 8  # of a step for each device
 

@@ -134,6 +134,32 @@ def test_the_queue_is_bounded_in_requests_and_tokens():
     assert not admission.full and admission.waiting == 1
 
 
+def test_requests_that_come_at_the_same_moment_wait_only_if_no_slot_is_free():
+    """Of 12 before the engine's next tick, one takes the slot and two wait."""
+    admission, taken = Admission(slots=1, queue=2, queue_tokens=1000), []
+    for _ in range(12):
+        try:
+            taken.append(admission.enter(1, 10))
+        except ApiError as error:
+            assert "2 requests are waiting" in str(error)
+    assert len(taken) == 3 and admission.waiting == 3 and admission.full
+    admission.started(taken[0])
+    assert admission.waiting == 2 and admission.full
+    admission.ended(taken[0])
+    admission.leave(taken[0])
+    assert not admission.full  # the first of the two is as good as in its slot
+    admission.enter(1, 10)
+    assert admission.full
+
+
+def test_a_request_of_more_samples_than_slots_are_free_waits():
+    admission = Admission(slots=4, queue=1, queue_tokens=1000)
+    admission.enter(3, 10)
+    admission.enter(2, 10)
+    with pytest.raises(ApiError):
+        admission.enter(1, 10)  # the one free slot is the second request's
+
+
 def test_without_a_queue_free_slots_are_still_given():
     admission = Admission(slots=2, queue=0, queue_tokens=1)
     admission.enter(1, 500)

@@ -16,11 +16,14 @@ import pytest
 from mindspore import Parameter, Tensor, nn, ops
 from weighted_sum import WeightedSum
 
+from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.model.operators import dropout as positional
 from pangu_alpha.model.operators import plain
 from pangu_alpha.model.operators.native import library as library_module
 from pangu_alpha.model.operators.native import training as kernels
 from pangu_alpha.model.operators.native.library import NoKernelsError, build, library, start
+from pangu_alpha.model.operators.native.update import ClippedAdamW
+from pangu_alpha.training.optimizer import AdamW
 
 SHAPES_OF_PRODUCTS = [
     (9, 1, 1),
@@ -239,45 +242,95 @@ def test_what_is_not_finite_passes_through(native, bad):
 
 
 class Update(nn.Cell):
-    """An update of one parameter by the kernel."""
+    """Updates parameters of several shapes by the kernel."""
 
-    def __init__(self, count):
+    def __init__(self, *shapes):
         super().__init__()
-        self.state = [Parameter(normal(count, seed=i), name=f"p{i}") for i in range(2)]
-        self.state.append(Parameter(Tensor(np.abs(normal(count, seed=2).asnumpy())), name="p2"))
-        self.first, self.second, self.third = self.state
-        self.update = kernels.adamw()
+        names = [f"x{i}.weight" for i in range(len(shapes))]
+        parameters = tuple(
+            Parameter(normal(*shape), name=name) for shape, name in zip(shapes, names, strict=True)
+        )
+        optimizer = AdamW(parameters, OptimConfig(), {name: name != "x1.weight" for name in names})
+        self.update = ClippedAdamW(optimizer, 0.5)
+        self.state = (*optimizer.parameters, *optimizer.moments1, *optimizer.moments2)
+        for i, each in enumerate(self.state):
+            each.set_data(Tensor(np.abs(normal(*each.shape, seed=i).asnumpy())))
 
-    def construct(self, gradient, factor, applied, rate, beta1, beta2, epsilon, decay):
-        return self.update(self.first, self.second, self.third, gradient, factor, applied, rate, beta1, beta2,
-                           epsilon, decay)  # fmt: skip
+    def values(self):
+        return [each.asnumpy().copy() for each in self.state]
+
+    def construct(self, weight, scale, largest, recipe, *gradients):
+        return self.update(gradients, weight, scale, largest, recipe)
 
 
-def scalars(applied):
-    return [Tensor(each, ms.float32) for each in (0.7, applied, 1e-2, 0.9, 0.95, 1e-8, 0.1)]
+SHAPES = [(1,), (37, 5), (65537,), (2, 3, 4)]
 
 
-@pytest.mark.parametrize("count", [1, 37, 65537])
-def test_adamw(native, count):
-    cell, gradient = Update(count), normal(count, seed=9)
-    p, m, v = (each.asnumpy().astype(np.float64) for each in cell.state)
-    g = gradient.asnumpy() * 0.7
-    m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g
-    p = p - 1e-2 * (m / (np.sqrt(v) + 1e-8) + 0.1 * p)
-    cell(gradient, *scalars(1.0))
-    for found, expected in zip(cell.state, (p, m, v), strict=True):
-        assert_equal(found, Tensor(expected.astype(np.float32)), 1e-5)
+def controls(largest=1e30):
+    """Weight, scale, largest norm, and recipe: rate, epsilon, decay."""
+    return [
+        *(Tensor(each, ms.float32) for each in (3.0, 4.0, largest)),
+        Tensor([1e-2, 1e-8, 0.1], ms.float32),
+    ]
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0])
+def test_clipped_adamw(native, size):
+    """With a norm below the largest one after clipping, and with one above it."""
+    cell = Update(*SHAPES)
+    gradients = [normal(*shape, seed=20 + i, scale=size) for i, shape in enumerate(SHAPES)]
+    before = [each.astype(np.float64) for each in cell.values()]
+    norm, applied = cell(*controls(), *gradients)
+    unscale = 1 / (4.0 * (3.0 + 1e-5))
+    exact = unscale * np.sqrt(sum((each.asnumpy().astype(np.float64) ** 2).sum() for each in gradients))
+    assert norm.asnumpy() == pytest.approx(exact, rel=1e-6)
+    assert norm.shape == applied.shape == () and applied.dtype == ms.bool_ and applied.asnumpy()
+    assert (exact > 0.5) == (size == 1.0)
+    count = len(SHAPES)
+    for i, gradient in enumerate(gradients):
+        p, m, v = before[i::count]
+        g = gradient.asnumpy().astype(np.float64) * unscale / max(exact / 0.5, 1)
+        m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g
+        p = p - 1e-2 * (m / (np.sqrt(v) + 1e-8) + (0.0 if i == 1 else 0.1) * p)
+        for found, expected in zip(cell.values()[i::count], (p, m, v), strict=True):
+            assert_equal(Tensor(found), Tensor(expected.astype(np.float32)), 1e-5)
 
 
 @pytest.mark.parametrize("bad", [0.5, np.nan, np.inf])
-def test_adamw_that_is_not_applied_changes_no_bit(native, bad):
-    cell = Update(1000)
-    before = [each.asnumpy().tobytes() for each in cell.state]
-    gradient = np.full(1000, bad, np.float32)
-    given = scalars(0.0)
-    given[0] = Tensor(bad, ms.float32)
-    cell(Tensor(gradient), *given)
-    assert [each.asnumpy().tobytes() for each in cell.state] == before
+def test_an_update_that_is_not_applied_changes_no_bit(native, bad):
+    cell = Update(*SHAPES)
+    before = cell.values()
+    gradients = [normal(*shape) for shape in SHAPES]
+    gradients[1] = Tensor(np.full((37, 5), bad, np.float32))
+    norm, applied = cell(*controls(1e-3 if bad == 0.5 else 3e38), *gradients)
+    assert not applied.asnumpy() and np.isfinite(norm.asnumpy()) == (bad == 0.5)
+    assert all(np.array_equal(one, other) for one, other in zip(cell.values(), before, strict=True))
+
+
+def test_what_precedes_an_update_sees_everything_unchanged(native):
+    cell, seen = Update(*SHAPES), []
+    before, gradients = cell.values(), [normal(*shape) for shape in SHAPES]
+    with cell.update.preceded_by(lambda: seen.append(cell.values())):
+        cell(*controls(), *gradients)[0].asnumpy()
+    (values,) = seen
+    assert all(np.array_equal(one, other) for one, other in zip(values, before, strict=True))
+    assert not any(np.array_equal(one, other) for one, other in zip(cell.values(), before, strict=True))
+    cell(*controls(), *gradients)[0].asnumpy()
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
+def test_an_error_before_an_update_prevents_it_and_is_raised(native, kind):
+    cell, gradients = Update(*SHAPES), [normal(*shape) for shape in SHAPES]
+    before = cell.values()
+
+    def fail():
+        raise kind("no space")
+
+    with pytest.raises(kind, match="no space"), cell.update.preceded_by(fail):
+        assert not cell(*controls(), *gradients)[1].asnumpy()
+    assert all(np.array_equal(one, other) for one, other in zip(cell.values(), before, strict=True))
+    assert cell(*controls(), *gradients)[1].asnumpy()
 
 
 def call_all(path, threads=2, precision="highest", **variables):

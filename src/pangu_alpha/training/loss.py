@@ -31,8 +31,8 @@ class TokenLoss(nn.Cell):
 
     def construct(self, input_ids, labels, position_ids, document_ids, dropout_rows=None):
         mask = self.mask(document_ids)
-        hidden = self.model.hidden_states(input_ids, position_ids, mask, dropout_rows)
-        table = self.model.word_embedding.table
+        words, table = self.model.word_embedding.forked(input_ids)
+        hidden = self.model.hidden_states(input_ids, position_ids, mask, dropout_rows, None, words)
         return self.cross_entropy(hidden, table, labels.reshape((-1,))).reshape(labels.shape)
 
 

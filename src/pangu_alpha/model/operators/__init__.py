@@ -22,9 +22,10 @@ from pangu_alpha.model.cache import KeyValueCache
 from pangu_alpha.model.chip import find_chip, soc_version
 from pangu_alpha.model.operators import ascend, cpu, native, plain
 from pangu_alpha.model.operators import dropout as positional
-from pangu_alpha.model.operators.native import fused
+from pangu_alpha.model.operators.native import embedding, fused
 from pangu_alpha.model.operators.native import training as kernels
 from pangu_alpha.model.operators.native.library import library, missing_bfloat16
+from pangu_alpha.model.operators.native.update import ClippedAdamW
 
 __all__ = ["Operators", "dropout", "native", "operators_for"]
 
@@ -52,8 +53,11 @@ class Operators:
         cache: (batch, heads, slots, head size, type) -> cell of (new keys or values, places).
         fused_block: (config, number of the block) -> cell of the kernels that compute a whole block (see
             native.fused.BlockKernels); None where the operators above compute it.
-        adamw: () -> primitive that clips and updates one parameter in place (see native.training.adamw); None
-            for separate operators.
+        look_up: () -> cell of (table, ids) -> rows of the table, [T, H]; None for a Gather.
+        forked_look_up: () -> cell of (table, ids) -> (the same, the table for another use, whose gradient it
+            adds to its own); None for separate operators.
+        update: (optimizer, largest norm) -> cell that clips and applies all gradients in one kernel (see
+            native.update.ClippedAdamW); None for separate operators.
         float_status: Class of the cell that reports overflow; None where results show it as inf or NaN.
     """
 
@@ -73,7 +77,9 @@ class Operators:
     linear: Callable[[], Any] = plain.linear
     cache: Callable[..., nn.Cell] = KeyValueCache
     fused_block: Callable[[ModelConfig, int], Any] | None = None
-    adamw: Callable[[], Any] | None = None
+    look_up: Callable[[], nn.Cell] | None = None
+    forked_look_up: Callable[[], nn.Cell] | None = None
+    update: Callable[[Any, float], Any] | None = None
     float_status: type[ascend.FloatStatus] | None = None
 
 
@@ -108,7 +114,9 @@ _FAST: dict[str, dict[str, Any]] = {
         "linear": kernels.linear,
         "cache": kernels.KeyValueCache,
         "fused_block": fused.BlockKernels,
-        "adamw": kernels.adamw,
+        "look_up": embedding.LookUp,
+        "forked_look_up": embedding.ForkedLookUp,
+        "update": ClippedAdamW,
     },
     # Decoding has one row for each token, so the number of kernels matters; the plain operators have the
     # fewest.

@@ -143,6 +143,25 @@ def feed_forward(call: Caller, precision: str = ""):
         )
 
 
+def inputs(call: Caller):
+    """Rows of a table by indices of which some occur often, some never, and some are none; and masks."""
+    for number, rows, columns in [(1, 1, 1), (9, 3, 7), (150, 1000, 33), (300, 65, 130)]:
+        ids = call.array(call.random.integers(0, rows, (1, number)).astype(np.int32))
+        table, dy = call.normal(rows, columns), call.normal(number, columns)
+        name = f"{number} of {rows} x {columns}"
+        (found,) = call("LookUp", [table, ids], [dy.shape])
+        assert (found == table[ids[0]]).all()
+        yield f"LookUp {name}", [found]
+        ids[0, -1] = rows
+        yield f"LookUpGradient {name}", call("LookUpGradient", [dy, ids, table], [table.shape])
+        yield f"ForkedLookUpGradient {name}", call("ForkedLookUpGradient", [dy, ids, table], [table.shape])
+    for batch, length in [(1, 1), (2, 3), (3, 37), (2, 150)]:
+        documents = call.array(np.cumsum(call.random.random((batch, length)) < 0.1, 1).astype(np.int32))
+        (mask,) = call("DocumentMask", [documents], [(batch, length, length)])
+        assert (mask == np.tril(documents[:, :, None] == documents[:, None])).all()
+        yield f"DocumentMask {batch} x {length}", [mask, documents]
+
+
 def layer_norm(call: Caller):
     for rows, columns in COLUMNS:
         x, gamma, beta, dy = (
@@ -287,7 +306,7 @@ def update_arguments(call: Caller, counts, largest: float) -> list[np.ndarray]:
 
 OF_EACH_PRECISION = (affine, projections, feed_forward, cross_entropy)
 KERNELS = {
-    "highest": [*OF_EACH_PRECISION, layer_norm, pointwise, attention, store, layer, update],
+    "highest": [*OF_EACH_PRECISION, inputs, layer_norm, pointwise, attention, store, layer, update],
     "medium": [partial(each, precision="Medium") for each in OF_EACH_PRECISION],
 }
 

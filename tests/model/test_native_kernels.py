@@ -17,8 +17,10 @@ from mindspore import Parameter, Tensor, nn, ops
 from weighted_sum import WeightedSum
 
 from pangu_alpha.config.optim import OptimConfig
+from pangu_alpha.model.mask import DocumentMask
 from pangu_alpha.model.operators import dropout as positional
 from pangu_alpha.model.operators import plain
+from pangu_alpha.model.operators.native import inputs
 from pangu_alpha.model.operators.native import library as library_module
 from pangu_alpha.model.operators.native import training as kernels
 from pangu_alpha.model.operators.native.library import NoKernelsError, build, library, start
@@ -205,6 +207,57 @@ def test_a_label_that_is_no_word_gives_nan_and_leaves_the_rest(native, label):
     dx, dtable = ops.grad(WeightedSum(cell), (0, 1))(x, table, Tensor(labels))
     assert np.isnan(dx.asnumpy()[3]).all() and np.isfinite(np.delete(dx.asnumpy(), 3, 0)).all()
     assert dtable.shape == (50, 24)
+
+
+class LookUp(nn.Cell):
+    """A table that is looked up in by MindSpore, and used again."""
+
+    def construct(self, table, ids):
+        return ops.gather(table, ids, 0).reshape((ids.size, -1)), table
+
+
+class Tied(nn.Cell):
+    """Both uses of a table."""
+
+    def __init__(self, look_up):
+        super().__init__()
+        self.look_up = look_up
+
+    def construct(self, table, ids):
+        rows, table = self.look_up(table, ids)
+        return ops.concat((rows * 2.0, table * 3.0))
+
+
+class Once(Tied):
+    """The rows alone."""
+
+    def construct(self, table, ids):
+        return self.look_up(table, ids)[0]
+
+
+@pytest.mark.parametrize("shape, count", [((2, 37), 50), ((1, 1), 3), ((3, 200), 40)])
+def test_rows_of_a_table_and_its_gradients(native, shape, count):
+    """Bit for bit those of Gather, whose gradient is added to that of the other use."""
+    ids = Tensor(np.random.default_rng(0).integers(-count // 2, count // 2, shape).astype(np.int32))
+    table, known = normal(count, 24), ops.maximum(ids, 0)
+    for ours, other in ((inputs.LookUp(), Once(LookUp())), (Tied(inputs.ForkedLookUp()), Tied(LookUp()))):
+        assert np.array_equal(ours(table, ids).asnumpy(), other(table, ids).asnumpy())
+        found, expected = (ops.grad(WeightedSum(each), 0)(table, known).asnumpy() for each in (ours, other))
+        assert np.array_equal(found, expected) and np.array_equal(np.signbit(found), np.signbit(expected))
+
+
+@pytest.mark.parametrize("index", [5, -6])
+def test_an_index_that_is_none_is_an_error(native, index, capfd):
+    with pytest.raises(RuntimeError):
+        inputs.LookUp()(normal(5, 3), Tensor(np.array([[0, index]], np.int32))).asnumpy()
+    assert f"LookUp: index {index} is not one of a table of 5 rows" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("batch, length", [(1, 1), (3, 37)])
+def test_document_mask(native, batch, length):
+    documents = np.cumsum(np.random.default_rng(0).random((batch, length)) < 0.2, 1).astype(np.int32)
+    found = inputs.DocumentMask()(Tensor(documents)).asnumpy()
+    assert np.array_equal(found, DocumentMask()(Tensor(documents)).asnumpy())
 
 
 @pytest.mark.parametrize("count", [1, 3, 3700, 65537])

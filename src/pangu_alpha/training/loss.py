@@ -8,7 +8,6 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import nn, ops
 
-from pangu_alpha.model.mask import DocumentMask
 from pangu_alpha.model.pangu import PanguAlpha
 
 
@@ -26,7 +25,7 @@ class TokenLoss(nn.Cell):
     def __init__(self, model: PanguAlpha) -> None:
         super().__init__(auto_prefix=False)
         self.model = model
-        self.mask = DocumentMask()
+        self.mask = model.operators.document_mask()
         self.cross_entropy = model.operators.cross_entropy(model.config.vocab_size)
 
     def construct(self, input_ids, labels, position_ids, document_ids, dropout_rows=None):

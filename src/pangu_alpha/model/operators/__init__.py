@@ -20,12 +20,12 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.run import ONLY_CPU, PRECISION_KEY, MatmulPrecision
 from pangu_alpha.model.cache import KeyValueCache
 from pangu_alpha.model.chip import find_chip, soc_version
+from pangu_alpha.model.mask import DocumentMask
 from pangu_alpha.model.operators import ascend, cpu, native, plain
 from pangu_alpha.model.operators import dropout as positional
-from pangu_alpha.model.operators.native import embedding, fused
+from pangu_alpha.model.operators.native import fused, inputs, update
 from pangu_alpha.model.operators.native import training as kernels
 from pangu_alpha.model.operators.native.library import library, missing_bfloat16
-from pangu_alpha.model.operators.native.update import ClippedAdamW
 
 __all__ = ["Operators", "dropout", "native", "operators_for"]
 
@@ -53,6 +53,7 @@ class Operators:
         cache: (batch, heads, slots, head size, type) -> cell of (new keys or values, places).
         fused_block: (config, number of the block) -> cell of the kernels that compute a whole block (see
             native.fused.BlockKernels); None where the operators above compute it.
+        document_mask: () -> cell of (document numbers).
         look_up: () -> cell of (table, ids) -> rows of the table, [T, H]; None for a Gather.
         forked_look_up: () -> cell of (table, ids) -> (the same, the table for another use, whose gradient it
             adds to its own); None for separate operators.
@@ -77,6 +78,7 @@ class Operators:
     linear: Callable[[], Any] = plain.linear
     cache: Callable[..., nn.Cell] = KeyValueCache
     fused_block: Callable[[ModelConfig, int], Any] | None = None
+    document_mask: Callable[[], nn.Cell] = DocumentMask
     look_up: Callable[[], nn.Cell] | None = None
     forked_look_up: Callable[[], nn.Cell] | None = None
     update: Callable[[Any, float], Any] | None = None
@@ -114,9 +116,10 @@ _FAST: dict[str, dict[str, Any]] = {
         "linear": kernels.linear,
         "cache": kernels.KeyValueCache,
         "fused_block": fused.BlockKernels,
-        "look_up": embedding.LookUp,
-        "forked_look_up": embedding.ForkedLookUp,
-        "update": ClippedAdamW,
+        "document_mask": inputs.DocumentMask,
+        "look_up": inputs.LookUp,
+        "forked_look_up": inputs.ForkedLookUp,
+        "update": update.ClippedAdamW,
     },
     # Decoding has one row for each token, so the number of kernels matters; the plain operators have the
     # fewest.

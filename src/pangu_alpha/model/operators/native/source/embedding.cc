@@ -1,5 +1,6 @@
-// The gradient of a table of which rows were looked up by index.
+// Rows of a table by index, and the gradient of the table.
 #include <algorithm>
+#include <cstdio>
 #include <vector>
 
 #include "kernel.h"
@@ -61,6 +62,26 @@ int gradient(const Arguments& given, const float* more) {
 }
 
 }  // namespace
+
+// (table [V, H], ids int32 [B, S]) -> the rows [T, H]. As with Gather, an index below 0 counts from the end, and one that
+// is none is an error.
+KERNEL(LookUp) {
+    ARGUMENTS;
+    const int64_t number = given.elements(1), rows = given.size(0, 0), columns = given.size(0, 1);
+    const float* const table = given.floats(0);
+    const int32_t* const ids = given.ints(1);
+    float* const found = given.floats(2);
+    for (int64_t i = 0; i < number; ++i)
+        if (ids[i] < -rows || ids[i] >= rows) {
+            std::fprintf(stderr, "LookUp: index %d is not one of a table of %ld rows\n", ids[i], static_cast<long>(rows));
+            return 1;
+        }
+    for_each(pieces(number, kRows), [=](int64_t piece) {
+        for (int64_t i = piece * kRows; i < std::min(number, (piece + 1) * kRows); ++i)
+            std::copy_n(table + (ids[i] < 0 ? ids[i] + rows : ids[i]) * columns, columns, found + i * columns);
+    });
+    return 0;
+}
 
 // (dy [T, H], ids int32 [B, S], the table [V, H]) -> its gradient [V, H]
 KERNEL(LookUpGradient) { return gradient({count, data, ranks, shapes}, nullptr); }

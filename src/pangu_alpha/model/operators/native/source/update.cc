@@ -70,9 +70,10 @@ class Tensors {
         return sum;
     }
 
+    // It begins with what was read last, which may still be in the cache.
     void update(Recipe recipe, const float* decayed) const {
         for_each(static_cast<int64_t>(all_.size()), [&](int64_t i) {
-            const Piece& piece = all_[i];
+            const Piece& piece = all_[all_.size() - 1 - i];
             Recipe own = recipe;
             own.decay *= decayed[piece.tensor];
             adamw(of(0, piece), of(1, piece), of(2, piece), of(3, piece), own, piece.size);

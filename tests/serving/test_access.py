@@ -46,7 +46,11 @@ def test_a_key_file(key_file):
         (f"anna:{'0' * 64}:docter", "anna: no scenario is called 'docter'; did you mean 'doctor'"),
         (f"anna:{'0' * 64}::none", "a limit a minute must be a whole number"),
         (f"anna:{'0' * 64}::0", "a limit a minute must be a whole number"),
+        (f"anna:{'0' * 64}::{'9' * 5000}", "a limit a minute must be a whole number"),
+        (f"anna:{'0' * 64}:,", "anna: no scenario is called ''"),
+        (f"anna:{'0' * 64}:doctor,", "anna: no scenario is called ''"),
         (f"anna:{'0' * 64}\nanna:{'1' * 64}", "line 2: the name anna stands twice"),
+        (f"anna:{'0' * 64}\nbert:{'0' * 64}:doctor", "line 2: bert has the same key as anna"),
         (f"anna:{'0' * 64}:::::", "not of the form"),
     ],
 )
@@ -61,12 +65,16 @@ def test_a_key_file_that_others_can_read_is_refused(key_file):
         read_keys(key_file(f"anna:{'0' * 64}", 0o640), [])
 
 
-def test_how_a_key_is_presented():
+def test_how_a_key_is_presented(key_file):
     basic = base64.b64encode(b"anybody:the:key").decode()
     assert (
         presented("Bearer x") == presented("bearer  x ") == "x" and presented(f"Basic {basic}") == "the:key"
     )
-    for wrong in ("", "Bearer", "x", "Basic !!!", "Basic " + base64.b64encode(b"\xff").decode(), "Digest x"):
+    for secret in ("schlüssel", "钥匙"):  # a header's bytes come as Latin-1
+        header = f"Bearer {secret}".encode().decode("latin-1")
+        assert presented(header) == secret and read_keys(key_file(f"k:{digest(secret)}"), []).find(secret)
+    no_text = base64.b64encode(b"\xff").decode()
+    for wrong in ("", "Bearer", "Bearer \xff", "x", "Basic !!!", f"Basic {no_text}", "Digest x"):
         assert presented(wrong) is None
 
 

@@ -16,6 +16,8 @@ class Channel:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
+        self._poll = select.poll()  # select.select refuses numbers above 1,023, which a busy front gives
+        self._poll.register(connection, select.POLLIN)
         self._rest = b""
         self.closed = False
 
@@ -25,7 +27,7 @@ class Channel:
         `closed` is True afterwards if the other end is gone.
         """
         parts = [self._rest]
-        while not self.closed and select.select([self._socket], [], [], wait)[0]:
+        while not self.closed and self._poll.poll(wait * 1000):
             part = self._read()
             parts.append(part)
             self.closed = not part

@@ -34,6 +34,7 @@ class Exchange:
         facts: What the log says of it.
         path_params: The parts of the path that stand for something.
         status: Of the answer, once it has begun.
+        reading: Whether the body was asked for.
     """
 
     scope: Scope
@@ -46,6 +47,7 @@ class Exchange:
     facts: dict[str, Any] = field(default_factory=dict)
     path_params: dict[str, str] = field(default_factory=dict)
     status: int | None = None
+    reading: bool = False
     arrived: float = field(default_factory=time.monotonic)
 
     @property
@@ -63,6 +65,7 @@ class Exchange:
         kind = self.asked.get("content-type", "").partition(";")[0].strip().lower()
         if kind != JSON:
             raise ApiError(415, f"the body must be {JSON}, not {kind[:80] or 'of no stated type'}")
+        self.reading = True
         closing = {"Connection": "close"}  # what is left of the body would be read as the next request
         try:
             return await asyncio.wait_for(self._whole(closing), self.config.body_timeout)
@@ -111,6 +114,8 @@ class Exchange:
         named = {"x-request-id": self.id, **({"content-type": kind} if kind else {})}
         for more in (self.headers, headers or {}):  # the later ones win, however their names are written
             named |= {name.lower(): value for name, value in more.items()}
+        if "expect" in self.asked and not self.reading:  # no body follows, and what comes is not the body
+            named["connection"] = "close"
         pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named.items()]
         await self.raw_send({"type": "http.response.start", "status": status, "headers": pairs})
 

@@ -16,7 +16,7 @@ from pangu_alpha.config.serve import ServeConfig
 from pangu_alpha.serving.access.keys import Keys
 from pangu_alpha.serving.engine.settings import EngineSettings
 from pangu_alpha.serving.front.app import make_app
-from pangu_alpha.serving.front.connections import Connections, bounded_protocol
+from pangu_alpha.serving.front.connections import Connections, bounded_protocol, open_files
 from pangu_alpha.serving.front.link import COMMAND, EngineFailedError, Link
 from pangu_alpha.serving.front.state import State
 from pangu_alpha.serving.scenarios import Scenario
@@ -135,7 +135,7 @@ class _Running:
     def _uvicorn_config(self) -> uvicorn.Config:
         return uvicorn.Config(
             make_app(self._state),
-            http=bounded_protocol(Connections(self._config)),
+            http=bounded_protocol(Connections(self._config, open_files(), self._refused)),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -147,6 +147,10 @@ class _Running:
             ssl_certfile=self._config.certificate,
             ssl_keyfile=self._config.certificate_key,
         )
+
+    def _refused(self, code: str) -> None:
+        """A request was refused before it reached the application."""
+        self._state.metrics.rejected.labels(code).inc()
 
     async def _ready(self) -> None:
         logger.info("%s: ready; model %s", self._address, self._state.catalog.name)

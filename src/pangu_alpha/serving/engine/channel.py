@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _LOAD = 1 << 16  # bytes of one read
 
 
@@ -52,4 +53,4 @@ class Channel:
 
 def to_line(message: dict[str, Any] | Sequence[Any]) -> bytes:
     """A message as a line."""
-    return json.dumps(message, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+    return _ENCODER.encode(message).encode("ascii") + b"\n"

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -28,8 +29,42 @@ _STEADY = 60.0  # seconds of service after which earlier deaths are forgiven
 _END_WITHIN = 10.0  # seconds
 
 
-# The events of several jobs, as (number of the job, events of one tick); None when the engine has died.
-Events = asyncio.Queue[tuple[int, "list[Event] | None"]]
+# The events of a job's tick, as (its number, they); None instead of them when the engine has died.
+Ticked = tuple[int, "list[Event] | None"]
+
+
+class Events:
+    """What the engine tells one reader about its jobs.
+
+    asyncio.Queue under asyncio.wait would cost two tasks for every token.
+    """
+
+    def __init__(self) -> None:
+        self._items: deque[Ticked] = deque()
+        self._waiting: asyncio.Future[None] | None = None
+
+    def put(self, item: Ticked) -> None:
+        """Adds what was told, and wakes the reader."""
+        self._items.append(item)
+        self.wake()
+
+    def wake(self) -> None:
+        """Ends the reader's waiting."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def get(self, seconds: float) -> Ticked | None:
+        """Takes the oldest item, for which this waits so long at most; None if there is none then."""
+        if not self._items:
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.create_future()
+            timer = loop.call_later(seconds, self.wake)
+            try:
+                await self._waiting
+            finally:
+                timer.cancel()
+                self._waiting = None
+        return self._items.popleft() if self._items else None
 
 
 class EngineLostError(Exception):
@@ -181,7 +216,7 @@ class Link:
         elif kind == "refused":
             logger.error("the engine refused a request: %s", message["message"])
             if queue := self._streams.pop(message["request"], None):
-                queue.put_nowait((message["request"], None))
+                queue.put((message["request"], None))
         elif kind == "ready":
             self.state, self._ready_at = "ready", time.monotonic()
             if ready is not None:
@@ -195,11 +230,11 @@ class Link:
             lists.setdefault(event.request, []).append(event)
         for number, each in lists.items():
             if queue := self._streams.get(number):
-                queue.put_nowait((number, each))
+                queue.put((number, each))
 
     def _end_streams(self) -> None:
         for number, queue in self._streams.items():
-            queue.put_nowait((number, None))
+            queue.put((number, None))
         self._streams.clear()
 
 

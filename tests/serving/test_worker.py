@@ -51,9 +51,9 @@ def test_a_request_that_cannot_be_computed_is_refused_and_the_others_go_on(ends,
     front.send(job().message(1), job(**wrong).message(2), job().message(3))
     worker = Worker(Engine(FakeDecoder(), {0}), other)
     front._socket.shutdown(socket.SHUT_WR)  # the worker ends when it has done what was sent
-    while worker._engine.busy or not other.closed:
-        worker.run()
-        worker._send(worker._engine.tick())
+    worker.run()
+    while worker._engine.busy:
+        other.send(*worker._work())
     messages = front.receive(1.0)
     assert [each["request"] for each in messages if each["op"] == "refused"] == [2]
     assert set(finished(messages)) == {1, 3}

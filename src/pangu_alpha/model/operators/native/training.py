@@ -359,6 +359,7 @@ class KeyValueCache(nn.Cell):
         self.table = empty_table((rows, num_heads, length, head_size), dtype)
         self.store = writes_in_place(kernel("StoreInCache", lambda *shapes: [1]), written=1, read=2)
         self.copy_slots = writes_in_place(kernel("CopyInCache", lambda *shapes: [1]), written=1, read=1)
+        self.replace = ops.ScatterUpdate()
         self.gather = ops.Gather()
 
     def construct(self, new, places):
@@ -370,3 +371,7 @@ class KeyValueCache(nn.Cell):
     def copy(self, numbers):
         """Copies the first slots of a row to another; see model.cache.KeyValueCache."""
         self.copy_slots(self.table, numbers)
+
+    def clear(self, row):
+        """Fills a row with zeros; see model.cache.KeyValueCache."""
+        self.replace(self.table, row, ops.zeros((1, *self.table.shape[1:]), self.table.dtype))

@@ -33,6 +33,7 @@ LAYERS = [
     ("evaluation", "tuning", "compression", "serving"),
     ("integrations",),
     ("launcher",),
+    ("cluster_check",),
     ("cli",),
 ]
 # What may load MindSpore, torch or another heavy library when it is imported; everything else starts fast and
@@ -67,6 +68,7 @@ MAY_LOAD_MINDSPORE = (
     "proof.dry_run.engine",
     "proof.replay.training.engine",
     "serving.engine.loaded",
+    "cluster_check.measure",
     "integrations.lm_eval",
     "integrations.lm_eval_tasks.catalog_task",
     "integrations.lm_eval_tasks.figures",

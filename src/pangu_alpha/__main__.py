@@ -24,6 +24,7 @@ VERBS = {
     "predict": "continue prompts",
     "serve": "serve a model over HTTP, for OpenAI's clients and browsers",
     "plan": "search, explain and prove parallel plans",
+    "check-cluster": "check, measure and calibrate a cluster in its first hour",
     "rank-table": "build, check and draw HCCL rank tables",
     "checkpoint": "inspect, compare, verify and export checkpoints",
     "merge-checkpoint": "merge a checkpoint, or cut it for another plan",

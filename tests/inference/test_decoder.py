@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 
 VOCAB, CONTEXT, END = 97, 96, 9
-GRAPHS = ("feed 16", "score 16", "feed 64", "score 64", "step", "copy")
+FEEDING = {"feed 16", "score 16", "feed 64", "score 64", "copy"}
+GRAPHS = {*FEEDING, "step"}
 TOLERANCE = 1e-4
+
+
+def graphs(decoder):
+    """Where a kernel computes a token, no graph does."""
+    return FEEDING if decoder.model.operators.token_kernel else GRAPHS
 
 
 def text(seed, length=CONTEXT):
@@ -113,12 +119,13 @@ def test_any_schedule_equals_the_full_pass(network, full_logits):
     random = np.random.default_rng(1)
     decoder = Decoder(network, END, rows=4, pinned=2)
     try:
-        assert set(decoder.warm_up()) == set(GRAPHS) == set(decoder.graphs)
+        assert set(decoder.warm_up()) == GRAPHS
+        assert sorted(decoder.graphs) == sorted(graphs(decoder))
         schedule = Schedule(decoder, texts, expected, random)
         for _ in range(400):
             draw = random.random()
             schedule.admit() if draw < 0.15 else schedule.copy() if draw < 0.2 else schedule.step()
-        assert sorted(decoder.graphs) == sorted(GRAPHS)
+        assert sorted(decoder.graphs) == sorted(graphs(decoder))
     finally:
         decoder.close()
     assert schedule.compared.min() > 300 and schedule.full > 20
@@ -233,8 +240,8 @@ def test_no_use_compiles_anything_after_the_first(decoder):
         feed_all(decoder, int(random.integers(4)), ids)
         decoder.copy(int(random.integers(4)), int(random.integers(4)), 0)
         decoder.step([3, 4, 5], [decoder.has_room(row) for row in range(3)])
-    assert sorted(decoder.graphs) == sorted(GRAPHS)
-    assert sum(len(cell.compile_cache) for cell in decoder.cells.values()) == len(GRAPHS)
+    assert sorted(decoder.graphs) == sorted(graphs(decoder))
+    assert sum(len(cell.compile_cache) for cell in decoder.cells.values()) == len(decoder.graphs)
 
 
 def test_warming_up_changes_no_row(decoder):
@@ -242,7 +249,7 @@ def test_warming_up_changes_no_row(decoder):
     expected = next_step(decoder, 0)
     feed_all(decoder, 0, text(19, 30))
     seconds = decoder.warm_up()
-    assert set(seconds) == set(GRAPHS) and min(seconds.values()) > 0
+    assert set(seconds) == GRAPHS and min(seconds.values()) > 0
     assert np.array_equal(next_step(decoder, 0), expected)
 
 

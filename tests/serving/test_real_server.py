@@ -168,14 +168,16 @@ def test_more_context_than_the_network_has_is_refused(run_folder):
 
 def test_what_does_not_fit_is_said_in_gigabytes():
     from pangu_alpha.config.zoo import load_model_config
-    from pangu_alpha.serving.engine.memory import cache_bytes, refuse_what_does_not_fit
+    from pangu_alpha.inference.caches import cache_bytes
+    from pangu_alpha.serving.engine.memory import itemsize, refuse_what_does_not_fit
     from pangu_alpha.serving.engine.settings import EngineSettings
 
     model = load_model_config("2_6b")
-    size = cache_bytes(model, 10, 1024, "CPU")
+    size = cache_bytes(model, 10, 1025, itemsize(model, "CPU"))
     assert size == 2 * model.num_layers * 10 * 1025 * 2560 * 4
     with pytest.raises(
         ValueError, match=r"8 slots and 2 pinned rows need 6.\d\d GB of cache \(672 MB each\)"
     ):
         refuse_what_does_not_fit(model, size, 8 * 10**9, EngineSettings("x"))
     refuse_what_does_not_fit(model, size, 10**11, EngineSettings("x"))
+    refuse_what_does_not_fit(model, size, None, EngineSettings("x"))

@@ -14,6 +14,7 @@ from pangu_alpha.files.shown import shown
 from pangu_alpha.processes.belonging import end_with_launcher
 
 __all__ = [
+    "check_cluster",
     "checkpoint",
     "evaluate",
     "fetch",

@@ -2,7 +2,8 @@
 
 There are graphs for a chunk of one row (forward.Feed), for a token of every row (forward.Step), for the
 logits after each token of a chunk (forward.Lines), and for copying a row. Their shapes are fixed, so nothing
-is compiled for a new length or prompt. Knows ids, slots and documents; nothing of sampling or text.
+is compiled for a new length or prompt. Where a kernel computes a token (model.fused_network), no graph does.
+Knows ids, slots and documents; nothing of sampling or text.
 Letters: B rows, P pinned rows, S new tokens, C slots for tokens, V vocabulary.
 """
 
@@ -19,6 +20,7 @@ from pangu_alpha.inference.cached_rows import CachedRows
 from pangu_alpha.inference.caches import Caches
 from pangu_alpha.inference.forward import CopyRow, Feed, Lines, Step
 from pangu_alpha.model.cache import places_of
+from pangu_alpha.model.fused_network import token_kernel
 from pangu_alpha.model.pangu import PanguAlpha
 
 CHUNK = 64  # ids of a call; every server has the same number, or bits would depend on how texts are divided
@@ -66,8 +68,9 @@ class Decoder:
         slots = self.context + 1
         # The kernel of attention takes a call with as many keys as queries for one without a cache.
         slots += slots in (SHORT, CHUNK)
-        self.caches = Caches(model, rows + pinned, slots, "decoder", rows)
+        self.caches = Caches(model, rows + pinned, slots, "decoder")
         self.caches.attach()
+        self._token = token_kernel(model, [cache.table for cache in self.caches.cells], rows)
         self.cells: dict[str, nn.Cell] = {
             "feed": Feed(model, slots),
             "score": Lines(model),
@@ -75,7 +78,7 @@ class Decoder:
             "copy": CopyRow(self.caches.cells),
         }
         self._graphs: list[str] = []
-        self._table = Tensor(model.word_embedding.table.asnumpy())
+        self._table = Tensor.from_numpy(model.word_embedding.table.asnumpy())
 
     @property
     def graphs(self) -> tuple[str, ...]:
@@ -86,9 +89,9 @@ class Decoder:
         """Compiles all graphs, and changes no row.
 
         Returns:
-            Seconds of the first call of each graph, by name.
+            Seconds of the first call of each graph, and of a step, by name.
         """
-        none, nothing = np.zeros((self.rows, 1), np.int32), np.zeros(0, np.int32)
+        none, nothing = np.zeros(self.rows, np.int32), np.zeros(0, np.int32)
         works: dict[str, Callable[[], object]] = {}
         for size in (SHORT, CHUNK):
             hidden = Tensor(np.zeros((size, self.model.config.hidden_size)), self.model.compute_dtype)
@@ -137,7 +140,7 @@ class Decoder:
         """
         ids = np.where(active, np.asarray(tokens, np.int32), 0)
         slots, starts = self._cached.step(ids, np.asarray(active, bool))
-        return self._step(ids[:, None], slots[:, None], starts[:, None]).asnumpy()
+        return self._step(ids, slots, starts)
 
     def copy(self, source: int, row: int, length: int) -> None:
         """Makes a row the first `length` slots of another one; either may be pinned."""
@@ -178,9 +181,13 @@ class Decoder:
         last = np.array([max(count, 1) - 1], np.int32)
         return self._run("feed", f"feed {size}", every[0], every[1], every[2], places, last, self._table)
 
-    def _step(self, ids: np.ndarray, slots: np.ndarray, starts: np.ndarray) -> Tensor:
-        places = self.caches.places(slots, starts)
-        return self._run("step", "step", ids, slots, starts, places, self._table)
+    def _step(self, ids: np.ndarray, slots: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """Runs a token of every row; ids, slots and starts are int32 [B]."""
+        if self._token is not None:
+            return self._token(ids, np.column_stack([np.arange(self.rows), slots, starts]))
+        places = places_of(slots[:, None], self.model.config.num_heads)
+        every = (each[:, None] for each in (ids, slots, starts))
+        return self._run("step", "step", *every, places, self._table).asnumpy()
 
     def _lines(self, hidden: Tensor) -> Tensor:
         return self._run("score", f"score {hidden.shape[0]}", hidden, self._table)
@@ -192,7 +199,10 @@ class Decoder:
         cell = self.cells[kind]
         known = len(cell.compile_cache)
         found = cell(*(Tensor(each) if isinstance(each, np.ndarray) else each for each in inputs))
-        self._graphs += [name] * (len(cell.compile_cache) - known)
+        if len(cell.compile_cache) > known:
+            self._graphs.append(name)
+            if self._token is not None:
+                self._token.look_up()
         return found
 
 

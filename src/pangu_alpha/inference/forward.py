@@ -95,19 +95,14 @@ class Step(_Cached):
     """The logits after one token of each row.
 
     Inputs:
-        As Feed, with ids, slots and starts [B, 1], and without **last**.
-        - **places** (Tensor) - int32 [B, N, 1, 3]; or [B, 3] of row, slot and start, where caches have cells
-          for whole blocks.
+        As Feed, with ids, slots and starts [B, 1] and places [B, N, 1, 3], and without **last**.
 
     Outputs:
         Tensor [B, V], float32.
     """
 
     def construct(self, ids, slots, starts, places, table):
-        if places.ndim == 2:
-            x = self.model.hidden_states(ids, self.sub(slots, starts), None, None, places)
-        else:
-            x = self.hidden(ids, slots, starts, places)
+        x = self.hidden(ids, slots, starts, places)
         return self.cast(self.model.logits(x, table), ms.float32)
 
 

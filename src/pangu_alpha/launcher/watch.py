@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from pangu_alpha.files.reading import ReadError, read_json, require_file
 from pangu_alpha.files.shown import quoted, shown
@@ -106,6 +107,16 @@ class Console:
         return (whole[0] + whole[1]).decode("utf-8", errors="replace")
 
 
+class News(Protocol):
+    """What ends an attempt from outside; a Bulletin is one."""
+
+    def read(self) -> Failure | None:
+        """Returns why the attempt must end, or None."""
+
+    def write(self, failure: Failure) -> None:
+        """Reports a failure of this node."""
+
+
 class Bulletin:
     """The file by which launchers on several nodes notify each other of a failure.
 
@@ -166,7 +177,7 @@ def watch(
     workers: OwnWorkers | MsrunWorkers,
     console: Console,
     signals: Signals,
-    bulletin: Bulletin | None,
+    bulletin: News | None,
     node: str,
     folder: Path,
     grace: float = GRACE,
@@ -176,7 +187,8 @@ def watch(
     Args:
         signals: The first signal is passed on as SIGTERM, after which the workers save and stop. A second one
             kills them.
-        bulletin: Exchanges failures with other nodes; None if there are none.
+        bulletin: Exchanges failures with other nodes; None if there are none. What it reports ends the
+            workers.
         folder: Folder of the workers' logs.
         grace: Seconds that workers get to save after a signal.
 

@@ -61,10 +61,10 @@ class PanguAlpha(nn.Cell):
     Inputs:
         - **input_ids** (Tensor) - int32 [B, S].
         - **position_ids** (Tensor) - int32 [B, S], restarting at 0 with each document.
-        - **attention_mask** (Tensor) - [B, S, C], 1 = may attend; None if `places` are [B, 3].
+        - **attention_mask** (Tensor) - [B, S, C], 1 = may attend.
         - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row, new in every step
           (training.schedule.dropout_rows); None: no dropout.
-        - **places** (Tensor) - int32 [B, N, S, 3] or [B, 3], as inference.caches gives them; None: no cache.
+        - **places** (Tensor) - int32 [B, N, S, 3], places in the caches (model.cache); None: no cache.
 
     Outputs:
         Tensor [B, S, V], logits in the compute type.
@@ -93,7 +93,7 @@ class PanguAlpha(nn.Cell):
 
     def hidden_states(self, input_ids, position_ids, attention_mask, dropout_rows=None, places=None):
         """Everything before the logits: [T, H] in the compute type. See `construct` for the arguments."""
-        mask = None if attention_mask is None else self.mask(attention_mask)
+        mask = self.mask(attention_mask)
         x = self.add(self.word_embedding(input_ids), self.position_embedding(position_ids))
         x = self.cast(self.embedding_dropout(x, dropout_rows), self.compute_dtype)
         for block in self.blocks:

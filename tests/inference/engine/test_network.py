@@ -120,7 +120,8 @@ def test_no_graph_is_compiled_for_any_of_500_requests(decoder, capsys):
     while engine.busy:
         engine.tick()
     print(f"{len(decoder.graphs)} graphs: {', '.join(decoder.graphs)}")
-    assert {*decoder.graphs} == before == GRAPHS and len(decoder.graphs) == 6
+    expected = GRAPHS - {"step"} if decoder.model.operators.token_kernel else GRAPHS
+    assert {*decoder.graphs} == before == expected and len(decoder.graphs) == len(expected)
     assert engine.counts.finished.total() == 510 and engine.counts.cached > 5000
 
 

@@ -39,12 +39,7 @@ def parse(words: Sequence[str], program: str) -> tuple[argparse.Namespace, list[
     for word in rest:
         if word.startswith("-") or "=" not in word:
             raise ValueError(f"{word}: unknown; {_hint(word.partition('=')[0], parser)}")
-    if options.start == "msrun" and (options.nnodes or 1) > 1 and options.master_addr is None:
-        raise ValueError(
-            f"--master-addr: needed with {options.nnodes} nodes: the address of node 0 that all nodes reach"
-        )
-    if options.master_addr is not None and (fault := address_fault(options.master_addr)) is not None:
-        raise ValueError(f"--master-addr: {fault}")
+    check_nodes(options)
     if options.master_port + options.restarts > 65535:
         raise ValueError(
             f"--master-port: each restart takes the next port, and {options.master_port} with "
@@ -55,6 +50,16 @@ def parse(words: Sequence[str], program: str) -> tuple[argparse.Namespace, list[
     if options.rank_table is None:
         options.nnodes = options.nnodes or 1
     return options, rest
+
+
+def check_nodes(options: argparse.Namespace) -> None:
+    """Refuses options of `add_nodes` that do not fit together."""
+    if options.start == "msrun" and (options.nnodes or 1) > 1 and options.master_addr is None:
+        raise ValueError(
+            f"--master-addr: needed with {options.nnodes} nodes: the address of node 0 that all nodes reach"
+        )
+    if options.master_addr is not None and (fault := address_fault(options.master_addr)) is not None:
+        raise ValueError(f"--master-addr: {fault}")
 
 
 def _hint(option: str, parser: argparse.ArgumentParser) -> str:
@@ -113,6 +118,26 @@ def _add_topology(parser: argparse.ArgumentParser, trains: bool) -> None:
     if not trains:
         parser.set_defaults(restarts=0)
         return
+    add_nodes(group, "free port of node 0, and the next for each restart", ", for --start rank-table")
+    add("--start", choices=("msrun", "rank-table"), default="msrun", help="how workers find each other")
+    add("--restarts", type=natural, default=0, metavar="N", help="attempts after a failure, each from "
+        "the newest whole checkpoint")  # fmt: skip
+    add(
+        "--compile-cache",
+        type=path_text,
+        metavar="DIR",
+        help="keep compiled graphs there (MS_COMPILER_CACHE_*)",
+    )
+
+
+def add_nodes(group: argparse._ArgumentGroup, ports: str, use: str = "") -> None:
+    """Adds the options by which several nodes, or a rank table, are named.
+
+    Args:
+        ports: Help of --master-port.
+        use: End of the help of --rank-table.
+    """
+    add = _adder(group)
     add(
         "--nnodes",
         type=positive,
@@ -127,10 +152,9 @@ def _add_topology(parser: argparse.ArgumentParser, trains: bool) -> None:
         type=port,
         default=8118,
         metavar="PORT",
-        help="free port of node 0, and the next for each restart",
+        help=ports,
     )
-    add("--start", choices=("msrun", "rank-table"), default="msrun", help="how workers find each other")
-    add("--rank-table", type=path_text, metavar="FILE", help="HCCL rank table, for --start rank-table")
+    add("--rank-table", type=path_text, metavar="FILE", help=f"HCCL rank table{use}")
     add("--chip", choices=tuple(CHIPS), help="chip whose rules the rank table must keep; see "
         "docs/rank_tables.md")  # fmt: skip
     add(
@@ -140,29 +164,11 @@ def _add_topology(parser: argparse.ArgumentParser, trains: bool) -> None:
         metavar="S",
         help="seconds that all workers may take to come together (msrun)",
     )
-    add("--restarts", type=natural, default=0, metavar="N", help="attempts after a failure, each from "
-        "the newest whole checkpoint")  # fmt: skip
-    add(
-        "--compile-cache",
-        type=path_text,
-        metavar="DIR",
-        help="keep compiled graphs there (MS_COMPILER_CACHE_*)",
-    )
 
 
-def _add_environment(parser: argparse.ArgumentParser) -> None:
-    add = _adder(parser.add_argument_group("environment and logs"))
-    add("--log-dir", type=path_text, default="logs", metavar="DIR", help="logs of all attempts; best on "
-        "shared storage")  # fmt: skip
-    add(
-        "--heartbeat",
-        type=natural,
-        default=30,
-        metavar="S",
-        help="seconds between two lines that show that a compilation is alive; 0 shows none",
-    )
-    add("--grace", type=natural, default=GRACE, metavar="S", help="seconds that workers get to save and stop "
-        "after SIGTERM, Ctrl-C or a hang-up; a second signal kills them at once")  # fmt: skip
+def add_timeouts(group: argparse._ArgumentGroup) -> None:
+    """Adds how long HCCL waits, and the binding of cores."""
+    add = _adder(group)
     add(
         "--hccl-connect-timeout",
         type=positive,
@@ -178,6 +184,23 @@ def _add_environment(parser: argparse.ArgumentParser) -> None:
         help="seconds that a collective may wait for all its ranks (HCCL_EXEC_TIMEOUT)",
     )
     add("--bind-cores", action="store_true", help="give every worker its own share of the cores")
+
+
+def _add_environment(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("environment and logs")
+    add = _adder(group)
+    add("--log-dir", type=path_text, default="logs", metavar="DIR", help="logs of all attempts; best on "
+        "shared storage")  # fmt: skip
+    add(
+        "--heartbeat",
+        type=natural,
+        default=30,
+        metavar="S",
+        help="seconds between two lines that show that a compilation is alive; 0 shows none",
+    )
+    add("--grace", type=natural, default=GRACE, metavar="S", help="seconds that workers get to save and stop "
+        "after SIGTERM, Ctrl-C or a hang-up; a second signal kills them at once")  # fmt: skip
+    add_timeouts(group)
     add("--dry", action="store_true", help="print what would run on every node, run nothing")
 
 

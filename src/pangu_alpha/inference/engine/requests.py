@@ -37,7 +37,7 @@ class QueueFullError(RefusedError):
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that may wait; None is any number.
+    """The most that may wait; None is any number. A request for which rows are free does not wait.
 
     Args:
         tokens: Ids of all waiting prompts, and most new ids of all their samples.

@@ -127,7 +127,7 @@ class Engine:
         if found := list(problems(request, self.decoder.context, self._banned)):
             raise RefusedError("; ".join(found))
         try:
-            self._queue.check(request)
+            self._queue.check(request, len(self._rows.idle))
         except QueueFullError as error:
             self.counts.rejected[error.limit] += 1
             raise

@@ -24,6 +24,7 @@ from pangu_alpha.model.operators import ascend, cpu, native, plain
 from pangu_alpha.model.operators import dropout as positional
 from pangu_alpha.model.operators.native import fused
 from pangu_alpha.model.operators.native import training as kernels
+from pangu_alpha.model.operators.native.decoding import TokenKernel
 from pangu_alpha.model.operators.native.library import library, missing_bfloat16
 
 __all__ = ["Operators", "dropout", "native", "operators_for"]
@@ -52,6 +53,9 @@ class Operators:
         cache: (batch, heads, slots, head size, type) -> cell of (new keys or values, places).
         fused_block: (config, number of the block) -> cell of the kernels that compute a whole block (see
             native.fused.BlockKernels); None where the operators above compute it.
+        token_kernel: (weights, caches, epsilon, order of the norm) -> function that computes the logits after
+            one token of each row without a graph (see native.decoding.TokenKernel). Like `fused_block`, it
+            takes the weights of all layers as they are. None where a graph computes them.
         adamw: () -> primitive that clips and updates one parameter in place (see native.training.adamw); None
             for separate operators.
         float_status: Class of the cell that reports overflow; None where results show it as inf or NaN.
@@ -73,6 +77,7 @@ class Operators:
     linear: Callable[[], Any] = plain.linear
     cache: Callable[..., nn.Cell] = KeyValueCache
     fused_block: Callable[[ModelConfig, int], Any] | None = None
+    token_kernel: Callable[..., TokenKernel] | None = None
     adamw: Callable[[], Any] | None = None
     float_status: type[ascend.FloatStatus] | None = None
 
@@ -108,6 +113,7 @@ _FAST: dict[str, dict[str, Any]] = {
         "linear": kernels.linear,
         "cache": kernels.KeyValueCache,
         "fused_block": fused.BlockKernels,
+        "token_kernel": TokenKernel,
         "adamw": kernels.adamw,
     },
     # Decoding has one row for each token, so the number of kernels matters; the plain operators have the
@@ -174,7 +180,7 @@ def operators_for(
         choice["attention_dropout"] = partial(ascend.AttentionDropout, stream=tuple(device_dropout))
     if config.activation == "fast_gelu":
         choice["activation"] = plain.FastGelu
-        choice["fused_block"] = None  # it has GELU inside
+        choice["fused_block"] = choice["token_kernel"] = None  # they have GELU inside
     if known and FAMILIES[known].saturates:
         choice["float_status"] = ascend.FloatStatus
     return Operators(compute_dtype=getattr(ms, dtype), **choice)

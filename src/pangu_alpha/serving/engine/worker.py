@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pangu_alpha.inference.engine.requests import Event, Finished, RefusedError, Token
+from pangu_alpha.inference.engine.requests import Event, Finished, Token
 from pangu_alpha.inference.engine.scheduler import Engine
 from pangu_alpha.serving.engine.channel import Channel
 from pangu_alpha.serving.engine.protocol import events_message, request_of
@@ -63,7 +63,7 @@ class Worker:
         number = message["request"]
         try:
             own = self._engine.submit(request_of(message, self._exact))
-        except RefusedError as error:  # the front has checked everything, so this is a fault of ours
+        except ValueError as error:  # the front has checked everything, so this is a fault of ours
             self._channel.send({"op": "refused", "request": number, "message": str(error)})
             return
         self._numbers[own], self._own[number], self._left[own] = number, own, set(range(message["samples"]))

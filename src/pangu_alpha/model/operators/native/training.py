@@ -211,7 +211,7 @@ class AttentionCore(nn.Cell):
 
     Inputs:
         - **query** (Tensor) - [B*S, H], float32.
-        - **key**, **value** (Tensor) - [B*C, H].
+        - **key**, **value** (Tensor) - [B*C, H]; or [B, N, C, d] of a cache, without gradients.
         - **mask** (Tensor) - as AllowedKeys gives it.
         - **dropout_rows** (Tensor) - int32 [B, S], or None for no dropout.
 
@@ -342,23 +342,21 @@ def writes_in_place(operator: Primitive, written: int, read: int) -> Primitive:
 
 
 class KeyValueCache(nn.Cell):
-    """See model.cache.KeyValueCache; here the heads of a slot lie side by side, as AttentionCore takes them.
+    """See model.cache.KeyValueCache, whose table is the same.
 
     Inputs:
         - **new** (Tensor) - [B*S, H].
         - **places** (Tensor) - int32 [B, N, S, 3], row, head and slot of each new entry.
 
     Outputs:
-        Tensor [B*C, H]: the rows of the cache that `places` names, after the update. For the rows 0 to B-1
-        it may be the whole cache, because AttentionCore reads no more rows than it has queries for.
+        Tensor [B, N, C, d]: the rows of the cache that `places` names, after the update. For the rows 0 to
+        B-1 it may be the whole cache, because AttentionCore reads no more rows than it has queries for.
     """
 
     def __init__(self, rows: int, num_heads: int, length: int, head_size: int, dtype: ms.Type) -> None:
         super().__init__()
         self.rows = rows
-        self.flat = (-1, num_heads * head_size)
-        shape = (rows, length, num_heads * head_size)
-        self.table = empty_table(shape, dtype)
+        self.table = empty_table((rows, num_heads, length, head_size), dtype)
         self.store = writes_in_place(kernel("StoreInCache", lambda *shapes: [1]), written=1, read=2)
         self.copy_slots = writes_in_place(kernel("CopyInCache", lambda *shapes: [1]), written=1, read=1)
         self.gather = ops.Gather()
@@ -367,7 +365,7 @@ class KeyValueCache(nn.Cell):
         table = ops.depend(self.table, self.store(self.table, new, places))
         if places.shape[0] == 1 and self.rows > 1:
             table = self.gather(table, places[:, 0, 0, 0], 0)
-        return table.reshape(self.flat)
+        return table
 
     def copy(self, numbers):
         """Copies the first slots of a row to another; see model.cache.KeyValueCache."""

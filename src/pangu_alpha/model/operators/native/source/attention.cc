@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "dropout.h"
-#include "elementary.h"
 #include "product.h"
+#include "softmax.h"
 
 namespace pangu {
 namespace {
@@ -19,20 +19,7 @@ constexpr int64_t kPieces = 4;    // for each thread, at least
 constexpr float kMasked = -10000.0f;
 
 FOR_EACH_PROCESSOR void softmax(float* row, float scale, const float* mask, int64_t count) {
-    float largest = -INFINITY;
-#pragma omp simd reduction(max : largest)
-    for (int64_t j = 0; j < count; ++j) {
-        row[j] = row[j] * scale + (1.0f - mask[j]) * kMasked;
-        largest = largest > row[j] ? largest : row[j];
-    }
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < count; ++j) {
-        row[j] = exponential(row[j] - largest);
-        sum += row[j];
-    }
-    const float factor = 1.0f / sum;
-    for (int64_t j = 0; j < count; ++j) row[j] *= factor;
+    softmax_of(row, count, [=](int64_t j) { return row[j] * scale + (1.0f - mask[j]) * kMasked; });
 }
 
 // Turns the gradients of a row's weights into those of its scores. The row sum is that of w dw; that of out dout
@@ -93,9 +80,11 @@ struct Setting {
     int32_t threshold;
     float factor;
     int64_t batch, queries, keys, hidden, num_heads, head_size, blocks;
+    bool heads_apart;   // whether the keys of a head lie together, as in a cache
+    int64_t key_pitch;  // elements from one key of a head to the next
     std::vector<Range> ranges;
 
-    // Inputs: query, key, value [T, H], mask [B, S, C], heads int32 [N], and with dropout rows int32 [B, S],
+    // Inputs: query [T, H], key and value [T, H] or [B, N, C, d], mask [B, S, C], heads int32 [N], and with dropout rows int32 [B, S],
     // numbers int32 [C], threshold int32 [1], factor [1], from number `extra` on.
     Setting(const Arguments& given, int extra, bool drops)
         : query(given.floats(0)), key(given.floats(1)), value(given.floats(2)), mask(given.floats(3)),
@@ -103,7 +92,8 @@ struct Setting {
           numbers(drops ? given.ints(extra + 1) : nullptr), threshold(drops ? *given.ints(extra + 2) : 0),
           factor(drops ? *given.floats(extra + 3) : 1), batch(given.size(3, 0)), queries(given.size(3, 1)),
           keys(given.size(3, 2)), hidden(given.size(0, 1)), num_heads(given.size(4, 0)),
-          head_size(hidden / num_heads), blocks(pieces(queries, kQueries)), ranges(batch * blocks) {
+          head_size(hidden / num_heads), blocks(pieces(queries, kQueries)),
+          heads_apart(given.ranks[1] == 4), key_pitch(heads_apart ? head_size : hidden), ranges(batch * blocks) {
         for_each(batch * blocks, [this](int64_t i) {
             const int64_t first = i % blocks * kQueries;
             ranges[i] = visible(mask + (i / blocks * queries + first) * keys, height(first), keys);
@@ -118,6 +108,12 @@ struct Setting {
     // Element of a [B * places, H] tensor at which a head begins.
     int64_t at(int64_t row, int64_t place, int64_t places, int64_t head) const {
         return (row * places + place) * hidden + head * head_size;
+    }
+
+    // The same of the keys or values.
+    int64_t key_at(int64_t row, int64_t key, int64_t head) const {
+        if (!heads_apart) return at(row, key, keys, head);
+        return ((row * num_heads + head) * keys + key) * head_size;
     }
 
     // Applies the dropout of a block to x, whose rows begin at key 0 and are `pitch` apart. x may be y.
@@ -194,7 +190,7 @@ class Head {
     Packed across(Use use, const float* from) const {
         const int64_t size = all_.head_size;
         const Packed packed{by_key_, size, scratch(use, Packed::size(by_key_, size)), 0, size};
-        const Matrix whole{from + all_.at(row_, 0, all_.keys, head_), all_.hidden, true};
+        const Matrix whole{from + all_.key_at(row_, 0, head_), all_.key_pitch, true};
         for (int64_t p = by_key_.at(used_.first); p <= by_key_.at(used_.end - 1); ++p) packed.fill(p, whole);
         return packed;
     }
@@ -203,7 +199,7 @@ class Head {
     Packed down(const float* from) const {
         const Packed packed{by_column_, all_.keys, scratch(Use::columns, Packed::size(by_column_, all_.keys)), 0, all_.keys};
         const Packed part = packed.part(used_.first, used_.end - used_.first);
-        const Matrix whole{from + all_.at(row_, used_.first, all_.keys, head_), all_.hidden};
+        const Matrix whole{from + all_.key_at(row_, used_.first, head_), all_.key_pitch};
         for (int64_t p = 0; p < by_column_.count(); ++p) part.fill(p, whole);
         return packed;
     }
@@ -224,12 +220,12 @@ class Head {
 // The result of a single query, without the preparations of a matrix product.
 void forward_one(const Setting& all, int64_t row, int64_t head, float* out) {
     const Range seen = all.ranges[row];
-    const int64_t width = seen.end - seen.first, start = all.at(row, seen.first, all.keys, head);
+    const int64_t width = seen.end - seen.first, start = all.key_at(row, seen.first, head);
     float* const weights = scratch(Use::weights, all.keys);
-    dots(all.query + all.at(row, 0, 1, head), all.key + start, all.hidden, all.head_size, width, weights + seen.first);
+    dots(all.query + all.at(row, 0, 1, head), all.key + start, all.key_pitch, all.head_size, width, weights + seen.first);
     softmax(weights + seen.first, all.scale(), all.mask + row * all.keys + seen.first, width);
     if (all.rows) all.dropped(row, 0, head, seen, weights, weights, all.keys);
-    mix(weights + seen.first, all.value + start, all.hidden, all.head_size, width, out + all.at(row, 0, 1, head));
+    mix(weights + seen.first, all.value + start, all.key_pitch, all.head_size, width, out + all.at(row, 0, 1, head));
 }
 
 // The results of the blocks [first, end) of one head of one row of the batch.

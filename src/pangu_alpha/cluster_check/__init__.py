@@ -1,0 +1,3 @@
+"""Checks of a cluster in its first hour: what is measured on its ranks, how it is judged, and the report."""
+
+__all__ = ["check", "compare", "place", "records", "report", "setup", "table"]

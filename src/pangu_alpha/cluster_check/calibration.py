@@ -1,0 +1,135 @@
+"""Makes the cluster's own description for the planner of what was measured; see planner.cost.hardware.
+
+The measured rates are what collectives and operators reached, so the shares of them that the planner assumes
+for other clusters are 1 here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+
+from pangu_alpha.cluster_check.check import Record
+from pangu_alpha.cluster_check.judge.links import level_times
+from pangu_alpha.cluster_check.judge.speed import memory_rates, product_rates
+from pangu_alpha.cluster_check.setup import Level, Setup, levels
+from pangu_alpha.planner.cost.collectives import Links
+from pangu_alpha.planner.cost.hardware import BOUNDS, Cluster, Device, load_cluster
+from pangu_alpha.planner.cost.hardware import Level as LinkLevel
+
+SOURCE = "measured by check-cluster"
+_INNER = ("pair", "group", "server")
+_LEAST_BANDWIDTH, _MOST_BANDWIDTH = 1e3, 1e13  # bytes/s
+_LEAST_LATENCY, _MOST_LATENCY = 1e-9, 10.0  # seconds
+
+
+def cluster_values(setup: Setup, speed: Record, links: Sequence[Record]) -> dict[str, Any]:
+    """Describes the cluster as a YAML for `plan.py search --cluster`.
+
+    Args:
+        speed: Record of the check "speed".
+        links: Records of all ranks of the check "links".
+
+    Returns:
+        Mapping with the keys device, levels and count.
+    """
+    device = device_values(setup, speed)
+    found: list[LinkLevel] = []
+    for level in levels(setup):
+        found.append(fitted_level(level, found, level_times(links, level), setup.size))
+    return {
+        "device": device,
+        "levels": {
+            each.name: {
+                "size": each.size,
+                "bandwidth": {"value": each.bandwidth, "source": SOURCE},
+                "latency": {"value": each.latency, "source": SOURCE},
+                "inner": each.inner,
+            }
+            for each in found
+        },
+        "count": setup.size,
+    }
+
+
+def device_values(setup: Setup, speed: Record) -> dict[str, Any]:
+    """Describes the device: the rated peak of a known cluster family, else the best product as the peak."""
+    best = max(product_rates(speed).values())
+    rates = memory_rates(speed)
+    moved = rates[max(rates)]
+    share = BOUNDS["memory"][1]
+    constants = {"matmul": 1.0, "memory": share, "link_inner": 1.0, "link_outer": 1.0, "latency": 1.0,
+                 "kernel": _within("kernel", speed["nothing"])}  # fmt: skip
+    if not setup.cluster:
+        here = len(setup.nodes[0])
+        values = {
+            "peak": best,
+            "memory": speed["host_memory"] / here,
+            "usable": 0.9,
+            "bandwidth": moved / share,
+        }
+        return {**_sourced(values), "constants": {"value": constants, "source": SOURCE}}
+    rated = load_cluster(setup.cluster, setup.size).device
+    constants["matmul"] = _within("matmul", best / rated.peak)
+    others = {name: getattr(rated.constants, name) for name in ("attention", "host", "overlap")}
+    values = {"bandwidth": moved / share}
+    source = f"{SOURCE}; attention, host and overlap as {rated.name}"
+    return {
+        "family": {"value": rated.family, "source": rated.name},
+        "peak": {"value": rated.peak, "source": f"as {rated.name}"},
+        "memory": {"value": rated.memory, "source": f"as {rated.name}"},
+        "usable": {"value": rated.usable, "source": f"as {rated.name}"},
+        **_sourced(values),
+        "constants": {"value": {**constants, **others}, "source": source},
+    }
+
+
+def _sourced(values: Mapping[str, float]) -> dict[str, Any]:
+    return {name: {"value": float(value), "source": SOURCE} for name, value in values.items()}
+
+
+def _within(name: str, value: float) -> float:
+    low, high = BOUNDS[name]
+    return float(min(max(value, low), high))
+
+
+def fitted_level(
+    level: Level, inner: Sequence[LinkLevel], times: Mapping[int, float], count: int
+) -> LinkLevel:
+    """Fits bandwidth and latency of a level so that the planner's own formula gives the measured times.
+
+    Args:
+        inner: The levels inside it, which are known already.
+        times: By bytes on each rank, seconds of an AllReduce over a unit of the level.
+        count: Devices of the cluster.
+    """
+    sizes = np.array(sorted(times), float)
+    measured = np.log([times[int(size)] for size in sizes])
+
+    def made(logarithms: Sequence[float]) -> LinkLevel:
+        bandwidth, latency = np.exp(logarithms)
+        bandwidth = float(np.clip(bandwidth, _LEAST_BANDWIDTH, _MOST_BANDWIDTH))
+        latency = float(np.clip(latency, _LEAST_LATENCY, _MOST_LATENCY))
+        return LinkLevel(level.name, level.size, bandwidth, latency, inner=level.name in _INNER)
+
+    def off(logarithms: Sequence[float]) -> float:
+        links = Links(Cluster("measured", _MEASURED, (*inner, made(logarithms)), count))
+        fan = links.fan(level.size, 1)
+        predicted = np.log([links.reduce(size, fan) for size in sizes])
+        return float(np.square(predicted - measured).sum())
+
+    start = [math.log(sizes[-1] / times[int(sizes[-1])]), math.log(times[int(sizes[0])] / (2 * level.size))]
+    return made(minimize(off, start, method="Nelder-Mead", options={"maxiter": 2000, "xatol": 1e-6}).x)
+
+
+def _measured_device() -> Device:
+    """A device whose collectives reach all of the links' rates: only links matter where a level is fitted."""
+    values = {"link_inner": 1.0, "link_outer": 1.0, "latency": 1.0}
+    return Device("any", 1.0, 1.0, 1.0, 1.0).with_constants(**values)
+
+
+_MEASURED = _measured_device()

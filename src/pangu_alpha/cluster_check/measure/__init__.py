@@ -1,0 +1,1 @@
+"""What the processes of a check compute: a module for each check, with a function measure(place)."""

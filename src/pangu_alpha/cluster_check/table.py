@@ -1,0 +1,214 @@
+"""THE table of checks, in the order in which they run. A check that is not finished is not in it.
+
+Bounds are given for each kind of device with their reason. Times are those of a usual run of one measurement.
+"""
+
+from __future__ import annotations
+
+from pangu_alpha.cluster_check.check import Check, Measurement
+from pangu_alpha.cluster_check.judge import (
+    decoding,
+    dropout,
+    environment,
+    links,
+    network,
+    operators,
+    parallel,
+    planner,
+    speed,
+    training,
+    world,
+)
+
+# Rounding: an element of a float16 (bfloat16) result is off by up to 2^-11 (2^-8) of itself, and so is every
+# result before it; tens of such errors add up in a softmax and its gradient. Float32 results differ by the
+# order of their sums.
+_OPERATORS = {
+    "float32 output": 1e-5,
+    "float32 gradient": 1e-4,
+    "float16 output": 4e-3,
+    "float16 gradient": 1e-2,
+    "bfloat16 output": 3e-2,
+    "bfloat16 gradient": 8e-2,
+    "numpy output": 1e-5,
+    "numpy slope": 1e-3,
+}
+# The official arrays are float32 results themselves. Half precision rounds each number to 2^-11 (float16) or
+# 2^-8 (bfloat16) of itself; eight such roundings in a row make the bounds of logits and losses. AdamW divides
+# a gradient by its own size, so that weights whose gradients are near zero move by what is mostly rounding.
+_NETWORK = {
+    "float32 logits": 1e-5,
+    "float32 losses": 1e-5,
+    "float32 gradients": 1e-3,
+    "float32 step losses": 1e-5,
+    "float32 weights": 5e-3,
+    "float16 logits": 4e-3,
+    "float16 losses": 4e-3,
+    "float16 gradients": 2e-2,
+    "float16 step losses": 4e-3,
+    "float16 weights": 0.1,
+    "bfloat16 logits": 3e-2,
+    "bfloat16 losses": 3e-2,
+    "bfloat16 gradients": 0.15,
+    "bfloat16 step losses": 3e-2,
+    "bfloat16 weights": 0.3,
+}
+_DECODING = {"float32 logits": 1e-4, "float16 logits": 2e-2, "bfloat16 logits": 1e-1}
+# Of a loss curve: rounding is amplified by the steps. A run learns if its last loss is well below its first.
+_LEARNT = 0.85
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "environment",
+        "Environment",
+        "all machines have the same and the right software, their devices, and one storage that works",
+        (Measurement("machine", "each", ""),),
+        environment.judge,
+        # Clocks: checkpoints of several hosts are ordered by names, logs by time. Storage: a checkpoint of
+        # 2.6B takes 31 GB and must not take an hour. Compiling 64 layers takes up to 3 GB a rank.
+        {
+            "CPU": {
+                "open_files": 1024,
+                "host_gigabytes": 1,
+                "clock_seconds": 1,
+                "write_megabytes": 5,
+                "free_gigabytes": 1,
+            },
+            "Ascend": {
+                "open_files": 4096,
+                "host_gigabytes": 16,
+                "clock_seconds": 1,
+                "write_megabytes": 100,
+                "free_gigabytes": 100,
+            },
+        },
+        {"CPU": 4, "Ascend": 20},
+    ),
+    Check(
+        "world",
+        "Environment",
+        "all ranks come together, each on the device that it was started on, and sum without a wrong bit",
+        (Measurement("joined", "all"),),
+        world.judge,
+        {"CPU": {"wrong_words": 0}, "Ascend": {"wrong_words": 0}},
+        {"CPU": 10, "Ascend": 60},
+        least=2,
+    ),
+    Check(
+        "operators",
+        "Operators",
+        "every operator that training uses computes what its definition says, forward and backward",
+        (Measurement("plain", device="CPU"), Measurement("device")),
+        operators.judge,
+        {"CPU": _OPERATORS, "Ascend": _OPERATORS},
+        {"CPU": 40, "Ascend": 120},
+    ),
+    Check(
+        "dropout",
+        "Operators",
+        "dropout drops its share, independently for cells, steps and rows, by the same masks as on CPU",
+        (Measurement("plain", device="CPU"), Measurement("device")),
+        dropout.judge,
+        # 66 pairs are compared: a normal deviation beyond 5 has a chance of 4e-5 among them. The masks do
+        # not depend on chance, so a pass stays a pass.
+        {"CPU": {"deviations": 5}, "Ascend": {"deviations": 5}},
+        {"CPU": 10, "Ascend": 60},
+    ),
+    Check(
+        "network",
+        "Network",
+        "the network computes the official code's logits, losses, gradients and six steps",
+        (Measurement("device"),),
+        network.judge,
+        {"CPU": _NETWORK, "Ascend": _NETWORK},
+        {"CPU": 30, "Ascend": 120},
+        needs=("oracle",),
+    ),
+    Check(
+        "decoding",
+        "Network",
+        "generating token by token gives the logits of one pass over the whole text",
+        (Measurement("device"),),
+        decoding.judge,
+        {"CPU": _DECODING, "Ascend": _DECODING},
+        {"CPU": 30, "Ascend": 120},
+    ),
+    Check(
+        "training",
+        "Training",
+        "one device trains as the CPU does with the same seed, and a killed run resumes as if it was not",
+        (Measurement("cpu", device="CPU"), Measurement("device"), Measurement("killed")),
+        training.judge,
+        # On CPU the resumed run must be equal bit for bit. Kernels of a device may add in another order each
+        # time they run, which is rounding again.
+        {
+            "CPU": {"float32 loss": 1e-4, "learnt": _LEARNT, "resumed": 0.0},
+            "Ascend": {"float32 loss": 1e-2, "float16 loss": 3e-2, "learnt": _LEARNT, "resumed": 1e-2},
+        },
+        {"CPU": 30, "Ascend": 120},
+    ),
+    Check(
+        "parallel",
+        "Training",
+        "all ranks together, data parallel, train what one rank trains, with equal weights on all",
+        (Measurement("one"), Measurement("together", "all")),
+        parallel.judge,
+        {"CPU": {"float32 loss": 1e-4}, "Ascend": {"float32 loss": 1e-2, "float16 loss": 3e-2}},
+        {"CPU": 40, "Ascend": 180},
+        least=2,
+    ),
+    Check(
+        "speed",
+        "Speed",
+        "what one device's matrix products and memory really give",
+        (Measurement("device"),),
+        speed.judge,
+        # Floors far below any device that works as it should: a 910A has multiplied at 110e12, and its
+        # memory is rated at 1.2e12 bytes/s.
+        {
+            "CPU": {"gigaflops": 1, "gigabytes": 0.5, "call_seconds": 0.05},
+            "Ascend": {"gigaflops": 50_000, "gigabytes": 200, "call_seconds": 0.005},
+        },
+        {"CPU": 10, "Ascend": 60},
+    ),
+    Check(
+        "links",
+        "Speed",
+        "what collectives really give on each level of links, and no group is slower than its like",
+        (Measurement("joined", "all"),),
+        links.judge,
+        # CPU ranks share cores and memory with everything else. On Ascend a 100 Gb/s port gives 12.5 GB/s,
+        # of which an AllReduce over many ranks moves half as many bytes of its tensor a second.
+        {
+            "CPU": {"latency_seconds": 0.2, "gigabytes": 0.002, "uneven": 5},
+            "Ascend": {"latency_seconds": 0.01, "gigabytes": 1, "uneven": 1.5},
+        },
+        {"CPU": 20, "Ascend": 120},
+        least=2,
+    ),
+    Check(
+        "planner",
+        "Planner",
+        "the measured numbers as the planner's own cluster.yaml, and the plans that it finds with them",
+        (Measurement("search", device=""),),
+        planner.judge,
+        {"CPU": {}, "Ascend": {}},
+        {"CPU": 10, "Ascend": 60},
+        least=2,
+    ),
+)
+
+PARTS = tuple(dict.fromkeys(check.part for check in CHECKS))
+
+
+def named(names: tuple[str, ...]) -> tuple[Check, ...]:
+    """The checks of these names, in the table's order.
+
+    Raises:
+        ValueError: There is no check of a name.
+    """
+    known = [check.name for check in CHECKS]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"--only: {name!r} is no check; there are {', '.join(known)}")
+    return tuple(check for check in CHECKS if check.name in names)

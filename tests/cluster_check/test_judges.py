@@ -1,0 +1,252 @@
+"""A planted fault of each kind makes its check fail, and good records pass; no device is needed."""
+
+from __future__ import annotations
+
+import pytest
+from records_of import BY_NAME, failed, links, machine, speed, storage
+
+from pangu_alpha.cluster_check.training_run import STEPS
+from pangu_alpha.files.writing import write_json
+
+
+def one_finding(name, records, device="CPU"):
+    found = failed(name, records, device)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_machines_that_are_alike_pass():
+    assert not failed("environment", {"machine": [machine(), machine(host="node02")]}, "Ascend")
+
+
+OTHER_MINDSPORE = {"mindspore": {"version": "2.8.0", "required": "~=2.9.0", "met": False}}
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"python": "3.10.1"}, "on ranks 1: 3.10.1"),
+        ({"ascend": {"driver": "24.1", "CANN": "8.5"}}, "on ranks 1: 8.5"),
+        ({"limits": {"open files": 256}}, "256"),
+        ({"memory": 2e9}, "2.0"),
+        ({"storage": storage(clock_offset=7.0)}, "6.99"),
+        ({"storage": storage(bytes_per_second=1e6)}, "1.0"),
+        ({"storage": storage(free=1e6)}, "0.0"),
+        ({"storage": storage(lock=False)}, "not on ranks 1"),
+        ({"storage": storage(rename=False)}, "not on ranks 1"),
+        ({"storage": {"fault": "No space left on device: /shared"}}, "No space left on device"),
+        ({"place": {"device": 8}}, "/dev has 0-7"),
+    ],
+)
+def test_a_machine_that_differs_is_named(changes, said):
+    finding = one_finding("environment", {"machine": [machine(), machine(**changes)]}, "Ascend")
+    assert said in str(finding.value)
+
+
+def test_a_wrong_version_is_named_even_where_all_have_it():
+    records = [machine(packages=OTHER_MINDSPORE)] * 2
+    assert one_finding("environment", {"machine": records}).value == "2.8.0"
+
+
+def test_a_rank_table_with_other_addresses_than_the_devices_have(tmp_path):
+    path = tmp_path / "table.json"
+    devices = [{"device_id": str(n), "device_ip": f"10.1.0.{n + 1}", "rank_id": str(n)} for n in range(2)]
+    servers = [{"server_id": "10.0.0.1", "device": devices}]
+    write_json(path, {"status": "completed", "version": "1.0", "server_count": "1", "server_list": servers})
+    own = {"rank_table": str(path), "device_addresses": {"0": "10.1.0.1", "1": "10.1.0.2"}}
+    assert not failed("environment", {"machine": [machine(**own)] * 2})
+    swapped = own | {"device_addresses": {"0": "10.1.0.2", "1": "10.1.0.1"}}
+    finding = one_finding("environment", {"machine": [machine(**swapped)] * 2})
+    assert "rank 0: 10.0.0.1 device 0 has 10.1.0.2, the table says 10.1.0.1" in finding.value
+
+
+def joined(**changes):
+    return {"wrong_words": 0, "fault": "", "groups": ["dp: 1 group of 2"], "size": 2} | changes
+
+
+def test_ranks_that_are_elsewhere_or_lose_bits():
+    assert not failed("world", {"joined": [joined(), joined()]})
+    fault = "ranks 0 and 1 both run on device 0 of node01"
+    assert one_finding("world", {"joined": [joined(fault=fault)] * 2}).value == fault
+    assert one_finding("world", {"joined": [joined(), joined(wrong_words=3)]}).value == 3
+    assert one_finding("world", {"joined": [joined(), joined(size=1)]}).value == "1, 2"
+
+
+def operator(samples, slopes=(0.5,), **more):
+    return {"samples": samples, "scales": [2.0, 4.0], "slopes": list(slopes), **more}
+
+
+PLAIN = operator([[1.0, 2.0], [3.0, -4.0]], numpy={"sample": [1.0, 2.0], "slopes": [0.5]})
+
+
+def computed(*samples, plain=PLAIN, status=None):
+    device = {"operators": {"gelu, small, float16": operator(list(samples))}, "status": status}
+    return {"plain": [{"operators": {"gelu, small, float32": plain}}], "device": [device]}
+
+
+def test_operators_within_rounding_pass():
+    assert not failed("operators", computed([1.001, 2.0], [3.0, -4.01]))
+
+
+@pytest.mark.parametrize(
+    "samples, kind",
+    [
+        ([[1.01, 2.0], [3.0, -4.0]], "output"),
+        ([[1.0, 2.0], [3.1, -4.0]], "gradient"),
+        ([[None, 2.0], [3.0, -4.0]], "output"),  # not finite
+    ],
+)
+def test_a_perturbed_operator(samples, kind):
+    finding = one_finding("operators", computed(*samples))
+    assert finding.what == f"gelu, float16: {kind} against the plain operator"
+
+
+def test_a_plain_operator_that_is_wrong_itself():
+    wrong = PLAIN | {"numpy": {"sample": [1.0, 2.1], "slopes": [0.5]}}
+    assert "against NumPy, output" in one_finding("operators", computed([1, 2], [3, -4], plain=wrong)).what
+    wrong = PLAIN | {"numpy": {"sample": [1.0, 2.0], "slopes": [0.6]}}
+    finding = one_finding("operators", computed([1, 2], [3, -4], plain=wrong))
+    assert "against NumPy, derivative" in finding.what
+
+
+@pytest.mark.parametrize("status", [{"clean": 1.0, "overflow": 1.0}, {"clean": 0.0, "overflow": 0.0}])
+def test_a_register_that_does_not_tell_overflow(status):
+    assert one_finding("operators", computed([1, 2], [3, -4], status=status)).what == "float status"
+    good = {"clean": 0.0, "overflow": 8.0}
+    assert not failed("operators", computed([1, 2], [3, -4], status=good))
+
+
+def masks(**changes):
+    return {
+        "rate": 0.1,
+        "elements": {"a": 10_000, "b": 10_000},
+        "zeros": {"a": 0.102, "b": 0.099},
+        "factors": {"a": [1.111], "b": [1.111]},
+        "digests": {"a": "1", "b": "2"},
+        "correlations": {"a / b": 0.01},
+    } | changes
+
+
+@pytest.mark.parametrize(
+    "changes, what",
+    [
+        ({"zeros": {"a": 0.13, "b": 0.1}}, "share of zeros"),
+        ({"factors": {"a": [1.0], "b": [1.111]}}, "factors"),
+        ({"correlations": {"a / b": 0.2}}, "largest correlation"),
+        ({"digests": {"a": "1", "b": "3"}}, "masks, against"),
+    ],
+)
+def test_dropout_of_another_kind(changes, what):
+    assert not failed("dropout", {"plain": [masks()], "device": [masks()]})
+    found = one_finding("dropout", {"plain": [masks()], "device": [masks(**changes)]})
+    assert found.what.startswith(what)
+
+
+def test_dropout_that_is_off():
+    off = masks(zeros={"a": 0.0, "b": 0.0}, factors={"a": [1.0], "b": [1.0]}, digests={"a": "0", "b": "0"},
+                correlations={"a / b": 1.0})  # fmt: skip
+    assert len(failed("dropout", {"plain": [masks()], "device": [off]})) == 4
+
+
+DIFFERENCES = {"logits": 1e-5, "losses": 1e-6, "gradients": 1e-5, "step losses": 1e-6, "weights": 1e-3}
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+@pytest.mark.parametrize("value", [1.0, None])  # None is what JSON has for NaN
+def test_a_network_that_is_another(name, value):
+    def records(found):
+        return {"device": [{"types": {"float32": found | {"steps": {"losses": [1.0, None]}}}}]}
+
+    assert not failed("network", records(DIFFERENCES))
+    assert one_finding("network", records(DIFFERENCES | {name: value})).what.startswith("float32: ")
+
+
+def test_a_decoder_that_differs():
+    def records(value):
+        return {"device": [{"types": {"float16": {"difference": value, "same choice": 1.0}}}]}
+
+    assert not failed("decoding", records(1e-3))
+    assert one_finding("decoding", records(0.1)).value == 0.1
+    assert failed("decoding", records(None))
+
+
+def curves(**changes):
+    losses = [4.0 - 0.02 * step for step in range(STEPS)]
+    steps = list(range(1, STEPS + 1))
+    good = {"dtype": "float32", "killed_after": 0, "steps": steps, "losses": losses}
+    records = {"cpu": [dict(good)], "device": [dict(good)], "killed": [good | {"killed_after": 30}]}
+    for name, change in changes.items():
+        records[name] = [records[name][0] | change]
+    return records
+
+
+LOSSES = curves()["cpu"][0]["losses"]
+
+
+@pytest.mark.parametrize(
+    "changes, what",
+    [
+        ({"killed": {"losses": [*LOSSES[:-1], LOSSES[-1] * (1 + 1e-12)]}}, "loss of the killed and resumed"),
+        ({"killed": {"killed_after": 0}}, "killed after step"),
+        ({"killed": {"steps": [1, 1, *range(3, STEPS + 1)]}}, "steps of the killed run"),
+    ],
+)
+def test_training_that_does_not_resume(changes, what):
+    assert not failed("training", curves())
+    assert one_finding("training", curves(**changes)).what.startswith(what)
+
+
+def test_training_that_is_not_the_cpu_s():
+    other = {"losses": [*LOSSES[:-1], LOSSES[-1] * 1.01]}
+    assert "against the CPU's" in one_finding("training", curves(device=other, killed=other)).what
+    flat = {"losses": [4.0] * STEPS}
+    found = one_finding("training", curves(cpu=flat, device=flat, killed=flat))
+    assert found.what == "last loss over the first one"
+
+
+def test_ranks_that_train_another_thing_together():
+    one, together = curves()["cpu"], [curves()["device"][0], {"dtype": "float32"}]
+    assert not failed("parallel", {"one": one, "together": together})
+    wrong = [together[0] | {"losses": [each + 0.1 for each in LOSSES]}, together[1]]
+    assert "on 2 ranks against one" in one_finding("parallel", {"one": one, "together": wrong}).what
+
+
+def test_slow_devices():
+    assert not failed("speed", {"device": [speed()]})
+    found = failed("speed", {"device": [speed(products={"1024": 5.0}, nothing=0.2)]})
+    assert [each.what for each in found] == [
+        "best product, GFLOP/s",
+        "a call that has almost nothing to do, s",
+    ]
+    slow = speed(copies={str(1 << 20): 1e-4, str(1 << 25): 1.0})  # the small ones are still fast
+    assert one_finding("speed", {"device": [slow]}).what.startswith("memory with the largest")
+
+
+GOOD_LINK = {1024: 1e-3, 1 << 22: 0.01}
+
+
+@pytest.mark.parametrize(
+    "slow, number",
+    [
+        ({1024: 1e-3, 1 << 22: 0.1}, 1),  # one link is ten times slower than its like
+        ({1024: 0.5, 1 << 22: 0.5}, 2),  # each call is delayed
+    ],
+)
+def test_a_slow_link(slow, number):
+    assert not failed("links", {"joined": links("pair", [GOOD_LINK] * 4)})
+    found = failed("links", {"joined": links("pair", [GOOD_LINK, GOOD_LINK, slow, GOOD_LINK])})
+    assert len(found) == number and "slowest rank (2)" in found[-1].what
+
+
+def test_a_planner_without_a_plan():
+    plan = {"dp": 2, "tp": 1, "pp": 1, "micro_batches": 1}
+    record = {"model": "tiny", "plans": {"measured": [{"plan": plan, "seconds": 0.1}]}}
+    assert not failed("planner", {"search": [record]})
+    assert one_finding("planner", {"search": [record | {"plans": {"measured": []}}]}).value == 0
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_records_of_another_form_do_not_pass(name):
+    measurements = BY_NAME[name].measurements
+    assert failed(name, {each.name: [{}] for each in measurements})
+    assert failed(name, {})

@@ -37,8 +37,23 @@ def test_options_that_do_not_fit(tmp_path, words, said):
 
 def test_without_a_command_it_runs():
     assert parse(["--out", "x"]).command == "run" and parse(["--out", "x"]).device == "Ascend"
-    assert parse(["run", "--out", "x", "--rank-table", "t"]).start == "rank-table"
-    assert parse(["compare", "a", "b"]).share == 0.1
+    assert parse(["--rank-table", "t", "--out", "x"]).start == "rank-table"
+    found = parse(["compare", "a", "--share", "0.5", "b"])
+    assert (found.command, found.share, [*map(str, found.folders)]) == ("compare", 0.5, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ([], "--out: name the folder of the results"),
+        (["--out", "x", "compare", "a"], "write `compare ONE OTHER` with two folders"),
+        (["report"], "or `report DIR` with one"),
+        (["runs", "--out", "x"], "'runs' is no command; there are compare and report"),
+    ],
+)
+def test_words_that_say_nothing(words, said):
+    with pytest.raises(ValueError, match=said):
+        parse(words)
 
 
 def test_dry_lists_the_checks_and_runs_nothing(tmp_path, capsys):

@@ -59,14 +59,15 @@ def main(arguments: Sequence[str]) -> int:
     if options.command == "compare":
         return _compare(options)
     if options.command == "report":
-        write_report(options.folder, options.anonymous)
-        print(f"{shown(options.folder / 'report.md')}: written")
+        (folder,) = options.folders
+        write_report(folder, options.anonymous)
+        print(f"{shown(folder / 'report.md')}: written")
         return 0
     return _run(options)
 
 
 def _compare(options: argparse.Namespace) -> int:
-    one, other = read_report(options.one), read_report(options.other)
+    one, other = map(read_report, options.folders)
     lines = list(compared(one, other, options.share))
     print(*lines or ["no difference"], sep="\n")
     return 1 if changed_for_worse(one, other) else 0

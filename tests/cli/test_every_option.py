@@ -43,6 +43,7 @@ ZERO = {
     "--gradient-fusion": "merge none",
     "--shots": "zero-shot",
     "--tolerance": "equal",
+    "--share": "every figure that differs",
     "--invalid-share": "none",
     "--port": "a free one",
     "--pinned": "none",

@@ -72,7 +72,8 @@ class Embedding(nn.Cell):
     """Looks up rows of a table [rows, H] by index.
 
     Args:
-        operators: The device's; `look_up` and `forked_look_up` compute it where they are given.
+        operators: The device's; their `look_up` computes the rows if they have one. `fork` is their
+            forked_look_up, for whoever uses the table a second time; None if they have none.
 
     Inputs:
         - **ids** (Tensor) - [B, S], int32.
@@ -92,12 +93,6 @@ class Embedding(nn.Cell):
         if self.look_up is not None:
             return self.look_up(self.table, ids)
         return self.gather(self.table, ids, 0).reshape((ids.size, -1))
-
-    def forked(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """What `construct` gives, and the table for its other use; a kernel can add both gradients."""
-        if self.fork is not None:
-            return self.fork(self.table, ids)
-        return self.construct(ids), self.table
 
 
 class FeedForward(nn.Cell):

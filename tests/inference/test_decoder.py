@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 
 VOCAB, CONTEXT, END = 97, 96, 9
-FEEDING = {"feed 16", "score 16", "feed 64", "score 64", "copy"}
+FEEDING = {"feed 32", "score 32", "score 1", "clear", "feed 64", "score 64", "copy"}
 GRAPHS = {*FEEDING, "step"}
 TOLERANCE = 1e-4
 
@@ -187,6 +189,75 @@ def test_a_text_fed_in_parts_gives_the_same_bits(decoder, length, borders):
 def next_step(decoder, row):
     active = np.arange(decoder.rows) == row
     return decoder.step(np.full(decoder.rows, 33), active)[row]
+
+
+def test_rows_that_are_stepped_together_get_the_bits_of_each_alone(model):
+    """Any number of rows, in a step with fewer rows than the cache has."""
+    from pangu_alpha.inference.decoder import Decoder
+
+    texts, random = [text(30 + row, 20 + 5 * row) for row in range(12)], np.random.default_rng(4)
+    decoder = Decoder(model, END, rows=12)
+    try:
+        alone = []
+        for ids in texts:
+            feed_all(decoder, 5, ids)
+            alone.append(
+                np.stack([decoder.step([token] * 12, np.arange(12) == 5)[5] for token in (11, 12, 13)])
+            )
+        for row, ids in enumerate(texts):
+            feed_all(decoder, row, ids)
+        steps = np.zeros(12, int)
+        while (steps < 3).any():
+            active = (steps < 3) & (random.random(12) < random.random())
+            if active.any():
+                logits = decoder.step(11 + steps, active)
+            for row in np.flatnonzero(active):
+                assert np.array_equal(logits[row], alone[row][steps[row]])
+            steps += active
+    finally:
+        decoder.close()
+
+
+def test_writing_is_feeding_without_logits(decoder):
+    ids = text(22, 80)
+    fed = feed_all(decoder, 0, ids)
+    assert decoder.write(1, ids[:64], 0) is None and decoder.length(1) == 64
+    assert np.array_equal(decoder.feed(1, ids[64:], 64), fed)
+    decoder.write(2, ids[:64], 0)
+    decoder.write(2, ids[64:], 64)
+    assert np.array_equal(next_step(decoder, 2), next_step(decoder, 0))
+
+
+@pytest.mark.parametrize("device", [None, "plain"])
+def test_a_cleared_row_keeps_nothing_that_is_not_finite(build_model, device):
+    """NaN in slots that nobody may attend to would reach every result of the row."""
+    from pangu_alpha.inference.decoder import Decoder
+
+    made = Decoder(build_model(device=device) if device else build_model(), END, rows=2)
+    try:
+        made.warm_up()
+        clean = feed_all(made, 1, text(23, 30))
+        others = next_step(made, 1)
+        for cache in made.caches.cells:
+            spoil(cache, 0)
+        assert np.isnan(feed_all(made, 0, text(23, 30))).any()
+        before = len(made.graphs)
+        made.clear(0)
+        assert made.length(0) == 0 and len(made.graphs) == before
+        assert np.array_equal(feed_all(made, 0, text(23, 30)), clean)
+        assert np.array_equal(next_step(made, 0), others)
+        assert made.length(1) == 31  # the other row is as it was
+        assert np.array_equal(made.feed(1, text(23, 31)[30:], 30), made.feed(0, text(23, 31)[30:], 30))
+    finally:
+        made.close()
+
+
+def spoil(cache, row):
+    """Writes NaN into all slots of a row of a cache, where it lies."""
+    shape = cache.table.shape
+    address = cache.table.data_ptr() + row * int(np.prod(shape[1:])) * 4
+    cells = np.frombuffer((ctypes.c_char * (int(np.prod(shape[1:])) * 4)).from_address(address), np.float32)
+    cells[:] = np.nan
 
 
 def test_scoring_gives_the_bits_of_feeding(decoder):

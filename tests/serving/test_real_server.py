@@ -41,7 +41,7 @@ def loaded(run_folder):
 def test_it_says_what_it_is_and_how_long_each_graph_took(real, run_folder):
     text = real.text
     assert f"{run_folder}" in text and "3 slots and 2 pinned rows of 128 tokens:" in text
-    for graph in ("feed 16", "feed 64", "score 64", "step", "copy"):
+    for graph in ("feed 32", "feed 64", "score 64", "step", "copy"):
         assert f"graph {graph}: " in text
     assert "http://127.0.0.1" in text and ": ready; model pangu" in text
 

@@ -49,6 +49,11 @@ def run(engine):
     return events
 
 
+def run_for(engine, ticks):
+    """The events of some ticks."""
+    return [event for _ in range(ticks) for event in engine.tick()]
+
+
 def texts(events):
     """By (request, sample): (ids, reason)."""
     found = {}
@@ -263,6 +268,39 @@ def test_logits_that_are_not_finite_end_their_request_alone(engine, decoder):
         (2, 0): alone(decoder, good),
     }
     assert not any(isinstance(event, PromptScores) for event in events)
+
+
+def test_a_row_that_held_numbers_that_are_not_finite_is_cleared_for_the_next_text(decoder):
+    """Also the rows of samples, and the row of a prompt that is cancelled while it is scored."""
+    decoder.table[1 * 31 + 5 + 7] = np.nan  # after [5]
+    engine = Engine(decoder, {STOP})
+    engine.submit(ask([5], samples=3))
+    scored = engine.submit(ask([5] * 9, 0, prompt_logprobs=1))
+    assert texts(run_for(engine, 3))[0, 2] == ([], "not_finite")
+    engine.cancel(scored)
+    good = [ask([n] * 6) for n in (6, 7, 8)]
+    numbers = [engine.submit(request) for request in good]
+    found = texts(run(engine))
+    assert [found[number, 0] for number in numbers] == [alone(decoder, request) for request in good]
+    assert engine.counts.cached == 2  # of the other samples; nothing of the damaged rows
+
+
+def test_first_tokens_can_be_had_before_the_step_of_others(engine, decoder):
+    engine.submit(ask([5] * 3, 9))
+    engine.tick()
+    request = ask([6] * 7, 4)
+    engine.submit(request)
+    seen = []
+
+    def early(events):
+        seen.append((len(decoder.steps), [type(event) for event in events]))
+
+    steps = len(decoder.steps)
+    for chunk in range(2):
+        late = engine.tick(early)
+        assert [type(event) for event in late] == [Token] if chunk else [Started, Token]
+    assert seen == [(steps + 1, [Token])]  # the second tick's step had not begun
+    assert {type(event) for event in engine.tick(early)} == {Token} and len(seen) == 1
 
 
 def test_times_are_those_of_the_clock(decoder):

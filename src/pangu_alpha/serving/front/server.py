@@ -180,7 +180,11 @@ class _Running:
         self._state.metrics.rejected.labels(code).inc()
 
     async def _ready(self) -> None:
-        logger.info("%s: ready; model %s", self._address, self._state.catalog.name)
+        logger.info(
+            "%s: ready; model %s; the page is at this address, the API under /v1",
+            self._address,
+            self._state.catalog.name,
+        )
 
     def _stop(self, number: int) -> None:
         """The first signal drains; a second one ends the server now."""

@@ -26,13 +26,15 @@ from pangu_alpha.model.operators.dropout import mask_threshold
 from pangu_alpha.model.operators.native.library import library
 
 
-def kernel(name: str, shapes: Callable[..., Any], outputs: int = 1) -> Primitive:
-    """The operator of a function in the library; all its outputs are float32.
+def kernel(name: str, shapes: Callable[..., Any], outputs: int | list[ms.Type] = 1) -> Primitive:
+    """The operator of a function in the library.
 
     Args:
         shapes: Shapes of the outputs as a function of those of the inputs; a list if there are several.
+        outputs: Number of outputs if all are float32, otherwise their types.
     """
-    types = ms.float32 if outputs == 1 else [ms.float32] * outputs
+    types = [ms.float32] * outputs if isinstance(outputs, int) else outputs
+    types = types[0] if len(types) == 1 else types
     return ops.Custom(f"{library()}:{name}", shapes, types, func_type="aot")
 
 
@@ -323,16 +325,6 @@ class SquareSum(nn.Cell):
         return self.sum(x).reshape(())
 
 
-def adamw() -> Primitive:
-    """The update of one parameter in place, clipping and masking included.
-
-    Its inputs are parameter, moment1, moment2, gradient, and float32 scalars: the factor of the gradient; 0
-    to leave everything unchanged, else 1; learning rate, beta1, beta2, epsilon, decay. It gives a float32 [1]
-    on which other operators can depend.
-    """
-    return writes_in_place(kernel("AdamW", lambda *shapes: [1]), written=3, read=8)
-
-
 def writes_in_place(operator: Primitive, written: int, read: int) -> Primitive:
     """Declares that an operator changes its first inputs, which must be parameters."""
     ways = [signature.sig_rw.RW_WRITE] * written + [signature.sig_rw.RW_READ] * read
@@ -359,6 +351,7 @@ class KeyValueCache(nn.Cell):
         self.table = empty_table((rows, num_heads, length, head_size), dtype)
         self.store = writes_in_place(kernel("StoreInCache", lambda *shapes: [1]), written=1, read=2)
         self.copy_slots = writes_in_place(kernel("CopyInCache", lambda *shapes: [1]), written=1, read=1)
+        self.replace = ops.ScatterUpdate()
         self.gather = ops.Gather()
 
     def construct(self, new, places):
@@ -370,3 +363,7 @@ class KeyValueCache(nn.Cell):
     def copy(self, numbers):
         """Copies the first slots of a row to another; see model.cache.KeyValueCache."""
         self.copy_slots(self.table, numbers)
+
+    def clear(self, row):
+        """Fills a row with zeros; see model.cache.KeyValueCache."""
+        self.replace(self.table, row, ops.zeros((1, *self.table.shape[1:]), self.table.dtype))

@@ -87,7 +87,7 @@ void fetch_beginning(const Phase& first) {
 void run_phases(const Phase* phases, int64_t count, bool again) {
     Run run(phases, count);
     for_each(thread_count(), [&](int64_t) { run.work(); });
-    if (again) fetch_beginning(phases[0]);
+    if (again && phases[0].reads) fetch_beginning(phases[0]);
 }
 
 }  // namespace pangu

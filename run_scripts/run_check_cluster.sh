@@ -7,4 +7,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 help_uninstalled "$@"
 prepare_environment
 export GLOG_v=${GLOG_v:-3}
-run exec python -m pangu_alpha check-cluster "$@"
+run exec python "$ROOT/src/check_cluster.py" "$@"

@@ -43,6 +43,7 @@ ZERO = {
     "--gradient-fusion": "merge none",
     "--shots": "zero-shot",
     "--tolerance": "equal",
+    "--share": "every figure that differs",
     "--invalid-share": "none",
     "--port": "a free one",
     "--pinned": "none",
@@ -63,7 +64,7 @@ OTHERS = {
     "predict --field": "KEY=VALUE of a task",
     **dict.fromkeys(
         [f"rank-table {word} --chip" for word in ("build", "merge", "permute", "check", "draw")]
-        + ["launch train --chip"],
+        + ["launch train --chip", "check-cluster --chip"],
         "kind of a server, which knows more than the family",
     ),
     "merge-checkpoint --workers": "threads, not processes: the former name of --threads",

@@ -212,6 +212,7 @@ PAGES: dict[str, Page] = {
             never("python src/plan.py replay", "docs/replay.md runs it"),
         )
     ),
+    "docs/first_hour.md": Page((ci("python src/check_cluster.py"),)),
     "docs/kernels.md": Page(
         (never("python src/train.py", "needs AVX512-BF16; test_medium_precision.py trains with it"),),
         given_long=README,

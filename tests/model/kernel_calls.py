@@ -75,9 +75,9 @@ class Caller:
     def scalar(self, value, kind=np.float32) -> np.ndarray:
         return self.array(np.array([value], kind))
 
-    def __call__(self, name: str, inputs, shapes) -> list[np.ndarray]:
-        """Outputs of a kernel; they are NaN before it writes them."""
-        outputs = [self.array(np.full(shape, np.nan, np.float32)) for shape in shapes]
+    def __call__(self, name: str, inputs, shapes, *more) -> list[np.ndarray]:
+        """Outputs of a kernel; they are NaN before it writes them, or what `more` is."""
+        outputs = [*(self.array(np.full(shape, np.nan, np.float32)) for shape in shapes), *more]
         arrays = [*inputs, *outputs]
         data = (ctypes.c_void_p * len(arrays))(*(each.ctypes.data for each in arrays))
         ranks = (ctypes.c_int * len(arrays))(*(each.ndim for each in arrays))
@@ -144,6 +144,25 @@ def feed_forward(call: Caller, precision: str = ""):
             f"FeedForwardGradient {name}",
             call(f"FeedForwardGradient{precision}", [x, up, down, *out[1:], dy], shapes),
         )
+
+
+def inputs(call: Caller):
+    """Rows of a table by indices of which some occur often, some never, and some are none; and masks."""
+    for number, rows, columns in [(1, 1, 1), (9, 3, 7), (150, 1000, 33), (300, 65, 130)]:
+        ids = call.array(call.random.integers(0, rows, (1, number)).astype(np.int32))
+        table, dy = call.normal(rows, columns), call.normal(number, columns)
+        name = f"{number} of {rows} x {columns}"
+        (found,) = call("LookUp", [table, ids], [dy.shape])
+        assert (found == table[ids[0]]).all()
+        yield f"LookUp {name}", [found]
+        ids[0, -1] = rows
+        yield f"LookUpGradient {name}", call("LookUpGradient", [dy, ids, table], [table.shape])
+        yield f"ForkedLookUpGradient {name}", call("ForkedLookUpGradient", [dy, ids, table], [table.shape])
+    for batch, length in [(1, 1), (2, 3), (3, 37), (2, 150)]:
+        documents = call.array(np.cumsum(call.random.random((batch, length)) < 0.1, 1).astype(np.int32))
+        (mask,) = call("DocumentMask", [documents], [(batch, length, length)])
+        assert (mask == np.tril(documents[:, :, None] == documents[:, None])).all()
+        yield f"DocumentMask {batch} x {length}", [mask, documents]
 
 
 def layer_norm(call: Caller):
@@ -291,16 +310,32 @@ def cross_entropy(call: Caller, precision: str = ""):
 def update(call: Caller):
     for count in ELEMENTS:
         yield f"SquareSum {count}", call("SquareSum", [call.normal(count)], [(1,)])
-        state = [call.normal(count), call.normal(count), call.array(np.abs(call.normal(count)))]
-        scalars = [call.scalar(each) for each in (0.7, 1, 1e-3, 0.9, 0.95, 1e-8, 0.1)]
-        done = call("AdamW", [*state, call.normal(count), *scalars], [(1,)])
-        yield f"AdamW {count}", [*state, *done]
+    for counts in [(1,), (3, 37), (65536, 1, 200001, 65537, 5)]:
+        for largest in (1e30, 1e-30):
+            given = update_arguments(call, counts, largest)
+            norm, applied = call("ClippedAdamW", given, [(1,)], call.array(np.zeros(1, np.bool_)))
+            assert applied[0] == (largest > 1)
+            name = f"ClippedAdamW {counts} {'applied' if applied[0] else 'left out'}"
+            yield name, [*given[: 3 * len(counts)], norm]
+
+
+def update_arguments(call: Caller, counts, largest: float) -> list[np.ndarray]:
+    """Inputs of ClippedAdamW for parameters of these sizes."""
+    parameters, moments, gradients = ([call.normal(count) for count in counts] for _ in range(3))
+    squares = [call.array(np.abs(call.normal(count))) for count in counts]
+    decayed = call.array(np.arange(len(counts), dtype=np.float32) % 2)
+    scalars = [call.scalar(each) for each in (37, 4, largest)]
+    recipe, constants = (
+        call.array(np.array(each, np.float32)) for each in ((1e-3, 1e-8, 0.1), (0.9, 0.95, 0.5))
+    )
+    return [*parameters, *moments, *squares, *gradients, decayed, *scalars, recipe, constants]
 
 
 OF_EACH_PRECISION = (affine, projections, feed_forward, cross_entropy)
 KERNELS = {
     "highest": [
         *OF_EACH_PRECISION,
+        inputs,
         layer_norm,
         pointwise,
         attention,

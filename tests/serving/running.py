@@ -48,7 +48,11 @@ class Server:
             )
         self.url = self._found(": listening")
         if wait:
-            self._found(": ready")
+            self.until_ready()
+
+    def until_ready(self) -> None:
+        """Waits until it takes requests."""
+        self._found(": ready")
 
     @property
     def text(self) -> str:

@@ -107,7 +107,14 @@ def test_limits_a_minute():
 
 def test_more_than_a_bucket_holds_takes_all_of_it():
     limiter, key = Limiter(Clock()), Key("anna", "", (), None, 100)
+    clock = limiter._clock
     assert limiter.take(key, 10**6)["x-ratelimit-remaining-tokens"] == "0"
+    clock.now += 30
+    assert limiter.take(key, 50)["x-ratelimit-remaining-tokens"] == "0"  # half of it has come back by then
+    limiter.settle(key, 10**6, 90)  # of the first estimate all that there was had been taken: 100
+    limiter.take(key, 10)
+    with pytest.raises(ApiError):
+        limiter.take(key, 1)
 
 
 def test_the_queue_is_bounded_in_requests_and_tokens():
@@ -159,6 +166,15 @@ def test_without_a_queue_free_slots_are_still_given():
     admission.enter(1, 500)
     with pytest.raises(ApiError):
         admission.enter(1, 1)
+
+
+def test_a_request_of_two_samples_does_not_fit_one_free_slot():
+    admission = Admission(slots=2, queue=0, queue_tokens=1)
+    first = admission.enter(1, 1)
+    with pytest.raises(ApiError):
+        admission.enter(2, 1)
+    admission.leave(first)
+    admission.enter(2, 1)
 
 
 @pytest.mark.parametrize(

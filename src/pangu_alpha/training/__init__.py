@@ -9,6 +9,7 @@ __all__ = [
     "loss",
     "objective",
     "objectives",
+    "optimizer",
     "partitioned",
     "reporting",
     "schedule",

@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pangu_alpha
-from pangu_alpha.cli.check_cluster import rank
 from pangu_alpha.cli.check_cluster.options import parse
 from pangu_alpha.cli.check_cluster.orders import Follower, Leader, Order
 from pangu_alpha.cli.check_cluster.running import GRACE, Machines, Runner, run_processes
@@ -39,6 +38,7 @@ from pangu_alpha.planner.cost.hardware import load_cluster
 from pangu_alpha.processes.belonging import MARK, Launcher
 from pangu_alpha.processes.signals import Signals
 
+_RANK = Path(__file__).with_name("rank.py")  # not imported: it runs as a program of its own
 _MOST_CPU_RANKS = 8  # unless more are asked for
 _MOST_RANKS = 1 << 16
 _FAMILY_OF_CHIP = {"910A": "910a", "910B": "910b", "910B-Box16": "910b", "910C": "910c"}  # clusters.yaml
@@ -59,14 +59,15 @@ def main(arguments: Sequence[str]) -> int:
     if options.command == "compare":
         return _compare(options)
     if options.command == "report":
-        write_report(options.folder, options.anonymous)
-        print(f"{shown(options.folder / 'report.md')}: written")
+        (folder,) = options.folders
+        write_report(folder, options.anonymous)
+        print(f"{shown(folder / 'report.md')}: written")
         return 0
     return _run(options)
 
 
 def _compare(options: argparse.Namespace) -> int:
-    one, other = read_report(options.one), read_report(options.other)
+    one, other = map(read_report, options.folders)
     lines = list(compared(one, other, options.share))
     print(*lines or ["no difference"], sep="\n")
     return 1 if changed_for_worse(one, other) else 0
@@ -122,7 +123,7 @@ def _job(options: argparse.Namespace, device: str) -> Job:
     start = options.start if total > 1 else "alone"
     environment = {**environment_of(options), MARK: Launcher.this(int(GRACE)).mark}
     table = options.rank_table and os.path.abspath(options.rank_table)
-    return Job((str(Path(rank.__file__)),), nodes, start, environment, rank_table=table,
+    return Job((str(_RANK),), nodes, start, environment, rank_table=table,
                master=(options.master_addr or "127.0.0.1", options.master_port),
                cluster_timeout=options.cluster_timeout, bind_cores=options.bind_cores)  # fmt: skip
 

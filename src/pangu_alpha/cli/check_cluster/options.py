@@ -18,14 +18,14 @@ from pangu_alpha.cli.options import (
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.cluster_check.table import CHECKS
 from pangu_alpha.config.run import RunConfig
+from pangu_alpha.files.shown import quoted
 
-COMMANDS = ("run", "compare", "report")
+_PATHS = {"compare": 2, "report": 1}  # commands that run nothing, and how many folders each takes
 _MEASUREMENTS = sum(len(check.measurements) for check in CHECKS)  # each takes a port of its own
 _MOST_PORT = 65535
 _DIFFERENCE = 0.1  # of two figures of reports that are compared
 
 _EPILOG = """\
-commands: run, which is also what happens without one; compare ONE OTHER; report DIR
 checks: {checks}
 
 exit code: 0 all checks that ran passed; 1 one did not; 2 wrong options, or no such devices; 128 + n after a
@@ -34,69 +34,68 @@ signal n. The same command continues: checks that have passed are not repeated. 
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Reads the words of the command line; without a command they are those of `run`.
+    """Reads the words of the command line.
+
+    Returns:
+        The options, with `command`, "run", "compare" or "report", and `folders`, those that it names.
 
     Raises:
-        ValueError: Options exclude each other.
+        ValueError: Words or options do not fit together.
     """
-    given = bool(arguments) and arguments[0] in COMMANDS
-    options = _parser().parse_args([*arguments] if given else ["run", *arguments])
-    if options.command == "run":
-        options.start = "msrun" if options.rank_table is None else "rank-table"
-        check_nodes(options)
-        if options.master_port + _MEASUREMENTS > _MOST_PORT:
+    options = _parser().parse_args(arguments)
+    options.command, *folders = options.words or ["run"]
+    options.folders = [user_path(each) for each in folders]
+    if options.command != "run":
+        if options.command not in _PATHS:
+            raise ValueError(f"{quoted(options.command)} is no command; there are compare and report")
+        if len(folders) != _PATHS[options.command]:
             raise ValueError(
-                f"--master-port: every measurement takes the next port; give one below "
-                f"{_MOST_PORT - _MEASUREMENTS}"
+                "write `compare ONE OTHER` with two folders of results, or `report DIR` with one"
             )
+        return options
+    if options.out is None or folders:
+        raise ValueError("--out: name the folder of the results, such as --out first_hour, and no other word")
+    options.start = "msrun" if options.rank_table is None else "rank-table"
+    check_nodes(options)
+    if options.master_port + _MEASUREMENTS > _MOST_PORT:
+        raise ValueError(
+            f"--master-port: every measurement takes the next port; give one below "
+            f"{_MOST_PORT - _MEASUREMENTS}"
+        )
     return options
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="check-cluster",
-        description="Checks, measures and calibrates the devices of a cluster.",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_run(commands)
-    compare = commands.add_parser("compare", help="what differs between two reports")
-    for name in ("one", "other"):
-        compare.add_argument(name, type=user_path, metavar="DIR", help="folder of --out, or its report.json")
-    compare.add_argument("--share", type=nonnegative_number, default=_DIFFERENCE, metavar="X",
-                         help="name figures that differ by more than this share "
-                         f"(default: {_DIFFERENCE})")  # fmt: skip
-    report = commands.add_parser("report", help="write the report of a folder of results anew")
-    report.add_argument("folder", type=user_path, metavar="DIR", help="folder of --out")
-    _add_anonymous(report)
-    return parser
-
-
-def _add_run(commands: argparse._SubParsersAction) -> None:
-    run = commands.add_parser(
-        "run",
-        help="check this node's devices, or those of several nodes (the default)",
-        description="Runs all checks one after another; start it on every node.",
+        usage="%(prog)s --out DIR [options], %(prog)s compare ONE OTHER, or %(prog)s report DIR",
+        description="Checks, measures and calibrates the devices of a cluster; start it on every node.",
         epilog=_EPILOG.format(checks=", ".join(check.name for check in CHECKS)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    run.add_argument("--out", required=True, type=user_path, metavar="DIR", help="folder of the results; "
-                     "with several nodes on storage that all share")  # fmt: skip
-    run.add_argument("--only", type=words, metavar="NAMES", help="run these checks alone, with commas "
-                     "between their names")  # fmt: skip
-    _add_anonymous(run)
-    nodes = run.add_argument_group("devices and nodes")
-    add_options(nodes, RunConfig, device=Differs(shown="Ascend", default="Ascend"))
-    nodes.add_argument("--nproc", type=positive, metavar="N", help="ranks of a node (default: its NPUs, or "
-                       "on CPU its cores, but at most 8)")  # fmt: skip
-    add_nodes(nodes, "free port of node 0; every measurement takes the next one")
-    add_rack_option(nodes)
-    nodes.add_argument("--cluster", metavar="FAMILY", help="shipped numbers to compare with, such "
-                       "as 910b (default: those of --chip)")  # fmt: skip
-    add_timeouts(run.add_argument_group("environment"))
-    run.add_argument("--dry", action="store_true", help="print the checks and how long they usually "
-                     "take; run nothing")  # fmt: skip
+    add = parser.add_argument
+    add("words", nargs="*", metavar="COMMAND", help="compare ONE OTHER: what differs between two folders of "
+        "results, or two report.json; report DIR: write a folder's report anew")  # fmt: skip
+    add("--out", type=user_path, metavar="DIR", help="folder of the results; with several nodes on storage "
+        "that all share")  # fmt: skip
+    add("--only", type=words, metavar="NAMES", help="run these checks alone, with commas between their names")
+    add("--anonymous", action="store_true", help="replace host names, addresses and home folders in the "
+        "report, so that it can be sent to others")  # fmt: skip
+    add("--dry", action="store_true", help="print the checks and how long they usually take; run nothing")
+    add("--share", type=nonnegative_number, default=_DIFFERENCE, metavar="X", help="compare: name figures "
+        f"that differ by more than this share (default: {_DIFFERENCE})")  # fmt: skip
+    _add_nodes(parser)
+    add_timeouts(parser.add_argument_group("environment"))
+    return parser
 
 
-def _add_anonymous(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--anonymous", action="store_true", help="replace host names, addresses and "
-                        "home folders in the report, so that it can be sent to others")  # fmt: skip
+def _add_nodes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("devices and nodes")
+    add_options(group, RunConfig, device=Differs(shown="Ascend", default="Ascend"))
+    add = group.add_argument
+    add("--nproc", type=positive, metavar="N", help="ranks of a node (default: its NPUs, or on CPU its "
+        "cores, but at most 8)")  # fmt: skip
+    add_nodes(group, "free port of node 0; every measurement takes the next one")
+    add_rack_option(group)
+    add("--cluster", metavar="FAMILY", help="shipped numbers to compare with, such as 910b (default: those "
+        "of --chip)")  # fmt: skip

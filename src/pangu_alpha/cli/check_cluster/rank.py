@@ -1,17 +1,14 @@
-"""One process of a measurement: `rank.py OUT CHECK MEASUREMENT FOLDER DEVICE [RANK]`, started by `running`.
-
-DEVICE is CPU, Ascend or "-" for none. A process without RANK joins all others first and gets its rank there.
-"""
+"""One process of a measurement, started by `running`."""
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 
@@ -19,9 +16,12 @@ with suppress(ValueError):
     sys.path.remove(os.path.dirname(os.path.abspath(__file__)))  # its modules would hide others of their name
 
 from pangu_alpha.cli import run_main
+from pangu_alpha.cli.options import natural, user_path
+from pangu_alpha.cli.parser import Parser
 from pangu_alpha.cluster_check.place import Place
 from pangu_alpha.cluster_check.records import write_record
 from pangu_alpha.cluster_check.setup import Setup
+from pangu_alpha.cluster_check.table import CHECKS
 
 
 def main(words: Sequence[str]) -> int:
@@ -30,13 +30,13 @@ def main(words: Sequence[str]) -> int:
     Raises:
         ValueError: The device cannot be used, or the ranks do not come together.
     """
-    out, check, measurement, folder, device, *rank = words
-    os.chdir(folder)  # MindSpore leaves files of graphs that fail where it works
-    place = _place(Path(out), Path(folder), measurement, device.strip("-"), rank)
-    module = importlib.import_module(f"pangu_alpha.cluster_check.measure.{check}")
+    options = _parser().parse_args(words)
+    os.chdir(options.folder)  # MindSpore leaves files of graphs that fail where it works
+    place = _place(options)
+    module = importlib.import_module(f"pangu_alpha.cluster_check.measure.{options.check}")
     began = time.monotonic()
     values = module.measure(place)
-    write_record(Path(folder), place.rank, {"seconds": time.monotonic() - began, **values})
+    write_record(options.folder, place.rank, {"seconds": time.monotonic() - began, **values})
     if place.world is not None:
         place.world.gather(
             np.zeros(1, np.float32)
@@ -44,19 +44,32 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def _place(out: Path, folder: Path, measurement: str, device: str, rank: Sequence[str]) -> Place:
-    setup = Setup.load(out)
+def _parser() -> Parser:
+    parser = Parser(prog="rank.py", description="One process of a measurement of check-cluster.")
+    add = parser.add_argument
+    add("out", type=user_path, metavar="OUT", help="folder of the results")
+    add("check", choices=[check.name for check in CHECKS], metavar="CHECK", help="name of the check")
+    add("measurement", metavar="MEASUREMENT", help="name of the check's measurement")
+    add("folder", type=user_path, metavar="FOLDER", help="where the record is written")
+    add("device", choices=("CPU", "Ascend", "none"), metavar="DEVICE", help="CPU, Ascend or none")
+    add("rank", nargs="?", type=natural, metavar="RANK", help="rank of this process; without it, it joins "
+        "all others and gets its rank there")  # fmt: skip
+    return parser
+
+
+def _place(options: argparse.Namespace) -> Place:
+    setup, device = Setup.load(options.out), options.device if options.device != "none" else ""
     if device:
         from pangu_alpha.parallel.context import use_device
 
         use_device(device)
-    if rank:
-        return Place(measurement, device, int(rank[0]), out, folder, setup)
+    if options.rank is not None:
+        return Place(options.measurement, device, options.rank, options.out, options.folder, setup)
     from pangu_alpha.config.parallel import ParallelPlan
     from pangu_alpha.parallel.world import join_world
 
     world = join_world(ParallelPlan(dp=setup.size), device)
-    return Place(measurement, device, world.rank, out, folder, setup, world)
+    return Place(options.measurement, device, world.rank, options.out, options.folder, setup, world)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class Machines:
 
     def job_of(self, order: Order, measurement: Measurement) -> Job:
         """The start of one measurement's processes."""
-        device = self.setup.device if measurement.device == "checked" else measurement.device or "-"
+        device = self.setup.device if measurement.device == "checked" else measurement.device or "none"
         words = (str(self.out), order.check, order.measurement, order.folder, device)
         joined = measurement.ranks == "all" and self.job.size > 1
         nodes = self.job.nodes

@@ -2,4 +2,4 @@
 
 from pangu_alpha.cli.launch.command import main
 
-__all__ = ["main"]
+__all__ = ["attempts", "main", "options"]

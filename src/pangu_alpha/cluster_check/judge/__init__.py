@@ -1,1 +1,15 @@
 """Compares what was measured with what must hold. Knows records only: no device, no MindSpore."""
+
+__all__ = [
+    "decoding",
+    "dropout",
+    "environment",
+    "links",
+    "network",
+    "operators",
+    "parallel",
+    "planner",
+    "speed",
+    "training",
+    "world",
+]

@@ -1,1 +1,16 @@
 """What the processes of a check compute: a module for each check, with a function measure(place)."""
+
+__all__ = [
+    "decoding",
+    "dropout",
+    "environment",
+    "links",
+    "network",
+    "operators",
+    "parallel",
+    "planner",
+    "speed",
+    "timing",
+    "training",
+    "world",
+]

@@ -20,9 +20,10 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.run import ONLY_CPU, PRECISION_KEY, MatmulPrecision
 from pangu_alpha.model.cache import KeyValueCache
 from pangu_alpha.model.chip import find_chip, soc_version
+from pangu_alpha.model.mask import DocumentMask
 from pangu_alpha.model.operators import ascend, cpu, native, plain
 from pangu_alpha.model.operators import dropout as positional
-from pangu_alpha.model.operators.native import fused
+from pangu_alpha.model.operators.native import fused, inputs, update
 from pangu_alpha.model.operators.native import training as kernels
 from pangu_alpha.model.operators.native.decoding import TokenKernel
 from pangu_alpha.model.operators.native.library import library, missing_bfloat16
@@ -56,8 +57,12 @@ class Operators:
         token_kernel: (weights, caches, epsilon, order of the norm) -> function that computes the logits after
             one token of each row without a graph (see native.decoding.TokenKernel). Like `fused_block`, it
             takes the weights of all layers as they are. None where a graph computes them.
-        adamw: () -> primitive that clips and updates one parameter in place (see native.training.adamw); None
-            for separate operators.
+        document_mask: () -> cell of (document numbers).
+        look_up: () -> cell of (table, ids) -> rows of the table, [T, H]; None for a Gather.
+        forked_look_up: () -> cell of (table, ids) -> (the same, the table for another use, whose gradient it
+            adds to its own); None for separate operators.
+        update: (optimizer, largest norm) -> cell that clips and applies all gradients in one kernel (see
+            native.update.ClippedAdamW); None for separate operators.
         float_status: Class of the cell that reports overflow; None where results show it as inf or NaN.
     """
 
@@ -78,7 +83,10 @@ class Operators:
     cache: Callable[..., nn.Cell] = KeyValueCache
     fused_block: Callable[[ModelConfig, int], Any] | None = None
     token_kernel: Callable[..., TokenKernel] | None = None
-    adamw: Callable[[], Any] | None = None
+    document_mask: Callable[[], nn.Cell] = DocumentMask
+    look_up: Callable[[], nn.Cell] | None = None
+    forked_look_up: Callable[[], nn.Cell] | None = None
+    update: Callable[[Any, float], Any] | None = None
     float_status: type[ascend.FloatStatus] | None = None
 
 
@@ -114,7 +122,10 @@ _FAST: dict[str, dict[str, Any]] = {
         "cache": kernels.KeyValueCache,
         "fused_block": fused.BlockKernels,
         "token_kernel": TokenKernel,
-        "adamw": kernels.adamw,
+        "document_mask": inputs.DocumentMask,
+        "look_up": inputs.LookUp,
+        "forked_look_up": inputs.ForkedLookUp,
+        "update": update.ClippedAdamW,
     },
     # Decoding has one row for each token, so the number of kernels matters; the plain operators have the
     # fewest.

@@ -21,6 +21,7 @@ from pangu_alpha.serving.wire.errors import ApiError
 from pangu_alpha.serving.wire.requests import Generation
 
 _SILENCE = 15.0  # seconds until a stream that waits sends a comment
+_GRACE = 30.0  # seconds after a request's end in which an engine that moves would have told it
 _FAULTS = {
     "expired": (408, "the request was not finished in time", "deadline_exceeded"),
     "not_finite": (
@@ -127,13 +128,16 @@ class Run:
 
     async def _next(self, seconds: float) -> tuple[int, list[Event]] | None:
         """The events of the next tick, unless the server ends first; None after so long without any."""
-        found = await self._events.get(0.0 if self._state.cut.is_set() else seconds)
+        left = self.arrived + self._timeout + _GRACE - time.monotonic()
+        found = await self._events.get(0.0 if self._state.cut.is_set() else min(seconds, left))
         if found is not None:
             number, events = found
             if events is None:
                 raise ApiError(500, "the engine has ended; the request may be sent again", "engine_lost")
             return number, events
         if not self._state.cut.is_set():
+            if left <= seconds:
+                raise ApiError(503, "the engine does not answer", "engine_lost", retry_after=_GRACE)
             return None
         self._state.cut_requests += 1
         raise ApiError(503, "the server ends before the request is finished", "draining", retry_after=1)

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import logging
+import signal
 import socket
 import subprocess
 import sys
@@ -138,11 +139,16 @@ class Link:
             if failure and first:
                 raise EngineFailedError(failure)
             self._deaths += 1
+            reason = failure or self._how_it_ended()
             if self._deaths > _RESTARTS:
-                raise EngineFailedError(f"the engine ended {self._deaths} times in a row")
+                raise EngineFailedError(
+                    f"the engine ended {self._deaths} times in a row; the last time: {reason}"
+                )
             pause = self._back_off * 2 ** (self._deaths - 1)
-            logger.error("the engine's process has ended; starting it again in %g s", pause)
+            logger.error("the engine's process has ended (%s); starting it again in %g s", reason, pause)
             await asyncio.sleep(pause)
+            if self._closing:
+                return
             self.restarts += 1
 
     def submit(self, job: Job, events: Events) -> int:
@@ -160,9 +166,10 @@ class Link:
 
     def cancel(self, number: int, sample: int | None = None) -> None:
         """Gives up a job or one of its samples, of which no event is read any more; it may have ended."""
+        known = number in self._streams  # an engine that was started later has never heard of it
         if sample is None:
             self._streams.pop(number, None)
-        if self._writer is not None:
+        if known and self._writer is not None and self.state == "ready":
             self._writer.write(to_line({"op": "cancel", "request": number, "sample": sample}))
 
     async def close(self) -> None:
@@ -172,6 +179,13 @@ class Link:
             self._writer.close()
         if self._process is not None:
             await asyncio.to_thread(_end, self._process)
+
+    def _how_it_ended(self) -> str:
+        code = None if self._process is None else self._process.returncode
+        if code is None or code >= 0:
+            return f"exit code {code}"
+        hint = ", which the system sends when memory is short" if -code == signal.SIGKILL else ""
+        return f"signal {-code}{hint}"
 
     async def _live(self, ready: Callable[[], Awaitable[None]] | None) -> str:
         """Starts a process and reads from it to its end; returns its message if it could not start."""

@@ -68,6 +68,10 @@ async def tasks(state: State, exchange: Exchange) -> None:
 async def tokenize(state: State, exchange: Exchange) -> None:
     """POST /tokenize."""
     content = await exchange.body()
+    await exchange.send_json(200, await _away(len(content), lambda: _tokenized(state, exchange, content)))
+
+
+def _tokenized(state: State, exchange: Exchange, content: bytes) -> dict[str, Any]:
     fields = read_fields(TokenizeFields, parse_body(content), state.config.unknown_fields == "ignore")
     facts = state.facts
     talks = fields.messages is not None and fields.model is not None
@@ -75,26 +79,28 @@ async def tokenize(state: State, exchange: Exchange) -> None:
     text, problems = text_to_encode(fields, scenario)
     if problems:
         raise invalid(problems)
-    ids = await _away(len(content), lambda: facts.encode(text))
+    ids = facts.encode(text)
     found: dict[str, Any] = {"count": len(ids), "max_model_len": facts.context}
     if scenario is not None:  # its prompt is the operator's
-        await exchange.send_json(200, found)
-        return
+        return found
     found |= {"tokens": ids, "prompt": text}
     if fields.return_token_strs:
         found["token_strs"] = [facts.text_of(token) for token in ids]
-    await exchange.send_json(200, found)
+    return found
 
 
 async def detokenize(state: State, exchange: Exchange) -> None:
     """POST /detokenize."""
-    fields = read_fields(
-        DetokenizeFields, parse_body(await exchange.body()), state.config.unknown_fields == "ignore"
-    )
+    content = await exchange.body()
+    await exchange.send_json(200, await _away(len(content), lambda: _detokenized(state, content)))
+
+
+def _detokenized(state: State, content: bytes) -> dict[str, Any]:
+    fields = read_fields(DetokenizeFields, parse_body(content), state.config.unknown_fields == "ignore")
     size = state.facts.vocab_size
     if any(not 0 <= token < size for token in fields.tokens):
         raise invalid([f"tokens: holds ids outside the vocabulary of {size}"])
-    await exchange.send_json(200, {"prompt": state.facts.decode(fields.tokens)})
+    return {"prompt": state.facts.decode(fields.tokens)}
 
 
 async def tokenizer_info(state: State, exchange: Exchange) -> None:

@@ -26,13 +26,15 @@ from pangu_alpha.model.operators.dropout import mask_threshold
 from pangu_alpha.model.operators.native.library import library
 
 
-def kernel(name: str, shapes: Callable[..., Any], outputs: int = 1) -> Primitive:
-    """The operator of a function in the library; all its outputs are float32.
+def kernel(name: str, shapes: Callable[..., Any], outputs: int | list[ms.Type] = 1) -> Primitive:
+    """The operator of a function in the library.
 
     Args:
         shapes: Shapes of the outputs as a function of those of the inputs; a list if there are several.
+        outputs: Number of outputs if all are float32, otherwise their types.
     """
-    types = ms.float32 if outputs == 1 else [ms.float32] * outputs
+    types = [ms.float32] * outputs if isinstance(outputs, int) else outputs
+    types = types[0] if len(types) == 1 else types
     return ops.Custom(f"{library()}:{name}", shapes, types, func_type="aot")
 
 
@@ -321,16 +323,6 @@ class SquareSum(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         return self.sum(x).reshape(())
-
-
-def adamw() -> Primitive:
-    """The update of one parameter in place, clipping and masking included.
-
-    Its inputs are parameter, moment1, moment2, gradient, and float32 scalars: the factor of the gradient; 0
-    to leave everything unchanged, else 1; learning rate, beta1, beta2, epsilon, decay. It gives a float32 [1]
-    on which other operators can depend.
-    """
-    return writes_in_place(kernel("AdamW", lambda *shapes: [1]), written=3, read=8)
 
 
 def writes_in_place(operator: Primitive, written: int, read: int) -> Primitive:

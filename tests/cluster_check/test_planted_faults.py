@@ -1,0 +1,192 @@
+"""Controls: what ranks measure passes on CPU, and does not with a planted fault of the check's kind."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import importlib
+import os
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mindspore import Tensor
+from records_of import BY_NAME, failed
+
+from pangu_alpha.cli.check_cluster import rank
+from pangu_alpha.cli.check_cluster.orders import Leader
+from pangu_alpha.cli.check_cluster.running import Machines, Runner
+from pangu_alpha.cluster_check.measure import environment
+from pangu_alpha.cluster_check.place import Place
+from pangu_alpha.cluster_check.records import read_result
+from pangu_alpha.cluster_check.setup import Setup
+from pangu_alpha.files.writing import write_json
+from pangu_alpha.launcher.commands import COMMANDS, Job, plain_nodes
+from pangu_alpha.processes.belonging import MARK, Launcher
+from pangu_alpha.processes.signals import Signals
+
+FAULTY = Path(__file__).with_name("faulty_rank.py")
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+
+@pytest.fixture
+def measure(tmp_path):
+    """Measures a check in this process, as its one rank, and returns what does not pass."""
+    setup = Setup("CPU", ((0,),), ((0,),), oracle=str(FIXTURES))
+    known = {}
+
+    def run(name):
+        module = importlib.import_module(f"pangu_alpha.cluster_check.measure.{name}")
+        for each in BY_NAME[name].measurements:
+            folder = tmp_path / each.name
+            folder.mkdir(exist_ok=True)
+            if each.name not in ("plain", "cpu") or each.name not in known:  # references have no fault
+                place = Place(each.name, "CPU" if each.device else "", 0, tmp_path, folder, setup)
+                known[each.name] = [module.measure(place)]
+        return failed(name, known)
+
+    return run
+
+
+def test_a_full_disk(measure, monkeypatch):
+    assert not measure("environment")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(environment, "write_all", full)
+    (found,) = measure("environment")
+    assert found.value.startswith("rank 0 cannot write: No space left on device")
+
+
+def with_operators(monkeypatch, name, **changes):
+    """Makes a check's module use other operators where it does not ask for the plain ones."""
+    module = importlib.import_module(f"pangu_alpha.cluster_check.measure.{name}")
+    real = module.operators_for
+
+    def planted(config, device=None):
+        found = real(config, device)
+        return found if device == "plain" else dataclasses.replace(found, **changes)
+
+    monkeypatch.setattr(module, "operators_for", planted)
+
+
+@pytest.mark.long
+def test_a_perturbed_operator(cpu, measure, monkeypatch):
+    from pangu_alpha.cluster_check.measure import operators
+    from pangu_alpha.model.operators import plain
+
+    monkeypatch.setattr(operators, "SHAPES_OF", {"CPU": ("small",)})
+    assert not measure("operators")
+    with_operators(monkeypatch, "operators", activation=plain.FastGelu)
+    found = [each.what for each in measure("operators")]
+    kinds = [f"gelu, {dtype}: {kind}" for dtype in ("float16", "float32") for kind in ("output", "gradient")]
+    assert found == [f"{each} against the plain operator" for each in kinds]
+
+
+@pytest.mark.long
+def test_dropout_off(cpu, measure, monkeypatch):
+    from pangu_alpha.model.operators import dropout
+
+    assert not measure("dropout")
+    off = lambda rate, salt: dropout.Dropout(0.0, salt)  # noqa: E731
+    with_operators(monkeypatch, "dropout", dropout=off)
+    assert [each.what.split()[0] for each in measure("dropout")] == ["share", "factors", "largest", "masks,"]
+
+
+@pytest.mark.long
+def test_a_swapped_slice(cpu, measure, monkeypatch):
+    from pangu_alpha.cluster_check.measure import network
+
+    assert not measure("network")
+    load = network.load_released
+
+    def swapped(model, arrays):
+        load(model, arrays)
+        weight = model.blocks[1].attention.query.weight
+        halves = np.split(weight.asnumpy(), 2)
+        weight.set_data(Tensor(np.concatenate(halves[::-1])))
+
+    monkeypatch.setattr(network, "load_released", swapped)
+    found = [each.what for each in measure("network")]
+    assert len([what for what in found if what.startswith("float32")]) == 5
+
+
+@pytest.mark.long
+def test_a_decoder_that_does_not_end_documents(cpu, measure, monkeypatch):
+    from pangu_alpha.cluster_check.measure import decoding
+
+    assert not measure("decoding")
+    real = decoding.Decoder
+    monkeypatch.setattr(decoding, "Decoder", lambda model, end, rows: real(model, end + 1, rows=rows))
+    assert len(measure("decoding")) == 2
+
+
+@pytest.mark.long
+def test_a_device_that_trains_otherwise(cpu, measure, monkeypatch):
+    from pangu_alpha.cluster_check.measure import training
+
+    assert not measure("training")
+    real = training.loaded
+    monkeypatch.setattr(training, "loaded", lambda path: real(path, "optim.weight_decay=0.5"))
+    monkeypatch.setattr(training, "_killed_and_resumed", lambda path, output: 30)
+    found = [each.what for each in measure("training")]
+    assert any("against the CPU's" in what for what in found)
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def two_ranks(tmp_path, port):
+    """Runs a check on two ranks of this machine by msrun, with a planted fault."""
+
+    def run(name, program=FAULTY, **environment):
+        mark = Launcher.this(5).mark
+        path = os.pathsep.join([str(COMMANDS), os.environ["PATH"]])
+        variables = {MARK: mark, "PANGU_PYTHON": sys.executable, "PATH": path, **environment}
+        nodes = plain_nodes(1, 2)
+        job = Job((str(program),), nodes, "msrun", variables, cluster_timeout=60)
+        setup = Setup("CPU", ((0, 1),), ((0, 1),))
+        setup.save(tmp_path)
+        machines = Machines(job, nodes[0], setup, tmp_path, 1)
+        with Signals() as signals:
+            Runner(machines, Leader(tmp_path, 1, port), signals, print).run([BY_NAME[name]])
+        return read_result(tmp_path, name)
+
+    return run
+
+
+@pytest.mark.long
+def test_a_slow_link_in_a_real_group(two_ranks):
+    found = two_ranks("links", PLANTED="slow link")
+    assert found.verdict == "failed"
+    assert any("of 1024 bytes, s" in each.what for each in found.findings if not each.passed)
+
+
+@pytest.mark.long
+def test_a_rank_that_is_killed(two_ranks):
+    found = two_ranks("links", PLANTED="killed rank")
+    assert found.verdict == "died" and "rank 1 on node 0 failed first, ended by SIGKILL" in found.why
+
+
+@pytest.mark.long
+def test_a_wrong_rank_table(two_ranks, tmp_path):
+    """Its second rank is on another server than this machine, which it has for the first."""
+    servers = [
+        {"server_id": name, "device": [{"device_id": "0", "device_ip": f"10.1.0.{n}", "rank_id": str(n)}]}
+        for n, name in enumerate([socket.gethostname(), "another-machine"])
+    ]
+    table = tmp_path / "table.json"
+    write_json(table, {"status": "completed", "version": "1.0", "server_count": "2", "server_list": servers})
+    found = two_ranks("world", Path(rank.__file__), RANK_TABLE_FILE=str(table))
+    assert found.verdict == "failed"
+    assert "ranks 0 and 1 run on one machine" in next(
+        each.value for each in found.findings if not each.passed
+    )

@@ -24,6 +24,7 @@ DEVELOPMENT = [
     "pre-commit-hooks==6.0.0",
     *SERVING,
     "httpx>=0.27",  # the tests' own client; the official one, and the engine of chat templates
+    "hypothesis>=6",  # the tests of the server's parser
     "jinja2>=3",
     "openai>=2,<4",
     "playwright>=1.49",  # the page's tests; the browser is Debian's

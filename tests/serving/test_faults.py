@@ -132,6 +132,7 @@ def test_a_killed_engine_ends_its_streams_and_is_started_again(start):
         while b"[DONE]" not in content:
             content += connection.recv(65536)
         assert b'"code":"engine_lost"' in content
+    until(lambda: "has ended (signal 9, which the system sends when memory is short)" in server.text)
     refused = httpx.post(server.url + "/v1/completions", json=BODY)
     assert refused.status_code == 503 and int(refused.headers["retry-after"]) >= 1
     until(lambda: ready(server).status_code == 200, 20)
@@ -171,10 +172,22 @@ def test_a_stopped_engine_turns_health_red_and_goes_on(start):
     until(lambda: ready(server).status_code == 200)
 
 
+def test_an_engine_that_stands_still_does_not_hold_its_clients(start):
+    """The engine ends what is late; if it does not move, the front does, half a minute after."""
+    server = start("--delay", 0.01, "--slots", 2)
+    os.kill(server.engine(), signal.SIGSTOP)
+    headers = {"x-timeout": "1"}
+    plain = httpx.post(server.url + "/v1/completions", json=BODY, headers=headers, timeout=120)
+    assert plain.status_code == 503 and plain.json()["error"]["code"] == "engine_lost"
+    os.kill(server.engine(), signal.SIGCONT)
+    until(lambda: ready(server).status_code == 200)
+    assert httpx.post(server.url + "/v1/completions", json={**BODY, "max_tokens": 1}).status_code == 200
+
+
 def test_an_engine_that_dies_again_and_again_ends_the_server(start):
     server = start("--die", wait=False)
     assert server.process.wait(30) == 1
-    assert "the engine ended 4 times in a row" in server.text
+    assert "the engine ended 4 times in a row; the last time: exit code 9" in server.text
 
 
 def test_while_the_engine_loads_everybody_is_told(start):

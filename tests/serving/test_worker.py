@@ -59,6 +59,33 @@ def test_a_request_that_cannot_be_computed_is_refused_and_the_others_go_on(ends,
     assert set(finished(messages)) == {1, 3}
 
 
+class Watched(FakeDecoder):
+    """A decoder that notes what the front has been sent when a step begins."""
+
+    def __init__(self, front) -> None:
+        super().__init__()
+        self.front, self.sent = front, []
+
+    def step(self, tokens, active):
+        self.sent.append(self.front.receive())
+        return super().step(tokens, active)
+
+
+def test_a_first_token_does_not_wait_for_the_step_of_others(ends):
+    front, other = ends
+    decoder = Watched(front)
+    worker = Worker(Engine(decoder, ()), other)
+    worker._take(job(max_tokens=9).message(1))
+    other.send(*worker._work(), *worker._work())
+    worker._take(job(prompt=(4, 5, 6)).message(2))
+    decoder.sent.clear()
+    other.send(*worker._work())
+    ((*_, early),) = decoder.sent
+    assert [(kind, number) for kind, number, *_ in early["events"]] == [("started", 2), ("token", 2)]
+    later = [each for message in front.receive() if message["op"] == "events" for each in message["events"]]
+    assert [(kind, number) for kind, number, *_ in later] == [("token", 1)]
+
+
 def test_a_late_cancel_of_another_engines_request_does_not_end_a_loading_one(ends):
     front, other = ends
     cancel = {"op": "cancel", "request": 7, "sample": None}

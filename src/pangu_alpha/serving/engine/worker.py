@@ -52,7 +52,7 @@ class Worker:
     def _work(self) -> Iterator[dict[str, Any]]:
         """Ticks if there is work; yields what the front is to know."""
         worked = self._engine.busy
-        if worked and (events := self._engine.tick()):
+        if worked and (events := self._engine.tick(lambda early: self._channel.send(self._told(early)))):
             yield self._told(events)
         resting = worked and not self._engine.busy  # its last figures are not those of rest
         if resting or self._clock() - self._last_beat >= (_BUSY_BEAT if worked else _BEAT):

@@ -161,7 +161,10 @@ def mixed(divide: int) -> Round:
     model, end = network()
     context = (PROMPTS[1] + ANSWERS[1]) // divide
     requests = mixed_requests(divide)
-    rows, static = Rows(model, end, ROWS, context, greedy=False), static_batching(model, context)
+    rows = Rows(model, end, ROWS, context, greedy=False)
+    with rows:
+        rows.decoder.warm_up()
+    static = static_batching(model, context)
     for bucket in {static.bucket(len(prompt)) for prompt, _ in requests}:
         static.prefill([ids(bucket)])
     static.caches.detach()

@@ -1,4 +1,4 @@
-"""Peers that take turns: each program is a process of its own, stopped while another one has its round.
+"""Peers that take turns: a program is a process with those it starts, stopped while another has its round.
 
 Knows processes and pipes; what a round does stands in the benchmark.
 """
@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rounds import Summary, summarize
 
 Round = Callable[[], dict[str, float]]
@@ -44,7 +45,7 @@ class Program:
         if self._process.stdout.readline().strip() != "ready":
             self._process.wait()
             raise RuntimeError(f"{name} did not start; see its messages above")
-        self._process.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def round(self) -> dict[str, float]:
         """Wakes the process for one round and returns what it measured.
@@ -52,13 +53,13 @@ class Program:
         Adds "others": the cores that other processes used meanwhile, where the system says so.
         """
         began, before = time.perf_counter(), self._seconds_of_others()
-        self._process.send_signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
         found = json.loads(self._process.stdout.readline())
         if before is not None:
             found["others"] = (self._seconds_of_others() - before) / (time.perf_counter() - began)
-        self._process.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
         self.rounds.append(found)
         return found
 
@@ -73,13 +74,22 @@ class Program:
             return None
         ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
         user, nice, system, _idle, _waiting, interrupts, soft_interrupts, stolen = ticks
-        own = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
         busy = user + nice + system + interrupts + soft_interrupts + stolen
-        return (busy - sum(map(int, own))) / os.sysconf("SC_CLK_TCK")
+        own = sum(each.cpu_times().user + each.cpu_times().system for each in self._family())
+        return busy / os.sysconf("SC_CLK_TCK") - own
+
+    def _family(self) -> list[psutil.Process]:
+        """The process and all that it has started, such as a server whose client it is."""
+        process = psutil.Process(self._process.pid)
+        return [process, *process.children(recursive=True)]
+
+    def _signal(self, number: signal.Signals) -> None:
+        for each in self._family():
+            each.send_signal(number)
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.send_signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
         self._process.stdin.close()
         self._process.wait()
 

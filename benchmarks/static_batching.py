@@ -15,6 +15,7 @@ from mindspore import Tensor, ops
 from pangu_alpha.inference.caches import Caches
 from pangu_alpha.inference.forward import Step
 from pangu_alpha.model.cache import places_of
+from pangu_alpha.model.fused_network import token_kernel
 from pangu_alpha.model.pangu import PanguAlpha
 
 SMALLEST_BUCKET = 64
@@ -46,6 +47,7 @@ class StaticBatching:
         self.heads = model.config.num_heads
         self.caches = Caches(model, rows, context + 1, "static")
         self.caches.attach()
+        self.token = token_kernel(model, [cache.table for cache in self.caches.cells], rows)
         self.whole, self.single = WholeBatch(model, context + 1), Step(model, context + 1)
         self.table = Tensor(model.word_embedding.table.asnumpy())
 
@@ -69,13 +71,17 @@ class StaticBatching:
 
     def step(self, tokens: np.ndarray, slots: np.ndarray) -> np.ndarray:
         """Logits [B, V] after one more token of each row."""
+        if self.token is not None:
+            return self.token(tokens, np.column_stack([np.arange(self.rows), slots, np.zeros_like(slots)]))
         slots = slots[:, None].astype(np.int32)
-        places = self.caches.places(slots, np.zeros_like(slots))
-        return self._call(self.single, tokens[:, None].astype(np.int32), slots, places)
+        return self._call(self.single, tokens[:, None].astype(np.int32), slots, places_of(slots, self.heads))
 
     def _call(self, cell: Any, ids: np.ndarray, slots: np.ndarray, *more: np.ndarray) -> np.ndarray:
-        arrays = (ids, slots, np.zeros_like(ids), *more)
-        return cell(*map(Tensor, arrays), self.table).asnumpy()
+        arrays, known = (ids, slots, np.zeros_like(ids), *more), len(cell.compile_cache)
+        found = cell(*map(Tensor, arrays), self.table).asnumpy()
+        if self.token is not None and len(cell.compile_cache) > known:
+            self.token.look_up()
+        return found
 
     def generate(self, requests: Sequence[tuple[Sequence[int], int]]) -> None:
         """Continues prompts by as many new ids as each is to have."""

@@ -50,6 +50,7 @@ run python "$ROOT/src/preprocess.py" --input data/validation.jsonl --vocabulary 
 
 # 4. Training, with validation, checkpoints and the loss curve.
 run python "$ROOT/src/train.py" --config "$ROOT/run_scripts/quickstart.yaml" "$@"
+touch trained # run_serve.sh serves nothing that was broken off
 
 # 5. Is it better than no training, and than counting pairs of tokens?
 run python "$ROOT/src/evaluate.py" perplexity --checkpoint run --records data/validation --train-records data/train || {

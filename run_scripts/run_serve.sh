@@ -9,6 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 help_uninstalled "$@"
 prepare_environment serve
 export GLOG_v=${GLOG_v:-3}
+export PYTHONUNBUFFERED=1 # progress is seen at once, through a pipe as well
 
 GIVEN=no
 for word in "$@"; do
@@ -18,8 +19,8 @@ for word in "$@"; do
 done
 if [[ $GIVEN == no ]]; then
     QUICKSTART=$ROOT/runs/quickstart
-    if [[ ! -d $QUICKSTART/run/checkpoints ]]; then
-        echo "no --checkpoint, and no model in $QUICKSTART yet: training the quickstart's first"
+    if [[ ! -f $QUICKSTART/trained || ! -d $QUICKSTART/run/checkpoints ]]; then
+        echo "no --checkpoint is given, and no trained model is in $QUICKSTART: training the quickstart's (about 10 minutes)"
         run bash "$ROOT/run_scripts/quickstart.sh" --work "$QUICKSTART"
     fi
     set -- --checkpoint "$QUICKSTART/run" --vocabulary "$QUICKSTART/data/vocab.model" "$@"

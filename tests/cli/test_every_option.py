@@ -134,7 +134,7 @@ def taken(kind, word):
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_wrong_words_are_refused_in_a_sentence(action):
-    assert action.type not in (int, float, Path), "use a type of cli/options.py"
+    assert action.type not in (int, float, Path), "use a type of cli/options/value_types.py"
     name = action.option_strings[0] if action.option_strings else action.dest
     if action.type in PATHS:
         assert taken(action.type, "") is None and taken(action.type, "$NO_SUCH_VARIABLE/x") is None

@@ -35,6 +35,8 @@ class CompilingDecoder(Decoder):
         self.found[name] = private.graph_of(cell)
         return Tensor(0)
 
+    _compile = _run
+
 
 def operators_of(model: mindir.Model) -> dict[str, int]:
     """How often a graph holds each operator, by its name and the type of its output."""

@@ -30,15 +30,18 @@ AFFINE = [
 PROJECTIONS = [(1, 3, (5, 2)), (9, 40, (33, 33, 7)), (66, 600, (130, 1, 100)), (129, 70, (1030, 48))]
 FEED_FORWARD = [(1, 3, 5, 2), (9, 24, 96, 24), (65, 40, 700, 33), (130, 100, 64, 500)]
 ATTENTION = [(1, 1, 1, 1, 4), (2, 3, 16, 16, 8), (1, 2, 150, 150, 12), (2, 1, 9, 70, 1), (1, 2, 129, 129, 64)]
-LAYERS = [  # new positions, rows of the cache, slots, heads, head size, columns between the products
-    (1, 1, 1, 1, 4, 5),
-    (1, 2, 70, 2, 64, 512),
-    (3, 4, 9, 3, 5, 60),
-    (5, 5, 40, 1, 128, 200),
-    (8, 9, 33, 3, 80, 96),
-    (9, 9, 12, 2, 7, 3),
-    (16, 18, 20, 2, 16, 130),
+NETWORKS = [  # tokens, rows of the cache, slots, heads, head size, columns between the products, layers
+    (1, 1, 1, 1, 4, 5, 1),
+    (1, 2, 70, 2, 64, 512, 2),
+    (3, 4, 9, 3, 5, 60, 3),
+    (5, 5, 40, 1, 128, 200, 2),
+    (8, 9, 33, 3, 80, 96, 2),
+    (9, 9, 12, 2, 7, 3, 1),
+    (16, 18, 20, 2, 16, 130, 2),
 ]
+VOCABULARY = 51
+FIRST = 9  # input of the first layer
+TENSORS = 18  # of a layer
 COLUMNS = [(1, 1), (1, 3), (9, 3), (37, 100), (33, 1), (150, 1024)]
 LOSS = [(1, 5, 3), (32, 24, 50), (65, 40, 600), (9, 768, 1300)]
 ELEMENTS = [1, 3, 37, 16385, 200001]
@@ -72,9 +75,9 @@ class Caller:
     def scalar(self, value, kind=np.float32) -> np.ndarray:
         return self.array(np.array([value], kind))
 
-    def __call__(self, name: str, inputs, shapes) -> list[np.ndarray]:
-        """Outputs of a kernel; they are NaN before it writes them."""
-        outputs = [self.array(np.full(shape, np.nan, np.float32)) for shape in shapes]
+    def __call__(self, name: str, inputs, shapes, *more) -> list[np.ndarray]:
+        """Outputs of a kernel; they are NaN before it writes them, or what `more` is."""
+        outputs = [*(self.array(np.full(shape, np.nan, np.float32)) for shape in shapes), *more]
         arrays = [*inputs, *outputs]
         data = (ctypes.c_void_p * len(arrays))(*(each.ctypes.data for each in arrays))
         ranks = (ctypes.c_int * len(arrays))(*(each.ndim for each in arrays))
@@ -143,6 +146,25 @@ def feed_forward(call: Caller, precision: str = ""):
         )
 
 
+def inputs(call: Caller):
+    """Rows of a table by indices of which some occur often, some never, and some are none; and masks."""
+    for number, rows, columns in [(1, 1, 1), (9, 3, 7), (150, 1000, 33), (300, 65, 130)]:
+        ids = call.array(call.random.integers(0, rows, (1, number)).astype(np.int32))
+        table, dy = call.normal(rows, columns), call.normal(number, columns)
+        name = f"{number} of {rows} x {columns}"
+        (found,) = call("LookUp", [table, ids], [dy.shape])
+        assert (found == table[ids[0]]).all()
+        yield f"LookUp {name}", [found]
+        ids[0, -1] = rows
+        yield f"LookUpGradient {name}", call("LookUpGradient", [dy, ids, table], [table.shape])
+        yield f"ForkedLookUpGradient {name}", call("ForkedLookUpGradient", [dy, ids, table], [table.shape])
+    for batch, length in [(1, 1), (2, 3), (3, 37), (2, 150)]:
+        documents = call.array(np.cumsum(call.random.random((batch, length)) < 0.1, 1).astype(np.int32))
+        (mask,) = call("DocumentMask", [documents], [(batch, length, length)])
+        assert (mask == np.tril(documents[:, :, None] == documents[:, None])).all()
+        yield f"DocumentMask {batch} x {length}", [mask, documents]
+
+
 def layer_norm(call: Caller):
     for rows, columns in COLUMNS:
         x, gamma, beta, dy = (
@@ -190,57 +212,81 @@ def attention(call: Caller):
             yield f"AttentionGradient {name}", call("AttentionGradient", [*given, dout, *more], shapes)
 
 
+def cached_attention(call: Caller):
+    """Attention to the rows of a cache, whose heads lie apart, gives the bits of that to keys of [T, H]."""
+    for batch, heads, queries, keys, size in ATTENTION:
+        query, mask = call.normal(batch * queries, heads * size), may_attend(batch, queries, keys)
+        apart = [call.normal(batch, heads, keys, size) for _ in range(2)]
+        together = [call.array(each.transpose(0, 2, 1, 3).reshape(-1, heads * size)) for each in apart]
+        more = [call.array(mask), call.words(heads)]
+        found, expected = (
+            call("Attention", [query, *each, *more], [query.shape]) for each in (apart, together)
+        )
+        assert (found[0] == expected[0]).all()
+        yield f"Attention with a cache {batch} x {heads} x {queries} x {keys} x {size}", found
+
+
 def store(call: Caller):
     """New entries of some rows of a cache, in any order of the rows, and a copy of the first slots of one."""
-    for rows, named, heads, length, slots, hidden in [(1, [0], 1, 1, 1, 3), (4, [3, 0, 2], 2, 4, 9, 24)]:
-        cache, new = call.normal(rows, slots, hidden), call.normal(len(named) * length, hidden)
+    for rows, named, heads, length, slots, size in [(1, [0], 1, 1, 1, 3), (4, [3, 0, 2], 2, 4, 9, 12)]:
+        cache, new = call.normal(rows, heads, slots, size), call.normal(len(named) * length, heads * size)
         before = cache.copy()
         places = np.zeros((len(named), heads, length, 3), np.int32)
         places[..., 0] = np.reshape(named, (-1, 1, 1))
         places[..., 2] = np.arange(slots - length, slots)
         done = call("StoreInCache", [cache, new, call.array(places)], [(1,)])
-        before[named, slots - length :] = new.reshape(-1, length, hidden)
+        entries = new.reshape(-1, length, heads, size).transpose(0, 2, 1, 3)
+        before[named, :, slots - length :] = entries
         assert (cache == before).all()
-        yield f"StoreInCache {slots} x {hidden}", [cache, *done]
-    for rows, slots, hidden, numbers in [
-        (2, 1, 3, (0, 1, 1)),
-        (3, 150, 5, (2, 0, 130)),
-        (3, 9, 5, (1, 1, 4)),
+        yield f"StoreInCache {slots} x {heads} x {size}", [cache, *done]
+    for rows, heads, slots, size, numbers in [
+        (2, 1, 1, 3, (0, 1, 1)),
+        (3, 2, 150, 5, (2, 0, 130)),
+        (3, 4, 9, 5, (1, 1, 4)),
     ]:
-        cache = call.normal(rows, slots, hidden)
+        cache = call.normal(rows, heads, slots, size)
         before, (source, target, length) = cache.copy(), numbers
         done = call("CopyInCache", [cache, call.array(np.array(numbers, np.int32))], [(1,)])
-        before[target, :length] = before[source, :length]
+        before[target, :, :length] = before[source, :, :length]
         assert (cache == before).all()
-        yield f"CopyInCache {slots} x {hidden}", [cache, *done]
+        yield f"CopyInCache {slots} x {heads} x {size}", [cache, *done]
 
 
-def layer_arguments(call: Caller, shape, asks_itself: bool = True) -> list[np.ndarray]:
-    """Inputs of CachedLayer: places are some rows in disorder, with ranges of all lengths."""
-    rows, cached, slots, heads, size, wide = shape
+def network_arguments(call: Caller, shape, norm_first: bool = False) -> list[np.ndarray]:
+    """Inputs of CachedNetwork: places are some rows in disorder, with ranges of all lengths."""
+    rows, cached, slots, heads, size, wide, layers = shape
     hidden = heads * size
     at = np.zeros((rows, 3), np.int32)
     at[:, 0] = call.random.permutation(cached)[:rows]
     at[:, 1] = slots - 1 - np.arange(rows) % slots
     at[:, 2] = at[:, 1] // (1 + np.arange(rows) % 3)
-    given = [
-        call.normal(cached, slots, hidden),
-        call.normal(cached, slots, hidden),
-        call.normal(rows, hidden),
-    ]
-    given += [call.array(at), call.array(np.zeros(heads, np.int32)), call.scalar(1e-5)]
-    given += [call.normal(hidden) for _ in range(4)]
-    for outputs, inputs in [(hidden, hidden)] * 4 + [(wide, hidden), (hidden, wide)]:
-        given += [call.array(call.normal(outputs, inputs) / np.float32(inputs**0.5)), call.normal(outputs)]
-    return given if asks_itself else [*given, call.normal(rows, hidden)]
+    ids = call.array(call.random.integers(0, VOCABULARY, rows).astype(np.int32))
+    ids[0] = VOCABULARY - 1
+    given = [ids, call.array(at), call.scalar(1e-5), call.scalar(norm_first, np.int32)]
+    given += [call.normal(length, hidden) for length in (VOCABULARY, slots, slots)]
+    given += [call.normal(hidden), call.normal(hidden)]
+    for _ in range(layers):
+        given += [call.normal(cached, heads, slots, size) for _ in range(2)]
+        given += [call.normal(hidden) for _ in range(4)]
+        for outputs, inputs in [(hidden, hidden)] * 4 + [(wide, hidden), (hidden, wide)]:
+            given += [
+                call.array(call.normal(outputs, inputs) / np.float32(inputs**0.5)),
+                call.normal(outputs),
+            ]
+    return given
 
 
-def layer(call: Caller):
-    for shape in LAYERS:
-        for asks_itself in (True, False):
-            given = layer_arguments(call, shape, asks_itself)
-            done = call("CachedLayer", given, [given[2].shape])
-            yield f"CachedLayer {shape}{' that asks itself' * asks_itself}", [*given[:2], *done]
+def caches_of(given) -> list[np.ndarray]:
+    """Keys and values of each layer, of the inputs of CachedNetwork."""
+    return [given[i + k] for i in range(FIRST, len(given), TENSORS) for k in range(2)]
+
+
+def network(call: Caller):
+    for shape in NETWORKS:
+        for norm_first in (True, False):
+            given = network_arguments(call, shape, norm_first)
+            done = call("CachedNetwork", given, [(shape[0], VOCABULARY)])
+            yield f"CachedNetwork {shape}{' norm first' * norm_first}", [*caches_of(given), *done]
     for rows in range(1, 9):
         x, weight, bias = call.normal(rows, 70), call.normal(37, 70), call.normal(37)
         yield f"Affine of {rows}", call("Affine", [x, weight, bias], [(rows, 37)])
@@ -264,15 +310,40 @@ def cross_entropy(call: Caller, precision: str = ""):
 def update(call: Caller):
     for count in ELEMENTS:
         yield f"SquareSum {count}", call("SquareSum", [call.normal(count)], [(1,)])
-        state = [call.normal(count), call.normal(count), call.array(np.abs(call.normal(count)))]
-        scalars = [call.scalar(each) for each in (0.7, 1, 1e-3, 0.9, 0.95, 1e-8, 0.1)]
-        done = call("AdamW", [*state, call.normal(count), *scalars], [(1,)])
-        yield f"AdamW {count}", [*state, *done]
+    for counts in [(1,), (3, 37), (65536, 1, 200001, 65537, 5)]:
+        for largest in (1e30, 1e-30):
+            given = update_arguments(call, counts, largest)
+            norm, applied = call("ClippedAdamW", given, [(1,)], call.array(np.zeros(1, np.bool_)))
+            assert applied[0] == (largest > 1)
+            name = f"ClippedAdamW {counts} {'applied' if applied[0] else 'left out'}"
+            yield name, [*given[: 3 * len(counts)], norm]
+
+
+def update_arguments(call: Caller, counts, largest: float) -> list[np.ndarray]:
+    """Inputs of ClippedAdamW for parameters of these sizes."""
+    parameters, moments, gradients = ([call.normal(count) for count in counts] for _ in range(3))
+    squares = [call.array(np.abs(call.normal(count))) for count in counts]
+    decayed = call.array(np.arange(len(counts), dtype=np.float32) % 2)
+    scalars = [call.scalar(each) for each in (37, 4, largest)]
+    recipe, constants = (
+        call.array(np.array(each, np.float32)) for each in ((1e-3, 1e-8, 0.1), (0.9, 0.95, 0.5))
+    )
+    return [*parameters, *moments, *squares, *gradients, decayed, *scalars, recipe, constants]
 
 
 OF_EACH_PRECISION = (affine, projections, feed_forward, cross_entropy)
 KERNELS = {
-    "highest": [*OF_EACH_PRECISION, layer_norm, pointwise, attention, store, layer, update],
+    "highest": [
+        *OF_EACH_PRECISION,
+        inputs,
+        layer_norm,
+        pointwise,
+        attention,
+        cached_attention,
+        store,
+        network,
+        update,
+    ],
     "medium": [partial(each, precision="Medium") for each in OF_EACH_PRECISION],
 }
 

@@ -16,11 +16,16 @@ import pytest
 from mindspore import Parameter, Tensor, nn, ops
 from weighted_sum import WeightedSum
 
+from pangu_alpha.config.optim import OptimConfig
+from pangu_alpha.model.mask import DocumentMask
 from pangu_alpha.model.operators import dropout as positional
 from pangu_alpha.model.operators import plain
+from pangu_alpha.model.operators.native import inputs
 from pangu_alpha.model.operators.native import library as library_module
 from pangu_alpha.model.operators.native import training as kernels
 from pangu_alpha.model.operators.native.library import NoKernelsError, build, library, start
+from pangu_alpha.model.operators.native.update import ClippedAdamW
+from pangu_alpha.training.optimizer import AdamW
 
 SHAPES_OF_PRODUCTS = [
     (9, 1, 1),
@@ -204,6 +209,57 @@ def test_a_label_that_is_no_word_gives_nan_and_leaves_the_rest(native, label):
     assert dtable.shape == (50, 24)
 
 
+class LookUp(nn.Cell):
+    """A table that is looked up in by MindSpore, and used again."""
+
+    def construct(self, table, ids):
+        return ops.gather(table, ids, 0).reshape((ids.size, -1)), table
+
+
+class Tied(nn.Cell):
+    """Both uses of a table."""
+
+    def __init__(self, look_up):
+        super().__init__()
+        self.look_up = look_up
+
+    def construct(self, table, ids):
+        rows, table = self.look_up(table, ids)
+        return ops.concat((rows * 2.0, table * 3.0))
+
+
+class Once(Tied):
+    """The rows alone."""
+
+    def construct(self, table, ids):
+        return self.look_up(table, ids)[0]
+
+
+@pytest.mark.parametrize("shape, count", [((2, 37), 50), ((1, 1), 3), ((3, 200), 40)])
+def test_rows_of_a_table_and_its_gradients(native, shape, count):
+    """Bit for bit those of Gather, whose gradient is added to that of the other use."""
+    ids = Tensor(np.random.default_rng(0).integers(-count // 2, count // 2, shape).astype(np.int32))
+    table, known = normal(count, 24), ops.maximum(ids, 0)
+    for ours, other in ((inputs.LookUp(), Once(LookUp())), (Tied(inputs.ForkedLookUp()), Tied(LookUp()))):
+        assert np.array_equal(ours(table, ids).asnumpy(), other(table, ids).asnumpy())
+        found, expected = (ops.grad(WeightedSum(each), 0)(table, known).asnumpy() for each in (ours, other))
+        assert np.array_equal(found, expected) and np.array_equal(np.signbit(found), np.signbit(expected))
+
+
+@pytest.mark.parametrize("index", [5, -6])
+def test_an_index_that_is_none_is_an_error(native, index, capfd):
+    with pytest.raises(RuntimeError):
+        inputs.LookUp()(normal(5, 3), Tensor(np.array([[0, index]], np.int32))).asnumpy()
+    assert f"LookUp: index {index} is not one of a table of 5 rows" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("batch, length", [(1, 1), (3, 37)])
+def test_document_mask(native, batch, length):
+    documents = np.cumsum(np.random.default_rng(0).random((batch, length)) < 0.2, 1).astype(np.int32)
+    found = inputs.DocumentMask()(Tensor(documents)).asnumpy()
+    assert np.array_equal(found, DocumentMask()(Tensor(documents)).asnumpy())
+
+
 @pytest.mark.parametrize("count", [1, 3, 3700, 65537])
 def test_square_sum(native, count):
     x = normal(count)
@@ -239,45 +295,95 @@ def test_what_is_not_finite_passes_through(native, bad):
 
 
 class Update(nn.Cell):
-    """An update of one parameter by the kernel."""
+    """Updates parameters of several shapes by the kernel."""
 
-    def __init__(self, count):
+    def __init__(self, *shapes):
         super().__init__()
-        self.state = [Parameter(normal(count, seed=i), name=f"p{i}") for i in range(2)]
-        self.state.append(Parameter(Tensor(np.abs(normal(count, seed=2).asnumpy())), name="p2"))
-        self.first, self.second, self.third = self.state
-        self.update = kernels.adamw()
+        names = [f"x{i}.weight" for i in range(len(shapes))]
+        parameters = tuple(
+            Parameter(normal(*shape), name=name) for shape, name in zip(shapes, names, strict=True)
+        )
+        optimizer = AdamW(parameters, OptimConfig(), {name: name != "x1.weight" for name in names})
+        self.update = ClippedAdamW(optimizer, 0.5)
+        self.state = (*optimizer.parameters, *optimizer.moments1, *optimizer.moments2)
+        for i, each in enumerate(self.state):
+            each.set_data(Tensor(np.abs(normal(*each.shape, seed=i).asnumpy())))
 
-    def construct(self, gradient, factor, applied, rate, beta1, beta2, epsilon, decay):
-        return self.update(self.first, self.second, self.third, gradient, factor, applied, rate, beta1, beta2,
-                           epsilon, decay)  # fmt: skip
+    def values(self):
+        return [each.asnumpy().copy() for each in self.state]
+
+    def construct(self, weight, scale, largest, recipe, *gradients):
+        return self.update(gradients, weight, scale, largest, recipe)
 
 
-def scalars(applied):
-    return [Tensor(each, ms.float32) for each in (0.7, applied, 1e-2, 0.9, 0.95, 1e-8, 0.1)]
+SHAPES = [(1,), (37, 5), (65537,), (2, 3, 4)]
 
 
-@pytest.mark.parametrize("count", [1, 37, 65537])
-def test_adamw(native, count):
-    cell, gradient = Update(count), normal(count, seed=9)
-    p, m, v = (each.asnumpy().astype(np.float64) for each in cell.state)
-    g = gradient.asnumpy() * 0.7
-    m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g
-    p = p - 1e-2 * (m / (np.sqrt(v) + 1e-8) + 0.1 * p)
-    cell(gradient, *scalars(1.0))
-    for found, expected in zip(cell.state, (p, m, v), strict=True):
-        assert_equal(found, Tensor(expected.astype(np.float32)), 1e-5)
+def controls(largest=1e30):
+    """Weight, scale, largest norm, and recipe: rate, epsilon, decay."""
+    return [
+        *(Tensor(each, ms.float32) for each in (3.0, 4.0, largest)),
+        Tensor([1e-2, 1e-8, 0.1], ms.float32),
+    ]
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0])
+def test_clipped_adamw(native, size):
+    """With a norm below the largest one after clipping, and with one above it."""
+    cell = Update(*SHAPES)
+    gradients = [normal(*shape, seed=20 + i, scale=size) for i, shape in enumerate(SHAPES)]
+    before = [each.astype(np.float64) for each in cell.values()]
+    norm, applied = cell(*controls(), *gradients)
+    unscale = 1 / (4.0 * (3.0 + 1e-5))
+    exact = unscale * np.sqrt(sum((each.asnumpy().astype(np.float64) ** 2).sum() for each in gradients))
+    assert norm.asnumpy() == pytest.approx(exact, rel=1e-6)
+    assert norm.shape == applied.shape == () and applied.dtype == ms.bool_ and applied.asnumpy()
+    assert (exact > 0.5) == (size == 1.0)
+    count = len(SHAPES)
+    for i, gradient in enumerate(gradients):
+        p, m, v = before[i::count]
+        g = gradient.asnumpy().astype(np.float64) * unscale / max(exact / 0.5, 1)
+        m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g
+        p = p - 1e-2 * (m / (np.sqrt(v) + 1e-8) + (0.0 if i == 1 else 0.1) * p)
+        for found, expected in zip(cell.values()[i::count], (p, m, v), strict=True):
+            assert_equal(Tensor(found), Tensor(expected.astype(np.float32)), 1e-5)
 
 
 @pytest.mark.parametrize("bad", [0.5, np.nan, np.inf])
-def test_adamw_that_is_not_applied_changes_no_bit(native, bad):
-    cell = Update(1000)
-    before = [each.asnumpy().tobytes() for each in cell.state]
-    gradient = np.full(1000, bad, np.float32)
-    given = scalars(0.0)
-    given[0] = Tensor(bad, ms.float32)
-    cell(Tensor(gradient), *given)
-    assert [each.asnumpy().tobytes() for each in cell.state] == before
+def test_an_update_that_is_not_applied_changes_no_bit(native, bad):
+    cell = Update(*SHAPES)
+    before = cell.values()
+    gradients = [normal(*shape) for shape in SHAPES]
+    gradients[1] = Tensor(np.full((37, 5), bad, np.float32))
+    norm, applied = cell(*controls(1e-3 if bad == 0.5 else 3e38), *gradients)
+    assert not applied.asnumpy() and np.isfinite(norm.asnumpy()) == (bad == 0.5)
+    assert all(np.array_equal(one, other) for one, other in zip(cell.values(), before, strict=True))
+
+
+def test_what_precedes_an_update_sees_everything_unchanged(native):
+    cell, seen = Update(*SHAPES), []
+    before, gradients = cell.values(), [normal(*shape) for shape in SHAPES]
+    with cell.update.preceded_by(lambda: seen.append(cell.values())):
+        cell(*controls(), *gradients)[0].asnumpy()
+    (values,) = seen
+    assert all(np.array_equal(one, other) for one, other in zip(values, before, strict=True))
+    assert not any(np.array_equal(one, other) for one, other in zip(cell.values(), before, strict=True))
+    cell(*controls(), *gradients)[0].asnumpy()
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
+def test_an_error_before_an_update_prevents_it_and_is_raised(native, kind):
+    cell, gradients = Update(*SHAPES), [normal(*shape) for shape in SHAPES]
+    before = cell.values()
+
+    def fail():
+        raise kind("no space")
+
+    with pytest.raises(kind, match="no space"), cell.update.preceded_by(fail):
+        assert not cell(*controls(), *gradients)[1].asnumpy()
+    assert all(np.array_equal(one, other) for one, other in zip(cell.values(), before, strict=True))
+    assert cell(*controls(), *gradients)[1].asnumpy()
 
 
 def call_all(path, threads=2, precision="highest", **variables):

@@ -17,6 +17,7 @@ from pangu_alpha.model import operators as operators_module
 from pangu_alpha.model.operators import ascend, operators_for, plain
 from pangu_alpha.model.operators import cpu as cpu_operators
 from pangu_alpha.model.operators.dropout import AttentionDropout
+from pangu_alpha.model.operators.native.update import ClippedAdamW
 
 B, N, S, D, T, H, V = 2, 3, 16, 8, 32, 24, 50
 
@@ -147,7 +148,7 @@ def test_which_operators_serve_which_use(cpu, monkeypatch, room):
         own = plain.__name__ if compiled is None else fast.__name__
         assert getattr(token, name).__module__ == own, name
     assert whole.cross_entropy is fast.TiedCrossEntropy
-    assert whole.adamw is (None if compiled is None else fast.adamw)
+    assert whole.update is (None if compiled is None else ClippedAdamW)
     assert chosen("CPU", compute_dtype="float16").affine is plain.Affine
     assert chosen("Ascend", dropout=0.0).attention is ascend.FlashAttention
     assert chosen("Ascend", decoding=True, dropout=0.0).attention is plain.AttentionCore

@@ -5,17 +5,32 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# Clients whose dependencies would clash with ours stand in an environment of their own.
+CLIENTS = Path(os.environ.get("PANGU_CLIENTS") or ROOT / "data/clients")
+REQUIREMENTS = "tests/serving/clients/requirements.txt"
 
 
 def digest(secret: str) -> str:
     """A key as a key file holds it."""
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def client_program(name: str) -> str | None:
+    """Path of a program in the clients' environment; None where it is missing."""
+    return shutil.which(name, path=str(CLIENTS / "bin"))
+
+
+def needs_clients(name: str) -> str:
+    """Why a test that runs such a program is skipped."""
+    python = f"{CLIENTS}/bin/python"
+    return f"needs {name}: python -m venv {CLIENTS} && {python} -m pip install -r {REQUIREMENTS}"
 
 
 class Server:
@@ -33,7 +48,11 @@ class Server:
             )
         self.url = self._found(": listening")
         if wait:
-            self._found(": ready")
+            self.until_ready()
+
+    def until_ready(self) -> None:
+        """Waits until it takes requests."""
+        self._found(": ready")
 
     @property
     def text(self) -> str:

@@ -46,7 +46,11 @@ def test_a_key_file(key_file):
         (f"anna:{'0' * 64}:docter", "anna: no scenario is called 'docter'; did you mean 'doctor'"),
         (f"anna:{'0' * 64}::none", "a limit a minute must be a whole number"),
         (f"anna:{'0' * 64}::0", "a limit a minute must be a whole number"),
+        (f"anna:{'0' * 64}::{'9' * 5000}", "a limit a minute must be a whole number"),
+        (f"anna:{'0' * 64}:,", "anna: no scenario is called ''"),
+        (f"anna:{'0' * 64}:doctor,", "anna: no scenario is called ''"),
         (f"anna:{'0' * 64}\nanna:{'1' * 64}", "line 2: the name anna stands twice"),
+        (f"anna:{'0' * 64}\nbert:{'0' * 64}:doctor", "line 2: bert has the same key as anna"),
         (f"anna:{'0' * 64}:::::", "not of the form"),
     ],
 )
@@ -61,12 +65,16 @@ def test_a_key_file_that_others_can_read_is_refused(key_file):
         read_keys(key_file(f"anna:{'0' * 64}", 0o640), [])
 
 
-def test_how_a_key_is_presented():
+def test_how_a_key_is_presented(key_file):
     basic = base64.b64encode(b"anybody:the:key").decode()
     assert (
         presented("Bearer x") == presented("bearer  x ") == "x" and presented(f"Basic {basic}") == "the:key"
     )
-    for wrong in ("", "Bearer", "x", "Basic !!!", "Basic " + base64.b64encode(b"\xff").decode(), "Digest x"):
+    for secret in ("schlüssel", "钥匙"):  # a header's bytes come as Latin-1
+        header = f"Bearer {secret}".encode().decode("latin-1")
+        assert presented(header) == secret and read_keys(key_file(f"k:{digest(secret)}"), []).find(secret)
+    no_text = base64.b64encode(b"\xff").decode()
+    for wrong in ("", "Bearer", "Bearer \xff", "x", "Basic !!!", f"Basic {no_text}", "Digest x"):
         assert presented(wrong) is None
 
 
@@ -99,7 +107,14 @@ def test_limits_a_minute():
 
 def test_more_than_a_bucket_holds_takes_all_of_it():
     limiter, key = Limiter(Clock()), Key("anna", "", (), None, 100)
+    clock = limiter._clock
     assert limiter.take(key, 10**6)["x-ratelimit-remaining-tokens"] == "0"
+    clock.now += 30
+    assert limiter.take(key, 50)["x-ratelimit-remaining-tokens"] == "0"  # half of it has come back by then
+    limiter.settle(key, 10**6, 90)  # of the first estimate all that there was had been taken: 100
+    limiter.take(key, 10)
+    with pytest.raises(ApiError):
+        limiter.take(key, 1)
 
 
 def test_the_queue_is_bounded_in_requests_and_tokens():
@@ -119,12 +134,47 @@ def test_the_queue_is_bounded_in_requests_and_tokens():
     assert not admission.full and admission.waiting == 1
 
 
+def test_requests_that_come_at_the_same_moment_wait_only_if_no_slot_is_free():
+    """Of 12 before the engine's next tick, one takes the slot and two wait."""
+    admission, taken = Admission(slots=1, queue=2, queue_tokens=1000), []
+    for _ in range(12):
+        try:
+            taken.append(admission.enter(1, 10))
+        except ApiError as error:
+            assert "2 requests are waiting" in str(error)
+    assert len(taken) == 3 and admission.waiting == 3 and admission.full
+    admission.started(taken[0])
+    assert admission.waiting == 2 and admission.full
+    admission.ended(taken[0])
+    admission.leave(taken[0])
+    assert not admission.full  # the first of the two is as good as in its slot
+    admission.enter(1, 10)
+    assert admission.full
+
+
+def test_a_request_of_more_samples_than_slots_are_free_waits():
+    admission = Admission(slots=4, queue=1, queue_tokens=1000)
+    admission.enter(3, 10)
+    admission.enter(2, 10)
+    with pytest.raises(ApiError):
+        admission.enter(1, 10)  # the one free slot is the second request's
+
+
 def test_without_a_queue_free_slots_are_still_given():
     admission = Admission(slots=2, queue=0, queue_tokens=1)
     admission.enter(1, 500)
     admission.enter(1, 500)
     with pytest.raises(ApiError):
         admission.enter(1, 1)
+
+
+def test_a_request_of_two_samples_does_not_fit_one_free_slot():
+    admission = Admission(slots=2, queue=0, queue_tokens=1)
+    first = admission.enter(1, 1)
+    with pytest.raises(ApiError):
+        admission.enter(2, 1)
+    admission.leave(first)
+    admission.enter(2, 1)
 
 
 @pytest.mark.parametrize(

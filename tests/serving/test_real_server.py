@@ -11,7 +11,8 @@ import numpy as np
 import openai
 import pytest
 
-from tests.serving.running import ROOT, Server
+from tests.serving import harness
+from tests.serving.running import ROOT, Server, client_program, needs_clients
 
 SHAPE = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "seq_length": 256, "dropout": 0.0}
 PROMPTS = ["却说曹操引兵大进，次日天明，", "玄德", "春风得意花千树，秋雨梧桐叶落时。甲：你好。"]
@@ -40,7 +41,7 @@ def loaded(run_folder):
 def test_it_says_what_it_is_and_how_long_each_graph_took(real, run_folder):
     text = real.text
     assert f"{run_folder}" in text and "3 slots and 2 pinned rows of 128 tokens:" in text
-    for graph in ("feed 16", "feed 64", "score 64", "step", "copy"):
+    for graph in ("feed 32", "feed 64", "score 64", "step", "copy"):
         assert f"graph {graph}: " in text
     assert "http://127.0.0.1" in text and ": ready; model pangu" in text
 
@@ -94,6 +95,61 @@ def test_the_same_request_gives_the_same_bytes_among_others_and_from_the_cache(r
     assert max(cached for _, cached in alone) >= 64
 
 
+@pytest.fixture(scope="module")
+def scored(real, tmp_path_factory):
+    """What lm-evaluation-harness found through the server, by task."""
+    if client_program("lm_eval") is None:
+        pytest.skip(needs_clients("lm_eval"))
+    return harness.samples(tmp_path_factory.mktemp("harness"), real.url, context=128)
+
+
+@pytest.fixture(scope="module")
+def scorer(run_folder):
+    """The scores of this process, as evaluate.py takes them."""
+    from pangu_alpha.evaluation import Scorer
+
+    return Scorer(run_folder)
+
+
+def test_the_harness_scores_200_cases_as_this_process_does(scored, scorer):
+    pairs, found = [], []
+    for sample in scored["choice"]:
+        for choice, (answer,) in zip(sample["doc"]["choices"], sample["resps"], strict=True):
+            context = scorer.tokenizer.encode(sample["doc"]["text"])
+            whole = scorer.tokenizer.encode(sample["doc"]["text"] + choice)
+            # The harness puts the border after so many ids, even where the whole text has other ids there.
+            pairs.append((context, [*context, *whole[len(context) :]]))
+            found.append(answer)
+    assert len(pairs) == harness.CASES
+    expected = scorer.predict(pairs)
+    scores = [float(score) for score, _ in found]
+    np.testing.assert_allclose(scores, [-each.nats.sum() for each in expected], rtol=0, atol=1e-4)
+    assert [greedy in (True, "True") for _, greedy in found] == [bool(e.likeliest.all()) for e in expected]
+
+
+def test_the_harness_scores_whole_texts_from_the_end_of_document_on(scored, scorer):
+    texts = [sample["doc"]["text"] for sample in scored["rolling"]]
+    end = scorer.end_of_document
+    expected = scorer.predict([([end], [end, *scorer.tokenizer.encode(text)]) for text in texts])
+    scores = [float(np.ravel(sample["resps"][0][0])[0]) for sample in scored["rolling"]]
+    np.testing.assert_allclose(scores, [-each.nats.sum() for each in expected], rtol=0, atol=1e-4)
+
+
+def test_the_harness_gets_texts_that_end_before_the_words_that_end_them(scored, loaded):
+    from pangu_alpha.config.generate import SamplingConfig
+
+    greedy = SamplingConfig(greedy=True, max_new_tokens=harness.WRITTEN)
+    generator = loaded.text_generator(3, 128)
+    written = generator.complete([sample["doc"]["text"] for sample in scored["writing"]], greedy)
+    generator.generator.close()
+    texts = [each.text for each in written]
+    cut = [min((text.index(w) for w in harness.END if w in text), default=len(text)) for text in texts]
+    assert any(place < len(text) for place, text in zip(cut, texts, strict=True))
+    assert [sample["resps"] for sample in scored["writing"]] == [
+        [[text[:place]]] for place, text in zip(cut, texts, strict=True)
+    ]
+
+
 def refused(*words):
     """A server that does not start."""
     program = [sys.executable, str(ROOT / "src/serve.py"), "--port", "0"]
@@ -112,14 +168,16 @@ def test_more_context_than_the_network_has_is_refused(run_folder):
 
 def test_what_does_not_fit_is_said_in_gigabytes():
     from pangu_alpha.config.zoo import load_model_config
-    from pangu_alpha.serving.engine.memory import cache_bytes, refuse_what_does_not_fit
+    from pangu_alpha.inference.caches import cache_bytes
+    from pangu_alpha.serving.engine.memory import itemsize, refuse_what_does_not_fit
     from pangu_alpha.serving.engine.settings import EngineSettings
 
     model = load_model_config("2_6b")
-    size = cache_bytes(model, 10, 1024, "CPU")
+    size = cache_bytes(model, 10, 1025, itemsize(model, "CPU"))
     assert size == 2 * model.num_layers * 10 * 1025 * 2560 * 4
     with pytest.raises(
         ValueError, match=r"8 slots and 2 pinned rows need 6.\d\d GB of cache \(672 MB each\)"
     ):
         refuse_what_does_not_fit(model, size, 8 * 10**9, EngineSettings("x"))
     refuse_what_does_not_fit(model, size, 10**11, EngineSettings("x"))
+    refuse_what_does_not_fit(model, size, None, EngineSettings("x"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pangu_alpha.serving.scenarios import shipped_scenarios
@@ -177,6 +179,14 @@ def test_a_scenario_is_a_model_with_its_own_sampling(facts):
     assert "product, features" in error.message
     error = refusal(completion, facts, model="pangu/slogans")
     assert "product, features" in error.message
+
+
+def test_the_length_of_a_scenario_is_cut_to_the_context_and_that_of_a_client_is_not(facts):
+    small = replace(facts, context=len(facts.encode("上联：你好")) + 150)
+    room = small.context - len(chat(small, model="pangu/storyteller").prompts[0].ids)
+    assert chat(small, model="pangu/storyteller").max_tokens == min(200, room) < 200
+    error = refusal(chat, small, model="pangu/storyteller", max_tokens=200)
+    assert error.code == "context_length_exceeded"
 
 
 def test_max_completion_tokens_goes_before_max_tokens(facts):

@@ -6,9 +6,13 @@ import jinja2
 import pytest
 
 from pangu_alpha.config.schema import ConfigError
+from pangu_alpha.config.serve import ServeConfig
 from pangu_alpha.inference.tasks import TASKS
+from pangu_alpha.serving.access.keys import Keys
+from pangu_alpha.serving.front.state import State
 from pangu_alpha.serving.scenarios import load_scenarios, shipped_scenarios, task_list
 from pangu_alpha.serving.wire import chat
+from pangu_alpha.serving.wire.errors import ApiError
 from pangu_alpha.serving.wire.fields import Message, Part
 
 TALK = [Message("user", "你好"), Message("assistant", "您好"), Message("user", "再见")]
@@ -116,3 +120,19 @@ def test_every_task_is_described_in_both_languages():
                 and field["multiline"] in (True, False)
             )
         task.render({field["name"]: field["example"] for field in each["fields"]}, each["examples"])
+
+
+def test_a_scenario_whose_prompt_does_not_fit_is_left_out_with_a_line(facts, vocabulary, caplog):
+    """The quickstart's model has a context of 128 tokens; clients shall not choose what it cannot answer."""
+    state = State(ServeConfig(), Keys(), shipped_scenarios())
+    sizes = {name: len(facts.encode(each.head())) for name, each in shipped_scenarios().items()}
+    context = sorted(sizes.values())[3] + 24
+    hello = {"vocabulary": str(vocabulary), "vocab_size": facts.vocab_size, "context": context, "slots": 2}
+    prefixes = state.greeted({**hello, "end_of_document": facts.end_of_document, "name": "x"})
+    fits = {name for name, size in sizes.items() if size + 24 <= context}
+    assert set(state.catalog.scenarios) == fits and 0 < len(fits) < len(sizes)
+    assert max(map(len, prefixes)) <= context - 24
+    for name in sizes.keys() - fits:
+        assert f"scenario {name} is left out: its prompt takes {sizes[name]} tokens" in caplog.text
+    with pytest.raises(ApiError, match="there is none called"):
+        state.catalog.scenario(f"pangu/{(sizes.keys() - fits).pop()}")

@@ -112,6 +112,13 @@ def test_a_new_id_takes_the_same_time_however_long_the_text_is(tokenizer):
     assert tokenizer.longest <= 8
 
 
+def test_bytes_that_never_become_a_character_do_not_pile_up():
+    tokenizer = Bytes()
+    grown = GrowingText(tokenizer)
+    given = "".join(grown.add(0xE5) for _ in range(1000))
+    assert len(given) > 900 and {*given} == {"\ufffd"} and tokenizer.longest < 20
+
+
 def test_update_takes_all_ids_and_uses_the_new_ones():
     grown = GrowingText(Pieces([*"天下大势"]), ("势",))
     grown.update([0])

@@ -7,11 +7,9 @@ each compiled graph keeps the set with which it was compiled.
 from __future__ import annotations
 
 import mindspore as ms
-import numpy as np
 from mindspore import nn
 
 from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.model.cache import places_of
 from pangu_alpha.model.pangu import PanguAlpha
 from pangu_alpha.processes.host_memory import available_bytes
 
@@ -26,16 +24,13 @@ class Caches:
         rows: Number of rows.
         slots: Number of slots of each row.
         name: What the parameters' names begin with.
-        stepped: Number of rows that get a new position at once; None is all.
 
     Raises:
         ValueError: The caches do not fit into the memory that is available. On Ascend, MindSpore itself
             refuses what does not fit, when it compiles the first graph.
     """
 
-    def __init__(
-        self, model: PanguAlpha, rows: int, slots: int, name: str, stepped: int | None = None
-    ) -> None:
+    def __init__(self, model: PanguAlpha, rows: int, slots: int, name: str) -> None:
         config = model.config
         if ms.get_context("device_target") == "CPU":
             _refuse_too_large(config, rows, slots, model.compute_dtype, available_bytes())
@@ -45,28 +40,11 @@ class Caches:
         self._names = [f"{name}.{layer}" for layer, _ in layers]
         make = model.operators.cache
         self._caches = [[make(*shape, model.compute_dtype) for _ in _PARTS] for _ in layers]
-        fused = model.query_layer.fused
-        self._at_once = fused is not None and fused.step_at_once(stepped or rows)
-        self._num_heads = config.num_heads
 
     @property
     def cells(self) -> list[nn.Cell]:
         """The caches of all layers, keys before values."""
         return [cache for caches in self._caches for cache in caches]
-
-    def places(self, slots: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """Where one new position of each of the first rows goes, in the form that the model takes.
-
-        Args:
-            slots, starts: int32 [B, 1], its slot, and the first one that it attends to.
-
-        Returns:
-            int32 [B, 3], row, slot and start, if one kernel computes a block (model.fused_block); else as
-            `places_of`.
-        """
-        if not self._at_once:
-            return places_of(slots, self._num_heads)
-        return np.column_stack([np.arange(len(slots), dtype=np.int32), slots, starts])
 
     def attach(self) -> None:
         """Lends the caches to the model.

@@ -70,49 +70,43 @@ class _Cached(Graph):
 
 
 class Feed(_Cached):
-    """The logits after one token of a chunk, and all hidden states of the chunk.
+    """The hidden state of one token of a chunk, and those of all its tokens.
 
     Inputs:
         - **ids** (Tensor) - int32 [1, S].
         - **slots** (Tensor) - int32 [1, S], the last slot that each token attends to.
         - **starts** (Tensor) - int32 [1, S], slot of the first token of its document.
         - **places** (Tensor) - int32 [1, N, S, 3], where the caches store its key and value.
-        - **last** (Tensor) - int32 [1], index of the token whose logits are returned.
-        - **table** (Tensor) - [V, H], the word embedding's table once more. MindSpore 2.9 copies a parameter
-          that is read before and after the caches are written, here twice for each call.
+        - **last** (Tensor) - int32 [1], index of the one token.
 
     Outputs:
-        (Tensor [1, V], float32; Tensor [S, H], compute type).
+        (Tensor [1, H], Tensor [S, H]), compute type.
     """
 
-    def construct(self, ids, slots, starts, places, last, table):
+    def construct(self, ids, slots, starts, places, last):
         x = self.hidden(ids, slots, starts, places)
-        logits = self.model.logits(self.gather(x, last, 0), table)
-        return self.cast(logits, ms.float32), x
+        return self.gather(x, last, 0), x
 
 
 class Step(_Cached):
     """The logits after one token of each row.
 
     Inputs:
-        As Feed, with ids, slots and starts [B, 1], and without **last**.
-        - **places** (Tensor) - int32 [B, N, 1, 3]; or [B, 3] of row, slot and start, where caches have cells
-          for whole blocks.
+        As Feed, with ids, slots and starts [B, 1] and places [B, N, 1, 3], and without **last**.
+        - **table** (Tensor) - [V, H], the word embedding's table once more. MindSpore 2.9 copies a parameter
+          that is read before and after the caches are written, here twice for each call.
 
     Outputs:
         Tensor [B, V], float32.
     """
 
     def construct(self, ids, slots, starts, places, table):
-        if places.ndim == 2:
-            x = self.model.hidden_states(ids, self.sub(slots, starts), None, None, places)
-        else:
-            x = self.hidden(ids, slots, starts, places)
+        x = self.hidden(ids, slots, starts, places)
         return self.cast(self.model.logits(x, table), ms.float32)
 
 
 class Lines(Graph):
-    """The logits after every token of a chunk, from the hidden states that Feed gives.
+    """The logits after tokens of a chunk, from the hidden states that Feed gives.
 
     Inputs:
         - **hidden** (Tensor) - [S, H].
@@ -150,3 +144,24 @@ class CopyRow(Graph):
         for cache in self.caches:
             cache.copy(numbers)
         return self.neg(numbers)
+
+
+class ClearRow(Graph):
+    """Fills one row of all caches with zeros.
+
+    Inputs:
+        - **row** (Tensor) - int32 [1].
+
+    Outputs:
+        Tensor int32 [1], of no meaning: a graph must have a result.
+    """
+
+    def __init__(self, caches: Sequence[Any]) -> None:
+        super().__init__()
+        self.caches = nn.CellList(list(caches), auto_prefix=False)
+        self.neg = ops.Neg()
+
+    def construct(self, row):
+        for cache in self.caches:
+            cache.clear(row)
+        return self.neg(row)

@@ -54,6 +54,10 @@ class KeyValueCache(nn.Cell):
         """
         self.replace(self.table, numbers[1:2], self.gather(self.table, numbers[0:1], 0))
 
+    def clear(self, row: Tensor) -> None:
+        """Fills a row, int32 [1], with zeros: also a slot that nobody attends to must not hold NaN."""
+        self.replace(self.table, row, ops.zeros((1, *self.table.shape[1:]), self.table.dtype))
+
 
 def empty_table(shape: Sequence[int], dtype: ms.Type) -> Parameter:
     """A cache's parameter, of zeros that take no memory of the device until a graph is compiled."""

@@ -19,10 +19,7 @@ class FusedBlock:
     fused: Any
 
     def by_kernels(self, x, mask, query, dropout_rows, places):
-        """As Block.construct. With `places` of [T, 3], one kernel computes one new position of each row."""
-        if places is not None and places.ndim == 2:
-            tables = self.attention.key_cache.table, self.attention.value_cache.table
-            return self.fused.cached(self.weights(), *tables, x, query, places)
+        """As Block.construct."""
         normed, x = self.fused.fork(x, self.attention_norm.gamma, self.attention_norm.beta)
         query, key, value = self.project(query, normed)
         if self.attention.cached:

@@ -71,6 +71,9 @@ class LayerNorm(nn.Cell):
 class Embedding(nn.Cell):
     """Looks up rows of a table [rows, H] by index.
 
+    Args:
+        operators: The device's; `look_up` and `forked_look_up` compute it where they are given.
+
     Inputs:
         - **ids** (Tensor) - [B, S], int32.
 
@@ -78,13 +81,23 @@ class Embedding(nn.Cell):
         Tensor [T, H], float32.
     """
 
-    def __init__(self, rows: int, hidden_size: int) -> None:
+    def __init__(self, rows: int, hidden_size: int, operators: Operators) -> None:
         super().__init__()
         self.table = empty_parameter(rows, hidden_size)
         self.gather = ops.Gather()
+        self.look_up = operators.look_up and operators.look_up()
+        self.fork = operators.forked_look_up and operators.forked_look_up()
 
     def construct(self, ids: Tensor) -> Tensor:
+        if self.look_up is not None:
+            return self.look_up(self.table, ids)
         return self.gather(self.table, ids, 0).reshape((ids.size, -1))
+
+    def forked(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """What `construct` gives, and the table for its other use; a kernel can add both gradients."""
+        if self.fork is not None:
+            return self.fork(self.table, ids)
+        return self.construct(ids), self.table
 
 
 class FeedForward(nn.Cell):

@@ -61,10 +61,10 @@ class PanguAlpha(nn.Cell):
     Inputs:
         - **input_ids** (Tensor) - int32 [B, S].
         - **position_ids** (Tensor) - int32 [B, S], restarting at 0 with each document.
-        - **attention_mask** (Tensor) - [B, S, C], 1 = may attend; None if `places` are [B, 3].
+        - **attention_mask** (Tensor) - [B, S, C], 1 = may attend.
         - **dropout_rows** (Tensor) - int32 [B, S], the dropout's key of each row, new in every step
           (training.schedule.dropout_rows); None: no dropout.
-        - **places** (Tensor) - int32 [B, N, S, 3] or [B, 3], as inference.caches gives them; None: no cache.
+        - **places** (Tensor) - int32 [B, N, S, 3], places in the caches (model.cache); None: no cache.
 
     Outputs:
         Tensor [B, S, V], logits in the compute type.
@@ -76,9 +76,9 @@ class PanguAlpha(nn.Cell):
         self.config = config
         self.operators = operators
         self.norm_first = config.norm_order == "norm_then_query"
-        self.word_embedding = Embedding(config.vocab_size, config.hidden_size)
-        self.position_embedding = Embedding(config.seq_length, config.hidden_size)
-        self.query_embedding = Embedding(config.seq_length, config.hidden_size)
+        self.word_embedding = Embedding(config.vocab_size, config.hidden_size, operators)
+        self.position_embedding = Embedding(config.seq_length, config.hidden_size, operators)
+        self.query_embedding = Embedding(config.seq_length, config.hidden_size, operators)
         self.embedding_dropout = operators.dropout(config.dropout, 0)
         self.mask = operators.mask(config.num_heads)
         self.blocks = nn.CellList([Block(config, operators, i) for i in range(config.num_layers - 1)])
@@ -91,10 +91,18 @@ class PanguAlpha(nn.Cell):
         if seed is not None:
             initialize(self, seed)
 
-    def hidden_states(self, input_ids, position_ids, attention_mask, dropout_rows=None, places=None):
-        """Everything before the logits: [T, H] in the compute type. See `construct` for the arguments."""
-        mask = None if attention_mask is None else self.mask(attention_mask)
-        x = self.add(self.word_embedding(input_ids), self.position_embedding(position_ids))
+    def hidden_states(
+        self, input_ids, position_ids, attention_mask, dropout_rows=None, places=None, words=None
+    ):
+        """Everything before the logits: [T, H] in the compute type.
+
+        See `construct` for the arguments. `words` [T, H] are the rows of the word table if they have been
+        looked up already.
+        """
+        mask = self.mask(attention_mask)
+        if words is None:
+            words = self.word_embedding(input_ids)
+        x = self.add(words, self.position_embedding(position_ids))
         x = self.cast(self.embedding_dropout(x, dropout_rows), self.compute_dtype)
         for block in self.blocks:
             x = block(x, mask, None, dropout_rows, places)

@@ -61,7 +61,7 @@ class Engine:
         self._shapes = parameter_shapes(config.model)
         self._parameters = parameters_of(self.model, self._shapes)
         trained = ParameterTuple(split_off_frozen(self._parameters, self.objective.trained))
-        self.optimizer = AdamW(trained, config.optim, decayed(config.model), operators.adamw)
+        self.optimizer = AdamW(trained, config.optim, decayed(config.model))
         self._loss = self.objective.loss(self.model)
         self._validation_loss = self.objective.validation_loss(self.model)
         gradients = Gradients(self._loss, trained)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import nn, ops
 
-from pangu_alpha.model.mask import DocumentMask
 from pangu_alpha.model.pangu import PanguAlpha
 
 
@@ -26,13 +25,13 @@ class TokenLoss(nn.Cell):
     def __init__(self, model: PanguAlpha) -> None:
         super().__init__(auto_prefix=False)
         self.model = model
-        self.mask = DocumentMask()
+        self.mask = model.operators.document_mask()
         self.cross_entropy = model.operators.cross_entropy(model.config.vocab_size)
 
     def construct(self, input_ids, labels, position_ids, document_ids, dropout_rows=None):
         mask = self.mask(document_ids)
-        hidden = self.model.hidden_states(input_ids, position_ids, mask, dropout_rows)
-        table = self.model.word_embedding.table
+        words, table = self.model.word_embedding.forked(input_ids)
+        hidden = self.model.hidden_states(input_ids, position_ids, mask, dropout_rows, None, words)
         return self.cross_entropy(hidden, table, labels.reshape((-1,))).reshape(labels.shape)
 
 

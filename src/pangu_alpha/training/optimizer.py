@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
@@ -21,16 +20,6 @@ def _update_one(kernel, recipe, is_decayed, gradient, parameter, moment1, moment
     return kernel(parameter, moment1, moment2, rate, beta1, beta2, epsilon, own, gradient)
 
 
-_fused = ops.MultitypeFuncGraph("fused_adamw_update")
-
-
-@_fused.register("Function", "Tuple", *["Tensor"] * 5)
-def _fused_one(kernel, recipe, is_decayed, gradient, parameter, moment1, moment2):
-    factor, applied, rate, beta1, beta2, epsilon, decay = recipe
-    own = decay * is_decayed
-    return kernel(parameter, moment1, moment2, gradient, factor, applied, rate, beta1, beta2, epsilon, own)
-
-
 class AdamW(nn.Cell):
     """m and v are running means of g and g^2; p -= lr (m / (sqrt(v) + eps) + wd p).
 
@@ -40,7 +29,6 @@ class AdamW(nn.Cell):
         parameters: The parameters to train.
         optim: Gives the betas; the rest of the recipe is in the inputs.
         decayed: Whether weight decay applies to a parameter, by its name.
-        fused: Operators.adamw, for `clip_and_update`.
 
     Inputs:
         - **gradients** (tuple[Tensor]) - one for each parameter, float32, finite.
@@ -52,11 +40,7 @@ class AdamW(nn.Cell):
     """
 
     def __init__(
-        self,
-        parameters: tuple[Parameter, ...],
-        optim: OptimConfig,
-        decayed: Mapping[str, bool],
-        fused: Callable[[], Any] | None = None,
+        self, parameters: tuple[Parameter, ...], optim: OptimConfig, decayed: Mapping[str, bool]
     ) -> None:
         super().__init__(auto_prefix=False)
         self.parameters = ParameterTuple(parameters)
@@ -65,9 +49,7 @@ class AdamW(nn.Cell):
         self.decayed = tuple(Tensor(float(decayed[p.name]), ms.float32) for p in parameters)
         self.beta1 = optim.beta1
         self.beta2 = optim.beta2
-        self.fused = fused is not None
-        self.kernel = fused() if fused else ops.AdamWeightDecay()
-        self.cast = ops.Cast()
+        self.kernel = ops.AdamWeightDecay()
         self.map = ops.HyperMap()
         self.select = ops.Select()
 
@@ -79,14 +61,4 @@ class AdamW(nn.Cell):
         beta1 = self.select(applied, Tensor(self.beta1, ms.float32), Tensor(1.0, ms.float32))
         beta2 = self.select(applied, Tensor(self.beta2, ms.float32), Tensor(1.0, ms.float32))
         step = ops.partial(_update, self.kernel, (rate, beta1, beta2, epsilon, decay))
-        return self.map(step, self.decayed, gradients, self.parameters, self.moments1, self.moments2)
-
-    def clip_and_update(self, gradients, factor, recipe, applied):
-        """What `construct` does with gradients times `factor`, by one operator that reads each gradient once.
-
-        `recipe` is that of step.Update. Gradients that are not applied need not be finite.
-        """
-        on = self.cast(applied, ms.float32)
-        beta1, beta2 = Tensor(self.beta1, ms.float32), Tensor(self.beta2, ms.float32)
-        step = ops.partial(_fused, self.kernel, (factor, on, recipe[0], beta1, beta2, recipe[1], recipe[2]))
         return self.map(step, self.decayed, gradients, self.parameters, self.moments1, self.moments2)

@@ -110,6 +110,12 @@ class Update(nn.Cell):
         self.optimizer = optimizer
         self.clip_norm = clip_norm
         self.world = world or OneDevice()
+        # A float status must be read between the norm and the update, which one kernel does not do.
+        self.fused = (
+            operators.update(optimizer, clip_norm)
+            if operators.update and not operators.float_status
+            else None
+        )
         self.square_sum = operators.square_sum()
         self.keep_if = operators.keep_if()
         self.float_status = operators.float_status() if operators.float_status else None
@@ -140,13 +146,12 @@ class Update(nn.Cell):
 
     def construct(self, gradients, weight, scale, largest, recipe, computed=()):
         gradients, weight = self.world.batch_sums(gradients, weight)
+        if self.fused is not None:
+            return self.fused(gradients, weight, scale, largest, recipe)
         unscale = self.div(1.0, self.mul(scale, self.add(weight, 1e-5)))
         norm = self.infinite_if_overflowed(self.mul(self.norm(gradients), unscale), computed)
         factor = self.div(unscale, self.maximum(self.div(norm, self.clip_norm), 1.0))
         applied = self.less_equal(norm, largest)  # false for NaN, and for inf because `largest` is finite
-        if self.optimizer.fused:
-            updated = self.optimizer.clip_and_update(gradients, factor, recipe, applied)
-            return ops.depend(norm, updated), applied
         clipped = self.map(ops.partial(_clip, self.keep_if, factor, applied), gradients)
         updated = self.optimizer(clipped, recipe[0], recipe[1], recipe[2], applied)
         return ops.depend(norm, updated), applied
@@ -203,11 +208,37 @@ class ApplyStep(nn.Cell):
         return norm, applied
 
 
-class OptimizerStep:
-    """The step of a process that holds the whole model: gradients, then the update, each a graph of its own.
+class WholeStep(nn.Cell):
+    """Gradients and update as one graph; see them for inputs and outputs."""
 
-    Parameters and moments are not changed until the second graph begins, so a save can copy them during the
-    first.
+    def __init__(self, gradients: Gradients, update: Update) -> None:
+        super().__init__(auto_prefix=False)
+        self.gradients = gradients
+        self.update = update
+
+    def construct(self, largest, recipe, scale, *fields):
+        gradients, rows, weight = self.gradients(scale, *fields)
+        norm, applied = self.update(gradients, weight, scale, largest, recipe)
+        return rows, norm, applied
+
+    @property
+    def compile_phase(self) -> str:
+        """Name of the compiled graph."""
+        return self._compile_phase
+
+    @compile_phase.setter
+    def compile_phase(self, name: str) -> None:
+        # MindSpore 2.9 sets it in every call and visits every cell of the network for it, between the steps.
+        if name != self._compile_phase:
+            nn.Cell.compile_phase.fset(self, name)
+
+
+class OptimizerStep:
+    """The step of a process that holds the whole model: gradients, then the update.
+
+    Each is a graph of its own, unless there is a single micro-batch and a kernel that applies its gradients,
+    which can call what must happen between both. Parameters and moments are not changed until then, so a save
+    can copy them while the gradients are computed.
 
     Args:
         gradients: The differentiated loss.
@@ -218,11 +249,14 @@ class OptimizerStep:
     def __init__(self, gradients: Gradients, update: Update, micro_batches: int) -> None:
         self.micro_batches = micro_batches
         self._float_status = update.float_status
-        if micro_batches == 1:
-            self._gradients, self._update = gradients, update
-        else:
+        self._fused = update.fused
+        if micro_batches > 1:
             self._accumulate = AccumulateStep(gradients, update.optimizer.parameters)
             self._apply = ApplyStep(self._accumulate, update)
+        elif self._fused is not None:
+            self._whole = WholeStep(gradients, update)
+        else:
+            self._gradients, self._update = gradients, update
 
     def __call__(
         self,
@@ -237,7 +271,8 @@ class OptimizerStep:
         Args:
             inputs: The objective's fields of each micro-batch.
             scale, largest, recipe: See Update.
-            before_update: Called when all gradients are computed, and no parameter or moment has changed yet.
+            before_update: Called when all gradients are computed, and no parameter or moment has changed yet;
+                perhaps by another thread.
 
         Returns:
             Loss of each row of all micro-batches, float32; norm and applied of Update.
@@ -250,6 +285,11 @@ class OptimizerStep:
             before_update()
             return np.concatenate(rows), *self._apply(largest, recipe, scale)
         (fields,) = inputs
+        if self._fused is not None:
+            with self._fused.preceded_by(before_update):
+                rows, norm, applied = self._whole(largest, recipe, scale, *fields)
+                norm.asnumpy()  # waits for the graph
+            return rows.asnumpy(), norm, applied
         gradients, rows, weight = self._gradients(scale, *fields)
         losses = rows.asnumpy()  # waits for the graph
         before_update()

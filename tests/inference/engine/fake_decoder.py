@@ -23,6 +23,7 @@ class FakeDecoder:
         self.pinned = pinned
         self.table = np.random.default_rng(seed).standard_normal((_STATES, vocab_size)).astype(np.float32) * 2
         self.texts: list[list[int]] = [[] for _ in range(rows + pinned)]
+        self.damaged = [False] * (rows + pinned)  # rows in which NaN was written
         self.fed: list[tuple[int, int, int]] = []  # (row, start, number of ids)
         self.copies: list[tuple[int, int, int]] = []
         self.steps: list[list[bool]] = []
@@ -37,6 +38,9 @@ class FakeDecoder:
     def feed(self, row: int, ids: Sequence[int], start: int) -> np.ndarray:
         return self.score(row, ids, start)[-1]
 
+    def write(self, row: int, ids: Sequence[int], start: int) -> None:
+        self.score(row, ids, start)
+
     def score(self, row: int, ids: Sequence[int], start: int) -> np.ndarray:
         text = self.texts[row]
         assert 1 <= len(ids) <= self.chunk and start + len(ids) <= self.context
@@ -45,7 +49,8 @@ class FakeDecoder:
         self.fed.append((row, start, len(ids)))
         del text[start:]
         text += ids
-        return np.stack([self.logits(text[: start + n + 1]) for n in range(len(ids))])
+        lines = np.stack([self.logits(text[: start + n + 1]) for n in range(len(ids))])
+        return self.shown(row, lines)
 
     def step(self, tokens: Sequence[int], active: Sequence[bool]) -> np.ndarray:
         assert len(tokens) == len(active) == self.rows and any(active)
@@ -55,13 +60,22 @@ class FakeDecoder:
             if moves:
                 assert len(self.texts[row]) < self.context, "a full row"
                 self.texts[row].append(token)
-                logits[row] = self.logits(self.texts[row])
+                logits[row] = self.shown(row, self.logits(self.texts[row]))
         return logits
+
+    def shown(self, row: int, logits: np.ndarray) -> np.ndarray:
+        """NaN from the first NaN of a row on, whatever is written over it."""
+        self.damaged[row] |= bool(np.isnan(logits).any())
+        return np.full_like(logits, np.nan) if self.damaged[row] else logits
 
     def copy(self, source: int, row: int, length: int) -> None:
         assert source != row and 0 < length <= len(self.texts[source])
         self.copies.append((source, row, length))
         self.texts[row] = self.texts[source][:length]
+        self.damaged[row] |= self.damaged[source]
+
+    def clear(self, row: int) -> None:
+        self.texts[row], self.damaged[row] = [], False
 
     def length(self, row: int) -> int:
         return len(self.texts[row])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 import numpy as np
+import psutil
 import pytest
 
 from pangu_alpha.config.generate import SamplingConfig
@@ -12,7 +14,7 @@ from pangu_alpha.inference.engine.requests import PromptScores, Request, Started
 from pangu_alpha.inference.engine.scheduler import Engine
 
 VOCAB, END = 97, 9
-GRAPHS = {"copy", "feed 16", "feed 64", "score 16", "score 64", "step"}
+GRAPHS = {"clear", "copy", "feed 32", "feed 64", "score 1", "score 32", "score 64", "step"}
 DRAWN = SamplingConfig(temperature=1.0, top_p=0.95, seed=5)
 
 
@@ -102,26 +104,57 @@ def test_scored_prompts_are_the_full_pass_and_the_same_from_the_cache(decoder, b
     assert cached == [64] and same == scores and again == tokens
 
 
+def graphs(decoder):
+    """Where a kernel computes a token, no graph does."""
+    return GRAPHS - {"step"} if decoder.model.operators.token_kernel else GRAPHS
+
+
+def submit_any(engine, rng, number):
+    """A request with or without a cached prefix, of few or many samples, scored or not."""
+    prompt = (HEAD[: rng.randrange(140)] if number % 3 else ()) + ids(rng.randrange(1, 40), number)
+    samples, scores = 1 + (number % 50 == 0), 1 if number % 40 == 0 else None
+    return engine.submit(
+        ask(prompt, rng.randrange(3), samples=samples, logprobs=None, prompt_logprobs=scores)
+    )
+
+
 def test_no_graph_is_compiled_for_any_of_500_requests(decoder, capsys):
     before = {*decoder.graphs}
     engine, rng = Engine(decoder, {END}), random.Random(7)
     for number in range(500):
-        prompt = (HEAD[: rng.randrange(140)] if number % 3 else ()) + ids(rng.randrange(1, 40), number)
-        engine.submit(
-            ask(
-                prompt,
-                rng.randrange(3),
-                samples=1 + (number % 50 == 0),
-                logprobs=None,
-                prompt_logprobs=1 if number % 40 == 0 else None,
-            )
-        )
+        submit_any(engine, rng, number)
         engine.tick()
     while engine.busy:
         engine.tick()
     print(f"{len(decoder.graphs)} graphs: {', '.join(decoder.graphs)}")
-    assert {*decoder.graphs} == before == GRAPHS and len(decoder.graphs) == 6
+    assert {*decoder.graphs} == before == graphs(decoder) and len(decoder.graphs) == len(before)
     assert engine.counts.finished.total() == 510 and engine.counts.cached > 5000
+
+
+@pytest.mark.long
+def test_graphs_and_memory_stay_the_same_over_10_000_requests(decoder, capsys):
+    """Some are cancelled, and every thousandth row is cleared as if its logits were not finite."""
+    before, process = {*decoder.graphs}, psutil.Process()
+    engine, rng, sizes = Engine(decoder, {END}), random.Random(8), []
+    for number in range(10_000):
+        last = submit_any(engine, rng, number)
+        if number % 7 == 0:
+            engine.cancel(last - rng.randrange(3))
+        if number % 1000 == 999:
+            while engine.busy:
+                engine.tick()
+            decoder.clear(number // 1000 % 3)
+            engine._rows.held[number // 1000 % 3].keep(0)
+            gc.collect()
+            sizes.append(process.memory_info().rss)
+        while engine.waiting > 4:
+            engine.tick()
+    megabytes = [round(size / 1e6, 1) for size in sizes]
+    with capsys.disabled():
+        print(f"\n{len(decoder.graphs)} graphs: {', '.join(decoder.graphs)}; resident MB: {megabytes}")
+    assert {*decoder.graphs} == before == graphs(decoder) and len(decoder.graphs) == len(before)
+    assert engine.counts.submitted == 10_000 and not engine.busy and engine.counts.finished["cancelled"] > 500
+    assert max(megabytes[2:]) - min(megabytes[2:]) < 8
 
 
 def test_a_conversation_computes_its_new_ids_only(build_model, vocabulary):

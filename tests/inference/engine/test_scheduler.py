@@ -49,6 +49,11 @@ def run(engine):
     return events
 
 
+def run_for(engine, ticks):
+    """The events of some ticks."""
+    return [event for _ in range(ticks) for event in engine.tick()]
+
+
 def texts(events):
     """By (request, sample): (ids, reason)."""
     found = {}
@@ -172,21 +177,53 @@ def test_what_expires_says_so_wherever_it_is(engine, decoder):
     assert engine.running == 2 and engine.waiting == 0
 
 
-def test_the_queue_is_bounded_in_requests_and_in_tokens(decoder):
-    engine = Engine(decoder, {STOP}, limits=Limits(requests=2, tokens=20))
+def test_the_queue_is_bounded_in_requests_and_in_tokens():
+    engine = Engine(FakeDecoder(rows=2), {STOP}, limits=Limits(requests=2, tokens=20))
+    for _ in range(2):
+        engine.submit(ask([1] * 4, 9))
+    engine.tick()
     for _ in range(2):
         engine.submit(ask([1] * 4, 4))
     with pytest.raises(QueueFullError, match="2 requests are waiting, and 2 may; try again later") as error:
         engine.submit(ask([1], 1))
     assert error.value.limit == "requests"
-    engine.tick()  # both have rows now
-    assert engine.waiting == engine.waiting_tokens == 0
+    while engine.waiting:
+        engine.tick()
+    assert engine.waiting == engine.waiting_tokens == 0 and engine.running == 2
     engine.submit(ask([1] * 4, 4, samples=4))
     with pytest.raises(QueueFullError, match="of 20 tokens are waiting, so that one of 2 would exceed .* 20"):
         engine.submit(ask([1], 1))
-    assert engine.counts.rejected == {"requests": 1, "tokens": 1} and engine.counts.submitted == 3
+    assert engine.counts.rejected == {"requests": 1, "tokens": 1} and engine.counts.submitted == 5
     run(engine)
     engine.submit(ask([1], 1))
+
+
+@pytest.mark.parametrize(
+    "samples, taken", [([1] * 12, 5), ([3, 1, 1, 1], 3), ([4, 1, 1, 1], 3), ([1, 1, 2, 2], 4)]
+)
+def test_of_requests_that_come_at_once_those_for_free_rows_do_not_wait(decoder, samples, taken):
+    """Three rows are free, and two requests may wait: of 12 at the same moment, 5 are taken and 7 refused."""
+    engine = Engine(decoder, {STOP}, limits=Limits(requests=2))
+    refused = 0
+    for number, count in enumerate(samples):
+        try:
+            engine.submit(ask([number + 1], samples=count, key=str(number % 2)))
+        except QueueFullError:
+            refused += 1
+    assert len(samples) - refused == taken
+    engine.tick()
+    assert engine.running == 3 and engine.waiting == min(2, taken)
+    run(engine)
+    assert len(engine._rows.idle) == 3 and not engine._queue.tokens
+
+
+def test_a_request_for_which_rows_are_free_may_have_any_size(decoder):
+    engine = Engine(decoder, {STOP}, limits=Limits(tokens=3))
+    for _ in range(3):
+        engine.submit(ask([1] * 9, 9))
+    with pytest.raises(QueueFullError, match="of 0 tokens are waiting, so that one of 4 would exceed"):
+        engine.submit(ask([1], 3))
+    engine.submit(ask([1], 2))
 
 
 def test_keys_take_turns_and_within_a_key_the_first_comes_first():
@@ -231,6 +268,39 @@ def test_logits_that_are_not_finite_end_their_request_alone(engine, decoder):
         (2, 0): alone(decoder, good),
     }
     assert not any(isinstance(event, PromptScores) for event in events)
+
+
+def test_a_row_that_held_numbers_that_are_not_finite_is_cleared_for_the_next_text(decoder):
+    """Also the rows of samples, and the row of a prompt that is cancelled while it is scored."""
+    decoder.table[1 * 31 + 5 + 7] = np.nan  # after [5]
+    engine = Engine(decoder, {STOP})
+    engine.submit(ask([5], samples=3))
+    scored = engine.submit(ask([5] * 9, 0, prompt_logprobs=1))
+    assert texts(run_for(engine, 3))[0, 2] == ([], "not_finite")
+    engine.cancel(scored)
+    good = [ask([n] * 6) for n in (6, 7, 8)]
+    numbers = [engine.submit(request) for request in good]
+    found = texts(run(engine))
+    assert [found[number, 0] for number in numbers] == [alone(decoder, request) for request in good]
+    assert engine.counts.cached == 2  # of the other samples; nothing of the damaged rows
+
+
+def test_first_tokens_can_be_had_before_the_step_of_others(engine, decoder):
+    engine.submit(ask([5] * 3, 9))
+    engine.tick()
+    request = ask([6] * 7, 4)
+    engine.submit(request)
+    seen = []
+
+    def early(events):
+        seen.append((len(decoder.steps), [type(event) for event in events]))
+
+    steps = len(decoder.steps)
+    for chunk in range(2):
+        late = engine.tick(early)
+        assert [type(event) for event in late] == [Token] if chunk else [Started, Token]
+    assert seen == [(steps + 1, [Token])]  # the second tick's step had not begun
+    assert {type(event) for event in engine.tick(early)} == {Token} and len(seen) == 1
 
 
 def test_times_are_those_of_the_clock(decoder):

@@ -39,8 +39,16 @@ class Reference:
         self.keys = deque()  # in turn
 
     def full(self, request):
-        tokens = sum(each.request.tokens for each in self.waiting)
-        return len(self.waiting) >= LIMITS.requests or tokens + request.tokens > LIMITS.tokens
+        """Whether nobody may wait any more, when the free rows have been given out."""
+        waiting, keys = [*self.waiting], deque(self.keys)
+        free = self.decoder.rows - len(self.running)
+        while waiting and free:
+            free -= 1
+            key = next(key for key in keys if any(each.request.key == key for each in waiting))
+            waiting.remove(next(each for each in waiting if each.request.key == key))
+            keys.rotate(-1 - keys.index(key))
+        tokens = sum(each.request.tokens for each in waiting)
+        return not free and (len(waiting) >= LIMITS.requests or tokens + request.tokens > LIMITS.tokens)
 
     def submit(self, number, request, now):
         self.waiting.append(Sample(number, 0, request, now))

@@ -1,3 +1,3 @@
 """The project's own checkpoint form: survives a kill at any moment, checksummed, of one or many processes."""
 
-__all__ = ["background", "distributed", "durable", "folders", "format", "store", "tensor_file"]
+__all__ = ["background", "distributed", "durable", "folders", "format", "opening", "store", "tensor_file"]

@@ -37,7 +37,7 @@ class QueueFullError(RefusedError):
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that may wait; None is any number.
+    """The most that may wait; None is any number. A request for which rows are free does not wait.
 
     Args:
         tokens: Ids of all waiting prompts, and most new ids of all their samples.
@@ -63,7 +63,8 @@ class Request:
             neither.
         prompt_logprobs: The same with every id of the prompt but the first.
         key: Whose request it is: keys take turns, and share no cached prefixes.
-        timeout: Seconds until the request is given up, wherever it is then.
+        timeout: Seconds from `submit` until the request is given up, wherever it is then. The clock is read
+            once a tick.
         exact: Whether the results have the same bits whatever the cache holds. False also uses the keys of
             generated ids, as is right for a conversation; their roundings are other ones.
         finished: Called with (sample, new id) before each token is given out; True makes it the last one.

@@ -49,6 +49,9 @@ class RowDecoder(Protocol):
             float32 [V], logits after the last id.
         """
 
+    def write(self, row: int, ids: Sequence[int], start: int) -> None:
+        """Does the same as `feed`, without the logits."""
+
     def score(self, row: int, ids: Sequence[int], start: int) -> np.ndarray:
         """Does the same as `feed`, to the bit.
 
@@ -73,6 +76,9 @@ class RowDecoder(Protocol):
         Args:
             length: At most the other row's.
         """
+
+    def clear(self, row: int) -> None:
+        """Makes a row as empty as at the beginning: nothing of what it held can reach a later result."""
 
     def length(self, row: int) -> int:
         """Number of ids that a row holds."""

@@ -4,9 +4,9 @@ A tick drops what was cancelled or has expired, gives free rows to what waits, c
 oldest unfinished prompt, and adds one token to every row whose prompt was complete before. So a running row
 never waits longer than a chunk and a step. Knows ids only; in tests, a fake decoder replaces the network.
 
-What a sample becomes is a function of its request and the decoder: a step computes all rows whatever is in
-them, prompts are computed in chunks that begin at multiples of the chunk's size, and cached prefixes end
-there.
+What a sample becomes is a function of its request and the decoder: what a row gets in a step does not depend
+on the others, prompts are computed in chunks that begin at multiples of the chunk's size, and cached prefixes
+end there.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class _Run:
         self.cached = 0
         self.generated = 0
         self.token = 0  # the last one, which the row does not hold yet
+        self.damaged = False  # whether logits were not finite, so that the row may hold such numbers
         self.started = now
         self.prefilled = now
 
@@ -127,7 +128,7 @@ class Engine:
         if found := list(problems(request, self.decoder.context, self._banned)):
             raise RefusedError("; ".join(found))
         try:
-            self._queue.check(request)
+            self._queue.check(request, len(self._rows.idle))
         except QueueFullError as error:
             self.counts.rejected[error.limit] += 1
             raise
@@ -165,15 +166,19 @@ class Engine:
         length = min(len(ids), self.decoder.context) // chunk * chunk
         row = self._unpinned.popleft()
         for start in range(0, length, chunk):
-            self.decoder.feed(row, ids[start : start + chunk], start)
+            self.decoder.write(row, ids[start : start + chunk], start)
             self._rows.fed(row, ids[start : start + chunk], start)
         return length
 
-    def tick(self) -> list[Event]:
+    def tick(self, early: Callable[[list[Event]], None] | None = None) -> list[Event]:
         """Computes a chunk and a step at most; see the module.
 
+        Args:
+            early: Called before the step with what happened so far if there is a token in it, so that the
+                first token of a text need not wait for the step of others. It must not raise.
+
         Returns:
-            What happened, in this order.
+            What happened, in this order, without the events that `early` got.
         """
         events: list[Event] = []
         self._now = self._clock()
@@ -183,6 +188,9 @@ class Engine:
         decoding = [run for run in self._runs if not run.in_prefill]
         self._admit(events)
         self._feed(events)
+        if early is not None and decoding and any(isinstance(event, Token) for event in events):
+            early(events)
+            events = []
         self._step(decoding, events)
         return events
 
@@ -219,6 +227,11 @@ class Engine:
 
     def _release(self, run: _Run) -> None:
         self._runs.remove(run)
+        if run.damaged or not run.job.finite:
+            # A sum with a weight of 0 for a slot that holds NaN is NaN as well, so the next text of the row
+            # would be damaged, even if it attends to none of these slots.
+            self.decoder.clear(run.row)
+            self._rows.held[run.row].keep(0)
         self._rows.release(run.row)
 
     def _admit(self, events: list[Event]) -> None:
@@ -234,8 +247,8 @@ class Engine:
             self.counts.prompt += len(job.request.prompt)
             self.counts.cached += run.cached
             events.append(Started(job.number, sample, run.cached, self._now - job.submitted))
-            if known and job.request.prompt_logprobs is not None:
-                job.scores = known
+            if known and (top := job.request.prompt_logprobs) is not None:
+                job.scores = [score._replace(top=score.top[:top]) for score in known]
             if not run.in_prefill:
                 assert job.logits is not None
                 self._begin(run, job.logits, events)
@@ -267,12 +280,15 @@ class Engine:
         self.counts.feeds += 1
         self.counts.fed += len(ids)
         if not run.in_prefill:
+            assert logits is not None
             self._share(run, logits, events)
 
-    def _compute(self, run: _Run, ids: Sequence[int], start: int) -> np.ndarray:
-        """Logits after a part of a prompt, which is scored if the request asks for it."""
+    def _compute(self, run: _Run, ids: Sequence[int], start: int) -> np.ndarray | None:
+        """Writes a part of a prompt, and scores it if the request asks for it; logits after the prompt."""
         job, top = run.job, run.job.request.prompt_logprobs
         if top is None or job.scored:
+            if start + len(ids) < len(job.request.prompt):
+                return self.decoder.write(run.row, ids, start)
             return self.decoder.feed(run.row, ids, start)
         lines = self.decoder.score(run.row, ids, start)
         job.finite &= bool(np.isfinite(lines).all())
@@ -356,6 +372,7 @@ class Engine:
     def _finish(self, run: _Run, reason: Reason, events: list[Event]) -> None:
         events.append(Finished(run.job.number, run.sample, reason, self._usage(run.job, run)))
         self.counts.finished[reason] += 1
+        run.damaged = reason == "not_finite"
         self._release(run)
         self._close(run.job, {run.sample})
 

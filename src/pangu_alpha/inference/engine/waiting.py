@@ -55,25 +55,49 @@ class WaitingQueue:
         self.requests = 0
         self.tokens = 0
 
-    def check(self, request: Request) -> None:
+    def check(self, request: Request, free: int) -> None:
         """Refuses a request for which there is no room.
+
+        Args:
+            free: Number of rows that the next tick gives out. Who gets one does not count as waiting, or a
+                request would be refused because others came in the same moment.
 
         Raises:
             QueueFullError: As it says.
         """
         limits = self._limits
-        if limits.requests is not None and self.requests >= limits.requests:
+        if limits == Limits():
+            return
+        free, requests, tokens = self._after(free)
+        if request.samples <= free:
+            return
+        if limits.requests is not None and requests >= limits.requests:
             raise QueueFullError(
-                f"the queue is full: {self.requests} requests are waiting, and {limits.requests} may; "
+                f"the queue is full: {requests} requests are waiting, and {limits.requests} may; "
                 "try again later",
                 "requests",
             )
-        if limits.tokens is not None and self.tokens + request.tokens > limits.tokens:
+        if limits.tokens is not None and tokens + request.tokens > limits.tokens:
             raise QueueFullError(
-                f"the queue is full: requests of {self.tokens} tokens are waiting, so that one of "
+                f"the queue is full: requests of {tokens} tokens are waiting, so that one of "
                 f"{request.tokens} would exceed the limit of {limits.tokens}; try again later",
                 "tokens",
             )
+
+    def _after(self, free: int) -> tuple[int, int, int]:
+        """What is left when free rows have been given out: such rows, waiting requests and their tokens."""
+        requests, tokens = self.requests, self.tokens
+        turns = deque(deque(job for job in jobs for _ in job.waiting) for jobs in self._keys.values())
+        while free and turns:  # as `pop` does it
+            samples = turns.popleft()
+            job = samples.popleft()
+            free -= 1
+            if not samples or samples[0] is not job:
+                requests -= 1
+                tokens -= job.request.tokens
+            if samples:
+                turns.append(samples)
+        return free, requests, tokens
 
     def add(self, job: Job) -> None:
         """Puts a job behind the others of its key."""

@@ -20,10 +20,12 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.run import ONLY_CPU, PRECISION_KEY, MatmulPrecision
 from pangu_alpha.model.cache import KeyValueCache
 from pangu_alpha.model.chip import find_chip, soc_version
+from pangu_alpha.model.mask import DocumentMask
 from pangu_alpha.model.operators import ascend, cpu, native, plain
 from pangu_alpha.model.operators import dropout as positional
-from pangu_alpha.model.operators.native import fused
+from pangu_alpha.model.operators.native import fused, inputs, update
 from pangu_alpha.model.operators.native import training as kernels
+from pangu_alpha.model.operators.native.decoding import TokenKernel
 from pangu_alpha.model.operators.native.library import library, missing_bfloat16
 
 __all__ = ["Operators", "dropout", "native", "operators_for"]
@@ -52,8 +54,15 @@ class Operators:
         cache: (batch, heads, slots, head size, type) -> cell of (new keys or values, places).
         fused_block: (config, number of the block) -> cell of the kernels that compute a whole block (see
             native.fused.BlockKernels); None where the operators above compute it.
-        adamw: () -> primitive that clips and updates one parameter in place (see native.training.adamw); None
-            for separate operators.
+        token_kernel: (weights, caches, epsilon, order of the norm) -> function that computes the logits after
+            one token of each row without a graph (see native.decoding.TokenKernel). Like `fused_block`, it
+            takes the weights of all layers as they are. None where a graph computes them.
+        document_mask: () -> cell of (document numbers).
+        look_up: () -> cell of (table, ids) -> rows of the table, [T, H]; None for a Gather.
+        forked_look_up: () -> cell of (table, ids) -> (the same, the table for another use, whose gradient it
+            adds to its own); None for separate operators.
+        update: (optimizer, largest norm) -> cell that clips and applies all gradients in one kernel (see
+            native.update.ClippedAdamW); None for separate operators.
         float_status: Class of the cell that reports overflow; None where results show it as inf or NaN.
     """
 
@@ -73,7 +82,11 @@ class Operators:
     linear: Callable[[], Any] = plain.linear
     cache: Callable[..., nn.Cell] = KeyValueCache
     fused_block: Callable[[ModelConfig, int], Any] | None = None
-    adamw: Callable[[], Any] | None = None
+    token_kernel: Callable[..., TokenKernel] | None = None
+    document_mask: Callable[[], nn.Cell] = DocumentMask
+    look_up: Callable[[], nn.Cell] | None = None
+    forked_look_up: Callable[[], nn.Cell] | None = None
+    update: Callable[[Any, float], Any] | None = None
     float_status: type[ascend.FloatStatus] | None = None
 
 
@@ -108,7 +121,11 @@ _FAST: dict[str, dict[str, Any]] = {
         "linear": kernels.linear,
         "cache": kernels.KeyValueCache,
         "fused_block": fused.BlockKernels,
-        "adamw": kernels.adamw,
+        "token_kernel": TokenKernel,
+        "document_mask": inputs.DocumentMask,
+        "look_up": inputs.LookUp,
+        "forked_look_up": inputs.ForkedLookUp,
+        "update": update.ClippedAdamW,
     },
     # Decoding has one row for each token, so the number of kernels matters; the plain operators have the
     # fewest.
@@ -174,7 +191,7 @@ def operators_for(
         choice["attention_dropout"] = partial(ascend.AttentionDropout, stream=tuple(device_dropout))
     if config.activation == "fast_gelu":
         choice["activation"] = plain.FastGelu
-        choice["fused_block"] = None  # it has GELU inside
+        choice["fused_block"] = choice["token_kernel"] = None  # they have GELU inside
     if known and FAMILIES[known].saturates:
         choice["float_status"] = ascend.FloatStatus
     return Operators(compute_dtype=getattr(ms, dtype), **choice)

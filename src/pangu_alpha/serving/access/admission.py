@@ -68,9 +68,10 @@ class Admission:
             ApiError: The queue is full (429).
         """
         if not self._fits(samples, tokens):
+            queued = len(self._after_free_slots()[1])
             raise ApiError(
                 429,
-                f"the server is busy: {self.waiting} requests are waiting; try again later",
+                f"the server is busy: {queued} requests are waiting; try again later",
                 "queue_full",
                 retry_after=_RETRY,
             )
@@ -92,10 +93,22 @@ class Admission:
         self._tickets = [each for each in self._tickets if each is not ticket]
 
     def _fits(self, samples: int, tokens: int) -> bool:
-        occupied = sum(ticket.left + ticket.running for ticket in self._tickets)
-        if occupied + samples <= self._slots:  # a slot is free at once
+        free, queued = self._after_free_slots()
+        if samples <= free:
             return True
-        waiting = [ticket for ticket in self._tickets if ticket.left > 0]
-        held = sum(ticket.tokens for ticket in waiting)
+        held = sum(ticket.tokens for ticket in queued)
         # A request that is alone may be as large as it likes: nothing stands in its way.
-        return not self._tickets or (len(waiting) < self._queue and held + tokens <= self._queue_tokens)
+        return not self._tickets or (len(queued) < self._queue and held + tokens <= self._queue_tokens)
+
+    def _after_free_slots(self) -> tuple[int, list[Ticket]]:
+        """The slots that nobody here takes, and the requests that wait although the free ones are given out.
+
+        The engine gives them out in its next tick only. Requests that come before it would otherwise find the
+        queue full of those that need not wait in it.
+        """
+        free, queued = self._slots - self.running, []
+        for ticket in self._tickets:
+            if ticket.left > free:
+                queued.append(ticket)
+            free = max(0, free - ticket.left)
+        return free, queued

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import os
@@ -51,7 +50,7 @@ class Keys:
 
     def find(self, secret: str) -> Key | None:
         """Returns the key that a client presents. The time does not depend on how much of it is right."""
-        digest = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+        digest = hashlib.sha256(secret.encode("utf-8")).hexdigest()
         found = None
         for key in self._keys:
             if hmac.compare_digest(key.digest, digest):
@@ -60,17 +59,20 @@ class Keys:
 
 
 def presented(authorization: str) -> str | None:
-    """The key in an Authorization header: Bearer KEY, or Basic with the key as the password."""
+    """The key in an Authorization header: Bearer KEY, or Basic with the key as the password.
+
+    Args:
+        authorization: The header's value, in which each byte is a character (Latin-1). Keys are UTF-8.
+    """
     kind, _, rest = authorization.strip().partition(" ")
-    if kind.lower() == "bearer":
-        return rest.strip() or None
-    if kind.lower() != "basic":
-        return None
     try:
-        decoded = base64.b64decode(rest.strip(), validate=True).decode("utf-8")
-    except (binascii.Error, ValueError):
-        return None
-    return decoded.partition(":")[2] or None
+        if kind.lower() == "bearer":
+            return rest.strip().encode("latin-1").decode("utf-8") or None
+        if kind.lower() == "basic":
+            return base64.b64decode(rest.strip(), validate=True).decode("utf-8").partition(":")[2] or None
+    except ValueError:  # no UTF-8, or no base64
+        pass
+    return None
 
 
 def read_keys(path: str | Path, scenarios: Collection[str]) -> Keys:
@@ -100,6 +102,8 @@ def read_keys(path: str | Path, scenarios: Collection[str]) -> Keys:
             key = _key(line, scenarios)
             if key.name in found:
                 raise ReadError(f"the name {key.name} stands twice")
+            if same := next((each.name for each in found.values() if each.digest == key.digest), None):
+                raise ReadError(f"{key.name} has the same key as {same}; give each a key of its own")
             found[key.name] = key
         except ReadError as error:
             problems.append(f"key_file: {shown(path)}, line {number}: {error}")
@@ -116,7 +120,7 @@ def _key(line: str, scenarios: Collection[str]) -> Key:
         raise ReadError(f"not of the form {_FORM}")  # the line may hold a key, so it is not shown
     if not _DIGEST.fullmatch(digest):
         raise ReadError(f"{name}: the second part is no SHA-256; `printf %s KEY | sha256sum` gives it")
-    names = tuple(word for word in bound.split(",") if word)
+    names = tuple(bound.split(",")) if bound else ()  # nothing allows everything, so a stray comma must not
     for word in names:
         if word not in scenarios:
             raise ReadError(f"{name}: no scenario is called {quoted(word)}; {nearest(word, scenarios)}")
@@ -127,6 +131,6 @@ def _key(line: str, scenarios: Collection[str]) -> Key:
 def _limit(name: str, text: str) -> int | None:
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 10**12):
+    if not (re.fullmatch("[0-9]{1,12}", text) and int(text)):
         raise ReadError(f"{name}: a limit a minute must be a whole number of at least 1, not {quoted(text)}")
     return int(text)

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _LOAD = 1 << 16  # bytes of one read
 
 
@@ -16,6 +17,8 @@ class Channel:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
+        self._poll = select.poll()  # select.select refuses numbers above 1,023, which a busy front gives
+        self._poll.register(connection, select.POLLIN)
         self._rest = b""
         self.closed = False
 
@@ -25,7 +28,7 @@ class Channel:
         `closed` is True afterwards if the other end is gone.
         """
         parts = [self._rest]
-        while not self.closed and select.select([self._socket], [], [], wait)[0]:
+        while not self.closed and self._poll.poll(wait * 1000):
             part = self._read()
             parts.append(part)
             self.closed = not part
@@ -50,4 +53,4 @@ class Channel:
 
 def to_line(message: dict[str, Any] | Sequence[Any]) -> bytes:
     """A message as a line."""
-    return json.dumps(message, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+    return _ENCODER.encode(message).encode("ascii") + b"\n"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import psutil
-
 from pangu_alpha.checkpoint.open_options import OpenOptions
+from pangu_alpha.inference.caches import cache_bytes
 from pangu_alpha.inference.decoder import Decoder
 from pangu_alpha.inference.engine.row_decoder import RowDecoder
 from pangu_alpha.inference.load import DescribedModel, describe_for_inference, load_for_inference
 from pangu_alpha.parallel.context import use_device
-from pangu_alpha.serving.engine.memory import cache_bytes, fitting_context, refuse_what_does_not_fit
+from pangu_alpha.processes.host_memory import available_bytes
+from pangu_alpha.serving.engine.memory import fitting_context, itemsize, refuse_what_does_not_fit
 from pangu_alpha.serving.engine.process import Described
 from pangu_alpha.serving.engine.settings import EngineSettings
 
@@ -28,9 +28,10 @@ def describe(settings: EngineSettings) -> Described:
     options = OpenOptions(settings.model, strategy, settings.norm_order)
     found = describe_for_inference(settings.checkpoint, settings.tokenizer, settings.end_of_document, options)
     context = fitting_context(settings.context, found.config, device)
-    size = cache_bytes(found.config, settings.slots + settings.pinned, context, device)
+    rows, slots = settings.slots + settings.pinned, context + 1  # the spill slot of inference.decoder
+    size = cache_bytes(found.config, rows, slots, itemsize(found.config, device))
     if device == "CPU":
-        refuse_what_does_not_fit(found.config, size, psutil.virtual_memory().available, settings)
+        refuse_what_does_not_fit(found.config, size, available_bytes(), settings)
     absent = range(found.tokenizer.vocab_size, found.config.vocab_size)
     banned = {*found.tokenizer.control_ids, found.tokenizer.unk_id, *absent} - {found.end_of_document}
     return Described(

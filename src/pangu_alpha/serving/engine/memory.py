@@ -1,4 +1,4 @@
-"""How large the key-value cache is, and whether it fits."""
+"""How many slots a row of the cache gets, and whether cache and weights fit into memory."""
 
 from __future__ import annotations
 
@@ -24,22 +24,25 @@ def fitting_context(asked: int | None, model: ModelConfig, device: str) -> int:
     return asked
 
 
-def cache_bytes(model: ModelConfig, rows: int, context: int, device: str) -> int:
-    """Bytes of the keys and values of all layers, float32 on a CPU and as computed on Ascend."""
-    narrow = device != "CPU" and model.compute_dtype != "float32"
-    return 2 * model.num_layers * rows * (context + 1) * model.hidden_size * (2 if narrow else _FLOAT32)
+def itemsize(model: ModelConfig, device: str) -> int:
+    """Bytes of a number in the cache: float32 on a CPU, and as computed on Ascend."""
+    return 2 if device != "CPU" and model.compute_dtype != "float32" else _FLOAT32
 
 
 def refuse_what_does_not_fit(
-    model: ModelConfig, cache: int, available: int, settings: EngineSettings
+    model: ModelConfig, cache: int, available: int | None, settings: EngineSettings
 ) -> None:
     """Compares weights and cache with the memory that is free.
+
+    Args:
+        cache: Bytes of the cache.
+        available: Free bytes; None if the system does not say.
 
     Raises:
         ValueError: They need more; the message has the numbers.
     """
     weights = _FLOAT32 * model.parameter_count
-    if weights + cache > available:
+    if available is not None and weights + cache > available:
         row = cache / (settings.slots + settings.pinned)
         raise ValueError(
             f"slots: {settings.slots} slots and {settings.pinned} pinned rows need {cache / 1e9:.2f} GB of "

@@ -48,7 +48,7 @@ def serve_front(descriptor: int, describe: Callable[[EngineSettings], Described]
         The process's exit code.
     """
     channel = Channel(socket.socket(fileno=descriptor))
-    settings = EngineSettings(**_next(channel)["settings"])
+    settings = EngineSettings(**_next(channel, "settings")["settings"])
     try:
         worker = _started(channel, settings, describe)
     except (ValueError, OSError) as error:
@@ -67,7 +67,7 @@ def _started(
     for graph, each in seconds.items():
         channel.send({"op": "progress", "text": f"graph {graph}: {each:.1f} s"})
     engine = Engine(decoder, {found.end_of_document}, found.banned)
-    for number, ids in enumerate(_next(channel)["prefixes"][: decoder.pinned]):
+    for number, ids in enumerate(_next(channel, "pin")["prefixes"][: decoder.pinned]):
         if len(ids) >= decoder.chunk:  # a prefix is shared in whole chunks
             engine.pin(ids)
             channel.send({"op": "progress", "text": f"prefix {number + 1}: {len(ids)} tokens are pinned"})
@@ -88,10 +88,13 @@ def _hello(found: Described, settings: EngineSettings) -> dict[str, Any]:
     }
 
 
-def _next(channel: Channel) -> dict[str, Any]:
-    """The next message, for which this waits; the process ends if there is none."""
+def _next(channel: Channel, kind: str) -> dict[str, Any]:
+    """The next message of a kind, for which this waits; the process ends if there is none.
+
+    Others are left out: the front may still give up a request of the engine before this one.
+    """
     while not channel.closed:
-        if messages := channel.receive(60.0):
-            assert len(messages) == 1, "the front sends nothing before it is answered"
-            return messages[0]
+        for message in channel.receive(60.0):
+            if message["op"] == kind:
+                return message
     raise SystemExit(0)

@@ -20,6 +20,8 @@ from pangu_alpha.serving.wire.choices import Choice, Piece, prompt_piece
 from pangu_alpha.serving.wire.errors import ApiError
 from pangu_alpha.serving.wire.requests import Generation
 
+_SILENCE = 15.0  # seconds until a stream that waits sends a comment
+_GRACE = 30.0  # seconds after a request's end in which an engine that moves would have told it
 _FAULTS = {
     "expired": (408, "the request was not finished in time", "deadline_exceeded"),
     "not_finite": (
@@ -75,7 +77,7 @@ class Run:
         )
         self._stops = state.facts.stop_forms(generation.stop)
         self._jobs: dict[int, int] = {}  # index of a prompt by the number of its job
-        self._events: Events = asyncio.Queue()
+        self._events = Events()
         self._with_prompt: set[int] = set()  # choices that have begun with the prompt
         self.choices: dict[int, Choice] = {}
         self._echoed: dict[int, Piece] = {}
@@ -99,36 +101,44 @@ class Run:
         """What has been used."""
         return Usage(self.progress.prompt, self.generated, self.progress.cached)
 
-    async def pieces(self) -> AsyncGenerator[tuple[int, Piece], None]:
+    async def pieces(self) -> AsyncGenerator[tuple[int, Piece] | None, None]:
         """Yields the pieces of all choices as they become certain, with the index of the choice.
+
+        None is yielded whenever none has come for a while.
 
         Raises:
             ApiError: The engine is lost, the time is over, or the server ends.
         """
         cut: asyncio.Future[Any] = asyncio.ensure_future(self._state.cut.wait())
-        left = len(self.choices)
+        cut.add_done_callback(lambda _: self._events.wake())
+        left, spoken = len(self.choices), time.monotonic()
         try:
             while left:
-                number, events = await self._next(cut)
-                if events is None:
-                    raise ApiError(500, "the engine has ended; the request may be sent again", "engine_lost")
-                for index, piece in self._taken(number, events):
+                found = await self._next(spoken + _SILENCE - time.monotonic())
+                if found is None:
+                    spoken = time.monotonic()
+                    yield None
+                    continue
+                for index, piece in self._taken(*found):
                     left -= piece.reason is not None
                     yield index, piece
+                    spoken = time.monotonic()
         finally:
             cut.cancel()
 
-    async def _next(self, cut: asyncio.Future[Any]) -> tuple[int, list[Event] | None]:
-        """The events of the next tick, unless the server ends first."""
-        if not self._events.empty():
-            return self._events.get_nowait()
-        getting: asyncio.Future[Any] = asyncio.ensure_future(self._events.get())
-        try:
-            await asyncio.wait({getting, cut}, return_when=asyncio.FIRST_COMPLETED)
-            if getting.done():
-                return getting.result()
-        finally:
-            getting.cancel()
+    async def _next(self, seconds: float) -> tuple[int, list[Event]] | None:
+        """The events of the next tick, unless the server ends first; None after so long without any."""
+        left = self.arrived + self._timeout + _GRACE - time.monotonic()
+        found = await self._events.get(0.0 if self._state.cut.is_set() else min(seconds, left))
+        if found is not None:
+            number, events = found
+            if events is None:
+                raise ApiError(500, "the engine has ended; the request may be sent again", "engine_lost")
+            return number, events
+        if not self._state.cut.is_set():
+            if left <= seconds:
+                raise ApiError(503, "the engine does not answer", "engine_lost", retry_after=_GRACE)
+            return None
         self._state.cut_requests += 1
         raise ApiError(503, "the server ends before the request is finished", "draining", retry_after=1)
 

@@ -6,10 +6,12 @@ import asyncio
 import dataclasses
 import json
 import logging
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -28,8 +30,42 @@ _STEADY = 60.0  # seconds of service after which earlier deaths are forgiven
 _END_WITHIN = 10.0  # seconds
 
 
-# The events of several jobs, as (number of the job, events of one tick); None when the engine has died.
-Events = asyncio.Queue[tuple[int, "list[Event] | None"]]
+# The events of a job's tick, as (its number, they); None instead of them when the engine has died.
+Ticked = tuple[int, "list[Event] | None"]
+
+
+class Events:
+    """What the engine tells one reader about its jobs.
+
+    asyncio.Queue under asyncio.wait would cost two tasks for every token.
+    """
+
+    def __init__(self) -> None:
+        self._items: deque[Ticked] = deque()
+        self._waiting: asyncio.Future[None] | None = None
+
+    def put(self, item: Ticked) -> None:
+        """Adds what was told, and wakes the reader."""
+        self._items.append(item)
+        self.wake()
+
+    def wake(self) -> None:
+        """Ends the reader's waiting."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def get(self, seconds: float) -> Ticked | None:
+        """Takes the oldest item, for which this waits so long at most; None if there is none then."""
+        if not self._items:
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.create_future()
+            timer = loop.call_later(seconds, self.wake)
+            try:
+                await self._waiting
+            finally:
+                timer.cancel()
+                self._waiting = None
+        return self._items.popleft() if self._items else None
 
 
 class EngineLostError(Exception):
@@ -103,11 +139,16 @@ class Link:
             if failure and first:
                 raise EngineFailedError(failure)
             self._deaths += 1
+            reason = failure or self._how_it_ended()
             if self._deaths > _RESTARTS:
-                raise EngineFailedError(f"the engine ended {self._deaths} times in a row")
+                raise EngineFailedError(
+                    f"the engine ended {self._deaths} times in a row; the last time: {reason}"
+                )
             pause = self._back_off * 2 ** (self._deaths - 1)
-            logger.error("the engine's process has ended; starting it again in %g s", pause)
+            logger.error("the engine's process has ended (%s); starting it again in %g s", reason, pause)
             await asyncio.sleep(pause)
+            if self._closing:
+                return
             self.restarts += 1
 
     def submit(self, job: Job, events: Events) -> int:
@@ -125,9 +166,10 @@ class Link:
 
     def cancel(self, number: int, sample: int | None = None) -> None:
         """Gives up a job or one of its samples, of which no event is read any more; it may have ended."""
+        known = number in self._streams  # an engine that was started later has never heard of it
         if sample is None:
             self._streams.pop(number, None)
-        if self._writer is not None:
+        if known and self._writer is not None and self.state == "ready":
             self._writer.write(to_line({"op": "cancel", "request": number, "sample": sample}))
 
     async def close(self) -> None:
@@ -137,6 +179,13 @@ class Link:
             self._writer.close()
         if self._process is not None:
             await asyncio.to_thread(_end, self._process)
+
+    def _how_it_ended(self) -> str:
+        code = None if self._process is None else self._process.returncode
+        if code is None or code >= 0:
+            return f"exit code {code}"
+        hint = ", which the system sends when memory is short" if -code == signal.SIGKILL else ""
+        return f"signal {-code}{hint}"
 
     async def _live(self, ready: Callable[[], Awaitable[None]] | None) -> str:
         """Starts a process and reads from it to its end; returns its message if it could not start."""
@@ -181,7 +230,7 @@ class Link:
         elif kind == "refused":
             logger.error("the engine refused a request: %s", message["message"])
             if queue := self._streams.pop(message["request"], None):
-                queue.put_nowait((message["request"], None))
+                queue.put((message["request"], None))
         elif kind == "ready":
             self.state, self._ready_at = "ready", time.monotonic()
             if ready is not None:
@@ -195,11 +244,11 @@ class Link:
             lists.setdefault(event.request, []).append(event)
         for number, each in lists.items():
             if queue := self._streams.get(number):
-                queue.put_nowait((number, each))
+                queue.put((number, each))
 
     def _end_streams(self) -> None:
         for number, queue in self._streams.items():
-            queue.put_nowait((number, None))
+            queue.put((number, None))
         self._streams.clear()
 
 

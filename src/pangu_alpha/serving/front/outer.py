@@ -30,10 +30,6 @@ logger = logging.getLogger(__name__)
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _OPEN = ("/health", "/health/ready")  # for probes, which have no key
 _CLIENT_GONE = 499  # in the log only; nobody reads the answer
-_ROUTING = {
-    404: ("there is no such path", "not_found"),
-    405: ("this path has other methods", "wrong_method"),
-}
 _PREFLIGHT = {
     "access-control-allow-methods": "GET, POST, OPTIONS",
     "access-control-allow-headers": "authorization, content-type, x-request-id, x-timeout",

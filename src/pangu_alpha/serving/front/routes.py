@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,6 @@ from pangu_alpha.serving.wire.requests import Generation, read_fields, read_gene
 
 Handler = Callable[[State, Exchange], Awaitable[None]]
 _LARGE = 1 << 14  # bytes of a body whose text is encoded in a thread, so that streams do not wait for it
-_SILENCE = 15.0  # seconds until a waiting stream sends a comment
 _STREAM = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -69,6 +68,10 @@ async def tasks(state: State, exchange: Exchange) -> None:
 async def tokenize(state: State, exchange: Exchange) -> None:
     """POST /tokenize."""
     content = await exchange.body()
+    await exchange.send_json(200, await _away(len(content), lambda: _tokenized(state, exchange, content)))
+
+
+def _tokenized(state: State, exchange: Exchange, content: bytes) -> dict[str, Any]:
     fields = read_fields(TokenizeFields, parse_body(content), state.config.unknown_fields == "ignore")
     facts = state.facts
     talks = fields.messages is not None and fields.model is not None
@@ -76,26 +79,28 @@ async def tokenize(state: State, exchange: Exchange) -> None:
     text, problems = text_to_encode(fields, scenario)
     if problems:
         raise invalid(problems)
-    ids = await _away(len(content), lambda: facts.encode(text))
+    ids = facts.encode(text)
     found: dict[str, Any] = {"count": len(ids), "max_model_len": facts.context}
     if scenario is not None:  # its prompt is the operator's
-        await exchange.send_json(200, found)
-        return
+        return found
     found |= {"tokens": ids, "prompt": text}
     if fields.return_token_strs:
         found["token_strs"] = [facts.text_of(token) for token in ids]
-    await exchange.send_json(200, found)
+    return found
 
 
 async def detokenize(state: State, exchange: Exchange) -> None:
     """POST /detokenize."""
-    fields = read_fields(
-        DetokenizeFields, parse_body(await exchange.body()), state.config.unknown_fields == "ignore"
-    )
+    content = await exchange.body()
+    await exchange.send_json(200, await _away(len(content), lambda: _detokenized(state, content)))
+
+
+def _detokenized(state: State, content: bytes) -> dict[str, Any]:
+    fields = read_fields(DetokenizeFields, parse_body(content), state.config.unknown_fields == "ignore")
     size = state.facts.vocab_size
     if any(not 0 <= token < size for token in fields.tokens):
         raise invalid([f"tokens: holds ids outside the vocabulary of {size}"])
-    await exchange.send_json(200, {"prompt": state.facts.decode(fields.tokens)})
+    return {"prompt": state.facts.decode(fields.tokens)}
 
 
 async def tokenizer_info(state: State, exchange: Exchange) -> None:
@@ -239,8 +244,10 @@ async def _plain(run: Run, exchange: Exchange) -> None:
     generation = run.generation
     whole: dict[int, Piece] = {}
     async with aclosing(run.pieces()) as pieces:
-        async for index, piece in pieces:
-            whole[index] = whole[index].joined(piece) if index in whole else piece
+        async for found in pieces:
+            if found is not None:
+                index, piece = found
+                whole[index] = whole[index].joined(piece) if index in whole else piece
     kept = [whole[index] for index in _kept(run)]
     if exchange.config.log_prompts:
         exchange.facts["answer"] = [piece.text for piece in kept]
@@ -264,7 +271,7 @@ def _kept(run: Run) -> list[int]:
 async def _stream(run: Run, exchange: Exchange) -> None:
     begun: set[int] = set()
     try:
-        async with aclosing(_with_comments(run.pieces())) as pieces:
+        async with aclosing(run.pieces()) as pieces:
             async for found in pieces:
                 if exchange.status is None:
                     await exchange.start(200, "text/event-stream", _STREAM)
@@ -283,32 +290,6 @@ async def _stream(run: Run, exchange: Exchange) -> None:
         return
     last = run.answers.usage_chunk(run.usage) if run.generation.include_usage else b""
     await exchange.send(last + DONE, more=False)
-
-
-async def _with_comments(
-    pieces: AsyncGenerator[tuple[int, Piece], None],
-) -> AsyncGenerator[tuple[int, Piece] | None, None]:
-    """Yields the pieces, and None whenever none has come for a while."""
-    task: asyncio.Future[tuple[int, Piece]] | None = None
-    try:
-        while True:
-            task = task or asyncio.ensure_future(anext(pieces))
-            done, _ = await asyncio.wait({task}, timeout=_SILENCE)
-            if not done:
-                yield None
-                continue
-            try:
-                found = task.result()
-            except StopAsyncIteration:
-                return
-            task = None
-            yield found
-    finally:
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError, StopAsyncIteration, ApiError):
-                await task
-        await pieces.aclose()
 
 
 def _count(state: State, exchange: Exchange, run: Run) -> None:

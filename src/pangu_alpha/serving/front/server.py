@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -16,7 +18,7 @@ from pangu_alpha.config.serve import ServeConfig
 from pangu_alpha.serving.access.keys import Keys
 from pangu_alpha.serving.engine.settings import EngineSettings
 from pangu_alpha.serving.front.app import make_app
-from pangu_alpha.serving.front.connections import Connections, bounded_protocol
+from pangu_alpha.serving.front.connections import Connections, bounded_protocol, open_files
 from pangu_alpha.serving.front.link import COMMAND, EngineFailedError, Link
 from pangu_alpha.serving.front.state import State
 from pangu_alpha.serving.scenarios import Scenario
@@ -26,6 +28,10 @@ logger = logging.getLogger(__name__)
 _BACKLOG = 1024
 _KEEP_ALIVE = 75  # seconds, longer than the 60 of nginx, so that a proxy never meets a closed connection
 _CUT_WITHIN = 5.0  # seconds in which cut requests send their last event
+_REMEDIES = {
+    errno.EADDRINUSE: "end the program that has it, or give another --port",
+    errno.EACCES: "give a --port from 1024 on, or start the server with the right to open lower ones",
+}
 FAILED = 1  # exit code when the engine has died too often
 
 
@@ -51,12 +57,29 @@ def listen(config: ServeConfig) -> socket.socket:
     except OSError as error:
         found.close()
         reason = (error.strerror or str(error)).lower()
+        remedy = _REMEDIES.get(error.errno or 0, "give another --host, an address of this machine")
         raise ValueError(
-            f"port {config.port} of {config.host} cannot be opened: {reason}; end the program that has it, "
-            "or give another --port"
+            f"port {config.port} of {config.host} cannot be opened: {reason}; {remedy}"
         ) from error
     found.listen(_BACKLOG)
     return found
+
+
+def check_certificate(config: ServeConfig) -> None:
+    """Reads the certificate, before minutes pass until a network is loaded.
+
+    Raises:
+        ValueError: It cannot be used.
+    """
+    if config.certificate is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.certificate, config.certificate_key)
+    except OSError as error:
+        raise ValueError(
+            f"certificate: {config.certificate} with {config.certificate_key} cannot be used: "
+            f"{error.strerror or error}; give a certificate and its key, both in PEM form"
+        ) from error
 
 
 def serve(
@@ -79,6 +102,7 @@ def serve(
         ValueError: The port cannot be opened, or the engine cannot start.
     """
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the addresses are named here, in our words
+    check_certificate(config)
     with listen(config) as opened:
         return asyncio.run(_Running(config, keys, scenarios, settings, command).run(opened))
 
@@ -116,7 +140,7 @@ class _Running:
         draining = asyncio.ensure_future(self._drained())
         try:
             await asyncio.wait({serving, engine, draining}, return_when=asyncio.FIRST_COMPLETED)
-            return self._code(engine)
+            return self._code(serving, engine)
         finally:
             server.should_exit = True
             server.force_exit = self._again.is_set()
@@ -124,7 +148,10 @@ class _Running:
             await self._link.close()
             await asyncio.wait({serving, engine}, timeout=_CUT_WITHIN)
 
-    def _code(self, engine: asyncio.Future[None]) -> int:
+    def _code(self, serving: asyncio.Future[None], engine: asyncio.Future[None]) -> int:
+        if serving.done() and (wrong := serving.exception()):
+            logger.error("the server has ended: %s", wrong)
+            return FAILED
         if engine.done() and (error := engine.exception()):
             if isinstance(error, EngineFailedError) and not self._link.restarts:
                 raise error
@@ -135,7 +162,7 @@ class _Running:
     def _uvicorn_config(self) -> uvicorn.Config:
         return uvicorn.Config(
             make_app(self._state),
-            http=bounded_protocol(Connections(self._config)),
+            http=bounded_protocol(Connections(self._config, open_files(), self._refused)),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -148,8 +175,16 @@ class _Running:
             ssl_keyfile=self._config.certificate_key,
         )
 
+    def _refused(self, code: str) -> None:
+        """A request was refused before it reached the application."""
+        self._state.metrics.rejected.labels(code).inc()
+
     async def _ready(self) -> None:
-        logger.info("%s: ready; model %s", self._address, self._state.catalog.name)
+        logger.info(
+            "%s: ready; model %s; the page is at this address, the API under /v1",
+            self._address,
+            self._state.catalog.name,
+        )
 
     def _stop(self, number: int) -> None:
         """The first signal drains; a second one ends the server now."""

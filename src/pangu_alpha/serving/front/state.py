@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pangu_alpha import __version__
@@ -21,8 +23,11 @@ from pangu_alpha.serving.wire.errors import ApiError
 from pangu_alpha.serving.wire.tokens import ModelFacts
 from pangu_alpha.text.tokenizer import PanguTokenizer
 
+logger = logging.getLogger(__name__)
+
 _SILENT = 30.0  # seconds without a sign of life after which an engine counts as stuck
 _LOADING_RETRY = 10.0  # seconds
+_ROOM = 24  # tokens that a scenario's prompt must leave
 
 
 class State:
@@ -65,8 +70,25 @@ class State:
             )
             _ = self._facts.twins  # reads the text of every id, once and before anybody waits for it
             shape = f"{hello['name']} {hello['slots']} {hello['context']} {self._facts.tokenizer.digest}"
+            self.catalog = replace(self.catalog, scenarios=self._fitting(self._facts))
             self.fingerprint = f"pangu-{__version__}-{hashlib.sha256(shape.encode()).hexdigest()[:12]}"
         return self.prefixes(self._facts)
+
+    def _fitting(self, facts: ModelFacts) -> dict[str, Scenario]:
+        """The scenarios whose prompts leave room for a question and its answer."""
+        found = {}
+        for name, scenario in self.catalog.scenarios.items():
+            size = len(facts.encode(scenario.head()))
+            if size + _ROOM <= facts.context:
+                found[name] = scenario
+            else:
+                logger.warning(
+                    "scenario %s is left out: its prompt takes %d tokens, and the context holds %d",
+                    name,
+                    size,
+                    facts.context,
+                )
+        return found
 
     def prefixes(self, facts: ModelFacts) -> list[list[int]]:
         """The ids that every prompt of a scenario begins with, for each scenario, the longest first."""

@@ -282,7 +282,8 @@ const sends = (event, lines) => !event.isComposing && event.keyCode !== 229
 const fit = (area) => ((area.style.height = "auto"), (area.style.height = `${area.scrollHeight + 1}px`));
 
 function showControls() {
-  const most = { max_tokens: model()?.max_model_len, n: model()?.max_samples };
+  // Of a small context, room is left for what is written.
+  const most = { max_tokens: model() && Math.max(1, model().max_model_len - 64), n: model()?.max_samples };
   for (const [name, [min, max, step]] of Object.entries(api.CONTROLS)) {
     const range = $(name) ?? make("input", { id: name, type: "range", min, step, oninput: () => set(name, Number(range.value)) });
     if (!range.isConnected) $("controls").append(make("div", { className: "control" }, make("label", { htmlFor: name }), make("output", { htmlFor: name }), range));

@@ -13,6 +13,7 @@ from pangu_alpha.serving.wire.tokens import ModelFacts
 
 DONE = b"data: [DONE]\n\n"
 WAIT = b": wait\n\n"  # a comment, which keeps proxies from closing a silent stream
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _REASONS = {"stop": "stop", "length": "length", "context": "length"}
 
 
@@ -168,7 +169,7 @@ def event(value: Any) -> bytes:
 
 def to_json(value: Any) -> bytes:
     """JSON in UTF-8, in which NaN and infinities are an error of ours."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
+    return _ENCODER.encode(value).encode("utf-8")
 
 
 def _chat_entry(name: str, text: str, logprob: float) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any, NoReturn
 
 from pangu_alpha.files.shown import quoted
@@ -10,6 +11,10 @@ from pangu_alpha.serving.wire.errors import ApiError
 
 MOST_DEPTH = 32  # of lists and objects in one another; a request needs 5
 _MOST_SHOWN = 80
+
+
+class _HookError(Exception):
+    """What is wrong with a value, for the client."""
 
 
 def parse_body(content: bytes) -> dict[str, Any]:
@@ -29,8 +34,10 @@ def parse_body(content: bytes) -> dict[str, Any]:
         raise _refused(f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from error
     except RecursionError as error:
         raise _refused(_TOO_DEEP) from error
-    except ValueError as error:  # raised by the hooks, or by Python for a number of more than 4,300 digits
-        raise _refused("a number of thousands of digits" if "digits" in str(error) else str(error)) from error
+    except _HookError as error:
+        raise _refused(str(error)) from error
+    except ValueError as error:  # by Python, for a number of more than 4,300 digits
+        raise _refused("a number of thousands of digits") from error
     if not isinstance(value, dict):
         raise _refused(f"an object was expected, not {quoted(value, _MOST_SHOWN)}")
     if _deeper(value, MOST_DEPTH):
@@ -50,14 +57,13 @@ def _refused(reason: str) -> ApiError:
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"key {quoted(twice, _MOST_SHOWN)} twice in one object")
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        raise _HookError(f"key {quoted(twice, _MOST_SHOWN)} twice in one object")
     return values
 
 
 def _no_number(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON number")
+    raise _HookError(f"{word} is no JSON number")
 
 
 def _deeper(value: Any, most: int) -> bool:

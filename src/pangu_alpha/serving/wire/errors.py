@@ -17,6 +17,7 @@ _TYPES = {
     429: "rate_limit_error",
     431: "invalid_request_error",
 }
+_MOST_PROBLEMS = 50  # in one message; a body of a megabyte can have a hundred thousand
 
 
 class ApiError(Exception):
@@ -65,5 +66,7 @@ def invalid(problems: list[str]) -> ApiError:
     """The error for a request with one or more problems, each of the form "field: what is wrong"."""
     fields = {problem.partition(":")[0].partition("[")[0].partition(".")[0] for problem in problems}
     param = fields.pop() if len(fields) == 1 else None
+    if len(problems) > _MOST_PROBLEMS:
+        problems = [*problems[:_MOST_PROBLEMS], f"and {len(problems) - _MOST_PROBLEMS:,} more"]
     known = param if param and param.replace("_", "").isalnum() and " " not in param else None
     return ApiError(400, "; ".join(problems), "invalid_value", known)

@@ -104,7 +104,7 @@ _IDS = {"type": "array", "items": {"type": "integer"}}
 _POSTS: dict[str, tuple[type, dict[str, Any]]] = {
     "/v1/completions": (CompletionFields, _answer("text_completion", {"text": {"type": "string"}})),
     "/v1/chat/completions": (ChatFields, _answer("chat.completion", {"message": _MESSAGE})),
-    "/tokenize": (TokenizeFields, {"type": "object", "required": ["tokens"], "properties": {"tokens": _IDS}}),
+    "/tokenize": (TokenizeFields, {"type": "object", "required": ["count"], "properties": {"tokens": _IDS}}),
     "/detokenize": (
         DetokenizeFields,
         {"type": "object", "required": ["prompt"], "properties": {"prompt": {"type": "string"}}},

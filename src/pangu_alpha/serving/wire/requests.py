@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -145,7 +145,8 @@ def read_generation(
     problems += [*wrong, *_shape_problems(fields, facts)]
     if problems:
         raise invalid(problems)
-    return _generation(fields, tuple(prompts), facts, _stops(fields, scenario))
+    longest = _longest(fields, prompts, facts, by_scenario="max_tokens" in added)
+    return _generation(fields, tuple(prompts), longest, _stops(fields, scenario))
 
 
 def _named_scenario(body: Mapping[str, Any], catalog: Catalog, allowed: Collection[str]) -> Scenario | None:
@@ -191,7 +192,7 @@ def _stops(fields: SamplingFields, scenario: Scenario | None) -> tuple[str, ...]
 
 
 def _generation(
-    fields: SamplingFields, prompts: tuple[Prompt, ...], facts: ModelFacts, stop: tuple[str, ...]
+    fields: SamplingFields, prompts: tuple[Prompt, ...], longest: int, stop: tuple[str, ...]
 ) -> Generation:
     talks = isinstance(fields, ChatFields)
     options = fields.stream_options
@@ -201,7 +202,7 @@ def _generation(
         prompts=prompts,
         n=fields.n,
         samples=max(fields.n, getattr(fields, "best_of", None) or 1),
-        max_tokens=_longest(fields, prompts, facts),
+        max_tokens=longest,
         draws=_draws(fields),
         seed=secrets.randbits(_FRESH_BITS) if fields.seed is None else fields.seed,
         logit_bias={int(key): value for key, value in (fields.logit_bias or {}).items()},
@@ -227,8 +228,11 @@ def _logprobs(fields: SamplingFields) -> int | None:
     return getattr(fields, "logprobs", None)
 
 
-def _longest(fields: SamplingFields, prompts: tuple[Prompt, ...], facts: ModelFacts) -> int:
+def _longest(fields: SamplingFields, prompts: Sequence[Prompt], facts: ModelFacts, by_scenario: bool) -> int:
     """The longest continuation that was asked for, or that the context leaves room for.
+
+    Args:
+        by_scenario: Whether the scenario, not the client, says how long; its length is one that may be cut.
 
     Raises:
         ApiError: The context cannot hold a prompt with its continuation.
@@ -237,7 +241,8 @@ def _longest(fields: SamplingFields, prompts: tuple[Prompt, ...], facts: ModelFa
     given: int | None = getattr(fields, "max_tokens", None)
     if isinstance(fields, ChatFields) and fields.max_completion_tokens is not None:
         given = fields.max_completion_tokens
-    longest = max(1, facts.context - size) if given is None else given
+    room = max(1, facts.context - size)
+    longest = room if given is None else min(room, given) if by_scenario else given
     if size + longest > facts.context:
         asked = f" and max_tokens = {longest}" if longest else ""
         raise ApiError(

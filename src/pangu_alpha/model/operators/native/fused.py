@@ -16,7 +16,6 @@ from mindspore.ops import Primitive
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.config.run import MatmulPrecision
 from pangu_alpha.model.operators.dropout import mask_threshold
-from pangu_alpha.model.operators.native.decoding import MOST_ROWS, CachedBlock
 from pangu_alpha.model.operators.native.training import first, kernel, kernel_of, salted_columns
 
 
@@ -34,12 +33,6 @@ class BlockKernels(nn.Cell):
         self.attention_sum = Residual(config.dropout, 3 * index + 2)
         self.feed_forward = FeedForward(precision)
         self.feed_forward_sum = Residual(config.dropout, 3 * index + 3)
-        self.cached = CachedBlock(config)
-
-    @staticmethod
-    def step_at_once(rows: int) -> bool:
-        """Whether `cached` is the faster way to add one position to so many rows."""
-        return rows <= MOST_ROWS
 
 
 class _Fork(nn.Cell):

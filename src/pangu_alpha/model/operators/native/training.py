@@ -26,13 +26,15 @@ from pangu_alpha.model.operators.dropout import mask_threshold
 from pangu_alpha.model.operators.native.library import library
 
 
-def kernel(name: str, shapes: Callable[..., Any], outputs: int = 1) -> Primitive:
-    """The operator of a function in the library; all its outputs are float32.
+def kernel(name: str, shapes: Callable[..., Any], outputs: int | list[ms.Type] = 1) -> Primitive:
+    """The operator of a function in the library.
 
     Args:
         shapes: Shapes of the outputs as a function of those of the inputs; a list if there are several.
+        outputs: Number of outputs if all are float32, otherwise their types.
     """
-    types = ms.float32 if outputs == 1 else [ms.float32] * outputs
+    types = [ms.float32] * outputs if isinstance(outputs, int) else outputs
+    types = types[0] if len(types) == 1 else types
     return ops.Custom(f"{library()}:{name}", shapes, types, func_type="aot")
 
 
@@ -211,7 +213,7 @@ class AttentionCore(nn.Cell):
 
     Inputs:
         - **query** (Tensor) - [B*S, H], float32.
-        - **key**, **value** (Tensor) - [B*C, H].
+        - **key**, **value** (Tensor) - [B*C, H]; or [B, N, C, d] of a cache, without gradients.
         - **mask** (Tensor) - as AllowedKeys gives it.
         - **dropout_rows** (Tensor) - int32 [B, S], or None for no dropout.
 
@@ -323,16 +325,6 @@ class SquareSum(nn.Cell):
         return self.sum(x).reshape(())
 
 
-def adamw() -> Primitive:
-    """The update of one parameter in place, clipping and masking included.
-
-    Its inputs are parameter, moment1, moment2, gradient, and float32 scalars: the factor of the gradient; 0
-    to leave everything unchanged, else 1; learning rate, beta1, beta2, epsilon, decay. It gives a float32 [1]
-    on which other operators can depend.
-    """
-    return writes_in_place(kernel("AdamW", lambda *shapes: [1]), written=3, read=8)
-
-
 def writes_in_place(operator: Primitive, written: int, read: int) -> Primitive:
     """Declares that an operator changes its first inputs, which must be parameters."""
     ways = [signature.sig_rw.RW_WRITE] * written + [signature.sig_rw.RW_READ] * read
@@ -342,33 +334,36 @@ def writes_in_place(operator: Primitive, written: int, read: int) -> Primitive:
 
 
 class KeyValueCache(nn.Cell):
-    """See model.cache.KeyValueCache; here the heads of a slot lie side by side, as AttentionCore takes them.
+    """See model.cache.KeyValueCache, whose table is the same.
 
     Inputs:
         - **new** (Tensor) - [B*S, H].
         - **places** (Tensor) - int32 [B, N, S, 3], row, head and slot of each new entry.
 
     Outputs:
-        Tensor [B*C, H]: the rows of the cache that `places` names, after the update. For the rows 0 to B-1
-        it may be the whole cache, because AttentionCore reads no more rows than it has queries for.
+        Tensor [B, N, C, d]: the rows of the cache that `places` names, after the update. For the rows 0 to
+        B-1 it may be the whole cache, because AttentionCore reads no more rows than it has queries for.
     """
 
     def __init__(self, rows: int, num_heads: int, length: int, head_size: int, dtype: ms.Type) -> None:
         super().__init__()
         self.rows = rows
-        self.flat = (-1, num_heads * head_size)
-        shape = (rows, length, num_heads * head_size)
-        self.table = empty_table(shape, dtype)
+        self.table = empty_table((rows, num_heads, length, head_size), dtype)
         self.store = writes_in_place(kernel("StoreInCache", lambda *shapes: [1]), written=1, read=2)
         self.copy_slots = writes_in_place(kernel("CopyInCache", lambda *shapes: [1]), written=1, read=1)
+        self.replace = ops.ScatterUpdate()
         self.gather = ops.Gather()
 
     def construct(self, new, places):
         table = ops.depend(self.table, self.store(self.table, new, places))
         if places.shape[0] == 1 and self.rows > 1:
             table = self.gather(table, places[:, 0, 0, 0], 0)
-        return table.reshape(self.flat)
+        return table
 
     def copy(self, numbers):
         """Copies the first slots of a row to another; see model.cache.KeyValueCache."""
         self.copy_slots(self.table, numbers)
+
+    def clear(self, row):
+        """Fills a row with zeros; see model.cache.KeyValueCache."""
+        self.replace(self.table, row, ops.zeros((1, *self.table.shape[1:]), self.table.dtype))

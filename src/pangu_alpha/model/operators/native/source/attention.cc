@@ -2,14 +2,15 @@
 //
 // Head h is columns h d to (h + 1) d of [T, H], so heads are neither split off nor joined. No [B, N, S, C] is kept:
 // the gradients compute the weights again. Keys before the first and after the last one to which any query of a
-// block may attend are left out; their weight would be exp(-10000), which is 0.
+// block may attend are left out; their weight would be exp(-10000), which is 0. So are, for each line of queries, most
+// of those behind the last one that the line may attend to: of a causal mask, what lies behind the diagonal.
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "dropout.h"
-#include "elementary.h"
 #include "product.h"
+#include "softmax.h"
 
 namespace pangu {
 namespace {
@@ -19,20 +20,7 @@ constexpr int64_t kPieces = 4;    // for each thread, at least
 constexpr float kMasked = -10000.0f;
 
 FOR_EACH_PROCESSOR void softmax(float* row, float scale, const float* mask, int64_t count) {
-    float largest = -INFINITY;
-#pragma omp simd reduction(max : largest)
-    for (int64_t j = 0; j < count; ++j) {
-        row[j] = row[j] * scale + (1.0f - mask[j]) * kMasked;
-        largest = largest > row[j] ? largest : row[j];
-    }
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < count; ++j) {
-        row[j] = exponential(row[j] - largest);
-        sum += row[j];
-    }
-    const float factor = 1.0f / sum;
-    for (int64_t j = 0; j < count; ++j) row[j] *= factor;
+    softmax_of(row, count, [=](int64_t j) { return row[j] * scale + (1.0f - mask[j]) * kMasked; });
 }
 
 // Turns the gradients of a row's weights into those of its scores. The row sum is that of w dw; that of out dout
@@ -62,20 +50,40 @@ FOR_EACH_PROCESSOR void mix(const float* weights, const float* value, int64_t st
         for (int64_t c = 0; c < size; ++c) out[c] += weights[j] * value[j * stride + c];
 }
 
-// The keys [first, end) that any query of a block may attend to; all keys if a query may attend to none.
+constexpr int64_t kLines = kQueries / Rows::kLine;  // of a block
+constexpr int64_t kStep = 16;  // a line's keys end behind a multiple of it, so that sums of the rest are the same bits
+
+// The keys [first, end) that any query of a block may attend to; all keys if a query may attend to none. Each line of
+// queries may attend to none from `ends` on, which do not decrease; the last one is `end`.
 struct Range {
     int64_t first, end;
+    int64_t ends[kLines];
+
+    // The first query of those lines that may attend to this key.
+    int64_t first_query(int64_t key) const {
+        int64_t line = 0;
+        while (ends[line] <= key) ++line;
+        return line * Rows::kLine;
+    }
+
+    int64_t end_of(int64_t query) const { return ends[query / Rows::kLine]; }
 };
 
 Range visible(const float* mask, int64_t queries, int64_t keys) {
-    Range all{keys, 0};
+    Range all{keys, 0, {}};
     for (int64_t i = 0; i < queries; ++i) {
         const float* row = mask + i * keys;
         int64_t first = 0, end = keys;
         while (first < keys && row[first] == 0.0f) ++first;
-        if (first == keys) return {0, keys};
+        if (first == keys) {
+            all = {0, keys, {}};
+            std::fill_n(all.ends, kLines, keys);
+            return all;
+        }
         while (row[end - 1] == 0.0f) --end;
-        all = {std::min(all.first, first), std::max(all.end, end)};
+        all.first = std::min(all.first, first);
+        all.end = std::max(all.end, end);
+        std::fill(all.ends + i / Rows::kLine, all.ends + kLines, all.end);
     }
     return all;
 }
@@ -83,7 +91,17 @@ Range visible(const float* mask, int64_t queries, int64_t keys) {
 // The range of a call with a cache, where a key must have the same place in every sum however a text is divided into
 // calls: sums begin at whole blocks of a product, and end at whole vectors.
 Range widened(Range seen, int64_t keys) {
-    return {seen.first / kBlock * kBlock, std::min(keys, pieces(seen.end, kQueries) * kQueries)};
+    seen.first = seen.first / kBlock * kBlock;
+    seen.end = std::min(keys, pieces(seen.end, kQueries) * kQueries);
+    return seen;
+}
+
+// The range whose lines end at whole steps, or at its end.
+Range in_steps(Range seen) {
+    const int64_t last = seen.ends[kLines - 1];
+    for (int64_t& end : seen.ends)
+        end = end == last ? seen.end : std::min(seen.end, seen.first + pieces(end - seen.first, kStep) * kStep);
+    return seen;
 }
 
 // One call of a kernel: the tensors and sizes that all heads and blocks share.
@@ -93,9 +111,11 @@ struct Setting {
     int32_t threshold;
     float factor;
     int64_t batch, queries, keys, hidden, num_heads, head_size, blocks;
+    bool heads_apart;   // whether the keys of a head lie together, as in a cache
+    int64_t key_pitch;  // elements from one key of a head to the next
     std::vector<Range> ranges;
 
-    // Inputs: query, key, value [T, H], mask [B, S, C], heads int32 [N], and with dropout rows int32 [B, S],
+    // Inputs: query [T, H], key and value [T, H] or [B, N, C, d], mask [B, S, C], heads int32 [N], and with dropout rows int32 [B, S],
     // numbers int32 [C], threshold int32 [1], factor [1], from number `extra` on.
     Setting(const Arguments& given, int extra, bool drops)
         : query(given.floats(0)), key(given.floats(1)), value(given.floats(2)), mask(given.floats(3)),
@@ -103,11 +123,13 @@ struct Setting {
           numbers(drops ? given.ints(extra + 1) : nullptr), threshold(drops ? *given.ints(extra + 2) : 0),
           factor(drops ? *given.floats(extra + 3) : 1), batch(given.size(3, 0)), queries(given.size(3, 1)),
           keys(given.size(3, 2)), hidden(given.size(0, 1)), num_heads(given.size(4, 0)),
-          head_size(hidden / num_heads), blocks(pieces(queries, kQueries)), ranges(batch * blocks) {
+          head_size(hidden / num_heads), blocks(pieces(queries, kQueries)),
+          heads_apart(given.ranks[1] == 4), key_pitch(heads_apart ? head_size : hidden), ranges(batch * blocks) {
         for_each(batch * blocks, [this](int64_t i) {
             const int64_t first = i % blocks * kQueries;
             ranges[i] = visible(mask + (i / blocks * queries + first) * keys, height(first), keys);
             if (queries > 1 && queries != keys) ranges[i] = widened(ranges[i], keys);
+            ranges[i] = in_steps(ranges[i]);
         });
     }
 
@@ -120,13 +142,19 @@ struct Setting {
         return (row * places + place) * hidden + head * head_size;
     }
 
+    // The same of the keys or values.
+    int64_t key_at(int64_t row, int64_t key, int64_t head) const {
+        if (!heads_apart) return at(row, key, keys, head);
+        return ((row * num_heads + head) * keys + key) * head_size;
+    }
+
     // Applies the dropout of a block to x, whose rows begin at key 0 and are `pitch` apart. x may be y.
-    void dropped(int64_t row, int64_t first, int64_t head, Range seen, const float* x, float* y, int64_t pitch) const {
+    void dropped(int64_t row, int64_t first, int64_t head, const Range& seen, const float* x, float* y, int64_t pitch) const {
         for (int64_t i = 0; i < height(first); ++i) {
             const uint32_t number = static_cast<uint32_t>(rows[row * queries + first + i]);
             const int64_t begin = i * pitch + seen.first;
             drop(x + begin, number * static_cast<uint32_t>(heads[head]), numbers + seen.first, threshold, factor,
-                 seen.end - seen.first, y + begin);
+                 seen.end_of(i) - seen.first, y + begin);
         }
     }
 };
@@ -143,37 +171,44 @@ class Head {
           down_(down(gradient ? all.key : all.value)) {}
 
     int64_t pitch() const { return pitch_; }
-    Range seen(int64_t block) const { return all_.ranges[row_ * all_.blocks + block]; }
+    const Range& seen(int64_t block) const { return all_.ranges[row_ * all_.blocks + block]; }
 
     // Weights of the queries from `first` on, before dropout.
-    void weights(int64_t first, Range seen, float* result) const {
+    void weights(int64_t first, const Range& seen, float* result) const {
         const float* const query = all_.query + all_.at(row_, first, all_.queries, head_);
         by_keys(first, query, keys_, seen, result);
         for (int64_t i = 0; i < all_.height(first); ++i)
             softmax(result + i * pitch_ + seen.first, all_.scale(),
-                    all_.mask + (row_ * all_.queries + first + i) * all_.keys + seen.first, seen.end - seen.first);
+                    all_.mask + (row_ * all_.queries + first + i) * all_.keys + seen.first, seen.end_of(i) - seen.first);
     }
 
     // Gradients of the weights after dropout.
-    void weights_gradient(int64_t first, const float* dout, Range seen, float* result) const {
+    void weights_gradient(int64_t first, const float* dout, const Range& seen, float* result) const {
         by_keys(first, dout, values_, seen, result);
     }
 
     // result [height, d] = weights x the values, or the keys for a gradient.
-    void mix(int64_t first, const float* weights, Range seen, float* result) const {
+    void mix(int64_t first, const float* weights, const Range& seen, float* result) const {
         Product::blocks(seen.first, seen.end, [&](int64_t k, int64_t count) {
-            multiply(Precision::highest, all_.height(first), Rows::of({weights + k, pitch_}), down_.part(k, count), 0, by_column_.count(),
-                     k > seen.first, result, all_.hidden);
+            Terms terms[kLines];
+            for (int64_t i = 0; i < kLines; ++i) terms[i] = {0, std::clamp<int64_t>(seen.ends[i] - k, 0, count)};
+            multiply(Precision::highest, all_.height(first), Rows::of({weights + k, pitch_}).with(terms), down_.part(k, count), 0,
+                     by_column_.count(), k > seen.first, result, all_.hidden);
         });
     }
 
     // result [seen keys, d] += the transposed weights x a block of [height, d].
-    void spread(int64_t first, const float* weights, Range seen, const float* block, float* result) const {
+    void spread(int64_t first, const float* weights, const Range& seen, const float* block, float* result) const {
         const int64_t height = all_.height(first);
         const Packed packed{by_column_, height, scratch(Use::small_panels, Packed::size(by_column_, height)), 0, height};
         for (int64_t p = 0; p < by_column_.count(); ++p) packed.fill(p, {block, all_.hidden});
-        multiply(Precision::highest, seen.end - seen.first, Rows::across({weights + seen.first, pitch_}), packed, 0, by_column_.count(), true,
-                 result, all_.hidden);
+        for (int64_t begin = seen.first, end; begin < seen.end; begin = end) {  // the keys that the same queries see
+            const int64_t query = seen.first_query(begin);
+            end = seen.end_of(query);
+            multiply(Precision::highest, end - begin, Rows::across({weights + begin + query * pitch_, pitch_}),
+                     packed.part(query, height - query), 0, by_column_.count(), true,
+                     result + (begin - seen.first) * all_.hidden, all_.hidden);
+        }
     }
 
   private:
@@ -184,9 +219,11 @@ class Head {
     }
 
     Range used(int64_t first, int64_t end) const {
-        Range all{all_.keys, 0};
-        for (int64_t block = first; block < end; ++block)
-            all = {std::min(all.first, seen(block).first), std::max(all.end, seen(block).end)};
+        Range all{all_.keys, 0, {}};
+        for (int64_t block = first; block < end; ++block) {
+            all.first = std::min(all.first, seen(block).first);
+            all.end = std::max(all.end, seen(block).end);
+        }
         return all;
     }
 
@@ -194,7 +231,7 @@ class Head {
     Packed across(Use use, const float* from) const {
         const int64_t size = all_.head_size;
         const Packed packed{by_key_, size, scratch(use, Packed::size(by_key_, size)), 0, size};
-        const Matrix whole{from + all_.at(row_, 0, all_.keys, head_), all_.hidden, true};
+        const Matrix whole{from + all_.key_at(row_, 0, head_), all_.key_pitch, true};
         for (int64_t p = by_key_.at(used_.first); p <= by_key_.at(used_.end - 1); ++p) packed.fill(p, whole);
         return packed;
     }
@@ -203,14 +240,19 @@ class Head {
     Packed down(const float* from) const {
         const Packed packed{by_column_, all_.keys, scratch(Use::columns, Packed::size(by_column_, all_.keys)), 0, all_.keys};
         const Packed part = packed.part(used_.first, used_.end - used_.first);
-        const Matrix whole{from + all_.at(row_, used_.first, all_.keys, head_), all_.hidden};
+        const Matrix whole{from + all_.key_at(row_, used_.first, head_), all_.key_pitch};
         for (int64_t p = 0; p < by_column_.count(); ++p) part.fill(p, whole);
         return packed;
     }
 
-    void by_keys(int64_t first, const float* block, const Packed& packed, Range seen, float* result) const {
-        multiply(Precision::highest, all_.height(first), Rows::of({block, all_.hidden}), packed, by_key_.at(seen.first),
-                 by_key_.at(seen.end - 1) + 1, false, result, pitch_);
+    // The products with the keys that queries see; in a row, what lies between its line's end and the block's is not
+    // defined.
+    void by_keys(int64_t first, const float* block, const Packed& packed, const Range& seen, float* result) const {
+        for (int64_t p = by_key_.at(seen.first); p <= by_key_.at(seen.end - 1); ++p) {
+            const int64_t query = seen.first_query(by_key_.first_column(p));
+            multiply(Precision::highest, all_.height(first) - query, Rows::of({block + query * all_.hidden, all_.hidden}), packed, p,
+                     p + 1, false, result + query * pitch_, pitch_);
+        }
     }
 
     const Setting& all_;
@@ -224,12 +266,12 @@ class Head {
 // The result of a single query, without the preparations of a matrix product.
 void forward_one(const Setting& all, int64_t row, int64_t head, float* out) {
     const Range seen = all.ranges[row];
-    const int64_t width = seen.end - seen.first, start = all.at(row, seen.first, all.keys, head);
+    const int64_t width = seen.end - seen.first, start = all.key_at(row, seen.first, head);
     float* const weights = scratch(Use::weights, all.keys);
-    dots(all.query + all.at(row, 0, 1, head), all.key + start, all.hidden, all.head_size, width, weights + seen.first);
+    dots(all.query + all.at(row, 0, 1, head), all.key + start, all.key_pitch, all.head_size, width, weights + seen.first);
     softmax(weights + seen.first, all.scale(), all.mask + row * all.keys + seen.first, width);
     if (all.rows) all.dropped(row, 0, head, seen, weights, weights, all.keys);
-    mix(weights + seen.first, all.value + start, all.hidden, all.head_size, width, out + all.at(row, 0, 1, head));
+    mix(weights + seen.first, all.value + start, all.key_pitch, all.head_size, width, out + all.at(row, 0, 1, head));
 }
 
 // The results of the blocks [first, end) of one head of one row of the batch.
@@ -238,7 +280,7 @@ void forward(const Setting& all, int64_t row, int64_t head, int64_t first, int64
     float* const weights = scratch(Use::weights, kQueries * packed.pitch());
     for (int64_t block = first; block < end; ++block) {
         const int64_t query = block * kQueries;
-        const Range seen = packed.seen(block);
+        const Range& seen = packed.seen(block);
         packed.weights(query, seen, weights);
         if (all.rows) all.dropped(row, query, head, seen, weights, weights, packed.pitch());
         packed.mix(query, weights, seen, out + all.at(row, query, all.queries, head));
@@ -262,15 +304,16 @@ void backward(const Setting& all, int64_t row, int64_t head, const float* dout, 
     float* const dweights = scratch(Use::gradients, kQueries * pitch);
     for (int64_t block = 0; block < all.blocks; ++block) {
         const int64_t first = block * kQueries, queries_at = all.at(row, first, all.queries, head);
-        const Range seen = packed.seen(block);
-        const int64_t width = seen.end - seen.first, keys_at = start + seen.first * all.hidden;
+        const Range& seen = packed.seen(block);
+        const int64_t keys_at = start + seen.first * all.hidden;
         packed.weights(first, seen, weights);
         if (all.rows) all.dropped(row, first, head, seen, weights, kept, pitch);
         packed.spread(first, kept, seen, dout + queries_at, dvalue + keys_at);
         packed.weights_gradient(first, dout + queries_at, seen, dweights);
         if (all.rows) all.dropped(row, first, head, seen, dweights, dweights, pitch);
         for (int64_t i = 0; i < all.height(first); ++i)
-            scores_gradient(weights + i * pitch + seen.first, dweights + i * pitch + seen.first, all.scale(), width);
+            scores_gradient(weights + i * pitch + seen.first, dweights + i * pitch + seen.first, all.scale(),
+                            seen.end_of(i) - seen.first);
         packed.mix(first, dweights, seen, dquery + queries_at);
         packed.spread(first, dweights, seen, all.query + queries_at, dkey + keys_at);
     }

@@ -4,24 +4,14 @@
 #include <vector>
 
 #include "bfloat16.h"
-#include "elementary.h"
 #include "product.h"
+#include "softmax.h"
 
 namespace pangu {
 namespace {
 
 FOR_EACH_PROCESSOR void softmax(float* row, int64_t count) {
-    float largest = row[0];
-#pragma omp simd reduction(max : largest)
-    for (int64_t j = 0; j < count; ++j) largest = largest > row[j] ? largest : row[j];
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < count; ++j) {
-        row[j] = exponential(row[j] - largest);
-        sum += row[j];
-    }
-    const float factor = 1.0f / sum;
-    for (int64_t j = 0; j < count; ++j) row[j] *= factor;
+    softmax_of(row, count, [=](int64_t j) { return row[j]; });
 }
 
 FOR_EACH_PROCESSOR void scale(const float* x, float factor, int64_t count, float* y) {

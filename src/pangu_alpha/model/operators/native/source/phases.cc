@@ -3,9 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
-#include <mutex>
-#include <unordered_map>
-#include <vector>
 
 #include "threads.h"
 
@@ -76,50 +73,21 @@ class Run {
     Counter taken_;
 };
 
-// What calls read first, and which call followed which: a network is computed in the same order for every token.
-class Order {
-  public:
-    // To be called when a call is over.
-    void fetch_next(const Phase& first) {
-        const std::unique_lock<std::mutex> hold(in_use_, std::try_to_lock);
-        if (!hold || first.count == 0 || !first.reads) return;
-        const float* const call = first.reads(0).data;
-        if (calls_.size() > kMost) calls_.clear(), last_ = nullptr;
-        Call& now = calls_[call];
-        now.reads.clear();
-        for (int64_t helper = 1; helper < thread_count(); ++helper)  // by then each thread has taken two pieces
-            now.reads.push_back(first.reads(std::min(2 * helper, first.count - 1)));
-        if (last_) calls_[last_].next = call;
-        last_ = call;
-        const auto next = calls_.find(now.next);
-        if (next == calls_.end()) return;
-        for (size_t i = 0; i < next->second.reads.size(); ++i) {
-            Streams read = next->second.reads[i];
-            read.length = std::min(read.length, kAhead);
-            fetch_while_waiting(i + 1, read);
-        }
+// Makes helpers fetch the beginning of a phase until the next call.
+void fetch_beginning(const Phase& first) {
+    for (int64_t helper = 1; helper < thread_count(); ++helper) {
+        Streams read = first.reads(std::min(2 * helper, first.count - 1));  // by then each thread has taken two pieces
+        read.length = std::min(read.length, kAhead);
+        fetch_while_waiting(helper, read);
     }
-
-  private:
-    static constexpr size_t kMost = 4096;
-
-    struct Call {
-        std::vector<Streams> reads;  // of each helper
-        const float* next = nullptr;
-    };
-    std::mutex in_use_;
-    std::unordered_map<const float*, Call> calls_;  // by the first address that they read
-    const float* last_ = nullptr;
-};
-
-Order order;
+}
 
 }  // namespace
 
-void run_phases(const Phase* phases, int64_t count) {
+void run_phases(const Phase* phases, int64_t count, bool again) {
     Run run(phases, count);
     for_each(thread_count(), [&](int64_t) { run.work(); });
-    if (thread_count() > 1) order.fetch_next(phases[0]);
+    if (again && phases[0].reads) fetch_beginning(phases[0]);
 }
 
 }  // namespace pangu

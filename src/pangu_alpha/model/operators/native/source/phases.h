@@ -21,8 +21,8 @@ struct Phase {
 };
 
 // Runs phases on all threads of the process, each after the one before it. What a piece computes must not depend on
-// the thread. A thread that has to wait fetches what its next piece reads, and after the last phase what the call read
-// that followed this one the last time.
-void run_phases(const Phase* phases, int64_t count);
+// the thread. A thread that has to wait fetches what its next piece reads; with `again`, helpers fetch afterwards what
+// the first phase reads, because the same phases will be run again.
+void run_phases(const Phase* phases, int64_t count, bool again = false);
 
 }  // namespace pangu

@@ -38,6 +38,7 @@ struct Part {
     const float* data;
     int64_t line, row, inner;
     int64_t ahead;  // elements from here to rows that are read next from memory; 0 if there are none
+    const Terms* terms;
 };
 
 // Fetches a row of C, or a line of x, before it is needed. Out of memory a product loses a twentieth of its speed
@@ -89,15 +90,23 @@ INLINE void multiply_rows(int64_t vectors, int64_t inner, Part a, const float* b
         multiply_block<kPrecision, kLanes, kRows, 1>(inner, a, b, add, c, stride);
 }
 
+// The product of some rows of A, all in one line, with one panel.
+template <Precision kPrecision, int kLanes, int kRows>
+INLINE void multiply_in_line(int64_t i, int64_t vectors, int64_t inner, Part a, const float* b, bool add, float* c, int64_t stride) {
+    const Terms terms = a.terms ? a.terms[i / kLine] : Terms{0, inner};
+    const float* const from = a.data + i / kLine * a.line + i % kLine * a.row + terms.first * a.inner;
+    multiply_rows<kPrecision, kLanes, kRows>(vectors, terms.end - terms.first, {from, a.line, a.row, a.inner, a.ahead, nullptr},
+                                             b + terms.first * vectors * kLanes, add, c + i * stride, stride);
+}
+
 // The product of some rows of A with one panel.
 template <Precision kPrecision, int kLanes, int kRows>
 INLINE void multiply_panel(int64_t rows, int64_t vectors, int64_t inner, Part a, const float* b, bool add, float* c,
                            int64_t stride) {
     int64_t i = 0;
-    const auto at = [&] { return Part{a.data + i / kLine * a.line + i % kLine * a.row, a.line, a.row, a.inner, a.ahead}; };
-    for (; i + kRows <= rows; i += kRows) multiply_rows<kPrecision, kLanes, kRows>(vectors, inner, at(), b, add, c + i * stride, stride);
-    for (; i + 4 <= rows; i += 4) multiply_rows<kPrecision, kLanes, 4>(vectors, inner, at(), b, add, c + i * stride, stride);
-    for (; i < rows; ++i) multiply_rows<kPrecision, kLanes, 1>(vectors, inner, at(), b, add, c + i * stride, stride);
+    for (; i + kRows <= rows; i += kRows) multiply_in_line<kPrecision, kLanes, kRows>(i, vectors, inner, a, b, add, c, stride);
+    for (; i + 4 <= rows; i += 4) multiply_in_line<kPrecision, kLanes, 4>(i, vectors, inner, a, b, add, c, stride);
+    for (; i < rows; ++i) multiply_in_line<kPrecision, kLanes, 1>(i, vectors, inner, a, b, add, c, stride);
 }
 
 // Kinds of processors: how many floats a vector has, and the functions for it.
@@ -285,14 +294,14 @@ void multiply(Precision precision, int64_t rows, Rows A, const Packed& B, int64_
         float* const c = C + B.panels.first_column(p);
         const int64_t ahead = p == first && A.inner == 1 ? A.line : 0;
         if (width == pitch) {
-            multiply_part(rows, B.panels.vectors(p), B.rows, {A.data, A.line, A.row, A.inner, ahead}, B.panel(p), add, c, stride);
+            multiply_part(rows, B.panels.vectors(p), B.rows, {A.data, A.line, A.row, A.inner, ahead, A.terms}, B.panel(p), add, c, stride);
             continue;
         }
         for (int64_t i = 0; i < rows; i += kLine) {
             const Rows a = A.from(i, 0);
             const int64_t height = std::min(kLine, rows - i);
             float edge[kLine * kWidest];
-            multiply_part(height, B.panels.vectors(p), B.rows, {a.data, a.line, a.row, a.inner, ahead}, B.panel(p), false, edge, kWidest);
+            multiply_part(height, B.panels.vectors(p), B.rows, {a.data, a.line, a.row, a.inner, ahead, a.terms}, B.panel(p), false, edge, kWidest);
             for (int64_t r = 0; r < height; ++r)
                 for (int64_t j = 0; j < width; ++j) {
                     float& place = c[(i + r) * stride + j];

@@ -81,6 +81,11 @@ struct Packed {
     static int64_t size(const Panels& panels, int64_t rows) { return panels.padded_columns() * rows; }
 };
 
+// The terms [first, end) of a sum.
+struct Terms {
+    int64_t first, end;
+};
+
 // Where the elements of a matrix A lie that is read row by row. The rows of a transpose are stored side by side, so
 // that they are read one after the other.
 struct Rows {
@@ -90,8 +95,14 @@ struct Rows {
     int64_t line;   // elements from kLine rows to the next
     int64_t row;    // from one row of a line to the next
     int64_t inner;  // from one column to the next
+    const Terms* terms = nullptr;  // of each line, those that are not 0 and so are added up; null for all
 
-    Rows from(int64_t i, int64_t k) const { return {data + i / kLine * line + k * inner, line, row, inner}; }
+    // The part that begins at this row and column.
+    Rows from(int64_t i, int64_t k) const {
+        return {data + i / kLine * line + k * inner, line, row, inner, terms ? terms + i / kLine : nullptr};
+    }
+
+    Rows with(const Terms* of_lines) const { return {data, line, row, inner, of_lines}; }
 
     static Rows of(Matrix A) { return {A.data, kLine * A.stride, A.stride, 1}; }
 

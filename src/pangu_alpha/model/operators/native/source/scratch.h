@@ -9,7 +9,7 @@ namespace pangu {
 
 // For what memory is used; what is in use at the same time has names of its own.
 enum class Use {
-    all, all_lines, own, small_panels, small_lines, keys, values, columns, weights, gradients, sums, normed, scores, kUses
+    all, all_lines, own, small_panels, small_lines, keys, values, columns, weights, gradients, sums, normed, scores, between, kUses
 };
 
 // At least `size` floats of the calling thread, from an address that is a multiple of 64 on. What they hold is not

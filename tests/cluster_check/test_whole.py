@@ -49,7 +49,8 @@ def test_every_check_passes_on_cpu(ranks, tmp_path):
 @pytest.mark.long
 def test_two_nodes_check_together(tmp_path):
     out = tmp_path / "out"
-    shared = ("--nnodes", "2", "--nproc", "1", "--master-addr", "127.0.0.1", "--master-port", str(free_port()),
+    shared = ("--nnodes", "2", "--nproc", "1", "--master-addr", "127.0.0.1", "--master-port",
+              str(free_port()),
               "--only", "environment,world,speed")  # fmt: skip
     nodes = [
         subprocess.Popen(command(out, *shared, "--node-rank", str(node)), stdout=subprocess.PIPE, text=True)

@@ -21,11 +21,13 @@ class Measurement:
             all ranks and joins them.
         device: Device to use instead of the one that is checked. "" uses none, so that it works where
             MindSpore does not.
+        environment: Variables of its processes, beside those of all.
     """
 
     name: str
     ranks: Ranks = "one"
     device: Literal["checked", "CPU", ""] = "checked"
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

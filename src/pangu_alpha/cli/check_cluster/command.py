@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,11 +29,9 @@ from pangu_alpha.cluster_check.records import read_result, results_of
 from pangu_alpha.cluster_check.report import write_report
 from pangu_alpha.cluster_check.setup import Setup
 from pangu_alpha.cluster_check.table import CHECKS, named
-from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.files.lock import hold_folder
 from pangu_alpha.files.shown import shown
 from pangu_alpha.launcher.commands import Job, Node, plain_nodes, table_nodes
-from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.planner.cost.hardware import load_cluster
 from pangu_alpha.processes.belonging import MARK, Launcher
 from pangu_alpha.processes.signals import Signals
@@ -111,7 +109,7 @@ def _job(options: argparse.Namespace, device: str) -> Job:
     if find_spec("mindspore") is None:
         raise ValueError(f"{sys.executable}: MindSpore is not installed for this interpreter")
     if options.rank_table is not None:
-        nodes = table_nodes(_table_of(options))
+        nodes = table_nodes(read(options.rank_table, chip=options.chip))
         if options.nnodes not in (None, len(nodes)):
             raise ValueError(f"--nnodes: {options.nnodes} asked for, the rank table has {len(nodes)} servers")
     else:
@@ -126,14 +124,6 @@ def _job(options: argparse.Namespace, device: str) -> Job:
     return Job((str(_RANK),), nodes, start, environment, rank_table=table,
                master=(options.master_addr or "127.0.0.1", options.master_port),
                cluster_timeout=options.cluster_timeout, bind_cores=options.bind_cores)  # fmt: skip
-
-
-def _table_of(options: argparse.Namespace):
-    from pangu_alpha.files.reading import read_json
-
-    values = read_json(options.rank_table)
-    count = sum(len(server.get("device", ())) for server in values.get("server_list", ()))
-    return read(options.rank_table, Mesh.of(ParallelPlan(dp=max(count, 1))), options.chip)
 
 
 def _ranks_here(device: str) -> int:
@@ -201,7 +191,7 @@ def _lead(machines: Machines, checks: Sequence[Check], options: argparse.Namespa
     return 1 if any(each.verdict in _ENDED for each in results.values()) else 0
 
 
-def _passed(out: Path, check: Check, report) -> bool:
+def _passed(out: Path, check: Check, report: Callable[[str], None]) -> bool:
     result = read_result(out, check.name)
     passed = result is not None and result.verdict == "passed"
     if passed:
@@ -209,7 +199,7 @@ def _passed(out: Path, check: Check, report) -> bool:
     return passed
 
 
-def _table(checks: Sequence[Check], device: str):
+def _table(checks: Sequence[Check], device: str) -> Iterator[str]:
     """Yields a line for each check: its name, its usual seconds, its ranks, and what it shows."""
     for check in checks:
         seconds = check.seconds[device] * len(check.measurements)

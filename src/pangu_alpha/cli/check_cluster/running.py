@@ -60,6 +60,7 @@ class Machines:
             self.job,
             program=(*self.job.program, *words, *(() if joined else ("{rank}",))),
             nodes=nodes,
+            environment={**self.job.environment, **measurement.environment},
             start=self.job.start if joined else "alone",
             master=(self.job.master[0], order.port),
         )

@@ -13,8 +13,9 @@ enum class Use {
 };
 
 // At least `size` floats of the calling thread, from an address that is a multiple of 64 on. What they hold is not
-// defined. They are valid until the thread asks for memory for the same use.
-inline float* scratch(Use use, int64_t size) {
+// defined. They are valid until the thread asks for memory for the same use. Hidden, because the loader would otherwise
+// share the static table among all libraries of a process, also with one of another version that has other uses.
+__attribute__((visibility("hidden"))) inline float* scratch(Use use, int64_t size) {
     struct Free {
         void operator()(float* data) const { std::free(data); }
     };

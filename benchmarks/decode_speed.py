@@ -13,8 +13,8 @@ reading that any method reached (machine.py). Each round is compared with the me
 it, because the memory of a shared machine is not always equally fast; share_of_best_limit takes the best one
 of the whole run. A program faster than that ends the benchmark with an error.
 
---profile says instead where a token's time goes. host: everything outside the graph, sampling included.
-launches: what the graph takes for a network of as many layers but with almost no numbers. kernels: the rest.
+--profile says instead where a token's time goes. host: everything outside the decoder's step, sampling included.
+launches: what a step takes for a network of as many layers but with almost no numbers. kernels: the rest.
 
 Needs torch and transformers. The last line is JSON: the processor, tokens/s, ratios and shares of the limit.
 """
@@ -55,7 +55,7 @@ def shape(small: bool = False) -> ModelConfig:
 
 
 def make_ours(new_tokens: int, small: bool = False, timed: bool = False) -> Round:
-    """A round of ours: seconds a token, and with `timed` those of them in the graph.
+    """A round of ours: seconds a token, and with `timed` those of them in the decoder's steps.
 
     Args:
         small: A network of as many layers with almost no numbers.
@@ -72,40 +72,36 @@ def make_ours(new_tokens: int, small: bool = False, timed: bool = False) -> Roun
     end = config.vocab_size - 1  # an id the prompt does not hold
     model = PanguAlpha(config, operators=operators_for(config, decoding=True)).set_train(False)
     generator = Generator(model, end, context=PROMPT_LENGTH + new_tokens)
-    graph = Timed(generator.decoder.cells["step"])
+    step = Timed(generator.decoder.step)
     if timed:
-        generator.decoder.cells["step"] = graph
+        generator.decoder.step = step
     sampling = SamplingConfig(greedy=True, max_new_tokens=new_tokens)
     prompt = list(range(100, 100 + PROMPT_LENGTH))
 
     def run() -> dict[str, float]:
         tokens = generator.stream([prompt], sampling)
         next(tokens)  # the prompt's own pass gives the first token
-        before, start = graph.seconds, time.perf_counter()
+        before, start = step.seconds, time.perf_counter()
         count = sum(event.token is not None for event in tokens)
         assert count == new_tokens - 1, count
         seconds = time.perf_counter() - start
-        return {"seconds": seconds / count, "graph": (graph.seconds - before) / count}
+        return {"seconds": seconds / count, "step": (step.seconds - before) / count}
 
     return run
 
 
 class Timed:
-    """A call of the graph, and the seconds that all calls took until their numbers had come."""
+    """A step of the decoder, and the seconds that all steps took."""
 
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        self.forward = forward
+    def __init__(self, step: Callable[..., Any]) -> None:
+        self.step = step
         self.seconds = 0.0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.forward, name)
 
     def __call__(self, *inputs: Any) -> Any:
         began = time.perf_counter()
-        output = self.forward(*inputs)
-        output.asnumpy()  # the graph runs while Python goes on
+        logits = self.step(*inputs)
         self.seconds += time.perf_counter() - began
-        return output
+        return logits
 
 
 def gpt2() -> tuple[Any, Any]:
@@ -227,11 +223,11 @@ def profiled(options: argparse.Namespace) -> dict[str, Any]:
     measure(programs, options.rounds)
     found = {program.name: program.summary() for program in programs}
     report(found)
-    graph = {each.name: summarize([one["graph"] for one in each.rounds]).median for each in programs}
+    step = {each.name: summarize([one["step"] for one in each.rounds]).median for each in programs}
     parts = {
-        "kernels": graph["timed"] - graph["small"],
-        "launches": graph["small"],
-        "host": found["timed"].median - graph["timed"],
+        "kernels": step["timed"] - step["small"],
+        "launches": step["small"],
+        "host": found["timed"].median - step["timed"],
     }
     total = found["timed"].median
     for name, seconds in parts.items():

@@ -174,7 +174,11 @@ def curves(**changes):
     losses = [4.0 - 0.02 * step for step in range(STEPS)]
     steps = list(range(1, STEPS + 1))
     good = {"dtype": "float32", "killed_after": 0, "steps": steps, "losses": losses}
-    records = {"cpu": [dict(good)], "device": [dict(good)], "killed": [good | {"killed_after": 30}]}
+    records = {
+        "cpu": [dict(good)],
+        "device": [dict(good)],
+        "killed": [good | {"killed_after": 30, "saved": 20}],
+    }
     for name, change in changes.items():
         records[name] = [records[name][0] | change]
     return records
@@ -188,6 +192,7 @@ LOSSES = curves()["cpu"][0]["losses"]
     [
         ({"killed": {"losses": [*LOSSES[:-1], LOSSES[-1] * (1 + 1e-12)]}}, "loss of the killed and resumed"),
         ({"killed": {"killed_after": 0}}, "killed after step"),
+        ({"killed": {"saved": 0}}, "its newest checkpoint"),
         ({"killed": {"steps": [1, 1, *range(3, STEPS + 1)]}}, "steps of the killed run"),
     ],
 )

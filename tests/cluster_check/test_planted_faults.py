@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import importlib
+import itertools
 import os
 import socket
 import sys
@@ -36,18 +37,22 @@ def measure(tmp_path):
     """Measures a check in this process, as its one rank, and returns what does not pass."""
     setup = Setup("CPU", ((0,),), ((0,),), oracle=str(FIXTURES))
     known = {}
+    runs = itertools.count()
 
-    def run(name):
+    def measured(name, **more):
+        whole = (
+            tmp_path / f"run_{next(runs)}"
+        )  # a training run would find itself done in the folder of another
         module = importlib.import_module(f"pangu_alpha.cluster_check.measure.{name}")
         for each in BY_NAME[name].measurements:
-            folder = tmp_path / each.name
-            folder.mkdir(exist_ok=True)
+            folder = whole / each.name
+            folder.mkdir(parents=True)
             if each.name not in ("plain", "cpu") or each.name not in known:  # references have no fault
                 place = Place(each.name, "CPU" if each.device else "", 0, tmp_path, folder, setup)
-                known[each.name] = [module.measure(place)]
+                known[each.name] = [module.measure(place) | more.get(each.name, {})]
         return failed(name, known)
 
-    return run
+    return measured
 
 
 def test_a_full_disk(measure, monkeypatch):
@@ -131,9 +136,9 @@ def test_a_device_that_trains_otherwise(cpu, measure, monkeypatch):
     assert not measure("training")
     real = training.loaded
     monkeypatch.setattr(training, "loaded", lambda path: real(path, "optim.weight_decay=0.5"))
-    monkeypatch.setattr(training, "_killed_and_resumed", lambda path, output: 30)
-    found = [each.what for each in measure("training")]
-    assert any("against the CPU's" in what for what in found)
+    monkeypatch.setattr(training, "_killed_and_resumed", lambda path, output: {})  # trained as a whole
+    (found,) = measure("training", killed={"killed_after": 30, "saved": 20})
+    assert "against the CPU's" in found.what
 
 
 @pytest.fixture
@@ -187,6 +192,5 @@ def test_a_wrong_rank_table(two_ranks, tmp_path):
     write_json(table, {"status": "completed", "version": "1.0", "server_count": "2", "server_list": servers})
     found = two_ranks("world", Path(rank.__file__), RANK_TABLE_FILE=str(table))
     assert found.verdict == "failed"
-    assert "ranks 0 and 1 run on one machine" in next(
-        each.value for each in found.findings if not each.passed
-    )
+    (wrong,) = [each.value for each in found.findings if not each.passed]
+    assert wrong.startswith("rank 1 (") and "has this rank on another-machine" in wrong

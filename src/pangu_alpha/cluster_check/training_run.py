@@ -14,7 +14,7 @@ from pangu_alpha.files.writing import write_text
 from pangu_alpha.files.yaml_text import yaml_text
 from pangu_alpha.text.vocabulary import train_vocabulary
 
-STEPS, SAVE_EVERY = 60, 20
+STEPS, SAVE_EVERY = 100, 20
 SAMPLES = 8  # of a step, or one for each rank
 _LENGTH, _PIECES, _DOCUMENTS = 32, 60, 400
 _CHARACTERS = "天下大势分久必合久合必分周末七国争并入于秦及灭之后楚汉光武中兴"

@@ -19,8 +19,9 @@ def judge(evidence: Evidence) -> Iterator[Finding]:
     )
     first, last = cpu["losses"][0], device["losses"][-1]
     yield evidence.at_most("last loss over the first one", last / first, "learnt")
-    yield Finding("killed after step", killed["killed_after"], "before the last step",
-                  0 < killed["killed_after"] < STEPS)  # fmt: skip
+    after, saved = killed["killed_after"], killed["saved"]
+    yield Finding("killed after step", after, "before the last step", 0 < after < STEPS)
+    yield Finding("its newest checkpoint, of step", saved, "at least 1", saved > 0)
     yield from _whole(killed, "the killed run")
     difference = largest_difference(killed["losses"], device["losses"])
     yield evidence.at_most("loss of the killed and resumed run against the whole one", difference, "resumed")

@@ -72,10 +72,12 @@ class Embedding(nn.Cell):
     """Looks up rows of a table [rows, H] by index.
 
     Args:
-        operators: The device's; `look_up` and `forked_look_up` compute it where they are given.
+        operators: The device's; their `look_up` computes the rows if they have one. `fork` is their
+            forked_look_up, for whoever uses the table a second time; None if they have none.
 
     Inputs:
         - **ids** (Tensor) - [B, S], int32.
+        - **known** (Tensor) - the rows [T, H], if they have been looked up already; otherwise None.
 
     Outputs:
         Tensor [T, H], float32.
@@ -88,16 +90,12 @@ class Embedding(nn.Cell):
         self.look_up = operators.look_up and operators.look_up()
         self.fork = operators.forked_look_up and operators.forked_look_up()
 
-    def construct(self, ids: Tensor) -> Tensor:
+    def construct(self, ids: Tensor, known: Tensor | None = None) -> Tensor:
+        if known is not None:
+            return known
         if self.look_up is not None:
             return self.look_up(self.table, ids)
         return self.gather(self.table, ids, 0).reshape((ids.size, -1))
-
-    def forked(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """What `construct` gives, and the table for its other use; a kernel can add both gradients."""
-        if self.fork is not None:
-            return self.fork(self.table, ids)
-        return self.construct(ids), self.table
 
 
 class FeedForward(nn.Cell):

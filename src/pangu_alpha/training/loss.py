@@ -30,7 +30,10 @@ class TokenLoss(nn.Cell):
 
     def construct(self, input_ids, labels, position_ids, document_ids, dropout_rows=None):
         mask = self.mask(document_ids)
-        words, table = self.model.word_embedding.forked(input_ids)
+        embedding, words = self.model.word_embedding, None
+        table = embedding.table
+        if embedding.fork is not None:
+            words, table = embedding.fork(table, input_ids)
         hidden = self.model.hidden_states(input_ids, position_ids, mask, dropout_rows, None, words)
         return self.cross_entropy(hidden, table, labels.reshape((-1,))).reshape(labels.shape)
 

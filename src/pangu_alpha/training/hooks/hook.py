@@ -138,7 +138,7 @@ class Hook:
         """Called before the first step of a new or resumed run; not called if no step is left."""
 
     def before_update(self) -> None:
-        """Called in every step, immediately before parameters and moments change."""
+        """Called in every step, just before parameters and moments change, perhaps by another thread."""
 
     def run(self, place: Place, done: Done) -> None:
         """Acts after a step.

@@ -13,8 +13,9 @@ reading that any method reached (machine.py). Each round is compared with the me
 it, because the memory of a shared machine is not always equally fast; share_of_best_limit takes the best one
 of the whole run. A program faster than that ends the benchmark with an error.
 
---profile says instead where a token's time goes. host: everything outside the decoder's step, sampling included.
-launches: what a step takes for a network of as many layers but with almost no numbers. kernels: the rest.
+--profile says instead where a token's time goes. host: everything outside the decoder's step, sampling
+included. launches: what a step takes for a network of as many layers but with almost no numbers. kernels:
+the rest.
 
 Needs torch and transformers. The last line is JSON: the processor, tokens/s, ratios and shares of the limit.
 """

@@ -36,7 +36,7 @@ def write_report(out: Path, anonymous: bool = False) -> None:
     write_text(out / "report.md", "\n".join(_lines(values)) + "\n")
 
 
-def _records(out: Path, result: Result) -> Mapping[str, Sequence[Record]]:
+def _records(out: Path, result: Result) -> dict[str, list[Record]]:
     """By measurement, the records that were written."""
     return {
         name: read_records(out / folder, tuple(range(_count(out / folder))))

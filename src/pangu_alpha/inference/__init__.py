@@ -1,3 +1,3 @@
 """What a trained network does with text: it continues prompts, and scores given tokens."""
 
-__all__ = ["decoder", "engine", "load", "nats", "packing", "prompts", "tasks", "text"]
+__all__ = ["caches", "decoder", "engine", "load", "nats", "packing", "prompts", "tasks", "text"]

@@ -79,7 +79,7 @@ def test_a_cancellation_from_outside_is_no_timeout():
 
 
 def test_an_answer_to_a_client_that_has_left_ends_with_the_next_part():
-    """uvicorn takes such parts in silence, so a request whose tokens are all there would count as answered."""
+    """uvicorn takes such parts in silence, so a request with all its tokens would count as answered."""
     sent = []
 
     async def receive():

@@ -360,6 +360,18 @@ def test_an_update_that_is_not_applied_changes_no_bit(native, bad):
     assert all(np.array_equal(one, other) for one, other in zip(cell.values(), before, strict=True))
 
 
+def test_squares_below_the_smallest_normal_number_are_0(native):
+    """Whichever thread MindSpore or the kernel computes a piece with: their modes differ."""
+    cell = Update((3,), (70000,))
+    for each in cell.state:
+        each.set_data(Tensor(np.zeros(each.shape, np.float32)))
+    gradients = [Tensor(np.full(shape, 1e-20, np.float32)) for shape in ((3,), (70000,))]
+    for _ in range(3):
+        cell(*controls(), *gradients)[0].asnumpy()
+        first, second = cell.values()[4:]
+        assert not first.any() and not second.any()
+
+
 def test_what_precedes_an_update_sees_everything_unchanged(native):
     cell, seen = Update(*SHAPES), []
     before, gradients = cell.values(), [normal(*shape) for shape in SHAPES]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from pangu_alpha.cluster_check.check import Check, Finding, Record, Result
 from pangu_alpha.files.reading import ReadError, read_json
@@ -25,7 +24,7 @@ def write_record(folder: Path, rank: int, values: Record) -> None:
     write_json(record_file(folder, rank), finite(dict(values)))
 
 
-def read_records(folder: Path, ranks: tuple[int, ...]) -> list[dict[str, Any]]:
+def read_records(folder: Path, ranks: tuple[int, ...]) -> list[Record]:
     """Reads the records of some ranks."""
     return [read_json(record_file(folder, rank)) for rank in ranks]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model import ComputeType, ModelConfig
 
 # The level at which MindSpore compiles for Ascend: kernel by kernel, in the order of the graph that a dry run
 # shows. "O1" fuses operators after that graph; "O2", deprecated in 2.9, passes it to CANN's GraphEngine,
@@ -37,7 +37,7 @@ class Family:
     soc_version: str
     flash_attention: bool
     saturates: bool
-    compute_types: tuple[str, ...]
+    compute_types: tuple[ComputeType, ...]
     default_type: str = "float16"
 
 

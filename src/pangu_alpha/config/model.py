@@ -10,6 +10,7 @@ from pangu_alpha.config.option import REQUIRED, option
 from pangu_alpha.config.schema import validate
 
 NormOrder = Literal["norm_then_query", "query_then_norm"]
+ComputeType = Literal["auto", "float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class ModelConfig:
         "gelu", "`gelu` is the tanh form (releases of 2021), `fast_gelu` is `x * sigmoid(1.702 x)` (2023)"
     )
     layer_norm_epsilon: float = option(1e-5, "added to the variance inside the square root", above=0)
-    compute_dtype: Literal["auto", "float32", "float16", "bfloat16"] = option(
+    compute_dtype: ComputeType = option(
         "auto",
         "type of the matrix products and the residual stream; `auto` is float32 on CPU and float16 on "
         "Ascend; parameters, norms, softmax and loss are always float32",

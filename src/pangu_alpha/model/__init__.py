@@ -1,3 +1,3 @@
 """The network as MindSpore cells: only the mathematics, nothing of plans, files or time."""
 
-__all__ = ["cache", "chip", "initialization", "layers", "mask", "operators", "pangu"]
+__all__ = ["cache", "chip", "fused_network", "initialization", "layers", "mask", "operators", "pangu"]

@@ -91,18 +91,10 @@ class PanguAlpha(nn.Cell):
         if seed is not None:
             initialize(self, seed)
 
-    def hidden_states(
-        self, input_ids, position_ids, attention_mask, dropout_rows=None, places=None, words=None
-    ):
-        """Everything before the logits: [T, H] in the compute type.
-
-        See `construct` for the arguments. `words` [T, H] are the rows of the word table if they have been
-        looked up already.
-        """
+    def hidden_states(self, input_ids, position_ids, attention_mask, dropout_rows=None, places=None, x=None):
+        """Everything before the logits: [T, H] in the compute type. See `construct`; x: known word rows."""
         mask = self.mask(attention_mask)
-        if words is None:
-            words = self.word_embedding(input_ids)
-        x = self.add(words, self.position_embedding(position_ids))
+        x = self.add(self.word_embedding(input_ids, x), self.position_embedding(position_ids))
         x = self.cast(self.embedding_dropout(x, dropout_rows), self.compute_dtype)
         for block in self.blocks:
             x = block(x, mask, None, dropout_rows, places)

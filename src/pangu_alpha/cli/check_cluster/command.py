@@ -31,7 +31,7 @@ from pangu_alpha.cluster_check.setup import Setup
 from pangu_alpha.cluster_check.table import CHECKS, named
 from pangu_alpha.files.lock import hold_folder
 from pangu_alpha.files.shown import shown
-from pangu_alpha.launcher.commands import Job, Node, plain_nodes, table_nodes
+from pangu_alpha.launcher.commands import Job, Node, Start, plain_nodes, table_nodes
 from pangu_alpha.planner.cost.hardware import load_cluster
 from pangu_alpha.processes.belonging import MARK, Launcher
 from pangu_alpha.processes.signals import Signals
@@ -118,7 +118,7 @@ def _job(options: argparse.Namespace, device: str) -> Job:
             raise ValueError(f"--nnodes, --nproc: {options.nnodes or 1} nodes of {nproc} ranks are too many")
         nodes = plain_nodes(options.nnodes or 1, nproc)
     total = sum(len(node.workers) for node in nodes)
-    start = options.start if total > 1 else "alone"
+    start: Start = options.start if total > 1 else "alone"
     environment = {**environment_of(options), MARK: Launcher.this(int(GRACE)).mark}
     table = options.rank_table and os.path.abspath(options.rank_table)
     return Job((str(_RANK),), nodes, start, environment, rank_table=table,

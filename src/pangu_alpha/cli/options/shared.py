@@ -79,7 +79,7 @@ def add_vocabulary_option(parser: argparse.ArgumentParser, required: bool = Fals
         metavar="FILE", help=f"the vocabulary, a SentencePiece model{default}")  # fmt: skip
 
 
-def add_rack_option(parser: argparse.ArgumentParser) -> None:
+def add_rack_option(parser: argparse._ActionsContainer) -> None:
     """Adds --servers-per-rack."""
     parser.add_argument("--servers-per-rack", type=positive, metavar="N", help="servers in one rack "
         "(default: one rack holds all)")  # fmt: skip

@@ -9,7 +9,7 @@ from mindspore import Tensor
 
 from pangu_alpha.cluster_check.measure.operators import types_of
 from pangu_alpha.cluster_check.place import Place
-from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model import ComputeType, ModelConfig
 from pangu_alpha.inference.decoder import Decoder
 from pangu_alpha.model.mask import DocumentMask
 from pangu_alpha.model.operators import operators_for
@@ -23,7 +23,7 @@ def measure(place: Place) -> dict[str, Any]:
     return {"types": {dtype: _difference(dtype) for dtype in types_of(place.device)}}
 
 
-def _difference(dtype: str) -> dict[str, float]:
+def _difference(dtype: ComputeType) -> dict[str, float]:
     config = ModelConfig(VOCABULARY, 64, 3, 4, seq_length=CONTEXT, dropout=0.0, compute_dtype=dtype)
     model = PanguAlpha(config, seed=3)
     _strengthen(model)

@@ -12,7 +12,7 @@ from mindspore import ParameterTuple, Tensor
 from pangu_alpha.checkpoint.foreign.mindspore.released import load_released, released_names
 from pangu_alpha.cluster_check.measure.operators import types_of
 from pangu_alpha.cluster_check.place import Place
-from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model import ComputeType, ModelConfig
 from pangu_alpha.config.optim import OptimConfig
 from pangu_alpha.model.operators import operators_for
 from pangu_alpha.model.pangu import PanguAlpha
@@ -52,7 +52,7 @@ class Network:
         dtype: Type of the matrix products.
     """
 
-    def __init__(self, oracle: Arrays, dtype: str) -> None:
+    def __init__(self, oracle: Arrays, dtype: ComputeType) -> None:
         self.oracle = oracle
         prefix = "plain/param/"
         weights = {name[len(prefix) :]: each for name, each in oracle.items() if name.startswith(prefix)}
@@ -100,8 +100,7 @@ class Network:
 
     def _steps(self, training: Arrays) -> dict[str, Any]:
         before = {name: each.asnumpy().copy() for name, each in self.model.parameters_and_names()}
-        fused = self.model.operators.adamw
-        optimizer = AdamW(self.parameters, RECIPE, decayed(self.model.config), fused)
+        optimizer = AdamW(self.parameters, RECIPE, decayed(self.model.config))
         update = Update(optimizer, self.model.operators, RECIPE.clip_norm)
         step = OptimizerStep(self._gradients(), update, micro_batches=1)
         losses, norms = [], []

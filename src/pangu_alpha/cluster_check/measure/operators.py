@@ -23,7 +23,7 @@ from pangu_alpha.cluster_check.operator_cases import (
 )
 from pangu_alpha.cluster_check.place import Place
 from pangu_alpha.config.families import FAMILIES
-from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model import ComputeType, ModelConfig
 from pangu_alpha.model.chip import find_chip
 from pangu_alpha.model.operators import Operators, operators_for
 from pangu_alpha.model.operators.dropout import AttentionDropout
@@ -83,7 +83,7 @@ def cell_of(name: str, operators: Operators, shape: Shape) -> nn.Cell:
 def measure(place: Place) -> dict[str, Any]:
     """Returns, by shape, type and operator, samples of output and gradients, and their largest numbers."""
     plain = place.measurement == REFERENCE
-    types = ("float32",) if plain else types_of(place.device)
+    types: tuple[ComputeType, ...] = ("float32",) if plain else types_of(place.device)
     found = {}
     for label in SHAPES_OF[place.setup.device]:
         for dtype in types:
@@ -93,13 +93,13 @@ def measure(place: Place) -> dict[str, Any]:
     return {"operators": found, **({} if plain else {"status": _float_status(place.device)})}
 
 
-def types_of(device: str) -> tuple[str, ...]:
+def types_of(device: str) -> tuple[ComputeType, ...]:
     """Types in which the device's chip multiplies."""
     chip = find_chip() if device == "Ascend" else None
     return FAMILIES[chip].compute_types if chip else ("float16", "float32")
 
 
-def _computed(name: str, case: Case, shape: Shape, dtype: str, plain: bool) -> dict[str, Any]:
+def _computed(name: str, case: Case, shape: Shape, dtype: ComputeType, plain: bool) -> dict[str, Any]:
     operators = operators_for(_config(dtype), "plain" if plain else None)
     arrays = arrays_of(case, shape)
     inputs = [_tensor(array, number in case.float32, dtype) for number, array in enumerate(arrays)]
@@ -133,7 +133,7 @@ def _by_numpy(case: Case, arrays: Sequence[np.ndarray]) -> dict[str, Any]:
     return {"sample": sampled(case.computes(*arrays)), "slopes": slopes(case, arrays)}
 
 
-def _config(dtype: str) -> ModelConfig:
+def _config(dtype: ComputeType) -> ModelConfig:
     """A model whose operators are those of training without dropout in a type; its sizes do not matter."""
     return ModelConfig(64, 8, 2, 2, seq_length=16, dropout=0.0, compute_dtype=dtype)
 

@@ -12,7 +12,7 @@ from mindspore import Tensor, ops
 
 from pangu_alpha.cluster_check.measure.timing import seconds_of
 from pangu_alpha.cluster_check.place import Place
-from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.model import ComputeType, ModelConfig
 from pangu_alpha.model.operators import operators_for
 
 PRODUCTS = {"CPU": (256, 512, 1024, 2048), "Ascend": (512, 1024, 2048, 4096, 8192, 16384)}  # rows and columns
@@ -28,7 +28,7 @@ def measure(place: Place) -> dict[str, Any]:
 
     A product of size n is [n, n] by [n, n] and does 2 n^3 operations; a sum of tensors of b bytes moves 3 b.
     """
-    dtype = "float16" if place.device == "Ascend" else "float32"
+    dtype: ComputeType = "float16" if place.device == "Ascend" else "float32"
     config = ModelConfig(64, 8, 2, 2, seq_length=16, dropout=0.0, compute_dtype=dtype)
     product = operators_for(config).linear()
     began = time.perf_counter()

@@ -288,7 +288,8 @@ class Engine:
         job, top = run.job, run.job.request.prompt_logprobs
         if top is None or job.scored:
             if start + len(ids) < len(job.request.prompt):
-                return self.decoder.write(run.row, ids, start)
+                self.decoder.write(run.row, ids, start)
+                return None
             return self.decoder.feed(run.row, ids, start)
         lines = self.decoder.score(run.row, ids, start)
         job.finite &= bool(np.isfinite(lines).all())

@@ -34,6 +34,7 @@ class Threads {
         state_.store(round | kClosed);
         for (int64_t i = 0; i < std::min(helpers_, kFetching); ++i) next_[i].store(nullptr, std::memory_order_relaxed);
         piece_.store(&piece);
+        mode_.store(FloatMode::now());
         count_.store(count);
         done_.store(0);
         state_.store(round);
@@ -60,6 +61,7 @@ class Threads {
             const int64_t index = static_cast<int64_t>(state & kClosed);
             if (index >= count_.load()) return;
             if (!state_.compare_exchange_weak(state, state + 1)) continue;
+            FloatMode::set(mode_.load());  // that of the calling thread, so that all pieces compute the same
             (*piece)(index);
             done_.fetch_add(1, std::memory_order_release);
             state = state_.load();
@@ -89,6 +91,7 @@ class Threads {
     const int64_t helpers_;
     std::atomic<const std::function<void(int64_t)>*> piece_{nullptr};
     std::atomic<int64_t> count_{0}, done_{0};
+    std::atomic<uint32_t> mode_{0};
     std::atomic<uint64_t> state_{0};  // number of the round, and in the lower half that of its next piece
     std::atomic<uint32_t> rounds_{0};
     std::atomic<const float*> next_[kFetching] = {};  // what each helper fetches while it waits

@@ -7,9 +7,42 @@
 #include <functional>
 #include <thread>
 
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
 #include "streams.h"
 
 namespace pangu {
+
+// Whether a thread takes numbers below the smallest normal one for 0. MindSpore 2.9 calls kernels from threads that
+// differ in it, and chooses the thread by time; the pieces of a kernel compute as the thread that calls it.
+class FloatMode {
+  public:
+    static uint32_t now() {
+#if defined(__x86_64__)
+        return _mm_getcsr();
+#else
+        return 0;
+#endif
+    }
+
+    static void set([[maybe_unused]] uint32_t mode) {
+#if defined(__x86_64__)
+        if (_mm_getcsr() != mode) _mm_setcsr(mode);
+#endif
+    }
+
+    // In this scope they are taken for 0, whichever thread it is.
+    FloatMode() : before_(now()) { set(before_ | kFlush); }
+    ~FloatMode() { set(before_); }
+    FloatMode(const FloatMode&) = delete;
+    FloatMode& operator=(const FloatMode&) = delete;
+
+  private:
+    static constexpr uint32_t kFlush = 0x8040;  // of results, and of factors
+    const uint32_t before_;
+};
 
 // Calls piece(0) ... piece(count - 1), each once, and returns when all are done. A call from within a piece, or
 // while another kernel uses the threads, computes its pieces in the calling thread.

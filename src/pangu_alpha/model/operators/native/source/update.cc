@@ -119,6 +119,7 @@ KERNEL(SquareSum) {
 // training/optimizer.py compute, operation by operation.
 KERNEL(ClippedAdamW) {
     ARGUMENTS;
+    const FloatMode mode;  // a run that resumes must not depend on MindSpore's choice of a thread
     const Tensors tensors(given, (count - 8) / 4);
     const int at = 4 * tensors.number();
     const float *decayed = given.floats(at), *recipe = given.floats(at + 4), *constants = given.floats(at + 5);

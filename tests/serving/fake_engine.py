@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,8 @@ class ScriptedDecoder(FakeDecoder):
     def __init__(self, script, delay, **shape) -> None:
         super().__init__(**shape)
         self.script, self.delay = script, delay
+        # What it notes of each call for the engine's tests would let a server's memory grow.
+        self.fed, self.copies, self.steps = deque(maxlen=9), deque(maxlen=9), deque(maxlen=9)
 
     def logits(self, ids):
         found = super().logits(ids).copy()

@@ -110,12 +110,16 @@ def test_health_stays_green_under_full_load(start):
 def test_a_signal_under_load_cuts_nothing(start):
     """What was taken before it is finished; what comes later is told to go elsewhere."""
     bounds = ("--connections-per-peer", 256, "--drain-timeout", 300)
-    server = start("--delay", 0.02, "--slots", 4, "--queue", 256, *bounds)
+    server = start("--delay", 0.05, "--slots", 4, "--queue", 256, *bounds)
+
+    def asks_of(numbers, tokens):
+        return [asyncio.ensure_future(ask(server, max_tokens=tokens, stream=bool(n % 2))) for n in numbers]
 
     async def load():
-        asks = [asyncio.ensure_future(ask(server, max_tokens=20, stream=bool(n % 2))) for n in range(100)]
-        waiting = asyncio.to_thread(until, lambda: ready(server)["running"] + ready(server)["waiting"] >= 100)
-        await waiting
+        asks = asks_of(range(4), 200)  # hold the slots for ten seconds, in which all others come to wait
+        await asyncio.to_thread(until, lambda: ready(server)["running"] == 4)
+        asks += asks_of(range(96), 20)
+        await asyncio.to_thread(until, lambda: ready(server)["waiting"] == 96)
         server.process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(until, lambda: "are finished first" in server.text)
         late = await asyncio.gather(*(ask(server, max_tokens=1) for _ in range(5)))

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from pangu_alpha.serving.front.exchange import within
+from pangu_alpha.config.serve import ServeConfig
+from pangu_alpha.serving.front.exchange import ClientGoneError, Exchange, within
 from pangu_alpha.serving.front.link import Events
 
 
@@ -75,3 +76,24 @@ def test_a_cancellation_from_outside_is_no_timeout():
         return task.cancelled()
 
     assert asyncio.run(run())
+
+
+def test_an_answer_to_a_client_that_has_left_ends_with_the_next_part():
+    """uvicorn takes such parts in silence, so a request with all its tokens would count as answered."""
+    sent = []
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message["type"])
+
+    async def run():
+        exchange = Exchange({"type": "http", "headers": []}, receive, send, ServeConfig(), "id")
+        await exchange.send(b"a")
+        await exchange.gone()
+        with pytest.raises(ClientGoneError):
+            await exchange.send(b"b")
+
+    asyncio.run(run())
+    assert sent == ["http.response.body"] * 2

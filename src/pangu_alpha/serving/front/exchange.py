@@ -63,6 +63,7 @@ class Exchange:
         path_params: The parts of the path that stand for something.
         status: Of the answer, once it has begun.
         reading: Whether the body was asked for.
+        left: Whether `gone` has seen the client's leaving.
     """
 
     scope: Scope
@@ -76,6 +77,7 @@ class Exchange:
     path_params: dict[str, str] = field(default_factory=dict)
     status: int | None = None
     reading: bool = False
+    left: bool = False
     arrived: float = field(default_factory=time.monotonic)
 
     @property
@@ -119,6 +121,7 @@ class Exchange:
         """Returns when the client has closed the connection; only after the body was read."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
+        self.left = True
 
     async def send_json(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
         """Sends a whole answer."""
@@ -151,10 +154,12 @@ class Exchange:
         """Sends a part of an answer; waits while the client does not read.
 
         Raises:
-            ClientGoneError: It has not read for longer than it may.
+            ClientGoneError: It has left, or has not read for longer than it may.
         """
         message = {"type": "http.response.body", "body": content, "more_body": more}
         try:
             await within(self.config.send_timeout, self.raw_send(message))
         except (asyncio.TimeoutError, OSError) as error:
             raise ClientGoneError from error
+        if self.left:  # uvicorn drops what is sent to nobody without a word
+            raise ClientGoneError

@@ -71,6 +71,7 @@ class Rows:
         from pangu_alpha.inference.engine.scheduler import Engine
 
         self.decoder = Decoder(model, end, rows, context)
+        self.decoder.warm_up()  # as the server does
         self.engine = Engine(self.decoder, {end}, {end})
         self.sampling = SamplingConfig(greedy=True) if greedy else SamplingConfig(top_p=0.9)
         self.decoder.close()
@@ -162,8 +163,6 @@ def mixed(divide: int) -> Round:
     context = (PROMPTS[1] + ANSWERS[1]) // divide
     requests = mixed_requests(divide)
     rows = Rows(model, end, ROWS, context, greedy=False)
-    with rows:
-        rows.decoder.warm_up()
     static = static_batching(model, context)
     for bucket in {static.bucket(len(prompt)) for prompt, _ in requests}:
         static.prefill([ids(bucket)])

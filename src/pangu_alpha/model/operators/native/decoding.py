@@ -12,7 +12,7 @@ import numpy as np
 from mindspore import Parameter
 
 from pangu_alpha.model.operators.native.library import library
-from pangu_alpha.model.operators.native.memory import pack
+from pangu_alpha.model.operators.native.memory import pack, touch
 
 MOST_ROWS = 16  # more rows are faster as matrix products
 
@@ -61,6 +61,10 @@ class TokenKernel:
             self._arguments.set(number, option.shape, option.ctypes.data)
         for number, parameter in enumerate(self._parameters, 4):
             self._arguments.set(number, parameter.shape, parameter.data_ptr())
+
+    def take_memory(self) -> None:
+        """Has the system give all memory of the caches now; a long prompt in a new row would wait for it."""
+        touch(self._memory[1])
 
     def __call__(self, ids: np.ndarray, places: np.ndarray) -> np.ndarray:
         logits = np.empty((len(ids), self._vocabulary), np.float32)

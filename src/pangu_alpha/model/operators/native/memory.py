@@ -48,6 +48,15 @@ def pack(parameters: Sequence[Parameter], zeros: bool = False) -> np.ndarray:
     return memory
 
 
+def touch(memory: np.ndarray) -> None:
+    """Has the system give every page of a piece of memory, which keeps its values.
+
+    Args:
+        memory: uint8, as `pack` returns it.
+    """
+    memory[:: mmap.PAGESIZE] |= 0
+
+
 def _size(parameter: Parameter) -> int:
     return 4 * math.prod(parameter.shape)
 

@@ -43,9 +43,9 @@ def _words(text: str) -> list[str]:
 def _expanded(word: str) -> list[str]:
     name = word.rpartition("@")[2]
     address = re.fullmatch(r"\[([0-9a-fA-F:.]*:[0-9a-fA-F:.]*)\](:[0-9]+)?", name)
-    if address and not address[2] and _is_address(address[1]):
+    if address and not address[2] and is_address(address[1]):
         return [address[1]]
-    if address or (_PORT.fullmatch(name) and not _is_address(name)):
+    if address or (_PORT.fullmatch(name) and not is_address(name)):
         number = name.rpartition(":")[2]
         raise ValueError(
             f"{quoted(word)}: leave out :{number}; a rank table has no port, and a number of devices stands "
@@ -77,7 +77,8 @@ def _numbers(text: str, word: str) -> list[str]:
     return numbers
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether a word is an IPv4 or IPv6 address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

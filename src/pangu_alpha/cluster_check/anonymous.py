@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable
 from typing import Any
+
+from pangu_alpha.cluster.host_names import is_address
 
 # Addresses as they stand in logs: four numbers, groups of hexadecimal digits with at least two colons, and
 # the hardware addresses of network cards.
@@ -26,7 +27,7 @@ class Anonymous:
 
     def __init__(self, hosts: Iterable[str]) -> None:
         names = {part for host in hosts for part in (host, host.partition(".")[0]) if len(part) > 1}
-        names = {name for name in names if name != "localhost" and not _is_address(name)}
+        names = {name for name in names if name != "localhost" and not is_address(name)}
         self._hosts = {name: f"host{number}" for number, name in enumerate(sorted(names), 1)}
         ordered = sorted(names, key=len, reverse=True)
         self._pattern = re.compile(
@@ -58,14 +59,6 @@ class Anonymous:
 
     def _address(self, found: re.Match[str]) -> str:
         text = found[0]
-        if text in _KEPT or not (_HARDWARE.fullmatch(text) or _is_address(text.partition("%")[0])):
+        if text in _KEPT or not (_HARDWARE.fullmatch(text) or is_address(text.partition("%")[0])):
             return text
         return self._addresses.setdefault(text, f"address{len(self._addresses) + 1}")
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

@@ -14,31 +14,21 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from pangu_alpha.model.graph import GraphCell
 from pangu_alpha.model.pangu import PanguAlpha
 
 
-class Graph(nn.Cell):
-    """A cell that is called often and always compiled."""
+class Graph(GraphCell):
+    """A graph without gradients."""
 
     def __init__(self) -> None:
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.set_train(False)
         if ms.get_context("device_target") == "CPU":
             # With this option MindSpore 2.9 runs the kernels of a graph one after another instead of as
             # messages between threads, which would add a tenth to the time: a token needs some 700 kernels
             # of microseconds. The option can go when the CPU backend does so by default.
             self.set_jit_config(ms.JitConfig(jit_level="O0", infer_boost="on"))
-
-    @property
-    def compile_phase(self) -> str:
-        """The phase of the graph that was used last."""
-        return self._compile_phase
-
-    @compile_phase.setter
-    def compile_phase(self, value: str) -> None:
-        # MindSpore 2.9 writes the phase into every cell before each call, some 3 ms for a 350M.
-        if value != self._compile_phase:
-            nn.Cell.compile_phase.fset(self, value)
 
 
 class _Cached(Graph):
@@ -125,7 +115,14 @@ class Lines(Graph):
         return self.cast(self.model.logits(hidden, table), ms.float32)
 
 
-class CopyRow(Graph):
+class _OfCaches(Graph):
+    def __init__(self, caches: Sequence[Any]) -> None:
+        super().__init__()
+        self.caches = nn.CellList(list(caches), auto_prefix=False)
+        self.neg = ops.Neg()
+
+
+class CopyRow(_OfCaches):
     """Copies the beginning of one row of all caches over that of another.
 
     Inputs:
@@ -135,18 +132,13 @@ class CopyRow(Graph):
         Tensor int32 [3], of no meaning: a graph must have a result.
     """
 
-    def __init__(self, caches: Sequence[Any]) -> None:
-        super().__init__()
-        self.caches = nn.CellList(list(caches), auto_prefix=False)
-        self.neg = ops.Neg()
-
     def construct(self, numbers):
         for cache in self.caches:
             cache.copy(numbers)
         return self.neg(numbers)
 
 
-class ClearRow(Graph):
+class ClearRow(_OfCaches):
     """Fills one row of all caches with zeros.
 
     Inputs:
@@ -155,11 +147,6 @@ class ClearRow(Graph):
     Outputs:
         Tensor int32 [1], of no meaning: a graph must have a result.
     """
-
-    def __init__(self, caches: Sequence[Any]) -> None:
-        super().__init__()
-        self.caches = nn.CellList(list(caches), auto_prefix=False)
-        self.neg = ops.Neg()
 
     def construct(self, row):
         for cache in self.caches:

@@ -13,6 +13,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from pangu_alpha.model.graph import GraphCell
 from pangu_alpha.model.operators import Operators
 from pangu_alpha.parallel.reductions import OneDevice
 from pangu_alpha.training.optimizer import AdamW
@@ -208,11 +209,11 @@ class ApplyStep(nn.Cell):
         return norm, applied
 
 
-class WholeStep(nn.Cell):
+class WholeStep(GraphCell):
     """Gradients and update as one graph; see them for inputs and outputs."""
 
     def __init__(self, gradients: Gradients, update: Update) -> None:
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.gradients = gradients
         self.update = update
 
@@ -220,17 +221,6 @@ class WholeStep(nn.Cell):
         gradients, rows, weight = self.gradients(scale, *fields)
         norm, applied = self.update(gradients, weight, scale, largest, recipe)
         return rows, norm, applied
-
-    @property
-    def compile_phase(self) -> str:
-        """Name of the compiled graph."""
-        return self._compile_phase
-
-    @compile_phase.setter
-    def compile_phase(self, name: str) -> None:
-        # MindSpore 2.9 sets it in every call and visits every cell of the network for it, between the steps.
-        if name != self._compile_phase:
-            nn.Cell.compile_phase.fset(self, name)
 
 
 class OptimizerStep:

@@ -29,6 +29,12 @@ def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="run the tests marked long as well")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One process more than there are cores: a third of the time, tests wait for processes and sockets."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def part_of(item):
     """The part of the package that a test is about: its first folder."""
     return item.path.relative_to(FIXTURES.parent).parts[0]

@@ -132,6 +132,7 @@ class Result:
         log: Log of the process that failed, relative to the folder of the results.
         tail: The last lines of that log.
         records: By measurement, the folder of its records, relative to the folder of the results.
+        parts: By measurement, the time that it took, starting its processes included. Unit: seconds.
     """
 
     check: str
@@ -142,16 +143,17 @@ class Result:
     log: str = ""
     tail: tuple[str, ...] = ()
     records: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
-# What a judge raises if records do not hold what it expects, as those of a broken device may.
-_UNUSABLE = (LookupError, TypeError, ValueError, ArithmeticError)
+# What judges and pictures raise if records do not hold what it expects, as those of a broken device may.
+UNUSABLE = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
 
 
 def judged(check: Check, evidence: Evidence) -> tuple[Finding, ...]:
     """The findings of a check; records that cannot be judged are a finding that does not pass."""
     try:
         found = tuple(check.judge(evidence))
-    except _UNUSABLE as error:
+    except UNUSABLE as error:
         return (Finding("records", f"{type(error).__name__}: {error}", "can be judged", False),)
     return found or (Finding("records", "none", "hold what is judged", False),)

@@ -13,9 +13,12 @@ from pangu_alpha.cluster_check.judge import (
     links,
     network,
     operators,
+    overlap,
     parallel,
     planner,
+    plans,
     speed,
+    startup,
     training,
     world,
 )
@@ -192,13 +195,52 @@ CHECKS: tuple[Check, ...] = (
         least=2,
     ),
     Check(
+        "overlap",
+        "Speed",
+        "how much communication a device hides behind products",
+        (Measurement("joined", "all"),),
+        overlap.judge,
+        # Working at the same time must not take longer than one after the other. A device that overlaps
+        # nothing is at 1. On CPU the products and the sums share cores and memory.
+        {"CPU": {"together": 1.6}, "Ascend": {"together": 1.1}},
+        {"CPU": 15, "Ascend": 60},
+        least=2,
+    ),
+    Check(
+        "startup",
+        "Speed",
+        "how long a training takes to its first step, and what a second start saves",
+        (Measurement("cold"), Measurement("warm")),
+        startup.judge,
+        # Above these something is wrong, such as a cache of kernels that cannot be written or storage that
+        # Python imports from over a slow network.
+        {"CPU": {"started": 60, "first_step": 120}, "Ascend": {"started": 180, "first_step": 900}},
+        {"CPU": 20, "Ascend": 180},
+    ),
+    Check(
         "planner",
         "Planner",
-        "the measured numbers as the planner's own cluster.yaml, and the plans that it finds with them",
+        "the measured numbers as files for the planner, and the plans that it finds with them",
         (Measurement("search", device=""),),
         planner.judge,
         {"CPU": {}, "Ascend": {}},
         {"CPU": 10, "Ascend": 60},
+        least=2,
+    ),
+    Check(
+        "plans",
+        "Planner",
+        "steps of several plans, measured and predicted: whether the planner puts them in their order",
+        (
+            *(Measurement(f"plan_{number + 1}", "all") for number in range(5)),
+            Measurement("predicted", device=""),
+        ),
+        plans.judge,
+        {
+            "CPU": {"order": 0.7, "error": 1, "fitted_error": 0.5},
+            "Ascend": {"order": 0.7, "error": 0.5, "fitted_error": 0.25},
+        },
+        {"CPU": 25, "Ascend": 180},
         least=2,
     ),
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 from pangu_alpha.cli.check_cluster.orders import Leader, Order
 from pangu_alpha.cli.launch.attempts import new_folder, wait_for_port
 from pangu_alpha.cluster.tables.problem import ranges
-from pangu_alpha.cluster_check.check import Check, Evidence, Measurement, Result, judged
+from pangu_alpha.cluster_check.check import Check, Evidence, Finding, Measurement, Result, Verdict, judged
 from pangu_alpha.cluster_check.records import missing_ranks, read_records, write_result
 from pangu_alpha.cluster_check.setup import Setup
 from pangu_alpha.files.reading import ReadError
@@ -165,8 +165,12 @@ class Runner:
         out = self.machines.out
         folder = new_folder(out / "checks" / check.name)
         names = {each.name: str((folder / each.name).relative_to(out)) for each in check.measurements}
+        notes: list[Finding] = []
+        seconds: dict[str, float] = {}
         for each in check.measurements:
-            failed = self._measure(check, each, folder / each.name)
+            began = time.monotonic()
+            failed = self._measure(check, each, folder / each.name, notes)
+            seconds[each.name] = time.monotonic() - began
             if failed is not None or self.signals.number:
                 return failed or Result(check.name, "late", why="a signal")
         try:
@@ -176,17 +180,26 @@ class Runner:
             }
         except (ReadError, OSError) as error:
             return Result(check.name, "died", why=f"a record cannot be read: {error}", records=names)
-        findings = judged(check, Evidence(setup.device, check.bounds[setup.device], records))
+        found = judged(check, Evidence(setup.device, check.bounds[setup.device], records))
+        findings = (*found, *notes)
         wrong = [each.what for each in findings if not each.passed]
         why = f"{len(wrong)} of {len(findings)} findings: {'; '.join(wrong[:3])}" if wrong else ""
-        return Result(check.name, "failed" if wrong else "passed", findings, why, records=names)
+        verdict: Verdict = "failed" if wrong else "passed"
+        return Result(check.name, verdict, findings, why, records=names, parts=seconds)
 
     def _ranks(self, measurement: Measurement) -> tuple[int, ...]:
         ranks = tuple(rank for node in self.machines.setup.nodes for rank in node)
         return ranks[:1] if measurement.ranks == "one" else tuple(sorted(ranks))
 
-    def _measure(self, check: Check, measurement: Measurement, folder: Path) -> Result | None:
-        """Runs the processes of a measurement on all nodes; returns a result if it cannot be judged."""
+    def _measure(
+        self, check: Check, measurement: Measurement, folder: Path, notes: list[Finding]
+    ) -> Result | None:
+        """Runs the processes of a measurement on all nodes; returns a result if it cannot be judged.
+
+        Args:
+            notes: Gets a figure if a process died as it left, after all had measured (MindSpore 2.9 on CPU
+                sometimes does).
+        """
         folder.mkdir()
         limit = check.limit(self.machines.setup.device)
         order = self.leader.order(check.name, measurement, str(folder))
@@ -196,6 +209,11 @@ class Runner:
             self._wait(folder, ranks)
         missing = missing_ranks(folder, ranks)
         if self.signals.number or (failure is None and not missing):
+            return None
+        if failure is not None and failure.code != LATE and not missing:
+            notes.append(
+                Finding(f"{measurement.name}: died as it left, after all had measured", str(failure))
+            )
             return None
         return self._stopped(check, measurement, failure, missing, limit)
 

@@ -7,9 +7,12 @@ __all__ = [
     "links",
     "network",
     "operators",
+    "overlap",
     "parallel",
     "planner",
+    "plans",
     "speed",
+    "startup",
     "training",
     "world",
 ]

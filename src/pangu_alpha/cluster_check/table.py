@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from pangu_alpha.cluster_check.check import Check, Measurement
 from pangu_alpha.cluster_check.judge import (
-    decoding,
     dropout,
     environment,
     links,
-    network,
     operators,
-    parallel,
     planner,
     speed,
-    training,
     world,
 )
+from pangu_alpha.cluster_check.judge.models import decoding, network
+from pangu_alpha.cluster_check.judge.runs import parallel, training
 
 # Rounding: a float16 (bfloat16) number is off by up to 2^-11 (2^-8) of itself. An output may have three such
 # errors in a row; a gradient, which is a product of several rounded factors, twenty. Another form of GELU is
@@ -123,6 +121,7 @@ CHECKS: tuple[Check, ...] = (
         {"CPU": _NETWORK, "Ascend": _NETWORK},
         {"CPU": 30, "Ascend": 120},
         needs=("oracle",),
+        folder="models",
     ),
     Check(
         "decoding",
@@ -132,6 +131,7 @@ CHECKS: tuple[Check, ...] = (
         decoding.judge,
         {"CPU": _DECODING, "Ascend": _DECODING},
         {"CPU": 30, "Ascend": 120},
+        folder="models",
     ),
     Check(
         "training",
@@ -151,6 +151,7 @@ CHECKS: tuple[Check, ...] = (
             "Ascend": {"float32 loss": 1e-2, "float16 loss": 3e-2, "learnt": _LEARNT, "resumed": 1e-2},
         },
         {"CPU": 30, "Ascend": 120},
+        folder="runs",
     ),
     Check(
         "parallel",
@@ -161,6 +162,7 @@ CHECKS: tuple[Check, ...] = (
         {"CPU": {"float32 loss": 1e-4}, "Ascend": {"float32 loss": 1e-2, "float16 loss": 3e-2}},
         {"CPU": 40, "Ascend": 180},
         least=2,
+        folder="runs",
     ),
     Check(
         "speed",

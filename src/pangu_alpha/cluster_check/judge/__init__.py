@@ -1,15 +1,13 @@
 """Compares what was measured with what must hold. Knows records only: no device, no MindSpore."""
 
 __all__ = [
-    "decoding",
     "dropout",
     "environment",
     "links",
-    "network",
+    "models",
     "operators",
-    "parallel",
     "planner",
+    "runs",
     "speed",
-    "training",
     "world",
 ]

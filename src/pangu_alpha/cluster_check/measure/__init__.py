@@ -1,16 +1,15 @@
-"""What the processes of a check compute: a module for each check, with a function measure(place)."""
+"""What the processes of a check compute: a module for each check, with a function
+measure(place); see Check.module."""
 
 __all__ = [
-    "decoding",
     "dropout",
     "environment",
     "links",
-    "network",
+    "models",
     "operators",
-    "parallel",
     "planner",
+    "runs",
     "speed",
     "timing",
-    "training",
     "world",
 ]

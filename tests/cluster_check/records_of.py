@@ -60,9 +60,34 @@ def speed(**changes):
     } | changes
 
 
-def links(level, seconds_by_rank):
-    """Records of the check "links" with one level: for each rank, seconds by bytes."""
+def links(level, seconds_by_rank, size=2):
+    """Records of the check "links" with one level of groups of `size`: for each rank, seconds by bytes."""
     return [
-        {"levels": {level: {"AllReduce": {str(size): each for size, each in seconds.items()}}}}
-        for seconds in seconds_by_rank
+        {
+            "levels": {level: {"AllReduce": {str(bytes_): each for bytes_, each in seconds.items()}}},
+            "groups": {level: [*range(rank - rank % size, rank - rank % size + size)]},
+            "absent": {"AlltoAll": "no such kernel"},
+        }
+        for rank, seconds in enumerate(seconds_by_rank)
     ]
+
+
+def overlap(**changes):
+    """A record of the check "overlap": half of the shorter one is hidden."""
+    return {"products": 8, "product": 0.02, "reduce": 0.04, "both": 0.05} | changes
+
+
+def startup(**changes):
+    """A record of the check "startup"."""
+    return {"started": 3.0, "first": 5.0, "usual": 0.25, "training": 8.0} | changes
+
+
+def plans(**changes):
+    """A record of what the check "plans" predicts of three plans, in their order."""
+    return {
+        "cases": ["small", "middle", "large"],
+        "measured": [0.1, 0.2, 0.4],
+        "spread": [0.01, 0.01, 0.01],
+        "predicted": {"parts": [0.08, 0.15, 0.3], "left out": [0.1, 0.21, 0.39], "steps": [0.1, 0.2, 0.4]},
+        "fitted": ["matmul"],
+    } | changes

@@ -25,7 +25,7 @@ def setup(nodes=1, ranks=8, **more):
 
 def measured(levels_seconds, size):
     """Records of the check "links" of so many ranks: by level, seconds by bytes."""
-    records = [{"levels": {}} for _ in range(size)]
+    records = [{"levels": {}, "groups": {}} for _ in range(size)]
     for name, seconds in levels_seconds.items():
         for record, other in zip(records, links(name, [seconds] * size), strict=True):
             record["levels"] |= other["levels"]

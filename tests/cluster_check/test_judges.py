@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from records_of import BY_NAME, failed, links, machine, speed, storage
+from records_of import BY_NAME, failed, links, machine, overlap, plans, speed, startup, storage
 
+from pangu_alpha.cluster_check.check import Evidence, Finding, judged
+from pangu_alpha.cluster_check.judge.overlap import hidden_share
 from pangu_alpha.cluster_check.training_run import STEPS
 from pangu_alpha.files.writing import write_json
 
@@ -13,6 +15,10 @@ def one_finding(name, records, device="CPU"):
     found = failed(name, records, device)
     assert len(found) == 1, found
     return found[0]
+
+
+def judged_of(name, records, device="CPU"):
+    return judged(BY_NAME[name], Evidence(device, BY_NAME[name].bounds[device], records))
 
 
 def test_machines_that_are_alike_pass():
@@ -240,12 +246,72 @@ GOOD_LINK = {1024: 1e-3, 1 << 22: 0.01}
 def test_a_slow_link(slow, number):
     assert not failed("links", {"joined": links("pair", [GOOD_LINK] * 4)})
     found = failed("links", {"joined": links("pair", [GOOD_LINK, GOOD_LINK, slow, GOOD_LINK])})
-    assert len(found) == number and "slowest rank (2)" in found[-1].what
+    assert len(found) == number and "slowest group (ranks 2-3)" in found[-1].what
+
+
+def test_ranks_of_one_group_are_not_compared_with_each_other():
+    slower = GOOD_LINK | {1 << 22: 0.2}
+    assert not failed("links", {"joined": links("server", [GOOD_LINK, slower])})
+    found = judged_of("links", {"joined": links("server", [GOOD_LINK, slower])})
+    assert not [each for each in found if "slowest group (" in each.what]
+    assert Finding("AlltoAll", "not measured: no such kernel") in found
+
+
+def test_groups_that_lack_a_rank():
+    records = links("pair", [GOOD_LINK] * 4)
+    records[3]["groups"]["pair"] = [0, 1]
+    assert "do not hold every rank once" in one_finding("links", {"joined": records}).value
+
+
+def test_a_device_that_is_slower_with_both_at_once():
+    assert not failed("overlap", {"joined": [overlap()] * 2})
+    assert hidden_share([overlap()]) == pytest.approx(0.5) and hidden_share([overlap(both=0.07)]) == 0.0
+    found = one_finding("overlap", {"joined": [overlap(both=0.12)] * 2})
+    assert found.value == pytest.approx(2.0) and found.what.startswith("both at the same time against")
+    assert one_finding("overlap", {"joined": [overlap(both=0.07)] * 2}, "Ascend").value > 1.1
+
+
+@pytest.mark.parametrize(
+    "changes, what",
+    [({"started": 70.0}, "warm: until the device is in use, s"), ({"first": 130.0}, "warm: first step, s")],
+)
+def test_a_slow_start(changes, what):
+    assert not failed("startup", {"cold": [startup()], "warm": [startup()]})
+    assert one_finding("startup", {"cold": [startup()], "warm": [startup(**changes)]}).what == what
+
+
+def predicted(**changes):
+    return plans(predicted=plans()["predicted"] | changes)
+
+
+@pytest.mark.parametrize(
+    "record, what",
+    [
+        (predicted(parts=[0.1, 0.4, 0.2]), "products, memory and links: rank correlation"),  # another order
+        (predicted(parts=[0.4, 0.9, 1.9]), "products, memory and links: mean error"),
+        (predicted(**{"left out": [0.2, 0.4, 0.8]}), "other plans' steps: mean error"),
+        (predicted(**{"left out": [0.19, 0.1, 0.4]}), "other plans' steps: rank correlation"),
+    ],
+)
+def test_plans_that_the_planner_does_not_know(record, what):
+    assert not failed("plans", {"predicted": [plans()]})
+    assert what in one_finding("plans", {"predicted": [record]}).what
+
+
+def test_too_few_plans_to_be_ordered():
+    few = {name: each[:2] for name, each in plans()["predicted"].items()}
+    record = plans(cases=["a", "b"], measured=[0.1, 0.2], spread=[0.0, 0.0], predicted=few)
+    assert one_finding("plans", {"predicted": [record]}).what == "plans that were measured"
 
 
 def test_a_planner_without_a_plan():
     plan = {"dp": 2, "tp": 1, "pp": 1, "micro_batches": 1}
-    record = {"model": "tiny", "plans": {"measured": [{"plan": plan, "seconds": 0.1}]}}
+    verdicts = {"speed": "passed", "links": "failed"}
+    record = {
+        "model": "tiny",
+        "plans": {"measured": [{"plan": plan, "seconds": 0.1}]},
+        "verdicts": verdicts,
+    }
     assert not failed("planner", {"search": [record]})
     assert one_finding("planner", {"search": [record | {"plans": {"measured": []}}]}).value == 0
 

@@ -65,6 +65,21 @@ def test_a_rank_that_dies_is_named_and_the_next_check_runs(runner):
     assert runner.said[-1] == "first: PASSED in 0 s" or runner.said[-1].startswith("first: PASSED")
 
 
+def test_an_independent_measurement_that_dies_is_a_finding_and_the_next_one_runs(runner):
+    each = {"ranks": "each", "independent": True}
+    measurements = (
+        Measurement("here", title="both", **each),
+        Measurement("other", multiple=3, title="three", **each),
+        Measurement("third", kinds=("Ascend",), **each),
+    )
+    (dead,) = runner(dataclasses.replace(check("dies"), measurements=measurements))
+    assert dead.verdict == "died" and dead.log.endswith("worker_1.log") and "both" in dead.why
+    unjudged, stopped, left = dead.findings
+    assert unjudged.what == "records" and not unjudged.passed  # the judge had none
+    assert stopped.what == "both" and "ended by SIGKILL" in stopped.value and not stopped.passed
+    assert left == Finding("three: not measured", "needs a multiple of 3 ranks, 2 here")
+
+
 def test_a_rank_that_hangs_is_ended_and_named(runner):
     (late,) = runner(check("hangs"))
     assert late.verdict == "late"

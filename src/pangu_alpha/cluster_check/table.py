@@ -7,21 +7,19 @@ from __future__ import annotations
 
 from pangu_alpha.cluster_check.check import Check, Measurement
 from pangu_alpha.cluster_check.judge import (
-    decoding,
     dropout,
     environment,
     links,
-    network,
     operators,
     overlap,
-    parallel,
     planner,
     plans,
     speed,
     startup,
-    training,
     world,
 )
+from pangu_alpha.cluster_check.judge.models import decoding, network
+from pangu_alpha.cluster_check.judge.runs import parallel, training
 
 # Rounding: a float16 (bfloat16) number is off by up to 2^-11 (2^-8) of itself. An output may have three such
 # errors in a row; a gradient, which is a product of several rounded factors, twenty. Another form of GELU is
@@ -126,6 +124,7 @@ CHECKS: tuple[Check, ...] = (
         {"CPU": _NETWORK, "Ascend": _NETWORK},
         {"CPU": 30, "Ascend": 120},
         needs=("oracle",),
+        folder="models",
     ),
     Check(
         "decoding",
@@ -135,6 +134,7 @@ CHECKS: tuple[Check, ...] = (
         decoding.judge,
         {"CPU": _DECODING, "Ascend": _DECODING},
         {"CPU": 30, "Ascend": 120},
+        folder="models",
     ),
     Check(
         "training",
@@ -154,6 +154,7 @@ CHECKS: tuple[Check, ...] = (
             "Ascend": {"float32 loss": 1e-2, "float16 loss": 3e-2, "learnt": _LEARNT, "resumed": 1e-2},
         },
         {"CPU": 30, "Ascend": 120},
+        folder="runs",
     ),
     Check(
         "parallel",
@@ -164,6 +165,7 @@ CHECKS: tuple[Check, ...] = (
         {"CPU": {"float32 loss": 1e-4}, "Ascend": {"float32 loss": 1e-2, "float16 loss": 3e-2}},
         {"CPU": 40, "Ascend": 180},
         least=2,
+        folder="runs",
     ),
     Check(
         "speed",
@@ -232,7 +234,7 @@ CHECKS: tuple[Check, ...] = (
         "Planner",
         "steps of several plans, measured and predicted: whether the planner puts them in their order",
         (
-            *(Measurement(f"plan_{number + 1}", "all") for number in range(5)),
+            *(Measurement(f"plan_{number + 1}", "all", independent=True) for number in range(5)),
             Measurement("predicted", device=""),
         ),
         plans.judge,

@@ -84,7 +84,8 @@ def config_file(case: Case, place: Place, output: Path, data: Path) -> Path:
     model = _SMALL if place.device == "CPU" else to_mapping(load_model_config(_MODEL))
     settings: dict[str, Any] = {
         "model": {**model, "seq_length": case.length},
-        "data": {"train": {"text": {"records": str(data / "records")}}, "vocabulary": str(data / "vocab.model")},
+        "data": {"train": {"text": {"records": str(data / "records")}},
+                 "vocabulary": str(data / "vocab.model")},
         "optim": {"learning_rate": 1e-4, "end_learning_rate": 1e-4, "warmup_steps": 1, "decay_steps": STEPS},
         "run": {"output": str(output), "steps": STEPS, "batch_size": case.rows, "device": place.device,
                 "log_every": STEPS, "tensorboard": False, "peak_tflops": 1.0, "check_replicas_every": 0,
@@ -109,9 +110,8 @@ def run_case(case: Case, place: Place) -> Path:
         prepare(data, case.length)
         config_file(case, place, output, data)
     _meet(world)
-    code = train(
-        loaded(output.with_suffix(".yaml")), place.device, world if isinstance(world, World) else None
-    )
+    assert world is None or isinstance(world, World)
+    code = train(loaded(output.with_suffix(".yaml")), place.device, world)
     if code:
         raise ValueError(f"the training ended with exit code {code}; its messages stand above")
     _meet(world)

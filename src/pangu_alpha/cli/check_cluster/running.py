@@ -6,7 +6,7 @@ A check that fails is recorded, and the next one runs. Only a signal ends the ru
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -156,7 +156,8 @@ class Runner:
             self.report(_line(result))
 
     def _expected(self, check: Check) -> float:
-        return check.seconds[self.machines.setup.device] * len(check.measurements)
+        setup = self.machines.setup
+        return check.seconds[setup.device] * len(check.measured(setup.size, setup.device))
 
     def _result(self, check: Check) -> Result:
         setup = self.machines.setup
@@ -164,28 +165,45 @@ class Runner:
             return Result(check.name, "skipped", why=why)
         out = self.machines.out
         folder = new_folder(out / "checks" / check.name)
-        names = {each.name: str((folder / each.name).relative_to(out)) for each in check.measurements}
+        names: dict[str, str] = {}
+        done: list[Measurement] = []
+        stopped: dict[str, Result] = {}
         notes: list[Finding] = []
         seconds: dict[str, float] = {}
-        for each in check.measurements:
+        for each in check.measured(setup.size, setup.device):
             began = time.monotonic()
             failed = self._measure(check, each, folder / each.name, notes)
             seconds[each.name] = time.monotonic() - began
-            if failed is not None or self.signals.number:
+            if self.signals.number or (failed is not None and not each.independent):
                 return failed or Result(check.name, "late", why="a signal")
+            if failed is not None:
+                stopped[each.title or each.name] = failed
+                continue
+            done.append(each)
+            names[each.name] = str((folder / each.name).relative_to(out))
         try:
-            records = {
-                each.name: read_records(out / names[each.name], self._ranks(each))
-                for each in check.measurements
-            }
+            records = {each.name: read_records(out / names[each.name], self._ranks(each)) for each in done}
         except (ReadError, OSError) as error:
             return Result(check.name, "died", why=f"a record cannot be read: {error}", records=names)
-        found = judged(check, Evidence(setup.device, check.bounds[setup.device], records))
-        findings = (*found, *notes)
+        evidence = Evidence(setup.device, check.bounds[setup.device], records)
+        result = self._judged(check, evidence, stopped, notes)
+        return replace(result, records=names, parts=seconds)
+
+    def _judged(
+        self, check: Check, evidence: Evidence, stopped: Mapping[str, Result], notes: Sequence[Finding]
+    ) -> Result:
+        """The result of a check whose measurements have ended, some of them perhaps with an error."""
+        findings = (
+            *judged(check, evidence),
+            *(Finding(name, each.why, "ends with a record", False) for name, each in stopped.items()),
+            *check.left_out(self.machines.setup.size, evidence.device),
+            *notes,
+        )
         wrong = [each.what for each in findings if not each.passed]
         why = f"{len(wrong)} of {len(findings)} findings: {'; '.join(wrong[:3])}" if wrong else ""
         verdict: Verdict = "failed" if wrong else "passed"
-        return Result(check.name, verdict, findings, why, records=names, parts=seconds)
+        first = next(iter(stopped.values()), Result(check.name, verdict))
+        return replace(first, findings=findings, why=why)
 
     def _ranks(self, measurement: Measurement) -> tuple[int, ...]:
         ranks = tuple(rank for node in self.machines.setup.nodes for rank in node)

@@ -1,18 +1,16 @@
 """Compares what was measured with what must hold. Knows records only: no device, no MindSpore."""
 
 __all__ = [
-    "decoding",
     "dropout",
     "environment",
     "links",
-    "network",
+    "models",
     "operators",
     "overlap",
-    "parallel",
     "planner",
     "plans",
+    "runs",
     "speed",
     "startup",
-    "training",
     "world",
 ]

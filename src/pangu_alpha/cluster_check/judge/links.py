@@ -29,8 +29,10 @@ def judge(evidence: Evidence) -> Iterator[Finding]:
 
 def _groups(records: Sequence[Record], level: str) -> list[tuple[int, ...]]:
     """The groups of a level, by rank; each rank has recorded its own."""
-    found = sorted({tuple(each["groups"][level]) for each in records})
-    if sorted(rank for group in found for rank in group) != list(range(len(records))):
+    of_rank = [tuple(each["groups"][level]) for each in records]
+    found = sorted(set(of_rank))
+    own = all(rank in group for rank, group in enumerate(of_rank))
+    if not own or sorted(rank for group in found for rank in group) != list(range(len(records))):
         raise ValueError(f"the groups of level {level} do not hold every rank once: {found}")
     return found
 

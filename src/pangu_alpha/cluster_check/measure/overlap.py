@@ -8,10 +8,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from pangu_alpha.cluster_check.measure.speed import product_of
 from pangu_alpha.cluster_check.measure.timing import seconds_together
 from pangu_alpha.cluster_check.place import Place
-from pangu_alpha.config.model import ComputeType, ModelConfig
-from pangu_alpha.model.operators import operators_for
+from pangu_alpha.config.model import ComputeType
 
 PRODUCT = {"CPU": 512, "Ascend": 4096}  # rows and columns
 SUM = {"CPU": 1 << 22, "Ascend": 1 << 28}  # bytes on each rank
@@ -30,7 +30,7 @@ class Work(nn.Cell):
     def __init__(self, products: int, summed: bool, dtype: ComputeType) -> None:
         super().__init__()
         self.products, self.summed = products, summed
-        self.product = operators_for(config_of(dtype)).linear()
+        self.product = product_of(dtype)
         self.reduce = ops.AllReduce(ops.ReduceOp.SUM)
 
     def construct(self, factor: Tensor, other: Tensor, sent: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,11 +39,6 @@ class Work(nn.Cell):
         for _ in range(self.products):
             factor = self.product(factor, other)
         return factor, sent
-
-
-def config_of(dtype: ComputeType) -> ModelConfig:
-    """A small model, whose operators are those of its compute type."""
-    return ModelConfig(64, 8, 2, 2, seq_length=16, dropout=0.0, compute_dtype=dtype)
 
 
 def inputs_of(device: str, dtype: ComputeType) -> tuple[Tensor, Tensor, Tensor]:

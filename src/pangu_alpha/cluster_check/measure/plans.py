@@ -8,6 +8,7 @@ from typing import Any
 
 from pangu_alpha.cluster_check.calibration import CLUSTERS
 from pangu_alpha.cluster_check.place import Place
+from pangu_alpha.cluster_check.records import missing_ranks
 from pangu_alpha.cluster_check.timed_run import cases, run_case
 from pangu_alpha.planner.calibration.calibrate import left_out, predict, refit, told
 from pangu_alpha.planner.calibration.measured_runs import as_rows, read_run
@@ -40,9 +41,14 @@ def _predictions(place: Place) -> dict[str, Any]:
     path = place.out / CLUSTERS
     if not path.is_file():
         raise ValueError(f"planner: has not written {CLUSTERS} yet, and its numbers are needed here")
-    known = cases(setup.device, setup.size)
-    folders = [place.folder.parent / measurement_of(number) / "run" for number in range(len(known))]
-    runs = [read_run(folder / "metrics.jsonl") for folder in folders]
+    known, runs = [], []
+    for number, case in enumerate(cases(setup.device, setup.size)):
+        folder = place.folder.parent / measurement_of(number)
+        if not missing_ranks(folder, (0,)):  # a run that died is a finding of its own
+            known.append(case)
+            runs.append(read_run(folder / "run" / "metrics.jsonl"))
+    if not runs:
+        raise ValueError("no plan has been measured; the reasons stand above")
     stack = load_stack("pangu-alpha")
     rows = as_rows(runs, load_cluster(str(path)), stack)
     start = rows[0].cluster.device.constants

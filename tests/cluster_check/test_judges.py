@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from records_of import BY_NAME, failed, links, machine, overlap, plans, speed, startup, storage
+from records_of import BY_NAME, failed, links, machine, npu_smi, overlap, plans, speed, startup, storage
 
 from pangu_alpha.cluster_check.check import Evidence, Finding, judged
+from pangu_alpha.cluster_check.judge.npu_smi import Npu, devices_of, version_of
 from pangu_alpha.cluster_check.judge.overlap import hidden_share
+from pangu_alpha.cluster_check.measure.planner import device_memory
+from pangu_alpha.cluster_check.setup import Setup
 from pangu_alpha.cluster_check.training_run import STEPS
 from pangu_alpha.files.writing import write_json
+
+LIMITS = machine()["limits"]
 
 
 def one_finding(name, records, device="CPU"):
@@ -32,8 +37,11 @@ OTHER_MINDSPORE = {"mindspore": {"version": "2.8.0", "required": "~=2.9.0", "met
     "changes, said",
     [
         ({"python": "3.10.1"}, "on ranks 1: 3.10.1"),
-        ({"ascend": {"driver": "24.1", "CANN": "8.5"}}, "on ranks 1: 8.5"),
-        ({"limits": {"open files": 256}}, "256"),
+        ({"ascend": {"driver": "24.1", "CANN": "8.5.0"}}, "on ranks 1: 8.5.0"),
+        ({"processor": "x86_64"}, "on ranks 1: x86_64"),
+        ({"limits": LIMITS | {"open files": 256}}, "256"),
+        ({"limits": LIMITS | {"processes": 100}}, "100"),
+        ({"limits": LIMITS | {"address space": 2**32}}, "4294967296"),
         ({"memory": 2e9}, "2.0"),
         ({"storage": storage(clock_offset=7.0)}, "6.99"),
         ({"storage": storage(bytes_per_second=1e6)}, "1.0"),
@@ -41,12 +49,70 @@ OTHER_MINDSPORE = {"mindspore": {"version": "2.8.0", "required": "~=2.9.0", "met
         ({"storage": storage(lock=False)}, "not on ranks 1"),
         ({"storage": storage(rename=False)}, "not on ranks 1"),
         ({"storage": {"fault": "No space left on device: /shared"}}, "No space left on device"),
-        ({"place": {"device": 8}}, "/dev has 0-7"),
+        ({"npu_smi": npu_smi(version="25.0")}, "on ranks 1: 25.0"),
+        ({"place": {"device": 7}, "npu_smi": npu_smi("Warning")}, "rank 1: Warning"),
+        ({"place": {"device": 7}, "npu_smi": npu_smi(used=59356)}, "0.906"),
+        ({"place": {"device": 7}, "npu_smi": npu_smi(memory=32768)}, "on ranks 1: 32768"),
+        ({"npu_smi": npu_smi(name="910B3")}, "on ranks 1: 910B3"),
     ],
 )
 def test_a_machine_that_differs_is_named(changes, said):
     finding = one_finding("environment", {"machine": [machine(), machine(**changes)]}, "Ascend")
     assert said in str(finding.value)
+
+
+def test_devices_that_are_not_there_or_not_shown():
+    absent = failed("environment", {"machine": [machine(), machine(place={"device": 8})]}, "Ascend")
+    assert [each.value for each in absent] == [
+        "device 8 of rank 1: /dev has 0-7",
+        "not those of ranks 1",
+    ]
+    blind = failed("environment", {"machine": [machine(npu_smi="")] * 2}, "Ascend")
+    assert [each.what for each in blind] == ["devices that npu-smi shows"]
+    small = machine(npu_smi=npu_smi(used=900, memory=16384, count=1))
+    found = failed("environment", {"machine": [small] * 2}, "Ascend")
+    assert [each.what for each in found] == ["memory of a device, GB"]
+
+
+@pytest.mark.parametrize("version", ["8.0.RC2", "7.6.0.1.220:8.20.0", ""])
+def test_a_cann_that_mindspore_does_not_know(version):
+    other = machine(ascend={"driver": "24.1", "CANN": version})
+    found = [each.what for each in failed("environment", {"machine": [other] * 2}, "Ascend")]
+    assert "CANN's version" in found
+
+
+ATLAS_A3 = """\
+| npu-smi 25.2.0                   Version: 25.2.0                                               |
+| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
+| Chip  Phy-ID              | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
+| 4     Ascend910           | OK            | 211.3       43                0    / 0             |
+| 0     8                   | 0000:8D:00.0  | 7           0    / 0          61609/ 65536         |
+| 4     Ascend910           | Alarm         | -           44                0    / 0             |
+| 1     9                   | 0000:8F:00.0  | 7           0    / 0          2886 / 65536         |
+"""
+ATLAS_910A = """\
+| 3     910A                | OK            | 66.2        41                0    / 0             |
+| 0                         | 0000:02:00.0  | 0           2133 / 15137      1    / 32768         |
+"""
+
+
+def test_npu_smi_of_other_families():
+    assert devices_of(ATLAS_A3) == {
+        8: Npu("Ascend910", "OK", 65536, 61609),
+        9: Npu("Ascend910", "Alarm", 65536, 2886),
+    }
+    assert devices_of(ATLAS_910A) == {3: Npu("910A", "OK", 32768, 1)}
+    assert (
+        version_of(ATLAS_A3) == "25.2.0" and version_of("") == "" and devices_of("npu-smi: not found") == {}
+    )
+
+
+def test_the_memory_of_a_device_without_a_family():
+    setup = Setup("Ascend", ((0, 1),), ((0, 1),))
+    assert device_memory(setup, {"host_memory": 1e12}, [machine()]) == 65536 * 2**20
+    with pytest.raises(ValueError, match="name the devices with --chip or --cluster"):
+        device_memory(setup, {"host_memory": 1e12}, [])
+    assert device_memory(Setup("CPU", ((0, 1),), ((0, 1),)), {"host_memory": 8e9}, []) == 4e9
 
 
 def test_a_wrong_version_is_named_even_where_all_have_it():
@@ -63,7 +129,24 @@ def test_a_rank_table_with_other_addresses_than_the_devices_have(tmp_path):
     assert not failed("environment", {"machine": [machine(**own)] * 2})
     swapped = own | {"device_addresses": {"0": "10.1.0.2", "1": "10.1.0.1"}}
     finding = one_finding("environment", {"machine": [machine(**swapped)] * 2})
+    silent = own | {"device_addresses": {}}
+    assert not failed("environment", {"machine": [machine(**silent)] * 2})  # one server does not need them
     assert "rank 0: 10.0.0.1 device 0 has 10.1.0.2, the table says 10.1.0.1" in finding.value
+
+
+def test_devices_of_several_servers_that_do_not_tell_their_address(tmp_path):
+    path = tmp_path / "table.json"
+    servers = [
+        {
+            "server_id": f"10.0.0.{n}",
+            "device": [{"device_id": "0", "device_ip": f"10.1.0.{n}", "rank_id": str(n)}],
+        }
+        for n in range(2)
+    ]
+    write_json(path, {"status": "completed", "version": "1.0", "server_count": "2", "server_list": servers})
+    known = machine(rank_table=str(path), device_addresses={"0": "10.1.0.0"})
+    finding = one_finding("environment", {"machine": [known, known | {"device_addresses": {}}]})
+    assert finding.value.startswith("1 of 2 devices told their address")
 
 
 def joined(**changes):

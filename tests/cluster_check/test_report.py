@@ -65,7 +65,7 @@ def folder(tmp_path):
 
 
 def test_a_report_names_what_did_not_pass(folder):
-    out = folder("one", limits={"open files": 100})
+    out = folder("one", limits=machine()["limits"] | {"open files": 100})
     text = (out / "report.md").read_text("utf-8")
     assert "**1 of 14 checks passed.** Not passed: environment, world. Not run: operators," in text
     assert "| open files that a process may have | 100 | at least 1024 | **FAILED** |" in text
@@ -95,7 +95,7 @@ def test_compare_finds_what_changed(folder, capsys):
 
 
 def test_compare_ends_with_1_if_something_passes_no_longer(folder, capsys):
-    one, worse = folder("one"), folder("worse", limits={"open files": 100})
+    one, worse = folder("one"), folder("worse", limits=machine()["limits"] | {"open files": 100})
     assert main(["check-cluster", "compare", str(one), str(worse)]) == 1
     assert "environment: passed -> failed" in capsys.readouterr().out
     assert main(["check-cluster", "compare", str(worse), str(one)]) == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,23 +30,33 @@ _LEAST_BANDWIDTH, _MOST_BANDWIDTH = 1e3, 1e13  # bytes/s
 _LEAST_LATENCY, _MOST_LATENCY = 1e-9, 10.0  # seconds
 
 
-def planner_files(
-    setup: Setup, speed: Record, links: Sequence[Record], hidden: float | None = None
-) -> dict[str, dict[str, Any]]:
-    """Describes the cluster as two YAMLs in the form of those that the planner ships.
+@dataclass(frozen=True)
+class Measured:
+    """What the description of a cluster is made of.
 
     Args:
         speed: Record of the check "speed".
         links: Records of all ranks of the check "links".
+        memory: Bytes of a device, which counts where the set-up names no family.
         hidden: Share of a computation behind which traffic was hidden; None if that was not measured.
+    """
+
+    speed: Record
+    links: Sequence[Record]
+    memory: float
+    hidden: float | None = None
+
+
+def planner_files(setup: Setup, measured: Measured) -> dict[str, dict[str, Any]]:
+    """Describes the cluster as two YAMLs in the form of those that the planner ships.
 
     Returns:
         By file name, its content. `plan.py search --cluster clusters.yaml` takes both.
     """
     found: list[LinkLevel] = []
     for level in levels(setup):
-        found.append(fitted_level(level, found, level_times(links, level), setup.size))
-    name, device = _device(setup, speed, hidden)
+        found.append(fitted_level(level, found, level_times(measured.links, level), setup.size))
+    name, device = _device(setup, measured)
     described = {
         each.name: {
             "size": each.size,
@@ -59,19 +70,18 @@ def planner_files(
     return {DEVICES: {"devices": {name: device}}, CLUSTERS: {FAMILY: cluster}}
 
 
-def _device(setup: Setup, speed: Record, hidden: float | None) -> tuple[str, dict[str, Any]]:
+def _device(setup: Setup, measured: Measured) -> tuple[str, dict[str, Any]]:
     """The device's name and fields: the rated peak of a known family, else the best product as the peak."""
-    best = max(product_rates(speed).values())
-    rates = memory_rates(speed)
+    best = max(product_rates(measured.speed).values())
+    rates = memory_rates(measured.speed)
     share = BOUNDS["memory"][1]
     constants = {"matmul": 1.0, "memory": share, "link_inner": 1.0, "link_outer": 1.0, "latency": 1.0,
-                 "kernel": _within("kernel", speed["nothing"])}  # fmt: skip
-    if hidden is not None:
-        constants["overlap"] = _within("overlap", hidden)
+                 "kernel": _within("kernel", measured.speed["nothing"])}  # fmt: skip
+    if measured.hidden is not None:
+        constants["overlap"] = _within("overlap", measured.hidden)
     bandwidth = rates[max(rates)] / share
     if not setup.cluster:
-        memory = speed["host_memory"] / len(setup.nodes[0])
-        values = {"peak": best, "memory": memory, "usable": 0.9, "bandwidth": bandwidth}
+        values = {"peak": best, "memory": measured.memory, "usable": 0.9, "bandwidth": bandwidth}
         return f"measured-{setup.device}", {
             **_sourced(values),
             "constants": {"value": constants, "source": SOURCE},

@@ -66,10 +66,14 @@ CHECKS: tuple[Check, ...] = (
         (Measurement("machine", "each", ""),),
         environment.judge,
         # Clocks: checkpoints of several hosts are ordered by names, logs by time. Storage: a checkpoint of
-        # 2.6B takes 31 GB and must not take an hour. Compiling 64 layers takes up to 3 GB a rank.
+        # 2.6B takes 31 GB and must not take an hour. Compiling 64 layers takes up to 3 GB a rank, and several
+        # times as many addresses. The smallest devices have 32 GB; an idle one uses about 3 GB of 64, so that
+        # more is another job's.
         {
             "CPU": {
                 "open_files": 1024,
+                "processes": 256,
+                "address_space": 16e9,
                 "host_gigabytes": 1,
                 "clock_seconds": 1,
                 "write_megabytes": 5,
@@ -77,6 +81,10 @@ CHECKS: tuple[Check, ...] = (
             },
             "Ascend": {
                 "open_files": 4096,
+                "processes": 4096,
+                "address_space": 256e9,
+                "device_gigabytes": 30,
+                "used_share": 0.15,
                 "host_gigabytes": 16,
                 "clock_seconds": 1,
                 "write_megabytes": 100,

@@ -5,6 +5,7 @@ __all__ = [
     "environment",
     "links",
     "models",
+    "npu_smi",
     "operators",
     "overlap",
     "planner",

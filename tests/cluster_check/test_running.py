@@ -92,6 +92,16 @@ def test_a_rank_without_a_record(runner):
     assert late.verdict == "late" and "rank 1 on node 0 left no record that this node can see" in late.why
 
 
+def test_a_rank_that_dies_as_it_leaves_has_measured(runner):
+    """MindSpore 2.9 sometimes crashes on CPU when a worker ends; what was measured counts, and is told."""
+    (left,) = runner(check("leaves"))
+    assert left.verdict == "passed"
+    found, note = left.findings
+    assert found.passed and note.what == "here: a process died as it left, after all had measured"
+    assert "rank 1 on node 0 failed first, ended by SIGSEGV (11)" in note.value
+    assert left.parts.keys() == {"here"} and 0.0 < left.parts["here"] <= left.seconds
+
+
 def test_a_judge_that_fails_is_a_failed_check(runner):
     def judge(evidence):
         yield Finding("speed", evidence.one("here")["no such"])

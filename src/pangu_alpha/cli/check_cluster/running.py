@@ -230,7 +230,9 @@ class Runner:
             return None
         if failure is not None and failure.code != LATE and not missing:
             notes.append(
-                Finding(f"{measurement.name}: died as it left, after all had measured", str(failure))
+                Finding(
+                    f"{measurement.name}: a process died as it left, after all had measured", str(failure)
+                )
             )
             return None
         return self._stopped(check, measurement, failure, missing, limit)

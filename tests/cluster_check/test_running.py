@@ -74,10 +74,11 @@ def test_an_independent_measurement_that_dies_is_a_finding_and_the_next_one_runs
     )
     (dead,) = runner(dataclasses.replace(check("dies"), measurements=measurements))
     assert dead.verdict == "died" and dead.log.endswith("worker_1.log") and "both" in dead.why
-    unjudged, stopped, left = dead.findings
+    unjudged, stopped, left, other = dead.findings
     assert unjudged.what == "records" and not unjudged.passed  # the judge had none
     assert stopped.what == "both" and "ended by SIGKILL" in stopped.value and not stopped.passed
-    assert left == Finding("three: not measured", "needs a multiple of 3 ranks, 2 here")
+    assert left == Finding("not measured, a multiple of 3 ranks is needed, 2 here", "three")
+    assert other == Finding("not measured, on Ascend alone", "third")
 
 
 def test_a_rank_that_hangs_is_ended_and_named(runner):

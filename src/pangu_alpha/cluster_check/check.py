@@ -41,9 +41,9 @@ class Measurement:
     def skipped(self, ranks: int, device: str) -> str | None:
         """Says why it does not run on so many ranks of a kind of device, or None."""
         if device not in self.kinds:
-            return f"runs on {' and '.join(self.kinds)} only"
+            return f"on {' and '.join(self.kinds)} alone"
         if ranks % self.multiple:
-            return f"needs a multiple of {self.multiple} ranks, {ranks} here"
+            return f"a multiple of {self.multiple} ranks is needed, {ranks} here"
         return None
 
 
@@ -145,10 +145,13 @@ class Check:
         return tuple(each for each in self.measurements if each.skipped(ranks, device) is None)
 
     def left_out(self, ranks: int, device: str) -> Iterator[Finding]:
-        """Yields which measurements do not run, and why; only those of this kind of device are named."""
+        """Yields which measurements do not run, by the reason why they do not."""
+        reasons: dict[str, list[str]] = {}
         for each in self.measurements:
-            if device in each.kinds and (why := each.skipped(ranks, device)) is not None:
-                yield Finding(f"{each.title or each.name}: not measured", why)
+            if (why := each.skipped(ranks, device)) is not None:
+                reasons.setdefault(why, []).append(each.title or each.name)
+        for why, names in reasons.items():
+            yield Finding(f"not measured, {why}", "; ".join(names))
 
     def limit(self, device: str) -> float:
         """Seconds after which a measurement is ended: many times what it usually takes."""

@@ -5,6 +5,8 @@ Bounds are given for each kind of device with their reason. Times are those of a
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from pangu_alpha.cluster_check.check import Check, Measurement
 from pangu_alpha.cluster_check.judge import (
     dropout,
@@ -19,7 +21,11 @@ from pangu_alpha.cluster_check.judge import (
     world,
 )
 from pangu_alpha.cluster_check.judge.models import decoding, network
-from pangu_alpha.cluster_check.judge.runs import parallel, training
+from pangu_alpha.cluster_check.judge.runs import overflow, parallel, partitioned, reshard, training
+from pangu_alpha.cluster_check.overflow_case import measurements as overflow_measurements
+from pangu_alpha.cluster_check.plan_cases import measurements as plan_measurements
+from pangu_alpha.cluster_check.reshard_case import measurements as reshard_measurements
+from pangu_alpha.proof.replay.compare import Bounds
 
 # Rounding: a float16 (bfloat16) number is off by up to 2^-11 (2^-8) of itself. An output may have three such
 # errors in a row; a gradient, which is a product of several rounded factors, twenty. Another form of GELU is
@@ -57,6 +63,16 @@ _NETWORK = {
 _DECODING = {"float32 logits": 1e-4, "float16 logits": 2e-2, "bfloat16 logits": 1e-1}
 # Of a loss curve: rounding is amplified by the steps. A run learns if its last loss is well below its first.
 _LEARNT = 0.85
+
+
+def _plans(float32: float, float16: float) -> dict[str, float]:
+    """Bounds of a replay (see proof.replay.compare) by type and kind, as so many times those of CPU."""
+    return {
+        f"{dtype} {kind}": value * times
+        for dtype, times in {"float32": float32, "float16": float16}.items()
+        for kind, value in asdict(Bounds.of(dtype)).items()
+    }
+
 
 CHECKS: tuple[Check, ...] = (
     Check(
@@ -172,6 +188,50 @@ CHECKS: tuple[Check, ...] = (
         parallel.judge,
         {"CPU": {"float32 loss": 1e-4}, "Ascend": {"float32 loss": 1e-2, "float16 loss": 3e-2}},
         {"CPU": 40, "Ascend": 180},
+        least=2,
+        folder="runs",
+    ),
+    Check(
+        "partitioned",
+        "Training",
+        "every plan of tensor, pipeline and optimizer parallelism computes what one device computes",
+        plan_measurements(),
+        partitioned.judge,
+        # Both sides are of one type, so only the order of sums differs. Kernels of a device choose it by the
+        # shape of a slice, and may add up in fewer bits than a CPU.
+        {"CPU": _plans(1.0, 1.0), "Ascend": _plans(10.0, 3.0)},
+        {"CPU": 40, "Ascend": 60},
+        least=2,
+        folder="runs",
+    ),
+    Check(
+        "overflow",
+        "Training",
+        "an overflow on one rank skips the step on all, and the loss scale follows its schedule",
+        overflow_measurements(),
+        overflow.judge,
+        # Steps are skipped or not, and scales are powers of two.
+        {"CPU": {}, "Ascend": {}},
+        {"CPU": 20, "Ascend": 60},
+        folder="runs",
+    ),
+    Check(
+        "reshard",
+        "Training",
+        "a run saved on all ranks goes on from its resharded checkpoint as if nothing had happened",
+        reshard_measurements(),
+        reshard.judge,
+        # Sums in another order, amplified by six steps; weights as in the check of the network.
+        {
+            "CPU": {"float32 loss": 1e-5, "float32 weights": 5e-3},
+            "Ascend": {
+                "float32 loss": 1e-4,
+                "float32 weights": 5e-3,
+                "float16 loss": 4e-3,
+                "float16 weights": 0.1,
+            },
+        },
+        {"CPU": 30, "Ascend": 60},
         least=2,
         folder="runs",
     ),

@@ -1,3 +1,3 @@
 """Judges what measure.runs has measured."""
 
-__all__ = ["parallel", "training"]
+__all__ = ["overflow", "parallel", "partitioned", "reshard", "training"]

@@ -59,17 +59,25 @@ class SparkEngine:
 
     def run(self, works: Sequence[Work], advance: Advance) -> None:
         """Does the work of items, each in a task of its own."""
-        self._each(works, _performed, advance)
+        self._each(works, _performed, advance, len(works))
 
     def verify(self, works: Sequence[Work], advance: Advance) -> None:
         """Compares the files of finished items with what their .json say."""
-        self._each(works, _verified, advance)
+        self._each(works, _verified, advance, self._few)
 
-    def _each(self, works: Sequence[Work], function: Callable[[bytes], str | None], advance: Advance) -> None:
+    @property
+    def _few(self) -> int:
+        """Number of tasks for what takes moments."""
+        return 3 * self._context.defaultParallelism
+
+    def _each(
+        self, works: Sequence[Work], function: Callable[[bytes], str | None], advance: Advance, tasks: int
+    ) -> None:
         if works:
-            packed = self._context.parallelize([pickle.dumps(each) for each in works], len(works))
+            packed = [pickle.dumps(each) for each in works]
+            spread = self._context.parallelize(packed, min(tasks, len(works)))
             with _in_words(), self._progress(len(works), advance):
-                _raise_first(packed.map(function).collect())
+                _raise_first(spread.map(function).collect())
 
     def exchange(self, items: Sequence[Work], parts: Sequence[Work], advance: Advance) -> None:
         """Moves the rows of items to parts by Spark's own shuffle, and does the work of the parts."""
@@ -87,7 +95,7 @@ class SparkEngine:
         with _in_words(), self._progress(len(parts), advance):
             _raise_first(row.fault for row in moved.collect())
         # a part without rows has met no task
-        self._each([each for each in parts if not is_done(each)], _performed_empty, advance)
+        self._each([each for each in parts if not is_done(each)], _performed_empty, advance, self._few)
 
     @contextmanager
     def _progress(self, total: int, advance: Advance) -> Iterator[None]:

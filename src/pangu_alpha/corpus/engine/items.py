@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -108,7 +108,7 @@ class Part:
     def note(self, name: str, path: str, stream: HashingStream, rows: int) -> None:
         """Notes a file that has been written."""
         self.files[name] = {
-            "path": path[len(self.work.folder) + 1 :] if path.startswith(f"{self.work.folder}/") else path,
+            "path": store.relative(path, self.work.folder),
             "rows": rows,
             "bytes": stream.count,
             "sha256": stream.digest.hexdigest(),
@@ -284,10 +284,9 @@ def is_done(work: Work) -> bool:
     return record is not None and record["input"] == work.digest
 
 
-def file_path(folder: str, record: dict[str, Any], name: str) -> str:
+def file_path(folder: str, record: Mapping[str, Any], name: str) -> str:
     """Path of a file that a record names."""
-    path = record["files"][name]["path"]
-    return path if path.startswith("/") or store.is_remote(path) else store.join(folder, path)
+    return store.below(folder, record["files"][name]["path"])
 
 
 def verify(work: Work) -> None:

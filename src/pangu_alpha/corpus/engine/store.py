@@ -5,17 +5,22 @@ A file appears whole or not at all: locally by renaming a draft, elsewhere by se
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import posixpath
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 from pyarrow import fs
 
+from pangu_alpha.files.reading import require_file
 from pangu_alpha.files.shown import shown
 from pangu_alpha.files.writing import replacing_file
 
@@ -31,6 +36,17 @@ def is_remote(path: str) -> bool:
 def join(folder: str, *names: str) -> str:
     """The path of a file below a folder, local or not."""
     return "/".join([folder.rstrip("/") or "/", *names])
+
+
+def relative(path: str, folder: str) -> str:
+    """The path of a file as seen from a folder of the same store, so that both can be moved together."""
+    return posixpath.relpath(path.partition("://")[2] or path, folder.partition("://")[2] or folder)
+
+
+def below(folder: str, path: str) -> str:
+    """The inverse of `relative`."""
+    scheme, found, inner = folder.rpartition("://")
+    return scheme + found + posixpath.normpath(posixpath.join(inner, path))
 
 
 def open_input(path: str) -> Any:
@@ -117,6 +133,57 @@ def size(path: str) -> int | None:
     return info.size if info.type == fs.FileType.File else None
 
 
+def size_and_stamp(path: str) -> tuple[int, str]:
+    """The size of a file in bytes, and the time of its last change.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    if not is_remote(path):
+        found = os.stat(require_file(path))
+        return found.st_size, f"changed {_moment(found.st_mtime_ns)}"
+    system, inner = _system(path)
+    with _named(path):
+        info = system.get_file_info(inner)
+    if info.type != fs.FileType.File:
+        raise FileNotFoundError(errno.ENOENT, "no such file", path)
+    return info.size, f"changed {_moment(info.mtime_ns or 0)}"
+
+
+def _moment(nanoseconds: int) -> str:
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S}.{rest:09d} UTC"
+
+
+def matching(pattern: str) -> list[str]:
+    """The files of a store that a pattern names (`*` and `?` within a name, `**` across folders), sorted.
+
+    A folder's own path names all files in it and below.
+
+    Raises:
+        OSError: The store cannot be read, or nothing matches.
+    """
+    fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    if fixed == pattern and size(pattern) is not None:
+        return [pattern]
+    folder = fixed.rstrip("/") if fixed == pattern else fixed.rpartition("/")[0]
+    wanted = re.compile(_expression(pattern if fixed != pattern else f"{folder}/**"))
+    system, inner = _system(folder)
+    with _named(pattern):
+        found = system.get_file_info(fs.FileSelector(inner, allow_not_found=True, recursive=True))
+    head = folder[: len(folder) - len(inner)]
+    paths = sorted(head + each.path for each in found if each.type == fs.FileType.File)
+    paths = [path for path in paths if wanted.fullmatch(path)]
+    if not paths:
+        raise FileNotFoundError(errno.ENOENT, "no file has such a name", pattern)
+    return paths
+
+
+def _expression(pattern: str) -> str:
+    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return re.sub(r"\*\*/|\*\*|\*|\?|[^*?]+", lambda m: words.get(m[0], re.escape(m[0])), pattern)
+
+
 def names(folder: str) -> list[str]:
     """The names of the files and folders in a folder, sorted; none if there is no such folder."""
     if not is_remote(folder):
@@ -174,6 +241,6 @@ def _named(path: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise FileNotFoundError(2, "no such file", path) from error
+        raise FileNotFoundError(errno.ENOENT, "no such file", path) from error
     except (OSError, pa.ArrowException) as error:
         raise OSError(f"{shown(path)}: {shown(error, 300)}") from error

@@ -152,7 +152,7 @@ class CorpusConfig:
                 yield f"sources: {name!r} is the name of a folder of the output; give the source another name"
             elif not _NAME.fullmatch(name):
                 yield (
-                    f"sources: {name!r} becomes the name of a folder; take at most 64 letters, digits, _, - and ."
+                    f"sources: {name!r} becomes a folder's name; take up to 64 letters, digits, _, - and ."
                 )
         if not self.output:
             yield "output: empty; give the path of a folder"

@@ -30,12 +30,8 @@ def add_run(commands: Any) -> None:
         epilog=f"stages: {', '.join(stage.name for stage in STAGES)}",
     )
     add = parser.add_argument
-    add(
-        "changes",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="change keys of the configuration, such as partitions=8",
-    )
+    add("changes", nargs="*", metavar="KEY=VALUE", help="change keys of the configuration, such as "
+        "partitions=8")  # fmt: skip
     add("--config", required=True, type=path_text, metavar="YAML", help="the corpus, see "
         "docs/configuration.md#corpus")  # fmt: skip
     add("--engine", choices=("local", "spark"), default="local", help="worker processes of this machine, or "
@@ -55,9 +51,8 @@ def run(options: argparse.Namespace) -> int:
     if options.engine == "local" and options.master:
         raise ValueError("--master: is for --engine spark")
     config = load_corpus_config(options.config, parse_overrides(options.changes))
-    held = (
-        nullcontext() if store.is_remote(config.output) else hold_folder(config.output, "building a corpus")
-    )
+    here = not store.is_remote(config.output)
+    held = hold_folder(config.output, "building a corpus") if here else nullcontext()
     with held, closing(_engine(options)) as engine, _Bars() as bars:
         build_corpus(config, engine, bars.stage, bars.note, options.until)
     if options.until is None:

@@ -31,7 +31,7 @@ class Counting:
 
 
 def bins_of(ids: np.ndarray, seed: int) -> np.ndarray:
-    """The bin of each document, int64 [ids], in [0, BINS): the upper bits of a hash of its id and the seed."""
+    """The bin of each document, int64 [ids], in [0, BINS), by a hash of its id and the seed."""
     word = ids.astype(np.uint64) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -45,7 +45,7 @@ def _tokenizer(path: str) -> Any:
 
 
 def count_tokens(work: Work, part: Part) -> None:
-    """Counts the tokens of each text of an item, and their sum in each bin; `reads` is the path of the texts."""
+    """Counts the tokens of an item's texts, and their sum in each bin; `reads` is the path of the texts."""
     counting: Counting = work.settings
     writer = part.table("tokens", TOKENS)
     total = np.zeros(BINS, np.int64)

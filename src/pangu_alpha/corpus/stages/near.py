@@ -50,7 +50,7 @@ def signed(path: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def bands(work: Work) -> Iterator[np.ndarray]:
-    """Rows (band key, id) of an item; `reads` is the path of its signatures, the settings SignatureSettings."""
+    """Rows (band key, id) of an item; `reads` is the path of its signatures."""
     for ids, rows in signed(work.reads):
         keys = duplicates.band_keys(rows, work.settings.bands)
         yield np.column_stack([keys.reshape(-1), np.repeat(ids, keys.shape[1])])
@@ -149,7 +149,7 @@ def write_labels(work: Work, blocks: Iterator[np.ndarray], part: Part) -> None:
 
 @dataclass(frozen=True)
 class Labelled:
-    """What `members_of_item` needs: files of signatures, labels, exact removals and owners, and the item's owner."""
+    """Files that `members_of_item` reads, and the owner of its item."""
 
     signatures: str
     labels: str
@@ -159,7 +159,7 @@ class Labelled:
 
 
 def members_of_item(work: Work) -> Iterator[np.ndarray]:
-    """Rows (label, rank, id, copies, signature) of an item's documents in components; `reads` is a Labelled."""
+    """Rows (label, rank, id, copies, signature) of an item's documents in components; `reads`: Labelled."""
     reads: Labelled = work.reads
     tables = [*rows_of_owner(reads.labels, reads.owner)]
     if not tables:
@@ -198,7 +198,7 @@ def write_near(work: Work, blocks: Iterator[np.ndarray], part: Part) -> None:
 
 
 def component_steps(run: Run, folder: str) -> Iterator[Step]:
-    """The steps of the stage `components`: components, their members' labels, the copies kept, their items."""
+    """The steps of the stage `components`: components, labels of their members, the copies kept, removals."""
     partitions = run.config.partitions
     edges = [run.made("edges", number, "edges", partitions) for number in range(partitions)]
     if sum(int(each["facts"]["edges"]) for each in run.records("edges", partitions)) <= IN_MEMORY:

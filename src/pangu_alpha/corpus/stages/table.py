@@ -153,7 +153,18 @@ def _write(run: Run, folder: str) -> Iterator[Step]:
 
 
 def _partitions(run: Run) -> int:
-    return run.config.partitions
+    return {"partitions": run.config.partitions, "versions": _versions()}
+
+
+def _near(run: Run) -> Any:
+    return {"near_duplicates": run.config.near_duplicates, "versions": _versions()}
+
+
+def _budgets(run: Run) -> Any:
+    return {
+        "tokens": {name: each.tokens for name, each in run.config.sources.items()},
+        "seed": run.config.seed,
+    }
 
 
 def _vocabulary(run: Run) -> Any:
@@ -166,22 +177,22 @@ _NEAR = ("duplicates", "stages.near", "stages.exact", "stages.removals", "engine
 STAGES: tuple[Stage, ...] = (
     Stage("extract", (), _reading, _extract,
           ("reading", _TEXTS), "first"),
-    Stage("normalise", ("extract",), lambda run: [_profile(run), _versions("opencc")],
+    Stage("normalise", ("extract",), lambda run: {**_profile(run), "versions": _versions("opencc")},
           _ruled(texts.normalise_texts, "extract"), ("rules", _TEXTS), "extract"),
-    Stage("filter", ("normalise",), lambda run: [_profile(run), _versions("pyahocorasick")],
+    Stage("filter", ("normalise",), lambda run: {**_profile(run), "versions": _versions("pyahocorasick")},
           _ruled(texts.filter_texts, "normalise"), ("rules", _TEXTS), "normalise"),
-    Stage("exact", ("filter",), lambda run: [_partitions(run), _versions()], _exact, _NEAR),
-    Stage("quality", ("filter", "exact"), lambda run: [],
+    Stage("exact", ("filter",), _partitions, _exact, _NEAR),
+    Stage("quality", ("filter", "exact"), lambda run: {},
           _without("exact", "filter", "exact_duplicate"), ("stages.removals", _TEXTS), "filter"),
-    Stage("sign", ("quality",), lambda run: [run.config.near_duplicates, _versions()], _sign,
+    Stage("sign", ("quality",), _near, _sign,
           ("duplicates", "stages.near")),
-    Stage("edges", ("sign",), lambda run: [_partitions(run), run.config.near_duplicates], near.edges_step, _NEAR),
+    Stage("edges", ("sign",), lambda run: {**_near(run), **_partitions(run)}, near.edges_step, _NEAR),
     Stage("components", ("exact", "sign", "edges"),
-          lambda run: [_partitions(run), run.config.near_duplicates], near.component_steps, _NEAR),
-    Stage("decontaminate", ("quality", "components"), lambda run: [],
+          lambda run: {**_near(run), **_partitions(run)}, near.component_steps, _NEAR),
+    Stage("decontaminate", ("quality", "components"), lambda run: {},
           _without("components", "quality", "near_duplicate"), ("stages.removals", _TEXTS), "quality"),
     Stage("mix", ("decontaminate",), _vocabulary, _mix, ("stages.final",)),
     Stage("write", ("decontaminate", "components", "exact", "mix"),
-          lambda run: [{name: each.tokens for name, each in run.config.sources.items()}, run.config.seed],
+          _budgets,
           _write, ("stages.final", "stages.removals"), "decontaminate"),
 )  # fmt: skip

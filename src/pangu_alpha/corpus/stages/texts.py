@@ -89,7 +89,7 @@ def shorten(ledger: Ledger, kind: str, characters: int) -> None:
 
 @dataclass(frozen=True)
 class Ruled:
-    """What `normalise_texts` and `filter_texts` need: the texts of an item, the profile, and the source's kind."""
+    """What `normalise_texts` and `filter_texts` need: texts of an item, the profile, the kind of source."""
 
     path: str
     profile: Profile
@@ -158,7 +158,7 @@ def texts_of(path: str) -> Iterator[tuple[np.ndarray, list[str]]]:
 
 @dataclass(frozen=True)
 class Reduced:
-    """What `without_copies` needs: files of texts and of removals, the item's owner, and the reason to count."""
+    """What `without_copies` needs: files of texts and of removals, the item's owner, the reason to count."""
 
     path: str
     removals: str

@@ -199,7 +199,7 @@ def _comparison(
     scores: Mapping[str, Sequence[Score]],
 ) -> CorporaComparison:
     trained = config.steps * config.batch_size * config.seq_length
-    variants = [
+    first, second = (
         Variant(
             name,
             made.documents,
@@ -208,6 +208,6 @@ def _comparison(
             tuple(score.bits_per_character for score in scores[name]),
         )
         for name, made in records.items()
-    ]
+    )
     any_score = next(iter(scores.values()))[0]
-    return CorporaComparison(*variants, development, any_score.tokens, any_score.characters)
+    return CorporaComparison(first, second, development, any_score.tokens, any_score.characters)

@@ -135,6 +135,7 @@ def start_llama(program: str, folder: str, slots: int) -> Server:
     threads = os.environ["OMP_NUM_THREADS"]
     words = ["-m", f"{folder}/{GGUF_FILE}", "-np", str(slots), "-c", str(slots * CONTEXT)]
     words += ["-t", threads, "-tb", threads, "--host", "127.0.0.1", "--port", "{port}"]
+    words += ["--log-verbosity", "2"]  # warnings; it writes several lines about each request otherwise
     return Server([program, *words], "/health")
 
 

@@ -152,7 +152,7 @@ def _write(run: Run, folder: str) -> Iterator[Step]:
     yield works
 
 
-def _partitions(run: Run) -> int:
+def _partitions(run: Run) -> Any:
     return {"partitions": run.config.partitions, "versions": _versions()}
 
 

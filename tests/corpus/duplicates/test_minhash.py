@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pangu_alpha.config.corpus import SignatureSettings
 from pangu_alpha.config.schema import ConfigError
 from pangu_alpha.corpus import folding
 from pangu_alpha.corpus.duplicates import (
-    SignatureSettings,
     band_keys,
     estimated_jaccard,
     signatures,

@@ -7,46 +7,16 @@ minimum over the part of each text. Letters of shapes: T texts, S shingles, K pe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from pangu_alpha.config.option import option
-from pangu_alpha.config.schema import validate
+from pangu_alpha.config.corpus import SignatureSettings
 from pangu_alpha.corpus.folding import folded_batches
 from pangu_alpha.corpus.hashing import FACTOR, mixed, ngram_hashes
 
 _BLOCK, _TOGETHER = 8192, 8  # shingles and permutations of one product, whose 512 kB stay in the cache
 _LARGEST = np.uint64(0xFFFFFFFFFFFFFFFF)
 _HALF = np.uint64(32)
-
-
-@dataclass(frozen=True)
-class SignatureSettings:
-    """How near duplicates are looked for. The defaults find a pair of Jaccard .8 with probability .90.
-
-    Raises:
-        ConfigError: Lists all fields that have the wrong type or lie outside their bounds.
-    """
-
-    shingle_characters: int = option(5, "length of a shingle", at_least=1, at_most=64, unit="characters")
-    bands: int = option(20, "groups of hashes; a pair that agrees in one of them is compared", at_least=1)
-    rows: int = option(10, "hashes in a band", at_least=1)
-    seed: int = option(1, "of the hash functions", at_least=0)
-    threshold: float = option(
-        0.74,
-        "a copy is removed if its signature and that of the copy kept agree in this share",
-        at_least=0,
-        at_most=1,
-    )
-
-    def __post_init__(self) -> None:
-        validate(self)
-
-    @property
-    def permutations(self) -> int:
-        """Number of hashes in a signature, K."""
-        return self.bands * self.rows
 
 
 def multipliers(settings: SignatureSettings) -> np.ndarray:

@@ -173,7 +173,15 @@ def _vocabulary(run: Run) -> Any:
 
 
 _TEXTS = "stages.texts"
-_NEAR = ("duplicates", "stages.near", "stages.exact", "stages.removals", "engine.shuffle")
+_NEAR = (
+    "duplicates",
+    "folding",
+    "hashing",
+    "stages.near",
+    "stages.exact",
+    "stages.removals",
+    "engine.shuffle",
+)
 STAGES: tuple[Stage, ...] = (
     Stage("extract", (), _reading, _extract,
           ("reading", _TEXTS), "first"),
@@ -185,7 +193,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("quality", ("filter", "exact"), lambda run: {},
           _without("exact", "filter", "exact_duplicate"), ("stages.removals", _TEXTS), "filter"),
     Stage("sign", ("quality",), _near, _sign,
-          ("duplicates", "stages.near")),
+          ("duplicates", "folding", "hashing", "stages.near")),
     Stage("edges", ("sign",), lambda run: {**_near(run), **_partitions(run)}, near.edges_step, _NEAR),
     Stage("components", ("exact", "sign", "edges"),
           lambda run: {**_near(run), **_partitions(run)}, near.component_steps, _NEAR),

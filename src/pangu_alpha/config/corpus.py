@@ -125,7 +125,7 @@ class CorpusConfig:
         "bytes of input that one worker takes at a time; larger files that can be cut are cut, small ones go "
         "together",
         unit="bytes",
-        at_least=1,
+        at_least=1024,
         at_most=256 << 20,
     )
     partitions: int = option(

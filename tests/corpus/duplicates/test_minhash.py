@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pangu_alpha.config.corpus import SignatureSettings
 from pangu_alpha.config.schema import ConfigError
+from pangu_alpha.corpus import folding
 from pangu_alpha.corpus.duplicates import (
-    SignatureSettings,
     band_keys,
     estimated_jaccard,
-    fold,
-    folding,
     signatures,
 )
+from pangu_alpha.corpus.folding import fold
 
 SETTINGS = SignatureSettings()
 MASK = 2**64 - 1

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pangu_alpha.corpus.duplicates.minhash import mixed
+from pangu_alpha.corpus.hashing import FACTOR, mixed
 
 IN_MEMORY = 50_000_000  # edges; up to here one task finds the components of all
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Checksum:
@@ -22,7 +21,7 @@ class Checksum:
     def add(self, u: np.ndarray, v: np.ndarray) -> None:
         """Counts the edges in which u is larger; of an edge given in both directions, that is one."""
         larger = u > v
-        words = mixed(mixed(u[larger].astype(np.uint64)) * _FACTOR + v[larger].astype(np.uint64))
+        words = mixed(mixed(u[larger].astype(np.uint64)) * FACTOR + v[larger].astype(np.uint64))
         self.rows += int(larger.sum())
         self.total = (self.total + int(words.sum(dtype=np.uint64))) % 2**64
 

@@ -11,65 +11,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from pangu_alpha.config.corpus import SignatureSettings
-from pangu_alpha.corpus.duplicates.folding import folded_batches
+from pangu_alpha.corpus.folding import folded_batches
+from pangu_alpha.corpus.hashing import FACTOR, mixed, ngram_hashes
 
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, without a pattern; of the polynomial over a shingle
-# Multipliers of the finalizer of splitmix64 (Steele, Lea and Flood, 2014)
-_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _BLOCK, _TOGETHER = 8192, 8  # shingles and permutations of one product, whose 512 kB stay in the cache
 _LARGEST = np.uint64(0xFFFFFFFFFFFFFFFF)
 _HALF = np.uint64(32)
-
-
-def mixed(values: np.ndarray) -> np.ndarray:
-    """Spreads every bit of a value over all bits of the result, uint64 of the same shape; one to one."""
-    values = (values ^ (values >> np.uint64(30))) * _FIRST
-    values = (values ^ (values >> np.uint64(27))) * _SECOND
-    return values ^ (values >> np.uint64(31))
 
 
 def multipliers(settings: SignatureSettings) -> np.ndarray:
     """The odd factor of each permutation, uint64 [K]."""
     # a counter through the mixing function rather than a generator, whose stream may change between releases
     counter = np.arange(1, settings.permutations + 1, dtype=np.uint64)
-    return mixed(mixed(np.array([settings.seed], np.uint64)) + counter * _FACTOR) | np.uint64(1)
-
-
-def shingles(codes: np.ndarray, starts: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of the shingles of folded texts; a text shorter than n is one shingle, filled up with zeros.
-
-    Args:
-        codes: Code points of all texts, uint32.
-        starts: Where each text begins and the last one ends, int64 [T + 1].
-        n: Characters of a shingle.
-
-    Returns:
-        Hashes, uint64 [S], with repetitions; and the place of the first one of each text, int64 [T].
-    """
-    lengths = np.diff(starts)
-    if (lengths < n).any():
-        codes, starts = _filled_up(codes, starts, n)
-        lengths = np.diff(starts)
-    wide = codes.astype(np.uint64)
-    hashes = np.zeros(len(wide) - n + 1, np.uint64)
-    for offset in range(n):
-        hashes *= _FACTOR
-        hashes += wide[offset : offset + len(hashes)]
-        hashes += np.uint64(1)
-    counts = lengths - n + 1
-    firsts = np.append(0, np.cumsum(counts))
-    # the n - 1 windows that reach into the next text are left out
-    places = np.arange(firsts[-1]) + np.repeat(np.arange(len(counts)) * (n - 1), counts)
-    return mixed(hashes[places]), firsts[:-1]
-
-
-def _filled_up(codes: np.ndarray, starts: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    lengths = np.diff(starts)
-    longer = np.maximum(lengths, n)
-    ends = np.append(0, np.cumsum(longer))
-    filled = np.zeros(ends[-1], np.uint32)
-    filled[np.arange(len(codes)) + np.repeat(ends[:-1] - starts[:-1], lengths)] = codes
-    return filled, ends
+    return mixed(mixed(np.array([settings.seed], np.uint64)) + counter * FACTOR) | np.uint64(1)
 
 
 def signatures(texts: Sequence[str], settings: SignatureSettings) -> np.ndarray:
@@ -83,7 +37,7 @@ def signatures(texts: Sequence[str], settings: SignatureSettings) -> np.ndarray:
     factors = multipliers(settings)
     rows = np.empty((len(texts), len(factors)), np.uint32)
     for part, codes, starts in folded_batches(texts):
-        hashes, firsts = shingles(codes, starts, settings.shingle_characters)
+        hashes, firsts = ngram_hashes(codes, starts, settings.shingle_characters)
         rows[part] = (_least_products(hashes, firsts, factors) >> _HALF).T
     return rows
 
@@ -120,7 +74,7 @@ def band_keys(rows: np.ndarray, bands: int) -> np.ndarray:
     cut = rows.reshape(len(rows), bands, -1).astype(np.uint64)
     keys = np.broadcast_to(np.arange(1, bands + 1, dtype=np.uint64), cut.shape[:2])
     for row in range(cut.shape[2]):
-        keys = mixed(keys * _FACTOR + cut[:, :, row] + np.uint64(1))
+        keys = mixed(keys * FACTOR + cut[:, :, row] + np.uint64(1))
     return keys.view(np.int64)
 
 

@@ -147,12 +147,12 @@ def _write(run: Run, folder: str) -> Iterator[Step]:
         reads = Writing(made.path, near_home.path, exact_home.path, item.owner, bound, seed, final)
         digest = digest_of(made, near_home, exact_home, item.owner, bound, seed)
         works.append(Work(item.number, item.source, folder, digest, write_final, None, reads))
-    for source in run.config.sources:
-        store.make_folder(store.join(run.config.output, source))
+    for name in run.config.sources:
+        store.make_folder(store.join(run.config.output, name))
     yield works
 
 
-def _partitions(run: Run) -> int:
+def _partitions(run: Run) -> Any:
     return {"partitions": run.config.partitions, "versions": _versions()}
 
 
@@ -173,7 +173,15 @@ def _vocabulary(run: Run) -> Any:
 
 
 _TEXTS = "stages.texts"
-_NEAR = ("duplicates", "stages.near", "stages.exact", "stages.removals", "engine.shuffle")
+_NEAR = (
+    "duplicates",
+    "folding",
+    "hashing",
+    "stages.near",
+    "stages.exact",
+    "stages.removals",
+    "engine.shuffle",
+)
 STAGES: tuple[Stage, ...] = (
     Stage("extract", (), _reading, _extract,
           ("reading", _TEXTS), "first"),
@@ -185,7 +193,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("quality", ("filter", "exact"), lambda run: {},
           _without("exact", "filter", "exact_duplicate"), ("stages.removals", _TEXTS), "filter"),
     Stage("sign", ("quality",), _near, _sign,
-          ("duplicates", "stages.near")),
+          ("duplicates", "folding", "hashing", "stages.near")),
     Stage("edges", ("sign",), lambda run: {**_near(run), **_partitions(run)}, near.edges_step, _NEAR),
     Stage("components", ("exact", "sign", "edges"),
           lambda run: {**_near(run), **_partitions(run)}, near.component_steps, _NEAR),

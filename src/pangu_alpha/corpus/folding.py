@@ -1,17 +1,18 @@
 """Folds texts for comparison: what differs only in width, case, spaces, punctuation or symbols becomes equal.
 
-The folded text is for keys and signatures alone; the corpus keeps what was written.
+The folded text is for keys, signatures and the search for other texts; the corpus keeps what was written.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import numpy as np
+
+from pangu_alpha.corpus.hashing import code_points
 
 _DROPPED, _ALONE = 0, 0xFFFFFFFF  # in the table: no letter nor digit; the text must be folded by itself
 _BATCH = 1 << 20  # characters that are folded at once, unless one text is longer
@@ -65,7 +66,7 @@ def _folded_code(character: str, composing: frozenset[str]) -> int:
     form = unicodedata.normalize("NFKC", character)
     if form and (form[0] in composing or unicodedata.combining(form[0])):
         return _ALONE
-    folded = "".join(map(_fold_character, form))
+    folded = _fold_alone(character)
     return _ALONE if len(folded) > 1 else ord(folded) if folded else _DROPPED
 
 
@@ -87,7 +88,7 @@ def folded_batches(texts: Sequence[str]) -> Iterator[tuple[slice, np.ndarray, np
 
 
 def _fold_batch(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    codes, starts = _code_points(texts)
+    codes, starts = code_points(texts)
     folded = _table()[codes]
     alone = np.searchsorted(starts, np.flatnonzero(folded == _ALONE), "right") - 1
     counts = np.add.reduceat(np.append(folded != _DROPPED, False), starts[:-1])
@@ -96,7 +97,7 @@ def _fold_batch(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     if not by_itself:
         return folded[folded != _DROPPED], np.append(0, np.cumsum(kept))
     pieces = [
-        _code_points([fold(text)])[0] if place in by_itself else _kept(folded[start:stop])
+        code_points([fold(text)])[0] if place in by_itself else _kept(folded[start:stop])
         for place, (text, start, stop) in enumerate(zip(texts, starts[:-1], starts[1:], strict=True))
     ]
     return np.concatenate(pieces), np.append(0, np.cumsum([len(each) for each in pieces]))
@@ -106,20 +107,27 @@ def _kept(folded: np.ndarray) -> np.ndarray:
     return folded[folded != _DROPPED]
 
 
-def _code_points(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Code points of texts one after another, uint32 [characters], and their borders, int64 [texts + 1]."""
-    codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), "<u4")
-    return codes, np.append(0, np.cumsum([len(text) for text in texts])).astype(np.int64)
+def folded_with_places(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Folds each character by itself, so that every character of the result has a place in the text.
+
+    It differs from `fold` where characters compose, and for a text without letters and digits.
+
+    Returns:
+        Code points, uint32 [characters], and the place in the text that each comes from, int64 [characters].
+    """
+    codes, _ = code_points([text])
+    folded, places = _table()[codes], np.arange(len(codes))
+    counts = np.asarray(folded != _DROPPED, np.int64)
+    alone = np.flatnonzero(folded == _ALONE)
+    if not len(alone):
+        return folded[folded != _DROPPED], places[folded != _DROPPED]
+    longer = [_fold_alone(text[place]) for place in alone.tolist()]
+    counts[alone] = [len(each) for each in longer]
+    places = np.repeat(places, counts)
+    found = folded[places]
+    found[folded[places] == _ALONE] = code_points(longer)[0]
+    return found, places
 
 
-def exact_keys(texts: Sequence[str]) -> np.ndarray:
-    """128-bit keys, uint64 [texts, 2]: equal for texts that fold to the same, in practice for no others."""
-    keys = np.empty((len(texts), 2), np.uint64)
-    for rows, codes, starts in folded_batches(texts):
-        data, borders = memoryview(codes.tobytes()), (starts * 4).tolist()
-        digests = [
-            hashlib.blake2b(data[start:stop], digest_size=16).digest()
-            for start, stop in zip(borders[:-1], borders[1:], strict=True)
-        ]
-        keys[rows] = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
-    return keys
+def _fold_alone(character: str) -> str:
+    return "".join(map(_fold_character, unicodedata.normalize("NFKC", character)))

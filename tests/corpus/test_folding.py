@@ -8,8 +8,9 @@ import unicodedata
 import numpy as np
 import pytest
 
-from pangu_alpha.corpus.duplicates import exact_keys, fold, folding
-from pangu_alpha.corpus.duplicates.folding import folded_batches
+from pangu_alpha.corpus import folding
+from pangu_alpha.corpus.duplicates import exact_keys
+from pangu_alpha.corpus.folding import fold, folded_batches, folded_with_places
 
 
 def plainly(text):
@@ -65,3 +66,12 @@ def test_keys_are_equal_for_equal_folded_texts_only_and_do_not_depend_on_the_bat
     monkeypatch.setattr(folding, "_BATCH", 7)
     assert (exact_keys(texts) == keys).all()
     assert exact_keys([]).shape == (0, 2)
+
+
+def test_each_folded_character_has_its_place():
+    text = "Ａ，㎡ 中①b"
+    codes, places = folded_with_places(text)
+    assert "".join(map(chr, codes)) == fold(text) == "am2中1b"
+    assert places.tolist() == [0, 2, 2, 4, 5, 6]
+    assert [each.tolist() for each in folded_with_places("中，文")] == [[ord("中"), ord("文")], [0, 2]]
+    assert [len(each) for each in folded_with_places("")] == [0, 0]

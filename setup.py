@@ -58,6 +58,7 @@ setup(
     package_data={
         "pangu_alpha": ["py.typed"],
         "pangu_alpha.model_zoo": ["*.yaml"],
+        "pangu_alpha.corpus.rules": ["lists/*.tsv", "shipped/*.yaml"],
         "pangu_alpha.evaluation.results": ["*.yaml"],
         "pangu_alpha.evaluation.tasks": ["*.yaml"],
         "pangu_alpha.integrations.lm_eval_tasks": ["*.yaml"],

@@ -1,6 +1,7 @@
 """Text: where it comes from, how it is read and cleaned, and how it becomes token ids. No MindSpore."""
 
 __all__ = [
+    "characters",
     "clean",
     "corpora",
     "documents",

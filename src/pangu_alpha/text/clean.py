@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
 from pangu_alpha.config.option import option
 from pangu_alpha.config.schema import validate
+from pangu_alpha.text.characters import INVISIBLE, LINE_END, NOT_HAN, SPACES
 from pangu_alpha.text.ledger import CharacterLedger
-
-_LINE_END = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
-# Controls, soft hyphen, zero-width and direction marks, byte order mark, replacement and non-characters.
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\uffff]+"
-)
-_SPACES = re.compile("[ \t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
-_NOT_HAN = re.compile("[^\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+")
 
 
 @dataclass(frozen=True)
@@ -109,7 +101,7 @@ class Cleaner:
         counts = self._counts
         counts.update(documents_in=1, characters_in=len(text))
         if self.rules.strip_invisible:
-            kept = _INVISIBLE.sub("", text)
+            kept = INVISIBLE.sub("", text)
             gone = len(text) - len(kept)
             if gone:
                 counts["invisible_characters"] += gone
@@ -117,7 +109,7 @@ class Cleaner:
                 self._dropped["replacement_characters"] += replacements
                 self._dropped["invisible_characters"] += gone - replacements
             text = kept
-        unified = _LINE_END.sub("\n", text)
+        unified = LINE_END.sub("\n", text)
         self._dropped["line_ends"] += len(text) - len(unified)
         joined = "\n".join(self._lines(unified.split("\n")))
         cleaned = joined.strip("\n")
@@ -140,7 +132,7 @@ class Cleaner:
         kept, problem = 0, None
         for line in lines:
             if self.rules.fold_spaces:
-                folded = _SPACES.sub(" ", line).strip(" ")
+                folded = SPACES.sub(" ", line).strip(" ")
                 if len(folded) != len(line):
                     dropped["spaces"] += len(line) - len(folded)
                 line = folded
@@ -164,7 +156,7 @@ class Cleaner:
         rules = self.rules
         if len(line) < rules.min_line_characters:
             return "short_lines"
-        if rules.min_line_han and len(_NOT_HAN.sub("", line)) < rules.min_line_han * len(line):
+        if rules.min_line_han and len(NOT_HAN.sub("", line)) < rules.min_line_han * len(line):
             return "foreign_lines"
         if rules.drop_duplicate_lines and len(line) >= rules.duplicate_min_characters:
             # A digest of 16 bytes takes the place of the line, to save memory. Among 2^32 lines the chance of

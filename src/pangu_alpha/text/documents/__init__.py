@@ -1,3 +1,3 @@
 """From corpus files to documents: finds files, detects kind and encoding, and splits them into documents."""
 
-__all__ = ["inputs", "opening", "read_options", "reading"]
+__all__ = ["encoding", "inputs", "json_records", "opening", "read_options", "reading", "splitting"]

@@ -227,12 +227,12 @@ def _usual(text: str, encoding: str) -> float:
     ASCII is left out where it takes one byte, because it then reads alike in every encoding.
     """
     looked_at = text if encoding.startswith("utf-16") else [c for c in text if c > "\x7f"]
-    usual = _usual_characters()
+    usual = usual_characters()
     return sum(character in usual for character in looked_at) / max(len(looked_at), 1)
 
 
 @functools.cache
-def _usual_characters() -> frozenset[str]:
+def usual_characters() -> frozenset[str]:
     """Everyday characters: level 1 of GB 2312 and of Big5 (some 7,000 of 21,000 Han), signs, and ASCII."""
     signs = [*map(chr, range(0x20, 0x7F)), *"\t\r\n\u3000\u2014\u2018\u2019\u201c\u201d\u2026\ufeff"]
     signs += [*map(chr, range(0x3001, 0x3020)), *map(chr, range(0xFF01, 0xFF5F))]

@@ -100,19 +100,29 @@ def byte_chunks(path: Path, packing: str) -> Iterator[bytes]:
         OSError: The file cannot be read.
     """
     with path.open("rb") as file:
-        if packing and not _MAGIC[packing].startswith(file.peek(6)[: len(_MAGIC[packing])] or b"-"):
-            if not file.peek(1):
-                return  # an empty file holds nothing, packed or not
-            raise ArchiveError(f"it is no .{packing} file; take the ending away if it is not packed")
-        reader = {"gz": _gzip, "bz2": _bz2, "xz": _xz, "zst": _zstd}.get(packing, _plain)
-        try:
-            yield from reader(file)
-        except (EOFError, zlib.error, lzma.LZMAError) as error:
-            raise ArchiveError(str(error)) from error
-        except OSError as error:  # without a number it comes from the unpacking, not from the system
-            if error.errno is not None:
-                raise
-            raise ArchiveError(str(error)) from error
+        yield from unpacked_chunks(file, packing)
+
+
+def unpacked_chunks(file: BufferedReader, packing: str) -> Iterator[bytes]:
+    """Yields the unpacked bytes of an open file, from where it stands.
+
+    Raises:
+        ArchiveError: The archive is damaged; the bytes yielded before are intact.
+        OSError: The file cannot be read.
+    """
+    if packing and not _MAGIC[packing].startswith(file.peek(6)[: len(_MAGIC[packing])] or b"-"):
+        if not file.peek(1):
+            return  # an empty file holds nothing, packed or not
+        raise ArchiveError(f"it is no .{packing} file; take the ending away if it is not packed")
+    reader = {"gz": _gzip, "bz2": _bz2, "xz": _xz, "zst": _zstd}.get(packing, _plain)
+    try:
+        yield from reader(file)
+    except (EOFError, zlib.error, lzma.LZMAError) as error:
+        raise ArchiveError(str(error)) from error
+    except OSError as error:  # without a number it comes from the unpacking, not from the system
+        if error.errno is not None:
+            raise
+        raise ArchiveError(str(error)) from error
 
 
 def _plain(file: BufferedReader | gzip.GzipFile | bz2.BZ2File) -> Iterator[bytes]:

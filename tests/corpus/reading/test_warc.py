@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import gzip
+import io
+import random
+
+import pytest
+import warcio
+from warcio.archiveiterator import ArchiveIterator
+from warcio.statusandheaders import StatusAndHeaders
+
+from pangu_alpha.corpus.reading.warc import warc_records
+
+
+def archive(packed, pages, size=200):
+    """A WARC of `pages` responses between an info record and requests, as crawlers write it."""
+    out, dice = io.BytesIO(), random.Random(3)
+    writer = warcio.WARCWriter(out, gzip=packed)
+    writer.write_record(writer.create_warcinfo_record("x.warc", {"software": "test"}))
+    for number in range(pages):
+        body = dice.randbytes(dice.randint(0, size)) + b"\r\n\r\nWARC/1.0\r\nnot a header"
+        headers = StatusAndHeaders("200 OK", [("Content-Type", "text/html")], protocol="HTTP/1.1")
+        uri = f"http://h/{number}"
+        writer.write_record(writer.create_warc_record(uri, "request", payload=io.BytesIO(b""), http_headers=
+                            StatusAndHeaders("GET / HTTP/1.1", [], is_http_request=True)))  # fmt: skip
+        writer.write_record(
+            writer.create_warc_record(uri, "response", io.BytesIO(body), http_headers=headers)
+        )
+    return out.getvalue()
+
+
+def ours(data, packed, start=0, stop=None, largest=1 << 20):
+    return list(warc_records(io.BytesIO(data), packed, start, len(data) if stop is None else stop, largest))
+
+
+def ids(records):
+    return [each.headers.get("warc-record-id") for each in records]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_records_equal_those_of_warcio(packed):
+    data = archive(packed, 50, 3000)
+    theirs = list((r.rec_headers.get_header("WARC-Record-ID"), r.raw_stream.read(), it.get_record_offset())
+                  for it in [ArchiveIterator(io.BytesIO(data), no_record_parse=True)] for r in it)  # fmt: skip
+    found = ours(data, packed)
+    assert [(r.headers["warc-record-id"], r.content, r.place) for r in found] == theirs
+    assert not any(each.fault for each in found)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("size", [1, 7, 97, 1000, 10**6])
+def test_parts_hold_each_record_once(packed, size):
+    data = archive(packed, 12, 100)
+    whole = ours(data, packed)
+    parts = [ours(data, packed, at, min(at + size, len(data))) for at in range(0, len(data), size)]
+    assert [each for part in parts for each in part] == whole
+
+
+def test_every_cut_of_a_plain_file_loses_only_the_last_record():
+    data = archive(False, 4, 60)
+    whole = ours(data, False)
+    for cut in range(0, len(data), 13):
+        found = ours(data[:cut], False)
+        good = [each for each in found if not each.fault]
+        assert good == whole[: len(good)]
+        assert sum(bool(each.fault) for each in found) <= 1
+        assert len(good) >= sum(r.place + r.size + 700 < cut for r in whole)
+
+
+def test_every_cut_of_a_packed_file_loses_only_the_last_record():
+    data = archive(True, 4, 60)
+    whole = ours(data, True)
+    for cut in range(0, len(data), 13):
+        found = ours(data[:cut], True)
+        good = [each for each in found if not each.fault]
+        assert good == whole[: len(good)]
+        ends = [*(each.place for each in whole[1:]), len(data)]
+        assert len(good) == sum(end <= cut for end in ends) or found[-1].fault
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_damage_in_the_middle_costs_only_the_records_it_hits(packed):
+    data = bytearray(archive(packed, 40, 2000))
+    whole = ours(bytes(data), packed)
+    hit = whole[31]
+    data[hit.place + 20 : hit.place + 60] = b"\xff" * 40
+    found = ours(bytes(data), packed)
+    good = ids([each for each in found if not each.fault and each.content is not None])
+    assert [each for each in ids(whole) if each not in good] == [hit.headers["warc-record-id"]]
+    assert any(each.fault for each in found)
+
+
+def test_all_records_in_one_member_are_read():
+    data = archive(False, 20, 500)
+    assert ids(ours(gzip.compress(data), True)) == ids(ours(data, False))
+
+
+def test_a_record_larger_than_allowed_is_passed_over():
+    data = archive(False, 3, 100_000)
+    found = ours(data, False, largest=2000)
+    assert ids(found) == ids(ours(data, False))
+    assert all((each.content is None) == (each.size > 2000) for each in found)
+
+
+@pytest.mark.parametrize("data", [b"", b"\r\n\r\n"])
+def test_nothing_holds_no_record(data):
+    assert ours(data, False) == ours(data, True) == []
+
+
+def test_what_is_no_warc_is_one_fault():
+    found = ours(b"<html>" * 1000, False)
+    assert [(each.size, bool(each.fault)) for each in found] == [(6000, True)]

@@ -1,3 +1,3 @@
 """From raw pages to clean documents: what is kept, what is dropped, and why. No MindSpore."""
 
-__all__ = ["engine", "stages"]
+__all__ = ["reading", "rules"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -16,7 +17,9 @@ import pytest
 os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 
 FIXTURES = Path(__file__).parent / "fixtures"
-SLOWEST = ("run_scripts", "proof", "training", "inference")  # folders, the slowest first
+# Folders of the slowest tests: those that take the cores, and those that wait for processes and sockets.
+COMPUTING = ("proof", "training", "inference", "model")
+WAITING = ("run_scripts", "serving")
 # What starts processes or compiles networks: the tests of these folders, those with one of these fixtures (a
 # device, an installed wheel, files that the pages' commands make), and those marked slow one by one.
 SLOW_FOLDERS = ("run_scripts", "proof", "integrations")
@@ -29,6 +32,12 @@ def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="run the tests marked long as well")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One process more than there are cores: a third of the time, tests wait for processes and sockets."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def part_of(item):
     """The part of the package that a test is about: its first folder."""
     return item.path.relative_to(FIXTURES.parent).parts[0]
@@ -36,8 +45,8 @@ def part_of(item):
 
 @pytest.hookimpl(tryfirst=True)  # before -m deselects
 def pytest_collection_modifyitems(config, items):
-    """Marks what is slow. The slowest folders first: a process takes whole files, and none shall begin one of
-    them at the end."""
+    """Marks what is slow, and puts it first: a process takes whole files, and none shall begin one of them at
+    the end."""
     for item in items:
         if item.get_closest_marker("long"):
             item.add_marker(pytest.mark.slow)
@@ -45,8 +54,21 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="takes minutes: run with --long -m long"))
         elif part_of(item) in SLOW_FOLDERS or SLOW_FIXTURES & {*item.fixturenames}:
             item.add_marker(pytest.mark.slow)
-    order = {name: number for number, name in enumerate(SLOWEST)}
-    items.sort(key=lambda item: order.get(part_of(item), len(order)))
+    places = places_of({item.path: part_of(item) for item in items})
+    items.sort(key=lambda item: places[item.path])
+
+
+def places_of(parts):
+    """Where the tests of each file come, by file: two files that compute beside one that waits, then others.
+
+    Args:
+        parts: Folder of each file.
+    """
+    places = dict.fromkeys(parts, math.inf)
+    for folders, at_once in ((COMPUTING, 2), (WAITING, 1)):
+        files = [file for folder in folders for file in parts if parts[file] == folder]
+        places |= {file: number // at_once for number, file in enumerate(files)}
+    return places
 
 
 def pytest_terminal_summary(terminalreporter, config):

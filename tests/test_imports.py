@@ -63,6 +63,7 @@ MAY_LOAD_MINDSPORE = (
     "inference.load",
     "inference.nats",
     "inference.text",
+    "evaluation.corpora.networks",
     "evaluation.perplexity",
     "evaluation.scoring",
     "proof.dry_run.engine",

@@ -17,6 +17,7 @@ from pangu_alpha.config.schema import nearest
 VERBS = {
     "fetch": "fetch the released vocabulary and corpora by name",
     "vocab": "train a vocabulary",
+    "corpus": "build a corpus from raw pages: clean text without duplicates",
     "preprocess": "turn text into records",
     "train": "train a model on this device",
     "launch": "train, predict or evaluate on all devices of a node: launch train ..., launch predict ...",

@@ -1,4 +1,4 @@
-"""The planner's own cluster.yaml: it gives the measured times back, and slow links change the plan."""
+"""The planner's own files: they give the measured times back, and slow links change the plan."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from records_of import links, speed
 
 from pangu_alpha.__main__ import main
-from pangu_alpha.cluster_check.calibration import cluster_values
+from pangu_alpha.cluster_check.calibration import Measured, planner_files
 from pangu_alpha.cluster_check.setup import Level, Setup, levels
 from pangu_alpha.config.zoo import load_model_config
 from pangu_alpha.files.writing import write_text
@@ -25,17 +25,21 @@ def setup(nodes=1, ranks=8, **more):
 
 def measured(levels_seconds, size):
     """Records of the check "links" of so many ranks: by level, seconds by bytes."""
-    records = [{"levels": {}} for _ in range(size)]
+    records = [{"levels": {}, "groups": {}} for _ in range(size)]
     for name, seconds in levels_seconds.items():
         for record, other in zip(records, links(name, [seconds] * size), strict=True):
             record["levels"] |= other["levels"]
     return records
 
 
-def loaded(folder, values):
-    path = folder / "cluster.yaml"
-    write_text(path, yaml_text(values))
-    return load_cluster(str(path))
+def written(folder, files):
+    for name, values in files.items():
+        write_text(folder / name, yaml_text(values))
+    return str(folder / "clusters.yaml")
+
+
+def loaded(folder, files):
+    return load_cluster(written(folder, files))
 
 
 def ring(ranks, bandwidth, latency):
@@ -55,7 +59,7 @@ def test_a_set_up_s_levels():
 
 def test_the_planner_predicts_what_was_measured(tmp_path):
     seconds = {"pair": ring(2, 20e9, 4e-6), "server": ring(8, 5e9, 9e-6)}
-    cluster = loaded(tmp_path, cluster_values(setup(), speed(), measured(seconds, 8)))
+    cluster = loaded(tmp_path, planner_files(setup(), Measured(speed(), measured(seconds, 8), 64e9)))
     predicted = Links(cluster)
     for level in cluster.levels:
         for size in SIZES:
@@ -68,15 +72,18 @@ def test_the_planner_predicts_what_was_measured(tmp_path):
 
 def test_the_device_is_the_measured_one(tmp_path):
     seconds = {"pair": ring(2, 20e9, 4e-6), "server": ring(8, 5e9, 9e-6)}
-    device = loaded(tmp_path, cluster_values(setup(), speed(), measured(seconds, 8))).device
-    assert device.peak == pytest.approx(100e9) and device.constants.matmul == 1.0
+    device = loaded(tmp_path, planner_files(setup(), Measured(speed(), measured(seconds, 8), 64e9))).device
+    assert device.memory == 64e9 and device.peak == pytest.approx(100e9) and device.constants.matmul == 1.0
     assert device.bandwidth * device.constants.memory == pytest.approx(10e9)
     fast = speed(products={"4096": 2.0 * 4096**3 / 188e12})
-    values = cluster_values(setup(cluster="910b"), fast, measured(seconds, 8))
+    values = planner_files(setup(cluster="910b"), Measured(fast, measured(seconds, 8), 64e9))
     device = loaded(tmp_path, values).device
     assert device.family == "910B" and device.peak == 376e12
     assert device.constants.matmul == pytest.approx(0.5)
     assert device.sources["bandwidth"] == "measured by check-cluster"
+    assert device.name == "measured-910B2" and device.constants.overlap == 0.0322  # as shipped
+    values = planner_files(setup(cluster="910b"), Measured(fast, measured(seconds, 8), 64e9, hidden=0.8))
+    assert loaded(tmp_path, values).device.constants.overlap == 0.8
 
 
 def test_slow_links_change_the_plan(tmp_path):
@@ -86,7 +93,7 @@ def test_slow_links_change_the_plan(tmp_path):
 
     def best(bandwidth):
         seconds = {"pair": ring(2, bandwidth, 5e-6), "server": ring(8, bandwidth, 5e-6)}
-        values = cluster_values(setup(cluster="910b"), fast, measured(seconds, 8))
+        values = planner_files(setup(cluster="910b"), Measured(fast, measured(seconds, 8), 64e9))
         return search(Question(model, loaded(tmp_path, values), stack, 64), 1).best[0]
 
     quick, slow = best(150e9), best(0.5e9)
@@ -94,9 +101,10 @@ def test_slow_links_change_the_plan(tmp_path):
     assert slow.seconds > 1.5 * quick.seconds
 
 
-def test_plan_search_takes_the_file(tmp_path, capsys):
+def test_plan_search_takes_the_files(tmp_path, capsys):
     seconds = {"pair": ring(2, 100e9, 5e-6), "server": ring(8, 90e9, 5e-6)}
-    path = tmp_path / "cluster.yaml"
-    write_text(path, yaml_text(cluster_values(setup(cluster="910b"), speed(), measured(seconds, 8))))
-    code = main(["plan", "search", "--model", "2_6b", "--cluster", str(path), "--global-batch", "64"])
+    path = written(
+        tmp_path, planner_files(setup(cluster="910b"), Measured(speed(), measured(seconds, 8), 64e9))
+    )
+    code = main(["plan", "search", "--model", "2_6b", "--cluster", path, "--global-batch", "64"])
     assert not code and "dp" in capsys.readouterr().out

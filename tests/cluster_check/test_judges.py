@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import pytest
-from records_of import BY_NAME, failed, links, machine, speed, storage
+from records_of import BY_NAME, failed, links, machine, npu_smi, overlap, plans, speed, startup, storage
 
+from pangu_alpha.cluster_check.check import Evidence, Finding, judged
+from pangu_alpha.cluster_check.judge.npu_smi import Npu, devices_of, version_of
+from pangu_alpha.cluster_check.judge.overlap import hidden_share
+from pangu_alpha.cluster_check.measure.planner import device_memory
+from pangu_alpha.cluster_check.setup import Setup
 from pangu_alpha.cluster_check.training_run import STEPS
 from pangu_alpha.files.writing import write_json
+
+LIMITS = machine()["limits"]
 
 
 def one_finding(name, records, device="CPU"):
     found = failed(name, records, device)
     assert len(found) == 1, found
     return found[0]
+
+
+def judged_of(name, records, device="CPU"):
+    return judged(BY_NAME[name], Evidence(device, BY_NAME[name].bounds[device], records))
 
 
 def test_machines_that_are_alike_pass():
@@ -26,8 +37,11 @@ OTHER_MINDSPORE = {"mindspore": {"version": "2.8.0", "required": "~=2.9.0", "met
     "changes, said",
     [
         ({"python": "3.10.1"}, "on ranks 1: 3.10.1"),
-        ({"ascend": {"driver": "24.1", "CANN": "8.5"}}, "on ranks 1: 8.5"),
-        ({"limits": {"open files": 256}}, "256"),
+        ({"ascend": {"driver": "24.1", "CANN": "8.5.0"}}, "on ranks 1: 8.5.0"),
+        ({"processor": "x86_64"}, "on ranks 1: x86_64"),
+        ({"limits": LIMITS | {"open files": 256}}, "256"),
+        ({"limits": LIMITS | {"processes": 100}}, "100"),
+        ({"limits": LIMITS | {"address space": 2**32}}, "4294967296"),
         ({"memory": 2e9}, "2.0"),
         ({"storage": storage(clock_offset=7.0)}, "6.99"),
         ({"storage": storage(bytes_per_second=1e6)}, "1.0"),
@@ -35,12 +49,70 @@ OTHER_MINDSPORE = {"mindspore": {"version": "2.8.0", "required": "~=2.9.0", "met
         ({"storage": storage(lock=False)}, "not on ranks 1"),
         ({"storage": storage(rename=False)}, "not on ranks 1"),
         ({"storage": {"fault": "No space left on device: /shared"}}, "No space left on device"),
-        ({"place": {"device": 8}}, "/dev has 0-7"),
+        ({"npu_smi": npu_smi(version="25.0")}, "on ranks 1: 25.0"),
+        ({"place": {"device": 7}, "npu_smi": npu_smi("Warning")}, "rank 1: Warning"),
+        ({"place": {"device": 7}, "npu_smi": npu_smi(used=59356)}, "0.906"),
+        ({"place": {"device": 7}, "npu_smi": npu_smi(memory=32768)}, "on ranks 1: 32768"),
+        ({"npu_smi": npu_smi(name="910B3")}, "on ranks 1: 910B3"),
     ],
 )
 def test_a_machine_that_differs_is_named(changes, said):
     finding = one_finding("environment", {"machine": [machine(), machine(**changes)]}, "Ascend")
     assert said in str(finding.value)
+
+
+def test_devices_that_are_not_there_or_not_shown():
+    absent = failed("environment", {"machine": [machine(), machine(place={"device": 8})]}, "Ascend")
+    assert [each.value for each in absent] == [
+        "device 8 of rank 1: /dev has 0-7",
+        "not those of ranks 1",
+    ]
+    blind = failed("environment", {"machine": [machine(npu_smi="")] * 2}, "Ascend")
+    assert [each.what for each in blind] == ["devices that npu-smi shows"]
+    small = machine(npu_smi=npu_smi(used=900, memory=16384, count=1))
+    found = failed("environment", {"machine": [small] * 2}, "Ascend")
+    assert [each.what for each in found] == ["memory of a device, GB"]
+
+
+@pytest.mark.parametrize("version", ["8.0.RC2", "7.6.0.1.220:8.20.0", ""])
+def test_a_cann_that_mindspore_does_not_know(version):
+    other = machine(ascend={"driver": "24.1", "CANN": version})
+    found = [each.what for each in failed("environment", {"machine": [other] * 2}, "Ascend")]
+    assert "CANN's version" in found
+
+
+ATLAS_A3 = """\
+| npu-smi 25.2.0                   Version: 25.2.0                                               |
+| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
+| Chip  Phy-ID              | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
+| 4     Ascend910           | OK            | 211.3       43                0    / 0             |
+| 0     8                   | 0000:8D:00.0  | 7           0    / 0          61609/ 65536         |
+| 4     Ascend910           | Alarm         | -           44                0    / 0             |
+| 1     9                   | 0000:8F:00.0  | 7           0    / 0          2886 / 65536         |
+"""
+ATLAS_910A = """\
+| 3     910A                | OK            | 66.2        41                0    / 0             |
+| 0                         | 0000:02:00.0  | 0           2133 / 15137      1    / 32768         |
+"""
+
+
+def test_npu_smi_of_other_families():
+    assert devices_of(ATLAS_A3) == {
+        8: Npu("Ascend910", "OK", 65536, 61609),
+        9: Npu("Ascend910", "Alarm", 65536, 2886),
+    }
+    assert devices_of(ATLAS_910A) == {3: Npu("910A", "OK", 32768, 1)}
+    assert (
+        version_of(ATLAS_A3) == "25.2.0" and version_of("") == "" and devices_of("npu-smi: not found") == {}
+    )
+
+
+def test_the_memory_of_a_device_without_a_family():
+    setup = Setup("Ascend", ((0, 1),), ((0, 1),))
+    assert device_memory(setup, {"host_memory": 1e12}, [machine()]) == 65536 * 2**20
+    with pytest.raises(ValueError, match="name the devices with --chip or --cluster"):
+        device_memory(setup, {"host_memory": 1e12}, [])
+    assert device_memory(Setup("CPU", ((0, 1),), ((0, 1),)), {"host_memory": 8e9}, []) == 4e9
 
 
 def test_a_wrong_version_is_named_even_where_all_have_it():
@@ -57,7 +129,24 @@ def test_a_rank_table_with_other_addresses_than_the_devices_have(tmp_path):
     assert not failed("environment", {"machine": [machine(**own)] * 2})
     swapped = own | {"device_addresses": {"0": "10.1.0.2", "1": "10.1.0.1"}}
     finding = one_finding("environment", {"machine": [machine(**swapped)] * 2})
+    silent = own | {"device_addresses": {}}
+    assert not failed("environment", {"machine": [machine(**silent)] * 2})  # one server does not need them
     assert "rank 0: 10.0.0.1 device 0 has 10.1.0.2, the table says 10.1.0.1" in finding.value
+
+
+def test_devices_of_several_servers_that_do_not_tell_their_address(tmp_path):
+    path = tmp_path / "table.json"
+    servers = [
+        {
+            "server_id": f"10.0.0.{n}",
+            "device": [{"device_id": "0", "device_ip": f"10.1.0.{n}", "rank_id": str(n)}],
+        }
+        for n in range(2)
+    ]
+    write_json(path, {"status": "completed", "version": "1.0", "server_count": "2", "server_list": servers})
+    known = machine(rank_table=str(path), device_addresses={"0": "10.1.0.0"})
+    finding = one_finding("environment", {"machine": [known, known | {"device_addresses": {}}]})
+    assert finding.value.startswith("1 of 2 devices told their address")
 
 
 def joined(**changes):
@@ -240,12 +329,72 @@ GOOD_LINK = {1024: 1e-3, 1 << 22: 0.01}
 def test_a_slow_link(slow, number):
     assert not failed("links", {"joined": links("pair", [GOOD_LINK] * 4)})
     found = failed("links", {"joined": links("pair", [GOOD_LINK, GOOD_LINK, slow, GOOD_LINK])})
-    assert len(found) == number and "slowest rank (2)" in found[-1].what
+    assert len(found) == number and "slowest group (ranks 2-3)" in found[-1].what
+
+
+def test_ranks_of_one_group_are_not_compared_with_each_other():
+    slower = GOOD_LINK | {1 << 22: 0.2}
+    assert not failed("links", {"joined": links("server", [GOOD_LINK, slower])})
+    found = judged_of("links", {"joined": links("server", [GOOD_LINK, slower])})
+    assert not [each for each in found if "slowest group (" in each.what]
+    assert Finding("AlltoAll", "not measured: no such kernel") in found
+
+
+def test_groups_that_lack_a_rank():
+    records = links("pair", [GOOD_LINK] * 4)
+    records[3]["groups"]["pair"] = [0, 1]
+    assert "do not hold every rank once" in one_finding("links", {"joined": records}).value
+
+
+def test_a_device_that_is_slower_with_both_at_once():
+    assert not failed("overlap", {"joined": [overlap()] * 2})
+    assert hidden_share([overlap()]) == pytest.approx(0.5) and hidden_share([overlap(both=0.07)]) == 0.0
+    found = one_finding("overlap", {"joined": [overlap(both=0.12)] * 2})
+    assert found.value == pytest.approx(2.0) and found.what.startswith("both at the same time against")
+    assert one_finding("overlap", {"joined": [overlap(both=0.07)] * 2}, "Ascend").value > 1.1
+
+
+@pytest.mark.parametrize(
+    "changes, what",
+    [({"started": 70.0}, "warm: until the device is in use, s"), ({"first": 130.0}, "warm: first step, s")],
+)
+def test_a_slow_start(changes, what):
+    assert not failed("startup", {"cold": [startup()], "warm": [startup()]})
+    assert one_finding("startup", {"cold": [startup()], "warm": [startup(**changes)]}).what == what
+
+
+def predicted(**changes):
+    return plans(predicted=plans()["predicted"] | changes)
+
+
+@pytest.mark.parametrize(
+    "record, what",
+    [
+        (predicted(parts=[0.1, 0.4, 0.2]), "products, memory and links: rank correlation"),  # another order
+        (predicted(parts=[0.4, 0.9, 1.9]), "products, memory and links: mean error"),
+        (predicted(**{"left out": [0.2, 0.4, 0.8]}), "other plans' steps: mean error"),
+        (predicted(**{"left out": [0.19, 0.1, 0.4]}), "other plans' steps: rank correlation"),
+    ],
+)
+def test_plans_that_the_planner_does_not_know(record, what):
+    assert not failed("plans", {"predicted": [plans()]})
+    assert what in one_finding("plans", {"predicted": [record]}).what
+
+
+def test_too_few_plans_to_be_ordered():
+    few = {name: each[:2] for name, each in plans()["predicted"].items()}
+    record = plans(cases=["a", "b"], measured=[0.1, 0.2], spread=[0.0, 0.0], predicted=few)
+    assert one_finding("plans", {"predicted": [record]}).what == "plans that were measured"
 
 
 def test_a_planner_without_a_plan():
     plan = {"dp": 2, "tp": 1, "pp": 1, "micro_batches": 1}
-    record = {"model": "tiny", "plans": {"measured": [{"plan": plan, "seconds": 0.1}]}}
+    verdicts = {"speed": "passed", "links": "failed"}
+    record = {
+        "model": "tiny",
+        "plans": {"measured": [{"plan": plan, "seconds": 0.1}]},
+        "verdicts": verdicts,
+    }
     assert not failed("planner", {"search": [record]})
     assert one_finding("planner", {"search": [record | {"plans": {"measured": []}}]}).value == 0
 

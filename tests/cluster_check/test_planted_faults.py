@@ -43,7 +43,7 @@ def measure(tmp_path):
         whole = (
             tmp_path / f"run_{next(runs)}"
         )  # a training run would find itself done in the folder of another
-        module = importlib.import_module(f"pangu_alpha.cluster_check.measure.{name}")
+        module = importlib.import_module(BY_NAME[name].module)
         for each in BY_NAME[name].measurements:
             folder = whole / each.name
             folder.mkdir(parents=True)
@@ -68,7 +68,7 @@ def test_a_full_disk(measure, monkeypatch):
 
 def with_operators(monkeypatch, name, **changes):
     """Makes a check's module use other operators where it does not ask for the plain ones."""
-    module = importlib.import_module(f"pangu_alpha.cluster_check.measure.{name}")
+    module = importlib.import_module(BY_NAME[name].module)
     real = module.operators_for
 
     def planted(config, device=None):
@@ -103,7 +103,7 @@ def test_dropout_off(cpu, measure, monkeypatch):
 
 @pytest.mark.long
 def test_a_swapped_slice(cpu, measure, monkeypatch):
-    from pangu_alpha.cluster_check.measure import network
+    from pangu_alpha.cluster_check.measure.models import network
 
     assert not measure("network")
     load = network.load_released
@@ -121,7 +121,7 @@ def test_a_swapped_slice(cpu, measure, monkeypatch):
 
 @pytest.mark.long
 def test_a_decoder_that_does_not_end_documents(cpu, measure, monkeypatch):
-    from pangu_alpha.cluster_check.measure import decoding
+    from pangu_alpha.cluster_check.measure.models import decoding
 
     assert not measure("decoding")
     real = decoding.Decoder
@@ -131,7 +131,7 @@ def test_a_decoder_that_does_not_end_documents(cpu, measure, monkeypatch):
 
 @pytest.mark.long
 def test_a_device_that_trains_otherwise(cpu, measure, monkeypatch):
-    from pangu_alpha.cluster_check.measure import training
+    from pangu_alpha.cluster_check.measure.runs import training
 
     assert not measure("training")
     real = training.loaded

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from records_of import BY_NAME, machine, speed
+from records_of import BY_NAME, links, machine, overlap, plans, speed, startup
 
 from pangu_alpha.__main__ import main
+from pangu_alpha.cluster_check import pictures
 from pangu_alpha.cluster_check.anonymous import Anonymous
 from pangu_alpha.cluster_check.check import Evidence, Result, judged
+from pangu_alpha.cluster_check.compare import compared
 from pangu_alpha.cluster_check.records import write_record, write_result
 from pangu_alpha.cluster_check.report import write_report
 from pangu_alpha.cluster_check.setup import Setup
@@ -35,14 +37,23 @@ def test_names_and_addresses_are_replaced_everywhere_alike():
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Makes a folder of results: two machines, and a speed of so many times the usual one."""
+def folder(tmp_path, monkeypatch):
+    """Makes a folder of results: two machines, and a speed of so many times the usual one.
 
-    def make(name, times=1.0, **changes):
+    Pictures take a second each, so only the tests of them draw.
+    """
+
+    def make(name, times=1.0, drawn=False, **changes):
+        if not drawn:
+            monkeypatch.setattr(pictures, "draw", lambda out, records: [])
         out = tmp_path / name
         out.mkdir()
         SETUP.save(out)
         records = {
+            "overlap": {"joined": [overlap()] * 2},
+            "startup": {"cold": [startup(usual=0.25 / times)], "warm": [startup(first=1.5)]},
+            "plans": {"predicted": [plans()]},
+            "links": {"joined": links("server", [{1024: 1e-3, 1 << 22: 0.01}] * 2)},
             "environment": {"machine": [machine(host="gpu-7"), machine(host="gpu-8", **changes)]},
             "speed": {"device": [speed(products={"1024": 0.02 / times})]},
         }
@@ -55,9 +66,19 @@ def folder(tmp_path):
                     write_record(out / names[measurement], rank, record)
             findings = judged(BY_NAME[check], Evidence("CPU", BY_NAME[check].bounds["CPU"], measured))
             verdict = "passed" if all(each.passed for each in findings) else "failed"
-            write_result(out, Result(check, verdict, findings, seconds=1.0, records=names))
+            parts = dict.fromkeys(names, 0.5)
+            write_result(out, Result(check, verdict, findings, seconds=31.0, records=names, parts=parts))
         tail = ("error: gpu-8 lost", "at 10.0.0.8")
-        write_result(out, Result("world", "died", why="rank 1 on gpu-8 failed first", log="x.log", tail=tail))
+        write_result(
+            out,
+            Result(
+                "world",
+                "died",
+                why=f"rank 1 on gpu-8 failed first, no record in {out}",
+                log="x.log",
+                tail=tail,
+            ),
+        )
         write_report(out)
         return out
 
@@ -65,12 +86,15 @@ def folder(tmp_path):
 
 
 def test_a_report_names_what_did_not_pass(folder):
-    out = folder("one", limits={"open files": 100})
+    out = folder("one", drawn=True, limits=machine()["limits"] | {"open files": 100})
     text = (out / "report.md").read_text("utf-8")
-    assert "**1 of 11 checks passed.** Not passed: environment, world. Not run: operators," in text
+    assert "**5 of 14 checks passed.** Not passed: environment, world. Not run: operators," in text
+    assert "The checks took 3 minutes." in text and "processes: cold 0, warm 0." in text
     assert "| open files that a process may have | 100 | at least 1024 | **FAILED** |" in text
     assert "    error: gpu-8 lost" in text and "![speed.png](speed.png)" in text
-    assert (out / "speed.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("speed", "links", "overlap", "startup", "plans"):
+        assert f"![{name}.png]({name}.png)" in text
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     values = json.loads((out / "report.json").read_text("utf-8"))
     assert [each["verdict"] for each in values["checks"]][:3] == ["failed", "died", "not run"]
 
@@ -81,6 +105,7 @@ def test_an_anonymous_report_has_no_names(folder, capsys):
     assert main(["check-cluster", "report", str(out), "--anonymous"]) == 0
     for name in ("report.md", "report.json"):
         text = (out / name).read_text("utf-8")
+        assert str(out) not in text and "no record in /out" in text
         assert "gpu-" not in text and "10.0.0.8" not in text and "host1" in text
 
 
@@ -89,13 +114,49 @@ def test_compare_finds_what_changed(folder, capsys):
     assert main(["check-cluster", "compare", str(one), str(one)]) == 0
     assert capsys.readouterr().out == "no difference\n"
     assert main(["check-cluster", "compare", str(one), str(slower)]) == 0
-    assert "speed: best product, GFLOP/s: 107.4 -> 53.7 (0.50 times)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "speed: best product, GFLOP/s: 107.4 -> 53.7 (0.50 times)" in said
+    assert "startup: cold: later steps, s: 0.25 -> 0.5 (2.00 times)" in said
     assert main(["check-cluster", "compare", str(one), str(slower / "report.json"), "--share", "0.6"]) == 0
     assert capsys.readouterr().out == "no difference\n"
 
 
+def found(*findings):
+    return {"checks": [{"name": "links", "verdict": "passed", "findings": list(findings)}]}
+
+
+def finding(what, value, passed=True):
+    return {"what": what, "value": value, "rule": "", "passed": passed}
+
+
+def test_compare_names_texts_and_what_is_there_once():
+    one = found(finding("slowest (3)", 1.0), finding("CANN", "8.5"), finding("loss", 2.0), finding("gone", 1))
+    other = found(
+        finding("slowest (5)", 1.5), finding("CANN", "9.0"), finding("loss", None), finding("new", 1)
+    )
+    assert list(compared(one, other, 0.1)) == [
+        "links: slowest: 1 -> 1.5 (1.50 times)",
+        "links: CANN: 8.5 -> 9.0",
+        "links: loss: 2 -> not finite",
+        "links: gone: only in the first report",
+        "links: new: only in the second report",
+    ]
+    assert not list(compared(one, one, 0.0))
+
+
+def test_records_that_cannot_be_drawn_do_not_end_the_report(folder, monkeypatch):
+    kept = {name: pictures._PAINTED[name] for name in ("overlap", "startup")}
+    monkeypatch.setattr(pictures, "_PAINTED", kept)
+    out = folder("one", drawn=True)
+    (record,) = (out / "checks" / "startup" / "001" / "cold").glob("rank_*.json")
+    record.write_text('{"started": null, "first": "?"}')
+    write_report(out)
+    text = (out / "report.md").read_text("utf-8")
+    assert "![overlap.png]" in text and "![startup.png]" not in text and not (out / "startup.png").exists()
+
+
 def test_compare_ends_with_1_if_something_passes_no_longer(folder, capsys):
-    one, worse = folder("one"), folder("worse", limits={"open files": 100})
+    one, worse = folder("one"), folder("worse", limits=machine()["limits"] | {"open files": 100})
     assert main(["check-cluster", "compare", str(one), str(worse)]) == 1
     assert "environment: passed -> failed" in capsys.readouterr().out
     assert main(["check-cluster", "compare", str(worse), str(one)]) == 0

@@ -65,6 +65,22 @@ def test_a_rank_that_dies_is_named_and_the_next_check_runs(runner):
     assert runner.said[-1] == "first: PASSED in 0 s" or runner.said[-1].startswith("first: PASSED")
 
 
+def test_an_independent_measurement_that_dies_is_a_finding_and_the_next_one_runs(runner):
+    each = {"ranks": "each", "independent": True}
+    measurements = (
+        Measurement("here", title="both", **each),
+        Measurement("other", multiple=3, title="three", **each),
+        Measurement("third", kinds=("Ascend",), **each),
+    )
+    (dead,) = runner(dataclasses.replace(check("dies"), measurements=measurements))
+    assert dead.verdict == "died" and dead.log.endswith("worker_1.log") and "both" in dead.why
+    unjudged, stopped, left, other = dead.findings
+    assert unjudged.what == "records" and not unjudged.passed  # the judge had none
+    assert stopped.what == "both" and "ended by SIGKILL" in stopped.value and not stopped.passed
+    assert left == Finding("not measured, a multiple of 3 ranks is needed, 2 here", "three")
+    assert other == Finding("not measured, on Ascend alone", "third")
+
+
 def test_a_rank_that_hangs_is_ended_and_named(runner):
     (late,) = runner(check("hangs"))
     assert late.verdict == "late"
@@ -75,6 +91,16 @@ def test_a_rank_that_hangs_is_ended_and_named(runner):
 def test_a_rank_without_a_record(runner):
     (late,) = runner(check("silent"))
     assert late.verdict == "late" and "rank 1 on node 0 left no record that this node can see" in late.why
+
+
+def test_a_rank_that_dies_as_it_leaves_has_measured(runner):
+    """MindSpore 2.9 sometimes crashes on CPU when a worker ends; what was measured counts, and is told."""
+    (left,) = runner(check("leaves"))
+    assert left.verdict == "passed"
+    found, note = left.findings
+    assert found.passed and note.what == "here: a process died as it left, after all had measured"
+    assert "rank 1 on node 0 failed first, ended by SIGSEGV (11)" in note.value
+    assert left.parts.keys() == {"here"} and 0.0 < left.parts["here"] <= left.seconds
 
 
 def test_a_judge_that_fails_is_a_failed_check(runner):

@@ -263,7 +263,7 @@ def test_the_command_line(vocab_file, corpus, tmp_path, capsys):
 ORPHANS = """
 import sys
 if __name__ == "__main__":
-    from pangu_alpha.data import workers
+    from pangu_alpha.processes import workers
     import orphan_job
     workers.run_jobs(orphan_job.sleep, [sys.argv[1] + "/a", sys.argv[1] + "/b"], 2, lambda *_: None)
 """
@@ -302,7 +302,7 @@ def wait_for(condition, seconds: float = 30.0) -> None:
 
 
 def test_what_needs_no_mindspore_imports_none():
-    modules = ["order", "packing", "manifest", "tokens", "workers", "records", "preprocess", "batches"]
+    modules = ["order", "packing", "manifest", "tokens", "records", "preprocess", "batches"]
     imports = "; ".join(f"import pangu_alpha.data.{module}" for module in modules)
     assert run_python(f"{imports}; import sys; assert 'mindspore' not in sys.modules").returncode == 0
 

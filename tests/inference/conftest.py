@@ -58,7 +58,7 @@ def run_folder(tmp_path_factory, vocabulary, build_model):
 
     folder = tmp_path_factory.mktemp("run")
     shutil.copy(vocabulary, folder / "vocab.model")
-    model = build_model(vocab_size=60)
+    model = build_model(vocab_size=60, num_layers=2)  # a command compiles several graphs of it
     store = CheckpointStore(folder / "checkpoints", keep_last=5)
     for step in (10, 20):
         arrays = {name: value.asnumpy() * (step / 20) for name, value in model.parameters_and_names()}

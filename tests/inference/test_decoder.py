@@ -221,7 +221,7 @@ def test_rows_that_are_stepped_together_get_the_bits_of_each_alone(model):
 def test_writing_is_feeding_without_logits(decoder):
     ids = text(22, 80)
     fed = feed_all(decoder, 0, ids)
-    assert decoder.write(1, ids[:64], 0) is None and decoder.length(1) == 64
+    assert decoder.write(1, ids[:64], 0) is True and decoder.length(1) == 64
     assert np.array_equal(decoder.feed(1, ids[64:], 64), fed)
     decoder.write(2, ids[:64], 0)
     decoder.write(2, ids[64:], 64)
@@ -241,6 +241,7 @@ def test_a_cleared_row_keeps_nothing_that_is_not_finite(build_model, device):
         for cache in made.caches.cells:
             spoil(cache, 0)
         assert np.isnan(feed_all(made, 0, text(23, 30))).any()
+        assert made.write(0, text(23, 30), 0) is False
         before = len(made.graphs)
         made.clear(0)
         assert made.length(0) == 0 and len(made.graphs) == before

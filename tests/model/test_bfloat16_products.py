@@ -15,7 +15,7 @@ from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.model import operators as operators_module
 from pangu_alpha.model.operators import operators_for
 from pangu_alpha.model.operators.native import library as library_module
-from pangu_alpha.model.operators.native.library import build, library, missing_bfloat16
+from pangu_alpha.model.operators.native.library import library, missing_bfloat16
 
 UNIT = 2.0**-24  # largest relative error of a float32 operation
 ODD = [  # rows, inputs, outputs
@@ -261,10 +261,8 @@ def test_a_missing_compiler_is_a_refusal_that_names_it(cpu, monkeypatch):
     assert message.endswith("; mend that, or leave the key out")
 
 
-def test_a_processor_without_the_instruction_is_a_refusal(cpu, monkeypatch, tmp_path):
-    if library() is None:
-        pytest.skip("no kernels on this machine")
-    narrow = build(tmp_path, ("-DMOST_LANES=8", "-O0"))  # for processors with AVX2
+def test_a_processor_without_the_instruction_is_a_refusal(monkeypatch, kernels_of):
+    narrow = kernels_of(8)  # for processors with AVX2
     monkeypatch.setattr(library_module, "_load", lambda: narrow)
     monkeypatch.delenv("PANGU_KERNELS", raising=False)
     call, one = kernel_calls.Caller(str(narrow)), np.ones((1, 1), np.float32)

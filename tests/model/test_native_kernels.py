@@ -62,13 +62,6 @@ def native(cpu):
     return library()
 
 
-@pytest.fixture(scope="module")
-def narrower(native, tmp_path_factory):
-    """Libraries for vectors of 4, 8 and 16 floats."""
-    folder = tmp_path_factory.mktemp("narrower")
-    return {lanes: build(folder, (f"-DMOST_LANES={lanes}",)) for lanes in (4, 8, 16)}
-
-
 def assert_equal(found, expected, tolerance):
     found, expected = found.asnumpy(), expected.asnumpy()
     assert found.shape == expected.shape
@@ -426,27 +419,29 @@ def test_the_number_of_threads_changes_no_bit(native, precision, calls):
 
 
 @pytest.mark.slow
-def test_narrower_vectors_compute_the_same_products(native, narrower):
-    """With vectors of 8 floats bit for bit, because both multiply and add in one instruction."""
-    whole, half, quarter = (
-        call_all(narrower[lanes], threads) for lanes, threads in ((16, 1), (8, 3), (4, 2))
-    )
-    assert whole == call_all(native)
+def test_vectors_of_8_floats_compute_the_same_products(native, kernels_of):
+    """Bit for bit, because both multiply and add in one instruction."""
+    whole, half = call_all(native), call_all(kernels_of(8), 3)
     assert [line for line in half if line.startswith("Affine")] == [
         line for line in whole if line.startswith("Affine")
     ]
+
+
+@pytest.mark.long  # for a library of its own, 20 s of the compiler; shorter than that, vectors of 8 floats
+def test_vectors_of_4_floats_compute_all_that_wider_ones_do(native, kernels_of):
+    whole, quarter = call_all(native), call_all(kernels_of(4), 2)
     assert [line.split(":")[0] for line in quarter] == [line.split(":")[0] for line in whole]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lanes", [4, 8, 16])
+@pytest.mark.parametrize("lanes", [pytest.param(4, marks=pytest.mark.long), 8, 16])
 @pytest.mark.parametrize("shape", SHAPES_OF_PRODUCTS)
-def test_products_of_any_vectors(narrower, lanes, shape):
+def test_products_of_any_vectors(kernels_of, lanes, shape):
     rows, columns, inner = shape
     random = np.random.default_rng(rows)
     shapes = (rows, inner), (columns, inner), (columns,)
     x, weight, bias = (random.standard_normal(each).astype(np.float32) for each in shapes)
-    call = kernel_calls.Caller(str(narrower[lanes]))
+    call = kernel_calls.Caller(str(kernels_of(lanes)))
     (y,) = call("Affine", [x, weight, bias], [(rows, columns)])
     np.testing.assert_allclose(y, x.astype(np.float64) @ weight.T + bias, rtol=0, atol=2e-6 * inner**0.5 * 4)
     dx, dweight, dbias = call("AffineGradient", [x, weight, y], [x.shape, weight.shape, bias.shape])
@@ -465,7 +460,7 @@ def test_no_kernel_touches_memory_that_is_not_its_own(native, tmp_path, precisio
     ).stdout.strip()
     if not os.path.isabs(checker):
         pytest.skip("this compiler has no address sanitizer")
-    path = build(tmp_path, ("-fsanitize=address", "-g"))
+    path = build(tmp_path, ("-fsanitize=address", "-g1", "-O1"))  # nothing that is wrong is optimised away
     given = {"LD_PRELOAD": checker, "ASAN_OPTIONS": "detect_leaks=0"}
     assert [line.split(":")[0] for line in call_all(path, precision=precision, **given)] == [
         line.split(":")[0] for line in call_all(native, precision=precision)

@@ -135,7 +135,7 @@ def test_a_signal_saves_and_stops_all(script, config, tmp_path):
     assert not left
 
 
-@pytest.mark.parametrize("victim", ["launcher", "both"])
+@pytest.mark.parametrize("victim", ["launcher", pytest.param("both", marks=pytest.mark.long)])
 def test_the_next_start_waits_for_orphans_and_goes_on_bit_for_bit(config, undisturbed, tmp_path, victim):
     """benchmarks/kill_runs.py does it at as many moments as it is told."""
     other = kill_runs.digest(undisturbed)

@@ -118,7 +118,11 @@ def test_a_weight_that_differs_on_one_rank_stops_both_before_it_is_saved(two):
     ("fault", "said"),
     [
         ("rows", r"data: rank 1 read rows that are those of another data coordinate"),
-        ("config", r"optim\.weight_decay: not the same on all ranks: rank 1 \(.*\) against rank 0"),
+        pytest.param(
+            "config",
+            r"optim\.weight_decay: not the same on all ranks: rank 1 \(.*\) against rank 0",
+            marks=pytest.mark.long,  # shorter than that, by threads: tests/cluster/test_world_check.py
+        ),
     ],
 )
 def test_what_differs_before_the_first_step_is_wrong_input(two, fault, said):

@@ -343,20 +343,6 @@ with open(files["--output"], "w") as output:
     assert output.read_text("utf-8").splitlines() == expected
 
 
-def test_scripts_are_clean():
-    from pathlib import Path
-
-    scripts = sorted(str(path) for path in (Path(__file__).parents[2] / "run_scripts").glob("*.sh"))
-    assert len(scripts) >= 7
-    for path in scripts:
-        assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
-    checker = shutil.which("shellcheck") or shutil.which("shellcheck", path=str(Path(sys.executable).parent))
-    if checker is None:
-        pytest.skip("shellcheck is not installed (setup.py's dev extra)")
-    done = subprocess.run([checker, *scripts], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-
-
 def test_news_of_a_log_whose_name_is_not_utf8_reach_the_others(tmp_path):
     log = os.fsdecode("日志/worker_0.log".encode("gbk"))
     (tmp_path / "001").mkdir()

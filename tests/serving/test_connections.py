@@ -99,6 +99,19 @@ def test_headers_without_an_end_are_refused_and_the_refusal_arrives(strict, star
         assert b"HTTP/1.1 431 Request Header Fields Too Large" in rest(connection)
 
 
+def test_the_number_of_headers_has_a_bound_too(strict):
+    """A thousand short ones would fit into the bytes that are allowed."""
+    many = [f"X-{number}: 1" for number in range(120)]
+    with connect(strict) as connection:
+        connection.sendall(post("/v1/completions", b"{}", *many))
+        assert answer(connection)[0] == 400  # only the body is wrong
+        connection.sendall(post("/v1/completions", b"{}", *many, *many))
+        status, headers, content = answer(connection)
+        assert (status, code_of(content)) == (431, "headers_too_many")
+        assert headers["connection"] == "close"
+        assert rest(connection) == b""
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_beyond_the_bound_is_refused_and_the_refusal_arrives(strict, chunked):
     piece = b" " * (1 << 23)

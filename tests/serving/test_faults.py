@@ -12,6 +12,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -182,6 +183,38 @@ def test_an_engine_that_stands_still_does_not_hold_its_clients(start):
     os.kill(server.engine(), signal.SIGCONT)
     until(lambda: ready(server).status_code == 200)
     assert httpx.post(server.url + "/v1/completions", json={**BODY, "max_tokens": 1}).status_code == 200
+
+
+def test_an_engine_that_stands_still_for_good_is_ended_and_started_again(start):
+    server = start("--delay", 0.01, "--engine-timeout", 2)
+    first = server.engine()
+    with send(server, max_tokens=200, stream=True) as connection:
+        assert b"200 OK" in connection.recv(1000)
+        os.kill(first, signal.SIGSTOP)
+        content = b""
+        while b"[DONE]" not in content:
+            content += connection.recv(65536)
+        assert b'"code":"engine_lost"' in content
+    until(lambda: "has ended (it had shown no sign of life for 2 s, and was killed)" in server.text)
+    until(lambda: ready(server).status_code == 200, 20)
+    assert server.engine() != first
+    assert httpx.post(server.url + "/v1/completions", json={**BODY, "max_tokens": 1}).status_code == 200
+    assert "pangu:engine_restarts_total 1.0" in httpx.get(server.url + "/metrics").text
+    time.sleep(3)  # an idle engine shows that it lives
+    assert "pangu:engine_restarts_total 1.0" in httpx.get(server.url + "/metrics").text
+
+
+@pytest.mark.long
+def test_an_engine_that_stands_still_again_and_again_ends_the_server(start):
+    """However long each of them was ready: that is no service."""
+    server = start("--engine-timeout", 1)
+    for _ in range(4):
+        until(lambda: ready(server).status_code == 200)
+        engine = server.engine()
+        os.kill(engine, signal.SIGSTOP)
+        until(lambda: not Path(f"/proc/{engine}").exists())  # noqa: B023
+    assert server.process.wait(30) == 1
+    assert "the engine ended 4 times in a row; the last time: it had shown no sign of life" in server.text
 
 
 def test_an_engine_that_dies_again_and_again_ends_the_server(start):

@@ -26,6 +26,7 @@ def test_resume_is_bit_for_bit(cpu, settings, config_file, tmp_path):
     if problem := missing_bfloat16():
         pytest.skip(problem)
     settings["run"]["peak_tflops"] = None  # measured in the precision of the run
+    settings["data"] = settings["data"] | {"validation": None}
     config = config_file(settings)
     run, resumed, highest = (tmp_path / name for name in ("run", "resumed", "highest"))
     assert main(["--config", config, MEDIUM]) == 0

@@ -16,6 +16,7 @@ from pangu_alpha.processes.belonging import end_with_launcher
 __all__ = [
     "check_cluster",
     "checkpoint",
+    "corpus",
     "evaluate",
     "fetch",
     "launch",

@@ -22,7 +22,7 @@ from pangu_alpha.cli.parser import Parser
 from pangu_alpha.config.schema import build, parse_overrides
 from pangu_alpha.data.manifest import Manifest
 from pangu_alpha.data.preprocess import PreprocessConfig, preprocess
-from pangu_alpha.data.workers import Advance
+from pangu_alpha.processes.workers import Advance
 from pangu_alpha.text.clean import CleanRules
 from pangu_alpha.text.documents.inputs import few
 

@@ -1,9 +1,9 @@
-"""Replaces host names, addresses and home folders in a report, always by the same word for the same name."""
+"""Replaces host names, addresses and folders in a report, always by the same word for the same name."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pangu_alpha.cluster.host_names import is_address
@@ -23,9 +23,11 @@ class Anonymous:
     Args:
         hosts: Names of hosts, which cannot be recognised by their form. The longest are replaced first, so
             that no part of a name is left.
+        folders: Paths that are replaced wherever a text has them, and what stands for each.
     """
 
-    def __init__(self, hosts: Iterable[str]) -> None:
+    def __init__(self, hosts: Iterable[str], folders: Mapping[str, str] | None = None) -> None:
+        self._folders = sorted((folders or {}).items(), key=lambda each: -len(each[0]))
         names = {part for host in hosts for part in (host, host.partition(".")[0]) if len(part) > 1}
         names = {name for name in names if name != "localhost" and not is_address(name)}
         self._hosts = {name: f"host{number}" for number, name in enumerate(sorted(names), 1)}
@@ -36,7 +38,9 @@ class Anonymous:
         self._addresses: dict[str, str] = {}
 
     def text(self, text: str) -> str:
-        """Returns a text in which names and addresses are replaced."""
+        """Returns a text in which names, addresses and folders are replaced."""
+        for folder, word in self._folders:
+            text = text.replace(folder, word)
         text = self._pattern.sub(self._host, text)
         text = _HARDWARE.sub(self._address, text)
         text = _IPV4.sub(self._address, text)

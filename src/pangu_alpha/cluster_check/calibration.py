@@ -1,4 +1,4 @@
-"""Makes the cluster's own description for the planner of what was measured; see planner.cost.hardware.
+"""Makes the cluster's own devices.yaml and clusters.yaml for the planner; see planner.cost.hardware.
 
 The measured rates are what collectives and operators reached, so the shares of them that the planner assumes
 for other clusters are 1 here.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,69 +23,80 @@ from pangu_alpha.planner.cost.hardware import BOUNDS, Cluster, Device, load_clus
 from pangu_alpha.planner.cost.hardware import Level as LinkLevel
 
 SOURCE = "measured by check-cluster"
+DEVICES, CLUSTERS = "devices.yaml", "clusters.yaml"
+FAMILY = "measured"  # name of the cluster in clusters.yaml
 _INNER = ("pair", "group", "server")
 _LEAST_BANDWIDTH, _MOST_BANDWIDTH = 1e3, 1e13  # bytes/s
 _LEAST_LATENCY, _MOST_LATENCY = 1e-9, 10.0  # seconds
 
 
-def cluster_values(setup: Setup, speed: Record, links: Sequence[Record]) -> dict[str, Any]:
-    """Describes the cluster as a YAML for `plan.py search --cluster`.
+@dataclass(frozen=True)
+class Measured:
+    """What the description of a cluster is made of.
 
     Args:
         speed: Record of the check "speed".
         links: Records of all ranks of the check "links".
+        memory: Bytes of a device, which counts where the set-up names no family.
+        hidden: Share of a computation behind which traffic was hidden; None if that was not measured.
+    """
+
+    speed: Record
+    links: Sequence[Record]
+    memory: float
+    hidden: float | None = None
+
+
+def planner_files(setup: Setup, measured: Measured) -> dict[str, dict[str, Any]]:
+    """Describes the cluster as two YAMLs in the form of those that the planner ships.
 
     Returns:
-        Mapping with the keys device, levels and count.
+        By file name, its content. `plan.py search --cluster clusters.yaml` takes both.
     """
-    device = device_values(setup, speed)
     found: list[LinkLevel] = []
     for level in levels(setup):
-        found.append(fitted_level(level, found, level_times(links, level), setup.size))
-    return {
-        "device": device,
-        "levels": {
-            each.name: {
-                "size": each.size,
-                "bandwidth": {"value": each.bandwidth, "source": SOURCE},
-                "latency": {"value": each.latency, "source": SOURCE},
-                "inner": each.inner,
-            }
-            for each in found
-        },
-        "count": setup.size,
+        found.append(fitted_level(level, found, level_times(measured.links, level), setup.size))
+    name, device = _device(setup, measured)
+    described = {
+        each.name: {
+            "size": each.size,
+            "bandwidth": {"value": each.bandwidth, "source": SOURCE},
+            "latency": {"value": each.latency, "source": SOURCE},
+            "inner": each.inner,
+        }
+        for each in found
     }
+    cluster = {"device": name, "levels": described, "count": setup.size}
+    return {DEVICES: {"devices": {name: device}}, CLUSTERS: {FAMILY: cluster}}
 
 
-def device_values(setup: Setup, speed: Record) -> dict[str, Any]:
-    """Describes the device: the rated peak of a known cluster family, else the best product as the peak."""
-    best = max(product_rates(speed).values())
-    rates = memory_rates(speed)
-    moved = rates[max(rates)]
+def _device(setup: Setup, measured: Measured) -> tuple[str, dict[str, Any]]:
+    """The device's name and fields: the rated peak of a known family, else the best product as the peak."""
+    best = max(product_rates(measured.speed).values())
+    rates = memory_rates(measured.speed)
     share = BOUNDS["memory"][1]
     constants = {"matmul": 1.0, "memory": share, "link_inner": 1.0, "link_outer": 1.0, "latency": 1.0,
-                 "kernel": _within("kernel", speed["nothing"])}  # fmt: skip
+                 "kernel": _within("kernel", measured.speed["nothing"])}  # fmt: skip
+    if measured.hidden is not None:
+        constants["overlap"] = _within("overlap", measured.hidden)
+    bandwidth = rates[max(rates)] / share
     if not setup.cluster:
-        here = len(setup.nodes[0])
-        values = {
-            "peak": best,
-            "memory": speed["host_memory"] / here,
-            "usable": 0.9,
-            "bandwidth": moved / share,
+        values = {"peak": best, "memory": measured.memory, "usable": 0.9, "bandwidth": bandwidth}
+        return f"measured-{setup.device}", {
+            **_sourced(values),
+            "constants": {"value": constants, "source": SOURCE},
         }
-        return {**_sourced(values), "constants": {"value": constants, "source": SOURCE}}
     rated = load_cluster(setup.cluster, setup.size).device
     constants["matmul"] = _within("matmul", best / rated.peak)
-    others = {name: getattr(rated.constants, name) for name in ("attention", "host", "overlap")}
-    values = {"bandwidth": moved / share}
-    source = f"{SOURCE}; attention, host and overlap as {rated.name}"
-    return {
+    kept = [name for name in ("attention", "host", "overlap") if name not in constants]
+    constants |= {name: getattr(rated.constants, name) for name in kept}
+    return f"measured-{rated.name}", {
         "family": {"value": rated.family, "source": rated.name},
         "peak": {"value": rated.peak, "source": f"as {rated.name}"},
         "memory": {"value": rated.memory, "source": f"as {rated.name}"},
         "usable": {"value": rated.usable, "source": f"as {rated.name}"},
-        **_sourced(values),
-        "constants": {"value": {**constants, **others}, "source": source},
+        **_sourced({"bandwidth": bandwidth}),
+        "constants": {"value": constants, "source": f"{SOURCE}; {', '.join(kept)} as {rated.name}"},
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +59,48 @@ def _by_name(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _figures(first: Mapping[str, Any], second: Mapping[str, Any], share: float) -> Iterator[str]:
-    before, after = (
-        {each["what"]: each for each in found.get("findings", ()) if isinstance(each["value"], int | float)}
-        for found in (first, second)
-    )
-    for what in before.keys() & after.keys():
-        one, other = (float(each[what]["value"]) for each in (before, after))
-        changed = before[what]["passed"] != after[what]["passed"]
-        if changed or abs(one - other) > share * max(abs(one), abs(other)):
-            times = f" ({other / one:.2f} times)" if one else ""
-            yield f"{shown(what)}: {one:.4g} -> {other:.4g}{times}"
+    """Yields a line for every finding that differs or that one of the two lacks, if both were judged."""
+    if not (first.get("findings") and second.get("findings")):
+        return
+    before, after = (_by_what(each["findings"]) for each in (first, second))
+    for what in dict.fromkeys([*before, *after]):
+        if what in before and what in after:
+            yield from _difference(what, before[what], after[what], share)
+        else:
+            there = "second" if what in after else "first"
+            yield f"{shown(what)}: only in the {there} report"
+
+
+def _by_what(findings: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Findings by what they compare, without what stands in brackets, such as the slowest rank."""
+    counts = Counter(_plain(each["what"]) for each in findings)
+    return {
+        each["what"] if counts[_plain(each["what"])] > 1 else _plain(each["what"]): each for each in findings
+    }
+
+
+def _plain(what: str) -> str:
+    return re.sub(r" *\([^()]*\)", "", what)
+
+
+def _difference(
+    what: str, before: Mapping[str, Any], after: Mapping[str, Any], share: float
+) -> Iterator[str]:
+    one, other = before["value"], after["value"]
+    changed = before["passed"] != after["passed"]
+    if not all(isinstance(each, int | float) for each in (one, other)):
+        if changed or one != other:
+            yield f"{shown(what)}: {_value(one)} -> {_value(other)}"
+    elif changed or abs(one - other) > share * max(abs(one), abs(other)):
+        times = f" ({other / one:.2f} times)" if one else ""
+        yield f"{shown(what)}: {one:.4g} -> {other:.4g}{times}"
+
+
+def _value(value: Any) -> str:
+    """A value in words; null is what JSON has for a number that is not finite."""
+    if value is None:
+        return "not finite"
+    return f"{value:.4g}" if isinstance(value, float) else _short(value)
 
 
 def _short(value: Any) -> str:

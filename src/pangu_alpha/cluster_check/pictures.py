@@ -1,30 +1,46 @@
-"""Pictures of what was measured: loss curves, matrix products by size, collectives by size and level."""
+"""Pictures of what was measured: loss curves, rates by size, overlap, start-up, and predicted steps."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pangu_alpha.cluster.drawing import save_figure
-from pangu_alpha.cluster_check.check import Record
+from pangu_alpha.cluster_check.check import UNUSABLE, Record
+from pangu_alpha.cluster_check.judge.plans import NUMBERS
 from pangu_alpha.cluster_check.judge.speed import memory_rates, product_rates
 
 Records = Mapping[str, Sequence[Record]]  # by measurement
 
 
 def draw(out: Path, records: Mapping[str, Records]) -> list[str]:
-    """Draws a picture for every check that has one and was measured; returns the files' names."""
+    """Draws a picture for every check that has one and was measured; returns the files' names.
+
+    Records that cannot be drawn, as those of a broken device may, have no picture: the report goes on.
+    """
     drawn = []
     for name, paint in _PAINTED.items():
         if records.get(name) and all(records[name].values()):
             figure, axes = _figure()
-            paint(axes, records[name])
+            try:
+                paint(axes, records[name])
+            except UNUSABLE:
+                _close(figure)
+                (out / f"{name}.png").unlink(missing_ok=True)
+                continue
             axes.spines[["top", "right"]].set_visible(False)
             axes.legend(frameon=False)
             save_figure(figure, out / f"{name}.png", dpi=110)
             drawn.append(f"{name}.png")
     return drawn
+
+
+def _close(figure: Any) -> None:
+    from matplotlib import pyplot
+
+    pyplot.close(figure)
 
 
 def _figure() -> tuple[Any, Any]:
@@ -76,8 +92,47 @@ def _slowest(records: Sequence[Record], level: str, collective: str, size: int) 
     return max(each["levels"][level][collective][str(size)] for each in records)
 
 
+def _overlap(axes: Any, records: Records) -> None:
+    """One bar for the two one after the other, and one for both at the same time."""
+    found, names = records["joined"], ("product", "reduce", "both")
+    product, reduce, both = (1e3 * statistics.median(each[name] for each in found) for name in names)
+    axes.barh("one after the other", product, label="products")
+    axes.barh("one after the other", reduce, left=product, label="AllReduce")
+    axes.barh("at the same time", both, color="gray", label="both")
+    axes.invert_yaxis()
+    axes.set_xlabel("ms")
+
+
+def _startup(axes: Any, records: Records) -> None:
+    """For each start, a bar of the time until the device is in use, and of the first step."""
+    names = list(records)
+    started, first = ([records[name][0][key] for name in names] for key in ("started", "first"))
+    axes.barh(names, started, label="until the device is in use")
+    axes.barh(names, first, left=started, label="first step, mostly compiling")
+    axes.invert_yaxis()
+    axes.set_xlabel("s since the process began")
+
+
+def _plans(axes: Any, records: Records) -> None:
+    """Predicted against measured seconds, a mark for each plan and kind of numbers."""
+    (record,) = records["predicted"]
+    measured = record["measured"]
+    for (kind, (words, _)), mark in zip(NUMBERS.items(), "d^os", strict=True):
+        if kind in record["predicted"]:
+            axes.plot(measured, record["predicted"][kind], mark, fillstyle="none", label=words)
+    ends = [0.8 * min(measured), 1.25 * max(measured)]
+    axes.plot(ends, ends, "k:", linewidth=1, label="as measured")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("measured s a step")
+    axes.set_ylabel("predicted s a step")
+
+
 _PAINTED: Mapping[str, Callable[[Any, Records], None]] = {
     "training": _losses,
     "speed": _speed,
     "links": _links,
+    "overlap": _overlap,
+    "startup": _startup,
+    "plans": _plans,
 }

@@ -24,9 +24,11 @@ def write_record(folder: Path, rank: int, values: Record) -> None:
     write_json(record_file(folder, rank), finite(dict(values)))
 
 
-def read_records(folder: Path, ranks: tuple[int, ...]) -> list[Record]:
-    """Reads the records of some ranks."""
-    return [read_json(record_file(folder, rank)) for rank in ranks]
+def read_records(folder: Path, ranks: tuple[int, ...] | None = None) -> list[Record]:
+    """Reads the records of some ranks, or of all that have written one."""
+    if ranks is not None:
+        return [read_json(record_file(folder, rank)) for rank in ranks]
+    return [read_json(path) for path in sorted(folder.glob("rank_[0-9]*.json"))]
 
 
 def missing_ranks(folder: Path, ranks: tuple[int, ...]) -> list[int]:

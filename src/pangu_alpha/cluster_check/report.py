@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,27 +26,28 @@ def write_report(out: Path, anonymous: bool = False) -> None:
     """Writes the report of the results that there are.
 
     Args:
-        anonymous: Replace host names, addresses and home folders.
+        anonymous: Replace host names, addresses and folders.
     """
     setup, results = Setup.load(out), results_of(out, CHECKS)
     drawn = pictures.draw(out, {name: _records(out, result) for name, result in results.items()})
     values = finite(_values(setup, results, drawn))
     if anonymous:
-        values = Anonymous(host_names(out, setup, results)).value(values)
+        values = Anonymous(host_names(out, setup, results), _folders(out, setup)).value(values)
     write_json(out / "report.json", values)
     write_text(out / "report.md", "\n".join(_lines(values)) + "\n")
 
 
 def _records(out: Path, result: Result) -> dict[str, list[Record]]:
     """By measurement, the records that were written."""
-    return {
-        name: read_records(out / folder, tuple(range(_count(out / folder))))
-        for name, folder in result.records.items()
-    }
+    return {name: read_records(out / folder) for name, folder in result.records.items()}
 
 
-def _count(folder: Path) -> int:
-    return len(list(folder.glob("rank_[0-9]*.json")))
+def _folders(out: Path, setup: Setup) -> dict[str, str]:
+    """Paths that may occur in a report, and the words that stand for them."""
+    source = Path(pangu_alpha.__file__).parents[1]
+    found = {str(out.resolve()): "/out", str(source): "/source", sys.prefix: "/python"}
+    named = {name: getattr(setup, name) for name in ("rank_table", "oracle")}
+    return found | {path: f"/{name}" for name, path in named.items() if path}
 
 
 def host_names(out: Path, setup: Setup, results: Mapping[str, Result]) -> set[str]:
@@ -88,6 +90,9 @@ def _lines(values: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield _summary(checks)
     yield ""
+    total = sum(each.get("seconds") or 0.0 for each in checks)
+    yield f"The checks took {total / 60:.0f} minutes." if total >= 60 else f"The checks took {total:.0f} s."
+    yield ""
     yield "| check | verdict | seconds | what it shows |"
     yield "| --- | --- | --- | --- |"
     for each in checks:
@@ -126,6 +131,9 @@ def _check_lines(check: Mapping[str, Any]) -> Iterator[str]:
     yield from ("", f"### {check['name']}: {check['verdict']}", "")
     if check.get("why"):
         yield from (_cell(check["why"]), "")
+    if parts := check.get("parts"):
+        took = ", ".join(f"{name} {seconds:.0f}" for name, seconds in parts.items())
+        yield from (f"Seconds of its measurements, with the start of their processes: {took}.", "")
     findings = [Finding(**each) for each in check.get("findings", ())]
     judged = sorted((each for each in findings if each.rule), key=lambda each: each.passed)
     figures = [each for each in findings if not each.rule]

@@ -5,20 +5,27 @@ Bounds are given for each kind of device with their reason. Times are those of a
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from pangu_alpha.cluster_check.check import Check, Measurement
 from pangu_alpha.cluster_check.judge import (
-    decoding,
     dropout,
     environment,
     links,
-    network,
     operators,
-    parallel,
+    overlap,
     planner,
+    plans,
     speed,
-    training,
+    startup,
     world,
 )
+from pangu_alpha.cluster_check.judge.models import decoding, network
+from pangu_alpha.cluster_check.judge.runs import overflow, parallel, partitioned, reshard, training
+from pangu_alpha.cluster_check.overflow_case import measurements as overflow_measurements
+from pangu_alpha.cluster_check.plan_cases import measurements as plan_measurements
+from pangu_alpha.cluster_check.reshard_case import measurements as reshard_measurements
+from pangu_alpha.proof.replay.compare import Bounds
 
 # Rounding: a float16 (bfloat16) number is off by up to 2^-11 (2^-8) of itself. An output may have three such
 # errors in a row; a gradient, which is a product of several rounded factors, twenty. Another form of GELU is
@@ -57,6 +64,16 @@ _DECODING = {"float32 logits": 1e-4, "float16 logits": 2e-2, "bfloat16 logits": 
 # Of a loss curve: rounding is amplified by the steps. A run learns if its last loss is well below its first.
 _LEARNT = 0.85
 
+
+def _plans(float32: float, float16: float) -> dict[str, float]:
+    """Bounds of a replay (see proof.replay.compare) by type and kind, as so many times those of CPU."""
+    return {
+        f"{dtype} {kind}": value * times
+        for dtype, times in {"float32": float32, "float16": float16}.items()
+        for kind, value in asdict(Bounds.of(dtype)).items()
+    }
+
+
 CHECKS: tuple[Check, ...] = (
     Check(
         "environment",
@@ -65,10 +82,14 @@ CHECKS: tuple[Check, ...] = (
         (Measurement("machine", "each", ""),),
         environment.judge,
         # Clocks: checkpoints of several hosts are ordered by names, logs by time. Storage: a checkpoint of
-        # 2.6B takes 31 GB and must not take an hour. Compiling 64 layers takes up to 3 GB a rank.
+        # 2.6B takes 31 GB and must not take an hour. Compiling 64 layers takes up to 3 GB a rank, and several
+        # times as many addresses. The smallest devices have 32 GB; an idle one uses about 3 GB of 64, so that
+        # more is another job's.
         {
             "CPU": {
                 "open_files": 1024,
+                "processes": 256,
+                "address_space": 16e9,
                 "host_gigabytes": 1,
                 "clock_seconds": 1,
                 "write_megabytes": 5,
@@ -76,6 +97,10 @@ CHECKS: tuple[Check, ...] = (
             },
             "Ascend": {
                 "open_files": 4096,
+                "processes": 4096,
+                "address_space": 256e9,
+                "device_gigabytes": 30,
+                "used_share": 0.15,
                 "host_gigabytes": 16,
                 "clock_seconds": 1,
                 "write_megabytes": 100,
@@ -123,6 +148,7 @@ CHECKS: tuple[Check, ...] = (
         {"CPU": _NETWORK, "Ascend": _NETWORK},
         {"CPU": 30, "Ascend": 120},
         needs=("oracle",),
+        folder="models",
     ),
     Check(
         "decoding",
@@ -132,6 +158,7 @@ CHECKS: tuple[Check, ...] = (
         decoding.judge,
         {"CPU": _DECODING, "Ascend": _DECODING},
         {"CPU": 30, "Ascend": 120},
+        folder="models",
     ),
     Check(
         "training",
@@ -151,6 +178,7 @@ CHECKS: tuple[Check, ...] = (
             "Ascend": {"float32 loss": 1e-2, "float16 loss": 3e-2, "learnt": _LEARNT, "resumed": 1e-2},
         },
         {"CPU": 30, "Ascend": 120},
+        folder="runs",
     ),
     Check(
         "parallel",
@@ -161,6 +189,51 @@ CHECKS: tuple[Check, ...] = (
         {"CPU": {"float32 loss": 1e-4}, "Ascend": {"float32 loss": 1e-2, "float16 loss": 3e-2}},
         {"CPU": 40, "Ascend": 180},
         least=2,
+        folder="runs",
+    ),
+    Check(
+        "partitioned",
+        "Training",
+        "every plan of tensor, pipeline and optimizer parallelism computes what one device computes",
+        plan_measurements(),
+        partitioned.judge,
+        # Both sides are of one type, so only the order of sums differs. Kernels of a device choose it by the
+        # shape of a slice, and may add up in fewer bits than a CPU.
+        {"CPU": _plans(1.0, 1.0), "Ascend": _plans(10.0, 3.0)},
+        {"CPU": 40, "Ascend": 60},
+        least=2,
+        folder="runs",
+    ),
+    Check(
+        "overflow",
+        "Training",
+        "an overflow on one rank skips the step on all, and the loss scale follows its schedule",
+        overflow_measurements(),
+        overflow.judge,
+        # Steps are skipped or not, and scales are powers of two.
+        {"CPU": {}, "Ascend": {}},
+        {"CPU": 20, "Ascend": 60},
+        folder="runs",
+    ),
+    Check(
+        "reshard",
+        "Training",
+        "a run saved on all ranks goes on from its resharded checkpoint as if nothing had happened",
+        reshard_measurements(),
+        reshard.judge,
+        # Sums in another order, amplified by six steps; weights as in the check of the network.
+        {
+            "CPU": {"float32 loss": 1e-5, "float32 weights": 5e-3},
+            "Ascend": {
+                "float32 loss": 1e-4,
+                "float32 weights": 5e-3,
+                "float16 loss": 4e-3,
+                "float16 weights": 0.1,
+            },
+        },
+        {"CPU": 30, "Ascend": 60},
+        least=2,
+        folder="runs",
     ),
     Check(
         "speed",
@@ -192,13 +265,52 @@ CHECKS: tuple[Check, ...] = (
         least=2,
     ),
     Check(
+        "overlap",
+        "Speed",
+        "how much communication a device hides behind products",
+        (Measurement("joined", "all"),),
+        overlap.judge,
+        # Working at the same time must not take longer than one after the other. A device that overlaps
+        # nothing is at 1. On CPU the products and the sums share cores and memory.
+        {"CPU": {"together": 1.6}, "Ascend": {"together": 1.1}},
+        {"CPU": 15, "Ascend": 60},
+        least=2,
+    ),
+    Check(
+        "startup",
+        "Speed",
+        "how long a training takes to its first step, and what a second start saves",
+        (Measurement("cold"), Measurement("warm")),
+        startup.judge,
+        # Above these something is wrong, such as a cache of kernels that cannot be written or storage that
+        # Python imports from over a slow network.
+        {"CPU": {"started": 60, "first_step": 120}, "Ascend": {"started": 180, "first_step": 900}},
+        {"CPU": 20, "Ascend": 180},
+    ),
+    Check(
         "planner",
         "Planner",
-        "the measured numbers as the planner's own cluster.yaml, and the plans that it finds with them",
+        "the measured numbers as files for the planner, and the plans that it finds with them",
         (Measurement("search", device=""),),
         planner.judge,
         {"CPU": {}, "Ascend": {}},
         {"CPU": 10, "Ascend": 60},
+        least=2,
+    ),
+    Check(
+        "plans",
+        "Planner",
+        "steps of several plans, measured and predicted: whether the planner puts them in their order",
+        (
+            *(Measurement(f"plan_{number + 1}", "all", independent=True) for number in range(5)),
+            Measurement("predicted", device=""),
+        ),
+        plans.judge,
+        {
+            "CPU": {"order": 0.7, "error": 1, "fitted_error": 0.5},
+            "Ascend": {"order": 0.7, "error": 0.5, "fitted_error": 0.25},
+        },
+        {"CPU": 25, "Ascend": 180},
         least=2,
     ),
 )

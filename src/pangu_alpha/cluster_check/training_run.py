@@ -20,8 +20,12 @@ _LENGTH, _PIECES, _DOCUMENTS = 32, 60, 400
 _CHARACTERS = "天下大势分久必合久合必分周末七国争并入于秦及灭之后楚汉光武中兴"
 
 
-def prepare(folder: Path) -> None:
-    """Writes vocabulary and records of a made-up text, the same on every machine, unless they are there."""
+def prepare(folder: Path, length: int = _LENGTH) -> None:
+    """Writes vocabulary and records of a made-up text, the same on every machine, unless they are there.
+
+    Args:
+        length: Tokens of a record.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "records" / "manifest.json").exists():
         return
@@ -33,7 +37,7 @@ def prepare(folder: Path) -> None:
         train_vocabulary(texts, vocabulary, _PIECES)
         preprocess(
             PreprocessConfig(
-                (str(folder / "text.txt"),), vocabulary, str(folder / "records"), seq_length=_LENGTH
+                (str(folder / "text.txt"),), vocabulary, str(folder / "records"), seq_length=length
             )
         )
 

@@ -27,12 +27,12 @@ from pangu_alpha.data.manifest import (
 from pangu_alpha.data.packing import Cut, cut, token_dtype
 from pangu_alpha.data.records import ShardJob, max_windows, remove_leftovers, shard_name, write_shard
 from pangu_alpha.data.tokens import TokenJob, write_tokens
-from pangu_alpha.data.workers import Advance, run_jobs
 from pangu_alpha.files.lock import LOCK_NAME, hold_folder
 from pangu_alpha.files.paths import is_real_folder
 from pangu_alpha.files.reading import read_json
 from pangu_alpha.files.shown import shown
 from pangu_alpha.files.writing import write_json
+from pangu_alpha.processes.workers import Advance, run_jobs
 from pangu_alpha.text.clean import CleanRules
 from pangu_alpha.text.documents.inputs import few
 from pangu_alpha.text.documents.read_options import ReadOptions

@@ -15,9 +15,9 @@ from pathlib import Path
 from pangu_alpha.config.schema import ConfigError, build, to_mapping
 from pangu_alpha.data.manifest import FileDigest, Shard
 from pangu_alpha.data.packing import TokenStream, read_windows
-from pangu_alpha.data.workers import Advance
 from pangu_alpha.files.reading import ReadError, read_json
 from pangu_alpha.files.writing import write_json
+from pangu_alpha.processes.workers import Advance
 
 COLUMN = "input_ids"
 INDEX_SUFFIX = ".db"

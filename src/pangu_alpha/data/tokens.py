@@ -23,9 +23,9 @@ import numpy as np
 from pangu_alpha.config.schema import ConfigError, build, to_mapping
 from pangu_alpha.data.manifest import FileDigest, InputFile, recorded_name
 from pangu_alpha.data.packing import token_dtype
-from pangu_alpha.data.workers import Advance
 from pangu_alpha.files.reading import ReadError, read_json
 from pangu_alpha.files.writing import json_text
+from pangu_alpha.processes.workers import Advance
 from pangu_alpha.text.clean import Cleaner, CleanReport, CleanRules
 from pangu_alpha.text.documents.opening import kind_by_name
 from pangu_alpha.text.documents.read_options import ReadOptions

@@ -7,6 +7,7 @@ from typing import Any
 __all__ = [
     "Scorer",
     "contamination",
+    "corpora",
     "during_training",
     "encode_pair",
     "few_shot",

@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from pangu_alpha.data.manifest import Records, open_records
 from pangu_alpha.data.windows import windows_in_order
-from pangu_alpha.evaluation.ngrams import NgramSearch
 from pangu_alpha.evaluation.results.reading import Recorded, read_results
 from pangu_alpha.evaluation.results.result import Measured, measured
 from pangu_alpha.evaluation.results.table import interval_text, markdown_table, percent, value_text
 from pangu_alpha.files.shown import quoted, shown
+from pangu_alpha.text.ngrams import NgramSearch
 from pangu_alpha.text.tokenizer import PanguTokenizer
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from pangu_alpha.data.manifest import Records, open_records
 from pangu_alpha.data.windows import WindowCollation
 from pangu_alpha.evaluation.kneser_ney import KneserNeyBigram
 from pangu_alpha.files.shown import shown
-from pangu_alpha.inference.load import load_for_inference
+from pangu_alpha.inference.load import LoadedModel, load_for_inference
 from pangu_alpha.model.initialization import initialize
 from pangu_alpha.text.tokenizer import PanguTokenizer
 from pangu_alpha.training.loss import TokenLoss
@@ -104,35 +104,73 @@ def compare_with_baselines(
             score; or the network's losses are not finite.
     """
     loaded = load_for_inference(checkpoint, tokenizer, options=options, decoding=False)
-    config = loaded.model.config
-    fit: dict[str, Any] = {
-        "seq_length": config.seq_length,
-        "vocab_size": config.vocab_size,
-        "tokenizer_digest": loaded.tokenizer.digest,
-    }
-    held_out = list(_batches(open_records(records, **fit), batch_size))
-    training = token_pairs(_batches(open_records(train_records, **fit), batch_size))
-    for folder, pairs in ((records, token_pairs(held_out)), (train_records, training)):
-        if not any(len(previous) for previous, _ in pairs):
-            raise ValueError(f"{shown(folder)}: all of it is padding, no token counts; name other records")
+    held_out = _held_out(loaded, records, batch_size)
+    training = token_pairs(_batches(open_records(train_records, **_fit(loaded)), batch_size))
+    _check_tokens(train_records, training)
     windows = sum(len(batch["input_ids"]) for batch in held_out)
     logger.info("scoring %d windows with the trained network, the untrained one and a bigram", windows)
-    bigram = KneserNeyBigram(config.vocab_size, training)
+    bigram = KneserNeyBigram(loaded.model.config.vocab_size, training)
     characters = count_characters(held_out, loaded.tokenizer)
-    loss = TokenLoss(loaded.model)
-    trained, tokens = mean_loss(loss, _with_bar(held_out, "trained"))
-    if not math.isfinite(trained):
-        raise ValueError(
-            f"{shown(loaded.checkpoint)}: the loss of the held-out tokens is {trained}: its weights hold NaN "
-            "or are too large; use an earlier checkpoint of the run"
-        )
+    trained, tokens = _finite_loss(loaded, held_out)
     initialize(loaded.model, seed=0)
-    untrained, _ = mean_loss(loss, _with_bar(held_out, "untrained"))
+    untrained, _ = mean_loss(TokenLoss(loaded.model), _with_bar(held_out, "untrained"))
     return (
         Score(f"PanGu-alpha after {loaded.step} steps", trained, tokens, characters),
         Score("PanGu-alpha untrained", untrained, tokens, characters),
         Score("interpolated Kneser-Ney bigram", score_bigram(bigram, held_out), tokens, characters),
     )
+
+
+def score_network(checkpoint: str, records: str, batch_size: int = 16) -> Score:
+    """Scores a network on all tokens of a set of records.
+
+    Args:
+        checkpoint: A run's output folder or a checkpoint of any form, with its vocabulary beside it.
+        records: Folder of held-out records.
+        batch_size: Number of rows that the network processes at once.
+
+    Raises:
+        ValueError: As of `compare_with_baselines`.
+    """
+    loaded = load_for_inference(checkpoint, decoding=False)
+    held_out = _held_out(loaded, records, batch_size)
+    nats, tokens = _finite_loss(loaded, held_out)
+    characters = count_characters(held_out, loaded.tokenizer)
+    return Score(f"{shown(checkpoint)} after {loaded.step} steps", nats, tokens, characters)
+
+
+def _held_out(loaded: LoadedModel, records: str, batch_size: int) -> list[Batch]:
+    """The batches of held-out records, which fit the network and hold a token to score."""
+    opened = open_records(records, **_fit(loaded))
+    batches = list(_batches(opened, batch_size))
+    _check_tokens(records, token_pairs(batches))
+    return batches
+
+
+def _fit(loaded: LoadedModel) -> dict[str, Any]:
+    """What records must be like for a network."""
+    config = loaded.model.config
+    return {
+        "seq_length": config.seq_length,
+        "vocab_size": config.vocab_size,
+        "tokenizer_digest": loaded.tokenizer.digest,
+    }
+
+
+def _check_tokens(records: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    if not any(len(previous) for previous, _ in pairs):
+        raise ValueError(f"{shown(records)}: all of it is padding, no token counts; name other records")
+
+
+def _finite_loss(loaded: LoadedModel, batches: Sequence[Batch]) -> tuple[float, int]:
+    """Mean -log p in nats of the tokens that count, and their number."""
+    nats, tokens = mean_loss(TokenLoss(loaded.model), _with_bar(batches, "trained"))
+    if not math.isfinite(nats):
+        raise ValueError(
+            f"{shown(loaded.checkpoint)}: the loss of the held-out tokens is {nats}: its weights hold NaN "
+            "or are too large; use an earlier checkpoint of the run"
+        )
+    return nats, tokens
 
 
 def _with_bar(batches: Sequence[Batch], name: str) -> Iterable[Batch]:

@@ -122,9 +122,17 @@ class Decoder:
         """
         return self._lines(self._write(row, ids, start)[0]).asnumpy()[0]
 
-    def write(self, row: int, ids: Sequence[int], start: int) -> None:
-        """As `feed`, without the logits, for which the whole word table is read."""
-        self._write(row, ids, start)[1].asnumpy()  # waits: a step's kernel reads the caches by itself
+    def write(self, row: int, ids: Sequence[int], start: int) -> bool:
+        """As `feed`, without the logits, for which the whole word table is read.
+
+        Returns:
+            Whether all numbers that the network has computed for the ids are finite, as far as its last
+            hidden states show.
+        """
+        hidden = self._write(row, ids, start)[
+            1
+        ].asnumpy()  # waits: a step's kernel reads the caches by itself
+        return bool(np.isfinite(hidden[: len(ids)].astype(np.float32)).all())
 
     def score(self, row: int, ids: Sequence[int], start: int) -> np.ndarray:
         """As `feed`, but returns the logits after every id.

@@ -1,3 +1,4 @@
-"""Processes of this machine: stop signals, the processes that belong to a launcher, and host memory."""
+"""Processes of this machine: stop signals, the processes that belong to a launcher, host memory, and pools of
+workers."""
 
-__all__ = ["belonging", "host_memory", "signals"]
+__all__ = ["belonging", "host_memory", "signals", "workers"]

@@ -7,6 +7,7 @@ __all__ = [
     "documents",
     "growing",
     "ledger",
+    "ngrams",
     "punctuation",
     "tokenizer",
     "vocabulary",

@@ -15,6 +15,14 @@ from pangu_alpha.inference.sampling import Sampler
 _STATES = 4099  # prime
 
 
+def state_after(ids: Sequence[int]) -> int:
+    """Line of the table with the logits after ids."""
+    state = 1
+    for token in ids:
+        state = (state * 31 + token + 7) % _STATES
+    return state
+
+
 class FakeDecoder:
     """A RowDecoder; see there."""
 
@@ -30,16 +38,13 @@ class FakeDecoder:
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Those after ids."""
-        state = 1
-        for token in ids:
-            state = (state * 31 + token + 7) % _STATES
-        return self.table[state]
+        return self.table[state_after(ids)]
 
     def feed(self, row: int, ids: Sequence[int], start: int) -> np.ndarray:
         return self.score(row, ids, start)[-1]
 
-    def write(self, row: int, ids: Sequence[int], start: int) -> None:
-        self.score(row, ids, start)
+    def write(self, row: int, ids: Sequence[int], start: int) -> bool:
+        return bool(np.isfinite(self.score(row, ids, start)).all())
 
     def score(self, row: int, ids: Sequence[int], start: int) -> np.ndarray:
         text = self.texts[row]

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from fake_decoder import DRAWN, Clock, FakeDecoder, alone
+from fake_decoder import DRAWN, Clock, FakeDecoder, alone, state_after
 
 from pangu_alpha.config.generate import SamplingConfig
 from pangu_alpha.inference.engine.requests import (
@@ -282,7 +282,50 @@ def test_a_row_that_held_numbers_that_are_not_finite_is_cleared_for_the_next_tex
     numbers = [engine.submit(request) for request in good]
     found = texts(run(engine))
     assert [found[number, 0] for number in numbers] == [alone(decoder, request) for request in good]
-    assert engine.counts.cached == 2  # of the other samples; nothing of the damaged rows
+    assert engine.counts.cached == 0  # nothing of the damaged rows
+
+
+@pytest.mark.parametrize("end", ["cancelled", "expired", "not_finite"])
+def test_a_prompt_that_ends_before_its_last_chunk_leaves_nothing_that_is_not_finite(decoder, end):
+    """Its logits were never looked at, so the chunks themselves must tell."""
+    decoder.table[state_after([5] * 8)] = np.nan
+    clock = Clock()
+    engine = Engine(decoder, {STOP}, clock=clock)
+    bad = engine.submit(ask([5] * 16, timeout=9 if end == "expired" else None))
+    twin = ask([5] * 7)  # begins alike, and comes while the other one is computed
+    run_for(engine, 1)
+    second = engine.submit(twin)
+    events = run_for(engine, 1)
+    if end == "cancelled":
+        engine.cancel(bad)
+    elif end == "expired":
+        clock.now += 10
+    good = [ask([n] * 6) for n in (6, 7, 8)]
+    numbers = [engine.submit(request) for request in good]
+    found = texts(events + run(engine))
+    assert found[bad, 0] == ([], "not_finite")
+    assert found[second, 0] == alone(decoder, twin)
+    assert [found[number, 0] for number in numbers] == [alone(decoder, request) for request in good]
+    assert engine.counts.feeds == 2 + 1 + 3 * 2  # two of its four chunks, of which the twin took the first
+
+
+def test_a_prompt_of_which_nothing_is_generated_leaves_nothing_that_is_not_finite(decoder):
+    decoder.table[state_after([5] * 3)] = np.nan
+    engine = Engine(decoder, {STOP})
+    engine.submit(ask([5] * 3, 0))
+    assert texts(run(engine)) == {(0, 0): ([], "not_finite")}
+    assert not any(decoder.damaged)
+
+
+def test_a_prefix_that_is_not_finite_is_not_pinned():
+    decoder = FakeDecoder(pinned=1)
+    decoder.table[state_after([5] * 8)] = np.nan
+    engine = Engine(decoder, {STOP})
+    assert engine.pin([5] * 8) == 0 and not any(decoder.damaged)
+    assert engine.pin([6] * 8) == 8  # the row is free for another one
+    request = ask([6] * 9)
+    engine.submit(request)
+    assert texts(run(engine)) == {(0, 0): alone(decoder, request)} and engine.counts.cached == 8
 
 
 def test_first_tokens_can_be_had_before_the_step_of_others(engine, decoder):

@@ -167,3 +167,46 @@ def test_figures_that_no_cluster_has(change, words, tmp_path):
 def test_numbers_of_devices_that_are_none(name):
     with pytest.raises(ValueError, match="write FAMILY-COUNT"):
         load_cluster(name)
+
+
+DEVICES = {"devices": {"mine": {"peak": 1e12, "memory": 8e9, "usable": 0.5, "bandwidth": 1e11}}}
+
+
+def family(device, **levels):
+    rates = {name: {"size": size, "bandwidth": 1e10, "latency": 1e-5} for name, size in levels.items()}
+    return {"device": device, "levels": rates}
+
+
+def written(folder, name, values):
+    path = folder / name
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return str(path)
+
+
+def test_own_families_with_own_devices(tmp_path):
+    """Two files in the form of the shipped ones; devices of the own one go before the shipped ones."""
+    clusters = {"here": family("mine", server=8) | {"count": 16}, "there": family("910B2", server=8)}
+    path = written(tmp_path, "clusters.yaml", clusters)
+    with pytest.raises(ValueError, match="device 'mine' is unknown"):
+        load_cluster(f"{path}:here")
+    written(tmp_path, "devices.yaml", DEVICES)
+    here = load_cluster(f"{path}:here")
+    assert (here.device.name, here.device.peak, here.count) == ("mine", 1e12, 16)
+    there = load_cluster(f"{path}:there-64")
+    assert (there.device, there.count) == (load_device("910B2"), 64)
+    assert load_cluster(f"{path}:there", 24).count == 24
+    with pytest.raises(ValueError, match=f"describes here, there; choose one, as in {path}:here"):
+        load_cluster(path)
+    with pytest.raises(ValueError, match="cluster family 'hare' is unknown"):
+        load_cluster(f"{path}:hare")
+    alone = written(tmp_path, "one.yml", {"here": clusters["here"]})
+    assert load_cluster(alone).count == 16
+
+
+def test_a_file_of_one_cluster_has_no_families(tmp_path):
+    path = written(tmp_path, "mine.yaml", cluster_yaml())
+    with pytest.raises(ValueError, match="describes one cluster and no families; leave out :here"):
+        load_cluster(f"{path}:here")
+    written(tmp_path, "devices.yaml", {"devices": [1]})
+    with pytest.raises(ValueError, match="devices.yaml: devices: .* must be a mapping by name"):
+        load_cluster(path)

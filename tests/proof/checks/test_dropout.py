@@ -86,6 +86,7 @@ def test_the_device_s_kernel_has_other_seeds_for_every_slice(compiled):
     assert shared(by_rank(summaries), job_.plan) == []
 
 
+@pytest.mark.long  # shorter than that, `shared` is tested by hand below
 def test_equal_seeds_on_ranks_with_other_slices_are_named(compiled, patched):
     job_ = Job(MODEL, replace(PLAN, sequence_parallel=False), attention_dropout="device")
     summaries = compiled(patched(job_, "seeds_of_the_cell_alone"), 0, 1)

@@ -17,7 +17,11 @@ from pangu_alpha.proof.graph.inline import inline
 MODEL = ModelConfig(192, 32, 2, 4, seq_length=16, dropout=0.0)
 SHARDED = {"optimizer_parallel": "level1", "optimizer_threshold": 0}
 PIPELINE = ParallelPlan(pp=2, micro_batches=2)
-RANKS = [(PIPELINE, 0), (PIPELINE, 1), (ParallelPlan(dp=2, micro_batches=2, **SHARDED), 0)]
+RANKS = [
+    pytest.param(PIPELINE, 0, marks=pytest.mark.long),
+    (PIPELINE, 1),
+    (ParallelPlan(dp=2, micro_batches=2, **SHARDED), 0),
+]
 GET = "NPUGetFloatStatusV2"
 
 

@@ -228,10 +228,12 @@ def test_a_dry_run_prints_its_findings_and_writes_them(tiny, tmp_path, capsys):
     assert (tmp_path / "out" / "rank_00001" / "graph.mindir").exists()
 
 
-@pytest.mark.parametrize(("problems", "code"), [((), 0), (("stage 1, rank 4: ...",), 1)])
-def test_all_stages_are_checked_to_meet(problems, code, tiny, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("problems", "agrees", "code"), [((), True, 0), (("stage 1, rank 4: ...",), True, 1), ((), False, 1)]
+)
+def test_all_stages_are_checked_to_meet(problems, agrees, code, tiny, tmp_path, monkeypatch, capsys):
     def compile_ranks(job, ranks, *_):
-        known = {"dropout": (), "agrees": True, "to_json": dict}
+        known = {"dropout": (), "agrees": agrees, "to_json": dict}
         return [SimpleNamespace(rank=rank, order=f"of {rank}", **known) for rank in ranks]
 
     def together(orders, mesh):
@@ -250,6 +252,7 @@ def test_all_stages_are_checked_to_meet(problems, code, tiny, tmp_path, monkeypa
     assert found == {"meet": not problems, "ranks": 8, "meetings": 50, "problems": list(problems), "free": 7}
 
 
+@pytest.mark.long  # shorter than that, test_plan_text.py holds a rank's peak to its limit
 def test_a_dry_run_fails_if_a_process_makes_the_whole_model(tmp_path, capsys, monkeypatch):
     """270 million parameters, of which each of 64 ranks holds a small part."""
     model = {"base": "350m", "hidden_size": 2048, "num_layers": 4, "vocab_size": 40000, "dropout": 0.0}

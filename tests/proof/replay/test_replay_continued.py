@@ -77,6 +77,7 @@ def test_it_goes_on_at_the_sample_where_the_old_plan_ended():
         assert np.array_equal(array, np.concatenate([pair[i] for pair in pairs]))
 
 
+@pytest.mark.long  # shorter than that, a run that begins with swapped slices does not pass in test_replay.py
 def test_swapped_slices_do_not_pass(again):
     def swap(values):
         name = "blocks.0.feed_forward.up.weight"

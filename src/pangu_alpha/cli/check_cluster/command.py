@@ -76,7 +76,7 @@ def _run(options: argparse.Namespace) -> int:
     device = _device(options)
     job = _job(options, device)
     if options.dry:
-        print(*_table(checks, device), sep="\n")
+        print(*_table(checks, device, job.size), sep="\n")
         return 0
     here = this_node(job, options)
     if device == "Ascend":
@@ -199,10 +199,10 @@ def _passed(out: Path, check: Check, report: Callable[[str], None]) -> bool:
     return passed
 
 
-def _table(checks: Sequence[Check], device: str) -> Iterator[str]:
+def _table(checks: Sequence[Check], device: str, ranks: int) -> Iterator[str]:
     """Yields a line for each check: its name, its usual seconds, its ranks, and what it shows."""
     for check in checks:
-        seconds = check.seconds[device] * len(check.measurements)
+        seconds = check.seconds[device] * len(check.measured(ranks, device))
         joined = "all ranks" if any(each.ranks != "one" for each in check.measurements) else "one rank"
         yield f"{check.name:12} {seconds:5} s  {joined:9}  {check.shows}"
 

@@ -21,7 +21,7 @@ from pangu_alpha.cli.parser import Parser
 from pangu_alpha.cluster_check.place import Place
 from pangu_alpha.cluster_check.records import write_record
 from pangu_alpha.cluster_check.setup import Setup
-from pangu_alpha.cluster_check.table import CHECKS
+from pangu_alpha.cluster_check.table import CHECKS, named
 
 
 def main(words: Sequence[str]) -> int:
@@ -33,7 +33,8 @@ def main(words: Sequence[str]) -> int:
     options = _parser().parse_args(words)
     os.chdir(options.folder)  # MindSpore leaves files of graphs that fail where it works
     place = _place(options)
-    module = importlib.import_module(f"pangu_alpha.cluster_check.measure.{options.check}")
+    (check,) = named((options.check,))
+    module = importlib.import_module(check.module)
     began = time.monotonic()
     values = module.measure(place)
     write_record(options.folder, place.rank, {"seconds": time.monotonic() - began, **values})

@@ -6,14 +6,14 @@ A check that fails is recorded, and the next one runs. Only a signal ends the ru
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pangu_alpha.cli.check_cluster.orders import Leader, Order
 from pangu_alpha.cli.launch.attempts import new_folder, wait_for_port
 from pangu_alpha.cluster.tables.problem import ranges
-from pangu_alpha.cluster_check.check import Check, Evidence, Measurement, Result, judged
+from pangu_alpha.cluster_check.check import Check, Evidence, Finding, Measurement, Result, Verdict, judged
 from pangu_alpha.cluster_check.records import missing_ranks, read_records, write_result
 from pangu_alpha.cluster_check.setup import Setup
 from pangu_alpha.files.reading import ReadError
@@ -156,7 +156,8 @@ class Runner:
             self.report(_line(result))
 
     def _expected(self, check: Check) -> float:
-        return check.seconds[self.machines.setup.device] * len(check.measurements)
+        setup = self.machines.setup
+        return check.seconds[setup.device] * len(check.measured(setup.size, setup.device))
 
     def _result(self, check: Check) -> Result:
         setup = self.machines.setup
@@ -164,29 +165,59 @@ class Runner:
             return Result(check.name, "skipped", why=why)
         out = self.machines.out
         folder = new_folder(out / "checks" / check.name)
-        names = {each.name: str((folder / each.name).relative_to(out)) for each in check.measurements}
-        for each in check.measurements:
-            failed = self._measure(check, each, folder / each.name)
-            if failed is not None or self.signals.number:
+        names: dict[str, str] = {}
+        done: list[Measurement] = []
+        stopped: dict[str, Result] = {}
+        notes: list[Finding] = []
+        seconds: dict[str, float] = {}
+        for each in check.measured(setup.size, setup.device):
+            began = time.monotonic()
+            failed = self._measure(check, each, folder / each.name, notes)
+            seconds[each.name] = time.monotonic() - began
+            if self.signals.number or (failed is not None and not each.independent):
                 return failed or Result(check.name, "late", why="a signal")
+            if failed is not None:
+                stopped[each.title or each.name] = failed
+                continue
+            done.append(each)
+            names[each.name] = str((folder / each.name).relative_to(out))
         try:
-            records = {
-                each.name: read_records(out / names[each.name], self._ranks(each))
-                for each in check.measurements
-            }
+            records = {each.name: read_records(out / names[each.name], self._ranks(each)) for each in done}
         except (ReadError, OSError) as error:
             return Result(check.name, "died", why=f"a record cannot be read: {error}", records=names)
-        findings = judged(check, Evidence(setup.device, check.bounds[setup.device], records))
+        evidence = Evidence(setup.device, check.bounds[setup.device], records)
+        result = self._judged(check, evidence, stopped, notes)
+        return replace(result, records=names, parts=seconds)
+
+    def _judged(
+        self, check: Check, evidence: Evidence, stopped: Mapping[str, Result], notes: Sequence[Finding]
+    ) -> Result:
+        """The result of a check whose measurements have ended, some of them perhaps with an error."""
+        findings = (
+            *judged(check, evidence),
+            *(Finding(name, each.why, "ends with a record", False) for name, each in stopped.items()),
+            *check.left_out(self.machines.setup.size, evidence.device),
+            *notes,
+        )
         wrong = [each.what for each in findings if not each.passed]
         why = f"{len(wrong)} of {len(findings)} findings: {'; '.join(wrong[:3])}" if wrong else ""
-        return Result(check.name, "failed" if wrong else "passed", findings, why, records=names)
+        verdict: Verdict = "failed" if wrong else "passed"
+        first = next(iter(stopped.values()), Result(check.name, verdict))
+        return replace(first, findings=findings, why=why)
 
     def _ranks(self, measurement: Measurement) -> tuple[int, ...]:
         ranks = tuple(rank for node in self.machines.setup.nodes for rank in node)
         return ranks[:1] if measurement.ranks == "one" else tuple(sorted(ranks))
 
-    def _measure(self, check: Check, measurement: Measurement, folder: Path) -> Result | None:
-        """Runs the processes of a measurement on all nodes; returns a result if it cannot be judged."""
+    def _measure(
+        self, check: Check, measurement: Measurement, folder: Path, notes: list[Finding]
+    ) -> Result | None:
+        """Runs the processes of a measurement on all nodes; returns a result if it cannot be judged.
+
+        Args:
+            notes: Gets a figure if a process died as it left, after all had measured (MindSpore 2.9 on CPU
+                sometimes does).
+        """
         folder.mkdir()
         limit = check.limit(self.machines.setup.device)
         order = self.leader.order(check.name, measurement, str(folder))
@@ -196,6 +227,13 @@ class Runner:
             self._wait(folder, ranks)
         missing = missing_ranks(folder, ranks)
         if self.signals.number or (failure is None and not missing):
+            return None
+        if failure is not None and failure.code != LATE and not missing:
+            notes.append(
+                Finding(
+                    f"{measurement.name}: a process died as it left, after all had measured", str(failure)
+                )
+            )
             return None
         return self._stopped(check, measurement, failure, missing, limit)
 

@@ -1,15 +1,17 @@
 """Compares what was measured with what must hold. Knows records only: no device, no MindSpore."""
 
 __all__ = [
-    "decoding",
     "dropout",
     "environment",
     "links",
-    "network",
+    "models",
+    "npu_smi",
     "operators",
-    "parallel",
+    "overlap",
     "planner",
+    "plans",
+    "runs",
     "speed",
-    "training",
+    "startup",
     "world",
 ]

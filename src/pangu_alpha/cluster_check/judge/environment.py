@@ -10,6 +10,10 @@ from typing import Any
 from pangu_alpha.cluster.tables.problem import ranges
 from pangu_alpha.cluster.tables.rank_table import read
 from pangu_alpha.cluster_check.check import Evidence, Finding, Record
+from pangu_alpha.cluster_check.judge.npu_smi import devices_of, version_of
+
+# MindSpore 2.9.0 takes these without a warning (mindspore/run_check/_check_version.py).
+CANN = ("8.2", "8.3", "8.5", "9.0")
 
 
 def judge(evidence: Evidence) -> Iterator[Finding]:
@@ -47,16 +51,57 @@ def _software(records: Sequence[Record]) -> Iterator[Finding]:
 def _devices(evidence: Evidence, records: Sequence[Record]) -> Iterator[Finding]:
     hosts = sorted({each["host"] for each in records})
     yield Finding("hosts", ", ".join(hosts))
+    yield _same("processor", [each["processor"] for each in records])
     if evidence.device == "Ascend":
-        for name in ("driver", "CANN"):
-            missing = [rank for rank, each in enumerate(records) if not each["ascend"][name]]
-            text = f"not found on ranks {ranges(missing)}" if missing else "found"
-            yield Finding(f"{name} installation", text, "found on all ranks", not missing)
-    for rank, each in enumerate(records):
-        if (place := each.get("place")) is not None and place["device"] not in each["devices"]:
-            text = f"/dev has {ranges(each['devices']) or 'none'}"
-            yield Finding(f"device {place['device']} of rank {rank}", text, "in /dev", False)
+        yield from _installed(records)
+        yield from _npus(evidence, records)
     yield from _addresses(records)
+
+
+def _installed(records: Sequence[Record]) -> Iterator[Finding]:
+    for name in ("driver", "CANN"):
+        missing = [rank for rank, each in enumerate(records) if not each["ascend"][name]]
+        text = f"not found on ranks {ranges(missing)}" if missing else "found"
+        yield Finding(f"{name} installation", text, "found on all ranks", not missing)
+    versions = {each["ascend"]["CANN"] for each in records}
+    known = all(any(_begins(part, one) for one in CANN for part in text.split(":")) for text in versions)
+    rule = f"one that MindSpore 2.9 knows: {', '.join(CANN)}"
+    yield Finding("CANN's version", ", ".join(sorted(versions)) or "none", rule, known)
+
+
+def _begins(version: str, start: str) -> bool:
+    return version == start or version.startswith((f"{start}.", f"{start}-"))
+
+
+def _npus(evidence: Evidence, records: Sequence[Record]) -> Iterator[Finding]:
+    """The devices of the ranks, in /dev and as npu-smi shows them."""
+    missing, seen = [], {}
+    for rank, each in enumerate(records):
+        number = each["place"]["device"]
+        if number not in each["devices"]:
+            shown = f"/dev has {ranges(each['devices']) or 'none'}"
+            missing.append(f"device {number} of rank {rank}: {shown}")
+        elif (npu := devices_of(each["npu_smi"]).get(number)) is not None:
+            seen[rank] = npu
+    text = "; ".join(missing[:4]) or "all there"
+    yield Finding("devices of the ranks", text, "in /dev", not missing)
+    unseen = sorted(set(range(len(records))) - set(seen))
+    text = f"not those of ranks {ranges(unseen)}" if unseen else "all"
+    yield Finding("devices that npu-smi shows", text, "those of all ranks", not unseen)
+    yield _same("npu-smi", [version_of(each["npu_smi"]) for each in records])
+    if not seen:
+        return
+    yield _same("device", [npu.name for npu in seen.values()])
+    ill = {rank: npu.health for rank, npu in seen.items() if npu.health != "OK"}
+    text = ", ".join(f"rank {rank}: {health}" for rank, health in ill.items()) or "OK"
+    yield Finding("health of the devices", text, "OK", not ill)
+    least = min(npu.memory for npu in seen.values()) * 2**20 / 1e9
+    yield evidence.at_least("memory of a device, GB", round(least, 2), "device_gigabytes")
+    yield _same("memory of a device, MiB", [npu.memory for npu in seen.values()])
+    shares = {rank: npu.used / max(npu.memory, 1) for rank, npu in seen.items()}
+    fullest = max(shares, key=lambda rank: shares[rank])
+    what = f"share of a device's memory in use before the check (rank {fullest})"
+    yield evidence.at_most(what, round(shares[fullest], 3), "used_share")
 
 
 def _addresses(records: Sequence[Record]) -> Iterator[Finding]:
@@ -64,22 +109,33 @@ def _addresses(records: Sequence[Record]) -> Iterator[Finding]:
     tables = sorted({each["rank_table"] for each in records} - {""})
     if not tables:
         return
-    table, wrong, known = read(Path(tables[0])), [], 0
+    table, wrong, silent = read(Path(tables[0])), [], []
     for rank, each in enumerate(records):
         server, device = table.find(rank)
         real = each["device_addresses"].get(str(device.device_id))
-        known += real is not None
-        if real is not None and real != device.device_ip:
+        if real is None:
+            silent.append(rank)
+        elif real != device.device_ip:
             wrong.append(f"rank {rank}: {server.server_id} device {device.device_id} has {real}, the table "
                          f"says {device.device_ip}")  # fmt: skip
-    text = "; ".join(wrong[:4]) or f"{known} of {len(records)} devices told their address"
-    yield Finding("rank table", text, "has the addresses that the devices have", not wrong)
+    text = (
+        "; ".join(wrong[:4]) or f"{len(records) - len(silent)} of {len(records)} devices told their address"
+    )
+    if silent and not wrong:
+        text += "; the others have neither hccn_tool nor /etc/hccn.conf"
+    # Within one server the addresses are not used.
+    passed = not wrong and (not silent or len(table.servers) == 1)
+    yield Finding("rank table", text, "has the addresses that the devices have", passed)
 
 
 def _limits(evidence: Evidence, records: Sequence[Record]) -> Iterator[Finding]:
     files = [each["limits"]["open files"] for each in records]
     least = min(float("inf") if each < 0 else each for each in files)
     yield evidence.at_least("open files that a process may have", least, "open_files")
+    for name, bound in (("processes", "processes"), ("address space", "address_space")):
+        limits = [each["limits"][name] for each in records]
+        least = min(float("inf") if each < 0 else each for each in limits)
+        yield evidence.at_least(f"limit of a process: {name}", least, bound)
     memory = min(each["memory"] for each in records) / 1e9
     yield evidence.at_least("memory of the host for each rank, GB", round(memory, 2), "host_gigabytes")
 

@@ -14,6 +14,8 @@ def judge(evidence: Evidence) -> Iterator[Finding]:
     """Yields the best plans by the measured numbers, and where they stood by the shipped ones."""
     record = evidence.one("search")
     measured = record["plans"]["measured"]
+    for name, verdict in record["verdicts"].items():
+        yield Finding(f"verdict of {name}, whose numbers are used", verdict)
     yield Finding(f"plans found for {record['model']}", len(measured), "at least one", bool(measured))
     for each in measured:
         yield Finding(f"measured numbers: {_words(each['plan'])}, predicted s a step", each["seconds"])

@@ -29,8 +29,7 @@ def measure(place: Place) -> dict[str, Any]:
     A product of size n is [n, n] by [n, n] and does 2 n^3 operations; a sum of tensors of b bytes moves 3 b.
     """
     dtype: ComputeType = "float16" if place.device == "Ascend" else "float32"
-    config = ModelConfig(64, 8, 2, 2, seq_length=16, dropout=0.0, compute_dtype=dtype)
-    product = operators_for(config).linear()
+    product = product_of(dtype)
     began = time.perf_counter()
     tiny = _ones((16, 16), dtype)
     product(tiny, tiny).asnumpy()
@@ -43,6 +42,12 @@ def measure(place: Place) -> dict[str, Any]:
         "nothing": min(seconds_of(lambda: ops.Add()(tiny, tiny), _REPEATS, _LEAST)),
         "host_memory": psutil.virtual_memory().total,
     }
+
+
+def product_of(dtype: ComputeType) -> Any:
+    """The cell that multiplies two matrices, as the network's linear layers do it."""
+    config = ModelConfig(64, 8, 2, 2, seq_length=16, dropout=0.0, compute_dtype=dtype)
+    return operators_for(config).linear()
 
 
 def _product(product: Any, size: int, dtype: str) -> float:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import mindspore as ms
 import numpy as np
 
+from pangu_alpha.cluster_check.place import World
+
 
 def seconds_of(work: Callable[[], object], repeats: int, least: float = 0.0) -> list[float]:
     """Times some calls of `work` one by one, after two that are not counted.
@@ -33,3 +35,21 @@ def seconds_of(work: Callable[[], object], repeats: int, least: float = 0.0) -> 
         ms.runtime.synchronize()
         found.append((time.perf_counter() - began) / calls)
     return found
+
+
+def seconds_together(world: World, work: Callable[[], object], repeats: int) -> float:
+    """The median time of a call that all ranks begin together, after one that is not counted.
+
+    Returns:
+        Seconds on this rank, from the common beginning to the moment when its device has finished.
+    """
+    work()
+    ms.runtime.synchronize()
+    found = []
+    for _ in range(repeats):
+        world.gather(np.zeros(1, np.float32))
+        began = time.perf_counter()
+        work()
+        ms.runtime.synchronize()
+        found.append(time.perf_counter() - began)
+    return float(np.median(found))

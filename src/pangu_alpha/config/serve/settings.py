@@ -44,6 +44,13 @@ class ServeConfig:
     queue: int = option(64, "requests that may wait; those beyond it are refused with 429", at_least=0)
     queue_tokens: int = option(32768, "prompt tokens that may wait", at_least=1)
     deadline: float = option(600.0, "longest time of a request from its arrival", unit="seconds", above=0)
+    engine_timeout: float = option(
+        120.0,
+        "an engine that shows no sign of life for so long is ended and started again; no chunk of a prompt "
+        "may take longer",
+        unit="seconds",
+        above=0,
+    )
     drain_timeout: float = option(
         30.0, "time that running requests get to finish after SIGTERM", unit="seconds", at_least=0
     )

@@ -49,8 +49,8 @@ class RowDecoder(Protocol):
             float32 [V], logits after the last id.
         """
 
-    def write(self, row: int, ids: Sequence[int], start: int) -> None:
-        """Does the same as `feed`, without the logits."""
+    def write(self, row: int, ids: Sequence[int], start: int) -> bool:
+        """Does the same as `feed`, without the logits; whether all that was computed is finite."""
 
     def score(self, row: int, ids: Sequence[int], start: int) -> np.ndarray:
         """Does the same as `feed`, to the bit.

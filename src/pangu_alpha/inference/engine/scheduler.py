@@ -34,27 +34,10 @@ from pangu_alpha.inference.engine.requests import (
     problems,
 )
 from pangu_alpha.inference.engine.row_decoder import RowDecoder
+from pangu_alpha.inference.engine.runs import Run
 from pangu_alpha.inference.engine.scores import scores_of
 from pangu_alpha.inference.engine.waiting import Job, WaitingQueue
 from pangu_alpha.inference.sampling import NotFiniteError, Sampler
-
-
-class _Run:
-    """A sample that has a row."""
-
-    def __init__(self, job: Job, sample: int, row: int, sampler: Sampler, now: float) -> None:
-        self.job, self.sample, self.row, self.sampler = job, sample, row, sampler
-        self.fed = 0  # ids of the prompt that the row holds
-        self.cached = 0
-        self.generated = 0
-        self.token = 0  # the last one, which the row does not hold yet
-        self.damaged = False  # whether logits were not finite, so that the row may hold such numbers
-        self.started = now
-        self.prefilled = now
-
-    @property
-    def in_prefill(self) -> bool:
-        return self.fed < len(self.job.request.prompt)
 
 
 class Engine:
@@ -86,7 +69,7 @@ class Engine:
         self._rows = Rows(decoder.rows, decoder.pinned, decoder.chunk)
         self._unpinned = deque(self._rows.pins)
         self._jobs: dict[int, Job] = {}
-        self._runs: list[_Run] = []  # in the order in which they got their rows
+        self._runs: list[Run] = []  # in the order in which they got their rows
         self._deadlines: dict[int, float] = {}
         self._cancelled: list[tuple[int, int | None]] = []
 
@@ -153,7 +136,8 @@ class Engine:
         """Computes the beginning of texts to come into a row that is kept for it, for all keys.
 
         Returns:
-            How many of the ids were computed: whole chunks only, as far as they fit.
+            How many of the ids were computed: whole chunks only, as far as they fit; 0 if the network's
+            numbers for them are not finite.
 
         Raises:
             RefusedError: No row is left for it.
@@ -166,7 +150,10 @@ class Engine:
         length = min(len(ids), self.decoder.context) // chunk * chunk
         row = self._unpinned.popleft()
         for start in range(0, length, chunk):
-            self.decoder.write(row, ids[start : start + chunk], start)
+            if not self.decoder.write(row, ids[start : start + chunk], start):
+                self._clear(row)
+                self._unpinned.appendleft(row)
+                return 0
             self._rows.fed(row, ids[start : start + chunk], start)
         return length
 
@@ -225,20 +212,26 @@ class Engine:
             del self._jobs[job.number]
             self._deadlines.pop(job.number, None)
 
-    def _release(self, run: _Run) -> None:
+    def _release(self, run: Run) -> None:
         self._runs.remove(run)
         if run.damaged or not run.job.finite:
-            # A sum with a weight of 0 for a slot that holds NaN is NaN as well, so the next text of the row
-            # would be damaged, even if it attends to none of these slots.
-            self.decoder.clear(run.row)
-            self._rows.held[run.row].keep(0)
+            self._clear(run.row)
         self._rows.release(run.row)
+
+    def _clear(self, row: int) -> None:
+        """Empties a row that may hold NaN.
+
+        A sum with a weight of 0 for a slot that holds NaN is NaN as well, so the next text of the row would
+        be damaged, even if it attends to none of these slots.
+        """
+        self.decoder.clear(row)
+        self._rows.held[row].keep(0)
 
     def _admit(self, events: list[Event]) -> None:
         while self._rows.idle and (found := self._queue.pop()):
             job, sample = found
             place = self._place(job)
-            run = _Run(job, sample, place.row, self._sampler(job.request, sample), self._now)
+            run = Run(job, sample, place.row, self._sampler(job.request, sample), self._now)
             known = self._rows.take(place, job.request.key)
             if place.length and place.source != place.row:
                 self.decoder.copy(place.source, place.row, place.length)
@@ -279,18 +272,23 @@ class Engine:
         run.fed += len(ids)
         self.counts.feeds += 1
         self.counts.fed += len(ids)
-        if not run.in_prefill:
+        if not run.job.finite:  # at once: nobody may take the prompt's beginning from this row
+            for each in (run, *self._waiting_for(run)):
+                self._finish(each, "not_finite", events)
+        elif not run.in_prefill:
             assert logits is not None
             self._share(run, logits, events)
 
-    def _compute(self, run: _Run, ids: Sequence[int], start: int) -> np.ndarray | None:
+    def _compute(self, run: Run, ids: Sequence[int], start: int) -> np.ndarray | None:
         """Writes a part of a prompt, and scores it if the request asks for it; logits after the prompt."""
         job, top = run.job, run.job.request.prompt_logprobs
         if top is None or job.scored:
             if start + len(ids) < len(job.request.prompt):
-                self.decoder.write(run.row, ids, start)
+                job.finite &= self.decoder.write(run.row, ids, start)
                 return None
-            return self.decoder.feed(run.row, ids, start)
+            logits = self.decoder.feed(run.row, ids, start)
+            job.finite &= bool(np.isfinite(logits).all())
+            return logits
         lines = self.decoder.score(run.row, ids, start)
         job.finite &= bool(np.isfinite(lines).all())
         if job.finite:
@@ -298,17 +296,17 @@ class Engine:
             job.scores[start:] = scores_of(lines, predicted, top)
         return lines[-1]
 
-    def _share(self, run: _Run, logits: np.ndarray, events: list[Event]) -> None:
+    def _share(self, run: Run, logits: np.ndarray, events: list[Event]) -> None:
         """Begins to generate in a row whose prompt is complete, and in those of other samples of it."""
         job = run.job
         request = job.request
-        if request.prompt_logprobs is not None and job.finite and not job.scored:
+        if request.prompt_logprobs is not None and not job.scored:
             job.scored = True
             held = self._rows.held[run.row]
             held.scores, held.top = list(job.scores), request.prompt_logprobs
             events.append(PromptScores(job.number, tuple(job.scores)))
         job.logits = logits
-        same = [other for other in self._runs if other.job is job and other.in_prefill]
+        same = self._waiting_for(run)
         for other in same:
             self.decoder.copy(run.row, other.row, run.fed)
             self._rows.copy(run.row, other.row, run.fed)
@@ -317,18 +315,21 @@ class Engine:
         for each in (run, *same):
             self._begin(each, logits, events)
 
-    def _begin(self, run: _Run, logits: np.ndarray, events: list[Event]) -> None:
+    def _waiting_for(self, run: Run) -> list[Run]:
+        """The other samples that have a row, but not yet their prompt."""
+        same = [other for other in self._runs if other.job is run.job and other is not run]
+        return [other for other in same if other.in_prefill]
+
+    def _begin(self, run: Run, logits: np.ndarray, events: list[Event]) -> None:
         run.prefilled = self._clock()
         if not run.job.waiting:
             run.job.logits = None  # no other sample needs them
-        if not run.job.finite:
-            self._finish(run, "not_finite", events)
-        elif run.job.request.max_new_tokens:
+        if run.job.request.max_new_tokens:
             self._choose(run, logits, events)
         else:
             self._finish(run, "length", events)
 
-    def _step(self, decoding: Sequence[_Run], events: list[Event]) -> None:
+    def _step(self, decoding: Sequence[Run], events: list[Event]) -> None:
         """Adds a token to rows."""
         if not decoding:
             return
@@ -342,7 +343,7 @@ class Engine:
         for run in decoding:
             self._choose(run, logits[run.row], events)
 
-    def _choose(self, run: _Run, logits: np.ndarray, events: list[Event]) -> None:
+    def _choose(self, run: Run, logits: np.ndarray, events: list[Event]) -> None:
         """Takes a run's next token, and ends the run if it was the last one."""
         request = run.job.request
         try:
@@ -359,7 +360,7 @@ class Engine:
         if reason := self._reason(run):
             self._finish(run, reason, events)
 
-    def _reason(self, run: _Run) -> Reason | None:
+    def _reason(self, run: Run) -> Reason | None:
         """Why a run ends with the token that it has just got; None if it goes on."""
         request = run.job.request
         if request.finished is not None and request.finished(run.sample, run.token):
@@ -370,14 +371,14 @@ class Engine:
             return "context"
         return None
 
-    def _finish(self, run: _Run, reason: Reason, events: list[Event]) -> None:
+    def _finish(self, run: Run, reason: Reason, events: list[Event]) -> None:
         events.append(Finished(run.job.number, run.sample, reason, self._usage(run.job, run)))
         self.counts.finished[reason] += 1
         run.damaged = reason == "not_finite"
         self._release(run)
         self._close(run.job, {run.sample})
 
-    def _usage(self, job: Job, run: _Run | None) -> Usage:
+    def _usage(self, job: Job, run: Run | None) -> Usage:
         prompt = len(job.request.prompt)
         if run is None:
             return Usage(prompt, 0, 0, self._now - job.submitted, 0.0, 0.0)

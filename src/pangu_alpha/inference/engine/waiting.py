@@ -22,7 +22,7 @@ class Job:
         logits: Those after the prompt, while samples wait that need them.
         scores: Of the prompt's ids from the second one on.
         scored: Whether they were given out.
-        finite: Whether all logits of the prompt that were looked at are numbers.
+        finite: Whether all that was computed of the prompt so far is finite.
     """
 
     number: int

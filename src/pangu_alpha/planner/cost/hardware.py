@@ -20,6 +20,7 @@ from pangu_alpha.files.shown import quoted
 MOST_DEVICES = 1 << 20  # in a cluster
 
 _FOLDER = Path(__file__).parent
+_FILE = re.compile(r"(?P<path>.+\.ya?ml)(?::(?P<family>[^/]+))?")
 
 
 @dataclass(frozen=True)
@@ -299,24 +300,30 @@ def other_constants(name: str) -> Constants:
 def load_cluster(name: str, count: int | None = None) -> Cluster:
     """Loads a cluster: a built-in one by its name FAMILY-COUNT, such as "910a-2048", or one from a YAML file.
 
+    A file describes one cluster (keys device, levels, count), or has such descriptions by family, as the
+    shipped clusters.yaml. Devices that it names are looked up in the devices.yaml beside it, then in the
+    shipped one.
+
     Args:
-        name: FAMILY-COUNT, FAMILY with `count`, or the path of a YAML file (keys device, levels, count).
+        name: FAMILY-COUNT, FAMILY with `count`, or the path of a YAML file. Of a file with several families,
+            one is chosen by PATH:FAMILY or PATH:FAMILY-COUNT.
         count: Number of devices; replaces the count of the name or the file.
 
     Raises:
         ValueError: If the family is unknown, the count is missing, or the file is broken.
     """
-    if name.endswith((".yaml", ".yml")):
-        values = read_yaml(name)
+    if found := _FILE.fullmatch(name):
         try:
-            return _cluster(name, values, count)
+            return _from_file(Path(found["path"]), found["family"] or "", count)
         except ConfigError as error:
-            own = [problem if name in problem else f"{name}: {problem}" for problem in error.problems]
+            own = [
+                problem if found["path"] in problem else f"{name}: {problem}" for problem in error.problems
+            ]
             raise ConfigError(own) from error
-    family, dash, number = name.rpartition("-")
     families = _shipped("clusters.yaml")
-    if dash and re.fullmatch("[0-9]{1,4000}", number) and family in families:
-        return _cluster(name, families[family], int(number) if count is None else count)
+    family, number = _family_and_count(name, families)
+    if number is not None:
+        return _cluster(name, families[family], number if count is None else count)
     if count is None:
         raise ValueError(
             f"cluster {name!r}: write FAMILY-COUNT, as in 910a-2048 (families: {', '.join(families)}), "
@@ -325,7 +332,47 @@ def load_cluster(name: str, count: int | None = None) -> Cluster:
     return _cluster(f"{name}-{count}", _entry(families, name, "cluster family"), count)
 
 
-def _cluster(name: str, values: Mapping[str, Any], count: int | None) -> Cluster:
+def _family_and_count(name: str, families: Mapping[str, Any]) -> tuple[str, int | None]:
+    """Splits FAMILY-COUNT; the count is None if the name does not end with one of a known family."""
+    family, dash, number = name.rpartition("-")
+    known = dash and name not in families and family in families and re.fullmatch("[0-9]{1,4000}", number)
+    return (family, int(number)) if known else (name, None)
+
+
+def _from_file(path: Path, name: str, count: int | None) -> Cluster:
+    values, devices = read_yaml(str(path)), _devices_beside(path)
+    families = bool(values) and all(
+        isinstance(each, Mapping) and "levels" in each for each in values.values()
+    )
+    if not families:
+        if name:
+            raise ConfigError([f"{path}: describes one cluster and no families; leave out :{name}"])
+        return _cluster(str(path), values, count, devices)
+    if not name and len(values) > 1:
+        raise ConfigError(
+            [f"{path}: describes {', '.join(values)}; choose one, as in {path}:{next(iter(values))}"]
+        )
+    family, number = _family_and_count(name or next(iter(values)), values)
+    described = _entry(values, family, f"{path}: cluster family")
+    shown_name = f"{path}:{name}" if name else str(path)
+    return _cluster(shown_name, described, number if count is None else count, devices)
+
+
+def _devices_beside(path: Path) -> Mapping[str, Any]:
+    """The devices that a user describes beside a file of clusters, by name."""
+    file = path.with_name("devices.yaml")
+    if not file.is_file() or file == path:
+        return {}
+    devices = read_yaml(str(file)).get("devices", {})
+    if not isinstance(devices, Mapping):
+        raise ConfigError([f"{file}: devices: {quoted(devices)} must be a mapping by name"])
+    return devices
+
+
+def _cluster(
+    name: str, values: Mapping[str, Any], count: int | None, devices: Mapping[str, Any] | None = None
+) -> Cluster:
+    """Builds a cluster; `devices` are the user's own, by name."""
     count = count if count is not None else values.get("count")
     unknown = set(values) - {"device", "levels", "count"}
     if unknown or not isinstance(values.get("levels"), Mapping) or type(count) is not int:
@@ -338,4 +385,6 @@ def _cluster(name: str, values: Mapping[str, Any], count: int | None) -> Cluster
         return Cluster(name, _build(Device, name, device, "device"), levels, count)
     if not isinstance(device, str):
         raise ConfigError([f"cluster {name}: device: {quoted(device)} must be a name or a mapping of fields"])
-    return Cluster(name, load_device(device), levels, count)
+    known = {**_shipped("devices.yaml")["devices"], **(devices or {})}
+    described = _entry(known, device, "device")
+    return Cluster(name, _build(Device, device, described, f"devices.{device}"), levels, count)

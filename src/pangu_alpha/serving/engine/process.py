@@ -69,8 +69,8 @@ def _started(
     engine = Engine(decoder, {found.end_of_document}, found.banned)
     for number, ids in enumerate(_next(channel, "pin")["prefixes"][: decoder.pinned]):
         if len(ids) >= decoder.chunk:  # a prefix is shared in whole chunks
-            engine.pin(ids)
-            channel.send({"op": "progress", "text": f"prefix {number + 1}: {len(ids)} tokens are pinned"})
+            count = engine.pin(ids)
+            channel.send({"op": "progress", "text": f"prefix {number + 1}: {count} tokens are pinned"})
     channel.send({"op": "ready"})
     return Worker(engine, channel, settings.deterministic)
 

@@ -21,6 +21,7 @@ from pangu_alpha.serving.wire.answers import to_json
 from pangu_alpha.serving.wire.errors import ApiError
 
 _HEADER_BYTES = 1 << 16
+_HEADERS = 128  # of a request; browsers and proxies together send about thirty
 _FRAMING = 8  # times the bytes of a body; a body in chunks of one byte takes six times its own
 _DISCARD = 5.0  # seconds in which the rest of a body must arrive that was answered before its end
 _PIPELINED = 4  # requests of a connection that may wait for the answer of an earlier one
@@ -43,13 +44,19 @@ class Connections:
     Args:
         files: That the process may open.
         refused: Called with the code of each refusal.
+        shaken: Called with "started" and "completed" for the handshakes of TLS.
     """
 
     def __init__(
-        self, config: ServeConfig, files: int = 1024, refused: Callable[[str], None] = lambda code: None
+        self,
+        config: ServeConfig,
+        files: int = 1024,
+        refused: Callable[[str], None] = lambda code: None,
+        shaken: Callable[[str], None] = lambda state: None,
     ) -> None:
         self.config = config
         self.refused = refused
+        self.shaken = shaken if config.certificate else lambda state: None
         self._peers: Counter[str] = Counter()
         self._most = max(config.connections, files - _OTHER_FILES)
 
@@ -85,7 +92,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     bounds: Connections
 
+    def __init__(self, *words: Any, **named: Any) -> None:
+        super().__init__(*words, **named)
+        self.bounds.shaken("started")  # asyncio makes a protocol before the handshake
+
     def connection_made(self, transport: Any) -> None:
+        self.bounds.shaken("completed")
         config = self.bounds.config
         self._gentle = GentleTransport(transport, self.loop, config.send_timeout)
         super().connection_made(self._gentle)  # type: ignore[arg-type]
@@ -132,8 +144,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._await_headers()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_headers:  # not those after a body in chunks, which nobody needs
-            super().on_header(name, value)
+        if not self._in_headers:  # those after a body in chunks, which nobody needs
+            return
+        if len(self.headers) >= _HEADERS:
+            message = f"the request has more than {_HEADERS} headers"
+            self._fault = ApiError(431, message, "headers_too_many")
+            raise self._fault  # which ends the parser
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import logging
+import math
 import signal
 import socket
 import subprocess
@@ -85,6 +86,7 @@ class Link:
         greeted: Called with the engine's description, before its network is loaded; returns the prefixes to
             pin, as ids.
         back_off: Seconds before the first restart; they double.
+        stuck_after: Seconds without a sign of life after which a ready engine's process is ended.
     """
 
     def __init__(
@@ -93,8 +95,10 @@ class Link:
         greeted: Callable[[dict[str, Any]], Sequence[Sequence[int]]],
         command: Sequence[str] = COMMAND,
         back_off: float = 1.0,
+        stuck_after: float = math.inf,
     ) -> None:
         self._settings, self._greeted, self._command, self._back_off = settings, greeted, command, back_off
+        self._stuck_after = stuck_after
         self.state = "loading"  # "ready", "engine_lost"
         self.beat: dict[str, Any] = {}
         self.restarts = 0
@@ -106,6 +110,7 @@ class Link:
         self._writer: asyncio.StreamWriter | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = False
+        self._stuck = False  # whether its process was ended because it stood still
 
     @property
     def process_id(self) -> int | None:
@@ -131,7 +136,7 @@ class Link:
             failure = await self._live(ready)
             if self._closing:
                 return
-            if self.state == "ready" and time.monotonic() - self._ready_at > _STEADY:
+            if self.state == "ready" and self._seen - self._ready_at > _STEADY:
                 self._deaths = 0
             was_ready, self.state = self.state == "ready", "engine_lost"
             self._end_streams()
@@ -181,6 +186,8 @@ class Link:
             await asyncio.to_thread(_end, self._process)
 
     def _how_it_ended(self) -> str:
+        if self._stuck:
+            return f"it had shown no sign of life for {self._stuck_after:g} s, and was killed"
         code = None if self._process is None else self._process.returncode
         if code is None or code >= 0:
             return f"exit code {code}"
@@ -199,18 +206,34 @@ class Link:
                 start_new_session=True,
             )
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=_LONGEST_LINE)
-        self.state = "loading"
+        self.state, self._stuck = "loading", False
         self._writer.write(to_line({"op": "settings", "settings": dataclasses.asdict(self._settings)}))
         failure = ""
+        watching = asyncio.ensure_future(self._end_if_stuck(self._process))
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             while line := await reader.readline():
                 message = json.loads(line)
                 failure = message["message"] if message["op"] == "failed" else failure
                 await self._take(message, ready)
+        watching.cancel()
         self._writer.close()
         self._writer = None
         await asyncio.to_thread(_end, self._process)
         return failure
+
+    async def _end_if_stuck(self, process: subprocess.Popen[bytes]) -> None:
+        """Ends a process whose loop has stood still for too long.
+
+        What counts is the time in which this loop itself ran: after a pause of the whole machine, signs of
+        life may be there that have not been read yet.
+        """
+        silent, pause = 0.0, min(1.0, self._stuck_after / 4)
+        while silent < self._stuck_after:
+            seen = self._seen
+            await asyncio.sleep(pause)
+            silent = silent + pause if self.state == "ready" and seen == self._seen else 0.0
+        self._stuck = True
+        process.kill()  # a process that is stopped takes no other signal
 
     async def _take(self, message: dict[str, Any], ready: Callable[[], Awaitable[None]] | None) -> None:
         self._seen = time.monotonic()

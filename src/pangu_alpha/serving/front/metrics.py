@@ -29,6 +29,11 @@ class Metrics:
         self.success = self._counter("request_success", "Ended choices.", "finished_reason")
         self.rejected = self._counter("rejected", "Refused requests.", "reason")
         self.cancelled = self._counter("cancelled", "Requests whose client went away.")
+        self.handshakes = self._counter(
+            "tls_handshakes",
+            "Handshakes of TLS; those started and not completed failed or still go on.",
+            "state",
+        )
         self.restarts = self._counter("engine_restarts", "Times that the engine was started again.")
         self.ticks = self._counter("iterations", "Ticks of the engine.")
         self.first_token = self._histogram("time_to_first_token_seconds", "From arrival to the first token.")

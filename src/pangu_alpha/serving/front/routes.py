@@ -146,7 +146,7 @@ async def version(state: State, exchange: Exchange) -> None:
 
 async def openapi(state: State, exchange: Exchange) -> None:
     """GET /openapi.json."""
-    await exchange.send_json(200, document())
+    await exchange.send_json(200, document(state.catalog, _allowed(exchange)))
 
 
 async def no_icon(state: State, exchange: Exchange) -> None:

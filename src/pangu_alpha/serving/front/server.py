@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import uvicorn
 
@@ -36,7 +37,22 @@ FAILED = 1  # exit code when the engine has died too often
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which leaves the signals to us."""
+    """uvicorn's server, which leaves the signals to us.
+
+    Args:
+        handshake: Seconds that a client has for the handshake of TLS; uvicorn 0.54 has no option for it.
+    """
+
+    def __init__(self, config: uvicorn.Config, handshake: float) -> None:
+        super().__init__(config)
+        self._handshake = handshake
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        if self.config.is_ssl:
+            bounded = partial(loop.create_server, ssl_handshake_timeout=self._handshake)
+            loop.create_server = bounded  # type: ignore[method-assign]
+        await super().startup(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -120,7 +136,9 @@ class _Running:
     ) -> None:
         self._config = config
         self._state = State(config, keys, scenarios)
-        self._state.link = self._link = Link(settings, self._state.greeted, command)
+        self._state.link = self._link = Link(
+            settings, self._state.greeted, command, stuck_after=config.engine_timeout
+        )
         self._link.on_tick = self._state.metrics.iteration.observe
         self._signal = 0
         self._again = asyncio.Event()
@@ -134,7 +152,7 @@ class _Running:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
-        server = _Server(self._uvicorn_config())
+        server = _Server(self._uvicorn_config(), self._config.header_timeout)
         serving = asyncio.ensure_future(server.serve(sockets=[opened]))
         engine = asyncio.ensure_future(self._link.run(self._ready))
         draining = asyncio.ensure_future(self._drained())
@@ -162,7 +180,7 @@ class _Running:
     def _uvicorn_config(self) -> uvicorn.Config:
         return uvicorn.Config(
             make_app(self._state),
-            http=bounded_protocol(Connections(self._config, open_files(), self._refused)),
+            http=bounded_protocol(Connections(self._config, open_files(), self._refused, self._shaken)),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -178,6 +196,10 @@ class _Running:
     def _refused(self, code: str) -> None:
         """A request was refused before it reached the application."""
         self._state.metrics.rejected.labels(code).inc()
+
+    def _shaken(self, state: str) -> None:
+        """A handshake of TLS was started or completed."""
+        self._state.metrics.handshakes.labels(state).inc()
 
     async def _ready(self) -> None:
         logger.info(

@@ -7,6 +7,7 @@ __all__ = [
     "chat",
     "choices",
     "errors",
+    "examples",
     "fields",
     "openapi",
     "prompts",

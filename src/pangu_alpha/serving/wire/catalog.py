@@ -42,18 +42,18 @@ class Catalog:
         """
         base, _, name = model.partition("/")
         if model != self.name and (base != self.name or name not in self.scenarios):
-            known = nearest(model, self._ids(allowed))
+            known = nearest(model, self.ids(allowed))
             raise ApiError(
                 404, f"model: there is none called {model[:80]!r}; {known}", "model_not_found", "model"
             )
         if allowed and name not in allowed:
-            known = ", ".join(self._ids(allowed))
+            known = ", ".join(self.ids(allowed))
             raise ApiError(403, f"model: this key may only use {known}", "model_not_allowed", "model")
         return self.scenarios[name] if name else None
 
     def listed(self, facts: ModelFacts, allowed: Collection[str] = ()) -> list[dict[str, Any]]:
         """The entries of /v1/models."""
-        return [self.entry(each, facts) for each in self._ids(allowed)]
+        return [self.entry(each, facts) for each in self.ids(allowed)]
 
     def entry(self, model: str, facts: ModelFacts) -> dict[str, Any]:
         """The entry of a model that exists."""
@@ -81,6 +81,11 @@ class Catalog:
             "sampling": scenario.sampling.given(),
         }
 
-    def _ids(self, allowed: Collection[str]) -> list[str]:
-        bound = [f"{self.name}/{name}" for name in self.scenarios if not allowed or name in allowed]
+    def names(self, allowed: Collection[str] = ()) -> list[str]:
+        """The names of the scenarios that a client may use."""
+        return [name for name in self.scenarios if not allowed or name in allowed]
+
+    def ids(self, allowed: Collection[str] = ()) -> list[str]:
+        """The ids of the models that a client may use."""
+        bound = [f"{self.name}/{name}" for name in self.names(allowed)]
         return bound if allowed else [self.name, *bound]

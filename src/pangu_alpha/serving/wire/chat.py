@@ -21,12 +21,13 @@ TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}乙：{% endif %}"
 )
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+# The roles that clients may name, and what they are to the forms.
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
 def role_of(message: Message) -> str:
     """The role of a message as the forms know it; "" if they do not."""
-    return _ROLES.get(message.role, "")
+    return ROLES.get(message.role, "")
 
 
 def message_problems(messages: Sequence[Message], continued: bool) -> list[str]:
@@ -35,9 +36,7 @@ def message_problems(messages: Sequence[Message], continued: bool) -> list[str]:
     for number, message in enumerate(messages):
         where = f"messages[{number}]"
         if not role_of(message):
-            problems.append(
-                f"{where}.role: {message.role[:40]!r} is not known; known are {', '.join(_ROLES)}"
-            )
+            problems.append(f"{where}.role: {message.role[:40]!r} is not known; known are {', '.join(ROLES)}")
         if role_of(message) == "system" and number:
             problems.append(f"{where}.role: only the first message may be the system's")
         if not isinstance(message.content, str):

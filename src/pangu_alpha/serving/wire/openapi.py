@@ -5,18 +5,27 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Collection
 from functools import cache
 from typing import Any
 
 from pangu_alpha import __version__
 from pangu_alpha.config.option import Option, option_of
 from pangu_alpha.config.schema import field_types
+from pangu_alpha.serving.wire.catalog import Catalog
+from pangu_alpha.serving.wire.chat import ROLES
+from pangu_alpha.serving.wire.examples import example_bodies
 from pangu_alpha.serving.wire.fields import (
     ABSENT,
     IGNORED,
+    MOST_BIASES,
+    MOST_STOP_LETTERS,
+    MOST_STOPS,
     ChatFields,
     CompletionFields,
     DetokenizeFields,
+    Message,
+    Part,
     TokenizeFields,
 )
 
@@ -120,12 +129,53 @@ _GETS: dict[str, dict[str, Any]] = {
     "/version": {"type": "object", "required": ["version"]},
     "/openapi.json": {"type": "object", "required": ["openapi"]},
 }
+_STOP = {"type": "string", "minLength": 1, "maxLength": MOST_STOP_LETTERS}
+_BIAS = {
+    "type": "object",
+    "maxProperties": MOST_BIASES,
+    "propertyNames": {"pattern": "^[0-9]{1,9}$"},
+    "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+}
+_NULL = {"type": "null"}
+# What the rules of the dataclasses ask for beyond types and bounds, as far as a schema can say it.
+_NARROWER: dict[tuple[type, str], dict[str, Any]] = {
+    (Message, "role"): {"enum": [*ROLES]},
+    (Part, "type"): {"const": "text"},
+    (ChatFields, "messages"): {"minItems": 1},
+}
+for _cls in (CompletionFields, ChatFields):
+    _NARROWER[_cls, "stop"] = {
+        "anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": MOST_STOPS}, _NULL]
+    }
+    _NARROWER[_cls, "logit_bias"] = {"anyOf": [_BIAS, _NULL]}
 _TEXTS = {"/metrics": "text/plain", "/": "text/html", "/page/{name}": "*/*"}
 
 
+def document(catalog: Catalog, allowed: Collection[str] = ()) -> dict[str, Any]:
+    """The description of the interface, with examples that a client can send.
+
+    Args:
+        allowed: See `Catalog.scenario`.
+    """
+    found = _document()
+    paths = found["paths"]
+    for path, bodies in example_bodies(catalog, allowed).items():
+        if not bodies:
+            continue
+        shown = {"examples": {name: {"value": body} for name, body in bodies.items()}}
+        for each in {path, f"/v1{path.removeprefix('/v1')}"}:
+            paths = {**paths, each: {"post": _with_examples(paths[each]["post"], shown)}}
+    return {**found, "paths": paths}
+
+
+def _with_examples(operation: dict[str, Any], shown: dict[str, Any]) -> dict[str, Any]:
+    body = operation["requestBody"]
+    content = {kind: {**each, **shown} for kind, each in body["content"].items()}
+    return {**operation, "requestBody": {**body, "content": content}}
+
+
 @cache
-def document() -> dict[str, Any]:
-    """The description of the interface."""
+def _document() -> dict[str, Any]:
     paths: dict[str, Any] = {}
     operation: dict[str, Any]
     for path, (cls, answer) in _POSTS.items():
@@ -191,7 +241,8 @@ def _schema(cls: type) -> dict[str, Any]:
     for field in dataclasses.fields(cls):
         declared = option_of(field)
         assert declared is not None
-        properties[field.name] = _property(hints[field.name], declared)
+        narrower = _NARROWER.get((cls, field.name), {})
+        properties[field.name] = {**_property(hints[field.name], declared), **narrower}
         if field.default is dataclasses.MISSING:
             required.append(field.name)
     if cls in (CompletionFields, ChatFields):

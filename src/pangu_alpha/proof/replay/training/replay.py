@@ -274,7 +274,7 @@ def _compare_leg(
     updated = next(applied, None)
     run = Run(
         {rank: _states(trace, steps, updated) for rank, trace in enumerate(traces)},
-        {rank: _regions(placed, leg.plan, rank) for rank in range(leg.plan.devices)},
+        {rank: regions(placed, leg.plan, rank) for rank in range(leg.plan.devices)},
         {prefix + name: layout.shape for name, layout in placed.items() for prefix in ("", *MOMENTS)},
         tuple(range(leg.plan.devices)),
     )
@@ -334,7 +334,7 @@ def _layouts(config: TrainConfig) -> Mapping[str, Any]:
     return layouts(config.model, config.parallel)
 
 
-def _regions(placed: Mapping[str, Any], plan: ParallelPlan, rank: int) -> dict[str, Region]:
+def regions(placed: Mapping[str, Any], plan: ParallelPlan, rank: int) -> dict[str, Region]:
     """The part of each parameter and moment that a rank holds."""
     return {
         prefix + name: tuple(slice(begin, begin + size) for begin, size in zip(start, shape, strict=True))

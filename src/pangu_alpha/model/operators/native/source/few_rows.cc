@@ -23,6 +23,7 @@ typedef int32_t Indices __attribute__((vector_size(4 * kLanes)));
 struct Part {
     const float* weight;
     int64_t pitch, vectors;
+    bool first;    // of a sum, whose earlier value then does not count
     Streams next;  // what to fetch beside them
 };
 
@@ -33,7 +34,7 @@ INLINE void add_products(const float* x, int64_t x_pitch, const Part& part, Vect
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 8
-        for (int k = 0; k < kRuns; ++k) s[i][k] = sums[i * kRuns + k];
+        for (int k = 0; k < kRuns; ++k) s[i][k] = part.first ? Vector{} : sums[i * kRuns + k];
     for (int64_t j = 0; j < part.vectors * kLanes; j += kLanes) {
         Vector row[kRows];
 #pragma GCC unroll 8
@@ -93,6 +94,11 @@ INLINE int64_t before_line(const float* weight, int64_t pitch, int64_t inputs) {
     return pitch % kLanes == 0 ? std::min(head, inputs) : 0;
 }
 
+// Whether rows of W are whole vectors, and begin where cache lines do if any of their vectors can.
+INLINE bool is_whole(const float* weight, int64_t pitch, int64_t inputs) {
+    return inputs % kLanes == 0 && before_line(weight, pitch, inputs) == 0;
+}
+
 // What to fetch within a run. With few rows the processor sees for itself what comes next, and reads it sooner; with
 // several, memory would rest while they are multiplied.
 INLINE Streams ahead(int64_t rows, const float* weight, int64_t pitch) {
@@ -105,13 +111,17 @@ INLINE Streams ahead(int64_t rows, const float* weight, int64_t pitch) {
 template <int kRuns>
 INLINE void multiply_runs(const float* x, int64_t x_pitch, int64_t rows, int64_t inputs, const float* weight,
                           int64_t pitch, Streams next, float* sums, float* y, int64_t y_pitch, int64_t step) {
-    std::fill_n(sums, rows * kRuns * kLanes, 0.0f);
     const int64_t head = before_line(weight, pitch, inputs), tail = head + (inputs - head) / kLanes * kLanes;
+    // Only where terms are added up in memory do zeros go there: a library's fill writes 32 bytes at a time, so that a
+    // load of a whole vector would wait until they are in the cache, behind all reads of weights before it.
+    const bool edge = head > 0 || tail == head;
+    if (edge) std::fill_n(sums, rows * kRuns * kLanes, 0.0f);
     if (head) add_edge<kRuns>(x, x_pitch, rows, weight, pitch, kLanes - head, head, sums);
     for (int64_t j = head; j < tail; j += kPart) {
         const int64_t vectors = std::min(kPart, tail - j) / kLanes;
         const bool last = j + kPart >= tail;
-        add_part<kRuns>(x + j, x_pitch, rows, {weight + j, pitch, vectors, last ? next : ahead(rows, weight + j + kPart, pitch)},
+        const Streams fetched = last ? next : ahead(rows, weight + j + kPart, pitch);
+        add_part<kRuns>(x + j, x_pitch, rows, {weight + j, pitch, vectors, j == head && !edge, fetched},
                         reinterpret_cast<Vector*>(sums));
     }
     if (tail < inputs) add_edge<kRuns>(x + tail, x_pitch, rows, weight + tail, pitch, 0, inputs - tail, sums);
@@ -126,6 +136,24 @@ FOR_EACH_PROCESSOR void multiply_all_runs(const float* x, int64_t x_pitch, int64
     for (int64_t o = 0; o < run; ++o)
         multiply_runs<kStreams>(x, x_pitch, rows, inputs, weight + o * pitch, run * pitch,
                                 o + 1 < run ? ahead(rows, weight + (o + 1) * pitch, run * pitch) : next, sums, y + o, y_pitch, run);
+}
+
+// One row of x, with sums that never leave the registers, if is_whole.
+FOR_EACH_PROCESSOR void multiply_row(const float* x, int64_t inputs, const float* weight, int64_t pitch, int64_t run,
+                                     Streams next, float* y) {
+    for (int64_t o = 0; o < run; ++o) {
+        if (o + 1 == run && next.data)
+            for (int64_t at = 0; at < kPart; at += Streams::kLine) next.fetch(at);
+        Vector sums[kStreams] = {};
+        for (int64_t j = 0; j < inputs; j += kLanes) {
+            const Vector row = *reinterpret_cast<const Anywhere*>(x + j);
+#pragma GCC unroll 8
+            for (int k = 0; k < kStreams; ++k)
+                sums[k] += row * *reinterpret_cast<const Anywhere*>(weight + (k * run + o) * pitch + j);
+        }
+#pragma GCC unroll 8
+        for (int k = 0; k < kStreams; ++k) y[k * run + o] = sum_of_lanes(sums[k]);
+    }
 }
 
 FOR_EACH_PROCESSOR void multiply_one(const float* x, int64_t x_pitch, int64_t rows, int64_t inputs,
@@ -148,7 +176,10 @@ void multiply_few(const float* x, int64_t x_pitch, int64_t rows, int64_t inputs,
                   int64_t outputs, Streams next, float* y, int64_t y_pitch) {
     float* const sums = scratch(Use::sums, rows * kStreams * kLanes);
     const int64_t run = outputs / kStreams;
-    multiply_all_runs(x, x_pitch, rows, inputs, weight, pitch, run, next, sums, y, y_pitch);
+    if (rows == 1 && is_whole(weight, pitch, inputs))
+        multiply_row(x, inputs, weight, pitch, run, next, y);
+    else
+        multiply_all_runs(x, x_pitch, rows, inputs, weight, pitch, run, next, sums, y, y_pitch);
     for (int64_t o = run * kStreams; o < outputs; ++o)
         multiply_one(x, x_pitch, rows, inputs, weight + o * pitch, sums, y + o, y_pitch);
 }

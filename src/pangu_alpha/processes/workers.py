@@ -24,27 +24,52 @@ _POLL_SECONDS = 0.25
 def run_jobs(
     function: Callable[[Job, Advance], Result], jobs: Sequence[Job], workers: int, advance: Advance
 ) -> list[Result]:
-    """Calls function(job, advance) for every job, and returns the results in order.
+    """Calls function(job, advance) for every job in a pool of its own; see `Pool.run`.
 
     Args:
-        function: A function at module level, so that it can be pickled; it reports its progress to `advance`.
-        jobs: Must be picklable; the first ones start first.
         workers: Number of processes; 1 runs the jobs in this process.
-        advance: Called in this process with the progress of all jobs.
-
-    Raises:
-        ValueError: A worker process was killed. What a job raises is passed on unchanged as soon as the
-            running jobs have ended; the other jobs are not started.
     """
     if workers == 1 or len(jobs) <= 1:
         return [function(job, advance) for job in jobs]
-    # Spawned, not forked: the tokenizer and MindSpore have threads, which do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    totals = context.Array("q", 2)
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _enter, (totals,)) as pool:
+    with Pool(min(workers, len(jobs))) as pool:
+        return pool.run(function, jobs, advance)
+
+
+class Pool:
+    """Processes that take one list of jobs after another, so that what they have loaded stays loaded.
+
+    They are started by the first list of several jobs.
+
+    Args:
+        workers: Number of processes; 1 runs the jobs in this process.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._totals: Any = None
+        self._pool: ProcessPoolExecutor | None = None
+
+    def run(
+        self, function: Callable[[Job, Advance], Result], jobs: Sequence[Job], advance: Advance
+    ) -> list[Result]:
+        """Calls function(job, advance) for every job, and returns the results in order.
+
+        Args:
+            function: A function at module level, so that it can be pickled; it reports its progress to
+                `advance`.
+            jobs: Must be picklable; the first ones start first.
+            advance: Called in this process with the progress of all jobs.
+
+        Raises:
+            ValueError: A worker process was killed. What a job raises is passed on unchanged as soon as the
+                running jobs have ended; the other jobs are not started.
+        """
+        if self._workers == 1 or len(jobs) <= 1:
+            return [function(job, advance) for job in jobs]
+        pool = self._started()
         futures = [pool.submit(_call, function, job) for job in jobs]
         try:
-            _watch(futures, totals, advance)
+            _watch(futures, self._totals, advance)
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
             raise ValueError(
@@ -52,11 +77,32 @@ def run_jobs(
                 "run the same command again, with fewer --workers"
             ) from error
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            if any(not future.done() or future.exception() for future in futures):
+                self.close()
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # Spawned, not forked: the tokenizer and MindSpore have threads, which do not survive a fork.
+            context = multiprocessing.get_context("spawn")
+            self._totals = context.Array("q", 2)
+            self._pool = ProcessPoolExecutor(self._workers, context, _enter, (self._totals,))
+        return self._pool
+
+    def close(self) -> None:
+        """Waits for the running jobs; those that have not begun are given up."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _watch(futures: list[Future], totals: Any, advance: Advance) -> None:
-    seen, pending = [0, 0], set(futures)
+    seen, pending = list(totals), set(futures)
     while pending:
         done, pending = wait(pending, _POLL_SECONDS, FIRST_EXCEPTION)
         now = list(totals)

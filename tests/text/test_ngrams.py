@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pangu_alpha.evaluation import ngrams
-from pangu_alpha.evaluation.ngrams import NgramSearch
+from pangu_alpha.text import ngrams
+from pangu_alpha.text.ngrams import NgramSearch
 
 END, PAD = 1, 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pangu_alpha.cluster_check.check import Evidence, Finding
-from pangu_alpha.cluster_check.judge.training import largest_difference
+from pangu_alpha.cluster_check.judge.runs.training import largest_difference
 from pangu_alpha.cluster_check.training_run import STEPS
 
 

@@ -1,11 +1,11 @@
-"""Finds which n-grams of a few texts occur in a long stream of token ids. Knows ids only.
+"""Finds which n-grams of a few texts occur in a long stream of ids, of tokens or characters. Knows ids only.
 
 The grams of the texts are kept, the stream is not: memory is that of the texts, time that of the stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,12 @@ _TABLE_BITS = 4  # places in the filter for each gram, as a power of two: 1 in 1
 
 
 @dataclass
-class _Grams:
-    """The n-grams of one length, sorted by their hash.
+class NgramTable:
+    """The different n-grams of one length, sorted by their hash.
 
     Args:
         ids: int32 [m, n].
         hashes: uint64 [m].
-        seen: Whether the stream has them, bool [m].
         filter: Whether any hash begins with these bits, bool [2^bits].
         shift: Number of bits of a hash behind those.
         equal: Most grams with one hash; 1 but for a collision.
@@ -29,13 +28,12 @@ class _Grams:
 
     ids: np.ndarray
     hashes: np.ndarray
-    seen: np.ndarray
     filter: np.ndarray
     shift: np.uint64
     equal: int
 
     @classmethod
-    def of(cls, grams: np.ndarray) -> tuple[_Grams, np.ndarray]:
+    def of(cls, grams: np.ndarray) -> tuple[NgramTable, np.ndarray]:
         """Puts equal grams together; also returns the row of each given one, int64 [given]."""
         hashes = _hashes(grams)
         order = np.argsort(hashes, kind="stable")
@@ -50,18 +48,40 @@ class _Grams:
         shift = np.uint64(64 - bits)
         table = np.zeros(1 << bits, np.bool_)
         table[hashes >> shift] = True
-        return cls(ids, hashes, np.zeros(len(ids), np.bool_), table, shift, _most_equal(hashes)), rows
+        return cls(ids, hashes, table, shift, _most_equal(hashes)), rows
 
-    def mark(self, stream: np.ndarray, hashes: np.ndarray, whole: np.ndarray) -> None:
-        """Marks the grams that begin at the places of a stream where `whole` holds, by their hashes."""
+    def find(
+        self, stream: np.ndarray, hashes: np.ndarray, whole: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Finds the grams that begin at the places of a stream where `whole` holds, by their hashes.
+
+        Returns:
+            Places in the stream and rows of the table, int64 [found] each, in no certain order.
+        """
         places = np.flatnonzero(self.filter[hashes >> self.shift] & whole)
         first = np.searchsorted(self.hashes, hashes[places])
+        found = [(places[:0], first[:0])]
         for offset in range(self.equal):
             row = np.minimum(first + offset, len(self.hashes) - 1)
             same = self.hashes[row] == hashes[places]
             row, at = row[same], places[same]
             window = stream[at[:, None] + np.arange(self.ids.shape[1])]
-            self.seen[row[(self.ids[row] == window).all(1)]] = True
+            equal = (self.ids[row] == window).all(1)
+            found.append((at[equal], row[equal]))
+        return np.concatenate([each for each, _ in found]), np.concatenate([each for _, each in found])
+
+
+def rolling_hashes(stream: np.ndarray, lengths: Collection[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """For each of the lengths n, in ascending order, the hash of the n-gram at each place of a stream.
+
+    Returns:
+        n and hashes, uint64 [length of the stream - n + 1]; none for an n that the stream is too short for.
+    """
+    wide, hashes = stream.astype(np.uint64), np.zeros(len(stream), np.uint64)
+    for n in range(1, min(max(lengths, default=0), len(stream)) + 1):
+        hashes = hashes[: len(stream) - n + 1] * _FACTOR + wide[n - 1 :] + np.uint64(1)
+        if n in lengths:
+            yield n, hashes
 
 
 def _most_equal(hashes: np.ndarray) -> int:
@@ -89,7 +109,8 @@ class NgramSearch:
 
     def __init__(self, texts: Sequence[np.ndarray], lengths: Sequence[int], breaks: Collection[int]) -> None:
         self._breaks = np.array(sorted(breaks), np.int32)
-        self._grams: dict[int, _Grams] = {}
+        self._grams: dict[int, NgramTable] = {}
+        self._seen: dict[int, np.ndarray] = {}  # whether the stream has each gram, bool [m]
         self._members: list[tuple[int, np.ndarray]] = [(0, np.empty(0, np.int64))] * len(texts)
         for n in sorted(set(lengths)):
             self._add(n, [place for place, length in enumerate(lengths) if length == n], texts)
@@ -97,11 +118,12 @@ class NgramSearch:
         self._tail = np.empty(0, np.int32)
 
     def _add(self, n: int, places: Sequence[int], texts: Sequence[np.ndarray]) -> None:
-        windows = [_windows(np.asarray(texts[place], np.int32), n) for place in places]
+        windows = [ngrams_of(np.asarray(texts[place], np.int32), n) for place in places]
         grams = np.concatenate(windows)
         if not len(grams):
             return
-        self._grams[n], rows = _Grams.of(grams)
+        self._grams[n], rows = NgramTable.of(grams)
+        self._seen[n] = np.zeros(len(self._grams[n].ids), np.bool_)
         ends = np.cumsum([len(each) for each in windows])
         members = np.split(rows, ends[:-1])
         for place, row in zip(places, members, strict=True):
@@ -111,23 +133,20 @@ class NgramSearch:
         """Takes the next ids of the stream, int [any shape]; grams may begin in an earlier block."""
         stream = np.concatenate([self._tail, ids.reshape(-1).astype(np.int32)])
         broken = np.concatenate([[0], np.cumsum(np.isin(stream, self._breaks))])
-        wide, hashes = stream.astype(np.uint64), np.zeros(len(stream), np.uint64)
-        for n in range(1, min(self._most, len(stream)) + 1):
-            hashes = hashes[: len(stream) - n + 1] * _FACTOR + wide[n - 1 :] + np.uint64(1)
-            if n in self._grams:
-                whole = broken[n:] == broken[: len(broken) - n]
-                self._grams[n].mark(stream, hashes, whole)
+        for n, hashes in rolling_hashes(stream, self._grams.keys()):
+            whole = broken[n:] == broken[: len(broken) - n]
+            self._seen[n][self._grams[n].find(stream, hashes, whole)[1]] = True
         # a gram that lies in the tail alone is found twice, which changes nothing
         self._tail = stream[max(len(stream) - self._most + 1, 0) :]
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
         """Number of n-grams of each text, and of those that the stream has, int64 [texts] each."""
         counts = [len(rows) for _, rows in self._members]
-        found = [int(self._grams[n].seen[rows].sum()) if len(rows) else 0 for n, rows in self._members]
+        found = [int(self._seen[n][rows].sum()) if len(rows) else 0 for n, rows in self._members]
         return np.array(counts, np.int64), np.array(found, np.int64)
 
 
-def _windows(ids: np.ndarray, n: int) -> np.ndarray:
+def ngrams_of(ids: np.ndarray, n: int) -> np.ndarray:
     """All n-grams of a text, int32 [length - n + 1, n]; [0, n] for a shorter text."""
     if len(ids) < n:
         return np.empty((0, n), np.int32)

@@ -1,0 +1,3 @@
+"""Judges what measure.models has measured."""
+
+__all__ = ["decoding", "network"]

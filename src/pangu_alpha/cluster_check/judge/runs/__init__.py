@@ -1,0 +1,3 @@
+"""Judges what measure.runs has measured."""
+
+__all__ = ["overflow", "parallel", "partitioned", "reshard", "training"]

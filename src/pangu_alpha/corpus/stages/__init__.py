@@ -1,0 +1,6 @@
+"""The stages of a corpus from raw pages to final text, and the driver that runs them on an engine."""
+
+from pangu_alpha.corpus.stages.driver import RESULT, build_corpus, prepared, result_of
+from pangu_alpha.corpus.stages.table import STAGES
+
+__all__ = ["RESULT", "STAGES", "build_corpus", "prepared", "result_of"]

@@ -46,12 +46,12 @@ def write_demo(directory: str | Path, small: bool = False) -> Path:
     web.mkdir(parents=True, exist_ok=True)
     answers = []
     cases = list(planted(small))
-    (web / "planted.warc.gz").write_bytes(archive((each.url, each.content) for each in cases))
+    _write(web / "planted.warc.gz", archive((each.url, each.content) for each in cases))
     answers += [_answer(each) for each in cases]
     answers.append(_write_truncated(web / "truncated.warc.gz"))
     for name, package in {} if small else packages().items():
         pages = package_pages(package, fetch_package(package))
-        (web / f"{name}.warc.gz").write_bytes(archive(_responses(name, pages)))
+        _write(web / f"{name}.warc.gz", archive(_responses(name, pages)))
     _write_lines(directory / "answers.jsonl", answers)
     (directory / "profile.yaml").write_text(_PROFILE, "utf-8")
     config = directory / "corpus.yaml"
@@ -75,8 +75,14 @@ def _write_truncated(path: Path) -> dict[str, object]:
     records = [record(url, http_response(page("一个标题", prose(seed, 500)).encode("utf-8"),
                                          content_type="text/html; charset=utf-8"))
                for seed, url in ((95, whole), (96, cut))]  # fmt: skip
-    path.write_bytes(records[0] + records[1][: len(records[1]) // 2])
+    _write(path, records[0] + records[1][: len(records[1]) // 2])
     return {"url": cut, "kind": "cut record", "fates": ["broken_record"]}
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes a file unless it is there already: a run that is continued refuses inputs that have changed."""
+    if not path.is_file() or path.read_bytes() != content:
+        path.write_bytes(content)
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, object]]) -> None:

@@ -130,6 +130,8 @@ def _run_step(step: Step, name: str, engine: Engine, progress: Progress) -> None
     done = [each for each in works if is_done(each)]
     known = {each.number for each in done}
     left = [each for each in works if each.number not in known]
+    if not works:
+        return
     advance = progress(name, len(works), 0)
     engine.verify(done, advance)
     if left and isinstance(step, Exchanged):

@@ -8,6 +8,15 @@ from setuptools import find_packages, setup
 BENCHMARKS = ["torch==2.13.0"]  # the peer of the speed ratios; nothing else needs it
 EVALUATION = ["lm_eval>=0.4.13,<0.5"]  # lm-evaluation-harness; our own evaluation needs none of it
 SERVING = ["starlette>=1.0,<2", "uvicorn>=0.40", "httptools>=0.6", "prometheus-client>=0.20"]
+# From raw pages to text: main text of HTML, traditional characters, word lists.
+CORPUS = [
+    "opencc>=1.1.9,<2",
+    "resiliparse>=0.15,<3",
+    "pyahocorasick>=2.1",
+    "trafilatura>=2,<3",
+    "lxml_html_clean>=0.4",  # trafilatura does not import without it
+]
+SPARK = ["pyspark~=3.5.8", "pandas>=1.0.5"]  # pyspark's Arrow functions want pandas; Java 8, 11 or 17 besides
 # Pinned are the tools whose newer versions could call unchanged code faulty.
 DEVELOPMENT = [
     "pytest>=8",
@@ -23,6 +32,10 @@ DEVELOPMENT = [
     "pre-commit>=3",
     "pre-commit-hooks==6.0.0",
     *SERVING,
+    *CORPUS,
+    *SPARK,
+    "moto[s3,server]>=5",  # an S3 server on this machine
+    "warcio>=1.7",  # writes the WARC files of the tests
     "httpx>=0.27",  # the tests' own client; the official one, and the engine of chat templates
     "hypothesis>=6",  # the tests of the server's parser
     "jinja2>=3",
@@ -90,8 +103,10 @@ setup(
     entry_points={"console_scripts": ["pangu-alpha = pangu_alpha.__main__:run"]},
     extras_require={
         "benchmarks": BENCHMARKS,
+        "corpus": CORPUS,
         "evaluation": EVALUATION,
         "serve": SERVING,
+        "spark": SPARK,
         "dev": DEVELOPMENT,
     },
 )

@@ -121,7 +121,7 @@ def test_kills_on_a_cluster(inputs, reference, tmp_path, monkeypatch, kind):
 
 
 def kill_one(cluster, kind, draw):
-    """Kills an executor, or a worker with its executor and starts another one; returns whether it was there."""
+    """Kills an executor, or a worker with its executors, for which another one starts; returns whether."""
     if kind == "executor":
         return killed(draw.choice(sorted(cluster.executors())))
     number = draw.choice([1, 2])

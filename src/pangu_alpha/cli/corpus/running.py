@@ -82,7 +82,11 @@ class _Bars:
         bar = self._bar = tqdm(
             desc=name, unit="item", total=total, initial=done, mininterval=seconds, dynamic_ncols=True
         )
-        return lambda items, _: bar.update(items)
+
+        def advance(items: int, _: int) -> None:
+            bar.update(items)
+
+        return advance
 
     def note(self, text: str) -> None:
         tqdm.write(shown(text), file=sys.stderr)

@@ -13,7 +13,7 @@ from pangu_alpha.corpus.reading.inputs import (
     kind_of,
     split,
 )
-from pangu_alpha.corpus.reading.pages import REASONS, Dropped, Page, Reading
+from pangu_alpha.corpus.reading.pages import REASONS, Dropped, Page
 from pangu_alpha.corpus.reading.read import html_page, read_part
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "Opener",
     "Page",
     "Part",
-    "Reading",
     "html_page",
     "kind_of",
     "read_part",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pangu_alpha.corpus.reading.pages import Reading
+from pangu_alpha.config.corpus import Reading
 
 # How elements begin that hold no others, or that end by themselves where the next one begins.
 _FLAT = ("br>", "br ", "br/", "hr>", "hr ", "hr/", "img", "inp", "met", "lin", "wbr", "sou", "col", "are",

@@ -1,45 +1,14 @@
-"""What reading yields: a page with its text, or a record that was dropped and why; and the limits."""
+"""What reading yields: a page with its text, or a record that was dropped and why"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from pangu_alpha.config.option import option
-from pangu_alpha.config.schema import validate
-
 Reason = Literal[
     "not_html", "not_2xx", "bad_charset", "too_large", "no_text", "broken_record", "unknown_kind"
 ]
 REASONS: tuple[str, ...] = Reason.__args__  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How files become pages. All limits are counts, none is a time: a slow machine must lose nothing.
-
-    Raises:
-        ConfigError: Lists all fields that have the wrong type or lie outside their bounds.
-    """
-
-    extractor: Literal["resiliparse", "trafilatura"] = option(
-        "resiliparse", "what takes the main text out of HTML; trafilatura takes about ten times as long"
-    )
-    largest_document: int = option(
-        64 << 20, "a larger page or record is dropped, before and after unpacking", unit="bytes", at_least=1
-    )
-    deepest_html: int = option(
-        512, "a page whose elements are nested deeper is dropped; browsers stop there, too", at_least=1
-    )
-    most_tags: int = option(500_000, "a page with more tags is dropped", at_least=1)
-    split: Literal["file", "blank_line", "line"] = option("file", "what is a document in a file of text")
-    field: str = option("text", "field or column of the text in JSON and parquet; `a.b` is b in a")
-    url_field: str = option("url", "field or column of the address; may be absent")
-    title_field: str = option("title", "field or column of the title; may be absent")
-    charset: str = option("auto", "encoding of files of text and JSON; `auto` tries each document's")
-
-    def __post_init__(self) -> None:
-        validate(self)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pangu_alpha.config.corpus import Reading
 from pangu_alpha.corpus.reading.charset import decode, meta_charset, stated_charset
 from pangu_alpha.corpus.reading.html import HtmlError, extract
 from pangu_alpha.corpus.reading.http import BodyError, decoded_body, parse_response
 from pangu_alpha.corpus.reading.inputs import Input, Opener, Part, RecordNumbers
-from pangu_alpha.corpus.reading.pages import Dropped, Page, Reading
+from pangu_alpha.corpus.reading.pages import Dropped, Page
 from pangu_alpha.corpus.reading.records import (
     json_pages,
     line_pages,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any
 
+from pangu_alpha.config.corpus import Reading
 from pangu_alpha.corpus.reading.charset import decode
 from pangu_alpha.corpus.reading.inputs import Input, Part, RecordNumbers
-from pangu_alpha.corpus.reading.pages import Dropped, Page, Reading
+from pangu_alpha.corpus.reading.pages import Dropped, Page
 from pangu_alpha.text.documents.json_records import RecordError, RecordStream, TooLargeError, parse, text_of
 from pangu_alpha.text.documents.opening import ArchiveError, unpacked_chunks
 

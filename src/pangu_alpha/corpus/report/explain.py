@@ -109,7 +109,8 @@ def _removed(run: FinishedRun, id: int) -> Iterator[str]:
     if _row(run, "decontaminate", "text", id) is None:
         return
     last = _row(run, "write", "final", id)
-    yield f"  write: {'kept' if last else 'left out, beyond the budget'}; it stands for {size:,} document{'s' * (size != 1)}"
+    words = "kept" if last else "left out, beyond the budget"
+    yield f"  write: {words}; it stands for {size:,} document{'s' * (size != 1)}"
 
 
 def explain_text(text: str, profile: Profile, kind: str) -> str:

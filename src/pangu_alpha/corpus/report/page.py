@@ -15,8 +15,8 @@ from pangu_alpha.corpus.rules import RULES
 NAME = "report.html"
 _COPIES = {"exact": "exact_duplicate", "components": "near_duplicate"}
 _STYLE = """
-body { font: 15px/1.55 system-ui, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif; color: #1f2933;
-  max-width: 62rem; margin: 2rem auto; padding: 0 1.2rem; }
+body { font: 15px/1.55 system-ui, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif;
+  color: #1f2933; max-width: 62rem; margin: 2rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.6rem; } h2 { margin-top: 2.4rem; border-bottom: 1px solid #d9dee4; padding-bottom: .2rem; }
 h3 { margin: 1.4rem 0 .3rem; font-size: 1.02rem; } img { max-width: 100%; }
 table { border-collapse: collapse; font-size: .9rem; } th, td { padding: .25rem .7rem; text-align: right; }
@@ -64,8 +64,8 @@ def _body(run: FinishedRun, measured: Measured) -> Iterator[str]:
     yield "<h2>What the rules measured</h2>"
     yield (
         '<p class="note">Documents by the value of each measure, before any rule; the line is the bound, and '
-        "red is on its wrong side. Both axes of numbers are logarithmic above 1. Where sources have different "
-        "bounds, a rule is counted for those it applies to.</p>"
+        "red is on its wrong side. Axes of numbers are logarithmic above 1. A rule that not all sources have is "
+        "counted for those that have it.</p>"
     )
     yield _image(pictures.histograms(measured.by_rule), "Histograms of measures")
     if (drawn := pictures.overlap(measured.overlap)) is not None:
@@ -79,8 +79,9 @@ def _body(run: FinishedRun, measured: Measured) -> Iterator[str]:
     yield from _beside_paper(run)
     yield "<h2>Documents to look at</h2>"
     yield (
-        '<p class="note">For each rule 20 documents that it dropped, chosen by a hash of their ids, and the 20 '
-        "kept ones that come nearest to its bound. Personal data and the user's sensitive words are hidden.</p>"
+        '<p class="note">For each rule 20 documents that it dropped, chosen by a hash of their ids, and the '
+        "20 kept ones that come nearest to its bound. Personal data and the user's sensitive words are "
+        "hidden.</p>"
     )
     yield from _samples(run, measured)
 
@@ -191,9 +192,10 @@ def _beside_paper(run: FinishedRun) -> Iterator[str]:
     yield _table(header, rows)
     read = _total(run, "extract", "in")["bytes"]
     yield (
-        f'<p class="note">{100 * total / max(read, 1):.2f} % of the bytes that were read are left; of the paper\'s '
-        f"{paper.RAW_TERABYTES} TB, {100 * paper.CLEAN_TERABYTES / paper.RAW_TERABYTES:.2f} %. Weights of Table 4 "
-        "say what training draws, not what exists; those of 2.6B and 13B add up to 100.99 as printed.</p>"
+        f'<p class="note">{100 * total / max(read, 1):.2f} % of the bytes that were read are left; of the '
+        f"paper's {paper.RAW_TERABYTES} TB, {100 * paper.CLEAN_TERABYTES / paper.RAW_TERABYTES:.2f} %. Weights "
+        "of Table 4 say what training draws, not what exists; those of 2.6B and 13B add up to 100.99 as "
+        "printed.</p>"
     )
 
 
@@ -245,4 +247,5 @@ def _details(title: str, pieces: Sequence[str]) -> str:
 def _piece(run: FinishedRun, about: tuple[str, str, str], id: int, words: str, rule: str, kind: str) -> str:
     source, url, text = about
     line = html.escape(" · ".join(each for each in (f"id {id}", source, url, words) if each))
-    return f'<div class="piece {kind}"><div class="about">{line}</div>{shown_piece(text, rule, run.context)}</div>'
+    piece = shown_piece(text, rule, run.context)
+    return f'<div class="piece {kind}"><div class="about">{line}</div>{piece}</div>'

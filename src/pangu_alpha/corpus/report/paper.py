@@ -11,8 +11,8 @@ GIGABYTES = {
     "encyclopedia": 22.0,
 }
 # Table 4: per cent of the tokens that were drawn from each, for the 200B model, and for 2.6B and 13B. The
-# printed quantities are not sizes (public, books and news count what was drawn, encyclopedia what exists), and
-# the second column adds up to 100.99.
+# printed quantities are not sizes (public, books and news count what was drawn, encyclopedia what exists),
+# and the second column adds up to 100.99.
 WEIGHTS_200B = {
     "public": 10.23,
     "books": 12.23,

@@ -56,7 +56,7 @@ def _hidden(text: str, context: Context) -> str:
 
 
 def pattern_of(word: str) -> re.Pattern[str]:
-    """Finds a folded word in a text in any case; full-width letters and digits count as their narrow forms."""
+    """Finds a folded word in a text, in any case and with full-width letters and digits."""
     forms = (
         f"[{re.escape(each)}{chr(ord(each) + 0xFEE0)}]" if "!" <= each <= "~" else re.escape(each)
         for each in word

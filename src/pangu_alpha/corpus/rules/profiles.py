@@ -58,7 +58,11 @@ else:
             for rule in RULES
         ],
         frozen=True,
-        namespace={"__post_init__": validate, "__doc__": "The bound of each rule; null leaves a rule out."},
+        namespace={
+            "__module__": __name__,
+            "__post_init__": validate,
+            "__doc__": "The bound of each rule; null leaves a rule out.",
+        },
     )
 
 

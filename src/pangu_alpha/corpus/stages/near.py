@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,12 +188,12 @@ def write_near(work: Work, blocks: Iterator[np.ndarray], part: Part) -> None:
     settings: SignatureSettings = work.settings
     writer = part.table("found", FOUND)
 
-    def columns() -> Iterator[tuple[np.ndarray, ...]]:
+    def columns() -> Iterator[Any]:
         for block in blocks:
             words = np.ascontiguousarray(block[:, 4:]).view(np.uint32)
             yield *block[:, :4].T, words[:, : settings.permutations]
 
-    for rows in duplicates.near_removals(columns(), settings.threshold):  # type: ignore[arg-type]
+    for rows in duplicates.near_removals(columns(), settings.threshold):
         writer.write_columns(*rows)
 
 
@@ -217,7 +217,7 @@ def component_steps(run: Run, folder: str) -> Iterator[Step]:
     yield removals_step(run, folder, "components/found")
 
 
-def _rounds(run: Run, folder: str, edges: list[Made]) -> Iterator[Step]:  # type: ignore[return]
+def _rounds(run: Run, folder: str, edges: list[Made]) -> Generator[Step, None, list[Made]]:
     """Large and small stars in turn until nothing changes; returns the files of the last edges."""
     partitions = run.config.partitions
     before: Checksum | None = None

@@ -147,8 +147,8 @@ def _write(run: Run, folder: str) -> Iterator[Step]:
         reads = Writing(made.path, near_home.path, exact_home.path, item.owner, bound, seed, final)
         digest = digest_of(made, near_home, exact_home, item.owner, bound, seed)
         works.append(Work(item.number, item.source, folder, digest, write_final, None, reads))
-    for source in run.config.sources:
-        store.make_folder(store.join(run.config.output, source))
+    for name in run.config.sources:
+        store.make_folder(store.join(run.config.output, name))
     yield works
 
 

@@ -209,7 +209,7 @@ class CorpusConfig:
         at_least=1,
         at_most=100_000,
     )
-    seed: int = option(1, "seed of all samples", at_least=0, below=2**31)
+    seed: int = option(1, "seed of all samples and draws", at_least=0, below=2**31)
     vocabulary: PathText | None = option(
         None, "the vocabulary whose tokens budgets are counted in; null counts characters"
     )

@@ -1,7 +1,6 @@
 """From raw pages to clean documents: what is kept, what is dropped, and why. No MindSpore."""
 
 __all__ = [
-    "demo",
     "duplicates",
     "engine",
     "folding",

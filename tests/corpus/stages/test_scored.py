@@ -121,6 +121,8 @@ def test_texts_of_evaluation_sets_are_cut_out_and_counted(tmp_path, output):
     assert len(kept) == 11 and not any(question in text for text in kept)
     ledger = result_of(str(output))["ledger"]["decontaminate"]["news"]
     assert ledger["dropped"]["contaminated"]["documents"] == 1 and ledger["changed"] == {"contaminated": 1}
-    assert ledger["removed"]["contaminated"] >= 400 + len(question) - 4  # the end of the last sentence is no letter
+    assert (
+        ledger["removed"]["contaminated"] >= 400 + len(question) - 4
+    )  # the end of the last sentence is no letter
     hits = columns(output, "decontaminate", "hits")
     assert {(hit["task"], hit["item"]) for hit in hits} == {("cmrc", "set.jsonl:1")} and len(hits) == 2

@@ -72,6 +72,7 @@ setup(
         "pangu_alpha": ["py.typed"],
         "pangu_alpha.model_zoo": ["*.yaml"],
         "pangu_alpha.corpus.demo": ["*.yaml"],
+        "pangu_alpha.corpus.stages": ["*.yaml"],
         "pangu_alpha.corpus.rules": ["lists/*.tsv", "shipped/*.yaml"],
         "pangu_alpha.evaluation.results": ["*.yaml"],
         "pangu_alpha.evaluation.tasks": ["*.yaml"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from pangu_alpha.cli.corpus import demo, rules, running
+from pangu_alpha.cli.corpus import asking, demo, running
 from pangu_alpha.cli.parser import Parser
 
 _EXAMPLE = """\
@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     running.add_run(commands)
-    rules.add_list_rules(commands)
+    asking.add_asking(commands)
     demo.add_demo(commands)
     return parser
 

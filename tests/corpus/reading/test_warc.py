@@ -105,6 +105,17 @@ def test_a_record_larger_than_allowed_is_passed_over():
     assert all((each.content is None) == (each.size > 2000) for each in found)
 
 
+@pytest.mark.parametrize("size", [10, 5_000, 262_144, 300_000, 3_000_000])
+def test_records_behind_a_large_one_are_read(size):
+    """Large and small members in one buffer, whatever their packed sizes."""
+    line = b"%d, and so on\n"
+    bodies = [line * 3, b"".join(line % n for n in range(size // 14 + 1))[:size], *([line] * 40)]
+    records = [b"WARC/1.0\r\nWARC-Type: response\r\nContent-Length: %d\r\n\r\n%b\r\n\r\n" % (len(body), body)
+               for body in bodies]  # fmt: skip
+    data = b"".join(gzip.compress(record) for record in records)
+    assert [each.content for each in ours(data, True, largest=1 << 23)] == bodies
+
+
 @pytest.mark.parametrize("data", [b"", b"\r\n\r\n"])
 def test_nothing_holds_no_record(data):
     assert ours(data, False) == ours(data, True) == []

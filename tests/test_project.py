@@ -144,3 +144,16 @@ def test_issue_forms_have_fields_of_known_types(form):
             field["type"] in {"input", "textarea", "dropdown", "checkboxes"} and field["attributes"]["label"]
         )
     assert any(field.get("validations", {}).get("required") for field in fields)
+
+
+def test_test_files_that_compute_come_beside_files_that_wait():
+    places_of = runpy.run_path(str(ROOT / "tests" / "conftest.py"))["places_of"]
+    parts = {
+        "a": "cli",
+        "b": "serving",
+        "c": "training",
+        "d": "proof",
+        "e": "proof",
+        "f": "run_scripts",
+    }
+    assert sorted(parts, key=places_of(parts).get) == ["d", "e", "f", "b", "c", "a"]

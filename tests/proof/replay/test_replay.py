@@ -85,6 +85,7 @@ def test_a_plan_computes_what_one_device_computes(run, name):
     assert f"{name}: pass. " in report.table()
 
 
+@pytest.mark.long  # shorter than that, a step that overflows is skipped by all stages below
 def test_an_overflow_of_one_data_parallel_rank_is_known_to_the_other(run):
     report, folder = run("dp2", overflow=1)
     assert report.passed, report.table()

@@ -24,9 +24,9 @@ from pangu_alpha.cli.launch.attempts import (
 from pangu_alpha.cluster.process_identity import source_digest
 from pangu_alpha.cluster.tables.rank_table import read
 from pangu_alpha.cluster_check.check import Check
-from pangu_alpha.cluster_check.compare import changed_for_worse, compared, read_report
 from pangu_alpha.cluster_check.records import read_result, results_of
-from pangu_alpha.cluster_check.report import write_report
+from pangu_alpha.cluster_check.reporting.compare import changed_for_worse, compared, read_report
+from pangu_alpha.cluster_check.reporting.report import write_report
 from pangu_alpha.cluster_check.setup import Setup
 from pangu_alpha.cluster_check.table import CHECKS, named
 from pangu_alpha.files.lock import hold_folder

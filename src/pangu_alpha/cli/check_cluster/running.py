@@ -229,11 +229,8 @@ class Runner:
         if self.signals.number or (failure is None and not missing):
             return None
         if failure is not None and failure.code != LATE and not missing:
-            notes.append(
-                Finding(
-                    f"{measurement.name}: a process died as it left, after all had measured", str(failure)
-                )
-            )
+            what = f"{measurement.name}: a process died as it left, after all had measured"
+            notes.append(Finding(what, str(failure)))
             return None
         return self._stopped(check, measurement, failure, missing, limit)
 

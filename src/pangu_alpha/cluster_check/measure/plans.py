@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pangu_alpha.cluster_check.calibration import CLUSTERS
+from pangu_alpha.cluster_check.measure.timed_run import cases, run_case
 from pangu_alpha.cluster_check.place import Place
 from pangu_alpha.cluster_check.records import missing_ranks
-from pangu_alpha.cluster_check.timed_run import cases, run_case
 from pangu_alpha.planner.calibration.calibrate import left_out, predict, refit, told
 from pangu_alpha.planner.calibration.measured_runs import as_rows, read_run
 from pangu_alpha.planner.calibration.published import Row

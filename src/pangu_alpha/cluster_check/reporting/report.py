@@ -11,10 +11,10 @@ from typing import Any
 
 import pangu_alpha
 from pangu_alpha.cluster.tables.rank_table import read
-from pangu_alpha.cluster_check import pictures
-from pangu_alpha.cluster_check.anonymous import Anonymous
 from pangu_alpha.cluster_check.check import Finding, Record, Result
 from pangu_alpha.cluster_check.records import read_records, results_of
+from pangu_alpha.cluster_check.reporting import pictures
+from pangu_alpha.cluster_check.reporting.anonymous import Anonymous
 from pangu_alpha.cluster_check.setup import Setup
 from pangu_alpha.cluster_check.table import CHECKS, PARTS
 from pangu_alpha.files.writing import finite, write_json, write_text

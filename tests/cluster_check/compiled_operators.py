@@ -9,8 +9,8 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.communication import init
 
+from pangu_alpha.cluster_check.cases.operators import CASES, SHAPES, arrays_of
 from pangu_alpha.cluster_check.measure.operators import _config, _WeightedSum, cell_of
-from pangu_alpha.cluster_check.operator_cases import CASES, SHAPES, arrays_of
 from pangu_alpha.config.families import FAMILIES
 from pangu_alpha.model.operators import operators_for
 from pangu_alpha.parallel.context import simulate_ascend

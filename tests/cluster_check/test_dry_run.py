@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pangu_alpha.cluster_check.operator_cases import CASES
+from pangu_alpha.cluster_check.cases.operators import CASES
 from pangu_alpha.cluster_check.training_run import config_of, loaded
 from pangu_alpha.config.families import FAMILIES
 from pangu_alpha.network.parameters import parameter_shapes

@@ -9,6 +9,7 @@ import itertools
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +153,7 @@ def port():
 def two_ranks(tmp_path, port):
     """Runs a check on two ranks of this machine by msrun, with a planted fault."""
 
-    def run(name, program=FAULTY, **environment):
+    def run(name, program=FAULTY, only=(), **environment):
         mark = Launcher.this(5).mark
         path = os.pathsep.join([str(COMMANDS), os.environ["PATH"]])
         variables = {MARK: mark, "PANGU_PYTHON": sys.executable, "PATH": path, **environment}
@@ -161,8 +162,12 @@ def two_ranks(tmp_path, port):
         setup = Setup("CPU", ((0, 1),), ((0, 1),))
         setup.save(tmp_path)
         machines = Machines(job, nodes[0], setup, tmp_path, 1)
+        check = BY_NAME[name]
+        if only:
+            measurements = tuple(each for each in check.measurements if each.name in only)
+            check = dataclasses.replace(check, measurements=measurements)
         with Signals() as signals:
-            Runner(machines, Leader(tmp_path, 1, port), signals, print).run([BY_NAME[name]])
+            Runner(machines, Leader(tmp_path, 1, port), signals, print).run([check])
         return read_result(tmp_path, name)
 
     return run
@@ -176,9 +181,69 @@ def test_a_slow_link_in_a_real_group(two_ranks):
 
 
 @pytest.mark.long
+def test_products_and_sums_that_hold_each_other_up(two_ranks):
+    found = two_ranks("overlap", PLANTED="disturbed")
+    (wrong,) = [each for each in found.findings if not each.passed]
+    assert found.verdict == "failed" and wrong.what.startswith("both at the same time against")
+
+
+def test_a_slow_device(cpu, measure, monkeypatch):
+    from pangu_alpha.cluster_check.measure import speed
+
+    monkeypatch.setattr(speed, "PRODUCTS", {"CPU": (256,)})
+    monkeypatch.setattr(speed, "COPIES", {"CPU": (1 << 20,)})
+    assert not measure("speed")
+    real = speed.product_of
+
+    def slow(dtype):
+        product = real(dtype)
+
+        def delayed(*factors):
+            time.sleep(0.05)
+            return product(*factors)
+
+        return delayed
+
+    monkeypatch.setattr(speed, "product_of", slow)
+    (found,) = measure("speed")
+    assert found.what == "best product, GFLOP/s"
+
+
+@pytest.mark.long
 def test_a_rank_that_is_killed(two_ranks):
     found = two_ranks("links", PLANTED="killed rank")
     assert found.verdict == "died" and "rank 1 on node 0 failed first, ended by SIGKILL" in found.why
+
+
+@pytest.mark.long
+def test_a_slice_of_another_rank(two_ranks):
+    plan = "tp2_odd_vocabulary"
+    found = two_ranks("partitioned", only=("graphs", "one", plan), PLANTED="swapped slice", PLAN=plan)
+    assert found.verdict == "failed", found
+    (wrong,) = [each for each in found.findings if not each.passed]
+    assert wrong.what.startswith(f"{plan}: largest difference")
+    weight = next(
+        each for each in found.findings if each.what.startswith(f"{plan}: weight, most in step 3, ")
+    )
+    assert weight.value > 0.1  # of the tensor's movement
+
+
+@pytest.mark.long
+def test_an_overflow_of_which_other_ranks_do_not_hear(two_ranks):
+    found = two_ranks("overflow", PLANTED="secret overflow")
+    assert found.verdict == "failed", found
+    wrong = {each.what: each.value for each in found.findings if not each.passed}
+    assert wrong["together: steps that were skipped"] == "rank 0: 2"  # the others' are not its own
+    assert wrong["together: different weights and moments at the end"] == 2
+
+
+@pytest.mark.long
+def test_a_resharded_checkpoint_with_two_tensors_swapped(two_ranks):
+    found = two_ranks("reshard", PLANTED="swapped tensors")
+    assert found.verdict == "failed", found
+    wrong = [each.what for each in found.findings if not each.passed]
+    kinds = ("loss against the whole run, relative", "last weights, in units of their movement")
+    assert wrong == [f"{run}: {kind}" for run in ("other plan", "one device") for kind in kinds]
 
 
 @pytest.mark.long

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from pangu_alpha.cluster_check.cases.overflow import measurements as overflow_measurements
+from pangu_alpha.cluster_check.cases.plans import measurements as plan_measurements
+from pangu_alpha.cluster_check.cases.reshard import measurements as reshard_measurements
 from pangu_alpha.cluster_check.check import Check, Measurement
 from pangu_alpha.cluster_check.judge import (
     dropout,
@@ -22,9 +25,6 @@ from pangu_alpha.cluster_check.judge import (
 )
 from pangu_alpha.cluster_check.judge.models import decoding, network
 from pangu_alpha.cluster_check.judge.runs import overflow, parallel, partitioned, reshard, training
-from pangu_alpha.cluster_check.overflow_case import measurements as overflow_measurements
-from pangu_alpha.cluster_check.plan_cases import measurements as plan_measurements
-from pangu_alpha.cluster_check.reshard_case import measurements as reshard_measurements
 from pangu_alpha.proof.replay.compare import Bounds
 
 # Rounding: a float16 (bfloat16) number is off by up to 2^-11 (2^-8) of itself. An output may have three such
@@ -132,7 +132,8 @@ CHECKS: tuple[Check, ...] = (
         "dropout",
         "Operators",
         "dropout drops its share, independently for cells, steps and rows, by the same masks as on CPU",
-        (Measurement("plain", device="CPU"), Measurement("device")),
+        # MindSpore 2.9 says that the seeds of the device's own stream have no effect: only ranks show it.
+        (Measurement("plain", device="CPU"), Measurement("device"), Measurement("stream", "each")),
         dropout.judge,
         # 66 pairs are compared: a normal deviation beyond 5 has a chance of 4e-5 among them. The masks do
         # not depend on chance, so a pass stays a pass.
@@ -284,8 +285,8 @@ CHECKS: tuple[Check, ...] = (
         startup.judge,
         # Above these something is wrong, such as a cache of kernels that cannot be written or storage that
         # Python imports from over a slow network.
-        {"CPU": {"started": 60, "first_step": 120}, "Ascend": {"started": 180, "first_step": 900}},
-        {"CPU": 20, "Ascend": 180},
+        {"CPU": {"started": 60, "first_step": 120}, "Ascend": {"started": 180, "first_step": 600}},
+        {"CPU": 20, "Ascend": 120},
     ),
     Check(
         "planner",
@@ -310,7 +311,7 @@ CHECKS: tuple[Check, ...] = (
             "CPU": {"order": 0.7, "error": 1, "fitted_error": 0.5},
             "Ascend": {"order": 0.7, "error": 0.5, "fitted_error": 0.25},
         },
-        {"CPU": 25, "Ascend": 180},
+        {"CPU": 25, "Ascend": 90},
         least=2,
     ),
 )

@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from pangu_alpha.cluster_check.operator_cases import (
+from pangu_alpha.cluster_check.cases.operators import (
     CASES,
     SHAPES,
     SHAPES_OF,

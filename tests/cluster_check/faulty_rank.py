@@ -1,5 +1,6 @@
 """A rank of a real check with a planted fault, which the environment variable PLANTED names."""
 
+import dataclasses
 import os
 import signal
 import sys
@@ -11,40 +12,91 @@ from pangu_alpha.cli import run_main
 from pangu_alpha.cli.check_cluster import rank
 from pangu_alpha.cluster_check.measure import links, overlap
 
-_cell_of, _work = links.cell_of, overlap.Work
+
+def _slow_link():
+    """Each call of the second rank is delayed."""
+    real = links.cell_of
+
+    def slow(name, group, members, rank, elements):
+        cell = real(name, group, members, rank, elements)
+
+        def delayed(sent):
+            time.sleep(0.5 * (rank == 1))
+            return cell(sent)
+
+        return delayed
+
+    links.cell_of = slow
 
 
-def _slow(name, group, members, rank, elements):
-    """A link that delays each call of the second rank."""
-    cell = _cell_of(name, group, members, rank, elements)
+def _killed_rank():
+    real = links.cell_of
 
-    def delayed(sent):
-        time.sleep(0.5 * (rank == 1))
-        return cell(sent)
+    def killed(name, group, members, rank, elements):
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(name, group, members, rank, elements)
 
-    return delayed
-
-
-def _killed(name, group, members, rank, elements):
-    if rank == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return _cell_of(name, group, members, rank, elements)
+    links.cell_of = killed
 
 
-def _disturbed(products, summed, dtype):
-    """Products and sums that hold each other up."""
-    cell = _work(products, summed, dtype)
+def _disturbed():
+    """Products and sums hold each other up."""
+    real = overlap.Work
 
-    def delayed(*inputs):
-        time.sleep(1.0 * (products > 0 and summed))
-        return cell(*inputs)
+    def disturbed(products, summed, dtype):
+        cell = real(products, summed, dtype)
 
-    return delayed
+        def delayed(*inputs):
+            time.sleep(1.0 * (products > 0 and summed))
+            return cell(*inputs)
+
+        return delayed
+
+    overlap.Work = disturbed
 
 
-planted = os.environ.get("PLANTED", "")
-links.cell_of = {"slow link": _slow, "killed rank": _killed}.get(planted, _cell_of)
-overlap.Work = {"disturbed": _disturbed}.get(planted, _work)
+def _swapped_slice():
+    """Rank 1 holds the slices of rank 0; one plan is measured."""
+    from pangu_alpha.cluster_check.measure.runs import partitioned
+
+    real, plans = partitioned._set_values, partitioned.jobs
+    partitioned.jobs = lambda *of: {os.environ["PLAN"]: plans(*of)[os.environ["PLAN"]]}
+    partitioned._set_values = lambda engine, job, rank, one: real(engine, job, 0, one)
+
+
+def _secret_overflow():
+    """Ranks do not sum their gradients, so each knows its own overflows alone."""
+    from pangu_alpha.parallel.reductions import DataParallel, OneDevice
+
+    DataParallel.batch_sums = OneDevice.batch_sums
+
+
+def _swapped_tensors():
+    """The resharded checkpoint has two weights of one shape in each other's place."""
+    from pangu_alpha.cluster_check.measure.runs import reshard as module
+
+    real = module.reshard
+
+    def swapped(source, *more, **options):
+        model = dict(source.tensors["model"])
+        one, other = (f"blocks.1.attention.{name}.weight" for name in ("query", "value"))
+        model[one], model[other] = model[other], model[one]
+        real(dataclasses.replace(source, tensors={**source.tensors, "model": model}), *more, **options)
+
+    module.reshard = swapped
+
+
+_FAULTS = {
+    "": lambda: None,
+    "slow link": _slow_link,
+    "killed rank": _killed_rank,
+    "disturbed": _disturbed,
+    "swapped slice": _swapped_slice,
+    "secret overflow": _secret_overflow,
+    "swapped tensors": _swapped_tensors,
+}
+_FAULTS[os.environ.get("PLANTED", "")]()
 
 if __name__ == "__main__":
     run_main(rank.main)

@@ -31,7 +31,7 @@ CONTROLS = {
 }
 
 
-def tests_of(file):
+def names_in(file):
     tree = ast.parse((Path(__file__).parent / file).read_text("utf-8"))
     return {each.name for each in tree.body if isinstance(each, ast.FunctionDef)}
 
@@ -39,7 +39,7 @@ def tests_of(file):
 @pytest.mark.parametrize("name", BY_NAME)
 def test_every_check_has_a_control(name):
     file, _, test = CONTROLS[name].partition("::")
-    assert test in tests_of(file)
+    assert test in names_in(file)
 
 
 def test_no_control_is_of_a_check_that_is_gone():

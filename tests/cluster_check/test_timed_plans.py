@@ -95,6 +95,12 @@ def test_a_plan_that_died_is_left_out(predicted):
     assert names == [case.name for n, case in enumerate(cases("CPU", RANKS)) if n != 1]
 
 
+def test_one_plan_that_is_left_fits_no_constants(predicted):
+    record = predicted([0.1, None, None, None, None])
+    assert record["predicted"].keys() == {"parts"} and record["fitted"] == []
+    assert [each.what for each in failed("plans", {"predicted": [record]})][0] == "plans that were measured"
+
+
 def test_without_the_planner_s_files_there_is_nothing_to_compare(tmp_path):
     with pytest.raises(ValueError, match=r"planner: has not written clusters\.yaml yet"):
         plans.measure(place_of(tmp_path, plans.PREDICTED, device=""))

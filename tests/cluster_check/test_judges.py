@@ -47,7 +47,7 @@ OTHER_MINDSPORE = {"mindspore": {"version": "2.8.0", "required": "~=2.9.0", "met
         ({"limits": LIMITS | {"address space": 2**32}}, "4294967296"),
         ({"memory": 2e9}, "2.0"),
         ({"storage": storage(clock_offset=7.0)}, "6.99"),
-        ({"storage": storage(bytes_per_second=1e6)}, "1.0"),
+        ({"storage": storage(bytes_per_second=1e6)}, "2.0"),
         ({"storage": storage(free=1e6)}, "0.0"),
         ({"storage": storage(lock=False)}, "not on ranks 1"),
         ({"storage": storage(rename=False)}, "not on ranks 1"),
@@ -62,6 +62,15 @@ OTHER_MINDSPORE = {"mindspore": {"version": "2.8.0", "required": "~=2.9.0", "met
 def test_a_machine_that_differs_is_named(changes, said):
     finding = one_finding("environment", {"machine": [machine(), machine(**changes)]}, "Ascend")
     assert said in str(finding.value)
+
+
+def test_the_first_rank_of_each_machine_tells_of_the_storage():
+    slow = storage(bytes_per_second=40e6)
+    machines = [machine(storage=slow), machine(storage=None), machine(storage=slow), machine(storage=None)]
+    found = one_finding("environment", {"machine": machines}, "Ascend")
+    assert found.value == 80.0 and "all machines together" in found.what
+    assert not failed("environment", {"machine": [*machines, machine(storage=slow)]}, "Ascend")
+    assert failed("environment", {"machine": [machine(storage=None)]}, "Ascend")[0].what == "records"
 
 
 def test_devices_that_are_not_there_or_not_shown():

@@ -157,6 +157,14 @@ def test_records_that_cannot_be_drawn_do_not_end_the_report(folder, monkeypatch)
     assert "![overlap.png]" in text and "![startup.png]" not in text and not (out / "startup.png").exists()
 
 
+def test_records_that_cannot_be_read_do_not_end_the_report(folder):
+    out = folder("one")
+    for record in (out / "checks").glob("*/001/*/rank_0000.json"):
+        record.write_text("{")
+    write_report(out)
+    assert "checks passed" in (out / "report.md").read_text("utf-8")
+
+
 def test_compare_ends_with_1_if_something_passes_no_longer(folder, capsys):
     one, worse = folder("one"), folder("worse", limits=machine()["limits"] | {"open files": 100})
     assert main(["check-cluster", "compare", str(one), str(worse)]) == 1

@@ -21,7 +21,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.communication import init
 
 from pangu_alpha.cluster_check.cases import operators as cases
-from pangu_alpha.cluster_check.measure import operators, speed
+from pangu_alpha.cluster_check.measure import links, operators, overlap, speed
 from pangu_alpha.cluster_check.place import Place
 from pangu_alpha.cluster_check.setup import Setup
 from pangu_alpha.cluster_check.table import named
@@ -101,6 +101,8 @@ def simulate(chip):
     operators._slopes = lambda gradients: ()
     operators.sampled = lambda array: []
     speed.PRODUCTS, speed.COPIES = {"Ascend": (512, 1024)}, {"Ascend": (1 << 20,)}
+    links.SIZES, overlap.SUM = {"Ascend": (1 << 10, 1 << 20)}, {"Ascend": 1 << 20}
+    overlap.PRODUCT = {"Ascend": 512}
 
 
 def call_alone(operator, *inputs):

@@ -30,6 +30,9 @@ def test_a_machine_without_npus_ends_with_a_sentence_and_nothing_is_left(tmp_pat
         (["--rank-table", "table.json"], "joins ranks on CPU by msrun only"),
         (["--cluster", "911b"], "911b"),
         (["--nproc", "99999"], "are too many"),
+        (["--released", "."], "--text: a released network and a text are compared together"),
+        (["--text", "."], "--released: a released network and a text are compared together"),
+        (["--released", "no_such", "--text", "."], "--released: no_such: there is no such file or folder"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path, words, said):

@@ -300,6 +300,36 @@ def test_a_decoder_that_differs():
     assert failed("decoding", records(None))
 
 
+def predicted(dtype="float32", **changes):
+    answers = {"prompt": {"nats": [0.5, 2.0], "likeliest": True}}
+    cpu = {"perplexity": 20.0, "nats": [3.0, 2.9], "answers": answers}
+    device = {"tokens": [[1, 2]], "types": {dtype: cpu | changes}}
+    return {"cpu": [{"tokens": [[1, 2]], "types": {"float32": cpu}}], "device": [device]}
+
+
+@pytest.mark.parametrize(
+    "changes, what",
+    [
+        ({"perplexity": 20.1}, "float32: perplexity against"),
+        ({"perplexity": None}, "float32: perplexity against"),
+        ({"nats": [3.0, 2.8]}, "float32: -log p of a token"),
+        ({"nats": [3.0]}, "float32: -log p of a token"),
+        (
+            {"answers": {"prompt": {"nats": [0.5, None], "likeliest": True}}},
+            "float32: -log p of the prompts'",
+        ),
+    ],
+)
+def test_a_released_network_that_predicts_otherwise(changes, what):
+    assert not failed("released", predicted()) and not failed(
+        "released", predicted("float16", perplexity=20.1)
+    )
+    assert one_finding("released", predicted(**changes)).what.startswith(what)
+    other = predicted()
+    other["device"][0]["tokens"] = [[1, 3]]
+    assert one_finding("released", other).what == "tokens of the text"
+
+
 def curves(**changes):
     losses = [4.0 - 0.02 * step for step in range(STEPS)]
     steps = list(range(1, STEPS + 1))

@@ -17,6 +17,12 @@ import pytest
 from mindspore import Tensor
 from records_of import BY_NAME, failed
 
+from pangu_alpha.checkpoint.foreign.mindspore.export import export_released
+from pangu_alpha.checkpoint.foreign.mindspore.released import released_names
+from pangu_alpha.checkpoint.moving.copying import Limits
+from pangu_alpha.checkpoint.native.format import Manifest, write_checkpoint
+from pangu_alpha.checkpoint.open import open_source
+from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.cli.check_cluster import rank
 from pangu_alpha.cli.check_cluster.orders import Leader
 from pangu_alpha.cli.check_cluster.running import Machines, Runner
@@ -24,10 +30,13 @@ from pangu_alpha.cluster_check.measure import environment
 from pangu_alpha.cluster_check.place import Place
 from pangu_alpha.cluster_check.records import read_result
 from pangu_alpha.cluster_check.setup import Setup
+from pangu_alpha.config.model import ModelConfig
+from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.files.writing import write_json
 from pangu_alpha.launcher.commands import COMMANDS, Job, plain_nodes
 from pangu_alpha.processes.belonging import MARK, Launcher
 from pangu_alpha.processes.signals import Signals
+from pangu_alpha.text.vocabulary import train_vocabulary
 
 FAULTY = Path(__file__).with_name("faulty_rank.py")
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -40,7 +49,7 @@ def measure(tmp_path):
     known = {}
     runs = itertools.count()
 
-    def measured(name, **more):
+    def measured(name, setup=setup, **more):
         whole = (
             tmp_path / f"run_{next(runs)}"
         )  # a training run would find itself done in the folder of another
@@ -128,6 +137,50 @@ def test_a_decoder_that_does_not_end_documents(cpu, measure, monkeypatch):
     real = decoding.Decoder
     monkeypatch.setattr(decoding, "Decoder", lambda model, end, rows: real(model, end + 1, rows=rows))
     assert len(measure("decoding")) == 2
+
+
+@pytest.fixture
+def fake_release(tmp_path):
+    """A tiny release with the oracle's weights, its vocabulary beside it, and a text."""
+    arrays = dict(np.load(FIXTURES / "oracle_tiny.npz"))
+    config = ModelConfig(1000, 64, 3, 4, seq_length=32)
+    weights = {
+        name: np.ascontiguousarray(array.T if flip else array)
+        for name, (official, flip) in released_names(config).items()
+        for array in [arrays[f"plain/param/{official}"]]
+    }
+    ours, folder, text = tmp_path / "ours" / "step_00000001", tmp_path / "released", tmp_path / "text.txt"
+    write_checkpoint(ours, {"model": weights}, Manifest(1, 0, {"model": to_mapping(config)}))
+    export_released(open_source(ours), folder, dp=2, mp=2, limits=Limits(workers=1, progress=False))
+    text.write_text("天下大势，分久必合，合久必分。周末七国分争，并入于秦。" * 4, "utf-8")
+    train_vocabulary([text.read_text("utf-8")] * 20, str(folder / "vocab.model"), 40)
+    return config, Setup("CPU", ((0,),), ((0,),), released=str(folder), text=str(text))
+
+
+@pytest.mark.long
+def test_a_released_network_with_two_weights_swapped(cpu, measure, fake_release, monkeypatch):
+    from pangu_alpha.cluster_check.measure.models import released
+
+    config, setup = fake_release
+    monkeypatch.setattr(released, "OPTIONS", OpenOptions(model=config))
+    assert not measure("released", setup)
+    load = released.load_weights
+
+    def swapped(model, source):
+        load(model, source)
+        one, other = model.blocks[1].attention.query.weight, model.blocks[1].attention.value.weight
+        values = one.asnumpy(), other.asnumpy()
+        one.set_data(Tensor(values[1]))
+        other.set_data(Tensor(values[0]))
+
+    monkeypatch.setattr(released, "load_weights", swapped)
+    found = [each.what for each in measure("released", setup)]
+    kinds = ("perplexity against", "-log p of a token against", "-log p of the prompts' answers against")
+    for dtype in ("float16", "float32"):
+        assert [what for what in found if what.startswith(dtype)] == [
+            what for kind in kinds for what in found if what.startswith(f"{dtype}: {kind}")
+        ]
+        assert sum(what.startswith(dtype) for what in found) == 3
 
 
 @pytest.mark.long

@@ -23,7 +23,7 @@ from pangu_alpha.cluster_check.judge import (
     startup,
     world,
 )
-from pangu_alpha.cluster_check.judge.models import decoding, network
+from pangu_alpha.cluster_check.judge.models import decoding, network, released
 from pangu_alpha.cluster_check.judge.runs import overflow, parallel, partitioned, reshard, training
 from pangu_alpha.proof.replay.compare import Bounds
 
@@ -61,6 +61,16 @@ _NETWORK = {
     "bfloat16 weights": 0.3,
 }
 _DECODING = {"float32 logits": 1e-4, "float16 logits": 2e-2, "bfloat16 logits": 1e-1}
+# -log p of a token is a difference of logits, which are some 20 for a trained network; 30 to 60 layers round
+# each. The mean over a text has far less of it.
+_RELEASED = {
+    "float32 perplexity": 1e-4,
+    "float32 nats": 5e-3,
+    "float16 perplexity": 1e-2,
+    "float16 nats": 0.25,
+    "bfloat16 perplexity": 3e-2,
+    "bfloat16 nats": 1.0,
+}
 # Of a loss curve: rounding is amplified by the steps. A run learns if its last loss is well below its first.
 _LEARNT = 0.85
 
@@ -159,6 +169,17 @@ CHECKS: tuple[Check, ...] = (
         decoding.judge,
         {"CPU": _DECODING, "Ascend": _DECODING},
         {"CPU": 30, "Ascend": 120},
+        folder="models",
+    ),
+    Check(
+        "released",
+        "Network",
+        "a released network predicts a text, and answers to known prompts, as on CPU",
+        (Measurement("cpu", device="CPU"), Measurement("device")),
+        released.judge,
+        {"CPU": _RELEASED, "Ascend": _RELEASED},
+        {"CPU": 60, "Ascend": 300},
+        needs=("released", "text"),
         folder="models",
     ),
     Check(

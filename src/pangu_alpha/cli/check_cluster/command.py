@@ -145,6 +145,8 @@ def _setup(options: argparse.Namespace, device: str, nodes: Sequence[Node]) -> S
         cluster=cluster,
         servers_per_rack=options.servers_per_rack or 0,
         oracle=str(oracle) if (oracle / "oracle_tiny.npz").is_file() else "",
+        released=os.path.realpath(options.released) if options.released else "",
+        text=os.path.realpath(options.text) if options.text else "",
         source=source_digest(),
     )
 

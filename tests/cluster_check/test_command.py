@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from pangu_alpha.__main__ import main
+from pangu_alpha.cli.check_cluster.command import longest_silence
 from pangu_alpha.cli.check_cluster.options import parse
+from pangu_alpha.cluster_check.check import Measurement
 from pangu_alpha.cluster_check.table import CHECKS, named
 
 
@@ -26,6 +30,9 @@ def test_a_machine_without_npus_ends_with_a_sentence_and_nothing_is_left(tmp_pat
         (["--rank-table", "table.json"], "joins ranks on CPU by msrun only"),
         (["--cluster", "911b"], "911b"),
         (["--nproc", "99999"], "are too many"),
+        (["--released", "."], "--text: a released network and a text are compared together"),
+        (["--text", "."], "--released: a released network and a text are compared together"),
+        (["--released", "no_such", "--text", "."], "--released: no_such: there is no such file or folder"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path, words, said):
@@ -62,6 +69,14 @@ def test_dry_lists_the_checks_and_runs_nothing(tmp_path, capsys):
     assert main(["check-cluster", *words]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["speed", "links"] and not out.exists()
+
+
+def test_nodes_wait_as_long_as_the_first_one_may_measure_alone():
+    alone, joined = (dataclasses.replace(CHECKS[0], measurements=(Measurement("a", ranks),) * 2)
+                     for ranks in ("one", "all"))  # fmt: skip
+    limit = CHECKS[0].limit("CPU")
+    assert longest_silence([joined, alone, alone, joined], "CPU") == 5 * limit
+    assert longest_silence([joined], "CPU") == limit
 
 
 def test_the_table_is_whole():

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 from records_of import BY_NAME, failed, links, machine, npu_smi, overlap, plans, speed, startup, storage
 
+from pangu_alpha.cluster_check.cases.overflow import OVERFLOWS, SCALE
+from pangu_alpha.cluster_check.cases.overflow import STEPS as OVERFLOW_STEPS
 from pangu_alpha.cluster_check.check import Evidence, Finding, judged
 from pangu_alpha.cluster_check.judge.npu_smi import Npu, devices_of, version_of
 from pangu_alpha.cluster_check.judge.overlap import hidden_share
+from pangu_alpha.cluster_check.judge.runs import overflow, partitioned
 from pangu_alpha.cluster_check.measure.planner import device_memory
 from pangu_alpha.cluster_check.setup import Setup
 from pangu_alpha.cluster_check.training_run import STEPS
@@ -44,7 +47,7 @@ OTHER_MINDSPORE = {"mindspore": {"version": "2.8.0", "required": "~=2.9.0", "met
         ({"limits": LIMITS | {"address space": 2**32}}, "4294967296"),
         ({"memory": 2e9}, "2.0"),
         ({"storage": storage(clock_offset=7.0)}, "6.99"),
-        ({"storage": storage(bytes_per_second=1e6)}, "1.0"),
+        ({"storage": storage(bytes_per_second=1e6)}, "2.0"),
         ({"storage": storage(free=1e6)}, "0.0"),
         ({"storage": storage(lock=False)}, "not on ranks 1"),
         ({"storage": storage(rename=False)}, "not on ranks 1"),
@@ -59,6 +62,15 @@ OTHER_MINDSPORE = {"mindspore": {"version": "2.8.0", "required": "~=2.9.0", "met
 def test_a_machine_that_differs_is_named(changes, said):
     finding = one_finding("environment", {"machine": [machine(), machine(**changes)]}, "Ascend")
     assert said in str(finding.value)
+
+
+def test_the_first_rank_of_each_machine_tells_of_the_storage():
+    slow = storage(bytes_per_second=40e6)
+    machines = [machine(storage=slow), machine(storage=None), machine(storage=slow), machine(storage=None)]
+    found = one_finding("environment", {"machine": machines}, "Ascend")
+    assert found.value == 80.0 and "all machines together" in found.what
+    assert not failed("environment", {"machine": [*machines, machine(storage=slow)]}, "Ascend")
+    assert failed("environment", {"machine": [machine(storage=None)]}, "Ascend")[0].what == "records"
 
 
 def test_devices_that_are_not_there_or_not_shown():
@@ -198,6 +210,12 @@ def test_a_plain_operator_that_is_wrong_itself():
     assert "against NumPy, derivative" in finding.what
 
 
+def test_an_operator_that_was_not_compared():
+    records = computed([1, 2], [3, -4])
+    records["plain"][0]["operators"]["affine, small, float32"] = PLAIN
+    assert one_finding("operators", records).value == "affine, small and 0 more are missing"
+
+
 @pytest.mark.parametrize("status", [{"clean": 1.0, "overflow": 1.0}, {"clean": 0.0, "overflow": 0.0}])
 def test_a_register_that_does_not_tell_overflow(status):
     assert one_finding("operators", computed([1, 2], [3, -4], status=status)).what == "float status"
@@ -226,15 +244,38 @@ def masks(**changes):
     ],
 )
 def test_dropout_of_another_kind(changes, what):
-    assert not failed("dropout", {"plain": [masks()], "device": [masks()]})
-    found = one_finding("dropout", {"plain": [masks()], "device": [masks(**changes)]})
-    assert found.what.startswith(what)
+    assert not failed("dropout", dropped())
+    assert one_finding("dropout", dropped(device=masks(**changes))).what.startswith(what)
+
+
+@pytest.mark.parametrize(
+    "changes, what",
+    [
+        ({"zeros": {"a": 0.13, "b": 0.1}}, "share of zeros"),
+        ({"factors": {"a": [1.0], "b": [1.111]}}, "factors"),
+        ({"correlations": {"a / b": 1.0}}, "largest correlation"),
+    ],
+)
+def test_a_stream_of_the_device_s_own_that_is_no_dropout(changes, what):
+    found = one_finding("dropout", dropped(stream=masks(**changes)))
+    assert found.what.startswith(f"device's own stream: {what}")
+
+
+def test_ranks_that_draw_the_same_masks():
+    records = dropped()
+    records["stream"][1]["digests"]["b"] = records["stream"][0]["digests"]["a"]
+    assert one_finding("dropout", records).value == "rank 0, a and rank 1, b are equal"
+
+
+def dropped(device=None, stream=None):
+    other = masks(digests={"a": "5", "b": "6"})
+    return {"plain": [masks()], "device": [device or masks()], "stream": [stream or masks(), other]}
 
 
 def test_dropout_that_is_off():
     off = masks(zeros={"a": 0.0, "b": 0.0}, factors={"a": [1.0], "b": [1.0]}, digests={"a": "0", "b": "0"},
                 correlations={"a / b": 1.0})  # fmt: skip
-    assert len(failed("dropout", {"plain": [masks()], "device": [off]})) == 4
+    assert len(failed("dropout", dropped(device=off))) == 4
 
 
 DIFFERENCES = {"logits": 1e-5, "losses": 1e-6, "gradients": 1e-5, "step losses": 1e-6, "weights": 1e-3}
@@ -257,6 +298,36 @@ def test_a_decoder_that_differs():
     assert not failed("decoding", records(1e-3))
     assert one_finding("decoding", records(0.1)).value == 0.1
     assert failed("decoding", records(None))
+
+
+def predicted(dtype="float32", **changes):
+    answers = {"prompt": {"nats": [0.5, 2.0], "likeliest": True}}
+    cpu = {"perplexity": 20.0, "nats": [3.0, 2.9], "answers": answers}
+    device = {"tokens": [[1, 2]], "types": {dtype: cpu | changes}}
+    return {"cpu": [{"tokens": [[1, 2]], "types": {"float32": cpu}}], "device": [device]}
+
+
+@pytest.mark.parametrize(
+    "changes, what",
+    [
+        ({"perplexity": 20.1}, "float32: perplexity against"),
+        ({"perplexity": None}, "float32: perplexity against"),
+        ({"nats": [3.0, 2.8]}, "float32: -log p of a token"),
+        ({"nats": [3.0]}, "float32: -log p of a token"),
+        (
+            {"answers": {"prompt": {"nats": [0.5, None], "likeliest": True}}},
+            "float32: -log p of the prompts'",
+        ),
+    ],
+)
+def test_a_released_network_that_predicts_otherwise(changes, what):
+    assert not failed("released", predicted()) and not failed(
+        "released", predicted("float16", perplexity=20.1)
+    )
+    assert one_finding("released", predicted(**changes)).what.startswith(what)
+    other = predicted()
+    other["device"][0]["tokens"] = [[1, 3]]
+    assert one_finding("released", other).what == "tokens of the text"
 
 
 def curves(**changes):
@@ -303,6 +374,106 @@ def test_ranks_that_train_another_thing_together():
     assert not failed("parallel", {"one": one, "together": together})
     wrong = [together[0] | {"losses": [each + 0.1 for each in LOSSES]}, together[1]]
     assert "on 2 ranks against one" in one_finding("parallel", {"one": one, "together": wrong}).what
+
+
+GOOD_PLAN = {kind: {"value": 1e-7, "where": "step 3, rank 1"} for kind in partitioned.KINDS}
+GOOD_PLAN |= {kind: {"value": 0.0, "where": ""} for kind in ("skip", "padding")}
+
+
+def planned(**changes):
+    found = {
+        "dtype": "float32",
+        "by": "Engine",
+        "plan": "tp 2",
+        "losses": [4.0, None],
+        "differences": GOOD_PLAN | changes,
+    }
+    return {"graphs": [{}], "one": [{}], "tp2": [found, {}]}
+
+
+@pytest.mark.parametrize(
+    "kind, value, units",
+    [
+        ("weight", 2e-4, 2.0),
+        ("skip", 1.0, "skip: 1, must be 0"),
+        ("gradient", None, "gradient: not finite"),
+        ("padding", 1e-9, "padding: 1e-09, must be 0"),
+    ],
+)
+def test_a_plan_that_computes_another_thing(kind, value, units):
+    assert not failed("partitioned", planned())
+    found = one_finding("partitioned", planned(**{kind: {"value": value, "where": "step 2, rank 1"}}))
+    assert found.what.startswith("tp2: largest difference") and found.value == units
+
+
+def test_a_plan_of_which_something_was_not_compared():
+    records = planned()
+    del records["tp2"][0]["differences"]["replica"]
+    assert one_finding("partitioned", records).value == "nothing compared of replica"
+    assert one_finding("partitioned", {"one": [{}]}).what == "plans that were measured"
+
+
+def overflowed(skipped=OVERFLOWS, digest="a", factor=SCALE.factor):
+    """A rank's record, with the scales of a guard that sees these overflows."""
+    scales = overflow.schedule(SCALE.initial, factor, SCALE.window, skipped, OVERFLOW_STEPS)
+    steps = [
+        {"scale": scale, "applied": step not in skipped, "finite": step not in skipped,
+         "changed": step not in skipped}
+        for step, scale in enumerate(scales)
+    ]  # fmt: skip
+    return {"steps": steps, "digest": digest, "copies": True}
+
+
+def test_the_schedule_of_the_loss_scale():
+    found = overflow.schedule(2.0, 4.0, 2, (0, 3), 7)
+    assert found == [2.0, 1.0, 1.0, 4.0, 1.0, 1.0, 4.0]  # never below 1; the window begins anew
+
+
+def test_an_overflow_that_one_rank_does_not_hear_of():
+    assert not failed("overflow", {"together": [overflowed(), overflowed()]})
+    found = failed("overflow", {"together": [overflowed(), overflowed({1: 0, 2: 0}, "b")]})
+    assert len(found) == 5 and found[0].value == "rank 1: 1, 2"
+
+
+def test_a_skipped_step_that_changed_a_weight():
+    record = overflowed()
+    record["steps"][2]["changed"] = True
+    assert (
+        one_finding("overflow", {"together": [record]}).what
+        == "together: steps that changed weights or moments"
+    )
+
+
+def test_a_loss_scale_that_leaves_its_schedule():
+    found = one_finding("overflow", {"together": [overflowed(factor=2.0)]})
+    assert found.what == "together: loss scales" and found.value.startswith("rank 0: 1024, 1024, 512, 256")
+
+
+def resharded(**changes):
+    def run(first, last, **more):
+        steps = list(range(first, last + 1))
+        losses = [4.0 - 0.1 * step for step in steps]
+        return [{"dtype": "float32", "steps": steps, "losses": losses} | more]
+
+    records = {"whole": run(1, 12), "saved": run(1, 6)}
+    for name in ("other_plan", "one_device"):
+        records[name] = run(7, 12, weights=1e-6, tensor="t")
+    records["other_plan"] = [records["other_plan"][0] | changes]
+    return records
+
+
+@pytest.mark.parametrize(
+    "changes, what",
+    [
+        ({"losses": [3.3, 3.2, 3.1, 3.0, 2.9, 2.801]}, "other plan: loss against the whole run"),
+        ({"weights": 0.1}, "other plan: last weights"),
+        ({"weights": None}, "other plan: last weights"),
+        ({"steps": [1, 2, 3, 4, 5, 6]}, "other plan: steps after the change"),  # it began anew
+    ],
+)
+def test_a_run_that_does_not_go_on_after_a_reshard(changes, what):
+    assert not failed("reshard", resharded())
+    assert one_finding("reshard", resharded(**changes)).what.startswith(what)
 
 
 def test_slow_devices():

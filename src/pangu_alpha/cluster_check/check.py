@@ -93,7 +93,11 @@ class Evidence:
         return Finding(what, value, f"at least {limit:g}", value >= limit)
 
 
-_NEEDED = {"oracle": "the arrays of the official code, which lie in tests/fixtures of a source checkout"}
+_NEEDED = {
+    "oracle": "the arrays of the official code, which lie in tests/fixtures of a source checkout",
+    "released": "a released network, such as the 2.6B: name its folder with --released, a text with --text",
+    "text": "a text that the released network predicts: name it with --text",
+}
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ class Setup:
         cluster: Name of the shipped cluster family that the machines are of, such as "910b"; "" if unknown.
         servers_per_rack: 0 if unknown.
         oracle: Folder of the arrays that the official code computed; "" if there is none.
+        released: Checkpoint of a network that the user has; "" if there is none.
+        text: File with a text for it; "" if there is none.
         source: Digest of this package's source.
     """
 
@@ -36,6 +38,8 @@ class Setup:
     cluster: str = ""
     servers_per_rack: int = 0
     oracle: str = ""
+    released: str = ""
+    text: str = ""
     source: int = 0
 
     @property

@@ -24,9 +24,9 @@ from pangu_alpha.cli.launch.attempts import (
 from pangu_alpha.cluster.process_identity import source_digest
 from pangu_alpha.cluster.tables.rank_table import read
 from pangu_alpha.cluster_check.check import Check
-from pangu_alpha.cluster_check.compare import changed_for_worse, compared, read_report
 from pangu_alpha.cluster_check.records import read_result, results_of
-from pangu_alpha.cluster_check.report import write_report
+from pangu_alpha.cluster_check.reporting.compare import changed_for_worse, compared, read_report
+from pangu_alpha.cluster_check.reporting.report import write_report
 from pangu_alpha.cluster_check.setup import Setup
 from pangu_alpha.cluster_check.table import CHECKS, named
 from pangu_alpha.files.lock import hold_folder
@@ -145,6 +145,8 @@ def _setup(options: argparse.Namespace, device: str, nodes: Sequence[Node]) -> S
         cluster=cluster,
         servers_per_rack=options.servers_per_rack or 0,
         oracle=str(oracle) if (oracle / "oracle_tiny.npz").is_file() else "",
+        released=os.path.realpath(options.released) if options.released else "",
+        text=os.path.realpath(options.text) if options.text else "",
         source=source_digest(),
     )
 
@@ -152,11 +154,11 @@ def _setup(options: argparse.Namespace, device: str, nodes: Sequence[Node]) -> S
 def _follow(machines: Machines, timeout: float, signals: Signals) -> None:
     """Runs this node's processes of what node 0 orders, until it orders no more."""
     follower = Follower(machines.out, machines.here.place)
-    longest = max(check.limit(machines.setup.device) for check in CHECKS)
+    silence = longest_silence(CHECKS, machines.setup.device)
     by_name = {(check.name, each.name): (check, each) for check in CHECKS for each in check.measurements}
 
     def next_order() -> Order | None:
-        return follower.next(timeout + 3 * longest, lambda: signals.number != 0)
+        return follower.next(timeout + silence, lambda: signals.number != 0)
 
     while (order := next_order()) is not None:
         check, measurement = by_name[order.check, order.measurement]
@@ -164,6 +166,16 @@ def _follow(machines: Machines, timeout: float, signals: Signals) -> None:
         failure = run_processes(machines, order, measurement, check.limit(machines.setup.device), signals)
         if failure is not None:
             print(f"{check.name}: {failure}", file=sys.stderr, flush=True)
+
+
+def longest_silence(checks: Sequence[Check], device: str) -> float:
+    """Longest time that the first node may measure alone, so that the others get no order. Unit: seconds."""
+    longest = silence = 0.0
+    for check in checks:
+        for each in check.measurements:
+            silence = silence + check.limit(device) if each.ranks == "one" else 0.0
+            longest = max(longest, silence)
+    return longest + max(check.limit(device) for check in checks)
 
 
 def _lead(machines: Machines, checks: Sequence[Check], options: argparse.Namespace, signals: Signals) -> int:

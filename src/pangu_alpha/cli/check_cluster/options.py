@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from pangu_alpha.cli.launch.options import add_nodes, add_timeouts, check_nodes
 from pangu_alpha.cli.options import (
@@ -18,7 +19,7 @@ from pangu_alpha.cli.options import (
 from pangu_alpha.cli.parser import Parser
 from pangu_alpha.cluster_check.table import CHECKS
 from pangu_alpha.config.run import RunConfig
-from pangu_alpha.files.shown import quoted
+from pangu_alpha.files.shown import quoted, shown
 
 _PATHS = {"compare": 2, "report": 1}  # commands that run nothing, and how many folders each takes
 _MEASUREMENTS = sum(len(check.measurements) for check in CHECKS)  # each takes a port of its own
@@ -55,6 +56,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         return options
     if options.out is None or folders:
         raise ValueError("--out: name the folder of the results, such as --out first_hour, and no other word")
+    if (options.released is None) != (options.text is None):
+        lacking = "--released" if options.released is None else "--text"
+        raise ValueError(f"{lacking}: a released network and a text are compared together; name both")
+    for option, path in (("--released", options.released), ("--text", options.text)):
+        if path is not None and not Path(path).exists():
+            raise ValueError(f"{option}: {shown(path)}: there is no such file or folder")
     options.start = "msrun" if options.rank_table is None else "rank-table"
     check_nodes(options)
     if options.master_port + _MEASUREMENTS > _MOST_PORT:
@@ -82,6 +89,10 @@ def _parser() -> Parser:
     add("--anonymous", action="store_true", help="replace host names, addresses and home folders in the "
         "report, so that it can be sent to others")  # fmt: skip
     add("--dry", action="store_true", help="print the checks and how long they usually take; run nothing")
+    add("--released", type=user_path, metavar="DIR", help="a released network, such as the 2.6B, or any "
+        "checkpoint, with its vocab.model: how it predicts a text is compared with the CPU")  # fmt: skip
+    add("--text", type=user_path, metavar="FILE", help="the text for --released, in UTF-8; its first 1,024 "
+        "tokens are taken")  # fmt: skip
     add("--share", type=nonnegative_number, default=_DIFFERENCE, metavar="X", help="compare: name figures "
         f"that differ by more than this share (default: {_DIFFERENCE})")  # fmt: skip
     _add_nodes(parser)

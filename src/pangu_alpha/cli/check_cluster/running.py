@@ -6,8 +6,8 @@ A check that fails is recorded, and the next one runs. Only a signal ends the ru
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pangu_alpha.cli.check_cluster.orders import Leader, Order
@@ -127,6 +127,25 @@ def run_processes(
     return watch(workers, _Quiet(own, 0), signals, limit, node.name, logs, GRACE)
 
 
+@dataclass
+class _Outcome:
+    """What came of the measurements of a check.
+
+    Args:
+        done: Those that have their records.
+        stopped: By title, those that ended with an error, which no other one needed.
+        notes: Figures about how processes ended.
+        seconds: By name, the time that each took.
+        ended: Why the check cannot be judged; None if it can.
+    """
+
+    done: list[Measurement] = field(default_factory=list)
+    stopped: dict[str, Result] = field(default_factory=dict)
+    notes: list[Finding] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    ended: Result | None = None
+
+
 @dataclass(frozen=True)
 class Runner:
     """Runs checks one after another.
@@ -165,44 +184,48 @@ class Runner:
             return Result(check.name, "skipped", why=why)
         out = self.machines.out
         folder = new_folder(out / "checks" / check.name)
-        names: dict[str, str] = {}
-        done: list[Measurement] = []
-        stopped: dict[str, Result] = {}
-        notes: list[Finding] = []
-        seconds: dict[str, float] = {}
-        for each in check.measured(setup.size, setup.device):
-            began = time.monotonic()
-            failed = self._measure(check, each, folder / each.name, notes)
-            seconds[each.name] = time.monotonic() - began
-            if self.signals.number or (failed is not None and not each.independent):
-                return failed or Result(check.name, "late", why="a signal")
-            if failed is not None:
-                stopped[each.title or each.name] = failed
-                continue
-            done.append(each)
-            names[each.name] = str((folder / each.name).relative_to(out))
+        outcome = self._measure_all(check, folder)
+        if outcome.ended is not None:
+            return replace(outcome.ended, parts=outcome.seconds)
+        names = {each.name: str((folder / each.name).relative_to(out)) for each in outcome.done}
         try:
-            records = {each.name: read_records(out / names[each.name], self._ranks(each)) for each in done}
+            records = {
+                each.name: read_records(out / names[each.name], self._ranks(each)) for each in outcome.done
+            }
         except (ReadError, OSError) as error:
-            return Result(check.name, "died", why=f"a record cannot be read: {error}", records=names)
+            why = f"a record cannot be read: {error}"
+            return Result(check.name, "died", why=why, records=names, parts=outcome.seconds)
         evidence = Evidence(setup.device, check.bounds[setup.device], records)
-        result = self._judged(check, evidence, stopped, notes)
-        return replace(result, records=names, parts=seconds)
+        return replace(self._judged(check, evidence, outcome), records=names, parts=outcome.seconds)
 
-    def _judged(
-        self, check: Check, evidence: Evidence, stopped: Mapping[str, Result], notes: Sequence[Finding]
-    ) -> Result:
+    def _measure_all(self, check: Check, folder: Path) -> _Outcome:
+        """Runs the measurements of a check, until one that others need ends with an error."""
+        outcome = _Outcome()
+        for each in check.measured(self.machines.setup.size, self.machines.setup.device):
+            began = time.monotonic()
+            failed = self._measure(check, each, folder / each.name, outcome.notes)
+            outcome.seconds[each.name] = time.monotonic() - began
+            if self.signals.number or (failed is not None and not each.independent):
+                outcome.ended = failed or Result(check.name, "late", why="a signal")
+                break
+            if failed is None:
+                outcome.done.append(each)
+            else:
+                outcome.stopped[each.title or each.name] = failed
+        return outcome
+
+    def _judged(self, check: Check, evidence: Evidence, outcome: _Outcome) -> Result:
         """The result of a check whose measurements have ended, some of them perhaps with an error."""
         findings = (
             *judged(check, evidence),
-            *(Finding(name, each.why, "ends with a record", False) for name, each in stopped.items()),
+            *(Finding(name, each.why, "ends with a record", False) for name, each in outcome.stopped.items()),
             *check.left_out(self.machines.setup.size, evidence.device),
-            *notes,
+            *outcome.notes,
         )
         wrong = [each.what for each in findings if not each.passed]
         why = f"{len(wrong)} of {len(findings)} findings: {'; '.join(wrong[:3])}" if wrong else ""
         verdict: Verdict = "failed" if wrong else "passed"
-        first = next(iter(stopped.values()), Result(check.name, verdict))
+        first = next(iter(outcome.stopped.values()), Result(check.name, verdict))
         return replace(first, findings=findings, why=why)
 
     def _ranks(self, measurement: Measurement) -> tuple[int, ...]:
@@ -229,11 +252,8 @@ class Runner:
         if self.signals.number or (failure is None and not missing):
             return None
         if failure is not None and failure.code != LATE and not missing:
-            notes.append(
-                Finding(
-                    f"{measurement.name}: a process died as it left, after all had measured", str(failure)
-                )
-            )
+            what = f"{measurement.name}: a process died as it left, after all had measured"
+            notes.append(Finding(what, str(failure)))
             return None
         return self._stopped(check, measurement, failure, missing, limit)
 

@@ -39,7 +39,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options, except those of the model and the output."""
     add = parser.add_argument
     add("--cluster", required=True, type=path_text, metavar="NAME|YAML|TABLE", help="FAMILY-COUNT such as "
-        "910a-2048, a YAML with device, levels, count, or a rank table (.json, with --levels)")  # fmt: skip
+        "910a-2048, a YAML with device, levels, count or with such families (FILE:FAMILY), or a rank table "
+        "(.json, with --levels)")  # fmt: skip
     add(
         "--levels",
         type=path_text,

@@ -13,6 +13,8 @@ from pangu_alpha.cluster_check.setup import Level
 def judge(evidence: Evidence) -> Iterator[Finding]:
     """Yields rates by level and collective, the slowest group of each level, and bounds for the slowest."""
     records = evidence.records["joined"]
+    for collective, why in records[0]["absent"].items():
+        yield Finding(collective, f"not measured: {why}")
     for name, collectives in records[0]["levels"].items():
         groups = _groups(records, name)
         for collective, seconds in collectives.items():
@@ -23,8 +25,6 @@ def judge(evidence: Evidence) -> Iterator[Finding]:
             }  # fmt: skip
             yield from _rates(name, collective, times)
             yield from _bounded(evidence, f"{name}: {collective}", times, groups)
-    for collective, why in records[0]["absent"].items():
-        yield Finding(collective, f"not measured: {why}")
 
 
 def _groups(records: Sequence[Record], level: str) -> list[tuple[int, ...]]:

@@ -17,9 +17,10 @@ def judge(evidence: Evidence) -> Iterator[Finding]:
     Differences are in units of the tensor's largest number: an output's rounding follows its own size, but
     that of a sum's terms follows theirs.
     """
-    plain = evidence.one("plain")["operators"]
+    plain, device = evidence.one("plain")["operators"], evidence.one("device")["operators"]
+    yield _complete(plain, device)
     worst: dict[tuple[str, str, str], float] = defaultdict(float)
-    for key, found in evidence.one("device")["operators"].items():
+    for key, found in device.items():
         name, shape, dtype = key.split(", ")
         reference = plain[f"{name}, {shape}, float32"]
         for kind, value in _differences(found, reference).items():
@@ -31,6 +32,14 @@ def judge(evidence: Evidence) -> Iterator[Finding]:
     if (status := evidence.one("device")["status"]) is not None:
         seen = status["clean"] == 0.0 and status["overflow"] > 0.0
         yield Finding("float status", str(status), "0 without and more with an overflow", seen)
+
+
+def _complete(plain: Mapping[str, Any], device: Mapping[str, Any]) -> Finding:
+    """Whether the device computed every operator in every shape, in at least one type."""
+    wanted, found = ({key.rpartition(", ")[0] for key in keys} for keys in (plain, device))
+    missing = sorted(wanted - found)
+    text = f"{missing[0]} and {len(missing) - 1} more are missing" if missing else len(found)
+    return Finding("operators and shapes compared", text, "all, at least 1", bool(found) and not missing)
 
 
 def _differences(found: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, float]:

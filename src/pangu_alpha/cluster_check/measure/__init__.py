@@ -13,6 +13,7 @@ __all__ = [
     "runs",
     "speed",
     "startup",
+    "timed_run",
     "timing",
     "world",
 ]

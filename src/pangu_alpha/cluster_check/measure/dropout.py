@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import mindspore as ms
@@ -12,9 +15,10 @@ from mindspore import Tensor, nn
 from pangu_alpha.cluster_check.place import Place
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.model.operators import Operators, operators_for
+from pangu_alpha.model.operators.ascend import AttentionDropout
 from pangu_alpha.training.schedule import dropout_rows
 
-RATE = 0.1
+RATE, SEED = 0.1, 1234
 LENGTH, HIDDEN, HEADS = 128, 512, 4
 CELLS = (1, 2, 5)  # salts: two cells of the first layer, and one of the second
 STEPS = ((0, 0), (0, 1), (1, 0))  # (step, row): two micro-batches of a step, and the next step
@@ -22,9 +26,25 @@ STEPS = ((0, 0), (0, 1), (1, 0))  # (step, row): two micro-batches of a step, an
 
 def measure(place: Place) -> dict[str, Any]:
     """Returns each mask's share of zeros and distinct other values, a digest, and how masks go together."""
+    operators = operators_of(place.measurement, place.device, place.rank)
+    if place.measurement == "stream":
+        return _told(_stream(operators))
+    return _told({**_residual(operators), **_attention(operators, CELLS[:2])})
+
+
+def operators_of(measurement: str, device: str, rank: int) -> Operators:
+    """The operators of a measurement: the plain ones, the device's, or those that draw masks themselves."""
     config = ModelConfig(64, HIDDEN, 2, HEADS, seq_length=LENGTH, dropout=RATE, compute_dtype="auto")
-    operators = operators_for(config, "plain" if place.measurement == "plain" else None)
-    masks = {**_residual(operators), **_attention(operators)}
+    if measurement != "stream":
+        return operators_for(config, "plain" if measurement == "plain" else None)
+    stream = (SEED, rank, 0)  # as training.engine.dropout_stream makes that of a rank with rows of its own
+    if device == "Ascend":
+        return operators_for(config, device_dropout=stream)
+    # CPU has a kernel of the same operator.
+    return replace(operators_for(config, "plain"), attention_dropout=partial(AttentionDropout, stream=stream))
+
+
+def _told(masks: Mapping[str, np.ndarray]) -> dict[str, Any]:
     names = list(masks)
     flat = {name: (mask != 0).reshape(-1) for name, mask in masks.items()}
     return {
@@ -45,7 +65,7 @@ def measure(place: Place) -> dict[str, Any]:
 
 
 def _keys(step: int, row: int) -> Tensor:
-    return Tensor(dropout_rows(1234, step, [row], LENGTH))
+    return Tensor(dropout_rows(SEED, step, [row], LENGTH))
 
 
 def _residual(operators: Operators) -> dict[str, np.ndarray]:
@@ -80,17 +100,30 @@ class _Weights(nn.Cell):
         return self.join(self.core(query, query, value, self.mask(may_attend), rows))
 
 
-def _attention(operators: Operators) -> dict[str, np.ndarray]:
+def _attention(operators: Operators, salts: Sequence[int]) -> dict[str, np.ndarray]:
     """What ones become as attention weights, [S, N*S] each."""
-    dtype = operators.compute_dtype
-    zeros = Tensor(np.zeros((LENGTH, HEADS * LENGTH), np.float32)).astype(dtype)
-    units = Tensor(np.tile(np.eye(LENGTH, dtype=np.float32), HEADS)).astype(dtype)
-    may_attend = Tensor(np.ones((1, LENGTH, LENGTH), np.float32))
+    inputs = weights_inputs(operators)
     return {
-        f"attention, cell {salt}": LENGTH
-        * _values(_Weights(operators, salt)(zeros, units, may_attend, _keys(0, 0)))
-        for salt in CELLS[:2]
+        f"attention, cell {salt}": LENGTH * _values(_Weights(operators, salt)(*inputs, _keys(0, 0)))
+        for salt in salts
     }
+
+
+def _stream(operators: Operators) -> dict[str, np.ndarray]:
+    """The same by the device's own stream: of two cells, each called for two steps."""
+    inputs, found = weights_inputs(operators), {}
+    for salt in CELLS[:2]:
+        cell = _Weights(operators, salt)
+        for call in (0, 1):
+            found[f"attention, cell {salt}, call {call}"] = LENGTH * _values(cell(*inputs, _keys(call, 0)))
+    return found
+
+
+def weights_inputs(operators: Operators) -> tuple[Tensor, Tensor, Tensor]:
+    """The inputs of _Weights but for keys: equal scores, the unit matrix, a mask that forbids nothing."""
+    units = np.tile(np.eye(LENGTH, dtype=np.float32), HEADS)
+    zeros, units = (Tensor(each).astype(operators.compute_dtype) for each in (np.zeros_like(units), units))
+    return zeros, units, Tensor(np.ones((1, LENGTH, LENGTH), np.float32))
 
 
 def _values(tensor: Tensor) -> np.ndarray:

@@ -50,7 +50,7 @@ def measure(place: Place) -> dict[str, Any]:
         "place": _own_device(place) if place.setup.device == "Ascend" else None,
         "limits": _limits(),
         "memory": psutil.virtual_memory().total / _ranks_here(place),
-        "storage": _storage(place),
+        "storage": _storage(place) if _first_here(place) else None,
     }
 
 
@@ -75,6 +75,11 @@ def _own_device(place: Place) -> dict[str, int]:
 
 def _ranks_here(place: Place) -> int:
     return len(place.setup.nodes[place.setup.node_of(place.rank)])
+
+
+def _first_here(place: Place) -> bool:
+    """Whether this is the first rank of its machine, which measures for all of them what they share."""
+    return place.rank == min(place.setup.nodes[place.setup.node_of(place.rank)])
 
 
 def _limits() -> dict[str, float]:

@@ -18,7 +18,7 @@ SIZES = {  # bytes on each rank
     "Ascend": (1 << 10, 1 << 16, 1 << 20, 1 << 24, 1 << 28),
 }
 _REPEATS = 7
-_ALL = ("AllReduce", "AllGather", "ReduceScatter", "AlltoAll", "SendReceive")
+NAMES = ("AllReduce", "AllGather", "ReduceScatter", "AlltoAll", "SendReceive")
 # What MindSpore 2.9 has no kernel for; a record repeats it, so that it is not missed in silence.
 ABSENT = {
     "CPU": {
@@ -99,7 +99,7 @@ def measure(place: Place) -> dict[str, Any]:
     """
     world = place.world
     assert world is not None
-    names = [name for name in _ALL if name not in ABSENT[place.device]]
+    names = [name for name in NAMES if name not in ABSENT[place.device]]
     found: dict[str, Any] = {}
     groups: dict[str, list[int]] = {}
     for level in levels(place.setup):

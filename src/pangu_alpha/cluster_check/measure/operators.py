@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from pangu_alpha.cluster_check.operator_cases import (
+from pangu_alpha.cluster_check.cases.operators import (
     CASES,
     SHAPES,
     SHAPES_OF,
@@ -67,6 +67,22 @@ class _WeightedSum(nn.Cell):
         return (self.operator(*inputs).astype(ms.float32) * self.weights).sum()
 
 
+class _Gradients(nn.Cell):
+    """Gradients of a scalar by its first inputs.
+
+    Args:
+        whole: Cell of a scalar.
+        count: Number of inputs to differentiate by; at least 1.
+    """
+
+    def __init__(self, whole: nn.Cell, count: int) -> None:
+        super().__init__()
+        self.differentiate = ops.grad(whole, tuple(range(count)))
+
+    def construct(self, *inputs):
+        return self.differentiate(*inputs)
+
+
 def cell_of(name: str, operators: Operators, shape: Shape) -> nn.Cell:
     """The cell of a case, made of a device's operators."""
     make: dict[str, Callable[[], nn.Cell]] = {
@@ -105,7 +121,10 @@ def _computed(name: str, case: Case, shape: Shape, dtype: ComputeType, plain: bo
     inputs = [_tensor(array, number in case.float32, dtype) for number, array in enumerate(arrays)]
     cell = cell_of(name, operators, shape)
     output = cell(*inputs)
-    tensors = [output, *_gradients(_WeightedSum(cell, output.shape), case.differentiated, inputs)]
+    tensors = [output]
+    if case.differentiated:
+        found = _Gradients(_WeightedSum(cell, output.shape), case.differentiated)(*inputs)
+        tensors += found if isinstance(found, tuple) else (found,)
     values = [each.astype(ms.float32).asnumpy() for each in tensors]
     return {
         "samples": [sampled(each) for each in values],
@@ -113,14 +132,6 @@ def _computed(name: str, case: Case, shape: Shape, dtype: ComputeType, plain: bo
         "slopes": list(_slopes(values[1:])),
         **({"numpy": _by_numpy(case, arrays)} if plain and shape.rows * shape.hidden < 10_000 else {}),
     }
-
-
-def _gradients(whole: nn.Cell, count: int, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-    """By the first `count` inputs."""
-    if not count:
-        return ()
-    found = ops.grad(whole, tuple(range(count)))(*inputs)
-    return found if isinstance(found, tuple) else (found,)
 
 
 def _slopes(gradients: Sequence[np.ndarray]) -> Iterator[float]:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pangu_alpha.cluster_check.calibration import CLUSTERS
+from pangu_alpha.cluster_check.judge.plans import LEAST
+from pangu_alpha.cluster_check.measure.timed_run import cases, run_case
 from pangu_alpha.cluster_check.place import Place
 from pangu_alpha.cluster_check.records import missing_ranks
-from pangu_alpha.cluster_check.timed_run import cases, run_case
 from pangu_alpha.planner.calibration.calibrate import left_out, predict, refit, told
 from pangu_alpha.planner.calibration.measured_runs import as_rows, read_run
 from pangu_alpha.planner.calibration.published import Row
@@ -52,17 +53,20 @@ def _predictions(place: Place) -> dict[str, Any]:
     stack = load_stack("pangu-alpha")
     rows = as_rows(runs, load_cluster(str(path)), stack)
     start = rows[0].cluster.device.constants
-    found = {"parts": _predicted(rows), "steps": [predict(row, refit(rows, start)) for row in rows],
-             "left out": left_out(rows, start)}  # fmt: skip
+    found, fitted = {"parts": _predicted(rows)}, []
     if setup.cluster:
         shipped = load_cluster(setup.cluster, setup.size)
         found["shipped"] = _predicted([dataclasses.replace(row, cluster=shipped) for row in rows])
+    if len(rows) >= LEAST:
+        found["left out"] = left_out(rows, start)
+        found["steps"] = [predict(row, refit(rows, start)) for row in rows]
+        fitted = list(told(rows, start))
     return {
         "cases": [case.name for case in known],
         "measured": [run.seconds for run in runs],
         "spread": [run.spread for run in runs],
         "predicted": found,
-        "fitted": list(told(rows, start)),
+        "fitted": fitted,
     }
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import psutil
 
+from pangu_alpha.cluster_check.measure.timed_run import cases, logged_seconds, run_case
 from pangu_alpha.cluster_check.place import Place
-from pangu_alpha.cluster_check.timed_run import cases, logged_seconds, run_case
 
 _CACHE = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": ""}
 

@@ -1,3 +1,3 @@
 """Judges what measure.models has measured."""
 
-__all__ = ["decoding", "network"]
+__all__ = ["decoding", "network", "released"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+from pangu_alpha.cluster_check.cases.overflow import OVERFLOWS, SCALE, STEPS
 from pangu_alpha.cluster_check.check import Evidence, Finding, Record
-from pangu_alpha.cluster_check.overflow_case import OVERFLOWS, SCALE, STEPS
 
 _Take = Callable[[Sequence[Record]], list[Any]]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from pangu_alpha.cluster_check.cases.plans import GRAPHS, ONE
 from pangu_alpha.cluster_check.check import Evidence, Finding, Record
-from pangu_alpha.cluster_check.plan_cases import GRAPHS, ONE
 
 KINDS = ("loss", "norm", "skip", "gradient", "weight", "moment", "key_bias", "replica", "padding")
 _RAN = {
@@ -32,9 +32,14 @@ def _worst(evidence: Evidence, name: str, record: Record) -> Finding:
     if missing := [kind for kind in KINDS if kind not in record["differences"]]:
         text = f"nothing compared of {', '.join(missing)}"
         return Finding(name, text, "is compared with one device", False)
-    worst = max(_units(evidence, record, kind) for kind in KINDS)
+    units = {kind: _units(evidence, record, kind) for kind in KINDS}
+    worst = max(units, key=lambda kind: units[kind])
+    value: float | str = units[worst]
+    if value == math.inf:  # which JSON has no word for
+        found = record["differences"][worst]["value"]
+        value = f"{worst}: not finite" if found is None else f"{worst}: {found:.3g}, must be 0"
     what = f"{name}: largest difference from one device, in units of its bound"
-    return Finding(what, worst, "at most 1", worst <= 1.0)
+    return Finding(what, value, "at most 1", units[worst] <= 1.0)
 
 
 def _places(evidence: Evidence, name: str, record: Record) -> Iterator[Finding]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pangu_alpha.cluster_check.cases.reshard import ALONE, OTHER, SAVED, SAVED_AFTER, STEPS, WHOLE
 from pangu_alpha.cluster_check.check import Evidence, Finding
 from pangu_alpha.cluster_check.judge.runs.training import largest_difference
-from pangu_alpha.cluster_check.reshard_case import ALONE, OTHER, SAVED, SAVED_AFTER, STEPS, WHOLE
 
 
 def judge(evidence: Evidence) -> Iterator[Finding]:

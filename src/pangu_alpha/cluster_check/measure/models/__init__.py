@@ -1,3 +1,3 @@
 """The network as a whole: the official arrays, decoding, and the released weights."""
 
-__all__ = ["decoding", "network"]
+__all__ = ["decoding", "network", "released"]

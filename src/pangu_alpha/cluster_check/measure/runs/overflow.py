@@ -6,8 +6,8 @@ import hashlib
 import math
 from typing import Any
 
+from pangu_alpha.cluster_check.cases.overflow import STEPS, job_of, overflowing_rank
 from pangu_alpha.cluster_check.measure.runs.partitioned import config_of, micro_batches
-from pangu_alpha.cluster_check.overflow_case import STEPS, job_of, overflowing_rank
 from pangu_alpha.cluster_check.place import Place
 from pangu_alpha.config.run import GuardConfig
 from pangu_alpha.data.batches import Batch

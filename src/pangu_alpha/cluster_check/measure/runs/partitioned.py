@@ -15,8 +15,7 @@ import numpy as np
 from mindspore import Tensor
 
 from pangu_alpha.checkpoint.naming import MOMENTS
-from pangu_alpha.cluster_check.place import Place
-from pangu_alpha.cluster_check.plan_cases import (
+from pangu_alpha.cluster_check.cases.plans import (
     GRAPHS,
     ONE,
     STEPS,
@@ -25,6 +24,7 @@ from pangu_alpha.cluster_check.plan_cases import (
     jobs,
     on_one_device,
 )
+from pangu_alpha.cluster_check.place import Place
 from pangu_alpha.config.run import GuardConfig, TrainConfig
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.chip import find_chip

@@ -14,9 +14,7 @@ from pangu_alpha.checkpoint.moving.reading import read_box
 from pangu_alpha.checkpoint.moving.reshard import reshard
 from pangu_alpha.checkpoint.open import open_source
 from pangu_alpha.checkpoint.tensors import Source, whole
-from pangu_alpha.cluster_check.measure.operators import types_of
-from pangu_alpha.cluster_check.place import Place
-from pangu_alpha.cluster_check.reshard_case import (
+from pangu_alpha.cluster_check.cases.reshard import (
     EPSILON,
     GRAPHS,
     OTHER,
@@ -26,6 +24,8 @@ from pangu_alpha.cluster_check.reshard_case import (
     WHOLE,
     other_plan,
 )
+from pangu_alpha.cluster_check.measure.operators import types_of
+from pangu_alpha.cluster_check.place import Place
 from pangu_alpha.cluster_check.training_run import config_of, curve, loaded, per_rank, prepare
 from pangu_alpha.config.parallel import ParallelPlan
 from pangu_alpha.config.run import TrainConfig

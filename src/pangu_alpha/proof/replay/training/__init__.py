@@ -1,3 +1,3 @@
 """Replays whole training runs of a plan on CPU processes."""
 
-__all__ = ["legs", "replay", "small_run"]
+__all__ = ["engine", "legs", "replay", "small_run"]

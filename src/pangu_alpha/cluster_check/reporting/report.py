@@ -5,18 +5,20 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pangu_alpha
 from pangu_alpha.cluster.tables.rank_table import read
-from pangu_alpha.cluster_check import pictures
-from pangu_alpha.cluster_check.anonymous import Anonymous
 from pangu_alpha.cluster_check.check import Finding, Record, Result
 from pangu_alpha.cluster_check.records import read_records, results_of
+from pangu_alpha.cluster_check.reporting import pictures
+from pangu_alpha.cluster_check.reporting.anonymous import Anonymous
 from pangu_alpha.cluster_check.setup import Setup
 from pangu_alpha.cluster_check.table import CHECKS, PARTS
+from pangu_alpha.files.reading import ReadError
 from pangu_alpha.files.writing import finite, write_json, write_text
 
 _MOST_FIGURES = 40  # findings of a check that have no bound and are shown
@@ -38,8 +40,12 @@ def write_report(out: Path, anonymous: bool = False) -> None:
 
 
 def _records(out: Path, result: Result) -> dict[str, list[Record]]:
-    """By measurement, the records that were written."""
-    return {name: read_records(out / folder) for name, folder in result.records.items()}
+    """By measurement, the records that were written; those that cannot be read are left out."""
+    found: dict[str, list[Record]] = {}
+    for name, folder in result.records.items():
+        with suppress(ReadError, OSError):
+            found[name] = read_records(out / folder)
+    return found
 
 
 def _folders(out: Path, setup: Setup) -> dict[str, str]:
@@ -55,7 +61,7 @@ def host_names(out: Path, setup: Setup, results: Mapping[str, Result]) -> set[st
     names: set[str] = set()
     if (result := results.get("environment")) is not None:
         records = _records(out, result).get("machine", ())
-        names |= {str(each["host"]) for each in records}
+        names |= {str(each["host"]) for each in records if "host" in each}
     if setup.rank_table:
         names |= {server.server_id for server in read(setup.rank_table).servers}
     return names | {socket.gethostname()}

@@ -15,6 +15,9 @@ from pangu_alpha.cluster_check.judge.speed import memory_rates, product_rates
 Records = Mapping[str, Sequence[Record]]  # by measurement
 
 
+_COLUMNS = 3  # of a legend, which stands above the picture: bars and curves leave no place in it
+
+
 def draw(out: Path, records: Mapping[str, Records]) -> list[str]:
     """Draws a picture for every check that has one and was measured; returns the files' names.
 
@@ -31,7 +34,7 @@ def draw(out: Path, records: Mapping[str, Records]) -> list[str]:
                 (out / f"{name}.png").unlink(missing_ok=True)
                 continue
             axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(frameon=False)
+            figure.legend(frameon=False, loc="outside upper left", ncols=_COLUMNS, fontsize="small")
             save_figure(figure, out / f"{name}.png", dpi=110)
             drawn.append(f"{name}.png")
     return drawn
@@ -50,6 +53,15 @@ def _figure() -> tuple[Any, Any]:
     from matplotlib import pyplot
 
     return pyplot.subplots(figsize=(8, 4), layout="constrained")
+
+
+def _decimals(axis: Any) -> None:
+    """Labels a logarithmic axis by 1, 2 and 5 of each power of ten, as 0.2 and not as a power."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _losses(axes: Any, records: Records) -> None:
@@ -71,6 +83,7 @@ def _speed(axes: Any, records: Records) -> None:
     axes.plot(sizes, [rate / 1e9 for rate in moved.values()], "s--", label="sum of two tensors, GB/s")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    _decimals(axes.yaxis)
     axes.set_xlabel("rows and columns of a square tensor")
 
 
@@ -84,6 +97,7 @@ def _links(axes: Any, records: Records) -> None:
             axes.plot(sizes, rates, "o-", label=f"{level}: {name}")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    _decimals(axes.yaxis)
     axes.set_xlabel("bytes on each rank")
     axes.set_ylabel("GB/s, slowest rank")
 
@@ -96,9 +110,9 @@ def _overlap(axes: Any, records: Records) -> None:
     """One bar for the two one after the other, and one for both at the same time."""
     found, names = records["joined"], ("product", "reduce", "both")
     product, reduce, both = (1e3 * statistics.median(each[name] for each in found) for name in names)
-    axes.barh("one after the other", product, label="products")
-    axes.barh("one after the other", reduce, left=product, label="AllReduce")
-    axes.barh("at the same time", both, color="gray", label="both")
+    axes.barh("one after the other", product, label="products alone")
+    axes.barh("one after the other", reduce, left=product, label="AllReduce alone")
+    axes.barh("at the same time", both, color="gray", label="both at once")
     axes.invert_yaxis()
     axes.set_xlabel("ms")
 
@@ -124,6 +138,8 @@ def _plans(axes: Any, records: Records) -> None:
     axes.plot(ends, ends, "k:", linewidth=1, label="as measured")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        _decimals(axis)
     axes.set_xlabel("measured s a step")
     axes.set_ylabel("predicted s a step")
 

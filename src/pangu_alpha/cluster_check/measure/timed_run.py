@@ -69,8 +69,6 @@ def cases(device: str, ranks: int) -> tuple[Case, ...]:
     if ranks % 2 == 0:
         stages = {"dp": ranks // 2, "pp": 2, "micro_batches": 4}
         found.append(Case("two stages", 2, length, stages))
-    elif ranks > 1:
-        found.append(Case("sharded optimizer", 4, length, dp | {"optimizer_parallel": "level1"}))
     return tuple(found)
 
 

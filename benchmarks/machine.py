@@ -239,24 +239,43 @@ def compile_reader(folder: str) -> Callable[..., float]:
     return function
 
 
+class Reader:
+    """Memory that threads read by several streams each.
+
+    Args:
+        size: Bytes, rounded down so that all streams of all threads are equally long.
+
+    Raises:
+        RuntimeError: There is no compiler.
+    """
+
+    WAYS = tuple(itertools.product(STREAMS, AHEAD, PINNED))
+
+    def __init__(self, size: int) -> None:
+        self._threads = int(os.environ["OMP_NUM_THREADS"])
+        self.size = size - size % (ALIGNMENT * self._threads)
+        self._array = np.random.default_rng(0).random(self.size // 4 + 16, np.float32)
+        with tempfile.TemporaryDirectory() as folder:
+            self._read = compile_reader(folder)
+
+    def seconds(self, way: tuple[int, int, int]) -> float:
+        """Of one read of everything, by streams, lines ahead and whether threads are pinned."""
+        place = -self._array.ctypes.data % 64 + self._array.ctypes.data
+        return self._read(place, self.size, self._threads, *way)
+
+
 def stream_round(size: int) -> Round:
     """A round of reading by several streams a thread, bytes/s of each way."""
-    threads = int(os.environ["OMP_NUM_THREADS"])
-    size -= size % (ALIGNMENT * threads)
-    array = np.random.default_rng(0).random(size // 4 + 16, np.float32)
-    place = -array.ctypes.data % 64 + array.ctypes.data
-    with tempfile.TemporaryDirectory() as folder:
-        read = compile_reader(folder)
+    reader = Reader(size)
 
     def run() -> dict[str, float]:
         found = {}
-        for streams, ahead, pinned in itertools.product(STREAMS, AHEAD, PINNED):
+        for way in Reader.WAYS:
+            streams, ahead, pinned = way
             name = f"{streams} streams{', prefetch' * bool(ahead)}{', pinned' * pinned}"
-            seconds = min(read(place, size, threads, streams, ahead, pinned) for _ in range(REPEATS))
-            found[name] = size / seconds
+            found[name] = reader.size / min(reader.seconds(way) for _ in range(REPEATS))
         return found
 
-    run.array = array  # which `place` does not keep alive
     return run
 
 

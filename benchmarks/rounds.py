@@ -73,6 +73,15 @@ def summarize(
     return Summary(tuple(seconds), quiet, (len(seconds) - len(quiet)) / len(seconds))
 
 
+def median_ratio(one: Summary, other: Summary) -> float | None:
+    """Returns the median of one's seconds over the other's in the rounds quiet for both; None without any.
+
+    Where a machine changes from round to round, this compares what ran side by side.
+    """
+    both = sorted({*one.quiet_rounds} & {*other.quiet_rounds})
+    return statistics.median(one.seconds[n] / other.seconds[n] for n in both) if both else None
+
+
 def lower_quartile(values: Sequence[float]) -> float:
     """The value below which a quarter lies; of one value, itself."""
     return statistics.quantiles(values, n=4, method="inclusive")[0] if len(values) > 1 else values[0]

@@ -132,6 +132,35 @@ def test_a_limit_above_a_peers_time_is_an_error():
         rounds.compare_with_limit([0.103, 0.09, 0.095], 1, found)
 
 
+def test_programs_are_compared_round_by_round_where_both_were_quiet():
+    rounds = module("rounds")
+    one = rounds.Summary((1.0, 1.0, 2.0, 9.0, 2.0), (0, 1, 2, 4), 0.2)
+    other = rounds.Summary((0.5, 0.8, 1.6, 1.6, 7.0), (0, 1, 2, 3), 0.2)
+    assert rounds.median_ratio(one, other) == 1.25  # of 2, 1.25 and 1.25
+    assert rounds.median_ratio(one, rounds.Summary((1.0,) * 5, (3,), 0.8)) is None
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+def test_the_reader_reads_what_a_token_needs_as_often_as_there_are_tokens(monkeypatch):
+    """By the way that was fastest before, which here is the fourth."""
+    machine, decode_speed = module("machine"), module("decode_speed")
+    calls = []
+
+    class Counted(machine.Reader):
+        def seconds(self, way):
+            assert super().seconds(way) > 0
+            calls.append((self.size, way))
+            return 0.25 if way == self.WAYS[3] else 0.5
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(machine, "Reader", Counted)
+    monkeypatch.setattr(decode_speed, "bytes_a_token", lambda new_tokens: 1e6 + new_tokens)
+    run = decode_speed.make_reader(9)
+    del calls[:]
+    assert run() == {"seconds": 0.25}
+    assert calls == 8 * [(1000009 // 2048 * 2048, Counted.WAYS[3])]
+
+
 X86 = """\
 processor\t: 0
 cpu family\t: 26

@@ -208,6 +208,8 @@ class Decoder:
         """Runs a token of every row, or with a kernel of the given `rows`; the others are int32 [B]."""
         if self._token is not None:
             places = np.column_stack([np.arange(self.rows), slots, starts])
+            if len(rows) == self.rows:
+                return self._token(ids, places)
             logits = np.zeros((self.rows, self.vocab_size), np.float32)
             logits[rows] = self._token(ids[rows], places[rows])
             return logits

@@ -71,6 +71,8 @@ setup(
     package_data={
         "pangu_alpha": ["py.typed"],
         "pangu_alpha.model_zoo": ["*.yaml"],
+        "pangu_alpha.corpus.demo": ["*.yaml"],
+        "pangu_alpha.corpus.stages": ["*.yaml"],
         "pangu_alpha.corpus.rules": ["lists/*.tsv", "shipped/*.yaml"],
         "pangu_alpha.evaluation.results": ["*.yaml"],
         "pangu_alpha.evaluation.tasks": ["*.yaml"],

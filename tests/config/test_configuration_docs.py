@@ -10,6 +10,7 @@ from typing import get_args, get_origin
 import pytest
 
 from pangu_alpha.cli.keys import main, with_tables
+from pangu_alpha.config.corpus import CorpusConfig
 from pangu_alpha.config.generate import SamplingConfig
 from pangu_alpha.config.keys import keys_of
 from pangu_alpha.config.option import option_of
@@ -35,7 +36,8 @@ def blocks(page: str, language: str) -> list[str]:
 
 def test_the_tables_of_the_page_are_those_of_the_declarations():
     assert with_tables(PAGE) == PAGE, f"the declarations have changed; write the tables anew: {REMEDY}"
-    names = [key.name for key in (*keys_of(TrainConfig), *keys_of(ServeConfig, "serve."))]
+    every = (*keys_of(TrainConfig), *keys_of(ServeConfig, "serve."), *keys_of(CorpusConfig, "corpus."))
+    names = [key.name for key in every]
     assert sorted(keys_on(PAGE)) == sorted(names) and len(names) > 50 and REMEDY in PAGE
 
 
@@ -48,6 +50,7 @@ def test_every_key_stands_under_the_heading_of_its_section():
         "run",
         "parallel",
         "serve",
+        "corpus",
     ]
     for text in sections:
         assert {name.partition(".")[0] for name in keys_on(text)} == {text.partition("\n")[0]}
@@ -100,7 +103,7 @@ def undeclared(cls, where=""):
 def test_every_key_of_a_run_is_declared():
     """A key without a declaration would stand on no page."""
     assert not [*undeclared(TrainConfig)] and not [*undeclared(SamplingConfig)]
-    assert not [*undeclared(ServeConfig)]
+    assert not [*undeclared(ServeConfig)] and not [*undeclared(CorpusConfig)]
 
     @dataclasses.dataclass
     class New:
@@ -112,7 +115,7 @@ def test_every_key_of_a_run_is_declared():
 
 def test_every_help_is_a_phrase():
     """As it stands in a table's cell and behind an option: no period, no bar, one paragraph."""
-    for key in keys_of(TrainConfig):
+    for key in (*keys_of(TrainConfig), *keys_of(CorpusConfig)):
         text = key.declared.help
         assert len(text) > 20 and not text.endswith(".") and not set(text) & set("|\n%"), key.name
         assert not text[0].isupper(), key.name

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from pangu_alpha.cli.options import user_path
 from pangu_alpha.cli.parser import Parser
+from pangu_alpha.config.corpus import CorpusConfig
 from pangu_alpha.config.keys import Key, keys_of
 from pangu_alpha.config.run import TrainConfig
 from pangu_alpha.config.schema import nearest
@@ -65,7 +66,7 @@ def _entry(key: Key, width: int) -> str:
 
 
 def with_tables(page: str) -> str:
-    """Replaces the tables of a page by those of the sections of a run's and of a server's YAML.
+    """Replaces the tables of a page by those of the YAMLs of a run, a server and a corpus.
 
     The table of a section must stand below its heading `## SECTION`.
 
@@ -73,7 +74,8 @@ def with_tables(page: str) -> str:
         ValueError: A section has no heading, or no table.
     """
     sections: dict[str, list[Key]] = {}
-    for key in (*keys_of(TrainConfig), *keys_of(ServeConfig, "serve.")):
+    tables = (*keys_of(TrainConfig), *keys_of(ServeConfig, "serve."), *keys_of(CorpusConfig, "corpus."))
+    for key in tables:
         sections.setdefault(key.name.partition(".")[0], []).append(key)
     parts = re.split(r"(?=^## )", page, flags=re.MULTILINE)
     for name, keys in sections.items():

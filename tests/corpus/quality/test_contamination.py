@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from pangu_alpha.corpus.quality import ContaminationIndex, ContaminationSettings, without_hits
+from pangu_alpha.config.corpus import ContaminationSettings
+from pangu_alpha.corpus.quality import ContaminationIndex, without_hits
 
 QUESTION = "小明的妈妈买了三斤苹果和两斤香蕉，一共花了二十三元，苹果每斤多少钱？"
 PASSAGE = "长江是中国第一大河，发源于青藏高原，流经十一个省区市，最后在上海注入东海。" * 3

@@ -17,7 +17,7 @@ from pangu_alpha.corpus.reading.inputs import RecordNumbers
 
 PROSE = "天下大势，分久必合，合久必分。周末七国分争，并入于秦。及秦灭之后，楚、汉分争，又并入于汉。"
 HTML = (
-    "<html><head><title>三国 演义</title></head><body><nav><ul><li><a href=/>首页</a><li><a href=/n>新闻</a></ul></nav>"
+    "<html><head><title>三国 演义</title></head><body><nav><ul><li><a href=/>首页</a></ul></nav>"
     f"<article><h1>第一回</h1><p>{PROSE}</p><p>{PROSE[::-1]}</p></article><footer>版权所有</footer></body></html>"
 )
 
@@ -42,8 +42,9 @@ def response(body, status="200 OK", kind="text/html; charset=utf-8", headers=())
 def warc(*contents, type_="response"):
     records = []
     for number, content in enumerate(contents):
-        head = f"WARC/1.0\r\nWARC-Type: {type_}\r\nWARC-Target-URI: http://h/{number}\r\nContent-Length: {len(content)}"
-        records.append(head.encode() + b"\r\n\r\n" + content + b"\r\n\r\n")
+        lines = ["WARC/1.0", f"WARC-Type: {type_}", f"WARC-Target-URI: http://h/{number}"]
+        head = "\r\n".join([*lines, f"Content-Length: {len(content)}", "", ""])
+        records.append(head.encode() + content + b"\r\n\r\n")
     return b"".join(records)
 
 

@@ -21,11 +21,10 @@ def archive(packed, pages, size=200):
         body = dice.randbytes(dice.randint(0, size)) + b"\r\n\r\nWARC/1.0\r\nnot a header"
         headers = StatusAndHeaders("200 OK", [("Content-Type", "text/html")], protocol="HTTP/1.1")
         uri = f"http://h/{number}"
-        writer.write_record(writer.create_warc_record(uri, "request", payload=io.BytesIO(b""), http_headers=
-                            StatusAndHeaders("GET / HTTP/1.1", [], is_http_request=True)))  # fmt: skip
-        writer.write_record(
-            writer.create_warc_record(uri, "response", io.BytesIO(body), http_headers=headers)
-        )
+        request = StatusAndHeaders("GET / HTTP/1.1", [], is_http_request=True)
+        for kind, http, payload in (("request", request, b""), ("response", headers, body)):
+            made = writer.create_warc_record(uri, kind, payload=io.BytesIO(payload), http_headers=http)
+            writer.write_record(made)
     return out.getvalue()
 
 
@@ -40,8 +39,12 @@ def ids(records):
 @pytest.mark.parametrize("packed", [False, True])
 def test_records_equal_those_of_warcio(packed):
     data = archive(packed, 50, 3000)
-    theirs = list((r.rec_headers.get_header("WARC-Record-ID"), r.raw_stream.read(), it.get_record_offset())
-                  for it in [ArchiveIterator(io.BytesIO(data), no_record_parse=True)] for r in it)  # fmt: skip
+    theirs = []
+    records = ArchiveIterator(io.BytesIO(data), no_record_parse=True)
+    for each in records:
+        content = each.raw_stream.read()  # the place is known only after this
+        name = each.rec_headers.get_header("WARC-Record-ID")
+        theirs.append((name, content, records.get_record_offset()))
     found = ours(data, packed)
     assert [(r.headers["warc-record-id"], r.content, r.place) for r in found] == theirs
     assert not any(each.fault for each in found)
@@ -83,7 +86,7 @@ def test_damage_in_the_middle_costs_only_the_records_it_hits(packed):
     data = bytearray(archive(packed, 40, 2000))
     whole = ours(bytes(data), packed)
     hit = whole[31]
-    data[hit.place + 20 : hit.place + 60] = b"\xff" * 40
+    data[hit.place + 5 : hit.place + 45] = b"\xff" * 40
     found = ours(bytes(data), packed)
     good = ids([each for each in found if not each.fault and each.content is not None])
     assert [each for each in ids(whole) if each not in good] == [hit.headers["warc-record-id"]]
@@ -100,6 +103,17 @@ def test_a_record_larger_than_allowed_is_passed_over():
     found = ours(data, False, largest=2000)
     assert ids(found) == ids(ours(data, False))
     assert all((each.content is None) == (each.size > 2000) for each in found)
+
+
+@pytest.mark.parametrize("size", [10, 5_000, 262_144, 300_000, 3_000_000])
+def test_records_behind_a_large_one_are_read(size):
+    """Large and small members in one buffer, whatever their packed sizes."""
+    line = b"%d, and so on\n"
+    bodies = [line * 3, b"".join(line % n for n in range(size // 14 + 1))[:size], *([line] * 40)]
+    records = [b"WARC/1.0\r\nWARC-Type: response\r\nContent-Length: %d\r\n\r\n%b\r\n\r\n" % (len(body), body)
+               for body in bodies]  # fmt: skip
+    data = b"".join(gzip.compress(record) for record in records)
+    assert [each.content for each in ours(data, True, largest=1 << 23)] == bodies
 
 
 @pytest.mark.parametrize("data", [b"", b"\r\n\r\n"])

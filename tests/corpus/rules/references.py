@@ -71,9 +71,21 @@ def body(text, title):
     return sum(len(solid(line)) for line in lines(text) if line not in title_of(text, title))
 
 
+def unusual(text):
+    return [each for each in re.findall(HAN, text) if each not in usual_characters() and each != "〇"]
+
+
+def body_characters(text, title):
+    named = any(line in title_of(text, title) for line in lines(text))
+    return body(text, title) if named else len(solid(text))
+
+
+ENDS = re.compile("[。！？!?…；;：:，,、.”’\"'）)》」』】]$")
+ELLIPSIS = re.compile(r"(…|\.\.\.|。。。)$")
+
 # name -> (text, context, title) -> number
 REFERENCES = {
-    "body_characters": lambda t, c, n: len(solid(t)) if not any(x in title_of(t, n) for x in lines(t)) else body(t, n),
+    "body_characters": lambda t, c, n: body_characters(t, n),
     "kana_share": lambda t, c, n: share(re.findall(KANA, t), solid(t)),
     "han_share": lambda t, c, n: share(re.findall(HAN, t), solid(t)),
     "characters": lambda t, c, n: len(solid(t)),
@@ -81,16 +93,14 @@ REFERENCES = {
     "sensitive_words": lambda t, c, n: len(set(words(t, c.sensitive))),
     "sensitive_hits": lambda t, c, n: len(words(t, c.sensitive)),
     "personal_data": lambda t, c, n: len(dropped_personal(t, c.personal_actions)),
-    "rare_han_share": lambda t, c, n: share([h for h in re.findall(HAN, t) if h not in usual_characters() and h != "〇"],
-                                            re.findall(HAN, t)),
+    "rare_han_share": lambda t, c, n: share(unusual(t), re.findall(HAN, t)),
     "stop_characters": lambda t, c, n: len(set(t) & set(STOP_CHARACTERS)),
     "digit_share": lambda t, c, n: share(re.findall("[0-9０-９]", t), solid(t)),
     "sign_share": lambda t, c, n: share(re.findall(r"[#$+<=>^`|~*@%&/\\_]", t), solid(t)),
     "mean_line": lambda t, c, n: sum(map(len, lines(t))) / max(len(lines(t)), 1),
-    "punctuated_lines": lambda t, c, n: share([x for x in lines(t) if re.search("[。！？!?…；;：:，,、.”’\"'）)》」』】]$", x)],
-                                              lines(t)),
+    "punctuated_lines": lambda t, c, n: share([x for x in lines(t) if ENDS.search(x)], lines(t)),
     "bullet_lines": lambda t, c, n: share([x for x in lines(t) if re.match("[•·‣*–—●○◦-]", x)], lines(t)),
-    "ellipsis_lines": lambda t, c, n: share([x for x in lines(t) if re.search(r"(…|\.\.\.|。。。)$", x)], lines(t)),
+    "ellipsis_lines": lambda t, c, n: share([x for x in lines(t) if ELLIPSIS.search(x)], lines(t)),
     "duplicate_lines": lambda t, c, n: share(later(t), lines(t)),
     "duplicate_line_characters": lambda t, c, n: share("".join(later(t)), "".join(lines(t))),
     "top_4gram": lambda t, c, n: top(t, 4),

@@ -26,8 +26,9 @@ CONTEXT = Context(WORDS, WordList({"立即购买": "shop"}), {"mobile": "drop", 
 PROSE = "天下大势，分久必合，合久必分。\n周末七国分争，并入于秦。及秦灭之后，楚、汉分争，又并入于汉。\n"
 # The pieces of random texts: every class of characters, words of the lists, and repetitions.
 PIECES = [
-    *"的一是了汉漢龘㐂𠀀豈あアｱ한zZéЖ09９。！？!?…，、；：“”（）《》#$*/_=|·•● \t\n\n\n\u3000\xa0\u200b\ue000★😀",
-    PROSE, "苹果派", "苹果树", "性别", "AB", "ＡＢ", "立即购买", "13812345678", "a@b.cn", "。。。", "...", "第一章",
+    *"的一是了汉漢龘㐂𠀀豈あアｱ한zZéЖ09９。！？!?…，、；：“”（）《》#$*/_=|·•●",
+    *" \t\n\n\n\u3000\xa0\u200b\ue000★😀",
+    PROSE, "苹果派", "苹果树", "性别", "AB", "ＡＢ", "立即购买", "13812345678", "a@b.cn", "。。。", "...",
 ]  # fmt: skip
 
 
@@ -42,7 +43,7 @@ def test_every_rule_has_a_reference_in_the_order_of_the_table():
 
 @pytest.mark.parametrize(
     ("text", "title"),
-    [("", ""), ("\n \n", ""), ("题", ""), ("题", "题"), ("题\n正文。", "题"), ("正文。", ""), (PROSE, "三国演义"),
+    [("", ""), ("\n \n", ""), ("题", ""), ("题", "题"), ("题\n正文。", "题"), ("正文。", ""), (PROSE, ""),
      (PROSE * 5, ""), ("甲乙丙丁" * 30, ""), ("甲乙丙丁" * 3, ""), ("甲" * 13, ""), ("甲" * 12 + "乙", "")],
 )  # fmt: skip
 def test_measures_equal_the_references(text, title):

@@ -218,8 +218,8 @@ def test_a_full_disk_is_an_error_and_the_next_start_goes_on(inputs, output, conf
 
 def test_stages_are_those_of_the_documentation():
     assert [stage.name for stage in STAGES] == [
-        "extract", "normalise", "filter", "exact", "quality", "sign", "edges", "components", "decontaminate",
-        "mix", "write",
+        "extract", "normalise", "filter", "exact", "models", "quality", "sign", "edges", "components",
+        "decontaminate", "mix", "write",
     ]  # fmt: skip
     known = set()
     for stage in STAGES:

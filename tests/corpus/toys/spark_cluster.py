@@ -90,7 +90,7 @@ class Cluster:
 def running() -> list[tuple[int, int, str]]:
     """Process id, parent's id and command line of every process."""
     found = []
-    for entry in Path("/proc").iterdir():
+    for entry in (each for each in Path("/proc").iterdir() if each.name.isdecimal()):
         try:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from pangu_alpha.cli.corpus import running
+from pangu_alpha.cli.corpus import asking, compare, demo, running
 from pangu_alpha.cli.parser import Parser
 
 _EXAMPLE = """\
@@ -26,6 +26,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     running.add_run(commands)
+    asking.add_asking(commands)
+    demo.add_demo(commands)
+    compare.add_parser(commands).set_defaults(call=compare.run)
     return parser
 
 

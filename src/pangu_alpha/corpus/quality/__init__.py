@@ -1,11 +1,6 @@
 """Scores texts: models trained here, a user's fastText model, perplexity; finds texts of evaluation sets."""
 
-from pangu_alpha.corpus.quality.contamination import (
-    ContaminationIndex,
-    ContaminationSettings,
-    Hit,
-    without_hits,
-)
+from pangu_alpha.corpus.quality.contamination import ContaminationIndex, Hit, without_hits
 from pangu_alpha.corpus.quality.fasttext import FastTextModel
 from pangu_alpha.corpus.quality.hashed_model import HashedModel, HashedSettings
 from pangu_alpha.corpus.quality.selection import kept_by_quality
@@ -14,7 +9,6 @@ from pangu_alpha.corpus.quality.trigrams import TrigramModel, TrigramSettings
 
 __all__ = [
     "ContaminationIndex",
-    "ContaminationSettings",
     "Examples",
     "FastTextModel",
     "HashedModel",

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pangu_alpha.config.option import option
-from pangu_alpha.config.schema import validate
+from pangu_alpha.config.corpus import ContaminationSettings
 from pangu_alpha.corpus.folding import folded_with_places
 from pangu_alpha.corpus.quality.hashed_model import read_model
 from pangu_alpha.files.shown import quoted
@@ -23,25 +22,6 @@ from pangu_alpha.text.ngrams import NgramTable, ngrams_of, rolling_hashes
 
 _FORMAT = 1
 _PERCENTILE = 5
-
-
-@dataclass(frozen=True)
-class ContaminationSettings:
-    """How documents are searched for texts of evaluation sets.
-
-    Raises:
-        ConfigError: Lists all fields that have the wrong type or lie outside their bounds.
-    """
-
-    shortest: int = option(13, "smallest N", at_least=1, unit="characters")
-    longest: int = option(20, "largest N", at_least=1, unit="characters")
-    margin: int = option(200, "cut out before and behind what is found", at_least=0, unit="characters")
-    least_left: int = option(
-        200, "a piece of the document that is left is dropped if it is shorter", at_least=0, unit="characters"
-    )
-
-    def __post_init__(self) -> None:
-        validate(self)
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,9 @@ class _Members:
                     self._skip(1)
                     return True
                 begun = True
-            self._skip(len(fed) - len(stream.unconsumed_tail) - len(stream.unused_data))
+            # At the end of a member zlib may leave the same bytes in both.
+            rest = stream.unused_data if stream.eof else stream.unconsumed_tail
+            self._skip(len(fed) - len(rest))
             if out:
                 yield Stretch(place, out, True)
             if not stream.eof and not self._held and not self._more():

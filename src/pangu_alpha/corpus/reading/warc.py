@@ -69,15 +69,17 @@ class _Parser:
         self._fault = ""
 
     def records(self) -> Iterator[WarcRecord]:
-        while self._to_header():
+        behind = self._first > 0  # within a record of the part before
+        while self._to_header() or self._fault:
+            if not self._held:
+                yield WarcRecord(self._marks[-1][1].place, 0, fault=self._taken_fault())
+                continue
             place = self._place(self._used)
             if place >= self._first and _BEGINNING.match(self._held):
                 yield self._record(place)
-            elif (gone := self._resynchronise()) and place >= self._first:
+            elif (gone := self._resynchronise()) and not behind:
                 yield WarcRecord(place, gone, fault=self._taken_fault() or _NO_HEADER)
-        if self._fault:
-            place = self._marks[-1][1].place if self._marks else 0
-            yield WarcRecord(place, 0, fault=self._taken_fault())
+            behind = False
 
     def _more(self) -> bool:
         """Reads on; false at the end of the file and at damage, behind which another record begins."""

@@ -10,6 +10,7 @@ from pangu_alpha.corpus.rules import code_points as cp
 from pangu_alpha.corpus.rules.context import Context
 from pangu_alpha.corpus.rules.personal import find_personal
 from pangu_alpha.corpus.rules.repetition import ngram_hashes, repeated_share, top_share
+from pangu_alpha.corpus.rules.script import simplified
 
 STOP_CHARACTERS = "的一是不了在有人这上中大为和国地到以说时要就"  # frequent function words
 _LONGEST_TITLE = 60  # characters
@@ -67,7 +68,8 @@ class MeasuredText:
         first, title = self._lines[0], self._title.strip()
         if not title:
             title = first if len(first) <= _LONGEST_TITLE and not first.endswith(_SENTENCE_ENDS) else ""
-        rest = [line for line in self._lines if line not in title]
+        titles = {title, simplified(title)[0]}  # the text may have become simplified since
+        rest = [line for line in self._lines if not any(line in each for each in titles)]
         if len(rest) == len(self._lines):
             return self._length
         return sum(len("".join(line.split())) for line in rest)

@@ -5,10 +5,13 @@ What is done is known from the files alone: a run may begin on one engine and en
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import importlib
+import importlib.resources
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,8 @@ def build_corpus(
 
 def prepared(config: CorpusConfig) -> Run:
     """Lists the inputs and cuts them into items."""
+    if not store.is_remote(config.output):  # executors have working folders of their own
+        config = dataclasses.replace(config, output=os.path.abspath(config.output))
     store.make_folder(config.output)
     inputs = list_inputs(config)
     items = items_of(inputs, config.item_bytes)
@@ -93,17 +98,23 @@ def stage_digest(run: Run, stage: Stage) -> str:
 
 
 def code_digest(modules: Sequence[str]) -> str:
-    """A digest of the source of modules and packages below `pangu_alpha.corpus`."""
+    """A digest of the source of modules and packages below `pangu_alpha.corpus`, also in an archive."""
     digest = hashlib.sha256(pangu_alpha.__version__.encode())
     for name in modules:
-        file = importlib.import_module(f"pangu_alpha.corpus.{name}").__file__
-        assert file is not None, name
-        path = Path(file)
-        files = sorted(path.parent.rglob("*")) if path.name == "__init__.py" else [path]
-        for each in files:
-            if each.suffix in (".py", ".yaml", ".txt") and each.is_file():
-                digest.update(each.read_bytes())
+        *folders, last = name.split(".")
+        parent = importlib.resources.files("pangu_alpha.corpus").joinpath(*folders)
+        package = parent.joinpath(last)
+        for each in _sources(package if package.is_dir() else parent.joinpath(f"{last}.py")):
+            digest.update(each.read_bytes())
     return digest.hexdigest()[:_DIGITS]
+
+
+def _sources(file: Traversable) -> Iterator[Traversable]:
+    if file.is_dir():
+        for each in sorted(file.iterdir(), key=lambda each: each.name):
+            yield from _sources(each)
+    elif file.name.endswith((".py", ".yaml", ".tsv", ".txt")):
+        yield file
 
 
 def _run_stage(run: Run, stage: Stage, engine: Engine, progress: Progress, note: Note) -> None:
@@ -130,6 +141,8 @@ def _run_step(step: Step, name: str, engine: Engine, progress: Progress) -> None
     done = [each for each in works if is_done(each)]
     known = {each.number for each in done}
     left = [each for each in works if each.number not in known]
+    if not works:
+        return
     advance = progress(name, len(works), 0)
     engine.verify(done, advance)
     if left and isinstance(step, Exchanged):

@@ -86,10 +86,19 @@ def list_inputs(config: CorpusConfig) -> list[Input]:
     return inputs
 
 
-def _found(words: Sequence[str], source: str) -> Iterator[Input]:
+def paths_of(words: Sequence[str]) -> list[str]:
+    """The files that words name, sorted: paths, folders and patterns, also of stores.
+
+    Raises:
+        ValueError: A word names nothing.
+    """
     local = find_inputs([each for each in words if not store.is_remote(each)])
     far = [path for each in words if store.is_remote(each) for path in store.matching(each)]
-    for path in sorted({*map(os.path.abspath, local.files), *far}):
+    return sorted({*map(os.path.abspath, local.files), *far})
+
+
+def _found(words: Sequence[str], source: str) -> Iterator[Input]:
+    for path in paths_of(words):
         size, stamp = store.size_and_stamp(path)
         with store.open_input(path) as stream:
             kind = kind_of(path, stream.read(_HEAD))

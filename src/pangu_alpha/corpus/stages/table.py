@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pangu_alpha.corpus.engine import Work, store
-from pangu_alpha.corpus.stages import near, texts
+from pangu_alpha.corpus.stages import models, near, texts
 from pangu_alpha.corpus.stages.exact import exact_steps
 from pangu_alpha.corpus.stages.final import Counting, Writing, bound_of, count_tokens, write_final
+from pangu_alpha.corpus.stages.inputs import paths_of
 from pangu_alpha.corpus.stages.removals import part_of_owner
 from pangu_alpha.corpus.stages.run import Made, Run, Step, digest_of
+from pangu_alpha.corpus.stages.scored import Scored, Searched, clean_of_sets, score_texts
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _exact(run: Run, folder: str) -> Iterator[Step]:
 
 def home_of(run: Run, stage: str, owner: int) -> Made:
     """The file with the removals of a stage of duplicates that an item's owner has."""
-    partitions = run.config.partitions
+    partitions = run.partitions
     return run.made(stage, part_of_owner(owner, partitions), "removals", partitions)
 
 
@@ -107,19 +109,55 @@ def _sign(run: Run, folder: str) -> Iterator[Step]:
     yield works
 
 
-def _without(stage: str, before: str, reason: str) -> Callable[[Run, str], Iterator[Step]]:
-    """The steps of a stage that takes the duplicates of another one out of texts."""
+def _quality(run: Run, folder: str) -> Iterator[Step]:
+    settings = run.config.quality
+    names = models.trained(settings)
+    given = {"spam": settings.spam, "quality": settings.quality, "perplexity": None}
+    made: list[Made] = []
+    for name in ("spam", "quality", "perplexity"):
+        if name in names:
+            made.append(run.made("models", names.index(name), f"{name}.npz", len(names)))
+        else:
+            path = given[name]
+            made.append(Made(path, store.sha256(path)) if path else Made("", ""))
+    works = []
+    for item in run.items:
+        text, home = run.made("filter", item.number, "text"), home_of(run, "exact", item.owner)
+        scored = run.config.filtered_by_models(item.source)
+        spam, good, perplexity = (each.path or None if scored else None for each in made)
+        paths = (spam, good, perplexity)
+        reads = Scored(text.path, home.path, item.owner, paths, run.config.seed)
+        digest = digest_of(text, home, item.owner, made if scored else [])
+        works.append(Work(item.number, item.source, folder, digest, score_texts, settings, reads))
+    yield works
 
-    def steps(run: Run, folder: str) -> Iterator[Step]:
-        works = []
-        for item in run.items:
-            made, home = run.made(before, item.number, "text"), home_of(run, stage, item.owner)
-            reads = texts.Reduced(made.path, home.path, item.owner, reason)
-            digest = digest_of(made, home, item.owner)
-            works.append(Work(item.number, item.source, folder, digest, texts.without_copies, None, reads))
-        yield works
 
-    return steps
+def _quality_settings(run: Run) -> Any:
+    sources = {name: run.config.filtered_by_models(name) for name in run.config.sources}
+    return {"quality": run.config.quality, "seed": run.config.seed, "sources": sources}
+
+
+def _decontaminate(run: Run, folder: str) -> Iterator[Step]:
+    sets = run.config.evaluation_sets
+    index = None
+    if sets:
+        paths = [(name, tuple(paths_of(each.inputs))) for name, each in sorted(sets.items())]
+        digest = digest_of([[name, *found, *map(store.sha256, found)] for name, found in paths])
+        yield [Work(0, "", f"{folder}/index", digest, models.build_index, run.config.contamination, paths)]
+        index = run.made("decontaminate/index", 0, "index.npz", 1)
+    works = []
+    for item in run.items:
+        made, home = run.made("quality", item.number, "text"), home_of(run, "components", item.owner)
+        reads = Searched(made.path, home.path, item.owner, index and index.path)
+        digest = digest_of(made, home, item.owner, [index] if index else [])
+        works.append(
+            Work(item.number, item.source, folder, digest, clean_of_sets, run.config.contamination, reads)
+        )
+    yield works
+
+
+def _sets(run: Run) -> Any:
+    return {"sets": run.config.evaluation_sets, "contamination": run.config.contamination}
 
 
 def _mix(run: Run, folder: str) -> Iterator[Step]:
@@ -153,7 +191,7 @@ def _write(run: Run, folder: str) -> Iterator[Step]:
 
 
 def _partitions(run: Run) -> Any:
-    return {"partitions": run.config.partitions, "versions": _versions()}
+    return {"partitions": run.partitions, "versions": _versions()}
 
 
 def _near(run: Run) -> Any:
@@ -173,6 +211,7 @@ def _vocabulary(run: Run) -> Any:
 
 
 _TEXTS = "stages.texts"
+_MODELS = ("quality", "folding", "hashing", "stages.models")
 _NEAR = (
     "duplicates",
     "folding",
@@ -190,15 +229,16 @@ STAGES: tuple[Stage, ...] = (
     Stage("filter", ("normalise",), lambda run: {**_profile(run), "versions": _versions("pyahocorasick")},
           _ruled(texts.filter_texts, "normalise"), ("rules", _TEXTS), "normalise"),
     Stage("exact", ("filter",), _partitions, _exact, _NEAR),
-    Stage("quality", ("filter", "exact"), lambda run: {},
-          _without("exact", "filter", "exact_duplicate"), ("stages.removals", _TEXTS), "filter"),
+    Stage("models", ("extract", "filter"), _quality_settings, models.model_steps, _MODELS),
+    Stage("quality", ("filter", "exact", "models"), _quality_settings, _quality,
+          (*_MODELS, "stages.scored", "stages.removals", _TEXTS), "filter"),
     Stage("sign", ("quality",), _near, _sign,
           ("duplicates", "folding", "hashing", "stages.near")),
     Stage("edges", ("sign",), lambda run: {**_near(run), **_partitions(run)}, near.edges_step, _NEAR),
     Stage("components", ("exact", "sign", "edges"),
           lambda run: {**_near(run), **_partitions(run)}, near.component_steps, _NEAR),
-    Stage("decontaminate", ("quality", "components"), lambda run: {},
-          _without("components", "quality", "near_duplicate"), ("stages.removals", _TEXTS), "quality"),
+    Stage("decontaminate", ("quality", "components"), _sets, _decontaminate,
+          (*_MODELS, "stages.scored", "stages.removals", _TEXTS), "quality"),
     Stage("mix", ("decontaminate",), _vocabulary, _mix, ("stages.final",)),
     Stage("write", ("decontaminate", "components", "exact", "mix"),
           _budgets,

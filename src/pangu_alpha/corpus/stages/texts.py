@@ -12,12 +12,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pangu_alpha.config.corpus import Reading
-from pangu_alpha.corpus.engine import Count, Ledger, Part, Work, batches, count_texts, store
-from pangu_alpha.corpus.engine.items import GROUP_BYTES, GROUP_ROWS, TableWriter
+from pangu_alpha.corpus.engine import (
+    GROUP_BYTES,
+    GROUP_ROWS,
+    Count,
+    Ledger,
+    Part,
+    TableWriter,
+    Work,
+    batches,
+    count_texts,
+    store,
+)
 from pangu_alpha.corpus.reading import Dropped, Page, read_part
 from pangu_alpha.corpus.rules import RULE_NAMES, Profile, failing, measures, normalise
 from pangu_alpha.corpus.stages.inputs import Piece
-from pangu_alpha.corpus.stages.removals import removals_of, removed_among
 
 _ID = ("id", pa.int64())
 PAGES = pa.schema([_ID, *((name, pa.string()) for name in ("url", "title", "charset", "text"))])
@@ -154,23 +163,3 @@ def texts_of(path: str) -> Iterator[tuple[np.ndarray, list[str]]]:
     """Yields the ids and texts of a file in batches of bounded size."""
     for table in batches(path, ["id", "text"]):
         yield table["id"].to_numpy(), table["text"].to_pylist()
-
-
-@dataclass(frozen=True)
-class Reduced:
-    """What `without_copies` needs: files of texts and of removals, the item's owner, the reason to count."""
-
-    path: str
-    removals: str
-    owner: int
-    reason: str
-
-
-def without_copies(work: Work, part: Part) -> None:
-    """Takes the removed documents out of the texts of an item; `reads` is a Reduced."""
-    removals = removals_of(work.reads.removals, work.reads.owner)
-    writer = part.table("text", TEXTS)
-    for table in batches(work.reads.path, TEXTS.names):
-        gone = removed_among(table["id"].to_numpy(), removals)
-        reasons = [work.reads.reason if each else None for each in gone.tolist()]
-        writer.write(keep_or_drop(table, reasons, part.ledger))

@@ -83,11 +83,13 @@ class SignatureSettings:
         ConfigError: Lists all fields that have the wrong type or lie outside their bounds.
     """
 
-    shingle_characters: int = option(5, "length of a shingle", at_least=1, at_most=64, unit="characters")
+    shingle_characters: int = option(
+        5, "length of the pieces of text that are compared", at_least=1, at_most=64, unit="characters"
+    )
     bands: int = option(
         20, "groups of hashes; a pair that agrees in one of them is compared", at_least=1, at_most=256
     )
-    rows: int = option(10, "hashes in a band", at_least=1, at_most=64)
+    rows: int = option(10, "hashes in a band, all of which must agree", at_least=1, at_most=64)
     seed: int = option(1, "seed of the hash functions", at_least=0, below=2**31)
     threshold: float = option(
         0.74,
@@ -103,6 +105,81 @@ class SignatureSettings:
     def permutations(self) -> int:
         """Number of hashes in a signature, K."""
         return self.bands * self.rows
+
+
+TRAIN = "train"  # instead of a model's path
+
+
+@dataclass(frozen=True)
+class QualityConfig:
+    """Which models score documents, and what they drop. Sources of the paper that it did not filter stay.
+
+    Raises:
+        ConfigError: Lists all fields that have the wrong type or break a rule.
+    """
+
+    spam: PathText | None = option(
+        None,
+        "model of spam: `train` (from what the extractor keeps of pages against what it cuts away), a model "
+        "that such a run has left, or a fastText .bin; null scores none",
+    )
+    spam_above: float = option(0.5, "a document with a higher score is dropped", at_least=0, at_most=1)
+    spam_label: str = option("__label__spam", "label of a fastText model that means spam")
+    quality: PathText | None = option(
+        None,
+        "model of quality: `train` (encyclopedia, books and news against Common Crawl), a model that such a "
+        "run has left, or a fastText .bin; null scores none. Documents are kept by GPT-3's rule",
+    )
+    quality_label: str = option("__label__good", "label of a fastText model that means good text")
+    quality_alpha: int = option(9, "shape of Pareto's distribution in GPT-3's rule", at_least=1, at_most=100)
+    perplexity_above: float | None = option(
+        None,
+        "a document with a higher perplexity per character is dropped, by trigrams of encyclopedia, books "
+        "and news; null trains none",
+        above=1,
+    )
+    samples: int = option(20_000, "most documents of either class that a model is trained on", at_least=2)
+    held_out: float = option(
+        0.2, "share of the sites that the model of spam is measured on instead", at_least=0, below=1
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class ContaminationSettings:
+    """How documents are searched for texts of evaluation sets.
+
+    Raises:
+        ConfigError: Lists all fields that have the wrong type or lie outside their bounds.
+    """
+
+    shortest: int = option(13, "smallest N of the n-grams", at_least=1, unit="characters")
+    longest: int = option(20, "largest N of the n-grams", at_least=1, unit="characters")
+    margin: int = option(200, "cut out before and behind what is found", at_least=0, unit="characters")
+    least_left: int = option(
+        200, "a piece of the document that is left is dropped if it is shorter", at_least=0, unit="characters"
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Files of an evaluation set, whose texts the corpus shall not hold.
+
+    Raises:
+        ConfigError: A field has the wrong type.
+    """
+
+    inputs: tuple[PathText, ...] = option(
+        REQUIRED, "files of JSON lines, whose texts are all looked for, or of one text a line"
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
 
 
 @dataclass(frozen=True)
@@ -128,17 +205,21 @@ class CorpusConfig:
         at_least=1024,
         at_most=256 << 20,
     )
-    partitions: int = option(
-        64,
-        "parts that the rows of an exchange are cut into; more need less memory, about 3 for each core",
+    partitions: int | None = option(
+        None,
+        "parts that the rows of an exchange are cut into: more of them need less memory; null takes one for "
+        "each 32 MiB of input, rounded up to a power of two, and at most 4096",
         at_least=1,
         at_most=100_000,
     )
-    seed: int = option(1, "seed of all samples", at_least=0, below=2**31)
+    seed: int = option(1, "seed of all samples and draws", at_least=0, below=2**31)
     vocabulary: PathText | None = option(
         None, "the vocabulary whose tokens budgets are counted in; null counts characters"
     )
     near_duplicates: SignatureSettings = field(default_factory=SignatureSettings)
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    evaluation_sets: dict[str, EvaluationSet] = field(default_factory=dict)
+    contamination: ContaminationSettings = field(default_factory=ContaminationSettings)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -160,6 +241,10 @@ class CorpusConfig:
     def kind_of(self, source: str) -> str:
         """The kind of a source, or its own name if it is of none."""
         return self.sources[source].kind or source
+
+    def filtered_by_models(self, source: str) -> bool:
+        """Whether models may drop documents of a source: the paper did so with Common Crawl and e-books."""
+        return self.kind_of(source) not in ("encyclopedia", "news", "public")
 
     def rank_of(self, source: str) -> int:
         """The place of a source in the order in which copies are kept; smaller is first."""

@@ -1,4 +1,4 @@
-"""The page's figures are those of the ledger and the files; it is the same each time, and hides what it must."""
+"""The page's figures are those of the ledger and the files; it is always the same, and hides what it must."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_sizes_of_clusters_are_those_of_the_files(run, output):
         assert len(pairs) == min(dropped, measured.SAMPLES) and all(gone != kept for gone, kept in pairs)
 
 
-def test_the_page_has_every_picture_and_figure_and_is_the_same_each_time(page, output, run):
+def test_the_page_has_every_picture_and_figure_and_is_always_the_same(page, output, run):
     for line in ("What was left", "Why documents were dropped", "What the rules measured", "Which rules agree",
                  "clusters of duplicates", "Beside the paper", "Documents to look at"):  # fmt: skip
         assert line in page

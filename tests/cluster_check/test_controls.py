@@ -17,6 +17,7 @@ CONTROLS = {
     "dropout": "test_planted_faults.py::test_dropout_off",
     "network": "test_planted_faults.py::test_a_swapped_slice",
     "decoding": "test_planted_faults.py::test_a_decoder_that_does_not_end_documents",
+    "released": "test_planted_faults.py::test_a_released_network_with_two_weights_swapped",
     "training": "test_planted_faults.py::test_a_device_that_trains_otherwise",
     "parallel": "test_judges.py::test_ranks_that_train_another_thing_together",
     "partitioned": "test_planted_faults.py::test_a_slice_of_another_rank",

@@ -534,17 +534,20 @@ def test_a_slow_start(changes, what):
     assert one_finding("startup", {"cold": [startup()], "warm": [startup(**changes)]}).what == what
 
 
-def predicted(**changes):
+def predicted_steps(**changes):
     return plans(predicted=plans()["predicted"] | changes)
 
 
 @pytest.mark.parametrize(
     "record, what",
     [
-        (predicted(parts=[0.1, 0.4, 0.2]), "products, memory and links: rank correlation"),  # another order
-        (predicted(parts=[0.4, 0.9, 1.9]), "products, memory and links: mean error"),
-        (predicted(**{"left out": [0.2, 0.4, 0.8]}), "other plans' steps: mean error"),
-        (predicted(**{"left out": [0.19, 0.1, 0.4]}), "other plans' steps: rank correlation"),
+        (
+            predicted_steps(parts=[0.1, 0.4, 0.2]),
+            "products, memory and links: rank correlation",
+        ),  # another order
+        (predicted_steps(parts=[0.4, 0.9, 1.9]), "products, memory and links: mean error"),
+        (predicted_steps(**{"left out": [0.2, 0.4, 0.8]}), "other plans' steps: mean error"),
+        (predicted_steps(**{"left out": [0.19, 0.1, 0.4]}), "other plans' steps: rank correlation"),
     ],
 )
 def test_plans_that_the_planner_does_not_know(record, what):

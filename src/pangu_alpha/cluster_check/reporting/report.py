@@ -52,7 +52,7 @@ def _folders(out: Path, setup: Setup) -> dict[str, str]:
     """Paths that may occur in a report, and the words that stand for them."""
     source = Path(pangu_alpha.__file__).parents[1]
     found = {str(out.resolve()): "/out", str(source): "/source", sys.prefix: "/python"}
-    named = {name: getattr(setup, name) for name in ("rank_table", "oracle")}
+    named = {name: getattr(setup, name) for name in ("rank_table", "oracle", "released", "text")}
     return found | {path: f"/{name}" for name, path in named.items() if path}
 
 

@@ -23,6 +23,7 @@ from pangu_alpha.model.operators import plain
 from pangu_alpha.model.operators.native import inputs
 from pangu_alpha.model.operators.native import library as library_module
 from pangu_alpha.model.operators.native import training as kernels
+from pangu_alpha.model.operators.native.cores import usable_cores
 from pangu_alpha.model.operators.native.library import NoKernelsError, build, library, start
 from pangu_alpha.model.operators.native.update import ClippedAdamW
 from pangu_alpha.training.optimizer import AdamW
@@ -479,7 +480,7 @@ def test_all_cores_compute_unless_somebody_says_how_many(native, wish):
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     environment |= {"OMP_NUM_THREADS": wish} if wish else {}
     done = subprocess.run([sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True)
-    assert done.stdout.split() == ["6.0", wish or str(len(os.sched_getaffinity(0)))], done.stderr[-2000:]
+    assert done.stdout.split() == ["6.0", wish or str(usable_cores())], done.stderr[-2000:]
 
 
 def why_none(monkeypatch):
@@ -494,7 +495,8 @@ def why_none(monkeypatch):
 @pytest.fixture
 def home(monkeypatch, tmp_path):
     """A home without a library."""
-    monkeypatch.delenv("PANGU_KERNELS", raising=False)
+    for name in ("PANGU_KERNELS", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
 
@@ -525,7 +527,9 @@ def test_a_library_without_kernels_is_named(home, monkeypatch, tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_named(home, monkeypatch):
     (home / ".cache").write_text("a file, not a folder")
-    assert f"cannot write {home}/.cache/pangu_alpha/kernels/" in why_none(monkeypatch)
+    message = why_none(monkeypatch)
+    assert f"cannot write {home}/.cache/pangu_alpha/kernels/" in message
+    assert "name a folder that can be written in the environment variable XDG_CACHE_HOME" in message
 
 
 def test_the_switch(home, monkeypatch):

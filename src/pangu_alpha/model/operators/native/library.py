@@ -21,6 +21,8 @@ from pathlib import Path
 from mindspore._c_expression import RuntimeConf
 from mindspore.device_context.cpu import op_tuning
 
+from pangu_alpha.model.operators.native.cores import usable_cores
+
 SOURCES = Path(__file__).parent / "source"
 FLAGS = (
     "-O3",
@@ -34,6 +36,7 @@ FLAGS = (
 )
 _X86 = ("-mprefer-vector-width=512",)
 _SWITCH = "PANGU_KERNELS"
+_REMEDY = "name a folder that can be written in the environment variable XDG_CACHE_HOME"
 
 
 class NoKernelsError(Exception):
@@ -80,9 +83,24 @@ def missing_bfloat16() -> str | None:
 
 
 def _load() -> Path:
-    found = build(Path.home() / ".cache" / "pangu_alpha" / "kernels")
+    found = build(cache_folder())
     start(found)
     return found
+
+
+def cache_folder() -> Path:
+    """The folder for libraries, by the XDG Base Directory Specification, which ignores a relative path.
+
+    Raises:
+        NoKernelsError: There is no home folder, and the environment names no other one.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not folder.is_absolute():
+        try:
+            folder = Path.home() / ".cache"
+        except RuntimeError:  # a user without an entry in the system's list, as in some containers
+            raise NoKernelsError(f"this user has no home folder; {_REMEDY}") from None
+    return folder / "pangu_alpha" / "kernels"
 
 
 def build(cache: Path, flags: tuple[str, ...] = ()) -> Path:
@@ -101,21 +119,21 @@ def build(cache: Path, flags: tuple[str, ...] = ()) -> Path:
     sources = sorted(SOURCES.glob("*.cc"))
     words = [*FLAGS, *(_X86 if platform.machine() == "x86_64" else ()), *flags]
     target = cache / _digest(compiler, words) / "libpangu_kernels.so"
-    if target.exists():
-        return target
     try:
+        if target.exists():
+            return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             built = Path(folder) / target.name
             _compile([*compiler, *words, *map(str, sources), "-o", str(built), "-ldl", "-lpthread"])
             built.replace(target)  # at once, so that another process never sees half a library
     except OSError as error:
-        raise NoKernelsError(f"cannot write {target.parent}: {error.strerror}") from error
+        raise NoKernelsError(f"cannot write {target.parent}: {error.strerror}; {_REMEDY}") from error
     return target
 
 
 def start(path: Path) -> None:
-    """Loads a library, and gives it as many threads as OMP_NUM_THREADS says, else one for each core.
+    """Loads a library, and gives it as many threads as OMP_NUM_THREADS says, else by the cores (cores.py).
 
     The kernels have threads of their own. Those of MindSpore would wait for work on the same cores,
     so there is only one of them from here on, unless somebody has chosen their number.
@@ -125,7 +143,7 @@ def start(path: Path) -> None:
     """
     # MindSpore sets OMP_NUM_THREADS for the C functions of the process; os.environ has what the user said.
     wish = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # one number for each level of nested loops
-    threads = int(wish) if wish.isdecimal() else len(os.sched_getaffinity(0))
+    threads = int(wish) if wish.isdecimal() else usable_cores()
     try:
         ctypes.CDLL(str(path)).pangu_use_threads(threads)
     except (OSError, AttributeError) as error:

@@ -18,7 +18,7 @@ os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 
 FIXTURES = Path(__file__).parent / "fixtures"
 # Folders of the slowest tests: those that take the cores, and those that wait for processes and sockets.
-COMPUTING = ("proof", "training", "inference", "model")
+COMPUTING = ("proof", "corpus", "training", "inference", "model")
 WAITING = ("run_scripts", "serving")
 # What starts processes or compiles networks: the tests of these folders, those with one of these fixtures (a
 # device, an installed wheel, files that the pages' commands make), and those marked slow one by one.

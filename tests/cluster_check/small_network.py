@@ -1,4 +1,4 @@
-"""A tiny network with the official code's weights, as a checkpoint with a vocabulary beside it, and a text."""
+"""A tiny network with the official weights as a checkpoint, a vocabulary beside it, and a text."""
 
 from __future__ import annotations
 

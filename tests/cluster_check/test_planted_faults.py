@@ -7,6 +7,7 @@ import errno
 import importlib
 import itertools
 import os
+import shutil
 import socket
 import sys
 import time
@@ -16,11 +17,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 from records_of import BY_NAME, failed
+from small_network import CONFIG, write_network
 
 from pangu_alpha.checkpoint.foreign.mindspore.export import export_released
-from pangu_alpha.checkpoint.foreign.mindspore.released import released_names
 from pangu_alpha.checkpoint.moving.copying import Limits
-from pangu_alpha.checkpoint.native.format import Manifest, write_checkpoint
 from pangu_alpha.checkpoint.open import open_source
 from pangu_alpha.checkpoint.open_options import OpenOptions
 from pangu_alpha.cli.check_cluster import rank
@@ -30,13 +30,10 @@ from pangu_alpha.cluster_check.measure import environment
 from pangu_alpha.cluster_check.place import Place
 from pangu_alpha.cluster_check.records import read_result
 from pangu_alpha.cluster_check.setup import Setup
-from pangu_alpha.config.model import ModelConfig
-from pangu_alpha.config.schema import to_mapping
 from pangu_alpha.files.writing import write_json
 from pangu_alpha.launcher.commands import COMMANDS, Job, plain_nodes
 from pangu_alpha.processes.belonging import MARK, Launcher
 from pangu_alpha.processes.signals import Signals
-from pangu_alpha.text.vocabulary import train_vocabulary
 
 FAULTY = Path(__file__).with_name("faulty_rank.py")
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -141,29 +138,20 @@ def test_a_decoder_that_does_not_end_documents(cpu, measure, monkeypatch):
 
 @pytest.fixture
 def fake_release(tmp_path):
-    """A tiny release with the oracle's weights, its vocabulary beside it, and a text."""
-    arrays = dict(np.load(FIXTURES / "oracle_tiny.npz"))
-    config = ModelConfig(1000, 64, 3, 4, seq_length=32)
-    weights = {
-        name: np.ascontiguousarray(array.T if flip else array)
-        for name, (official, flip) in released_names(config).items()
-        for array in [arrays[f"plain/param/{official}"]]
-    }
-    ours, folder, text = tmp_path / "step_00000001", tmp_path / "released", tmp_path / "text.txt"
-    write_checkpoint(ours, {"model": weights}, Manifest(1, 0, {"model": to_mapping(config)}))
-    export_released(open_source(ours), folder, dp=2, mp=2, limits=Limits(workers=1, progress=False))
-    text.write_text("天下大势，分久必合，合久必分。周末七国分争，并入于秦。" * 4, "utf-8")
-    train_vocabulary([text.read_text("utf-8")] * 20, str(folder / "vocab.model"), 31)
-    return config, Setup("CPU", ((0,),), ((0,),), released=str(folder), text=str(text))
+    """A tiny network in the release's form, its vocabulary beside it, and a text."""
+    path, vocabulary, text = write_network(tmp_path)
+    folder = tmp_path / "released"
+    export_released(open_source(path), folder, dp=2, mp=2, limits=Limits(workers=1, progress=False))
+    shutil.copy(vocabulary, folder)
+    return Setup("CPU", ((0,),), ((0,),), released=str(folder), text=str(text))
 
 
 @pytest.mark.long
 def test_a_released_network_with_two_weights_swapped(cpu, measure, fake_release, monkeypatch):
     from pangu_alpha.cluster_check.measure.models import released
 
-    config, setup = fake_release
-    monkeypatch.setattr(released, "OPTIONS", OpenOptions(model=config))
-    assert not measure("released", setup)
+    monkeypatch.setattr(released, "OPTIONS", OpenOptions(model=CONFIG))
+    assert not measure("released", fake_release)
     load = released.load_weights
 
     def swapped(model, source):
@@ -174,7 +162,7 @@ def test_a_released_network_with_two_weights_swapped(cpu, measure, fake_release,
         other.set_data(Tensor(values[0]))
 
     monkeypatch.setattr(released, "load_weights", swapped)
-    found = [each.what for each in measure("released", setup)]
+    found = [each.what for each in measure("released", fake_release)]
     kinds = ("perplexity against", "-log p of a token against", "-log p of the prompts' answers against")
     for dtype in ("float16", "float32"):
         assert [what for what in found if what.startswith(dtype)] == [

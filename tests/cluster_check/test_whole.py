@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_network import write_network
 
 from pangu_alpha.cluster_check.table import CHECKS
 
@@ -45,7 +46,9 @@ def verdicts(out):
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_every_check_passes_on_cpu(ranks, tmp_path):
     out = tmp_path / "out"
-    words = ("--nproc", str(ranks), "--master-port", str(free_port()))
+    network, _, text = write_network(tmp_path)
+    words = ("--nproc", str(ranks), "--master-port", str(free_port()), "--released", str(network), "--text",
+             str(text))  # fmt: skip
     done = subprocess.run(command(out, *words), capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout[-3000:], done.stderr[-3000:])
     expected = {check.name: "passed" if ranks >= check.least else "skipped" for check in CHECKS}

@@ -253,7 +253,7 @@ CHECKS: tuple[Check, ...] = (
                 "float16 weights": 0.1,
             },
         },
-        {"CPU": 30, "Ascend": 60},
+        {"CPU": 60, "Ascend": 60},
         least=2,
         folder="runs",
     ),

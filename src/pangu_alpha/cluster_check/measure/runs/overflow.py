@@ -7,11 +7,10 @@ import math
 from typing import Any
 
 from pangu_alpha.cluster_check.cases.overflow import STEPS, job_of, overflowing_rank
-from pangu_alpha.cluster_check.measure.runs.partitioned import config_of, micro_batches
+from pangu_alpha.cluster_check.measure.runs.partitioned import chip_of, config_of, micro_batches
 from pangu_alpha.cluster_check.place import Place
 from pangu_alpha.config.run import GuardConfig
 from pangu_alpha.data.batches import Batch
-from pangu_alpha.model.chip import find_chip
 from pangu_alpha.parallel.mesh import Mesh
 from pangu_alpha.parallel.world import World
 from pangu_alpha.proof.dry_run.job import Job
@@ -23,8 +22,7 @@ from pangu_alpha.training.partitioned.engine import PartitionedEngine
 
 def measure(place: Place) -> dict[str, Any]:
     """Returns, for each step, its loss scale, whether it was applied, and whether any value changed."""
-    chip = find_chip() if place.device == "Ascend" else None
-    job = job_of(place.measurement, place.setup.size, chip)
+    job = job_of(place.measurement, place.setup.size, chip_of(place))
     world = place.world or World()
     assert isinstance(world, World)
     config = config_of(job, place.device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from mindspore import Tensor
@@ -25,6 +25,7 @@ from pangu_alpha.cluster_check.cases.plans import (
     on_one_device,
 )
 from pangu_alpha.cluster_check.place import Place
+from pangu_alpha.config.families import Chip
 from pangu_alpha.config.run import GuardConfig, TrainConfig
 from pangu_alpha.data.batches import Batch
 from pangu_alpha.model.chip import find_chip
@@ -50,7 +51,7 @@ _FIELDS = ("input_ids", "labels", "loss_mask", "position_ids", "document_ids")
 def measure(place: Place) -> dict[str, Any]:
     """Returns the largest difference of each kind and where it is; see proof.replay.compare."""
     size, device = place.setup.size, place.setup.device
-    chip = find_chip() if place.device == "Ascend" else None
+    chip = chip_of(place)
     if place.measurement == GRAPHS:
         return {"graphs": _make_graphs(place, jobs(size, device))}
     if place.measurement == ONE:
@@ -58,6 +59,11 @@ def measure(place: Place) -> dict[str, Any]:
             np.savez(place.folder / f"{name}.npz", **_states_of_one(job, place.device))
         return {}
     return _together(place, job_of(place.measurement, size, device, chip))
+
+
+def chip_of(place: Place) -> Chip | None:
+    """The chip that computes here; None on CPU, or if it is unknown."""
+    return cast("Chip | None", find_chip()) if place.device == "Ascend" else None
 
 
 def _make_graphs(place: Place, all_jobs: Mapping[str, Job]) -> list[str]:

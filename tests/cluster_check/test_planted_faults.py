@@ -149,11 +149,11 @@ def fake_release(tmp_path):
         for name, (official, flip) in released_names(config).items()
         for array in [arrays[f"plain/param/{official}"]]
     }
-    ours, folder, text = tmp_path / "ours" / "step_00000001", tmp_path / "released", tmp_path / "text.txt"
+    ours, folder, text = tmp_path / "step_00000001", tmp_path / "released", tmp_path / "text.txt"
     write_checkpoint(ours, {"model": weights}, Manifest(1, 0, {"model": to_mapping(config)}))
     export_released(open_source(ours), folder, dp=2, mp=2, limits=Limits(workers=1, progress=False))
     text.write_text("天下大势，分久必合，合久必分。周末七国分争，并入于秦。" * 4, "utf-8")
-    train_vocabulary([text.read_text("utf-8")] * 20, str(folder / "vocab.model"), 40)
+    train_vocabulary([text.read_text("utf-8")] * 20, str(folder / "vocab.model"), 31)
     return config, Setup("CPU", ((0,),), ((0,),), released=str(folder), text=str(text))
 
 

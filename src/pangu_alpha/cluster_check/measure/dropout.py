@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import mindspore as ms
@@ -15,7 +14,6 @@ from mindspore import Tensor, nn
 from pangu_alpha.cluster_check.place import Place
 from pangu_alpha.config.model import ModelConfig
 from pangu_alpha.model.operators import Operators, operators_for
-from pangu_alpha.model.operators.ascend import AttentionDropout
 from pangu_alpha.training.schedule import dropout_rows
 
 RATE, SEED = 0.1, 1234
@@ -41,7 +39,8 @@ def operators_of(measurement: str, device: str, rank: int) -> Operators:
     if device == "Ascend":
         return operators_for(config, device_dropout=stream)
     # CPU has a kernel of the same operator.
-    return replace(operators_for(config, "plain"), attention_dropout=partial(AttentionDropout, stream=stream))
+    drawn = operators_for(config, "Ascend", chip="910B", device_dropout=stream)
+    return replace(operators_for(config, "plain"), attention_dropout=drawn.attention_dropout)
 
 
 def _told(masks: Mapping[str, np.ndarray]) -> dict[str, Any]:

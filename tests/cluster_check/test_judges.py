@@ -545,8 +545,8 @@ def predicted_steps(**changes):
             predicted_steps(parts=[0.1, 0.4, 0.2]),
             "products, memory and links: rank correlation",
         ),  # another order
-        (predicted_steps(parts=[0.4, 0.9, 1.9]), "products, memory and links: mean error"),
-        (predicted_steps(**{"left out": [0.2, 0.4, 0.8]}), "other plans' steps: mean error"),
+        (predicted_steps(parts=[0.02, 0.03, 0.06]), "products, memory and links: factor"),
+        (predicted_steps(**{"left out": [0.3, 0.6, 1.2]}), "other plans' steps: factor"),
         (predicted_steps(**{"left out": [0.19, 0.1, 0.4]}), "other plans' steps: rank correlation"),
     ],
 )

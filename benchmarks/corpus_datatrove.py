@@ -6,6 +6,7 @@ Runs in an environment of its own, for datatrove needs numpy 2: corpus_speed.py 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -14,6 +15,8 @@ from pathlib import Path
 
 def main() -> None:
     """Reads the settings and the texts, then answers."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries print to stdout; only figures may go there
     from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
     from datatrove.utils.hashing import HashConfig
 
@@ -30,7 +33,7 @@ def main() -> None:
                 shingles = step.get_shingles(text)
                 if len(shingles):
                     step.get_signature(shingles)
-            print(json.dumps({"seconds": time.perf_counter() - began}), flush=True)
+            print(json.dumps({"seconds": time.perf_counter() - began}), file=out, flush=True)
 
 
 if __name__ == "__main__":

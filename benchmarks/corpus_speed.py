@@ -5,10 +5,10 @@
 signatures: MinHash of the same texts, 200 hashes of 5 characters: ours, datasketch, rensa, and datatrove by
     the Python of its own environment (--datatrove). Goals: 10 times datasketch, twice datatrove.
 dedup: near duplicates end to end: signatures, edges, components and the copy kept, against
-    pyspark.ml.MinHashLSH on the same texts (take few, for its join takes long). Goals: 10 times, and 10 times
+    pyspark.ml.MinHashLSH on the same texts (take few: its join takes long). Goals: 10 times, and 10 times
     the 0.11 MB/s a core that the paper's own program reached on another machine.
 clean: normalising and all measures, MB/s a core; goal: 20 times the paper's 0.23, on another machine.
-workers: seconds of each stage with one worker and with two; goals: 1.8 for stages of texts, 1.6 for exchanges.
+workers: seconds of each stage with one worker and with two; goals: 1.8 for map stages, 1.6 for exchanges.
 memory: peak memory of one worker over 1, 10 and 100 times as many documents; goal: at most 1.2 times.
 small: a job of 10 MB from the command line, start to end; goal: below 5 s.
 

@@ -212,6 +212,21 @@ PAGES: dict[str, Page] = {
             never("python src/plan.py replay", "docs/replay.md runs it"),
         )
     ),
+    "docs/corpus.md": Page(
+        (
+            ci("python src/corpus.py demo data/demo --small"),
+            never("python src/corpus.py demo data/demo_real", NETWORK),
+            never("python src/corpus.py run", "needs a crawl; test_command.py runs such a one"),
+            ci("python src/corpus.py explain"),
+            ci("python src/corpus.py report data/demo"),
+            never("python src/corpus.py report corpus", "needs a crawl"),
+            never("python src/preprocess.py", "needs a crawl"),
+            never("python src/corpus.py mix", "needs a crawl"),
+            never("bash run_scripts/pack_corpus_environment.sh", "needs a cluster"),
+            never("bash run_scripts/run_corpus_spark.sh", "needs a cluster"),
+        ),
+        owned=("corpus", "corpus.yaml", "data/demo", "data/demo/corpus", "data/vocab.model"),
+    ),
     "docs/first_hour.md": Page((ci("python src/check_cluster.py"),)),
     "docs/kernels.md": Page(
         (never("python src/train.py", "needs AVX512-BF16; test_medium_precision.py trains with it"),),

@@ -191,8 +191,10 @@ def spark_dedup(some: Sequence[str]) -> Round:
 
     from pangu_alpha.corpus.folding import fold
 
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
     builder = builder.config("spark.sql.shuffle.partitions", 4).config("spark.driver.memory", "3g")
+    builder = builder.config("spark.driver.host", "127.0.0.1")
     spark = builder.config("spark.driver.bindAddress", "127.0.0.1").getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     rows = [

@@ -106,7 +106,7 @@ class ContaminationIndex:
         """Parts of a document that items have, in their order; what overlaps is one part."""
         codes, places = folded_with_places(text)
         stream = codes.astype(np.int32)
-        found = []
+        found: list[tuple[int, int, int]] = []
         for n, hashes in rolling_hashes(stream, self._tables.keys()):
             at, rows = self._tables[n].find(stream, hashes, np.ones(len(hashes), np.bool_))
             items = self._items[n][rows]

@@ -27,8 +27,7 @@ class Distribution:
     """How often a measure takes which values, where its rule applies.
 
     Args:
-        rule: The rule.
-        bound: Its bound, which is the border of a bar.
+        bound: Of the rule; the border of a bar lies at it.
     """
 
     def __init__(self, rule: Rule, bound: float) -> None:

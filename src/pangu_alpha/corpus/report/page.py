@@ -229,13 +229,13 @@ def _samples(run: FinishedRun, measured: Measured) -> Iterator[str]:
             ]
             yield _details(f"{len(rows)} {title}", pieces)
     for reason, pairs in copies.items():
-        rows = [pair for pair in pairs if set(pair) <= texts.keys()]
+        known = [pair for pair in pairs if set(pair) <= texts.keys()]
         yield f"<h3>{reason}</h3>"
         pieces = []
-        for gone, kept in rows:
+        for gone, kept in known:
             pieces.append(_piece(run, texts[gone], gone, f"removed for {kept}", reason, "gone"))
             pieces.append(_piece(run, texts[kept], kept, "kept", reason, "kept"))
-        yield _details(f"{len(rows)} removed, each with the copy that was kept", pieces)
+        yield _details(f"{len(known)} removed, each with the copy that was kept", pieces)
 
 
 def _details(title: str, pieces: Sequence[str]) -> str:

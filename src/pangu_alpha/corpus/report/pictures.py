@@ -52,8 +52,9 @@ def funnel(stages: Sequence[tuple[str, int, int]]) -> str:
     """
     drawn, axes = figure(0.7 + 0.38 * len(stages), 2)
     names = [name for name, _, _ in stages]
-    for place, title in enumerate(("documents", "UTF-8 bytes")):
-        axis, values = axes[0, place], [each[place + 1] for each in stages]
+    columns = {"documents": [each for _, each, _ in stages], "UTF-8 bytes": [each for _, _, each in stages]}
+    for place, (title, values) in enumerate(columns.items()):
+        axis = axes[0, place]
         axis.barh(range(len(stages)), values, color=_BLUE)
         for row, value in enumerate(values):
             share = value / values[0] if values[0] else 0

@@ -73,7 +73,12 @@ OTHERS = {
     "predict --end-of-document": "of a checkpoint that was trained with another piece",
     "predict --slots": "at most as many as there are prompts, of no server",
     "checkpoint clean --host": "a node that has gone, of no server",
-    "corpus run --workers": "processes of an engine, of no records",
+    **dict.fromkeys(
+        ["corpus compare --seq-length", "corpus compare --batch-size"], "of small networks that are compared"
+    ),
+    **dict.fromkeys(
+        ["corpus run --workers", "corpus demo --workers"], "processes of an engine, which take items"
+    ),
     "serve --end-of-document": "of a checkpoint that was trained with another piece",
 }
 CHECKED_LATER = {  # by SamplingConfig and by the cleaner's and the vocabulary's own rules, in words

@@ -1,6 +1,7 @@
 """Frozen dataclasses for every choice a user can make; knows no MindSpore."""
 
 __all__ = [
+    "corpus",
     "data",
     "families",
     "generate",

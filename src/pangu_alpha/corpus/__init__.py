@@ -1,6 +1,7 @@
 """From raw pages to clean documents: what is kept, what is dropped, and why. No MindSpore."""
 
 __all__ = [
+    "demo",
     "duplicates",
     "engine",
     "folding",

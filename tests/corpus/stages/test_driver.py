@@ -112,7 +112,7 @@ def test_changed_settings_are_named_and_lead_to_a_folder_of_their_own(inputs, ou
     again = ["sign", "edges", "components", "decontaminate", "mix", "write"]
     assert [note.split(":")[0] for note in notes] == again
     names = "settings.near_duplicates.bands, settings.near_duplicates.threshold"
-    assert f"since {names} is not what it was for sign-" in notes[0]
+    assert f"since {names} changed since sign-" in notes[0]
     second = small_corpus.digests(output)
     assert second != first and len(result_of(str(output))["files"]) == len(second)
     small_corpus.run(config)  # the final files of the first settings are made again, all else is there

@@ -21,7 +21,7 @@ import yaml
 pytestmark = pytest.mark.long
 LOCAL_KILLS = 15  # of each kind
 SPARK_KILLS = 10  # of each kind
-LONGEST = 300  # seconds of one run
+LONGEST = 1500  # seconds of one run; Spark waits long for executors that do not answer
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from pangu_alpha.cli.corpus import asking, demo, running
+from pangu_alpha.cli.corpus import asking, compare, demo, running
 from pangu_alpha.cli.parser import Parser
 
 _EXAMPLE = """\
@@ -28,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     running.add_run(commands)
     asking.add_asking(commands)
     demo.add_demo(commands)
+    compare.add_parser(commands).set_defaults(call=compare.run)
     return parser
 
 

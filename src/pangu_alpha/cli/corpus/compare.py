@@ -50,8 +50,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Adds the command's options."""
+def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Adds the command, and returns its parser."""
     parser = commands.add_parser(
         "compare",
         help="compare two corpora by what small networks learn from them",
@@ -65,6 +65,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     add(
         "--dev",
         nargs="+",
+        action="extend",
         required=True,
         type=path_text,
         metavar="FILE",
@@ -72,3 +73,4 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     add_options(parser, CorporaConfig, "*", output=Differs(required=True))
     add_options(parser, RunConfig, device=Differs(default="auto"))
+    return parser

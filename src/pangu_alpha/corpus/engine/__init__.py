@@ -5,6 +5,8 @@ Only `spark` imports pyspark, so it is entered as a module.
 
 from pangu_alpha.corpus.engine.engine import Engine
 from pangu_alpha.corpus.engine.items import (
+    GROUP_BYTES,
+    GROUP_ROWS,
     DamagedError,
     LedgerError,
     Part,
@@ -22,6 +24,8 @@ from pangu_alpha.corpus.engine.local import LocalEngine
 from pangu_alpha.corpus.engine.shuffle import Exchange, part_of
 
 __all__ = [
+    "GROUP_BYTES",
+    "GROUP_ROWS",
     "Count",
     "DamagedError",
     "Engine",

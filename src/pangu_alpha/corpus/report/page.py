@@ -64,8 +64,8 @@ def _body(run: FinishedRun, measured: Measured) -> Iterator[str]:
     yield "<h2>What the rules measured</h2>"
     yield (
         '<p class="note">Documents by the value of each measure, before any rule; the line is the bound, and '
-        "red is on its wrong side. Axes of numbers are logarithmic above 1. A rule that not all sources have is "
-        "counted for those that have it.</p>"
+        "red is on its wrong side. Axes of numbers are logarithmic above 1. A rule that not all sources have "
+        "is counted for those that have it.</p>"
     )
     yield _image(pictures.histograms(measured.by_rule), "Histograms of measures")
     if (drawn := pictures.overlap(measured.overlap)) is not None:
@@ -191,11 +191,11 @@ def _beside_paper(run: FinishedRun) -> Iterator[str]:
     header = ("kind of source", "bytes", "%", "paper, GB", "Table 3, %", "200B, %", "2.6B and 13B, %")
     yield _table(header, rows)
     read = _total(run, "extract", "in")["bytes"]
+    share, papers = 100 * total / max(read, 1), 100 * paper.CLEAN_TERABYTES / paper.RAW_TERABYTES
     yield (
-        f'<p class="note">{100 * total / max(read, 1):.2f} % of the bytes that were read are left; of the '
-        f"paper's {paper.RAW_TERABYTES} TB, {100 * paper.CLEAN_TERABYTES / paper.RAW_TERABYTES:.2f} %. Weights "
-        "of Table 4 say what training draws, not what exists; those of 2.6B and 13B add up to 100.99 as "
-        "printed.</p>"
+        f'<p class="note">{share:.2f} % of the bytes that were read are left; of the paper\'s '
+        f"{paper.RAW_TERABYTES} TB, {papers:.2f} %. Weights of Table 4 say what training draws, not what "
+        "exists; those of 2.6B and 13B add up to 100.99 as printed.</p>"
     )
 
 

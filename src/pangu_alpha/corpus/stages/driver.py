@@ -36,6 +36,7 @@ STAGE = "stage.json"
 SETTINGS = "settings.json"
 WRITER = "writer"  # names the folder of the stage `write` that the final files belong to
 _FOLDER = "stages"
+_MOST_KEYS = 5  # named in one line
 _DIGITS = 12  # of a digest in a folder's name
 
 
@@ -160,7 +161,8 @@ def _what_changed(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[
             before = dict(_leaves(json.loads(store.read_bytes(path)), ""))
             now = dict(_leaves(settings, ""))
             keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-            yield f"{name}: runs again, since {', '.join(keys)} is not what it was for {each}"
+            more = f" and {len(keys) - _MOST_KEYS} more" if len(keys) > _MOST_KEYS else ""
+            yield f"{name}: runs again, since {', '.join(keys[:_MOST_KEYS])}{more} changed since {each}"
 
 
 def _leaves(values: Any, where: str) -> Iterator[tuple[str, Any]]:

@@ -38,7 +38,7 @@ def exact_steps(run: Run, folder: str, text: str) -> Iterator[Step]:
         folder: Of the stage.
         text: Name of the stage whose texts are compared.
     """
-    partitions = run.config.partitions
+    partitions = run.partitions
     exchange = Exchange(("high", "low", "rank", "id"), partitions, keys)
     made = [run.made(text, item.number, "text") for item in run.items]
     items = [
@@ -68,7 +68,7 @@ def removals_step(run: Run, folder: str, found: str) -> Exchanged:
         folder: Of the stage.
         found: Name of the step whose parts hold them.
     """
-    partitions = run.config.partitions
+    partitions = run.partitions
     made = [run.made(found, number, "found", partitions) for number in range(partitions)]
     items = [
         Work(number, "", folder, digest_of(each, run.owners), write_owned, None, (each.path, run.owners.path))

@@ -81,7 +81,7 @@ def edges_of(path: str) -> Iterator[np.ndarray]:
 def edges_step(run: Run, folder: str) -> Iterator[Step]:
     """The one step of the stage `edges`."""
     settings = run.config.near_duplicates
-    exchange = Exchange(("key", "id"), run.config.partitions, bands)
+    exchange = Exchange(("key", "id"), run.partitions, bands)
     made = [run.made("sign", item.number, "signatures") for item in run.items]
     items = [
         Work(number, "", folder, digest_of(each), write_edges, settings, each.path)
@@ -199,7 +199,7 @@ def write_near(work: Work, blocks: Iterator[np.ndarray], part: Part) -> None:
 
 def component_steps(run: Run, folder: str) -> Iterator[Step]:
     """The steps of the stage `components`: components, labels of their members, the copies kept, removals."""
-    partitions = run.config.partitions
+    partitions = run.partitions
     edges = [run.made("edges", number, "edges", partitions) for number in range(partitions)]
     if sum(int(each["facts"]["edges"]) for each in run.records("edges", partitions)) <= IN_MEMORY:
         digest = digest_of(edges)
@@ -219,7 +219,7 @@ def component_steps(run: Run, folder: str) -> Iterator[Step]:
 
 def _rounds(run: Run, folder: str, edges: list[Made]) -> Generator[Step, None, list[Made]]:
     """Large and small stars in turn until nothing changes; returns the files of the last edges."""
-    partitions = run.config.partitions
+    partitions = run.partitions
     before: Checksum | None = None
     for number in range(_MOST_ROUNDS):
         large, small = f"large-{number:02d}", f"small-{number:02d}"
@@ -257,7 +257,7 @@ def _pass_on(
 
 
 def _groups_step(run: Run, folder: str) -> Exchanged:
-    settings, partitions = run.config.near_duplicates, run.config.partitions
+    settings, partitions = run.config.near_duplicates, run.partitions
     width = (settings.permutations + 1) // 2
     exchange = Exchange(("label", "rank", "id"), partitions, members_of_item, others=1 + width)
     items = []

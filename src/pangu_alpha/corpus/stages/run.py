@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ class Exchanged:
     parts: Sequence[Work]
 
 
+_BYTES_A_PART, _MOST_PARTS = 32 << 20, 4096
 Step = Sequence[Work] | Exchanged
 
 
@@ -49,6 +51,16 @@ class Run:
     owners: Made
     folders: dict[str, str] = field(default_factory=dict)
     _records: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+
+    @functools.cached_property
+    def partitions(self) -> int:
+        """Number of parts of an exchange."""
+        if self.config.partitions is not None:
+            return self.config.partitions
+        files = {piece.file: piece.input.bytes for item in self.items for piece in item.pieces}
+        size = sum(files.values())
+        wanted = -(-size // _BYTES_A_PART)
+        return min(1 << max(wanted - 1, 0).bit_length(), _MOST_PARTS)
 
     def records(self, stage: str, count: int | None = None) -> list[Mapping[str, Any]]:
         """The records of a finished stage, or of a step of one ("exact/found").

@@ -96,7 +96,7 @@ def _exact(run: Run, folder: str) -> Iterator[Step]:
 
 def home_of(run: Run, stage: str, owner: int) -> Made:
     """The file with the removals of a stage of duplicates that an item's owner has."""
-    partitions = run.config.partitions
+    partitions = run.partitions
     return run.made(stage, part_of_owner(owner, partitions), "removals", partitions)
 
 
@@ -191,7 +191,7 @@ def _write(run: Run, folder: str) -> Iterator[Step]:
 
 
 def _partitions(run: Run) -> Any:
-    return {"partitions": run.config.partitions, "versions": _versions()}
+    return {"partitions": run.partitions, "versions": _versions()}
 
 
 def _near(run: Run) -> Any:

@@ -12,8 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pangu_alpha.config.corpus import Reading
-from pangu_alpha.corpus.engine import Count, Ledger, Part, Work, batches, count_texts, store
-from pangu_alpha.corpus.engine.items import GROUP_BYTES, GROUP_ROWS, TableWriter
+from pangu_alpha.corpus.engine import (
+    GROUP_BYTES,
+    GROUP_ROWS,
+    Count,
+    Ledger,
+    Part,
+    TableWriter,
+    Work,
+    batches,
+    count_texts,
+    store,
+)
 from pangu_alpha.corpus.reading import Dropped, Page, read_part
 from pangu_alpha.corpus.rules import RULE_NAMES, Profile, failing, measures, normalise
 from pangu_alpha.corpus.stages.inputs import Piece

@@ -83,11 +83,13 @@ class SignatureSettings:
         ConfigError: Lists all fields that have the wrong type or lie outside their bounds.
     """
 
-    shingle_characters: int = option(5, "length of a shingle", at_least=1, at_most=64, unit="characters")
+    shingle_characters: int = option(
+        5, "length of the pieces of text that are compared", at_least=1, at_most=64, unit="characters"
+    )
     bands: int = option(
         20, "groups of hashes; a pair that agrees in one of them is compared", at_least=1, at_most=256
     )
-    rows: int = option(10, "hashes in a band", at_least=1, at_most=64)
+    rows: int = option(10, "hashes in a band, all of which must agree", at_least=1, at_most=64)
     seed: int = option(1, "seed of the hash functions", at_least=0, below=2**31)
     threshold: float = option(
         0.74,
@@ -173,7 +175,7 @@ class EvaluationSet:
     """
 
     inputs: tuple[PathText, ...] = option(
-        REQUIRED, "JSON lines, whose texts are all looked for, or files of one text a line"
+        REQUIRED, "files of JSON lines, whose texts are all looked for, or of one text a line"
     )
 
     def __post_init__(self) -> None:
@@ -203,9 +205,10 @@ class CorpusConfig:
         at_least=1024,
         at_most=256 << 20,
     )
-    partitions: int = option(
-        64,
-        "parts that the rows of an exchange are cut into; more need less memory, about 3 for each core",
+    partitions: int | None = option(
+        None,
+        "parts that the rows of an exchange are cut into: more of them need less memory; null takes one for "
+        "each 32 MiB of input, rounded up to a power of two, and at most 4096",
         at_least=1,
         at_most=100_000,
     )

@@ -6,8 +6,6 @@ import random
 from dataclasses import dataclass
 
 import numpy as np
-import pytest
-import small_corpus
 from scipy.sparse import csr_matrix
 
 from pangu_alpha.config.corpus import SignatureSettings
@@ -20,7 +18,6 @@ from pangu_alpha.corpus.duplicates import (
     star_edges,
 )
 from pangu_alpha.corpus.folding import fold
-from pangu_alpha.text.corpora import documents
 
 SETTINGS = SignatureSettings()
 TRUE = 0.8
@@ -45,7 +42,10 @@ def planted(texts, count, seed):
 
 def exact_pairs(texts):
     """Pairs of documents with a Jaccard index of at least .3, and the index, by an inverted index."""
-    sets = [np.array([hash_of(text[i : i + 5]) for i in range(max(len(text) - 4, 1))]) for text in map(fold, texts)]
+    sets = [
+        np.array([hash_of(text[i : i + 5]) for i in range(max(len(text) - 4, 1))])
+        for text in map(fold, texts)
+    ]
     sets = [np.unique(each) for each in sets]
     sizes = np.array([len(each) for each in sets])
     _, column = np.unique(np.concatenate(sets), return_inverse=True)
@@ -93,7 +93,9 @@ def outcome(texts, threshold=SETTINGS.threshold):
     rows = signatures(texts, SETTINGS)
     keys = band_keys(rows, SETTINGS.bands)
     ids = np.repeat(np.arange(len(texts)), SETTINGS.bands)
-    edges = [np.concatenate(each) for each in zip(*star_edges([sorted_rows(keys.reshape(-1), ids)]), strict=True)]
+    edges = [
+        np.concatenate(each) for each in zip(*star_edges([sorted_rows(keys.reshape(-1), ids)]), strict=True)
+    ]
     id, label = connected(*edges)
     component = np.arange(len(texts))
     component[id] = label
@@ -104,7 +106,12 @@ def outcome(texts, threshold=SETTINGS.threshold):
     label, id = sorted_rows(label, id)
     block = label, np.zeros_like(id), id, np.ones_like(id), rows[id]
     found = [each for each in near_removals([block], threshold)]
-    gone = {a: b for each in found for a, b, out in zip(each.id.tolist(), each.kept.tolist(), each.removed.tolist(), strict=True) if out}
+    gone = {
+        a: b
+        for each in found
+        for a, b, out in zip(each.id.tolist(), each.kept.tolist(), each.removed.tolist(), strict=True)
+        if out
+    }
     right = sum(truth.get((min(pair), max(pair)), 0.0) >= TRUE for pair in gone.items())
     still = [pair for pair in together if gone.keys() & {*pair}]
     _, sizes = np.unique(label, return_counts=True)

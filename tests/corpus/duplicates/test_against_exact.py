@@ -6,6 +6,8 @@ import random
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
+import small_corpus
 from scipy.sparse import csr_matrix
 
 from pangu_alpha.config.corpus import SignatureSettings
@@ -18,6 +20,7 @@ from pangu_alpha.corpus.duplicates import (
     star_edges,
 )
 from pangu_alpha.corpus.folding import fold
+from pangu_alpha.text.corpora import documents
 
 SETTINGS = SignatureSettings()
 TRUE = 0.8

@@ -225,7 +225,14 @@ PAGES: dict[str, Page] = {
             never("bash run_scripts/pack_corpus_environment.sh", "needs a cluster"),
             never("bash run_scripts/run_corpus_spark.sh", "needs a cluster"),
         ),
-        owned=("corpus", "corpus.yaml", "data/demo", "data/demo/corpus", "data/vocab.model"),
+        owned=(
+            "corpus",
+            "corpus.yaml",
+            "data/demo",
+            "data/demo/corpus",
+            "data/demo_real",
+            "data/vocab.model",
+        ),
     ),
     "docs/first_hour.md": Page((ci("python src/check_cluster.py"),)),
     "docs/kernels.md": Page(

@@ -8,6 +8,7 @@ from collections import Counter
 
 from pangu_alpha.corpus.rules.measured import STOP_CHARACTERS
 from pangu_alpha.corpus.rules.personal import find_personal
+from pangu_alpha.corpus.rules.script import simplified
 from pangu_alpha.text.documents.encoding import usual_characters
 
 HAN = r"[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
@@ -28,7 +29,8 @@ def share(part, whole):
 
 
 def grams(text, n):
-    return Counter(solid(text)[place : place + n] for place in range(len(solid(text)) - n + 1))
+    text = solid(text)
+    return Counter(text[place : place + n] for place in range(len(text) - n + 1))
 
 
 def repeated(text, n):
@@ -44,12 +46,15 @@ def top(text, n):
 
 def later(text):
     """The lines that came before."""
-    return [line for place, line in enumerate(lines(text)) if line in lines(text)[:place]]
+    every = lines(text)
+    return [line for place, line in enumerate(every) if line in every[:place]]
 
 
 def title_of(text, title):
+    """The title in both scripts, one a line."""
     first = lines(text)[0] if lines(text) else ""
-    return title.strip() or (first if len(first) <= 60 and first[-1:] not in tuple("。！？!?…") else "")
+    known = title.strip() or (first if len(first) <= 60 and first[-1:] not in tuple("。！？!?…") else "")
+    return f"{known}\n{simplified(known)[0]}"
 
 
 def words(text, word_list):
@@ -68,16 +73,18 @@ def dropped_personal(text, actions):
 
 
 def body(text, title):
-    return sum(len(solid(line)) for line in lines(text) if line not in title_of(text, title))
+    title = title_of(text, title)
+    return sum(len(solid(line)) for line in lines(text) if line not in title)
 
 
 def unusual(text):
-    return [each for each in re.findall(HAN, text) if each not in usual_characters() and each != "〇"]
+    usual = usual_characters() | {"〇"}
+    return [each for each in re.findall(HAN, text) if each not in usual]
 
 
 def body_characters(text, title):
-    named = any(line in title_of(text, title) for line in lines(text))
-    return body(text, title) if named else len(solid(text))
+    known = title_of(text, title)
+    return body(text, title) if any(line in known for line in lines(text)) else len(solid(text))
 
 
 ENDS = re.compile("[。！？!?…；;：:，,、.”’\"'）)》」』】]$")

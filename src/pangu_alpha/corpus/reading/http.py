@@ -65,7 +65,8 @@ def decoded_body(response: Response, largest: int) -> bytes:
 
 
 def _without_chunks(body: bytes) -> bytes:
-    pieces, place = [], 0
+    pieces: list[bytes] = []
+    place = 0
     while size := _CHUNK_SIZE.match(body, place):
         length = int(size[1], 16)
         if not length:

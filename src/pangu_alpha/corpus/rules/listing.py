@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from pangu_alpha.config.option import option_of
 from pangu_alpha.corpus.rules.normalise import Normalising, PersonalData
 from pangu_alpha.corpus.rules.profiles import PROFILES, Profile, profile
@@ -11,7 +14,9 @@ from pangu_alpha.corpus.rules.table import RULES
 def list_rules() -> str:
     """The table of rules with each shipped profile's bound, as text."""
     shipped = {name: profile(name) for name in PROFILES}
-    rows = [("rule", "direction", *PROFILES, "what is measured", "who set the threshold")]
+    rows: list[tuple[str, ...]] = [
+        ("rule", "direction", *PROFILES, "what is measured", "who set the threshold")
+    ]
     for rule in RULES:
         bounds = [_number(getattr(each.bounds, rule.name)) for each in shipped.values()]
         rows.append((rule.name, rule.direction.replace("_", " "), *bounds, rule.help, rule.source))
@@ -28,21 +33,24 @@ def list_rules() -> str:
 
 
 def _changes(shipped: dict[str, Profile]) -> list[tuple[str, ...]]:
-    rows = [("rule", *PROFILES, "what is changed")]
-    for cls, settings in (
+    rows: list[tuple[str, ...]] = [("rule", *PROFILES, "what is changed")]
+    sections: list[tuple[type, list[Any]]] = [
         (Normalising, [each.normalise for each in shipped.values()]),
         (PersonalData, [each.normalise.personal_data for each in shipped.values()]),
-    ):
-        for name in cls.__dataclass_fields__:
-            declared = option_of(cls.__dataclass_fields__[name])
+    ]
+    for cls, settings in sections:
+        for each in dataclasses.fields(cls):
+            declared = option_of(each)
             if declared is not None:
-                values = [_word(getattr(each, name)) for each in settings]
-                rows.append((name, *values, declared.plain()))
+                values = [_word(getattr(setting, each.name)) for setting in settings]
+                rows.append((each.name, *values, declared.plain()))
     return rows
 
 
 def _word(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def _number(bound: float | None) -> str:

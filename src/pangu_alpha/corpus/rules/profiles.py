@@ -143,6 +143,6 @@ def profile(name_or_path: str) -> Profile:
 
 
 def _shipped(name: str) -> dict[str, Any]:
-    file = importlib.resources.files(__package__).joinpath("shipped", f"{name.replace('-', '_')}.yaml")
+    file = importlib.resources.files(__package__) / "shipped" / f"{name.replace('-', '_')}.yaml"
     values: dict[str, Any] = parse_yaml(file.read_text("utf-8"), file.name)
     return values

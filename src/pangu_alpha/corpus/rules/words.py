@@ -93,7 +93,7 @@ def load_words(path: str) -> WordList:
     if not path:
         return WordList({})
     if path in SHIPPED:
-        text = importlib.resources.files(__package__).joinpath("lists", f"{path}.tsv").read_text("utf-8")
+        text = (importlib.resources.files(__package__) / "lists" / f"{path}.tsv").read_text("utf-8")
     else:
         text = read_text(Path(path))
     words, exceptions = {}, set()

@@ -45,7 +45,10 @@ def planted(texts, count, seed):
 
 def exact_pairs(texts):
     """Pairs of documents with a Jaccard index of at least .3, and the index, by an inverted index."""
-    sets = [np.array([hash_of(text[i : i + 5]) for i in range(max(len(text) - 4, 1))]) for text in map(fold, texts)]
+    sets = [
+        np.array([hash_of(text[i : i + 5]) for i in range(max(len(text) - 4, 1))])
+        for text in map(fold, texts)
+    ]
     sets = [np.unique(each) for each in sets]
     sizes = np.array([len(each) for each in sets])
     _, column = np.unique(np.concatenate(sets), return_inverse=True)
@@ -93,7 +96,9 @@ def outcome(texts, threshold=SETTINGS.threshold):
     rows = signatures(texts, SETTINGS)
     keys = band_keys(rows, SETTINGS.bands)
     ids = np.repeat(np.arange(len(texts)), SETTINGS.bands)
-    edges = [np.concatenate(each) for each in zip(*star_edges([sorted_rows(keys.reshape(-1), ids)]), strict=True)]
+    edges = [
+        np.concatenate(each) for each in zip(*star_edges([sorted_rows(keys.reshape(-1), ids)]), strict=True)
+    ]
     id, label = connected(*edges)
     component = np.arange(len(texts))
     component[id] = label
@@ -104,7 +109,12 @@ def outcome(texts, threshold=SETTINGS.threshold):
     label, id = sorted_rows(label, id)
     block = label, np.zeros_like(id), id, np.ones_like(id), rows[id]
     found = [each for each in near_removals([block], threshold)]
-    gone = {a: b for each in found for a, b, out in zip(each.id.tolist(), each.kept.tolist(), each.removed.tolist(), strict=True) if out}
+    gone = {
+        a: b
+        for each in found
+        for a, b, out in zip(each.id.tolist(), each.kept.tolist(), each.removed.tolist(), strict=True)
+        if out
+    }
     right = sum(truth.get((min(pair), max(pair)), 0.0) >= TRUE for pair in gone.items())
     still = [pair for pair in together if gone.keys() & {*pair}]
     _, sizes = np.unique(label, return_counts=True)

@@ -1,8 +1,8 @@
 """How the cost of each stage of a corpus grows with its input, and what it would be for 80 TB.
 
-Corpora of --megabytes each are made of paragraphs drawn at random, so that duplicates do not grow with them,
-and built with one worker. Of each stage, seconds are fitted by a + b x, for an exchange by a + b x log2 x, with
-x in MB, by least squares of the relative errors. The table then goes far beyond what was measured: it is an
+Corpora of --megabytes are made of paragraphs drawn at random, so that duplicates do not grow with them, and
+built with one worker. Seconds of a stage are fitted by a + b x, of an exchange by a + b x log2 x, with x in
+MB, by least squares of the relative errors. The table then goes far beyond what was measured: it is an
 extrapolation, of one machine, with one worker, local files, and texts instead of web pages. The last line is
 JSON.
 """
@@ -94,8 +94,8 @@ def table(runs: Sequence[tuple[float, int, dict[str, float]]]) -> dict[str, Any]
     wall = hours / CORES
     print(
         f"EXTRAPOLATION to {TERABYTES} TB: {hours:,.0f} core-hours (band of the fits' errors: {low:,.0f} to "
-        f"{high:,.0f}), {wall:,.1f} hours or {wall * NODES:,.0f} node-hours of {NODES} nodes with {CORES} cores "
-        f"like this one; the exchange of bands moves {shuffled:.2f} TB before compression"
+        f"{high:,.0f}), {wall:,.1f} hours or {wall * NODES:,.0f} node-hours of {NODES} nodes with {CORES} "
+        f"cores like this one; the exchange of bands moves {shuffled:.2f} TB before compression"
     )
     return {
         "megabytes": [round(size, 1) for size in sizes],

@@ -86,6 +86,7 @@ def test_what_is_missing_is_named(s3, path):
     assert f"{s3}/{path}" in str(error.value)
 
 
+@pytest.mark.long
 def test_a_corpus_from_objects_to_objects_has_the_same_bytes(s3, tmp_path):
     paths = small_corpus.write_inputs(tmp_path / "in", count=30, files=3)
     for path in paths:

@@ -73,7 +73,8 @@ def _is_good(config: CorpusConfig) -> Callable[[str], bool]:
 def _some_items(run: Run, chosen: Callable[[str], bool], stage: str) -> list[int]:
     """Items of sources, in an order drawn by the seed, until they have enough documents."""
     numbers = [item.number for item in run.items if chosen(item.source)]
-    order = np.argsort(drawn(np.array(numbers, np.uint64), run.config.seed), kind="stable") if numbers else []
+    draws = drawn(np.array(numbers, np.uint64), run.config.seed)
+    order: list[int] = np.argsort(draws, kind="stable").tolist()
     found, documents = [], 0
     for place in order:
         if documents >= run.config.quality.samples:
@@ -178,7 +179,8 @@ def _loaded(kind: Any, path: str, size: int | None, *words: str) -> Any:
 
 
 def _open(kind: Any, path: str, words: tuple[str, ...]) -> Any:
-    return kind(path, *words) if kind is quality.FastTextModel else kind.load(path)
+    fast: Any = quality.FastTextModel
+    return fast(path, *words) if kind is fast else kind.load(path)
 
 
 def scorer(path: str, label: str) -> Any:

@@ -139,7 +139,7 @@ def _quality_settings(run: Run) -> Any:
 
 def _decontaminate(run: Run, folder: str) -> Iterator[Step]:
     sets = run.config.evaluation_sets
-    index = None
+    index: Made | None = None
     if sets:
         paths = [(name, tuple(paths_of(each.inputs))) for name, each in sorted(sets.items())]
         digest = digest_of([[name, *found, *map(store.sha256, found)] for name, found in paths])
@@ -148,7 +148,7 @@ def _decontaminate(run: Run, folder: str) -> Iterator[Step]:
     works = []
     for item in run.items:
         made, home = run.made("quality", item.number, "text"), home_of(run, "components", item.owner)
-        reads = Searched(made.path, home.path, item.owner, index and index.path)
+        reads = Searched(made.path, home.path, item.owner, index.path if index else None)
         digest = digest_of(made, home, item.owner, [index] if index else [])
         works.append(
             Work(item.number, item.source, folder, digest, clean_of_sets, run.config.contamination, reads)

@@ -125,7 +125,7 @@ def outcome(texts, threshold=SETTINGS.threshold):
 
 
 def check(found, recall):
-    """What must hold at the default threshold, which keeps the pairs at .8 and lets those above .74 pass, too.
+    """What must hold at the default threshold, which keeps the pairs at .8 and lets those at .74 pass, too.
 
     A quarter of the planted pairs lies between .7 and .8, so that this set's precision at .8 is low; of what
     has an index of .7 or more, nearly all is right.

@@ -83,6 +83,7 @@ class Outcome:
     recall: float
     lost: float
     precision: float
+    precision_at_7: float
     removed: int
     largest: int
 
@@ -108,7 +109,7 @@ def outcome(texts, threshold=SETTINGS.threshold):
     for each in near_removals([block], threshold):
         pairs = zip(each.id.tolist(), each.kept.tolist(), strict=True)
         gone.update({id: kept for id, kept in pairs if id != kept})
-    right = sum(truth.get((min(pair), max(pair)), 0.0) >= TRUE for pair in gone.items())
+    index = [truth.get((min(pair), max(pair)), 0.0) for pair in gone.items()]
     still = [pair for pair in together if gone.keys() & {*pair}]
     _, sizes = np.unique(label, return_counts=True)
     return Outcome(
@@ -116,16 +117,22 @@ def outcome(texts, threshold=SETTINGS.threshold):
         candidates_recall=same_band / len(true),
         recall=len(together) / len(true),
         lost=1 - len(still) / len(together),
-        precision=right / len(gone),
+        precision=sum(each >= TRUE for each in index) / len(gone),
+        precision_at_7=sum(each >= 0.7 for each in index) / len(gone),
         removed=len(gone),
         largest=int(sizes.max()),
     )
 
 
 def check(found, recall):
-    """The figures of the corpus's design, for a set of which a quarter of the pairs lies near the bound."""
+    """What must hold at the default threshold, which keeps the pairs at .8 and lets those at .74 pass, too.
+
+    A quarter of the planted pairs lies between .7 and .8, so that this set's precision at .8 is low; of what
+    has an index of .7 or more, nearly all is right.
+    """
     assert found.candidates_recall >= recall and found.recall >= recall
     assert found.lost <= 0.02
+    assert found.precision >= 0.8 and found.precision_at_7 >= 0.95
     assert found.largest < 20
 
 

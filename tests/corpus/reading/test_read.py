@@ -11,7 +11,8 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 
-from pangu_alpha.corpus.reading import Dropped, Input, Page, Part, Reading, kind_of, read_part, split
+from pangu_alpha.config.corpus import Reading
+from pangu_alpha.corpus.reading import Dropped, Input, Page, Part, kind_of, read_part, split
 from pangu_alpha.corpus.reading.html import nesting
 from pangu_alpha.corpus.reading.inputs import RecordNumbers
 

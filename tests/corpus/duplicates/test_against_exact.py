@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import sqlite3
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,11 +147,12 @@ def test_a_small_set():
 
 def real_texts():
     """Articles of statutes and pieces of a novel."""
-    rng, found = random.Random(7), []
-    for name in ("statutes", "sanguo"):
-        for text in documents(name, fetch(name)):
-            lines = [line for line in text.split("\n") if len(line) >= 60]
-            found += lines if name == "statutes" else pieces(text, rng)
+    rng = random.Random(7)
+    with contextlib.closing(sqlite3.connect(f"{fetch('statutes').as_uri()}?mode=ro", uri=True)) as base:
+        rows = base.execute("select article_text from articles order by id")
+        found = [text for (text,) in rows if text and len(text) >= 60]
+    for chapter in documents("sanguo", fetch("sanguo")):
+        found += pieces(chapter, rng)
     rng.shuffle(found)
     return found[:20_000]
 

@@ -87,13 +87,23 @@ class SignatureSettings:
         5, "length of the pieces of text that are compared", at_least=1, at_most=64, unit="characters"
     )
     bands: int = option(
-        20, "groups of hashes; a pair that agrees in one of them is compared", at_least=1, at_most=256
+        20,
+        "groups of hashes; two documents that agree in one of them come into one component",
+        at_least=1,
+        at_most=256,
     )
     rows: int = option(10, "hashes in a band, all of which must agree", at_least=1, at_most=64)
     seed: int = option(1, "seed of the hash functions", at_least=0, below=2**31)
+    check_hashes: int = option(
+        1000,
+        "hashes by which the documents of a component are compared; the share that agrees estimates "
+        "Jaccard's index J with a standard deviation of sqrt(J (1 - J) / check_hashes)",
+        at_least=1,
+        at_most=1 << 14,
+    )
     threshold: float = option(
-        0.74,
-        "a copy is removed if its signature and that of the copy kept agree in this share",
+        0.795,
+        "a copy is removed if its hashes and those of the copy kept agree in this share",
         at_least=0,
         at_most=1,
     )
@@ -103,7 +113,7 @@ class SignatureSettings:
 
     @property
     def permutations(self) -> int:
-        """Number of hashes in a signature, K."""
+        """Number of hashes in all bands, K."""
         return self.bands * self.rows
 
 

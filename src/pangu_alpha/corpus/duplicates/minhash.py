@@ -19,22 +19,25 @@ _LARGEST = np.uint64(0xFFFFFFFFFFFFFFFF)
 _HALF = np.uint64(32)
 
 
-def multipliers(settings: SignatureSettings) -> np.ndarray:
-    """The odd factor of each permutation, uint64 [K]."""
+def multipliers(settings: SignatureSettings, hashes: int) -> np.ndarray:
+    """The odd factors of the first permutations, uint64 [hashes]."""
     # a counter through the mixing function rather than a generator, whose stream may change between releases
-    counter = np.arange(1, settings.permutations + 1, dtype=np.uint64)
+    counter = np.arange(1, hashes + 1, dtype=np.uint64)
     return mixed(mixed(np.array([settings.seed], np.uint64)) + counter * FACTOR) | np.uint64(1)
 
 
-def signatures(texts: Sequence[str], settings: SignatureSettings) -> np.ndarray:
+def signatures(texts: Sequence[str], settings: SignatureSettings, hashes: int | None = None) -> np.ndarray:
     """Signs texts: of each permutation, the upper half of the least product with a shingle of the text.
 
-    A text's row does not depend on the other texts of the batch.
+    A text's row does not depend on the other texts of the batch, and begins alike however long it is.
+
+    Args:
+        hashes: Length of a row; None takes K, that of the bands.
 
     Returns:
-        uint32 [T, K].
+        uint32 [T, K], or [T, hashes].
     """
-    factors = multipliers(settings)
+    factors = multipliers(settings, settings.permutations if hashes is None else hashes)
     rows = np.empty((len(texts), len(factors)), np.uint32)
     for part, codes, starts in folded_batches(texts):
         hashes, firsts = ngram_hashes(codes, starts, settings.shingle_characters)

@@ -10,7 +10,7 @@ import numpy as np
 from pangu_alpha.corpus.duplicates.minhash import estimated_jaccard
 from pangu_alpha.corpus.duplicates.sorted_runs import run_starts, with_firsts
 
-MOST_LEADERS = 10_000  # kept documents of one component whose signatures are held: 8 MB for 200 hashes
+MOST_LEADERS = 10_000  # kept documents of one component whose hashes are held: 40 MB for 1,000
 _ROWS = 1024  # of a component that are compared with a leader at once
 
 
@@ -154,7 +154,7 @@ def near_removals(blocks: Iterable[NearBlock], threshold: float) -> Iterator[Rem
 
     Args:
         blocks: Label of the component, rank of the source, id, copies that it stands for (int64) and
-            signature (uint32 [rows, K]) of each document of a component, sorted by the first three.
+            hashes (uint32 [rows, hashes]) of each document of a component, sorted by the first three.
         threshold: Least share of equal hashes; see `estimated_jaccard`. Of a component with more than
             MOST_LEADERS kept documents, those that come later are kept but not compared with.
 

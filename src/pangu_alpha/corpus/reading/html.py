@@ -15,7 +15,7 @@ from pangu_alpha.config.corpus import Reading
 _FLAT = ("br>", "br ", "br/", "hr>", "hr ", "hr/", "img", "inp", "met", "lin", "wbr", "sou", "col", "are",
          "bas", "emb", "par", "tra", "p>", "p ", "li>", "li ", "td>", "td ", "th>", "th ", "tr>", "tr ",
          "dt>", "dt ", "dd>", "dd ", "opt")  # fmt: skip
-_TEXT = {"preserve_formatting": True, "list_bullets": False, "alt_texts": False}
+_TEXT: dict[str, Any] = {"preserve_formatting": True, "list_bullets": False, "alt_texts": False}
 _SPACE = re.compile(r"\s+")
 
 

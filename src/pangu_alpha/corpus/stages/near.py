@@ -151,7 +151,7 @@ def write_labels(work: Work, blocks: Iterator[np.ndarray], part: Part) -> None:
 class Labelled:
     """Files that `members_of_item` reads, and the owner of its item."""
 
-    signatures: str
+    text: str
     labels: str
     exact: str
     owners: str
@@ -159,7 +159,10 @@ class Labelled:
 
 
 def members_of_item(work: Work) -> Iterator[np.ndarray]:
-    """Rows (label, rank, id, copies, signature) of an item's documents in components; `reads`: Labelled."""
+    """Rows (label, rank, id, copies, hashes) of an item's documents in components; `reads`: Labelled.
+
+    The signatures that found them are too short to tell .7 from .8; only these documents are signed again.
+    """
     reads: Labelled = work.reads
     tables = [*rows_of_owner(reads.labels, reads.owner)]
     if not tables:
@@ -167,17 +170,19 @@ def members_of_item(work: Work) -> Iterator[np.ndarray]:
     table = pa.concat_tables(tables)
     known, label = table["id"].to_numpy(), table["label"].to_numpy()
     exact, ranks = removals_of(reads.exact, reads.owner), owners(reads.owners)[1]
-    for ids, rows in signed(reads.signatures):
-        mine = np.isin(ids, known)
-        ids, rows = ids[mine], rows[mine]
+    for ids, texts in texts_of(reads.text):
+        mine = np.flatnonzero(np.isin(ids, known))
+        ids = ids[mine]
         if len(ids):
+            members = [texts[place] for place in mine.tolist()]
+            rows = duplicates.signatures(members, work.settings, work.settings.check_hashes)
             labels = label[np.searchsorted(known, ids)]
             head = [labels, ranks[ids >> 32].astype(np.int64), ids, sizes_of(ids, exact)]
             yield np.column_stack([*head, _as_numbers(rows)])
 
 
 def _as_numbers(rows: np.ndarray) -> np.ndarray:
-    """Signatures, uint32 [documents, K], as int64 [documents, K / 2], filled up with a zero if K is odd."""
+    """Hashes, uint32 [documents, K], as int64 [documents, K / 2], filled up with a zero if K is odd."""
     even = np.zeros((len(rows), rows.shape[1] + rows.shape[1] % 2), np.uint32)
     even[:, : rows.shape[1]] = rows
     return even.view(np.int64)
@@ -191,7 +196,7 @@ def write_near(work: Work, blocks: Iterator[np.ndarray], part: Part) -> None:
     def columns() -> Iterator[Any]:
         for block in blocks:
             words = np.ascontiguousarray(block[:, 4:]).view(np.uint32)
-            yield *block[:, :4].T, words[:, : settings.permutations]
+            yield *block[:, :4].T, words[:, : settings.check_hashes]
 
     for rows in duplicates.near_removals(columns(), settings.threshold):
         writer.write_columns(*rows)
@@ -258,16 +263,16 @@ def _pass_on(
 
 def _groups_step(run: Run, folder: str) -> Exchanged:
     settings, partitions = run.config.near_duplicates, run.partitions
-    width = (settings.permutations + 1) // 2
+    width = (settings.check_hashes + 1) // 2
     exchange = Exchange(("label", "rank", "id"), partitions, members_of_item, others=1 + width)
     items = []
     for item in run.items:
         home = part_of_owner(item.owner, partitions)
-        signatures = run.made("sign", item.number, "signatures")
+        text = run.made("quality", item.number, "text")
         labels = run.made("components/labels", home, "labels", partitions)
         exact = run.made("exact", home, "removals", partitions)
-        reads = Labelled(signatures.path, labels.path, exact.path, run.owners.path, item.owner)
-        digest = digest_of(signatures, labels, exact, run.owners, item.owner)
+        reads = Labelled(text.path, labels.path, exact.path, run.owners.path, item.owner)
+        digest = digest_of(text, labels, exact, run.owners, item.owner)
         items.append(Work(item.number, "", f"{folder}/found", digest, write_near, settings, reads))
     digest = digest_of([each.digest for each in items], partitions)
     return Exchanged(items, parts_of(f"{folder}/found", digest, write_near, exchange, settings))

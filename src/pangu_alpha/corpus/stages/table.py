@@ -235,7 +235,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("sign", ("quality",), _near, _sign,
           ("duplicates", "folding", "hashing", "stages.near")),
     Stage("edges", ("sign",), lambda run: {**_near(run), **_partitions(run)}, near.edges_step, _NEAR),
-    Stage("components", ("exact", "sign", "edges"),
+    Stage("components", ("exact", "quality", "edges"),
           lambda run: {**_near(run), **_partitions(run)}, near.component_steps, _NEAR),
     Stage("decontaminate", ("quality", "components"), _sets, _decontaminate,
           (*_MODELS, "stages.scored", "stages.removals", _TEXTS), "quality"),

@@ -40,8 +40,8 @@ def signatures(texts: Sequence[str], settings: SignatureSettings, hashes: int | 
     factors = multipliers(settings, settings.permutations if hashes is None else hashes)
     rows = np.empty((len(texts), len(factors)), np.uint32)
     for part, codes, starts in folded_batches(texts):
-        hashes, firsts = ngram_hashes(codes, starts, settings.shingle_characters)
-        rows[part] = (_least_products(hashes, firsts, factors) >> _HALF).T
+        shingles, firsts = ngram_hashes(codes, starts, settings.shingle_characters)
+        rows[part] = (_least_products(shingles, firsts, factors) >> _HALF).T
     return rows
 
 

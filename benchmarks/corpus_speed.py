@@ -169,7 +169,8 @@ def ours_dedup(some: Sequence[str]) -> Round:
         label, id = in_order(label, id)
         id, label = (np.concatenate(each) for each in zip(*duplicates.members([(id, label)]), strict=True))
         label, id = in_order(label, id)
-        block = label, np.zeros_like(id), id, np.ones_like(id), rows[id]
+        longer = duplicates.signatures([some[n] for n in id.tolist()], SETTINGS, SETTINGS.check_hashes)
+        block = label, np.zeros_like(id), id, np.ones_like(id), longer
         removed = sum(
             int(each.removed.sum()) for each in duplicates.near_removals([block], SETTINGS.threshold)
         )

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import small_corpus
 
-from pangu_alpha.config.schema import ConfigError
+from pangu_alpha.config.corpus import CorpusConfig
+from pangu_alpha.config.schema import ConfigError, build
 from pangu_alpha.corpus.engine import DamagedError, LedgerError, items
 from pangu_alpha.corpus.stages import RESULT, STAGES, result_of
 
@@ -46,6 +47,21 @@ def drops(output):
         for ledger in stage.values():
             total.update({reason: count["documents"] for reason, count in ledger["dropped"].items()})
     return total
+
+
+def test_a_folder_stands_for_all_its_files(tmp_path, output):
+    """Also for those whose names say nothing of text: what cannot be read is counted."""
+    crawl = tmp_path / "crawl"
+    (crawl / "more").mkdir(parents=True)
+    (crawl / "page.html").write_text(
+        "<html><body><p>天下大势，分久必合，合久必分。</p></body></html>", "utf-8"
+    )
+    (crawl / "more" / "text.txt").write_text("周末七国分争，并入于秦。", "utf-8")
+    (crawl / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    sources = {"mine": {"inputs": [str(crawl)]}}
+    small_corpus.run(build(CorpusConfig, {"sources": sources, "output": str(output), "profile": "none"}))
+    assert sorted(texts(output)) == ["周末七国分争，并入于秦。", "天下大势，分久必合，合久必分。"]
+    assert drops(output) == {"unknown_kind": 1}
 
 
 def test_copies_go_and_the_rest_stays(inputs, output, config):

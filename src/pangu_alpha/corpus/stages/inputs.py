@@ -89,10 +89,12 @@ def list_inputs(config: CorpusConfig) -> list[Input]:
 def paths_of(words: Sequence[str]) -> list[str]:
     """The files that words name, sorted: paths, folders and patterns, also of stores.
 
+    A folder stands for every file in it: one of an unknown kind is to be counted, not passed over in silence.
+
     Raises:
         ValueError: A word names nothing.
     """
-    local = find_inputs([each for each in words if not store.is_remote(each)])
+    local = find_inputs([each for each in words if not store.is_remote(each)], any_kind=True)
     far = [path for each in words if store.is_remote(each) for path in store.matching(each)]
     return sorted({*map(os.path.abspath, local.files), *far})
 

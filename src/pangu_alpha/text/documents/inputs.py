@@ -32,7 +32,7 @@ class Inputs:
     passed_over: tuple[str, ...] = field(default=())
 
 
-def find_inputs(words: Iterable[str], lists: Sequence[str] = ()) -> Inputs:
+def find_inputs(words: Iterable[str], lists: Sequence[str] = (), any_kind: bool = False) -> Inputs:
     """Returns the files that the words name.
 
     Args:
@@ -41,6 +41,7 @@ def find_inputs(words: Iterable[str], lists: Sequence[str] = ()) -> Inputs:
             names, except hidden ones.
         lists: Files that hold one such word per line; "-" is the standard input. Words may also end with NUL,
             as `find -print0` writes them.
+        any_kind: Whether a folder stands for all files in it, also those whose names say nothing of text.
 
     Raises:
         ValueError: Lists all words that name nothing.
@@ -51,11 +52,11 @@ def find_inputs(words: Iterable[str], lists: Sequence[str] = ()) -> Inputs:
     faults: list[str] = []
     for word in [*words, *(name for path in lists for name in _listed(path))]:
         if os.path.isdir(word):
-            _add_folder(word, files, passed_over, faults)
+            _add_folder(word, files, passed_over, faults, any_kind)
         elif os.path.lexists(word) or not glob.has_magic(word):
             files.append(word)  # a missing one is reported with the other faults of files
         else:
-            _add_pattern(word, files, passed_over, faults)
+            _add_pattern(word, files, passed_over, faults, any_kind)
     if faults:
         raise ValueError("\n  - ".join(["inputs:", *few(faults)]))
     return Inputs(tuple(files), tuple(passed_over))
@@ -74,16 +75,21 @@ def _listed(path: str) -> Iterator[str]:
     yield from (os.fsdecode(name) for name in names if name.strip())
 
 
-def _add_folder(folder: str, files: list[str], passed_over: list[str], faults: list[str]) -> None:
+def _add_folder(
+    folder: str, files: list[str], passed_over: list[str], faults: list[str], any_kind: bool
+) -> None:
     found = list(_files_below(folder))
-    known = [name for name in found if not os.path.isdir(name) and kind_by_name(Path(name)) is not None]
+    plain = [name for name in found if not os.path.isdir(name)]
+    known = [name for name in plain if any_kind or kind_by_name(Path(name)) is not None]
     files.extend(known)
     passed_over.extend(sorted(set(found) - set(known)))
     if not known:
         faults.append(f"{shown(folder)}: a folder without a file of a known kind; name its files")
 
 
-def _add_pattern(pattern: str, files: list[str], passed_over: list[str], faults: list[str]) -> None:
+def _add_pattern(
+    pattern: str, files: list[str], passed_over: list[str], faults: list[str], any_kind: bool
+) -> None:
     found = sorted(glob.glob(pattern, recursive=True))
     if not found:
         faults.append(f"{shown(pattern)}: no file has such a name")
@@ -92,7 +98,7 @@ def _add_pattern(pattern: str, files: list[str], passed_over: list[str], faults:
         if not os.path.isdir(name):
             files.append(name)
         elif not whole:
-            _add_folder(name, files, passed_over, faults)
+            _add_folder(name, files, passed_over, faults, any_kind)
 
 
 def _files_below(folder: str) -> Iterator[str]:

@@ -23,9 +23,9 @@ from pangu_alpha.model.operators import plain
 from pangu_alpha.model.operators.native import inputs
 from pangu_alpha.model.operators.native import library as library_module
 from pangu_alpha.model.operators.native import training as kernels
-from pangu_alpha.model.operators.native.cores import usable_cores
 from pangu_alpha.model.operators.native.library import NoKernelsError, build, library, start
 from pangu_alpha.model.operators.native.update import ClippedAdamW
+from pangu_alpha.processes.cores import usable_cores
 from pangu_alpha.training.optimizer import AdamW
 
 SHAPES_OF_PRODUCTS = [

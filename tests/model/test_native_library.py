@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pangu_alpha.model.operators.native import library as library_module
-from pangu_alpha.model.operators.native.cores import usable_cores
+from pangu_alpha.processes.cores import usable_cores
 
 MEMORY = """
 #include "scratch.h"

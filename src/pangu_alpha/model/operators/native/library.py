@@ -21,7 +21,7 @@ from pathlib import Path
 from mindspore._c_expression import RuntimeConf
 from mindspore.device_context.cpu import op_tuning
 
-from pangu_alpha.model.operators.native.cores import usable_cores
+from pangu_alpha.processes.cores import usable_cores
 
 SOURCES = Path(__file__).parent / "source"
 FLAGS = (

@@ -67,8 +67,10 @@ class Pool:
         if self._workers == 1 or len(jobs) <= 1:
             return [function(job, advance) for job in jobs]
         pool = self._started()
-        futures = [pool.submit(_call, function, job) for job in jobs]
+        futures: list[Future] = []
         try:
+            for job in jobs:  # a process that was killed since the last list is noticed here
+                futures.append(pool.submit(_call, function, job))
             _watch(futures, self._totals, advance)
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
@@ -77,7 +79,7 @@ class Pool:
                 "run the same command again, with fewer --workers"
             ) from error
         finally:
-            if any(not future.done() or future.exception() for future in futures):
+            if len(futures) < len(jobs) or any(not each.done() or each.exception() for each in futures):
                 self.close()
 
     def _started(self) -> ProcessPoolExecutor:

@@ -78,6 +78,7 @@ def test_a_page_has_its_main_text_and_the_boilerplate_apart():
         (response(bytes(range(128, 256)) * 9, kind="text/html"), "bad_charset"),
         (response(b"<div>" * 100_000 + PROSE.encode()), "too_large"),
         (response(b"<b></b>" * 400_000 + PROSE.encode()), "too_large"),
+        (response(b"<script>" + b"for(i=0;i<n;i++){}" * 600 + b"</script>" + HTML.encode()), "page"),
         (response(gzip.compress(HTML.encode()), headers=["Content-Encoding: gzip"]), "page"),
         (response(zlib.compress(HTML.encode()), headers=["Content-Encoding: deflate"]), "page"),
         (response(HTML.encode(), headers=["Content-Encoding: gzip"]), "page"),
@@ -104,6 +105,12 @@ def test_chunks_are_joined_and_a_lying_header_is_seen_through():
                        response(body[:300], headers=chunked)), "warc")  # fmt: skip
     assert reasons(found) == ["page", "page", "broken_record"]
     assert found[0].text == found[1].text
+
+
+def test_a_head_ends_at_its_first_blank_line():
+    body = f"<html><body><p>{PROSE}</p>\r\n\r\n<p>甲。</p></body></html>".encode()
+    (page,) = reads(warc(b"HTTP/1.1 200 OK\nContent-Type: text/html\n\n" + body), "warc")
+    assert PROSE in page.text
 
 
 def test_nesting_is_counted_and_flat_elements_are_not():
@@ -210,6 +217,16 @@ def test_parquet_is_read_by_row_groups(tmp_path):
     assert list(read_part(local.open_input_file, file, Part(0, 0, 6), Reading())) == whole
 
 
+def test_columns_of_parquet_may_hold_fields_or_no_text(tmp_path):
+    path = tmp_path / "b.parquet"
+    pq.write_table(pa.table({"post": [{"body": PROSE}], "text": [7]}), path)
+    (page,) = reads(path.read_bytes(), name="b.parquet", reading=Reading(field="post.body"))
+    assert (page.text, page.bytes_in) == (PROSE, len(PROSE.encode()))
+    small = Reading(field="post.body", largest_document=9)
+    assert reasons(reads(path.read_bytes(), name="b.parquet", reading=small)) == ["too_large"]
+    assert reasons(reads(path.read_bytes(), name="b.parquet")) == ["broken_record"]
+
+
 def test_the_files_of_pyarrow_serve(tmp_path):
     path = tmp_path / "a.warc.gz"
     path.write_bytes(gzip.compress(warc(response(HTML.encode()))))
@@ -223,10 +240,19 @@ def test_the_files_of_pyarrow_serve(tmp_path):
 
 
 def test_record_numbers_have_32_bits_and_rise():
-    numbers = RecordNumbers(5 << 32)
+    def of(size, stop=None):
+        return RecordNumbers(Input("big.jsonl", "jsonl", "s", size), stop)
+
+    numbers = of(5 << 32)
     assert [numbers.of(place) for place in (0, 1, 2, 100, (5 << 32) - 1)] == [0, 1, 2, 12, (5 << 29) - 1]
-    assert RecordNumbers((1 << 32) - 1).of((1 << 32) - 2) == (1 << 32) - 2
-    assert RecordNumbers(1 << 32).of((1 << 32) - 1) < 1 << 32
+    assert of((1 << 32) - 1).of((1 << 32) - 2) == (1 << 32) - 2
+    assert of(1 << 32).of((1 << 32) - 1) < 1 << 32
+    part = of(1 << 40, stop=1 << 12)  # numbers count 512 bytes, and this part has eight of them
+    assert [part.of(300 * place) for place in range(8)] == list(range(8))
+    with pytest.raises(
+        ValueError, match="big.jsonl: so many records shorter than 512 bytes cannot be"
+    ):
+        part.of(2400)
 
 
 @pytest.mark.parametrize("extractor", ["resiliparse", "trafilatura"])

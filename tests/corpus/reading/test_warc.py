@@ -93,6 +93,24 @@ def test_damage_in_the_middle_costs_only_the_records_it_hits(packed):
     assert any(each.fault for each in found)
 
 
+def test_bytes_between_members_are_a_fault_and_padding_is_none():
+    data = archive(True, 5)
+    whole = ours(data, True)
+    at = whole[9].place
+    zeroed = data[:at] + bytes(3) + data[at + 3 :]  # its first bytes, by which a member is known
+    for damaged, lost in ((zeroed, 1), (data[:at] + b"\xff" * 500 + data[at:], 0)):
+        found = ours(damaged, True)
+        assert sum(bool(each.fault) for each in found) == 1
+        assert len([each for each in found if not each.fault]) == len(whole) - lost
+    assert [each.fault for each in ours(archive(False, 5), True)] == ["bytes that are no gzip member"]
+    assert ids(ours(data + bytes(1000) + b"\r\n", True)) == ids(whole)
+
+
+def test_a_length_of_thousands_of_digits_is_a_fault():
+    found = ours(b"WARC/1.0\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n" + archive(False, 1), False)
+    assert found[0].fault == "a header without a Content-Length" and len(found) > 1
+
+
 def test_all_records_in_one_member_are_read():
     data = archive(False, 20, 500)
     assert ids(ours(gzip.compress(data), True)) == ids(ours(data, False))

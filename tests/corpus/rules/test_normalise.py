@@ -80,7 +80,8 @@ def test_the_table_of_classes_agrees_with_the_regular_expressions():
     "line",
     ["首页", "更多>>", "上一页 1 2 3 下一页", "Copyright © 2020 某公司 All Rights Reserved",
      "京ICP备12345678号",
-     "当前位置：首页 > 新闻 > 国内", "首页 | 新闻 | 体育 | 娱乐", "登录 注册",
+     "当前位置：首页 > 新闻 > 国内", "首页 | 新闻 | 体育 | 娱乐", "登录 注册", "5页", "23页",
+     "(C) 2019 某公司",
      "【返回顶部】 【打印本页】 【关闭窗口】"],
 )  # fmt: skip
 def test_lines_of_navigation_go(line):
@@ -91,7 +92,7 @@ def test_lines_of_navigation_go(line):
     "line",
     ["新闻学是一门学科", "他回到首页，又看了一遍。", "床前明月光", "A/B/C 三种方案各有优劣，应当分别讨论。",
      "1 2 3",
-     "鲁迅 著", "第一章 总则", "更多的人来到这里"],
+     "鲁迅 著", "第一章 总则", "更多的人来到这里", "(C) 广州", "第三节" + "." * 38 + " 12页 目录"],
 )  # fmt: skip
 def test_lines_of_text_stay(line):
     assert normalise(f"{line}\n{LONG}", only(navigation=True)).text == f"{line}\n{LONG}"

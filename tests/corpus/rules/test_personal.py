@@ -44,6 +44,7 @@ def test_cards_need_their_luhn_digit():
         ("旧号110105491231002。", "old_id_number"), ("电13812345678。", "mobile"),
         ("+86 138-1234-5678", "mobile"),
         ("１３８１２３４５６７８", "mobile"), ("010-62751234", "landline"), ("（0755）12345678", "landline"),
+        ("0755－12345678", "landline"), ("138－1234－5678", "mobile"),
         ("信a.b@pku.edu.cn收", "email"), ("ａ＠ｂ．ｃｎ", "email"), ("服务器8.8.8.8。", "ip_address"),
         ("QQ：123456789", "qq"), ("qq群 12345", "qq"),
         ("微信号：abc_12345", "wechat"), ("VX:wx2020ab", "wechat"),
@@ -56,7 +57,8 @@ def test_each_kind_is_found(text, kind):
 @pytest.mark.parametrize(
     "text",
     [
-        "统一社会信用代码91110108551385082Q", "ISBN 978-7-302-12345-6", "9787302123456",
+        "统一社会信用代码91110108551385082Q", "信用代码914403000949349109",
+        "ISBN 978-7-302-12345-6", "9787302123456",
         "消费者投诉电话12315",
         "报警110，急救120", "192.168.1.1 与 10.0.0.1 和 127.0.0.1", "2008-12345678",
         "1949年10月1日至2019年10月1日",
@@ -67,6 +69,11 @@ def test_each_kind_is_found(text, kind):
 def test_other_numbers_survive(text):
     assert kinds(text) == []
     assert masked(text, ALL)[0] == text
+
+
+def test_a_directory_of_thousands_of_numbers_is_masked_whole():
+    text = "、".join(f"139{number:08d}" for number in range(5000))
+    assert masked(text, ALL)[1] == {"mobile": 5000}
 
 
 def test_masking_changes_only_the_number_and_the_rest_holds_its_place():

@@ -76,6 +76,7 @@ def test_a_list_of_words_is_read_folded_and_never_shown(tmp_path):
     words = load_words(str(path))
     assert words.words == {"苹果": "a", "ab": "b"}
     assert words.exceptions == {"苹果树"}
+    assert words.found("他吃蘋果，不摘蘋果樹") == ["苹果"]
     assert "苹果" not in words.digest
     assert len(words.digest) == 64
     path.write_text("# nothing\n")

@@ -174,7 +174,8 @@ class HashingStream:
 
 
 class TableWriter:
-    """Writes tables into a parquet file; a row group has at least GROUP_ROWS rows or GROUP_BYTES.
+    """Writes tables into a parquet file; each row group but the last has at least one of GROUP_ROWS rows and
+    GROUP_BYTES.
 
     Equal calls give equal bytes, so what is passed to one call must not depend on workers or engines.
     """
@@ -185,6 +186,7 @@ class TableWriter:
         self._stream = HashingStream(self._stream_context.__enter__())
         self._writer = pq.ParquetWriter(self._stream, schema, compression="zstd")
         self._held: list[pa.Table] = []
+        self._held_rows = self._held_bytes = 0
         self.rows = 0
 
     def write(self, table: pa.Table) -> None:
@@ -193,8 +195,9 @@ class TableWriter:
             return
         self._held.append(table.select(self._schema.names).cast(self._schema))
         self.rows += len(table)
-        many = sum(map(len, self._held)) >= GROUP_ROWS
-        if many or sum(each.nbytes for each in self._held) >= GROUP_BYTES:
+        self._held_rows += len(table)
+        self._held_bytes += self._held[-1].nbytes
+        if self._held_rows >= GROUP_ROWS or self._held_bytes >= GROUP_BYTES:
             self._flush()
 
     def write_columns(self, *columns: Any) -> None:
@@ -205,11 +208,12 @@ class TableWriter:
     def _flush(self) -> None:
         if self._held:
             self._writer.write_table(pa.concat_tables(self._held), row_group_size=1 << 20)
-            self._held = []
+            self._held, self._held_rows, self._held_bytes = [], 0, 0
 
     def finish(self, *error: Any) -> None:
         """Ends the file; if an error is passed, the file is given up."""
         if error and error[0] is not None:
+            self._writer.is_open = False  # else pyarrow, when it is deleted, writes to the closed draft
             self._stream_context.__exit__(*error)
             return
         try:
@@ -253,6 +257,15 @@ def perform(work: Work, function: Callable[[Work, Part], None] | None = None) ->
     record = part.record()
     store.write_bytes(work.record_path, (json_text(record) + "\n").encode())
     return record
+
+
+def perform_once(work: Work, function: Callable[[Work, Part], None] | None = None) -> None:
+    """Does an item's work, unless another attempt has done it: Spark may start one item several times.
+
+    The later attempt may be killed at any moment, so it must not touch what the faster one has finished.
+    """
+    if not is_done(work):
+        perform(work, function)
 
 
 def perform_job(work: Work, advance: Callable[[int, int], None]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pangu_alpha.corpus import hashing
 from pangu_alpha.corpus.engine import store
 from pangu_alpha.corpus.engine.items import Part, Work
 
@@ -20,7 +21,6 @@ _BLOCK_BYTES = 32 << 20  # of rows that are so wide that BLOCK_ROWS of them woul
 _RUN_BYTES = 64 << 20  # of rows that are sorted together while an item is read
 _MERGE_BYTES = 64 << 20  # of rows that are held while a part is merged
 _LEAST_READ = 512  # rows read at a time from one run
-_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # splitmix64, Steele et al. 2014
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,7 @@ def part_of(key: np.ndarray, partitions: int, mixed: bool = True) -> np.ndarray:
     """The parts of keys, int64."""
     word = key.astype(np.int64, copy=False).view(np.uint64)
     if mixed:
-        word = (word ^ (word >> np.uint64(30))) * _MIX[0]
-        word = (word ^ (word >> np.uint64(27))) * _MIX[1]
-        word = word ^ (word >> np.uint64(31))
+        word = hashing.mixed(word)
     return (word % np.uint64(partitions)).astype(np.int64)
 
 

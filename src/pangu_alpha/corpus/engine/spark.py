@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pangu_alpha.corpus.engine.items import Work, is_done, perform, verify
+from pangu_alpha.corpus.engine.items import Work, is_done, perform_once, verify
 from pangu_alpha.corpus.engine.shuffle import Exchange, gather
 from pangu_alpha.files.shown import shown
 from pangu_alpha.processes.workers import Advance
@@ -145,7 +145,7 @@ def _fault(function: Callable[[], object]) -> str | None:
 
 
 def _performed(packed: bytes) -> str | None:
-    return _fault(lambda: perform(pickle.loads(packed)))
+    return _fault(lambda: perform_once(pickle.loads(packed)))
 
 
 def _verified(packed: bytes) -> str | None:
@@ -153,7 +153,7 @@ def _verified(packed: bytes) -> str | None:
 
 
 def _performed_empty(packed: bytes) -> str | None:
-    return _fault(lambda: perform(pickle.loads(packed), lambda work, part: gather(work, iter(()), part)))
+    return _fault(lambda: perform_once(pickle.loads(packed), lambda work, part: gather(work, iter(()), part)))
 
 
 def _raise_first(faults: Iterable[str | None]) -> None:
@@ -222,7 +222,7 @@ class _PartWriter:
             def gathered(work: Work, part: Any, blocks: Iterator[np.ndarray] = blocks) -> None:
                 gather(work, blocks, part)
 
-            fault = _fault(lambda work=work, gathered=gathered: perform(work, gathered))  # type: ignore[misc]
+            fault = _fault(lambda work=work, gathered=gathered: perform_once(work, gathered))  # type: ignore[misc]
             for _ in blocks:  # a part that failed leaves its rows behind
                 pass
             yield pa.RecordBatch.from_arrays(

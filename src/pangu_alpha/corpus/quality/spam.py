@@ -15,7 +15,7 @@ import numpy as np
 
 from pangu_alpha.corpus.hashing import drawn
 
-_LONGEST = 200  # characters of a piece; both classes get pieces of equal length, so length tells nothing
+_LONGEST = 200  # characters of a piece
 _SHORTEST = 20
 
 
@@ -40,7 +40,7 @@ class Examples:
 
 
 def spam_examples(pages: Iterable[tuple[str, str, str]], spam_texts: Iterable[str] = ()) -> Examples:
-    """Cuts pages into labelled pieces; no more of a page's main text than of its boilerplate, none twice.
+    """Cuts pages into labelled pieces, none twice: about as many of main text as of boilerplate of each page.
 
     Args:
         pages: URL, main text and boilerplate of each page.
@@ -48,7 +48,7 @@ def spam_examples(pages: Iterable[tuple[str, str, str]], spam_texts: Iterable[st
     """
     found, seen = Examples(), set[str]()
     for url, text, boilerplate in pages:
-        site = urlsplit(url).hostname or url
+        site = _site(url)
         bad = [piece for piece in _pieces(boilerplate) if piece not in seen]
         good = [piece for piece in _pieces(text) if piece not in seen][: max(len(bad), 1)]
         for piece, spam in [*((each, False) for each in good), *((each, True) for each in bad)]:
@@ -57,8 +57,17 @@ def spam_examples(pages: Iterable[tuple[str, str, str]], spam_texts: Iterable[st
                 _add(found, piece, spam, site)
     for number, text in enumerate(spam_texts):
         for piece in _pieces(text):
-            _add(found, piece, True, f"spam {number}")
+            if piece not in seen:
+                seen.add(piece)
+                _add(found, piece, True, f"spam {number}")
     return found
+
+
+def _site(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or url
+    except ValueError:  # of a malformed address
+        return url
 
 
 def _add(found: Examples, piece: str, spam: bool, site: str) -> None:

@@ -15,6 +15,7 @@ from pangu_alpha.config.corpus import Reading
 _FLAT = ("br>", "br ", "br/", "hr>", "hr ", "hr/", "img", "inp", "met", "lin", "wbr", "sou", "col", "are",
          "bas", "emb", "par", "tra", "p>", "p ", "li>", "li ", "td>", "td ", "th>", "th ", "tr>", "tr ",
          "dt>", "dt ", "dd>", "dd ", "opt")  # fmt: skip
+_RAW = re.compile(r"(?is)<(script|style)\b.*?(?:</\1|\Z)")  # no elements, although i<n looks like one
 _TEXT: dict[str, Any] = {"preserve_formatting": True, "list_bullets": False, "alt_texts": False}
 _SPACE = re.compile(r"\s+")
 
@@ -62,7 +63,7 @@ def refuse_bombs(html: str, most_tags: int, deepest: int) -> None:
     tags = html.count("<")
     if tags > most_tags:
         raise HtmlError(f"{tags:,} tags; the limit is {most_tags:,}")
-    if tags > deepest and (deep := nesting(html)) > deepest:
+    if tags > deepest and (deep := nesting(_RAW.sub("", html))) > deepest:
         raise HtmlError(f"elements nested {deep:,} deep; the limit is {deepest:,}")
 
 

@@ -6,6 +6,7 @@ import re
 import zlib
 from dataclasses import dataclass
 
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _STATUS = re.compile(rb"HTTP/\d(?:\.\d)? +(\d{3})")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[^\n]{0,200}\n")
 _WHOLE = 31  # zlib's window bits for gzip; 15 is zlib's own format, -15 none
@@ -33,16 +34,14 @@ def parse_response(content: bytes) -> Response:
     status = _STATUS.match(content)
     if status is None:
         return Response(0, {}, content)
-    for end in (b"\r\n\r\n", b"\n\n"):
-        head, found, body = content.partition(end)
-        if found:
-            break
+    end = _BLANK_LINE.search(content)
+    head, body = (content[: end.start()], content[end.end() :]) if end else (content, b"")
     headers: dict[str, str] = {}
     for line in head.splitlines()[1:]:
         name, colon, value = line.decode("latin-1").partition(":")
         if colon:
             headers.setdefault(name.strip().lower(), value.strip())
-    return Response(int(status[1]), headers, body if found else b"")
+    return Response(int(status[1]), headers, body)
 
 
 def decoded_body(response: Response, largest: int) -> bytes:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from pangu_alpha.files.shown import shown
 from pangu_alpha.text.documents.opening import PACKINGS
 
 KINDS = ("warc", "wet", "html", "text", "jsonl", "json", "parquet")
@@ -131,14 +132,28 @@ class RecordNumbers:
     """Numbers the records of a file by the places of their first bytes, so that they need no counting.
 
     The unit is one byte in files below 4 GiB, and a higher power of two in larger ones, so that numbers have
-    32 bits; every record is longer than that, or gets the next free number.
+    32 bits; a record that begins in the same unit as the one before gets the next free number.
+
+    Args:
+        stop: Where the part ends whose records are numbered; None if the file is not cut.
     """
 
-    def __init__(self, bytes_of_file: int) -> None:
-        self._shift = max((bytes_of_file // _RECORD_NUMBERS).bit_length(), 0)
+    def __init__(self, file: Input, stop: int | None) -> None:
+        self._file = file
+        self._shift = max((file.bytes // _RECORD_NUMBERS).bit_length(), 0)
+        self._most = _RECORD_NUMBERS if stop is None or not self._shift else ((stop - 1) >> self._shift) + 1
         self._last = -1
 
     def of(self, place: int) -> int:
-        """The number of the record that begins at this byte; places must rise."""
+        """The number of the record that begins at this byte; places must rise.
+
+        Raises:
+            ValueError: Records are so short that their numbers would be those of the next part.
+        """
         self._last = max(place >> self._shift, self._last + 1)
+        if self._last >= self._most:
+            raise ValueError(
+                f"{shown(self._file.path)}: so many records shorter than {1 << self._shift} bytes cannot be "
+                f"numbered in a file of {self._file.bytes:,} bytes; cut it into files below 4 GiB"
+            )
         return self._last

@@ -51,9 +51,16 @@ class _Members:
         self._file, self._stop, self._beginning = file, stop, beginning
         self._place, self._held = start, b""  # bytes that are read, not used, and where they lie
         self._follows = start == 0  # whether a whole member ended just here
+        self._lost = False  # whether what was skipped behind it is more than padding
 
     def stretches(self) -> Iterator[Stretch]:
-        while self._found() and not (self._place >= self._stop and not self._follows):
+        while True:
+            place, followed = self._place, self._follows
+            found = self._found()
+            if followed and not self._follows and self._lost:
+                yield Stretch(place, b"", True, "bytes that are no gzip member")
+            if not found or (self._place >= self._stop and not self._follows):
+                return
             if not (yield from self._member()):
                 return
 
@@ -68,6 +75,7 @@ class _Members:
         return True
 
     def _skip(self, count: int) -> None:
+        self._lost = bool(self._held[:count].strip(b"\0\r\n")) or (self._lost and not self._follows)
         self._follows = self._follows and not count
         self._held = self._held[count:]
         self._place += count

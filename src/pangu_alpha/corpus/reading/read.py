@@ -58,7 +58,7 @@ def _buffered(raw: Any) -> Any:
 
 
 def _warc_pages(stream: io.BufferedReader, file: Input, part: Part, reading: Reading) -> Iterator[Found]:
-    numbers = RecordNumbers(file.bytes)
+    numbers = RecordNumbers(file, part.stop)
     if file.packing not in ("", "gz"):
         yield Dropped(0, "", "unknown_kind", file.bytes, detail=f"WARC packed as .{file.packing} is not read")
         return

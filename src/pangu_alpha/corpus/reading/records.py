@@ -30,7 +30,7 @@ def text_pages(stream: BufferedReader, file: Input, part: Part, reading: Reading
 
 def line_pages(stream: BufferedReader, file: Input, part: Part, reading: Reading) -> Iterator[Found]:
     """The records of a file of JSON lines; blank lines are none."""
-    numbers = RecordNumbers(file.bytes)
+    numbers = RecordNumbers(file, None if file.packing else part.stop)
     for unit in _units(stream, file, part, reading, "line"):
         if unit.raw is None or unit.raw.strip():
             number = numbers.of(0 if file.packing else unit.place)
@@ -78,12 +78,20 @@ def parquet_pages(stream: BufferedReader, file: Input, part: Part, reading: Read
 
 
 def _row_page(number: int, row: dict[str, Any], reading: Reading) -> Found:
-    text = row.get(reading.field)
+    text = _value(row, reading.field)
     if isinstance(text, bytes):
         page = _text_page(number, text, reading)
         return page if isinstance(page, Dropped) else _with_fields(page, row, reading)
     size = len(text.encode("utf-8", "replace")) if isinstance(text, str) else 0
-    return _record_page(number, row, size, len(text or ""), "utf-8", reading)
+    return _record_page(number, row, size, len(text) if isinstance(text, str) else 0, "utf-8", reading)
+
+
+def _value(row: dict[str, Any], field: str) -> Any:
+    """The value of a column, or of a field within one; None if there is none."""
+    value: Any = row
+    for key in [field] if field in row else field.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _with_fields(page: Page, row: dict[str, Any], reading: Reading) -> Page:

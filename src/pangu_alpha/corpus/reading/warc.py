@@ -17,6 +17,7 @@ _BEGINNING = re.compile(
 )
 _BLANK = re.compile(rb"\r?\n\r?\n")
 _MOST_HEADER = 1 << 16
+_MOST_DIGITS = 18  # of a length
 _NO_HEADER = "bytes that begin with no WARC header"
 _ENDS = "the file ends within a record"
 
@@ -139,7 +140,7 @@ class _Parser:
             return self._damaged(place, {}, _ENDS)
         headers = _headers(bytes(self._held[: header.start()]))
         length = headers.get("content-length", "")
-        if not length.isascii() or not length.isdigit():
+        if not (length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS):
             size = header.end()
             self._skip(size)
             return WarcRecord(place, size, headers, fault="a header without a Content-Length")

@@ -12,7 +12,9 @@ _PUNCTUATION = re.compile("[，。！？；：、…“”《》,!?;:]")
 _SENTENCE = re.compile("[，。！？；…]")
 _SEPARATOR = re.compile(r"\s*(?:[|｜/／>＞»›·•\-–—]|\s{2,}|\[|\]|【|】)\s*|\s+")
 _PAGES = re.compile(
-    r"(?=.*[页<>«»‹›])(?:(?:首页|上一页|下一页|末页|尾页|共?第?\d+页?|\.{2,}|…|[<>«»‹›])[\s|/]*){2,}"
+    # whole runs of digits and dots only: else a long run could be cut in exponentially many ways
+    r"(?=.*[页<>«»‹›])(?:(?:首页|上一页|下一页|末页|尾页|共?第?(?<!\d)\d+(?!\d)页?|(?<!\.)\.{2,}(?!\.)|…|[<>«»‹›])"
+    r"[\s|/]*){2,}|共?第?\d+页[\s|/]*"
 )
 _PHRASES = (
     "首页", "网站首页", "返回首页", "回到首页", "返回顶部", "回到顶部", "设为首页", "加入收藏",
@@ -26,7 +28,7 @@ _PHRASES = (
 )  # fmt: skip
 _PHRASE = re.compile(f"(?:{'|'.join(map(re.escape, sorted(_PHRASES, key=len, reverse=True)))})[:：>》]*")
 _NOTICE = re.compile(
-    r"(?i)(?:copyright|版权所有|©|\(c\)|all rights reserved).{0,80}"
+    r"(?i)(?:copyright|版权所有|©|\(c\)\s*(?:copyright|(?:19|20)\d\d)|all rights reserved).{0,80}"
     r"|.{0,30}[\u4e00-\u9fff]ICP[备证]\s*\d+号.{0,30}|.{0,6}公网安备\s*\d+号?"
 )
 _LEADS = re.compile("(?:您?(?:现在|当前)?的?(?:所在)?位置|当前位置)\\s*[:：].{0,80}")

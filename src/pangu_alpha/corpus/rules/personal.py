@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 _NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_WIDE = re.compile("[\uff10-\uff19\uff20-\uff3a\uff41-\uff5a]")  # with punctuation alone nothing changes
+_WIDE = re.compile("[\uff08-\uff0e\uff10-\uff19\uff20-\uff3a\uff41-\uff5a]")
 # Whether the costlier expressions can find anything at all.
 _HINT = re.compile(r"[0-9][0-9().\uff08\uff09 \-]{5}|@|qq|企鹅|扣扣|[微薇]信|[vw]x|v信|wechat", re.IGNORECASE)
 
@@ -99,7 +99,7 @@ _ENDS = r"(?![0-9A-Za-z])"
 _DIGITS = re.ASCII
 _ID_NUMBER = _ALONE + r"[1-9]\d{16}[0-9Xx]" + _ENDS
 _OLD_ID_NUMBER = _ALONE + r"[1-9]\d{14}" + _ENDS
-_CARD = r"(?<![0-9A-Za-z.-])[34569]\d{3}(?:[ -]?\d{4}){3}(?:[ -]?\d{1,3})?" + _ENDS
+_CARD = r"(?<![0-9A-Za-z.-])(?:[3456]\d|95)\d\d(?:[ -]?\d{4}){3}(?:[ -]?\d{1,3})?" + _ENDS
 _MOBILE = r"(?<![0-9A-Za-z.])(?:\+?86[- ]?)?1[3-9]\d(?:-\d{4}-| \d{4} |\d{4})\d{4}" + _ENDS
 _AREA = r"(?:[(\uff08]0\d{2,3}[)\uff09] ?|(?:\+?86-)?0\d{2,3}-)"
 _LANDLINE = _ALONE + _AREA + r"\d{7,8}(?:-\d{1,6})?" + _ENDS
@@ -139,8 +139,12 @@ def find_personal(text: str) -> list[Found]:
     if _HINT.search(narrow) is None:
         return []
     found: list[Found] = []
+    taken = bytearray(len(narrow))
     for kind in KINDS:
-        found += (each for each in _of_kind(narrow, kind) if not _overlaps(each, found))
+        for each in _of_kind(narrow, kind):
+            if not any(taken[each.start : each.stop]):
+                taken[each.start : each.stop] = bytes([1]) * (each.stop - each.start)
+                found.append(each)
     return sorted(found, key=lambda each: each.start)
 
 
@@ -149,10 +153,6 @@ def _of_kind(text: str, kind: Kind) -> Iterator[Found]:
     for match in kind.pattern.finditer(text):
         if kind.accepts(match.group(group)):
             yield Found(match.start(group), match.end(group), kind)
-
-
-def _overlaps(one: Found, others: list[Found]) -> bool:
-    return any(one.start < other.stop and other.start < one.stop for other in others)
 
 
 def masked(text: str, actions: Mapping[str, str]) -> tuple[str, Counter[str]]:

@@ -55,7 +55,7 @@ class WordList:
         """
         if not self.words:
             return []
-        text = folded(text)
+        text = folded(simplified(text)[0])
         return [text[start:stop] for start, stop in self._matches(text)]
 
     def _matches(self, text: str) -> Iterable[tuple[int, int]]:
@@ -74,7 +74,7 @@ class WordList:
 
 
 def folded(text: str) -> str:
-    """A text as it is compared with a list: NFKC, lower case; lists also become simplified Chinese."""
+    """A text in simplified Chinese as it is compared with a list: NFKC, lower case."""
     return unicodedata.normalize("NFKC", text).lower()
 
 

@@ -99,11 +99,11 @@ def stage_digest(run: Run, stage: Stage) -> str:
 
 
 def code_digest(modules: Sequence[str]) -> str:
-    """A digest of the source of modules and packages below `pangu_alpha.corpus`, also in an archive."""
+    """A digest of the source of modules and packages below `pangu_alpha`, also in an archive."""
     digest = hashlib.sha256(pangu_alpha.__version__.encode())
     for name in modules:
         *folders, last = name.split(".")
-        parent = importlib.resources.files("pangu_alpha.corpus").joinpath(*folders)
+        parent = importlib.resources.files("pangu_alpha").joinpath(*folders)
         package = parent.joinpath(last)
         for each in _sources(package if package.is_dir() else parent.joinpath(f"{last}.py")):
             digest.update(each.read_bytes())

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from pangu_alpha.corpus.engine import Part, Work, batches
+from pangu_alpha.corpus.hashing import FACTOR, mixed
 from pangu_alpha.corpus.stages.removals import removals_of, sizes_of
 from pangu_alpha.corpus.stages.texts import TEXTS, keep_or_drop, texts_of
 from pangu_alpha.text.tokenizer import PanguTokenizer
@@ -32,10 +33,7 @@ class Counting:
 
 def bins_of(ids: np.ndarray, seed: int) -> np.ndarray:
     """The bin of each document, int64 [ids], in [0, BINS), by a hash of its id and the seed."""
-    word = ids.astype(np.uint64) + np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    word = word ^ (word >> np.uint64(31))
+    word = mixed(ids.astype(np.uint64) + np.uint64(seed * int(FACTOR) % 2**64))
     return (word >> np.uint64(48)).astype(np.int64)
 
 

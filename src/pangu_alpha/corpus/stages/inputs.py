@@ -92,9 +92,14 @@ def paths_of(words: Sequence[str]) -> list[str]:
     A folder stands for every file in it: one of an unknown kind is to be counted, not passed over in silence.
 
     Raises:
-        ValueError: A word names nothing.
+        ValueError: A word names nothing, or a folder holds a link to another one.
     """
     local = find_inputs([each for each in words if not store.is_remote(each)], any_kind=True)
+    links = [each for each in local.passed_over if os.path.isdir(each)]
+    if links:
+        raise ValueError(
+            f"inputs: {shown(links[0])}: a link to a folder, which is not followed; name that folder itself"
+        )
     far = [path for each in words if store.is_remote(each) for path in store.matching(each)]
     return sorted({*map(os.path.abspath, local.files), *far})
 

@@ -10,6 +10,7 @@ from pangu_alpha.config.corpus import CorpusConfig
 from pangu_alpha.config.schema import build, nearest, parse_yaml
 from pangu_alpha.corpus.engine import read_record, store
 from pangu_alpha.corpus.stages.driver import result_of
+from pangu_alpha.files.shown import shown
 
 _FILE = "mixtures.yaml"
 
@@ -28,7 +29,8 @@ def kept_tokens(folder: str) -> tuple[dict[str, int], bool]:
     tokens = dict.fromkeys(result["config"]["sources"], 0)
     for name in result["files"]:
         record = read_record(stage, int(name.rpartition("part-")[2].partition(".")[0]))
-        assert record is not None, name
+        if record is None:
+            raise ValueError(f"{shown(folder)}: a later start is not finished; run it to its end first")
         tokens[record["source"]] += record["facts"]["tokens"]
     return tokens, result["config"]["vocabulary"] is None
 

@@ -18,6 +18,7 @@ from pangu_alpha.corpus import quality
 from pangu_alpha.corpus.engine import Part, Work, batches, store
 from pangu_alpha.corpus.hashing import drawn
 from pangu_alpha.corpus.stages.run import Made, Run, Step, digest_of
+from pangu_alpha.files.shown import shown
 
 GOOD_KINDS = ("encyclopedia", "books", "news")  # examples of good text
 _NAMES = ("spam", "quality", "perplexity")
@@ -200,7 +201,11 @@ def build_index(work: Work, part: Part) -> None:
 def _items(name: str, path: str) -> Iterator[tuple[str, str, str]]:
     stream = io.TextIOWrapper(io.BytesIO(store.read_bytes(path)), "utf-8")
     for number, line in enumerate(stream, 1):
-        for text in _strings(json.loads(line)) if line.lstrip().startswith("{") else [line]:
+        try:
+            found = list(_strings(json.loads(line))) if line.lstrip().startswith("{") else [line]
+        except ValueError as error:
+            raise ValueError(f"{shown(path)}, line {number}: {error}") from error
+        for text in found:
             if text.strip():
                 yield name, f"{path.rpartition('/')[2]}:{number}", text
 

@@ -26,7 +26,7 @@ class Stage:
         needs: Stages whose results it reads; the digests of their folders are part of its own.
         settings: All else that its results depend on, apart from the inputs of its items.
         steps: Yields its steps; when one is yielded, the records of those before it can be read.
-        code: Modules and packages of the corpus whose source its results depend on.
+        code: Modules and packages of pangu_alpha whose source its results depend on.
         text: The stage whose texts its ledger begins with; "first" of the first one, empty without a ledger.
     """
 
@@ -66,7 +66,8 @@ def _extract(run: Run, folder: str) -> Iterator[Step]:
 
 def _reading(run: Run) -> Any:
     settings = {name: each.reading for name, each in run.config.sources.items()}
-    return {"reading": settings, "versions": _versions("resiliparse", "trafilatura", "lxml")}
+    versions = _versions("resiliparse", "trafilatura", "lxml")
+    return {"reading": settings, "item_bytes": run.config.item_bytes, "versions": versions}
 
 
 def _ruled(function: Callable[..., None], before: str) -> Callable[[Run, str], Iterator[Step]]:
@@ -210,37 +211,39 @@ def _vocabulary(run: Run) -> Any:
     return {"vocabulary": path and store.sha256(path), "seed": run.config.seed}
 
 
-_TEXTS = "stages.texts"
-_MODELS = ("quality", "folding", "hashing", "stages.models")
+_TEXTS = "corpus.stages.texts"
+_MODELS = ("corpus.quality", "corpus.folding", "corpus.hashing", "corpus.stages.models", "text.ngrams")
+_RULES = ("corpus.rules", _TEXTS, "text.characters", "text.documents")
+_FINAL = ("corpus.stages.final", "corpus.hashing", _TEXTS)
 _NEAR = (
-    "duplicates",
-    "folding",
-    "hashing",
-    "stages.near",
-    "stages.exact",
-    "stages.removals",
-    "engine.shuffle",
+    "corpus.duplicates",
+    "corpus.folding",
+    "corpus.hashing",
+    "corpus.stages.near",
+    "corpus.stages.exact",
+    "corpus.stages.removals",
+    "corpus.engine.shuffle",
 )
 STAGES: tuple[Stage, ...] = (
     Stage("extract", (), _reading, _extract,
-          ("reading", _TEXTS), "first"),
+          ("corpus.reading", _TEXTS, "text.documents"), "first"),
     Stage("normalise", ("extract",), lambda run: {**_profile(run), "versions": _versions("opencc")},
-          _ruled(texts.normalise_texts, "extract"), ("rules", _TEXTS), "extract"),
+          _ruled(texts.normalise_texts, "extract"), _RULES, "extract"),
     Stage("filter", ("normalise",), lambda run: {**_profile(run), "versions": _versions("pyahocorasick")},
-          _ruled(texts.filter_texts, "normalise"), ("rules", _TEXTS), "normalise"),
+          _ruled(texts.filter_texts, "normalise"), _RULES, "normalise"),
     Stage("exact", ("filter",), _partitions, _exact, _NEAR),
     Stage("models", ("extract", "filter"), _quality_settings, models.model_steps, _MODELS),
     Stage("quality", ("filter", "exact", "models"), _quality_settings, _quality,
-          (*_MODELS, "stages.scored", "stages.removals", _TEXTS), "filter"),
+          (*_MODELS, "corpus.stages.scored", "corpus.stages.removals", _TEXTS), "filter"),
     Stage("sign", ("quality",), _near, _sign,
-          ("duplicates", "folding", "hashing", "stages.near")),
+          ("corpus.duplicates", "corpus.folding", "corpus.hashing", "corpus.stages.near")),
     Stage("edges", ("sign",), lambda run: {**_near(run), **_partitions(run)}, near.edges_step, _NEAR),
     Stage("components", ("exact", "quality", "edges"),
           lambda run: {**_near(run), **_partitions(run)}, near.component_steps, _NEAR),
     Stage("decontaminate", ("quality", "components"), _sets, _decontaminate,
-          (*_MODELS, "stages.scored", "stages.removals", _TEXTS), "quality"),
-    Stage("mix", ("decontaminate",), _vocabulary, _mix, ("stages.final",)),
+          (*_MODELS, "corpus.stages.scored", "corpus.stages.removals", _TEXTS), "quality"),
+    Stage("mix", ("decontaminate",), _vocabulary, _mix, (*_FINAL, "text.tokenizer", "text.segment")),
     Stage("write", ("decontaminate", "components", "exact", "mix"),
           _budgets,
-          _write, ("stages.final", "stages.removals"), "decontaminate"),
+          _write, (*_FINAL, "corpus.stages.removals"), "decontaminate"),
 )  # fmt: skip

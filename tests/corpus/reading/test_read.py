@@ -249,9 +249,7 @@ def test_record_numbers_have_32_bits_and_rise():
     assert of(1 << 32).of((1 << 32) - 1) < 1 << 32
     part = of(1 << 40, stop=1 << 12)  # numbers count 512 bytes, and this part has eight of them
     assert [part.of(300 * place) for place in range(8)] == list(range(8))
-    with pytest.raises(
-        ValueError, match="big.jsonl: so many records shorter than 512 bytes cannot be"
-    ):
+    with pytest.raises(ValueError, match="big.jsonl: so many records shorter than 512 bytes cannot be"):
         part.of(2400)
 
 

@@ -241,3 +241,18 @@ def test_stages_are_those_of_the_documentation():
     for stage in STAGES:
         assert known.issuperset(stage.needs)
         known.add(stage.name)
+
+
+def test_an_encoding_that_is_none_is_refused(inputs, output):
+    sources = {"mine": {"inputs": [str(inputs)], "reading": {"charset": "gbkk"}}}
+    with pytest.raises(ConfigError, match="sources.mine.reading.charset: 'gbkk' is no encoding"):
+        build(CorpusConfig, {"sources": sources, "output": str(output)})
+
+
+def test_larger_items_leave_no_files_of_smaller_ones_to_be_read(inputs, output):
+    """The folder of a stage holds the files of one way of cutting only."""
+    for size in (1024, 1 << 20):
+        small_corpus.run(small_corpus.config(inputs, output, item_bytes=size))
+        stage = output / "stages" / result_of(str(output))["stages"]["filter"]
+        rows = [pq.read_metadata(path).num_rows for path in stage.glob("part-*.measures.parquet")]
+        assert sum(rows) == 72

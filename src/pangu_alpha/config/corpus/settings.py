@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -43,6 +44,13 @@ class Reading:
 
     def __post_init__(self) -> None:
         validate(self)
+
+    def rules(self) -> Iterator[str]:
+        """Yields one sentence for every rule the values break."""
+        try:
+            codecs.lookup(self.charset if self.charset != "auto" else "utf-8")
+        except LookupError:
+            yield f"charset: {self.charset!r} is no encoding; such as gb18030, big5, utf-8, or auto"
 
 
 @dataclass(frozen=True)

@@ -199,6 +199,9 @@ class _Unknown:
     def _false(self, *_: Any) -> bool:
         return False
 
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
     __mod__ = __rmod__ = __add__ = __radd__ = __mul__ = __rmul__ = _itself
     __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __bool__ = _false
     __hash__ = None  # type: ignore[assignment]  # Python's own way to say that it has no hash

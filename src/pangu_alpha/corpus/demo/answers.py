@@ -46,7 +46,8 @@ def fates(run: str | Path) -> dict[str, str]:
         run: The output folder of the run.
     """
     run = Path(run)
-    stages = sorted((run / "stages").iterdir())
+    folders = json.loads((run / "corpus.json").read_text("utf-8"))["stages"]  # not those of earlier settings
+    stages = [run / "stages" / name for name in folders.values()]
     reasons: dict[str, str] = {}
     urls: dict[int, str] = {}
     for folder in stages:

@@ -99,14 +99,22 @@ def rule_rows(values: np.ndarray, bounds: np.ndarray) -> Iterator[str]:
 
 def _removed(run: FinishedRun, id: int) -> Iterator[str]:
     size = 1
-    for stage, kind in (("exact", "exact copy"), ("components", "near copy")):
-        row = _row(run, stage, "removals", id)
-        if row is not None and row["kept_id"] != id:
-            yield f"  {stage}: removed as an {kind} of document {row['kept_id']}".replace("an near", "a near")
+    for stage, kind in (("exact", "an exact copy"), ("quality", ""), ("components", "a near copy")):
+        row = _row(run, stage, "removals" if kind else "scores", id)
+        if row is None:
+            continue
+        if not kind:
+            if row["reason"] is not None:
+                yield f"  {stage}: dropped, {row['reason']}"
+                return
+        elif row["kept_id"] != id:
+            yield f"  {stage}: removed as {kind} of document {row['kept_id']}"
             return
-        if row is not None:
+        else:
             size = row["cluster_size"]
     if _row(run, "decontaminate", "text", id) is None:
+        if _row(run, "quality", "text", id) is not None:
+            yield "  decontaminate: dropped, contaminated"
         return
     last = _row(run, "write", "final", id)
     words = "kept" if last else "left out, beyond the budget"

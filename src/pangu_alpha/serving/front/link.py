@@ -210,12 +210,14 @@ class Link:
         self._writer.write(to_line({"op": "settings", "settings": dataclasses.asdict(self._settings)}))
         failure = ""
         watching = asyncio.ensure_future(self._end_if_stuck(self._process))
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            while line := await reader.readline():
-                message = json.loads(line)
-                failure = message["message"] if message["op"] == "failed" else failure
-                await self._take(message, ready)
-        watching.cancel()
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                while line := await reader.readline():
+                    message = json.loads(line)
+                    failure = message["message"] if message["op"] == "failed" else failure
+                    await self._take(message, ready)
+        finally:
+            watching.cancel()
         self._writer.close()
         self._writer = None
         await asyncio.to_thread(_end, self._process)

@@ -49,10 +49,14 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         loop = asyncio.get_running_loop()
+        plain = loop.create_server
         if self.config.is_ssl:
-            bounded = partial(loop.create_server, ssl_handshake_timeout=self._handshake)
+            bounded = partial(plain, ssl_handshake_timeout=self._handshake)
             loop.create_server = bounded  # type: ignore[method-assign]
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        finally:
+            loop.create_server = plain  # type: ignore[method-assign]
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
